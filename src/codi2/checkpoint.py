@@ -1,0 +1,145 @@
+"""What a checkpoint is: a folder with `config.json`, the PEFT adapter, and one safetensors file per trained part.
+
+```
+config.json  adapter/  heads.safetensors  encoder/heads.safetensors  image/…  audio/…   (decoders: `diffuse.load`)
+```
+Frozen parts are named by the config and fetched by `codi2.hub`. No pickle is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from codi2.config import PRESETS, CoDi2Config, DecoderConfig, preset
+from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.encode.contract import Encoder
+from codi2.errors import ConfigError, WeightsError
+from codi2.hub import shipped, write_atomic
+from codi2.llm.backbone import load_backbone
+from codi2.llm.mllm import MLLM
+from codi2.model import CoDi2
+
+
+def load(name_or_path: str | Path, device: str = "cpu", dtype: str = "float32") -> CoDi2:
+    """See `CoDi2.from_pretrained`."""
+    config, folder = locate(name_or_path)
+    torch.manual_seed(0)  # fresh parts, as in `debug`, are the same each time
+    encoder = load_encoder(config, folder)
+    mllm = MLLM(load_backbone(config.llm), config.heads)
+    if folder is not None:
+        load_language(mllm, folder)
+    decoders = {m: _decoder(m, c, config, folder) for m, c in config.decoders.items()}
+    model = CoDi2(config, encoder, mllm, decoders)
+    try:
+        model = model.to(device)
+        model.decoders.to(getattr(torch, dtype))
+    except (RuntimeError, AssertionError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"the model cannot run on device {device!r} with dtype {dtype!r}: {reason}") from error
+    return model.requires_grad_(False)
+
+
+def locate(name_or_path: str | Path) -> tuple[CoDi2Config, Path | None]:
+    """The config that a name or folder stands for, and the folder of its trained parts (None: random weights).
+
+    Raises:
+        ConfigError: neither a preset nor a folder with a config.json.
+    """
+    name = str(name_or_path)
+    folder = shipped(name) if name in PRESETS else Path(name_or_path)
+    if name == "debug":
+        return preset(name), None
+    if (folder / "config.json").is_file():
+        return CoDi2Config.from_json((folder / "config.json").read_bytes()), folder
+    if name in PRESETS:
+        raise WeightsError(f"the trained parts of {name!r} are not in this installation: {folder} is missing")
+    raise ConfigError(f"{name!r} is neither a preset ({', '.join(PRESETS)}) nor a folder with a config.json")
+
+
+def load_encoder(config: CoDi2Config, folder: Path | None) -> Encoder:
+    """The frozen encoder, with the trained heads that the folder holds."""
+    if config.encoder.kind == "debug":
+        from codi2.encode.debug import DebugEncoder
+
+        return DebugEncoder(config.heads.feature_dim, config.encoder.num_features)
+    if config.encoder.kind == "tiny" and folder is not None:
+        from codi2.encode.tiny import TinyEncoder, load_heads, load_trunk
+
+        trunks = {modality: load_trunk(modality) for modality in TinyEncoder.modalities}
+        return TinyEncoder(trunks, load_heads(folder / "encoder" / "heads.safetensors", config.heads.feature_dim))
+    raise ConfigError(f"there is no encoder of kind {config.encoder.kind!r} in this version")
+
+
+def load_language(mllm: MLLM, folder: Path) -> None:
+    """Adapter and projections from a checkpoint folder.
+
+    Raises:
+        WeightsError: a file is missing or holds other tensors.
+    """
+    mllm.backbone.load_adapter(folder / "adapter")
+    state = {name: value.float() for name, value in read_tensors(folder / "heads.safetensors").items()}
+    fresh = {f"{part}.{name}": value for part in ("enter", "leave") for name, value in getattr(mllm, part).state_dict().items()}
+    odd = sorted(state.keys() ^ fresh.keys()) or [n for n in state if state[n].shape != fresh[n].shape]
+    if odd:
+        raise WeightsError(f"{folder / 'heads.safetensors'} does not fit the config: the tensor {odd[0]} differs")
+    for part in ("enter", "leave"):
+        tensors = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
+        getattr(mllm, part).load_state_dict(tensors)
+
+
+def save_language(mllm: MLLM, folder: Path) -> None:
+    """Adapter and projections, fp16, as `load_language` reads them."""
+    from safetensors.torch import save
+
+    mllm.backbone.save_adapter(folder / "adapter")
+    state = {f"{part}.{n}": v for part in ("enter", "leave") for n, v in getattr(mllm, part).state_dict().items()}
+    half = {name: value.detach().to(torch.float16).contiguous() for name, value in state.items()}
+    write_atomic(folder / "heads.safetensors", save(half))
+    adapter = folder / "adapter" / "adapter_model.safetensors"
+    write_atomic(adapter, save({n: v.to(torch.float16).contiguous() for n, v in read_tensors(adapter).items()}))
+
+
+def save(model: CoDi2, folder: Path) -> None:
+    """See `CoDi2.save_pretrained`."""
+    from codi2.diffuse.load import save_decoder
+
+    save_language(model.mllm, folder)
+    if hasattr(model.encoder, "heads"):
+        from codi2.train.export import export_tensors
+
+        export_tensors(model.encoder.heads.state_dict(), folder / "encoder" / "heads.safetensors", {})
+    for modality, decoder in model.decoders.items():
+        save_decoder(decoder, folder / modality)
+    write_atomic(folder / "config.json", model.config.to_json().encode())
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """A safetensors file. Raises WeightsError if it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise WeightsError(f"the weight file {path} is missing; reinstall the package or name another model") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"the weight file {path} is damaged ({error}); reinstall it") from error
+
+
+def _decoder(modality: str, chosen: DecoderConfig, config: CoDi2Config, folder: Path | None) -> Decoder:
+    sampling = Sampling(
+        chosen.num_inference_steps, chosen.guidance_scale, chosen.source_guidance_scale, chosen.noise_level, chosen.feature_norm
+    )
+    if chosen.kind == "debug":
+        from codi2.diffuse.build import debug_decoder
+
+        return debug_decoder(modality, config.heads.feature_dim, config.heads.num_slots[modality], sampling)
+    if chosen.kind == "tiny" and folder is not None:
+        from codi2.diffuse.load import load_decoder
+
+        return load_decoder(modality, folder / modality, sampling)
+    raise ConfigError(f"there is no {modality} decoder of kind {chosen.kind!r} in this version")
+
+

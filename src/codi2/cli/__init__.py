@@ -1,0 +1,66 @@
+"""The command line: one file per command, heavy imports inside the command bodies.
+
+A `CoDi2Error` ends in its sentence on stderr and exit code 2; Ctrl-C in 130. Anything else is our bug and keeps its
+traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from codi2 import __version__
+from codi2.cli.data import app as data
+from codi2.cli.demo import demo
+from codi2.cli.evaluate import evaluate
+from codi2.cli.generate import generate
+from codi2.cli.train import train
+from codi2.errors import CoDi2Error
+
+
+class Commands(TyperGroup):
+    """The group of all commands, which turns a user's error into one sentence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CoDi2Error as error:
+            if ctx.params["debug"]:
+                raise
+            print(f"codi2: {error}", file=sys.stderr)
+            raise typer.Exit(2) from error
+
+
+# Plain help: rich takes longer to import than everything else here.
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+app.command()(generate)
+app.command()(demo)
+app.command()(train)
+app.command()(evaluate)
+app.add_typer(data, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"codi2 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def codi2(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """CoDi-2: text, pictures and sounds in any order go in; text, pictures and sounds come out."""
+
+
+def main() -> None:
+    """Entry point of `codi2`."""
+    app(prog_name="codi2")

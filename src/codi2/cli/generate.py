@@ -1,0 +1,82 @@
+"""`codi2 generate`: one prompt with its files in, one reply out."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codi2.cli.output import (
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    ModelOption,
+    OutOption,
+    SeedOption,
+    StepsOption,
+    check_writable,
+    progress,
+    save_reply,
+)
+
+
+class Want(StrEnum):
+    image = "image"
+    audio = "audio"
+    text = "text"
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The prompt; [image0], [audio0], ... stand for the files.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Pictures and sounds; they fill the placeholders in order, by modality.")
+    ] = None,
+    out: OutOption = Path("out"),
+    seed: SeedOption = 0,
+    steps: StepsOption = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(min=0, help="How strongly the prompt steers; 1: not at all.")
+    ] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What the picture or sound should not be like.")] = None,
+    want: Annotated[Want | None, typer.Option(help="The modality of the reply; by default the model decides.")] = None,
+    device: DeviceOption = Device.cpu,
+    dtype: DtypeOption = Dtype.float32,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the parts and the recipe as one JSON object.")] = False,
+    model: ModelOption = "tiny",
+) -> None:
+    """Answer a prompt of text, pictures and sounds.
+
+    codi2 generate "Given the transformation between [image0] and [image1], apply the same editing to [image2]."
+    a.png b.png c.png
+    """
+    import json
+
+    from codi2.media import load
+    from codi2.prompt.grammar import parse
+
+    # what can be refused is refused before the model is loaded, which takes seconds
+    check_writable(out)
+    parts = parse(prompt, [load(path) for path in files or []])
+
+    from codi2.model import CoDi2
+
+    with progress(shown=not as_json) as callback:
+        callback("load", 0, 1)
+        reply = CoDi2.from_pretrained(model, device=device.value, dtype=dtype.value).generate(
+            parts,
+            want=want.value if want else None,
+            seed=seed,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
+            callback=callback,
+        )
+    listed = save_reply(reply, out)
+    if as_json:
+        print(json.dumps({"parts": listed, "recipe": reply.recipe}, ensure_ascii=False))
+        return
+    for part in listed:
+        print(part["text"] if part["type"] == "text" else part["path"])

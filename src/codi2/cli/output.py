@@ -1,0 +1,99 @@
+"""What the commands share: options, the check of the output folder, the files of a reply and a progress bar."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from codi2.errors import OutputError
+from codi2.prompt.parts import Audio, Image, Text
+
+if TYPE_CHECKING:
+    from codi2.model import Reply
+
+
+class Device(StrEnum):
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Dtype(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+ModelOption = Annotated[str, typer.Option(help="A preset (tiny, debug) or the folder of a model.", metavar="NAME")]
+OutOption = Annotated[Path, typer.Option(help="Folder for the results; made when it is not there.", metavar="DIR")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same reply.")]
+StepsOption = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps of each picture and sound.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where the model runs.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="Precision; the half ones need hardware for them.")]
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OutputError unless `folder` is, or can become, a folder to write in. Makes nothing."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise OutputError(f"Cannot write to {folder}: {nearest} is not a folder; choose another --out.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"Cannot write to {folder}: no permission to write in {nearest}; choose another --out.")
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and its parents. Raises OutputError when the file system refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make the folder {folder}: {error.strerror}; choose another --out.") from error
+
+
+def save_reply(reply: Reply, folder: Path, stem: str = "reply") -> list[dict[str, Any]]:
+    """Write the media of a reply as `<stem>-0.png`, `<stem>-1.wav`, …, each with the recipe in its metadata.
+
+    Returns the parts in their order, text as `{"type", "text"}` and media as `{"type", "path"}`.
+    """
+    from codi2.media import save_audio, save_image
+
+    make_folder(folder)
+    listed: list[dict[str, Any]] = []
+    count = 0
+    for part in reply.parts:
+        if isinstance(part, Text):
+            listed.append({"type": "text", "text": part.text})
+            continue
+        if isinstance(part, Image):
+            path = folder / f"{stem}-{count}.png"
+            save_image(path, part, metadata=reply.recipe)
+        elif isinstance(part, Audio):
+            path = folder / f"{stem}-{count}.wav"
+            save_audio(path, part, metadata=reply.recipe)
+        else:
+            raise OutputError(f"A reply with {part.modality} cannot be written to files yet.")
+        listed.append({"type": part.modality, "path": str(path)})
+        count += 1
+    return listed
+
+
+@contextmanager
+def progress(shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr, as the callback `(stage, step, total)` of `CoDi2.generate`; silent unless on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+        task = bar.add_task("")
+
+        def update(stage: str, step: int, total: int) -> None:
+            bar.update(task, description=stage, completed=step, total=total)
+
+        yield update

@@ -1,0 +1,23 @@
+"""`codi2 train`: train one part from its config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codi2.cli.output import OutOption, check_writable
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="The recipe of one part, e.g. configs/tiny/image_decoder.toml.")],
+    out: OutOption,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the recipe's.")] = None,
+) -> None:
+    """Train one part; the same --out again goes on where it stopped."""
+    check_writable(out)
+
+    from codi2.train import run
+
+    run(config, out, steps=steps)

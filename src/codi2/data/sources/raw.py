@@ -1,0 +1,49 @@
+"""The contract that every source reader keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL.Image import Image
+
+Modality = Literal["image", "audio"]
+Sound = tuple[np.ndarray, int]
+"""Float samples [N] or [N, channels] and their rate in Hz."""
+
+
+@dataclass(frozen=True)
+class RawItem:
+    """One media file as its source names it, before pictures are squared and sounds are cut."""
+
+    key: str
+    """Unique within the source."""
+    modality: Modality
+    file: str
+    """Path below the source's folder (for archives: archive, then member)."""
+    name: str
+    """What is seen or heard, as a bare noun phrase; becomes the concept."""
+    caption: str
+    category: str
+    """The source's own grouping, e.g. `animal-mammal`."""
+    style: str
+    """How it is rendered: openmoji, google, twitter, fluent3d, photo, drawing, cartoon; recorded, synthesized."""
+    load: Callable[[], Image | Sound]
+    """Reads and decodes the file; a picture is RGBA."""
+    group: str
+    """Shared by the renderings of one emoji and by the clips of one recording; else the key."""
+    subject: str = ""
+    """The individual shown, where several pictures show the same one."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A package, what it may be used under, and its reader."""
+
+    name: str
+    licence: str
+    attribution: str
+    read: Callable[[Path], Iterator[RawItem]]

@@ -1,0 +1,94 @@
+"""Fresh networks for a decoder, from a few sizes. Training starts from these; `debug` runs on them as they are.
+
+Letters: c latent channels, h w latent size, K slots, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
+from codi2.diffuse.condition import Conditioner
+from codi2.diffuse.decoder import Decoder, Sampling
+
+# height and width of what a codec reads: pixels, or mel frames and bins
+SIZES = {"image": (64, 64), "audio": (160, 64)}
+INPUT_CHANNELS = {"image": 3, "audio": 1}
+
+
+def new_vae(modality: str, channels: Sequence[int], latent_channels: int) -> Any:
+    """A small `AutoencoderKL` without attention; every level but the last halves the sides."""
+    from diffusers import AutoencoderKL
+
+    levels = len(channels)
+    return AutoencoderKL(
+        in_channels=INPUT_CHANNELS[modality],
+        out_channels=INPUT_CHANNELS[modality],
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=tuple(channels),
+        layers_per_block=1,
+        latent_channels=latent_channels,
+        norm_num_groups=min(16, channels[0] // 2),
+        sample_size=max(SIZES[modality]),
+        mid_block_add_attention=False,
+    ).to(memory_format=torch.channels_last)
+
+
+def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int], dim: int) -> Any:
+    """The denoising network for latents [c, h, w]: attention on all levels but the first.
+
+    Its input holds the noisy latent and, beside it, the source's (the fidelity path of section 5.1).
+    """
+    from diffusers import AudioLDM2UNet2DConditionModel, UNet2DConditionModel
+
+    latent_channels, height, width = latent_shape
+    deeper = len(channels) - 1
+    network = UNet2DConditionModel if modality == "image" else AudioLDM2UNet2DConditionModel
+    return network(
+        in_channels=2 * latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=tuple(channels),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * deeper),
+        up_block_types=(*["CrossAttnUpBlock2D"] * deeper, "UpBlock2D"),
+        norm_num_groups=min(16, channels[0] // 2),
+        # UNet3DConditionModel projects linearly: only so can a video network start from this one
+        use_linear_projection=True,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=2 * dim,
+        sample_size=(height, width),
+        cross_attention_dim=dim,
+        attention_head_dim=8,
+    ).to(memory_format=torch.channels_last)
+
+
+def new_decoder(codec: Codec, latent_shape: Sequence[int], channels: Sequence[int], dim: int, num_slots: int) -> Decoder:
+    """A decoder with fresh weights on a given codec. `latent_shape` is [c, h, w]."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    unet = new_unet(codec.modality, latent_shape, channels, dim)
+    scheduler = DPMSolverMultistepScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    return Decoder(unet, Conditioner(dim, num_slots, dim), codec, scheduler)
+
+
+def debug_decoder(modality: str, dim: int, num_slots: int, sampling: Sampling) -> Decoder:
+    """A decoder of random weights, a few thousand numbers, that runs everything in a moment."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae = new_vae(modality, (8, 8, 8), latent_channels=4)
+        codec: Codec
+        if modality == "image":
+            codec = ImageCodec(vae)
+        else:
+            from codi2.diffuse.mel import MelSpectrogram
+            from codi2.diffuse.vocoder import ISTFTVocoder
+
+            codec = AudioCodec(vae, MelSpectrogram(), ISTFTVocoder(channels=16, blocks=1))
+        height, width = SIZES[modality]
+        decoder = new_decoder(codec, (4, height // 4, width // 4), (8, 16), dim, num_slots)
+    decoder.sampling = sampling
+    return decoder.eval().requires_grad_(False)

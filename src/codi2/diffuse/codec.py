@@ -1,0 +1,109 @@
+"""Codecs: media ↔ the latents that diffusion works in. One contract for every modality.
+
+Letters: B batch, c channels, h w latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch import Tensor, nn
+
+from codi2.prompt.parts import Audio, Image, Part
+
+
+NUM_SAMPLES = 40_960  # of a clip: 2.56 s at 16 kHz
+
+
+class Codec(nn.Module):
+    """A diffusers `AutoencoderKL` with the way from media to its input tensors and back.
+
+    `encode` and `decode` work on latents scaled to unit variance by the autoencoder's `scaling_factor`.
+    """
+
+    modality: ClassVar[str]
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def to_tensor(self, parts: Sequence[Part]) -> Tensor:
+        """Media → the autoencoder's input [B, channels, H, W], about [-1, 1]."""
+        raise NotImplementedError
+
+    def to_parts(self, tensor: Tensor) -> list[Part]:
+        """The autoencoder's output [B, channels, H, W] → media."""
+        raise NotImplementedError
+
+    def encode(self, tensor: Tensor) -> Tensor:
+        """[B, channels, H, W] → latents [B, c, h, w]: the mode of the posterior, unit variance."""
+        posterior = self.vae.encode(tensor).latent_dist
+        return posterior.mode() * self.vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [B, c, h, w] → [B, channels, H, W]."""
+        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
+
+
+class ImageCodec(Codec):
+    """Pictures, brought to the autoencoder's square size."""
+
+    modality = "image"
+
+    def to_tensor(self, parts: Sequence[Part]) -> Tensor:
+        size = self.vae.config.sample_size
+        arrays = [np.asarray(fit_square(part.pixels, size)) for part in parts if isinstance(part, Image)]
+        return pixels_to_tensor(np.stack(arrays)).to(self.vae.device, self.vae.dtype)
+
+    def to_parts(self, tensor: Tensor) -> list[Part]:
+        arrays = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return [Image(PILImage.fromarray(array)) for array in arrays]
+
+
+class AudioCodec(Codec):
+    """Sounds, as log-mel spectrograms [B, 1, frames, bins]; a vocoder gives the waveform back.
+
+    Args:
+        mel: waveform [B, N] → normalised log-mel [B, 1, frames, bins].
+        vocoder: its `decode` goes back; None is enough for encoding.
+    """
+
+    modality = "audio"
+
+    def __init__(self, vae: Any, mel: Any, vocoder: Any) -> None:
+        super().__init__(vae)
+        self.mel = mel
+        self.vocoder = vocoder
+
+    def to_tensor(self, parts: Sequence[Part]) -> Tensor:
+        from codi2.media import to_clip
+
+        clips = [to_clip(p, self.mel.rate, NUM_SAMPLES) for p in parts if isinstance(p, Audio)]
+        return self.mel(torch.from_numpy(np.stack(clips)).to(self.vae.device)).to(self.vae.dtype)
+
+    def to_parts(self, tensor: Tensor) -> list[Part]:
+        waves = self.vocoder.decode(tensor).float().cpu().numpy()
+        return [Audio(wave, self.mel.rate) for wave in waves]
+
+
+def fit_square(pixels: PILImage.Image, size: int) -> PILImage.Image:
+    """A picture of any shape → `size` × `size`, whole, on white: nothing is cropped, nothing is stretched."""
+    if pixels.size == (size, size):
+        return pixels
+    scale = size / max(pixels.size)
+    width, height = (max(1, round(side * scale)) for side in pixels.size)
+    canvas = PILImage.new("RGB", (size, size), "white")
+    small = pixels.resize((width, height), PILImage.Resampling.LANCZOS)
+    canvas.paste(small, ((size - width) // 2, (size - height) // 2))
+    return canvas
+
+
+def pixels_to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 [B, H, W, 3] → float32 [B, 3, H, W] in [-1, 1], channels last in memory."""
+    return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(
+        memory_format=torch.channels_last
+    )

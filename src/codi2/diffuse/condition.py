@@ -1,0 +1,65 @@
+"""From regressed features to what a denoising network is conditioned on: the decoder-side head of appendix B.2.
+
+`tiny` uses both of the paper's ways at once: *embedding guidance* (class embedding: the noised joint vector beside a
+sinusoid of its noise level, as in unCLIP) and *cross-attention* (all K feature slots and one text slot), so that a
+negative prompt has a place to act and a video network, which has no class embedding, can start from the image network.
+
+Letters: B batch, K slots, D feature width, C cross-attention width.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin, DDPMScheduler, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from torch import Tensor, nn
+
+
+class Conditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Features [B, K, D] and a text feature [B, D] → class labels [B, 2D] and cross-attention states [B, K+1, C].
+
+    Slots that are absent are zeros: a decoder trained with slots dropped also works on the joint vector alone.
+
+    Args:
+        dim: D, width of the joint space.
+        num_slots: K, the most slots a modality has.
+        cross_attention_dim: C.
+        num_noise_levels: levels of the feature's noise augmentation (unCLIP uses 1000).
+    """
+
+    @register_to_config
+    def __init__(self, dim: int, num_slots: int, cross_attention_dim: int, num_noise_levels: int = 1000) -> None:
+        super().__init__()
+        self.slots = nn.Linear(dim, cross_attention_dim)
+        self.words = nn.Linear(dim, cross_attention_dim)
+        # tells the slots apart; the last row is the text's
+        self.place = nn.Parameter(torch.randn(num_slots + 1, cross_attention_dim) * 0.02)
+        self.levels = DDPMScheduler(num_noise_levels, beta_schedule="squaredcos_cap_v2")
+
+    def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
+        """Features [B, K, D] mixed with standard normal noise at `noise_level` [B] (0: as they are).
+
+        The features have mean square about 1 per number, so that they and the noise are of one size.
+        """
+        mixed = self.levels.add_noise(features, noise, noise_level)
+        return torch.where((noise_level > 0)[:, None, None], mixed, features)
+
+    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            features: [B, K, D], already noised at `noise_level` [B]. An all-zero row is an absent slot;
+                all slots absent is the unconditional branch.
+            text: [B, D] feature of a caption or negative prompt; zero rows are absent.
+        """
+        dim = self.config["dim"]
+        present = features.abs().amax(-1, keepdim=True) > 0  # [B, K, 1]
+        sinusoid = get_timestep_embedding(noise_level, dim, flip_sin_to_cos=True, downscale_freq_shift=0)
+        class_labels = torch.cat([features[:, 0], sinusoid.to(features.dtype) * present[:, 0]], dim=-1)
+
+        num_slots = features.shape[1]
+        states = (self.slots(features) + self.place[:num_slots]) * present
+        if text is None:
+            text = torch.zeros_like(features[:, 0])
+        words = (self.words(text) + self.place[-1]) * (text.abs().amax(-1, keepdim=True) > 0)
+        return class_labels, torch.cat([states, words[:, None]], dim=1)

@@ -1,0 +1,164 @@
+"""The diffusion decoder: regressed features → media. One class serves every modality.
+
+What differs between modalities lives in the codec (media ↔ latents); what differs between presets lives in the
+conditioner (features → what the network is conditioned on).
+
+Letters: B batch, K slots, D feature width, c channels, h w latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from codi2.diffuse.codec import Codec
+from codi2.diffuse.condition import Conditioner
+from codi2.diffuse.sampling import Progress, guide, sample, seeded_noise
+from codi2.prompt.parts import Part
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a decoder samples when the caller does not say."""
+
+    num_inference_steps: int = 20
+    guidance_scale: float = 3.0  # towards the feature; 1 switches guidance off
+    source_guidance_scale: float = 1.5  # towards the source, where one is given
+    noise_level: int = 0  # of the feature's noise augmentation, 0 … 999
+    feature_norm: float = 0.0  # the joint vector is brought to this norm first; 0: taken as it is
+
+
+class Decoder(nn.Module):
+    """A denoising network, its conditioner, its codec and its noise schedule.
+
+    Args:
+        unet: `UNet2DConditionModel` or `AudioLDM2UNet2DConditionModel`. Its first half of input channels takes the
+            noisy latent, the second half the source's latent (the fidelity path of section 5.1; zeros: no source).
+        scheduler: any diffusers scheduler with `prediction_type="v_prediction"`.
+    """
+
+    def __init__(
+        self, unet: Any, conditioner: Conditioner, codec: Codec, scheduler: Any, sampling: Sampling = Sampling()  # noqa: B008
+    ) -> None:
+        super().__init__()
+        self.unet, self.conditioner, self.codec = unet, conditioner, codec
+        self.scheduler, self.sampling = scheduler, sampling
+        # the forward process of the same schedule: samplers such as DPM-Solver have no `get_velocity`
+        self.diffusion = DDPMScheduler.from_config(scheduler.config)
+
+    @property
+    def modality(self) -> str:
+        return self.codec.modality
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        height, width = _pair(self.unet.config.sample_size)
+        return self.unet.config.out_channels, height, width
+
+    def denoise(
+        self, latents: Tensor, t: Tensor, features: Tensor, noise_level: Tensor, source: Tensor, text: Tensor | None
+    ) -> Tensor:
+        """One call of the network on latents [B, c, h, w]; `source` [B, c, h, w] may be zeros."""
+        class_labels, states = self.conditioner(features, noise_level, text)
+        x = torch.cat([latents, source], dim=1).contiguous(memory_format=torch.channels_last)
+        return self.unet(x, t, encoder_hidden_states=states, class_labels=class_labels).sample
+
+    def loss(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        features: Tensor,
+        noise_level: Tensor,
+        source: Tensor,
+        text: Tensor | None = None,
+    ) -> Tensor:
+        """L_DM of equation 1, per sample [B]. Its gradient flows through `features` [B, K, D] into the LLM."""
+        noisy = self.diffusion.add_noise(latents, noise, t)
+        target = self.diffusion.get_velocity(latents, noise, t)
+        prediction = self.denoise(noisy, t, features, noise_level, source, text)
+        return F.mse_loss(prediction, target, reduction="none").mean(dim=(1, 2, 3))
+
+    def generate(
+        self,
+        features: Tensor,
+        seeds: Sequence[int],
+        sources: Sequence[Part | None] | None = None,
+        negative: Tensor | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        source_guidance_scale: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[Part]:
+        """Features [B, K, D] → B media.
+
+        Args:
+            seeds: one per sample; a sample does not depend on the others of its batch.
+            sources: the item each sample edits, or None (the fidelity path).
+            negative: text feature [B, D] of the negative prompt, for the unconditional branch (appendix B.1).
+        """
+        latents = self.generate_latents(
+            features, seeds, sources, negative, num_inference_steps, guidance_scale, source_guidance_scale, progress
+        )
+        return self.codec.to_parts(self.codec.decode(latents))
+
+    @torch.no_grad()
+    def generate_latents(
+        self,
+        features: Tensor,
+        seeds: Sequence[int],
+        sources: Sequence[Part | None] | None,
+        negative: Tensor | None,
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
+        source_guidance_scale: float | None,
+        progress: Progress | None,
+    ) -> Tensor:
+        """As `generate`, before the codec: latents [B, c, h, w]."""
+        features = self.rescaled(features)
+        steps = self.sampling.num_inference_steps if num_inference_steps is None else num_inference_steps
+        scale = self.sampling.guidance_scale if guidance_scale is None else guidance_scale
+        source_scale = self.sampling.source_guidance_scale if source_guidance_scale is None else source_guidance_scale
+        noise = seeded_noise(self.latent_shape, list(seeds), features.device, features.dtype)
+        source = self._source_latents(sources, noise)
+        blank, no_source = torch.zeros_like(features), torch.zeros_like(source)
+        quiet = torch.zeros_like(features[:, 0]) if negative is None else negative
+        no_text = torch.zeros_like(quiet)
+        if source.any():
+            # (unconditional, source, source + feature): InstructPix2Pix's three branches
+            all_features, all_sources = torch.cat([blank, blank, features]), torch.cat([no_source, source, source])
+            all_text, copies = torch.cat([quiet, quiet, no_text]), 3
+        else:
+            all_features, all_sources = torch.cat([blank, features]), torch.cat([source, source])
+            all_text, copies = torch.cat([quiet, no_text]), 2
+        level = torch.full((len(all_features),), self.sampling.noise_level, device=features.device)
+
+        def denoise(latents: Tensor, t: Tensor) -> Tensor:
+            branches = self.denoise(latents.repeat(copies, 1, 1, 1), t, all_features, level, all_sources, all_text)
+            return guide(branches, scale, source_scale, copies)
+
+        return sample(denoise, self.scheduler, noise, steps, progress)
+
+    def rescaled(self, features: Tensor) -> Tensor:
+        """A regressed joint vector is shorter than a true one, since regression shrinks to the mean: undo that."""
+        if not self.sampling.feature_norm:
+            return features
+        joint = F.normalize(features[:, :1], dim=-1) * self.sampling.feature_norm
+        return torch.cat([joint, features[:, 1:]], dim=1)
+
+    def _source_latents(self, sources: Sequence[Part | None] | None, like: Tensor) -> Tensor:
+        latents = torch.zeros_like(like)
+        rows = [i for i, source in enumerate(sources or ()) if source is not None]
+        if sources is not None and rows:
+            latents[rows] = self.codec.encode(self.codec.to_tensor([s for s in sources if s is not None])).to(like)
+        return latents
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,0 +1,56 @@
+"""Sampling as plain functions: a denoiser, a scheduler of diffusers, guidance, and nothing else.
+
+Letters: B batch, c channels, h w latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+Progress = Callable[[int, int], None]
+
+
+def sample(
+    denoise: Denoise, scheduler: Any, noise: Tensor, num_inference_steps: int, progress: Progress | None = None
+) -> Tensor:
+    """Noise [B, c, h, w] → latents [B, c, h, w], by any scheduler of diffusers.
+
+    Args:
+        denoise: (latents as the scheduler scales them, timestep []) → the model's (guided) prediction.
+        scheduler: a fresh or reusable diffusers scheduler; its timesteps are set here.
+        noise: standard normal; it is scaled by the scheduler's `init_noise_sigma`.
+        progress: called with (steps done, steps in all) after each step.
+    """
+    scheduler.set_timesteps(num_inference_steps, device=noise.device)
+    latents = noise * scheduler.init_noise_sigma
+    timesteps = scheduler.timesteps
+    for i, t in enumerate(timesteps):
+        prediction = denoise(scheduler.scale_model_input(latents, t), t)
+        latents = scheduler.step(prediction, t, latents).prev_sample
+        if progress is not None:
+            progress(i + 1, len(timesteps))
+    return latents
+
+
+def guide(branches: Tensor, guidance_scale: float, source_guidance_scale: float, copies: int) -> Tensor:
+    """Classifier-free guidance over `copies` stacked branches [copies · B, …] → [B, …].
+
+    Two are (unconditional, feature). Three are (unconditional, source, source + feature), combined as InstructPix2Pix
+    does (its equation 3): first towards the source, from there towards the feature.
+    """
+    if copies == 2:
+        unconditional, full = branches.chunk(2)
+        return unconditional + guidance_scale * (full - unconditional)
+    unconditional, source, full = branches.chunk(3)
+    return unconditional + source_guidance_scale * (source - unconditional) + guidance_scale * (full - source)
+
+
+def seeded_noise(shape: tuple[int, ...], seeds: list[int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Standard normal noise [B, *shape], each sample from its own seed, so that a batch equals single runs."""
+    rows = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows).to(device, dtype)

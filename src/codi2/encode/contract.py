@@ -1,0 +1,42 @@
+"""The one contract that every encoder meets, whatever the modality.
+
+B: parts in the call, T: feature vectors of one part, D: width of the joint space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from codi2.prompt.parts import Part
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder makes of B parts of one modality.
+
+    `values` float32 [B, T, D]: vector 1 is the joint vector C_x(x) of section 3.2, aligned across modalities; the
+    others, where the encoder has them, are pooled patch tokens. `mask` bool [B, T]: True where a vector counts;
+    `values` is zero elsewhere.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+
+class Encoder(nn.Module):
+    """Media to features of one joint space.
+
+    A subclass sets `dim` (D) and `modalities` (the `Part.modality` names it reads) and writes `forward`. All vectors
+    have one scale, which the encoder's page names: the mean square over T and D is about 1 for encoders trained here
+    (norm sqrt(D)), 1/D for ImageBind (norm 1). The same parts always give the same features.
+    """
+
+    dim: int
+    modalities: tuple[str, ...]
+
+    def forward(self, parts: Sequence[Part]) -> Features:
+        """Encode `parts`, at least one and all of one modality of `modalities`, in their order."""
+        raise NotImplementedError

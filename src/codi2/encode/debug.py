@@ -1,0 +1,69 @@
+"""An encoder of random weights: no downloads, a few thousand parameters, for the `debug` preset and the tests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch import Tensor, nn
+
+from codi2.encode.contract import Encoder, Features
+from codi2.errors import PromptError
+from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
+
+GRID = 4  # a picture is seen as GRID x GRID RGB cells
+STATISTICS = GRID * GRID * 3
+
+
+class DebugEncoder(Encoder):
+    """A few statistics of the medium through a fixed random linear map; equal media give equal features.
+
+    `num_features` maps a modality to its T. Features have a mean square of 1, as those of trained encoders.
+    """
+
+    def __init__(self, dim: int, num_features: Mapping[str, int], seed: int = 0) -> None:
+        super().__init__()
+        self.dim = dim
+        self.modalities = tuple(num_features)
+        self.num_features = num_features
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.maps = nn.ModuleDict({name: nn.Linear(STATISTICS, t * dim) for name, t in num_features.items()})
+        self.requires_grad_(False)
+
+    def forward(self, parts: Sequence[Part]) -> Features:
+        """Raises PromptError for a modality that `num_features` does not name."""
+        name = parts[0].modality
+        if name not in self.num_features:
+            raise PromptError(f"The debug encoder reads {', '.join(self.modalities)}, not {name}.")
+        device = next(self.parameters()).device
+        numbers = torch.stack([_statistics(part) for part in parts]).to(device)
+        values = self.maps[name](numbers).view(len(parts), self.num_features[name], self.dim)
+        values = nn.functional.layer_norm(values, (self.dim,))
+        return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=device))
+
+
+def _statistics(part: Part) -> Tensor:
+    """Numbers [STATISTICS] of about unit size that describe the part."""
+    match part:
+        case Image(pixels=pixels):
+            return _cells(pixels)
+        case Video(frames=frames):
+            return torch.stack([_cells(frame) for frame in frames]).mean(0)
+        case Audio(samples=samples):
+            # The loudness of equal pieces of time; it is defined from one sample on.
+            pieces = np.array_split(samples, STATISTICS)
+            loudness = [float(np.sqrt(np.mean(piece**2))) if len(piece) else 0.0 for piece in pieces]
+            return torch.tensor(loudness) * 4
+        case Phrase(text=text):
+            digest = np.frombuffer(hashlib.shake_128(text.encode()).digest(STATISTICS), dtype=np.uint8)
+            return torch.from_numpy(digest / 127.5 - 1).float()
+        case _:
+            raise PromptError(f"Plain text has no features; write [text0] to give words as features ({part!r}).")
+
+
+def _cells(pixels: PILImage.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(pixels.resize((GRID, GRID)), dtype=np.float32).ravel() / 127.5 - 1)

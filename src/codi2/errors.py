@@ -1,0 +1,37 @@
+"""One tree of errors: whatever a user can get wrong ends in one sentence that holds the value and the way out.
+
+The command line turns a `CoDi2Error` into that sentence and exit code 2, the server into an HTTP 4xx.
+Errors that are not in this tree are our own bugs and keep their traceback.
+"""
+
+
+class CoDi2Error(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class PromptError(CoDi2Error):
+    """The prompt and its media do not fit together (a placeholder without a file, a file without a placeholder)."""
+
+
+class MediaError(CoDi2Error):
+    """A picture, sound or clip cannot be read, is empty, or is beyond the stated limits."""
+
+
+class ConfigError(CoDi2Error):
+    """A preset, option or config file names something that does not exist or does not fit."""
+
+
+class WeightsError(CoDi2Error):
+    """A weight file is missing, has the wrong hash, or holds tensors of another shape."""
+
+
+class DataError(CoDi2Error):
+    """A corpus, shard or cache is missing, broken, or of another version."""
+
+
+class OutputError(CoDi2Error):
+    """A result cannot be written (folder not writable, disk full)."""
+
+
+class MissingDependencyError(CoDi2Error):
+    """An optional dependency is not installed; the message names the command that installs it."""

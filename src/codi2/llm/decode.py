@@ -1,0 +1,214 @@
+"""Generation: a step loop in which text is sampled and the features of media follow by force (section 3.2).
+
+When the model emits a begin token, K slots follow: the hidden state before a slot predicts its feature, which is
+projected back in as the slot's row. The end token comes by force, then text again. Samples of a batch are at
+different points of this; each step feeds one row for each, and a batch gives what single runs give.
+
+B: samples, W: width of the language model, D: joint space, V: vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codi2.errors import PromptError
+from codi2.heads.projection import Memory, fit_features
+from codi2.llm.mllm import MLLM
+from codi2.prompt.layout import BEGIN, END, MODALITIES, SPECIAL_TOKENS, Batch
+
+
+@dataclass(frozen=True)
+class ReplyOptions:
+    """How one reply is made."""
+
+    want: tuple[str, ...] | None = None  # the reply's media, in order, from its start; (): text only; None: free
+    max_new_tokens: int = 256  # text and begin tokens; an item that has begun is always completed
+    max_items: int = 4  # media of a free reply
+    temperature: float = 0.0  # of the text; 0: greedy
+    top_p: float = 1.0  # tokens are drawn from the smallest set of this probability
+    seed: int = 0  # of the draws
+
+
+@dataclass(frozen=True)
+class TextSegment:
+    """Token ids of a stretch of text, without special tokens."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FeatureSegment:
+    """A generated item: features float32 [K, D] of one modality."""
+
+    modality: str
+    features: Tensor
+
+
+Segment = TextSegment | FeatureSegment
+
+
+class Conversation:
+    """What the model has read and written so far, for a batch of conversations: KV cache and media.
+
+    A later round feeds only what is new: lay it out with `known` set to the messages so far, the reply included.
+    """
+
+    def __init__(self, mllm: MLLM, size: int = 1) -> None:
+        from transformers import DynamicCache
+
+        device = next(mllm.parameters()).device
+        slots, dim = max(mllm.config.num_slots.values()), mllm.config.feature_dim
+        self.mllm = mllm
+        self.cache: Any = DynamicCache(config=mllm.backbone.model.config)
+        self.mask = torch.zeros(size, 0, dtype=torch.bool, device=device)  # [B, past], False at padding
+        self.memory = Memory(
+            torch.zeros(0, mllm.backbone.width, device=device),
+            torch.zeros(0, slots, dim, device=device),
+            torch.zeros(0, dtype=torch.long, device=device),
+        )
+
+    def advance(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Feed `rows` [B, L, W], padding where `mask` [B, L] is False; the hidden states [B, L, W]."""
+        past = self.mask.sum(1, keepdim=True)
+        positions = (past + mask.cumsum(1) - 1).clamp(min=0)
+        self.mask = torch.cat([self.mask, mask], dim=1)
+        return self.mllm.backbone(rows, self.mask, positions, self.cache)
+
+    def remember(self, items: Memory) -> None:
+        self.memory = self.memory.extend(items.hidden, items.features, items.sample)
+
+
+@torch.no_grad()
+def generate(
+    conversation: Conversation, batch: Batch, features: Tensor, options: Sequence[ReplyOptions]
+) -> list[list[Segment]]:
+    """Read what is new in each conversation and write its reply, as segments in order.
+
+    `batch` is padded on the left and ends with the opened turn of the assistant; `features` [N, T, D] are those of its
+    items; `options` has one entry for each sample. The model should be in eval mode. Raises PromptError when the
+    conversation grows beyond the model's `max_length`.
+    """
+    mllm = conversation.mllm
+    length = int(conversation.mask.sum(1).max()) + batch.ids.shape[1]
+    if length > mllm.backbone.max_length:
+        raise PromptError(
+            f"The conversation takes {length} positions, the model reads {mllm.backbone.max_length}; start a new one."
+        )
+    hidden = conversation.advance(mllm.rows(batch, features), batch.mask)
+    conversation.remember(mllm.memory(batch, hidden, features))
+    newest = hidden[:, -1]  # [B, W], of the row that was fed last
+    writers = [_Writer(mllm, option) for option in options]
+    while fed := _next_rows(conversation, writers, newest):
+        samples = torch.tensor(list(fed), device=newest.device)
+        rows = torch.zeros_like(newest).index_copy(0, samples, torch.stack(list(fed.values())))
+        mask = torch.zeros(len(writers), dtype=torch.bool, device=newest.device).index_fill(0, samples, True)
+        newest = conversation.advance(rows[:, None], mask[:, None])[:, 0]
+        for b in fed:
+            if (item := writers[b].ended) is not None:
+                made = fit_features(item.features[None], conversation.memory.features.shape[1])
+                conversation.remember(Memory(newest[b : b + 1], made, samples.new_tensor([b])))
+    return [writer.segments for writer in writers]
+
+
+def _next_rows(conversation: Conversation, writers: list[_Writer], newest: Tensor) -> dict[int, Tensor]:
+    """The row [W] that each unfinished sample feeds next."""
+    mllm, rows = conversation.mllm, {}
+    in_item = [b for b, writer in enumerate(writers) if writer.features_left]
+    if in_item:
+        at = torch.tensor(in_item, device=newest.device)
+        modality = at.new_tensor([MODALITIES.index(writers[b].modality) for b in in_item])
+        number = at.new_tensor([len(writers[b].features) for b in in_item])
+        visible = conversation.memory.sample == at[:, None]
+        features = mllm.leave(newest[at], modality, number, conversation.memory, visible)
+        for b, feature, row in zip(in_item, features, mllm.enter(features, modality), strict=True):
+            writers[b].features.append(feature)
+            rows[b] = row.to(newest.dtype)
+
+    tokens = {b: writer.forced() for b, writer in enumerate(writers) if b not in rows and not writer.done}
+    free = [b for b, token in tokens.items() if token is None]
+    if free:
+        for b, scores in zip(free, mllm.backbone.logits(newest[free]).float(), strict=True):
+            tokens[b] = writers[b].choose(scores)
+    said = {b: token for b, token in tokens.items() if token is not None and writers[b].say(token)}
+    if said:
+        embedded = mllm.backbone.embed(torch.tensor(list(said.values()), device=newest.device))
+        rows |= dict(zip(said, embedded, strict=True))
+    return rows
+
+
+class _Writer:
+    """Where one sample is in its reply."""
+
+    def __init__(self, mllm: MLLM, options: ReplyOptions) -> None:
+        token_id = mllm.backbone.tokenizer.convert_tokens_to_ids
+        self.options = options
+        self.num_slots = mllm.config.num_slots
+        self.eos_id = mllm.backbone.eos_id
+        self.special = token_id(list(SPECIAL_TOKENS))
+        self.begin = {token_id(BEGIN[m]): m for m in self.num_slots}
+        self.end = {m: token_id(END[m]) for m in self.num_slots}
+        self.generator = torch.Generator().manual_seed(options.seed)
+        self.queue = [token_id(edge[m]) for m in options.want or () for edge in (BEGIN, END)]  # to come by force
+        self.budget = options.max_new_tokens
+        self.closed = False  # the model has ended its turn
+        self.said: list[list[int] | FeatureSegment] = []
+        self.modality = ""  # of the item that has begun
+        self.features: list[Tensor] = []  # its features so far, [D] each
+        self.ended: FeatureSegment | None = None  # the item that the last token ended
+
+    @property
+    def features_left(self) -> int:
+        return self.num_slots[self.modality] - len(self.features) if self.modality else 0
+
+    @property
+    def done(self) -> bool:
+        return self.closed or (self.budget <= 0 and not self.queue)
+
+    @property
+    def segments(self) -> list[Segment]:
+        return [part if isinstance(part, FeatureSegment) else TextSegment(tuple(part)) for part in self.said]
+
+    def forced(self) -> int | None:
+        return self.queue.pop(0) if self.queue else None
+
+    def choose(self, scores: Tensor) -> int:
+        """The model's own next token, from its scores [V]."""
+        self.budget -= 1
+        items = sum(isinstance(part, FeatureSegment) for part in self.said)
+        may_begin = self.options.want is None and items < self.options.max_items
+        banned = [token for token in self.special if not (may_begin and token in self.begin)]
+        scores[banned] = -torch.inf
+        if self.options.temperature == 0:
+            return int(scores.argmax())
+        return _draw(scores / self.options.temperature, self.options.top_p, self.generator)
+
+    def say(self, token: int) -> bool:
+        """Note `token`; False if it ends the turn and is not to be fed: the chat template will repeat it."""
+        self.ended = None
+        if token == self.eos_id:
+            self.closed = True
+        elif token in self.begin:
+            self.modality = self.begin[token]
+            if not self.queue:
+                self.queue = [self.end[self.modality]]
+        elif self.modality:  # the only token that can come in an item is its end
+            self.ended = FeatureSegment(self.modality, torch.stack(self.features))
+            self.said.append(self.ended)
+            self.modality, self.features = "", []
+        elif self.said and isinstance(self.said[-1], list):
+            self.said[-1].append(token)
+        else:
+            self.said.append([token])
+        return not self.closed
+
+
+def _draw(scores: Tensor, top_p: float, generator: torch.Generator) -> int:
+    """A token from the smallest set of tokens that holds the probability `top_p`."""
+    probabilities, order = scores.softmax(-1).cpu().sort(descending=True)
+    kept = probabilities.cumsum(0) - probabilities < top_p  # always the first
+    return int(order[torch.multinomial(probabilities * kept, 1, generator=generator)])

@@ -1,0 +1,90 @@
+"""The multimodal language model of section 3: the language model between its projections.
+
+B: samples, L: positions, N: items, T: features of an item, S: slots, P: predicted slots, M: text labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from codi2.config import HeadsConfig
+from codi2.heads.projection import Leave, Memory, Projection, fit_features
+from codi2.llm.backbone import Backbone
+from codi2.llm.splice import splice
+from codi2.prompt.layout import IGNORE, MODALITIES, Batch
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a teacher-forced pass predicts, beside what it should."""
+
+    prediction: Tensor  # [P, D], c_MLLM
+    target: Tensor  # [P, D], C_x(x)
+    modality: Tensor  # int64 [P], index in MODALITIES
+    item: Tensor  # int64 [P], index in Batch.items
+    logits: Tensor  # [M, V]
+    labels: Tensor  # int64 [M]
+
+    def of(self, modality: str) -> tuple[Tensor, Tensor]:
+        """Indices in Batch.items [n] of the assistant's items of one modality, and their predictions [n, K, D]."""
+        chosen = self.modality == MODALITIES.index(modality)
+        items = self.item[chosen].unique_consecutive()
+        slots = int(chosen.sum()) // max(len(items), 1)
+        return items, self.prediction[chosen].view(len(items), slots, self.prediction.shape[-1])
+
+
+class MLLM(nn.Module):
+    """Reads text and features, predicts text and features."""
+
+    def __init__(self, backbone: Backbone, config: HeadsConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.enter = Projection(config.groups, config.feature_dim, config.hidden, backbone.width, backbone.row_rms)
+        self.leave = Leave(config, backbone.width)
+        self.config = config
+
+    def rows(self, batch: Batch, features: Tensor) -> Tensor:
+        """Input rows [B, L, W]: embedded tokens, with the projected features in the slots.
+
+        `features` float32 [N, T, D] of all items of the batch in order, zero beyond an item's own.
+        """
+        values = self.enter(features[batch.slot_item, batch.slot_number], batch.slot_modality)
+        return splice(self.backbone.embed(batch.ids), values, batch.slot_sample, batch.slot_position)
+
+    def memory(self, batch: Batch, hidden: Tensor, features: Tensor) -> Memory:
+        """The items of the batch as `Leave` can copy from them; `hidden` [B, L, W]."""
+        copied = fit_features(features, max(self.config.num_slots.values()))
+        return Memory(hidden[batch.item_sample, batch.item_end], copied, batch.item_sample)
+
+    def forward(self, batch: Batch, features: Tensor) -> Taught:
+        """One teacher-forced pass over whole conversations, padded on the right.
+
+        The state at the position before a slot predicts the slot's feature, the state before a label its token. Scores
+        over the vocabulary, a fifth of the cost, are computed at labels only.
+        """
+        hidden = self.backbone(self.rows(batch, features), batch.mask)
+        predicted = batch.slot_predicted
+        sample, before = batch.slot_sample[predicted], batch.slot_position[predicted] - 1
+        item, number, modality = (x[predicted] for x in (batch.slot_item, batch.slot_number, batch.slot_modality))
+        visible = (sample[:, None] == batch.item_sample) & (before[:, None] > batch.item_end)
+        memory = self.memory(batch, hidden, features)
+        prediction = self.leave(hidden[sample, before], modality, number, memory, visible)
+        text_sample, text_position = (batch.labels != IGNORE).nonzero(as_tuple=True)
+        return Taught(
+            prediction=prediction,
+            target=features[item, number],
+            modality=modality,
+            item=item,
+            logits=self.backbone.logits(hidden[text_sample, text_position - 1]),
+            labels=batch.labels[text_sample, text_position],
+        )
+
+
+def stack_features(features: list[Tensor], dim: int) -> Tensor:
+    """Features [T_n, D] of each item to one [N, T, D], zero beyond an item's own; N may be 0."""
+    if not features:
+        return torch.zeros(0, 1, dim)
+    return nn.utils.rnn.pad_sequence(features, batch_first=True)

@@ -1,0 +1,14 @@
+"""Features into the rows that the language model reads."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def splice(rows: Tensor, values: Tensor, sample: Tensor, position: Tensor) -> Tensor:
+    """`rows` [B, L, W] with row `position[s]` of sample `sample[s]` replaced by `values[s]`, for every slot s at once.
+
+    `values` [S, W]; `sample`, `position` int64 [S], all places distinct, in any order. `rows` is not changed, and
+    gradients reach `values` and the rows that stay.
+    """
+    return rows.index_put((sample, position), values.to(rows.dtype))

@@ -1,0 +1,157 @@
+"""Files and bytes to pictures, sounds and clips, and back.
+
+What a file is, its content decides, never its suffix alone. Whatever cannot be used ends in a `MediaError` of one
+sentence: the file, what is wrong, the way out. Replies carry the recipe that made them inside the file
+(PNG text chunk or WAV/FLAC comment), which `read_recipe` gives back.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codi2 import media_formats as formats
+from codi2.errors import MediaError, OutputError
+from codi2.hub import write_atomic
+from codi2.prompt.parts import Audio, Image, Media, Video
+
+RECIPE_KEY = "codi2"
+
+Source = str | Path | bytes
+
+
+def load(source: Source, name: str = "") -> Media:
+    """A picture, sound or clip from a path or from the bytes of a file.
+
+    Animated pictures (GIF, WebP, APNG) are clips. A clip's sound track is not read.
+
+    Args:
+        name: what messages and the part call it; the file name by default.
+
+    Raises:
+        MediaError: missing, a folder, empty, broken, beyond the limits, or of no known format.
+    """
+    data, name = _read(source, name)
+    media = formats.picture(data, name) or formats.sound(data, name)
+    media = media or formats.stream(data, name, "video") or formats.stream(data, name, "audio")
+    if media is None:
+        kind = formats.guess(data)
+        raise MediaError(f"{name} is {kind}; give a PNG or JPEG picture, a WAV or OGG sound, or an MP4 clip.")
+    return media
+
+
+def load_image(source: Source, name: str = "") -> Image:
+    """As `load`, but of a clip or animation the first frame, and a sound is refused."""
+    media = load(source, name)
+    if isinstance(media, Video):
+        return Image(media.frames[0], media.name)
+    if not isinstance(media, Image):
+        raise MediaError(f"{media.name} is a sound, and a picture is wanted here; give a PNG or JPEG file.")
+    return media
+
+
+def load_audio(source: Source, name: str = "") -> Audio:
+    """As `load`, but of a clip the sound track, and a picture is refused."""
+    data, name = _read(source, name)
+    media = formats.picture(data, name) or formats.sound(data, name) or formats.stream(data, name, "audio")
+    if not isinstance(media, Audio):
+        what = "a picture" if media else formats.guess(data)
+        raise MediaError(f"{name} is {what}, and a sound is wanted here; give a WAV, FLAC, OGG or MP3 file.")
+    return media
+
+
+def to_clip(audio: Audio, rate: int = 16_000, num_samples: int = 40_960) -> np.ndarray:
+    """The sound at `rate` Hz, float32 [num_samples] in [-1, 1]: cut at the end, or padded there with silence."""
+    import soxr
+
+    # One input second more than needed is enough for the filter's tail; ten minutes would be resampled in vain.
+    needed = audio.samples[: int((num_samples / rate + 1) * audio.rate)]
+    samples = soxr.resample(needed, audio.rate, rate)[:num_samples]
+    # Resampling overshoots at hard edges.
+    return np.pad(samples, (0, num_samples - len(samples))).astype(np.float32).clip(-1, 1)
+
+
+def save_image(path: str | Path, image: Image, metadata: Mapping[str, Any]) -> Path:
+    """Writes a PNG with `metadata` as JSON in the text chunk "codi2".
+
+    Raises:
+        OutputError: the name ends in something else than .png, or the file cannot be written.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    path, _ = _output(path, "picture", {".png": "PNG"})
+    info, out = PngInfo(), io.BytesIO()
+    info.add_itxt(RECIPE_KEY, json.dumps(metadata))
+    image.pixels.save(out, "PNG", pnginfo=info)
+    write_atomic(path, out.getvalue())
+    return path
+
+
+def save_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any]) -> Path:
+    """Writes 16-bit WAV or FLAC, as the name says, with `metadata` as JSON in the comment.
+
+    Raises:
+        OutputError: the name ends in something else, or the file cannot be written.
+    """
+    import soundfile
+
+    path, kind = _output(path, "sound", {".wav": "WAV", ".flac": "FLAC"})
+    out = io.BytesIO()
+    with soundfile.SoundFile(out, "w", audio.rate, 1, "PCM_16", format=kind) as file:
+        file.comment = json.dumps(metadata)  # escaped to ASCII, since WAV's comment names no encoding
+        file.write(audio.samples.clip(-1, 1))
+    write_atomic(path, out.getvalue())
+    return path
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The metadata that `save_image` or `save_audio` put into the file.
+
+    Raises:
+        MediaError: the file cannot be read, or carries none.
+    """
+    import soundfile
+    from PIL import Image as PILImage
+
+    data, name = _read(path, "")
+    try:
+        if data.startswith(b"\x89PNG"):
+            with PILImage.open(io.BytesIO(data), formats=["PNG"]) as picture:
+                text = picture.info[RECIPE_KEY]
+        else:
+            with soundfile.SoundFile(io.BytesIO(data)) as sound:
+                text = sound.comment
+        return dict(json.loads(text))
+    except (OSError, KeyError, TypeError, ValueError, soundfile.LibsndfileError) as error:
+        raise MediaError(f"{name} carries no recipe; only PNG, WAV and FLAC files written by codi2 do.") from error
+
+
+def _output(path: str | Path, what: str, formats: Mapping[str, str]) -> tuple[Path, str]:
+    path = Path(path).expanduser()
+    if (suffix := path.suffix.lower()) not in formats:
+        raise OutputError(f"{path} cannot hold a {what} with its recipe; end the name in {' or '.join(formats)}.")
+    return path, formats[suffix]
+
+
+def _read(source: Source, name: str) -> tuple[bytes, str]:
+    if isinstance(source, bytes):
+        data, name = source, name or "the upload"
+    else:
+        path = Path(source).expanduser()
+        name = name or path.name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise MediaError(f"{path} does not exist; relative paths start at {Path.cwd()}.") from error
+        except IsADirectoryError as error:
+            raise MediaError(f"{path} is a folder; give one file in it.") from error
+        except OSError as error:
+            raise MediaError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    if not data:
+        raise MediaError(f"{name} is empty (0 bytes); export or download it again.")
+    return data, name

@@ -1,0 +1,197 @@
+"""Bytes of a file to a picture, sound or clip: what Pillow, libsndfile and FFmpeg open, within the limits.
+
+Each reader returns None for what is not its own, and raises `MediaError` for what is, but cannot be used.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from codi2.errors import MediaError
+from codi2.prompt.parts import Audio, Image, Video
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+    from PIL import Image as PILImage
+
+MAX_PIXELS = 64_000_000
+"""Largest picture, width times height; read from the header, before anything is decoded."""
+MAX_SECONDS = 600
+"""Longest sound or clip, seconds."""
+MAX_FRAMES = 256
+"""Frames kept of a clip; longer ones are thinned evenly."""
+MAX_FRAME_SIDE = 512
+"""Pixels; larger frames of a clip are scaled down, or a minute of it would fill the memory."""
+PICTURE_FORMATS = ["PNG", "JPEG", "MPO", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "ICO"]
+ANIMATED = {"GIF", "WEBP", "PNG", "AVIF"}
+# Formats that are nothing but media. FFmpeg also opens playlists, and those name other files and addresses.
+STREAM_FORMATS = "mov,matroska,avi,mpeg,mpegts,flv,asf,ogg,mp3,aac,wav,flac,amr,caf,aiff,au"
+MAGIC = {b"PNG\r\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"WEBP": "WebP", b"RIFF": "WAV or AVI",
+         b"OggS": "OGG", b"fLaC": "FLAC", b"ID3": "MP3", b"ftyp": "MP4", b"%PDF": "PDF", b"PK\3\4": "ZIP"}  # fmt: skip
+
+
+def picture(data: bytes, name: str) -> Image | Video | None:
+    from PIL import Image as PILImage
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Pillow's own size warning: the limit here is lower
+            file = PILImage.open(io.BytesIO(data), formats=PICTURE_FORMATS)
+    except PILImage.UnidentifiedImageError:
+        return None
+    except PILImage.DecompressionBombError as error:
+        raise _too_large(name, "more than 178 million") from error
+    if file.width * file.height > MAX_PIXELS:
+        raise _too_large(name, f"{file.width} x {file.height}")
+    try:
+        # A phone's MPO and a TIFF also hold several pictures, but not a motion.
+        if file.format in ANIMATED and getattr(file, "is_animated", False):
+            return _animation(file, name)
+        return Image(_to_rgb(file), name)
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise MediaError(f"{name} is a broken {file.format} file ({error}); export or download it again.") from error
+
+
+def _too_large(name: str, size: str) -> MediaError:
+    return MediaError(f"{name} has {size} pixels, the limit is {MAX_PIXELS // 10**6} million; scale it down first.")
+
+
+def _to_rgb(picture: PILImage.Image) -> PILImage.Image:
+    """Upright, 8-bit RGB, transparency laid on white; decodes the whole picture."""
+    from PIL import Image as PILImage
+    from PIL import ImageOps
+
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):  # Pillow clips 16-bit grey at 255 instead of scaling it
+        grey = np.asarray(picture, dtype=np.int64).clip(0, 65_535) // 257
+        return PILImage.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return PILImage.alpha_composite(PILImage.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _animation(file: PILImage.Image, name: str) -> Video:
+    kept, milliseconds = _Thinned(), 0.0
+    for index in range(getattr(file, "n_frames", 1)):
+        file.seek(index)
+        kept.add(_to_rgb(file))
+        milliseconds += file.info.get("duration") or 100.0  # browsers, too, show frames without a duration for 0.1 s
+    return Video(tuple(kept.frames), 1000 * len(kept.frames) / milliseconds, name)
+
+
+class _Thinned:
+    """At most MAX_FRAMES frames, evenly spread over a clip whose length is not known beforehand."""
+
+    def __init__(self) -> None:
+        self.frames: list[PILImage.Image] = []
+        self.stride = 1
+        self.seen = 0
+
+    def add(self, frame: PILImage.Image) -> None:
+        if self.seen % self.stride == 0:
+            if len(self.frames) == MAX_FRAMES:
+                self.frames, self.stride = self.frames[::2], self.stride * 2
+            frame.thumbnail((MAX_FRAME_SIDE, MAX_FRAME_SIDE))
+            self.frames.append(frame)
+        self.seen += 1
+
+
+def sound(data: bytes, name: str) -> Audio | None:
+    import soundfile
+
+    try:
+        file = soundfile.SoundFile(io.BytesIO(data))
+    except soundfile.LibsndfileError:
+        return None
+    with file:
+        if file.frames > MAX_SECONDS * file.samplerate:
+            raise _too_long(name, file.frames / file.samplerate)
+        try:
+            samples = file.read(dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, MemoryError) as error:
+            raise MediaError(f"{name} is a broken {file.format} file ({error}); export it again.") from error
+        return _audio(samples.mean(axis=1), file.samplerate, name)
+
+
+def stream(data: bytes, name: str, kind: Literal["audio", "video"]) -> Audio | Video | None:
+    """The first sound or picture stream of what FFmpeg opens; None where it opens nothing or finds no such stream."""
+    import av
+
+    try:
+        container = av.open(io.BytesIO(data), "r", options={"format_whitelist": STREAM_FORMATS})
+    except (av.FFmpegError, ValueError):
+        return None
+    with container:
+        seconds = (container.duration or 0) / av.time_base
+        if seconds > MAX_SECONDS:
+            raise _too_long(name, seconds)
+        covers = av.stream.Disposition.attached_pic
+        streams = [s for s in getattr(container.streams, kind) if not s.disposition & covers]
+        if not streams:
+            return None
+        try:
+            return _sound_track(container, name) if kind == "audio" else _clip(container, streams[0], name)
+        except av.FFmpegError as error:
+            broken = container.format.name
+            raise MediaError(f"{name} is a broken {broken} file ({error.strerror}); export it again.") from error
+
+
+def _sound_track(container: InputContainer, name: str) -> Audio:
+    import av
+
+    track = container.streams.audio[0]
+    resampler = av.AudioResampler(format="fltp", layout=track.layout, rate=track.rate)
+    blocks: list[np.ndarray] = [np.zeros((track.channels, 0), np.float32)]
+    length = 0
+    for frame in container.decode(track):
+        for block in resampler.resample(frame):
+            blocks.append(block.to_ndarray())
+            length += blocks[-1].shape[1]
+        if length > MAX_SECONDS * track.rate:  # the header may have said less, or nothing
+            raise _too_long(name, length / track.rate)
+    return _audio(np.concatenate(blocks, axis=1).mean(axis=0), track.rate, name)
+
+
+def _clip(container: InputContainer, stream: VideoStream, name: str) -> Video:
+    if stream.width * stream.height > MAX_PIXELS:
+        raise _too_large(name, f"{stream.width} x {stream.height}")
+    kept = _Thinned()
+    for frame in container.decode(stream):
+        kept.add(frame.to_image())
+    if not kept.frames:
+        raise MediaError(f"{name} holds no frames; export or download it again.")
+    return Video(tuple(kept.frames), float(stream.average_rate or 25) / kept.stride, name)
+
+
+def _audio(samples: np.ndarray, rate: int, name: str) -> Audio:
+    if not samples.size:
+        raise MediaError(f"{name} is a sound of zero length; record or export it again.")
+    if not np.isfinite(samples).all():
+        raise MediaError(f"{name} holds samples that are NaN or infinite; export it again as 16-bit WAV.")
+    peak = np.abs(samples).max()
+    return Audio((samples / max(peak, 1.0)).astype(np.float32), rate, name)
+
+
+def _too_long(name: str, seconds: float) -> MediaError:
+    return MediaError(f"{name} lasts {seconds:.0f} s, the limit is {MAX_SECONDS} s; cut out the part that matters.")
+
+
+def guess(data: bytes) -> str:
+    """What a file that nothing opens looks like, for the message."""
+    for magic, kind in MAGIC.items():
+        if magic in data[:16]:
+            return f"a broken or unsupported {kind} file"
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return "of no known format"
+    if "<svg" in text[:2000]:
+        return "an SVG drawing, which is not read"
+    return "a text file, whatever its name says" if "\0" not in text else "of no known format"

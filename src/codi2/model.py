@@ -1,0 +1,225 @@
+"""CoDi-2: prompt → encode → enter → LLM → leave → diffuse → reply (figure 2 of the paper).
+
+Letters: B conversations, N media items, T features of an item, K slots of a generated one, D joint width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codi2.config import CoDi2Config
+from codi2.diffuse.decoder import Decoder
+from codi2.encode.contract import Encoder
+from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, Segment, generate
+from codi2.llm.mllm import MLLM, stack_features
+from codi2.prompt.grammar import parse
+from codi2.prompt.layout import Layout, Message, collate
+from codi2.prompt.parts import Audio, Image, Media, Part, Phrase, Prompt, Text
+
+Callback = Callable[[str, int, int], None]
+"""Called with (stage, steps done, steps in all); stages are `encode`, `think` and `diffuse`."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a reply is made; None leaves a choice to the model or its config."""
+
+    want: str | Sequence[str] | None = None  # image, audio, text, or several media in order
+    seed: int = 0  # of noise and sampled text
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    source_guidance_scale: float | None = None
+    negative_prompt: str | None = None
+    keep_source: bool = True  # the fidelity path: start from the last given item of the reply's modality
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model answers: its parts in order, and how they were made."""
+
+    parts: tuple[Part, ...]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Text)).strip()
+
+    @property
+    def images(self) -> list[Image]:
+        return [part for part in self.parts if isinstance(part, Image)]
+
+    @property
+    def sounds(self) -> list[Audio]:
+        return [part for part in self.parts if isinstance(part, Audio)]
+
+
+class CoDi2(nn.Module):
+    """The whole model. Build one with `from_pretrained`."""
+
+    def __init__(self, config: CoDi2Config, encoder: Encoder, mllm: MLLM, decoders: Mapping[str, Decoder]) -> None:
+        super().__init__()
+        self.config, self.encoder, self.mllm = config, encoder, mllm
+        self.decoders = nn.ModuleDict(decoders)
+        self.layout = Layout(
+            mllm.backbone.tokenizer, config.encoder.num_features, config.heads.num_slots, config.llm.max_length
+        )
+        self.eval()
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path = "tiny", device: str = "cpu", dtype: str = "float32") -> CoDi2:
+        """A preset (`tiny`, `debug`) or a folder that `save_pretrained` wrote.
+
+        Raises:
+            ConfigError: no such preset or folder.
+            WeightsError: a weight file is missing, damaged, or of another shape.
+        """
+        from codi2.checkpoint import load
+
+        return load(name_or_path, device, dtype)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config, adapter and one safetensors file per trained part; frozen parts are named, not copied."""
+        from codi2.checkpoint import save
+
+        save(self, Path(folder))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.mllm.parameters()).device
+
+    def generate(
+        self,
+        prompt: str | Prompt,
+        *media: Media,
+        callback: Callback | None = None,
+        options: Options | None = None,
+        named: Mapping[str, Media | str] | None = None,
+        **settings: Any,
+    ) -> Reply:
+        """Answers one interleaved prompt.
+
+        Args:
+            prompt: words with placeholders such as `[image0]`, or parts.
+            media: what the placeholders stand for, in order, by modality.
+            settings: fields of `Options`, or media by name (`image0=…`, `text0="a cat"`).
+        Raises:
+            PromptError: prompt and media do not fit together.
+        """
+        names = {key: value for key, value in settings.items() if key not in Options.__dataclass_fields__}
+        chosen = {key: value for key, value in settings.items() if key in Options.__dataclass_fields__}
+        options = options or Options(**chosen)
+        if isinstance(prompt, str):
+            prompt = parse(prompt, {**(named or {}), **names} if named or names else media)
+        return self.answer([[Message("user", prompt)]], [options], callback)[0]
+
+    @torch.no_grad()
+    def answer(
+        self, conversations: Sequence[Sequence[Message]], options: Sequence[Options], callback: Callback | None = None
+    ) -> list[Reply]:
+        """Answers B conversations at once; a reply does not depend on the others of its batch."""
+        watch = _Stopwatch(callback or (lambda stage, step, total: None))
+        with watch("encode"):
+            sequences = [self.layout(messages, reply=True) for messages in conversations]
+            batch = collate(sequences, self.mllm.backbone.pad_id, left=True).to(self.device)
+            features = self.encode(batch.items)
+        with watch("think"):
+            wants = [ReplyOptions(_want(o.want), o.max_new_tokens, temperature=o.temperature, seed=o.seed) for o in options]
+            written = generate(Conversation(self.mllm, len(options)), batch, features, wants)
+        with watch("diffuse"):
+            sources = [messages[-1].parts for messages in conversations]
+            replies = self.diffuse(written, sources, options, watch.callback)
+        return [Reply(tuple(parts), self._recipe(o, watch.seconds)) for parts, o in zip(replies, options, strict=True)]
+
+    def encode(self, items: Sequence[Part]) -> Tensor:
+        """Media of mixed modalities [N] → features [N, T, D], zero beyond an item's own."""
+        features: list[Tensor] = [torch.empty(0)] * len(items)
+        for modality in dict.fromkeys(part.modality for part in items):
+            rows = [i for i, part in enumerate(items) if part.modality == modality]
+            values = self.encoder([items[i] for i in rows]).values.to(self.device)
+            for i, value in zip(rows, values, strict=True):
+                features[i] = value
+        return stack_features(features, self.encoder.dim).to(self.device)
+
+    def diffuse(
+        self, written: Sequence[Sequence[Segment]], prompts: Sequence[Prompt], options: Sequence[Options], callback: Callback
+    ) -> list[list[Part]]:
+        """Turns the regressed features of B replies into media; all items of one kind and one setting run together."""
+        replies: list[list[Part | None]] = [[None] * len(segments) for segments in written]
+        jobs: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+        for b, segments in enumerate(written):
+            for n, segment in enumerate(segments):
+                if isinstance(segment, FeatureSegment):
+                    jobs.setdefault((segment.modality, *_sampling(options[b])), []).append((b, n))
+                else:
+                    replies[b][n] = Text(self.mllm.backbone.tokenizer.decode(segment.ids))
+        for (modality, steps, scale, source_scale, negative), places in jobs.items():
+            decoder = self.decoders[modality]
+            features = torch.stack([written[b][n].features for b, n in places])  # type: ignore[union-attr]
+            made = decoder.generate(
+                features,
+                seeds=[options[b].seed + n for b, n in places],
+                sources=[_last(prompts[b], modality) if options[b].keep_source else None for b, _ in places],
+                negative=self._negative(negative or self.config.decoders[modality].negative_prompt, len(places)),
+                num_inference_steps=steps,
+                guidance_scale=scale,
+                source_guidance_scale=source_scale,
+                progress=lambda step, total: callback("diffuse", step, total),
+            )
+            for (b, n), part in zip(places, made, strict=True):
+                replies[b][n] = part
+        return [[part for part in parts if part is not None] for parts in replies]
+
+    def _negative(self, prompt: str, count: int) -> Tensor | None:
+        if not prompt:
+            return None
+        return self.encoder([Phrase(prompt)]).values[:, 0].expand(count, -1).to(self.device)
+
+    def _recipe(self, options: Options, seconds: Mapping[str, float]) -> dict[str, Any]:
+        chosen = {key: value for key, value in vars(options).items() if value is not None}
+        return {"model": self.config.name, **chosen, "seconds": {stage: round(s, 3) for stage, s in seconds.items()}}
+
+
+def _want(want: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if want is None:
+        return None
+    wanted = (want,) if isinstance(want, str) else tuple(want)
+    return tuple(modality for modality in wanted if modality != "text")
+
+
+def _sampling(options: Options) -> tuple[Any, ...]:
+    return (options.num_inference_steps, options.guidance_scale, options.source_guidance_scale, options.negative_prompt)
+
+
+def _last(prompt: Prompt, modality: str) -> Part | None:
+    """The item that an instruction edits: the last one given (for an analogy, too)."""
+    return next((part for part in reversed(prompt) if part.modality == modality), None)
+
+
+class _Stopwatch:
+    """Seconds by stage; tells the callback where a stage begins and ends."""
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback, self.seconds = callback, {}  # type: ignore[var-annotated]
+
+    def __call__(self, stage: str) -> _Stopwatch:
+        self.stage = stage
+        return self
+
+    def __enter__(self) -> None:
+        self.callback(self.stage, 0, 1)
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self.stage] = time.perf_counter() - self.began
+        self.callback(self.stage, 1, 1)
+
+

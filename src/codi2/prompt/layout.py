@@ -1,0 +1,224 @@
+"""From a conversation to token ids and slots (section 3.1).
+
+A media item becomes `<image> s1 ... sT </image>`: a real begin token, T slots whose rows the encoder's features fill,
+and a real end token. Text is tokenized apart from the chat template with special tokens switched off, so words such
+as "<image>" in a prompt stay words.
+
+B: conversations, L: tokens and slots of the longest, N: media items and S: slots of all conversations together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+
+from codi2.errors import PromptError
+from codi2.prompt.parts import Part, Prompt, Text
+
+MODALITIES = ("image", "audio", "video", "phrase")
+"""Modalities that become slots; a modality's index in this tuple stands for it in tensors."""
+
+BEGIN = {"image": "<image>", "audio": "<audio>", "video": "<video>", "phrase": "<feature>"}
+END = {"image": "</image>", "audio": "</audio>", "video": "</video>", "phrase": "</feature>"}
+SPECIAL_TOKENS = tuple(token for modality in MODALITIES for token in (BEGIN[modality], END[modality]))
+
+IGNORE = -100
+"""Label of a position that carries no text loss."""
+
+_MARK = "\ue000"  # stands for a message in the rendered chat template; a private-use character
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    parts: Prompt
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A position whose row is a projected feature."""
+
+    position: int  # in the token sequence
+    item: int  # index in `TokenSequence.items`
+    number: int  # which of the item's features, from 0
+    predicted: bool  # in an assistant message: the hidden state before `position` regresses the feature
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """A conversation, or what a round adds to it, as the language model reads it."""
+
+    ids: Tensor  # int64 [L]; at slots the id of the begin token, whose row is replaced
+    labels: Tensor  # int64 [L]: the id itself in assistant text, begin tokens and end of turn; IGNORE elsewhere
+    items: tuple[Part, ...]  # media in reading order
+    ends: tuple[int, ...]  # position of each item's end token
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences of different lengths, padded; items and slots are flat over the batch with their addresses."""
+
+    ids: Tensor  # int64 [B, L]
+    labels: Tensor  # int64 [B, L]
+    mask: Tensor  # bool [B, L], False at padding
+    items: tuple[Part, ...]  # [N]
+    item_sample: Tensor  # int64 [N], row of the batch
+    item_end: Tensor  # int64 [N], position of the end token
+    item_modality: Tensor  # int64 [N], index in MODALITIES
+    slot_item: Tensor  # int64 [S], index in `items`
+    slot_number: Tensor  # int64 [S], which of the item's features
+    slot_position: Tensor  # int64 [S]
+    slot_predicted: Tensor  # bool [S]
+
+    @property
+    def slot_sample(self) -> Tensor:
+        """int64 [S], row of the batch."""
+        return self.item_sample[self.slot_item]
+
+    @property
+    def slot_modality(self) -> Tensor:
+        """int64 [S], index in MODALITIES."""
+        return self.item_modality[self.slot_item]
+
+    def to(self, device: torch.device | str) -> Batch:
+        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "items"}
+        return Batch(items=self.items, **tensors)
+
+
+class Layout:
+    """Lays conversations out for one tokenizer.
+
+    `num_features` (T) counts the slots of a given item, `num_slots` (K) those of an item of the assistant, by modality.
+    `tokenizer` is a Hugging Face tokenizer that has the SPECIAL_TOKENS and a chat template.
+    """
+
+    def __init__(
+        self, tokenizer: Any, num_features: Mapping[str, int], num_slots: Mapping[str, int], max_length: int
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.num_features = num_features
+        self.num_slots = num_slots
+        self.max_length = max_length
+
+    def __call__(self, messages: Sequence[Message], *, reply: bool = False, known: int = 0) -> TokenSequence:
+        """Lay `messages` out; `reply` opens the assistant's turn at the end.
+
+        `known` counts the first messages whose content the model has already read or written (its KV cache): the
+        result starts right behind the content of the last of them. Raises PromptError for media that cannot stand
+        where they are, for turns that the chat template refuses and for more than `max_length` positions.
+        """
+        templates = self._templates(messages, reply)
+        writer = _Writer(self)
+        for i in range(known, len(templates)):
+            writer.template(templates[i], closes_reply=i > 0 and messages[i - 1].role == "assistant")
+            if i < len(messages):
+                writer.parts(messages[i].parts, by_model=messages[i].role == "assistant")
+        if len(writer.ids) > self.max_length:
+            raise PromptError(
+                f"The prompt takes {len(writer.ids)} positions, the model reads at most {self.max_length}; shorten it."
+            )
+        return writer.done()
+
+    def _templates(self, messages: Sequence[Message], reply: bool) -> list[str]:
+        """What the chat template puts before each message, and behind the last."""
+        marked = [{"role": message.role, "content": _MARK} for message in messages]
+        try:
+            text = self.tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=reply)
+        except TemplateError as error:
+            raise PromptError(f"The language model's chat template refuses this order of turns: {error}") from error
+        pieces: list[str] = text.split(_MARK)
+        if len(pieces) != len(messages) + 1:
+            raise PromptError(f"The language model's chat template has no place for some of these turns: {text!r}")
+        return pieces
+
+
+class _Writer:
+    """Collects one TokenSequence from left to right."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.ids: list[int] = []
+        self.labels: list[int] = []
+        self.items: list[Part] = []
+        self.ends: list[int] = []
+        self.slots: list[Slot] = []
+
+    def template(self, text: str, closes_reply: bool) -> None:
+        ids = self.layout.tokenizer(text, add_special_tokens=False).input_ids
+        eos = self.layout.tokenizer.eos_token_id
+        learned = ids.index(eos) + 1 if closes_reply and eos in ids else 0  # the end of the turn is the model's to say
+        self.ids += ids
+        self.labels += ids[:learned] + [IGNORE] * (len(ids) - learned)
+
+    def parts(self, parts: Prompt, by_model: bool) -> None:
+        for part in parts:
+            if isinstance(part, Text):
+                ids = self.layout.tokenizer(part.text, add_special_tokens=False, split_special_tokens=True).input_ids
+                self.ids += ids
+                self.labels += ids if by_model else [IGNORE] * len(ids)
+            else:
+                self.item(part, by_model)
+
+    def item(self, part: Part, by_model: bool) -> None:
+        counts = self.layout.num_slots if by_model else self.layout.num_features
+        if part.modality not in counts:
+            verb = "generate" if by_model else "read"
+            raise PromptError(f"This model cannot {verb} {part.modality}; it can {verb} {', '.join(counts)}.")
+        begin, end = self.layout.tokenizer.convert_tokens_to_ids([BEGIN[part.modality], END[part.modality]])
+        start, count = len(self.ids) + 1, counts[part.modality]
+        self.slots += [Slot(start + k, len(self.items), k, by_model) for k in range(count)]
+        self.ids += [begin] * (1 + count) + [end]
+        self.labels += [begin if by_model else IGNORE] + [IGNORE] * (count + 1)
+        self.items.append(part)
+        self.ends.append(len(self.ids) - 1)
+
+    def done(self) -> TokenSequence:
+        return TokenSequence(
+            torch.tensor(self.ids), torch.tensor(self.labels), tuple(self.items), tuple(self.ends), tuple(self.slots)
+        )
+
+
+def collate(sequences: Sequence[TokenSequence], pad_id: int, *, left: bool = False) -> Batch:
+    """Pad to the longest, on the right for training, on the left (`left`) so that generation starts in one column."""
+    length = max(len(s.ids) for s in sequences)
+    ids = torch.full((len(sequences), length), pad_id)
+    labels = torch.full_like(ids, IGNORE)
+    mask = torch.zeros(ids.shape, dtype=torch.bool)
+    items: list[Part] = []
+    item_address: list[tuple[int, int, int]] = []
+    slot_address: list[tuple[int, int, int, bool]] = []
+    for b, sequence in enumerate(sequences):
+        shift = length - len(sequence.ids) if left else 0
+        here = slice(shift, shift + len(sequence.ids))
+        ids[b, here], labels[b, here], mask[b, here] = sequence.ids, sequence.labels, True
+        slot_address += [(len(items) + s.item, s.number, s.position + shift, s.predicted) for s in sequence.slots]
+        item_address += [
+            (b, end + shift, MODALITIES.index(item.modality))
+            for item, end in zip(sequence.items, sequence.ends, strict=True)
+        ]
+        items += sequence.items
+    item_sample, item_end, item_modality = torch.tensor(item_address, dtype=torch.long).view(-1, 3).unbind(1)
+    slot_item, slot_number, slot_position, slot_predicted = (
+        torch.tensor(slot_address, dtype=torch.long).view(-1, 4).unbind(1)
+    )
+    return Batch(
+        ids=ids,
+        labels=labels,
+        mask=mask,
+        items=tuple(items),
+        item_sample=item_sample,
+        item_end=item_end,
+        item_modality=item_modality,
+        slot_item=slot_item,
+        slot_number=slot_number,
+        slot_position=slot_position,
+        slot_predicted=slot_predicted.bool(),
+    )

@@ -1,0 +1,105 @@
+"""The JSON form of a prompt, media included: what HTTP, data records and the cache of a conversation carry.
+
+    [{"type": "text", "text": "Paint "}, {"type": "image", "data": "<base64 PNG>", "name": "cat.png"}]
+
+Pictures travel as PNG (exact), sounds as 24-bit FLAC (exact to 2^-23 of full scale), clips as PNG frames with `fps`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import UnionType
+from typing import TYPE_CHECKING, Any
+
+from codi2.errors import PromptError
+from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt, Text, Video
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+
+def to_wire(prompt: Prompt) -> list[dict[str, Any]]:
+    """The prompt as JSON values, one object a part."""
+    return [_encode(part) for part in prompt]
+
+
+def from_wire(parts: Sequence[Mapping[str, Any]]) -> Prompt:
+    """The prompt that `to_wire` wrote, or that a client did.
+
+    Raises PromptError when a part has no known type or lacks a field, MediaError when its data cannot be read.
+    """
+    return tuple(_decode(part, place) for place, part in enumerate(parts))
+
+
+def png(pixels: PILImage.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    file = io.BytesIO()
+    pixels.save(file, "PNG")
+    return file.getvalue()
+
+
+def _encode(part: Part) -> dict[str, Any]:
+    match part:
+        case Text() | Phrase():
+            return {"type": part.modality, "text": part.text}
+        case Image():
+            return {"type": "image", "data": _base64(png(part.pixels)), "name": part.name}
+        case Audio():
+            return {"type": "audio", "data": _base64(_flac(part)), "name": part.name}
+        case Video():
+            frames = [_base64(png(frame)) for frame in part.frames]
+            return {"type": "video", "data": frames, "fps": part.fps, "name": part.name}
+
+
+def _decode(part: Mapping[str, Any], place: int) -> Part:
+    from codi2.media import load_audio, load_image
+
+    kind = _field(part, place, "type", str)
+    if kind in ("text", "phrase"):
+        words = _field(part, place, "text", str)
+        return Text(words) if kind == "text" else Phrase(words)
+    name = str(part.get("name", ""))
+    label = name or f"part {place}"
+    if kind == "image":
+        return replace(load_image(_bytes(_field(part, place, "data", str), place), label), name=name)
+    if kind == "audio":
+        return replace(load_audio(_bytes(_field(part, place, "data", str), place), label), name=name)
+    if kind == "video":
+        frames = tuple(load_image(_bytes(frame, place), label).pixels for frame in _field(part, place, "data", list))
+        fps = float(_field(part, place, "fps", int | float))
+        if not frames or fps <= 0:
+            raise PromptError(
+                f"Part {place} of the prompt is a clip of {len(frames)} frames at {fps} frames per second."
+            )
+        return Video(frames, fps, name)
+    raise PromptError(f"Part {place} of the prompt has the type {kind!r}; known are text, phrase, image, audio, video.")
+
+
+def _field(part: Mapping[str, Any], place: int, name: str, kind: type | UnionType) -> Any:
+    value = part.get(name) if isinstance(part, Mapping) else None
+    if not isinstance(value, kind):
+        expected = getattr(kind, "__name__", str(kind))
+        raise PromptError(f"Part {place} of the prompt needs a field {name!r} of type {expected}, not {value!r:.60}.")
+    return value
+
+
+def _flac(sound: Audio) -> bytes:
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, sound.samples, sound.rate, format="FLAC", subtype="PCM_24")
+    return file.getvalue()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _bytes(data: Any, place: int) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (ValueError, TypeError) as error:
+        raise PromptError(f"The data in part {place} of the prompt is not base64 ({error}).") from error

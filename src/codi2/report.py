@@ -1,0 +1,141 @@
+"""One self-contained HTML page of prompts and replies: pictures and sounds are inside, nothing is requested."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image as PILImage
+
+from codi2.prompt.grammar import render
+from codi2.prompt.parts import Audio, Image, Part, Prompt, Video
+from codi2.prompt.wire import png
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIDE = 192
+"""Longer side of a shown picture in CSS px: three times the 64 px of `tiny`. Of large ones twice this is kept."""
+
+_STYLE = """
+:root { color-scheme: light dark; --line: light-dark(#d8d8d8, #3a3a3a); --dim: light-dark(#666, #999) }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
+section { border-top: 1px solid var(--line); padding: 1rem 0 }
+h2 { font-size: 1.1rem; margin: 0 0 .3rem }
+h3 { font-size: .8rem; color: var(--dim); margin: .6rem 0 .2rem; font-weight: 600 }
+.prompt { font-size: 1.05rem; margin: 0 } .note { color: var(--dim); font-size: .85rem }
+.parts { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-end }
+figure { margin: 0 } figcaption { color: var(--dim); font-size: .8rem; max-width: 20rem }
+img { display: block; border-radius: 4px } audio { display: block; width: 16rem; margin-top: .3rem }
+.answer { margin: 0; padding: .4rem .8rem; border-left: 3px solid var(--line); max-width: 40rem; white-space: pre-wrap }
+"""
+
+# Anchors of a dark-to-light colour map (black, violet, red, orange, pale yellow), read at equal distances.
+_COLOURS = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt and what became of it."""
+
+    title: str
+    prompt: Prompt
+    outputs: Sequence[Part]
+    nearest: Sequence[Part] = ()
+    """The training item nearest to each output, where there is one, so that a copy would show."""
+    note: str = ""
+
+
+def write_page(path: Path, title: str, rows: Sequence[Row], intro: str = "") -> None:
+    """Write the page of `rows` to `path`, at once or not at all. Raises OutputError when it cannot be written."""
+    from codi2.hub import write_atomic
+
+    write_atomic(path, page(title, rows, intro).encode())
+
+
+def page(title: str, rows: Sequence[Row], intro: str = "") -> str:
+    """The page as HTML text."""
+    body = "\n".join(_section(row) for row in rows)
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{escape(title)}</title><style>{_STYLE}</style></head>
+<body><h1>{escape(title)}</h1><p class="note">{escape(intro)}</p>
+{body}
+</body></html>
+"""
+
+
+def spectrogram(sound: Audio, size: tuple[int, int] = (320, 96), decibels: float = 80.0) -> PILImage.Image:
+    """Picture of a sound: time to the right, 0 to 8 kHz upwards, black at `decibels` below a full-scale sine."""
+    window, hop = np.hanning(1024), 256
+    padded = np.pad(sound.samples, (0, max(0, len(window) - len(sound.samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, len(window))[::hop]
+    magnitude = np.abs(np.fft.rfft(frames * window)) / (window.sum() / 2)  # [frames, bins]; a full-scale sine is 1
+    magnitude = magnitude[:, : 1 + int(len(window) * min(8000, sound.rate / 2) / sound.rate)]
+    level = np.clip(1 + 20 * np.log10(magnitude + 1e-10) / decibels, 0, 1).T[::-1]
+    anchors = np.linspace(0, 1, len(_COLOURS))
+    colours = np.stack([np.interp(level, anchors, channel) for channel in _COLOURS.T], axis=-1)
+    return PILImage.fromarray(colours.astype(np.uint8)).resize(size, PILImage.Resampling.BILINEAR)
+
+
+def _section(row: Row) -> str:
+    template, media = render(row.prompt)
+    inputs = [_figure(item, f"[{name}]") for name, item in media.items() if not isinstance(item, str)]
+    blocks = [
+        ("Given", inputs),
+        ("Answer", [_figure(part) for part in row.outputs]),
+        ("Nearest in the training data", [_figure(part) for part in row.nearest]),
+    ]
+    shown = "".join(f'<h3>{name}</h3><div class="parts">{"".join(items)}</div>' for name, items in blocks if items)
+    note = f'<p class="note">{escape(row.note)}</p>' if row.note else ""
+    return f'<section><h2>{escape(row.title)}</h2><p class="prompt">{escape(template)}</p>{shown}{note}</section>'
+
+
+def _figure(part: Part, label: str = "") -> str:
+    match part:
+        case Image():
+            shown = _picture(part.pixels, part.name or label or "picture")
+        case Audio():
+            shown = _img(spectrogram(part), 320, f"spectrogram of {part.name or 'the sound'}")
+            shown += f'<audio controls src="{_data("audio/wav", _wav(part))}"></audio>'
+        case Video():
+            shown = _clip(part)
+        case _:
+            return f'<p class="answer">{escape(part.text)}</p>'
+    caption = " ".join(word for word in (label, part.name) if word)
+    return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _picture(pixels: PILImage.Image, alt: str) -> str:
+    width = round(SIDE * pixels.width / max(pixels.size))
+    smaller = pixels.copy()
+    smaller.thumbnail((2 * SIDE, 2 * SIDE))  # never enlarges
+    return _img(smaller, width, alt)
+
+
+def _img(pixels: PILImage.Image, width: int, alt: str) -> str:
+    return f'<img width="{width}" alt="{escape(alt)}" src="{_data("image/png", png(pixels))}">'
+
+
+def _clip(clip: Video) -> str:
+    file = io.BytesIO()
+    first, *others = clip.frames
+    first.save(file, "PNG", save_all=True, append_images=others, duration=1000 / clip.fps, loop=0)
+    return f'<img width="{SIDE}" alt="{escape(clip.name or "clip")}" src="{_data("image/png", file.getvalue())}">'
+
+
+def _wav(sound: Audio) -> bytes:
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, sound.samples, sound.rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,35 @@
+"""Training: `run(config_path, out)` trains one part."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from codi2.errors import ConfigError
+
+# part → module of codi2.train.parts
+PARTS = {
+    "image_codec": "codec",
+    "audio_codec": "codec",
+    "vocoder": "vocoder",
+    "encoder_heads": "encoder_heads",
+    "image_decoder": "decoder",
+    "audio_decoder": "decoder",
+    "llm": "llm",
+}
+
+
+def run(config_path: str | Path, out: str | Path, steps: int | None = None) -> dict[str, float]:
+    """Trains the part that a config names, in `out`; a folder that holds checkpoints is resumed.
+
+    Raises:
+        ConfigError: the config is not one, or names an unknown part.
+    """
+    from codi2.train.config import load_config
+    from codi2.train.loop import train
+
+    config = load_config(config_path, steps=steps)
+    if config.part not in PARTS:
+        raise ConfigError(f"{config_path}: no part is called {config.part!r}; known parts: {', '.join(PARTS)}")
+    recipe = import_module(f"codi2.train.parts.{PARTS[config.part]}").build(config)
+    return train(recipe, config, Path(out))

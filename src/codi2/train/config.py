@@ -1,0 +1,54 @@
+"""What a training run is: one TOML file per part, in `configs/`."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from codi2.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Fields that every part shares; what one part alone needs stands in `options`."""
+
+    part: str  # which recipe: a module of codi2.train.parts
+    steps: int  # optimizer steps in all
+    batch_size: int  # samples per optimizer step, over all processes
+    learning_rate: float  # peak
+    seed: int = 0  # of weights, data order, noise and timesteps
+    warmup_steps: int = 200  # linear, from zero
+    decay_fraction: float = 0.2  # last part of the run, linear to a twentieth of the peak
+    weight_decay: float = 0.0  # AdamW's, on matrices only
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.0  # 0: no average is kept and the weights themselves are exported
+    log_every: int = 20  # steps
+    save_every: int = 250  # steps between checkpoints
+    validate_every: int = 500  # steps between validations
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def load_config(path: str | Path, **overrides: Any) -> TrainConfig:
+    """Reads a TOML file; `overrides` replace its values where they are not None.
+
+    Raises:
+        ConfigError: no such file, not TOML, or a key that no field has.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"the training config {path} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the training config {path} is not TOML: {error}") from error
+    known = {f.name for f in fields(TrainConfig)}
+    unknown = sorted(set(raw) - known)
+    if unknown:
+        raise ConfigError(f"{path} has the unknown key {unknown[0]!r}; known keys: {', '.join(sorted(known))}")
+    raw.update({key: value for key, value in overrides.items() if value is not None})
+    missing = [f for f in ("part", "steps", "batch_size", "learning_rate") if f not in raw]
+    if missing:
+        raise ConfigError(f"{path} lacks the key {missing[0]!r}")
+    return TrainConfig(**raw)

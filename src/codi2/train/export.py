@@ -1,0 +1,34 @@
+"""Writing a trained part as it is shipped: fp16 safetensors and, beside it, where it comes from."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def export_module(module: Any, folder: Path, provenance: dict[str, Any]) -> None:
+    """A diffusers module → `folder` in diffusers' own layout (config.json + one safetensors), fp16.
+
+    `provenance` (config, steps, measured figures) goes into `training.json`.
+    """
+    from codi2 import __version__
+
+    copy.deepcopy(module).to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    (folder / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")
+
+
+def export_tensors(tensors: dict[str, torch.Tensor], path: Path, provenance: dict[str, Any]) -> None:
+    """Plain tensors → one fp16 safetensors file, written atomically, with `training.json` beside it."""
+    from safetensors.torch import save_file
+
+    from codi2 import __version__
+    from codi2.hub import atomic_path
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as aside:
+        save_file({k: v.detach().to(torch.float16).contiguous() for k, v in tensors.items()}, aside)
+    (path.parent / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")

@@ -1,0 +1,28 @@
+"""Randomness of a run as functions of (seed, step): what makes a resume continue bit for bit.
+
+Everything is drawn for the whole global batch, so two processes that take half of it each see what one would see.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def numpy_at(seed: int, step: int) -> np.random.Generator:
+    """A NumPy generator that belongs to this step alone."""
+    return np.random.default_rng((seed, step))
+
+
+def torch_at(seed: int, step: int) -> torch.Generator:
+    """A torch generator that belongs to this step alone."""
+    state = np.random.SeedSequence((seed, step, 1)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> 1))
+
+
+def epoch_order(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
+    """Indices [batch_size] of this step: every sample once per epoch, each epoch in a new order."""
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = places // count
+    orders = {epoch: np.random.default_rng((seed, 7, int(epoch))).permutation(count) for epoch in np.unique(epochs)}
+    return np.array([orders[epoch][place % count] for epoch, place in zip(epochs, places, strict=True)])

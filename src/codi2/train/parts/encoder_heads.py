@@ -1,0 +1,173 @@
+"""The heads of `tiny`'s encoder: one joint space with images as the anchor.
+
+Contrastive between pictures and their captions, sounds and their captions, and pictures and sounds of one concept
+(ImageBind's recipe, images being the common side). Beside it, each joint vector must let a linear map recover what its
+trunk saw: a purely contrastive head forgets style and timbre, which are what exemplars are about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codi2.data import cache
+from codi2.encode.tiny import Head, build_heads
+from codi2.evaluate.retrieval import recall_at
+from codi2.train.config import TrainConfig
+from codi2.train.parts.draw import numpy_at
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    dim: int = 256  # D, width of the joint space
+    temperature: float = 0.07
+    recover_weight: float = 1.0  # of the linear recovery of the trunk's features
+    views: tuple[str, ...] = ("plain", "mirror", "grey", "hue_120", "hue_240", "on_blue", "on_yellow", "night")
+
+
+@dataclass
+class _Side:
+    """Everything one modality brings: features of each view, and what each row is about."""
+
+    features: Tensor  # [V, N, S, C]
+    train: np.ndarray  # rows
+    concepts: list[str]
+    captions: Tensor  # [N, 1, 384]
+
+
+class HeadRecipe:
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.options = options = HeadOptions(**config.options)
+        torch.manual_seed(config.seed)
+        self.sides = {"image": _side("image", options.views), "audio": _side("audio", ("plain",))}
+        heads = build_heads(options.dim)
+        recover = nn.ModuleDict({m: nn.Linear(options.dim, side.features.shape[-1]) for m, side in self.sides.items()})
+        self.model = nn.ModuleDict({"heads": heads, "recover": recover})
+        captions = torch.cat([side.captions[side.train] for side in self.sides.values()])
+        _standardize(heads["phrase"], captions)
+        for modality, side in self.sides.items():
+            _standardize(heads[modality], side.features[:, side.train].flatten(0, 1))
+            _fit_patches(heads[modality], side.features[:, side.train].flatten(0, 1))
+        self.both = _concepts_of_both(self.sides)
+
+    def batch(self, step: int) -> dict[str, Any]:
+        draw, size = numpy_at(self.config.seed, step), self.config.batch_size
+        picks: dict[str, Any] = {}
+        for modality, side in self.sides.items():
+            rows = draw.choice(side.train, min(size, len(side.train)), replace=False)
+            picks[modality] = (draw.integers(len(side.features), size=len(rows)), rows)
+        concepts = draw.permutation(len(self.both))[:size]
+        picks["pairs"] = [tuple(int(draw.choice(rows)) for rows in self.both[c]) for c in concepts]
+        return picks
+
+    def losses(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+        heads, recover = self.model["heads"], self.model["recover"]
+        out: dict[str, Tensor] = {}
+        for modality, side in self.sides.items():
+            views, rows = batch[modality]
+            trunk = side.features[views, rows].float()
+            joint = heads[modality](trunk)[:, 0]
+            words = heads["phrase"](side.captions[rows].float())[:, 0]
+            same = _same([side.concepts[r] for r in rows])
+            out[f"{modality}_text"] = _contrast(joint, words, same, self.options.temperature)
+            pooled = (trunk - heads[modality].mean) / heads[modality].std
+            pooled = pooled.mean(1) if heads[modality].pool == "mean" else pooled.amax(1)
+            out[f"{modality}_recover"] = F.mse_loss(recover[modality](joint), pooled)
+        if batch["pairs"]:
+            image_rows, audio_rows = (list(rows) for rows in zip(*batch["pairs"], strict=True))
+            image = heads["image"](self.sides["image"].features[0, image_rows].float())[:, 0]
+            audio = heads["audio"](self.sides["audio"].features[0, audio_rows].float())[:, 0]
+            # the image is the anchor: the sound moves
+            same = torch.eye(len(image), dtype=torch.bool)
+            out["audio_image"] = _contrast(audio, image.detach(), same, self.options.temperature)
+        loss = sum(v * (self.options.recover_weight if k.endswith("recover") else 1.0) for k, v in out.items())
+        return {"loss": torch.as_tensor(loss), **out}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        heads, figures = self.model["heads"], {}
+        for modality, side in self.sides.items():
+            for split in ("test_rendering", "test_family"):
+                rows = _one_per_concept(cache.rows(modality, split), side.concepts)
+                media = heads[modality](side.features[0, rows].float())[:, 0]
+                words = heads["phrase"](side.captions[rows].float())[:, 0]
+                figures |= {f"text_{modality}_{split}_r5": recall_at(5, words, media, candidates=100)["mean"]}
+        return figures
+
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        from codi2.train.export import export_tensors
+
+        export_tensors(self.model["heads"].state_dict(), folder / "heads.safetensors", provenance)
+
+
+def _side(modality: str, views: tuple[str, ...]) -> _Side:
+    items = cache.items(modality)
+    features = np.stack([cache.trunk_features(modality, name) for name in views])
+    captions = cache.phrase_features([item.caption for item in items])
+    return _Side(
+        torch.from_numpy(features),
+        cache.rows(modality, "train"),
+        [item.concept for item in items],
+        torch.from_numpy(np.array(captions)),
+    )
+
+
+def _standardize(head: Head, features: Tensor) -> None:
+    flat = features.flatten(0, 1).float()
+    head.mean.copy_(flat.mean(0))  # type: ignore[operator]
+    head.std.copy_(flat.std(0).clamp(min=1e-3))  # type: ignore[operator]
+
+
+@torch.no_grad()
+def _fit_patches(head: Head, features: Tensor) -> None:
+    """PCA of the spans: the `dim` strongest directions, under one common scale so that the mean square is 1."""
+    assert head.patch is not None
+    generator = torch.Generator().manual_seed(0)
+    spans = features.flatten(0, 1)
+    spans = spans[torch.randperm(len(spans), generator=generator)[:20_000]].float()
+    spans = (spans - head.mean) / head.std  # type: ignore[operator]
+    _, vectors = torch.linalg.eigh(spans.T @ spans / len(spans))
+    weight = vectors[:, -head.dim :].T
+    scale = (spans @ weight.T).square().mean().sqrt()
+    head.patch.weight.copy_(weight / scale)
+    head.patch.bias.zero_()
+
+
+def _same(concepts: list[str]) -> Tensor:
+    codes = np.unique(concepts, return_inverse=True)[1]
+    return torch.from_numpy(codes[:, None] == codes[None])
+
+
+def _contrast(a: Tensor, b: Tensor, same: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE over rows [B, D]; rows of one concept (`same` [B, B]) are no negatives of each other."""
+    logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature
+    eye = torch.eye(len(a), dtype=torch.bool)
+    logits = logits.masked_fill(same & ~eye, float("-inf"))
+    target = torch.arange(len(a))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _concepts_of_both(sides: dict[str, _Side]) -> list[tuple[list[int], list[int]]]:
+    where: dict[str, dict[str, list[int]]] = {}
+    for modality, side in sides.items():
+        for row in side.train:
+            where.setdefault(side.concepts[row], {}).setdefault(modality, []).append(int(row))
+    return [(rows["image"], rows["audio"]) for _, rows in sorted(where.items()) if len(rows) == 2]
+
+
+def _one_per_concept(rows: np.ndarray, concepts: list[str]) -> np.ndarray:
+    first: dict[str, int] = {}
+    for row in rows:
+        first.setdefault(concepts[row], int(row))
+    return np.array(list(first.values()), dtype=np.int64)
+
+
+def build(config: TrainConfig) -> HeadRecipe:
+    return HeadRecipe(config)

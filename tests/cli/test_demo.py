@@ -1,0 +1,29 @@
+from codi2.demo import ASKS
+
+
+def test_the_demo_answers_every_prompt_on_one_page(cli, tmp_path):
+    done = cli("demo", "--model", "debug", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "out/index.html" in done.stdout
+    html = (tmp_path / "out" / "index.html").read_text()
+    assert html.count("<section>") == len(ASKS) >= 10
+    for ask in ASKS:
+        assert ask.title in html
+    wanted = sum(ask.want != "text" for ask in ASKS)
+    assert len([*(tmp_path / "out").glob("*.png"), *(tmp_path / "out").glob("*.wav")]) >= wanted
+
+
+def test_the_prompts_cover_every_pair_of_modalities():
+    given = {(file.rpartition(".")[2], ask.want) for ask in ASKS for file in ask.files}
+    assert given == {(kind, want) for kind in ("png", "wav") for want in ("text", "image", "audio")}
+
+
+def test_every_sample_file_has_an_attribution(media):
+    from fnmatch import fnmatch
+
+    table = (media / "ATTRIBUTION.md").read_text()
+    patterns = [
+        cell for line in table.splitlines() if line.startswith("|") for cell in line.split("|")[1].split("`")[1::2]
+    ]
+    for file in media.iterdir():
+        assert file.suffix == ".md" or any(fnmatch(file.name, pattern) for pattern in patterns), file.name

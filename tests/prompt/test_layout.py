@@ -1,0 +1,123 @@
+"""Conversations to token ids and slots."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as PILImage
+
+from codi2.config import DEBUG
+from codi2.errors import PromptError
+from codi2.llm.backbone import Backbone, byte_tokenizer, random_llm
+from codi2.prompt.layout import IGNORE, SPECIAL_TOKENS, Layout, Message, collate
+from codi2.prompt.parts import Audio, Image, Phrase, Text
+
+T = {"image": 5, "audio": 4, "phrase": 1}
+K = {"image": 3, "audio": 2}
+PICTURE = Image(PILImage.new("RGB", (8, 8)))
+SOUND = Audio(np.zeros(100, np.float32), 16_000)
+
+
+@pytest.fixture(scope="module")
+def layout() -> Layout:
+    tokenizer = Backbone(random_llm(), byte_tokenizer(), DEBUG.llm).tokenizer
+    return Layout(tokenizer, T, K, max_length=200)
+
+
+def words(layout: Layout, ids) -> str:
+    return layout.tokenizer.decode(ids)
+
+
+def test_reads_as_section_3_1_says(layout):
+    prompt = (Text("A cat sitting on "), PICTURE, Text(" is making the sound of "), SOUND)
+    sequence = layout([Message("user", prompt)], reply=True)
+    assert words(layout, sequence.ids) == (
+        "<|im_start|>user\nA cat sitting on " + "<image>" * 6 + "</image> is making the sound of "
+        "" + "<audio>" * 5 + "</audio><|im_end|>\n<|im_start|>assistant\n"
+    )
+    begin = layout.tokenizer.convert_tokens_to_ids("<image>")
+    first = sequence.ids.tolist().index(begin)
+    assert [slot.position for slot in sequence.slots[:5]] == list(range(first + 1, first + 6))
+    assert [slot.number for slot in sequence.slots] == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    assert [words(layout, sequence.ids[end]) for end in sequence.ends] == ["</image>", "</audio>"]
+    assert sequence.items == (PICTURE, SOUND)
+    assert (sequence.labels == IGNORE).all()
+
+
+def test_only_what_the_model_says_is_learned(layout):
+    messages = [
+        Message("user", (PICTURE, Text("why?"))),
+        Message("assistant", (Text("look "), PICTURE, Text(" so"))),
+        Message("user", (Text("and?"),)),
+        Message("assistant", (Text("that"),)),
+    ]
+    sequence = layout(messages)
+    learned = sequence.labels != IGNORE
+    assert words(layout, sequence.ids[learned]) == "look <image> so<|im_end|>that<|im_end|>"
+    assert (sequence.labels[learned] == sequence.ids[learned]).all()
+    assert [slot.predicted for slot in sequence.slots] == [False] * 5 + [True] * 3
+    assert not learned[[slot.position for slot in sequence.slots]].any()
+    assert not learned[list(sequence.ends)].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([*SPECIAL_TOKENS, "<|im_start|>", "<|im_end|>", "<|pad|>", "\ue000", "a ", "\n", "<"])))
+def test_text_of_a_user_never_becomes_a_special_token(layout, pieces):
+    text = "".join(pieces)
+    plain = layout([Message("user", (Text("x"),))]).ids.tolist()
+    ids = layout([Message("user", (Text("x" + text),))]).ids.tolist()
+    assert words(layout, ids) == "<|im_start|>user\nx" + text + "<|im_end|>\n"
+    special = set(layout.tokenizer.all_special_ids) | set(layout.tokenizer.added_tokens_decoder)
+    assert [i for i in ids if i in special] == [i for i in plain if i in special]
+
+
+def test_a_later_round_continues_where_the_reply_ended(layout):
+    first = [Message("user", (PICTURE, Text("one")))]
+    reply = Message("assistant", (Text("two "), SOUND))
+    more = [*first, reply, Message("user", (Text("three"), PICTURE))]
+    whole = layout(more, reply=True)
+    opening = layout(first, reply=True)
+    rest = layout(more, reply=True, known=2)
+    spoken = len(whole.ids) - len(opening.ids) - len(rest.ids)
+    assert words(layout, whole.ids[len(opening.ids) :][:spoken]) == "two " + "<audio>" * 3 + "</audio>"
+    assert whole.ids.tolist()[-len(rest.ids) :] == rest.ids.tolist()
+    assert len(rest.items) == 1 and rest.slots[0].item == 0
+
+
+def test_collate_pads_either_side_and_keeps_addresses(layout):
+    sequences = [
+        layout([Message("user", (PICTURE, Text("long enough"), SOUND)), Message("assistant", (SOUND,))]),
+        layout([Message("user", (Text("no media"),))]),
+        layout([Message("user", (Phrase("a cat"),))]),
+    ]
+    for left in (False, True):
+        batch = collate(sequences, pad_id=0, left=left)
+        for b, sequence in enumerate(sequences):
+            assert batch.ids[b][batch.mask[b]].tolist() == sequence.ids.tolist()
+            assert batch.labels[b][batch.mask[b]].tolist() == sequence.labels.tolist()
+        assert (batch.mask[:, -1] if left else batch.mask[:, 0]).all()
+        assert batch.items == (PICTURE, SOUND, SOUND, sequences[2].items[0])
+        ends = batch.ids[batch.item_sample, batch.item_end]
+        assert layout.tokenizer.convert_ids_to_tokens(ends) == ["</image>", "</audio>", "</audio>", "</feature>"]
+        begins = layout.tokenizer.convert_ids_to_tokens(batch.ids[batch.slot_sample, batch.slot_position])
+        assert begins == ["<image>"] * 5 + ["<audio>"] * 6 + ["<feature>"]
+        assert batch.slot_predicted.sum() == 2
+
+
+def test_refuses_what_cannot_be(layout):
+    with pytest.raises(PromptError, match="cannot generate phrase"):
+        layout([Message("assistant", (Phrase("a cat"),))])
+    with pytest.raises(PromptError, match="at most 200"):
+        layout([Message("user", (Text("word " * 100),))])
+
+
+def test_a_template_that_refuses_the_turns_is_the_users_error(layout):
+    strict = byte_tokenizer()
+    strict.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(PromptError, match="System role not supported"):
+        Layout(strict, T, K, 200)([Message("system", (Text("be kind"),))])
+    strict.chat_template = "{{ messages[-1]['content'] }}"
+    with pytest.raises(PromptError, match="no place"):
+        Layout(strict, T, K, 200)([Message("system", (Text("be kind"),)), Message("user", (Text("hi"),))])

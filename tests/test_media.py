@@ -1,0 +1,237 @@
+"""What a user may hand over: good files of every kind, and every way in which a file can be bad."""
+
+import io
+import json
+import struct
+import zlib
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image as PILImage
+
+from codi2 import media, media_formats
+from codi2.errors import MediaError, OutputError
+from codi2.prompt.parts import Audio, Image, Video
+
+
+def encoded(picture: PILImage.Image, kind: str = "PNG", **options) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, kind, **options)
+    return out.getvalue()
+
+
+def sound(samples, rate=16_000, kind="WAV", subtype=None) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, format=kind, subtype=subtype)
+    return out.getvalue()
+
+
+def clip(frames=10, audio=True) -> bytes:
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        video = container.add_stream("mpeg4", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track = container.add_stream("aac", rate=16_000, layout="mono") if audio else None
+        for i in range(frames):
+            picture = np.full((48, 64, 3), i * 20, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(video.encode())
+        if track:
+            block = av.AudioFrame.from_ndarray(tone(1.0)[None], format="fltp", layout="mono")
+            block.rate = 16_000
+            container.mux(track.encode(block))
+            container.mux(track.encode())
+    return out.getvalue()
+
+
+def tone(seconds, rate=16_000, hz=440, gain=0.5):
+    return (gain * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+
+
+def noise_picture(size=(64, 64)):
+    return PILImage.fromarray(np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+def test_still_pictures_of_many_formats(kind):
+    part = media.load(encoded(PILImage.new("RGB", (6, 4), (255, 0, 0)), kind))
+    assert isinstance(part, Image)
+    assert (part.pixels.mode, part.pixels.size) == ("RGB", (6, 4))
+    assert np.abs(np.asarray(part.pixels).astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_transparency_is_laid_on_white():
+    rgba = PILImage.new("RGBA", (2, 1), (0, 0, 0, 0))
+    rgba.putpixel((1, 0), (0, 0, 200, 255))
+    for picture in (rgba, rgba.quantize()):
+        pixels = media.load_image(encoded(picture)).pixels
+        assert pixels.getpixel((0, 0)) == (255, 255, 255)
+        assert pixels.getpixel((1, 0)) == (0, 0, 200)
+    half = media.load_image(encoded(PILImage.new("LA", (1, 1), (0, 128)))).pixels
+    assert half.getpixel((0, 0)) == (127, 127, 127)
+
+
+def test_exif_orientation_is_applied():
+    exif = PILImage.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    assert media.load_image(encoded(PILImage.new("RGB", (8, 4)), "JPEG", exif=exif)).pixels.size == (4, 8)
+
+
+def test_grey_cmyk_and_16_bit_become_rgb():
+    assert media.load_image(encoded(PILImage.new("L", (1, 1), 90))).pixels.getpixel((0, 0)) == (90, 90, 90)
+    cmyk = media.load_image(encoded(PILImage.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")).pixels
+    assert np.abs(np.asarray(cmyk).astype(int) - [255, 0, 0]).max() < 12
+    deep = PILImage.fromarray(np.array([[0, 32_896, 65_535]], np.uint16))
+    assert np.asarray(media.load_image(encoded(deep)).pixels)[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_animated_pictures_are_clips(kind):
+    frames = [PILImage.new("RGB", (8, 8), (60 * i, 0, 0)) for i in range(4)]
+    part = media.load(encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50))
+    assert isinstance(part, Video)
+    assert len(part.frames) == 4 and part.fps == pytest.approx(20)
+    assert part.frames[3].mode == "RGB" and abs(part.frames[3].getpixel((4, 4))[0] - 180) < 12
+
+
+def test_several_pages_or_shots_of_one_file_are_a_still():
+    pages = [PILImage.new("RGB", (8, 8), c) for c in ("red", "blue")]
+    for kind in ("TIFF", "MPO"):
+        part = media.load(encoded(pages[0], kind, save_all=True, append_images=pages[1:]))
+        assert isinstance(part, Image) and part.pixels.getpixel((0, 0))[0] > 200
+
+
+def test_video_frames_and_sound_track():
+    data = clip()
+    part = media.load(data, "cat.mp4")
+    assert isinstance(part, Video) and part.name == "cat.mp4"
+    assert len(part.frames) == 10 and part.fps == pytest.approx(10)
+    assert part.frames[9].getpixel((5, 5))[0] > part.frames[1].getpixel((5, 5))[0] + 100
+    track = media.load_audio(data)
+    assert track.rate == 16_000 and track.seconds == pytest.approx(1.0, abs=0.15)
+    assert np.abs(track.samples).max() == pytest.approx(0.5, abs=0.15)
+
+
+def test_long_clips_are_thinned_evenly_and_keep_their_duration(monkeypatch):
+    monkeypatch.setattr(media_formats, "MAX_FRAMES", 4)
+    part = media.load(clip(frames=10, audio=False))
+    assert len(part.frames) <= 4 and len(part.frames) / part.fps == pytest.approx(1.0, abs=0.35)
+    reds = [frame.getpixel((5, 5))[0] for frame in part.frames]
+    assert np.ptp(np.diff(reds)) < 20
+
+
+def test_long_animations_are_thinned_and_keep_their_duration(monkeypatch):
+    monkeypatch.setattr(media_formats, "MAX_FRAMES", 4)
+    frames = [PILImage.new("RGB", (8, 8), (20 * i, 0, 0)) for i in range(10)]
+    part = media.load(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100))
+    assert len(part.frames) / part.fps == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+def test_sounds_keep_rate_and_length(kind):
+    part = media.load(sound(tone(1.0, 44_100), 44_100, kind))
+    assert isinstance(part, Audio) and part.rate == 44_100 and part.samples.dtype == np.float32
+    assert part.samples.ndim == 1 and part.seconds == pytest.approx(1.0, abs=0.06)
+
+
+def test_stereo_is_averaged_and_loud_sounds_are_scaled_not_clipped():
+    both = media.load_audio(sound(np.stack([tone(0.1), np.zeros(1600, np.float32)], 1)))
+    np.testing.assert_allclose(both.samples, tone(0.1) / 2, atol=1e-3)
+    loud = media.load_audio(sound(tone(0.1, gain=3.0), subtype="FLOAT"))
+    np.testing.assert_allclose(loud.samples, tone(0.1, gain=1.0), atol=5e-3)
+
+
+BAD = {
+    "text.png": (b"hello, I am no picture\n" * 9, "text file"),
+    "vector.png": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+    "empty.wav": (b"", "0 bytes"),
+    "silence.wav": (sound(np.zeros(0, np.float32)), "zero length"),
+    "nan.wav": (sound(np.array([0.0, np.nan], np.float32), subtype="FLOAT"), "NaN"),
+    "inf.wav": (sound(np.array([0.0, np.inf], np.float32), subtype="FLOAT"), "infinite"),
+    "cut.png": (encoded(noise_picture())[:3000], "broken PNG"),
+    "head.png": (encoded(noise_picture())[:20], "PNG"),
+    "cut.jpg": (encoded(noise_picture(), "JPEG")[:1500], "broken JPEG"),
+    "cut.gif": (encoded(noise_picture(), "GIF")[:1500], "broken GIF"),
+    "cut.mp4": (clip()[:600], "MP4"),
+    "random.bin": (np.random.default_rng(1).bytes(5000), "known format"),
+    "paper.pdf": (b"%PDF-1.7\n\xff\xfe" + b"\0" * 99, "PDF"),
+    "list.m3u8": (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n", "text file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_end_in_one_sentence_that_names_them(name, tmp_path):
+    data, reason = BAD[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(MediaError) as caught:
+        media.load(tmp_path / name)
+    message = str(caught.value)
+    assert message.startswith(name) and reason in message and "\n" not in message and ";" in message
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(MediaError, match=r"nowhere\.png does not exist"):
+        media.load(tmp_path / "nowhere.png")
+    with pytest.raises(MediaError, match="is a folder"):
+        media.load(tmp_path)
+
+
+@pytest.mark.parametrize("side", [8001, 20_000])
+def test_huge_pictures_are_refused_from_the_header_alone(side):
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    with pytest.raises(MediaError, match="the limit is 64 million"):
+        media.load(bomb, "bomb.png")
+
+
+def test_long_sounds_are_refused():
+    with pytest.raises(MediaError, match="lasts 601 s"):
+        media.load(sound(np.zeros(601 * 8000, np.float32), 8000))
+
+
+def test_the_wrong_modality_is_named():
+    with pytest.raises(MediaError, match=r"a\.wav is a sound"):
+        media.load_image(sound(tone(0.1)), "a.wav")
+    with pytest.raises(MediaError, match=r"a\.png is a picture"):
+        media.load_audio(encoded(noise_picture()), "a.png")
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(8000, 1.0), (44_100, 5.0), (16_000, 2.56), (22_050, 0.001)])
+def test_to_clip_resamples_pads_and_cuts(rate, seconds):
+    samples = media.to_clip(Audio(tone(seconds, rate, gain=0.9), rate))
+    assert samples.shape == (40_960,) and samples.dtype == np.float32 and np.abs(samples).max() <= 1
+    kept = min(int(seconds * 16_000), 40_960)
+    if kept > 4000:
+        np.testing.assert_allclose(samples[500 : kept - 500], tone(seconds, gain=0.9)[500 : kept - 500], atol=5e-3)
+    assert not samples[kept + 1 :].any()
+
+
+RECIPE = {"prompt": "a bell, « ding » \U0001f514", "seed": 7, "scale": 7.5, "long": "x" * 5000}
+
+
+def test_recipes_survive_png_wav_and_flac(tmp_path):
+    picture = Image(noise_picture((8, 8)))
+    path = media.save_image(tmp_path / "new" / "a.png", picture, RECIPE)
+    assert media.read_recipe(path) == RECIPE
+    assert np.array_equal(np.asarray(media.load_image(path).pixels), np.asarray(picture.pixels))
+    for name in ("a.wav", "a.flac"):
+        path = media.save_audio(tmp_path / name, Audio(tone(0.2), 16_000), RECIPE)
+        assert media.read_recipe(path) == RECIPE
+        np.testing.assert_allclose(media.load_audio(path).samples, tone(0.2), atol=1e-4)
+
+
+def test_files_without_recipe_and_names_without_format(tmp_path):
+    for data in (encoded(noise_picture()), sound(tone(0.1)), json.dumps(RECIPE).encode()):
+        (tmp_path / "a").write_bytes(data)
+        with pytest.raises(MediaError, match="carries no recipe"):
+            media.read_recipe(tmp_path / "a")
+    with pytest.raises(OutputError, match=r"\.png"):
+        media.save_image(tmp_path / "a.jpg", Image(noise_picture()), {})
+    with pytest.raises(OutputError, match=r"\.wav or \.flac"):
+        media.save_audio(tmp_path / "a.mp3", Audio(tone(0.1), 16_000), {})
+    assert not (tmp_path / "a.jpg").exists()
