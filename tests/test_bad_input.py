@@ -128,6 +128,15 @@ def test_corrupted_weights(cli, tmp_path):
     refused(done, tmp_path / "out", "sha256", "delete")
 
 
+def test_a_cut_checkpoint(cli, tmp_path):
+    from codi2.model import CoDi2
+
+    CoDi2.from_pretrained("debug").save_pretrained(tmp_path / "model")
+    for file in (tmp_path / "model").rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    refused(cli("generate", "Hello", "--model", "model", "--out", "out"), tmp_path / "out", ".safetensors")
+
+
 def test_data_without_a_corpus(cli, tmp_path):
     refused(cli("data", "list", CODI2_HOME=tmp_path / "home"), tmp_path / "out", "codi2 data fetch tiny")
 

@@ -80,7 +80,11 @@ def load_language(mllm: MLLM, folder: Path) -> None:
     """
     mllm.backbone.load_adapter(folder / "adapter")
     state = {name: value.float() for name, value in read_tensors(folder / "heads.safetensors").items()}
-    fresh = {f"{part}.{name}": value for part in ("enter", "leave") for name, value in getattr(mllm, part).state_dict().items()}
+    fresh = {
+        f"{part}.{name}": value
+        for part in ("enter", "leave")
+        for name, value in getattr(mllm, part).state_dict().items()
+    }
     odd = sorted(state.keys() ^ fresh.keys()) or [n for n in state if state[n].shape != fresh[n].shape]
     if odd:
         raise WeightsError(f"{folder / 'heads.safetensors'} does not fit the config: the tensor {odd[0]} differs")
@@ -130,7 +134,11 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _decoder(modality: str, chosen: DecoderConfig, config: CoDi2Config, folder: Path | None) -> Decoder:
     sampling = Sampling(
-        chosen.num_inference_steps, chosen.guidance_scale, chosen.source_guidance_scale, chosen.noise_level, chosen.feature_norm
+        chosen.num_inference_steps,
+        chosen.guidance_scale,
+        chosen.source_guidance_scale,
+        chosen.noise_level,
+        chosen.feature_norm,
     )
     if chosen.kind == "debug":
         from codi2.diffuse.build import debug_decoder
@@ -141,5 +149,3 @@ def _decoder(modality: str, chosen: DecoderConfig, config: CoDi2Config, folder: 
 
         return load_decoder(modality, folder / modality, sampling)
     raise ConfigError(f"there is no {modality} decoder of kind {chosen.kind!r} in this version")
-
-

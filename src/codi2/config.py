@@ -6,7 +6,7 @@ A preset only names components and sizes. No code asks which preset it runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from codi2.errors import ConfigError

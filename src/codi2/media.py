@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,11 @@ def save_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any]) -> P
     path, kind = _output(path, "sound", {".wav": "WAV", ".flac": "FLAC"})
     out = io.BytesIO()
     with soundfile.SoundFile(out, "w", audio.rate, 1, "PCM_16", format=kind) as file:
-        file.comment = json.dumps(metadata)  # escaped to ASCII, since WAV's comment names no encoding
+        if kind == "FLAC":
+            file.comment = json.dumps(metadata)
         file.write(audio.samples.clip(-1, 1))
-    write_atomic(path, out.getvalue())
+    data = out.getvalue()
+    write_atomic(path, _with_wav_comment(data, json.dumps(metadata)) if kind == "WAV" else data)
     return path
 
 
@@ -123,12 +126,33 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         if data.startswith(b"\x89PNG"):
             with PILImage.open(io.BytesIO(data), formats=["PNG"]) as picture:
                 text = picture.info[RECIPE_KEY]
+        elif data.startswith(b"RIFF"):
+            text = _wav_comment(data)
         else:
             with soundfile.SoundFile(io.BytesIO(data)) as sound:
                 text = sound.comment
         return dict(json.loads(text))
     except (OSError, KeyError, TypeError, ValueError, soundfile.LibsndfileError) as error:
         raise MediaError(f"{name} carries no recipe; only PNG, WAV and FLAC files written by codi2 do.") from error
+
+
+def _with_wav_comment(wav: bytes, text: str) -> bytes:
+    """Appends a LIST INFO chunk by hand: libsndfile drops comments beyond 2 kB, and recipes hold whole prompts."""
+    comment = text.encode("ascii")  # as `json.dumps` writes it; the chunk names no encoding
+    comment += b"\0" * (2 - len(comment) % 2)
+    info = b"INFOICMT" + struct.pack("<I", len(comment)) + comment
+    chunk = b"LIST" + struct.pack("<I", len(info)) + info
+    return wav[:4] + struct.pack("<I", len(wav) + len(chunk) - 8) + wav[8:] + chunk
+
+
+def _wav_comment(wav: bytes) -> str:
+    position = 12
+    while position + 8 <= len(wav):
+        size = int.from_bytes(wav[position + 4 : position + 8], "little")
+        if wav[position : position + 4] == b"LIST" and wav[position + 8 : position + 16] == b"INFOICMT":
+            return wav[position + 20 : position + 8 + size].rstrip(b"\0").decode("ascii")
+        position += 8 + size + size % 2
+    return ""
 
 
 def _output(path: str | Path, what: str, formats: Mapping[str, str]) -> tuple[Path, str]:

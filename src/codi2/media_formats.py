@@ -29,7 +29,7 @@ MAX_FRAMES = 256
 """Frames kept of a clip; longer ones are thinned evenly."""
 MAX_FRAME_SIDE = 512
 """Pixels; larger frames of a clip are scaled down, or a minute of it would fill the memory."""
-PICTURE_FORMATS = ["PNG", "JPEG", "MPO", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "ICO"]
+PICTURE_FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "ICO"]
 ANIMATED = {"GIF", "WEBP", "PNG", "AVIF"}
 # Formats that are nothing but media. FFmpeg also opens playlists, and those name other files and addresses.
 STREAM_FORMATS = "mov,matroska,avi,mpeg,mpegts,flv,asf,ogg,mp3,aac,wav,flac,amr,caf,aiff,au"
@@ -43,10 +43,10 @@ def picture(data: bytes, name: str) -> Image | Video | None:
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's own size warning: the limit here is lower
             file = PILImage.open(io.BytesIO(data), formats=PICTURE_FORMATS)
-    except PILImage.UnidentifiedImageError:
-        return None
     except PILImage.DecompressionBombError as error:
         raise _too_large(name, "more than 178 million") from error
+    except (OSError, SyntaxError, ValueError, struct.error):  # no picture, or cut within the header
+        return None
     if file.width * file.height > MAX_PIXELS:
         raise _too_large(name, f"{file.width} x {file.height}")
     try:

@@ -132,7 +132,9 @@ class CoDi2(nn.Module):
             batch = collate(sequences, self.mllm.backbone.pad_id, left=True).to(self.device)
             features = self.encode(batch.items)
         with watch("think"):
-            wants = [ReplyOptions(_want(o.want), o.max_new_tokens, temperature=o.temperature, seed=o.seed) for o in options]
+            wants = [
+                ReplyOptions(_want(o.want), o.max_new_tokens, temperature=o.temperature, seed=o.seed) for o in options
+            ]
             written = generate(Conversation(self.mllm, len(options)), batch, features, wants)
         with watch("diffuse"):
             sources = [messages[-1].parts for messages in conversations]
@@ -150,7 +152,11 @@ class CoDi2(nn.Module):
         return stack_features(features, self.encoder.dim).to(self.device)
 
     def diffuse(
-        self, written: Sequence[Sequence[Segment]], prompts: Sequence[Prompt], options: Sequence[Options], callback: Callback
+        self,
+        written: Sequence[Sequence[Segment]],
+        prompts: Sequence[Prompt],
+        options: Sequence[Options],
+        callback: Callback,
     ) -> list[list[Part]]:
         """Turns the regressed features of B replies into media; all items of one kind and one setting run together."""
         replies: list[list[Part | None]] = [[None] * len(segments) for segments in written]
@@ -221,5 +227,3 @@ class _Stopwatch:
     def __exit__(self, *_: object) -> None:
         self.seconds[self.stage] = time.perf_counter() - self.began
         self.callback(self.stage, 1, 1)
-
-

@@ -15,7 +15,8 @@ IMAGE, AUDIO, VIDEO, PHRASE = range(len(MODALITIES))
 
 
 def test_each_group_has_its_own_map_in_any_order():
-    projection = Projection(DEBUG.heads.groups, D, 8, W)
+    groups = {"image": "image", "audio": "audio", "video": "image", "phrase": "phrase"}
+    projection = Projection(groups, D, 8, W)
     x = torch.randn(5, D)
     modality = torch.tensor([AUDIO, IMAGE, PHRASE, VIDEO, AUDIO])
     out = projection(x, modality)

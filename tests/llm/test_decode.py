@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from codi2.errors import PromptError
 from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, TextSegment, generate
@@ -46,6 +47,13 @@ def test_a_batch_gives_what_single_runs_give(kit):
     together = run(kit, conversations, options)
     for conversation, option, ours in zip(conversations, options, together, strict=True):
         assert_same(ours, run(kit, [conversation], [option])[0])
+
+
+def test_what_cannot_be_generated_is_refused(kit):
+    state = Conversation(kit.mllm)
+    with pytest.raises(PromptError, match="cannot generate phrase"):
+        run(kit, [SHORT], [ReplyOptions(want=("phrase",))], state)
+    assert state.mask.shape[1] == 0, "nothing was read"
 
 
 def test_want_forces_media_or_bans_them(kit):
@@ -105,47 +113,43 @@ def test_what_is_fed_back_matters(kit, monkeypatch):
     assert (honest[1:] - deceived[1:]).abs().amax(-1).min() > 1e-3
 
 
-def test_a_kept_cache_gives_what_reading_everything_again_gives(kit):
-    """Two rounds, batched; the second refers to media of the first, both given and generated."""
-    firsts = [PICTURES, MIXED]
-    wants = [ReplyOptions(want=("image",), max_new_tokens=3), ReplyOptions(want=("audio",), max_new_tokens=0)]
-    state = Conversation(kit.mllm, 2)
-    replies = run(kit, firsts, wants, state)
-    again = Message("user", (Text("more of "), picture(7)))
-    second = [ReplyOptions(want=("audio",), max_new_tokens=4)] * 2
-    stand_in = [Message("assistant", (Text("x"), picture(8))), Message("assistant", (sound(9),))]
-    continued = run(
-        kit, [[*first, said, again] for first, said in zip(firsts, stand_in, strict=True)], second, state, known=2
-    )
-    for b, first in enumerate(firsts):
-        fresh = _reread(kit, first, replies[b], again, second[b])
-        assert_same(continued[b], fresh)
+def test_a_kept_cache_gives_what_reading_everything_at_once_gives(kit, monkeypatch):
+    """Two rounds, batched, over one cache; then each whole conversation in one teacher-forced pass."""
+    letters = kit.backbone.tokenizer.convert_tokens_to_ids([*"abcdefghijklmnopqrstuvwxyz"])
+    silent = torch.ones(len(kit.backbone.tokenizer), dtype=torch.bool)
+    silent[letters] = False  # whatever the model says is text that tokenizes to the same ids again
+    honest = kit.backbone.logits
+    monkeypatch.setattr(kit.backbone, "logits", lambda hidden: honest(hidden).masked_fill(silent, -torch.inf))
 
+    made: dict[int, Tensor] = {}
 
-def _reread(kit, first, reply, again, option):
-    """The second round from an empty cache: ids are put together by hand, for sampled bytes need not be text."""
-    opening = kit.layout(first, reply=True)
-    rest = kit.layout([*first, Message("assistant", (Text("x"),)), again], reply=True, known=2)
-    state = Conversation(kit.mllm)
-    batch = collate([opening], kit.backbone.pad_id, left=True)
-    features = kit.features(batch)
-    hidden = state.advance(kit.mllm.rows(batch, features), batch.mask)
-    state.remember(kit.mllm.memory(batch, hidden, features))
-    for segment in reply:
-        if isinstance(segment, TextSegment):
-            rows = kit.backbone.embed(torch.tensor([segment.ids]))
-            state.advance(rows, torch.ones(rows.shape[:2], dtype=torch.bool))
-            continue
-        part = picture(0) if segment.modality == "image" else sound(0)
-        piece = kit.layout([Message("assistant", (part,))])
-        item = collate([piece], kit.backbone.pad_id)
-        start, end = piece.slots[0].position - 1, piece.ends[0] + 1
-        rows = kit.mllm.rows(item, segment.features[None])[:, start:end]
-        hidden = state.advance(rows, torch.ones(rows.shape[:2], dtype=torch.bool))
-        memory = kit.mllm.memory(item, torch.nn.functional.pad(hidden, (0, 0, start, 0)), segment.features[None])
-        state.remember(memory)
-    batch = collate([rest], kit.backbone.pad_id, left=True)
-    return generate(state, batch, kit.features(batch), [option])[0]
+    def message(segments):
+        parts = []
+        for segment in segments:
+            if isinstance(segment, TextSegment):
+                parts.append(Text(kit.backbone.tokenizer.decode(segment.ids)))
+            else:
+                parts.append(picture(8) if segment.modality == "image" else sound(9))  # stands in for its features
+                made[id(parts[-1])] = segment.features
+        return Message("assistant", tuple(parts))
+
+    conversations, state = [PICTURES, MIXED], Conversation(kit.mllm, 2)
+    for known, wants in ((0, [("image",), ()]), (2, [("audio",), ("image", "audio")])):
+        options = [ReplyOptions(want=want, max_new_tokens=4 + len(want)) for want in wants]
+        replies = run(kit, conversations, options, state, known)
+        again = Message("user", (Text("more of "), picture(7), Phrase("a cat")))
+        conversations = [[*c, message(r), again] for c, r in zip(conversations, replies, strict=True)]
+
+    for conversation in conversations:
+        batch = collate([kit.layout(conversation)], kit.backbone.pad_id)
+        features = kit.features(batch)
+        for n, item in enumerate(batch.items):
+            features[n] = made.get(id(item), features[n])
+        taught = kit.mllm(batch, features)
+        torch.testing.assert_close(taught.prediction, taught.target, rtol=0, atol=1e-4)
+        said = torch.isin(taught.labels, torch.tensor(letters))
+        assert said.sum() >= 8
+        assert taught.logits[said].argmax(-1).tolist() == taught.labels[said].tolist()
 
 
 def test_sampling_follows_the_seed(kit):
@@ -156,9 +160,10 @@ def test_sampling_follows_the_seed(kit):
     assert draw(1) != draw(2)
 
 
-def test_top_p_near_zero_is_greedy(kit):
+@pytest.mark.parametrize("top_p", [0.0, 1e-6])
+def test_a_top_p_of_about_zero_is_greedy(kit, top_p):
     greedy = run(kit, [SHORT], [ReplyOptions(want=(), max_new_tokens=8)])[0]
-    narrow = run(kit, [SHORT], [ReplyOptions(want=(), max_new_tokens=8, temperature=0.7, top_p=1e-6)])[0]
+    narrow = run(kit, [SHORT], [ReplyOptions(want=(), max_new_tokens=8, temperature=0.7, top_p=top_p)])[0]
     assert_same(greedy, narrow)
 
 

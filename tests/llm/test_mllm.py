@@ -11,6 +11,8 @@ from codi2.config import DEBUG
 from codi2.errors import ConfigError, WeightsError
 from codi2.heads.loss import codi2_loss
 from codi2.llm.backbone import Backbone, byte_tokenizer, random_llm
+from codi2.llm.decode import Conversation, ReplyOptions, generate
+from codi2.llm.mllm import MLLM
 from codi2.llm.splice import splice
 from codi2.prompt.layout import SPECIAL_TOKENS, Message, collate
 from codi2.prompt.parts import Phrase, Text
@@ -166,3 +168,26 @@ def test_a_tokenizer_that_has_the_tokens_is_refused():
     tokenizer.add_tokens([SPECIAL_TOKENS[0]], special_tokens=True)
     with pytest.raises(ConfigError, match="already"):
         Backbone(random_llm(), tokenizer, DEBUG.llm)
+
+
+def test_a_head_that_the_short_cut_would_get_wrong_is_refused():
+    model = random_llm(tied=False)
+    model.lm_head = torch.nn.Linear(32, len(byte_tokenizer()))
+    with pytest.raises(ConfigError, match="not supported"):
+        Backbone(model, byte_tokenizer(), DEBUG.llm)
+
+
+def test_the_frozen_model_may_be_half_precision():
+    kit = Kit()
+    kit.backbone = Backbone(random_llm().to(torch.bfloat16), byte_tokenizer(), DEBUG.llm)
+    mllm = MLLM(kit.backbone, DEBUG.heads)
+    batch = batch_of(kit, ANALOGY)
+    taught = mllm(batch, kit.features(batch))
+    assert taught.prediction.dtype == torch.float32 and taught.logits.dtype == torch.bfloat16
+    codi2_loss(DEBUG.heads, taught.prediction, taught.target, taught.logits, taught.labels)["loss"].backward()
+    trained = [p for name, p in mllm.named_parameters() if "trainable_tokens" in name or "lora_A" in name]
+    assert all(p.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in trained)
+    turn = collate([kit.layout(ANALOGY[:1], reply=True)], kit.backbone.pad_id, left=True)
+    options = [ReplyOptions(want=("image",), max_new_tokens=2)]
+    (segments,) = generate(Conversation(mllm), turn, kit.features(turn), options)
+    assert segments[0].features.dtype == torch.float32

@@ -58,6 +58,8 @@ def test_phrases_come_from_the_mapping_or_from_their_note():
         ("[image0]", {"image0": CAT, "image1": DOG}, r"no placeholder \[image1\]"),
         ("[image0]", {"image0": PURR}, r"\[image0\] takes image, but audio"),
         ("[image0]", {"image0": "cat.png"}, r"\[image0\] takes image, but text"),
+        ("[image0]", {"image0": CAT.pixels}, r"\[image0\] takes image, but Image was given"),
+        ("hello", {"step": 3}, r"no placeholder \[step\], but int"),
     ],
 )
 def test_what_does_not_fit_is_said(template, media, message):

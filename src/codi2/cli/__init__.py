@@ -7,6 +7,7 @@ traceback.
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,8 @@ class Commands(TyperGroup):
     """The group of all commands, which turns a user's error into one sentence."""
 
     def invoke(self, ctx: Any) -> Any:
+        if not ctx.params["debug"]:  # what libraries tell their developers is no news for a user
+            warnings.simplefilter("ignore")
         try:
             return super().invoke(ctx)
         except CoDi2Error as error:

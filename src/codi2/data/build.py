@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from PIL import Image
 from codi2.data import fetch
 from codi2.data.items import SCHEMA, Item, dump_items
 from codi2.data.labels import concept_of, head_of
-from codi2.data.prepare import RATE, clips, square
+from codi2.data.prepare import CLIP, RATE, SIDE, clips, square
 from codi2.data.sources import emoji, games, gcompris, scratch, sonic_pi, soundfont, stamps
 from codi2.data.sources.raw import RawItem, Source
 from codi2.data.split import assign
-from codi2.errors import CoDi2Error, DataError
+from codi2.errors import DataError, MissingDependencyError
 from codi2.hub import atomic_path, home, write_atomic
 
 SOURCES = (*emoji.SOURCES, stamps.SOURCE, scratch.SOURCE, gcompris.SOURCE, soundfont.SOURCE, sonic_pi.SOURCE,
@@ -34,13 +35,14 @@ def build_tiny(seed: int = 0, sources: tuple[Source, ...] = SOURCES, root: Path 
     Writes `items.jsonl`, `images.npy`, `sounds.npy`, `shards/tiny-*.tar` and, last, `build.json`.
     Raises `DataError` where a source is not fetched or yields nothing, `OutputError` where the folder is not writable.
     """
+    if find_spec("webdataset") is None:
+        raise MissingDependencyError("writing shards needs webdataset: pip install 'codi2[data]'")
     root, folder = root or home() / "sources", home() / "data" / "tiny"
     items, images, sounds = _collect(root, sources)
     splits = assign(items, seed)
     items = [replace(item, split=splits[item.id]) for item in items]
     lines = dump_items(items)
-    # Without its build.json a folder is no corpus, so a build that dies half way is not read.
-    (folder / "build.json").unlink(missing_ok=True)
+    write_atomic(folder / "build.json", b"{}")  # a build that dies half way is then refused, not read
     write_atomic(folder / "items.jsonl", lines)
     for name, array in (("images", images), ("sounds", sounds)):
         with atomic_path(folder / f"{name}.npy") as aside:
@@ -76,9 +78,8 @@ def _collect(root: Path, sources: tuple[Source, ...]) -> tuple[list[Item], np.nd
                 for index, media in enumerate(_media(raw)):
                     items.append(_item(source, raw, index, len(rows)))
                     rows.append(media)
-    shapes = (0, 64, 64, 3), (0, 40_960)
-    empty = np.zeros(shapes[0], np.uint8), np.zeros(shapes[1], np.int16)
-    return items, np.stack(images) if images else empty[0], np.stack(sounds) if sounds else empty[1]
+    pixels = np.asarray(images, np.uint8).reshape(-1, SIDE, SIDE, 3)
+    return items, pixels, np.asarray(sounds, np.int16).reshape(-1, CLIP)
 
 
 def _raws(source: Source, root: Path) -> list[RawItem]:
@@ -92,7 +93,7 @@ def _raws(source: Source, root: Path) -> list[RawItem]:
 
 
 def _media(raw: RawItem) -> Iterator[np.ndarray]:
-    """The prepared picture, or the clips of the sound; nothing where it is blank, silent or unreadable."""
+    """The prepared picture, or the clips of the sound; nothing where it is blank or silent."""
     try:
         media = raw.load()
         if isinstance(media, Image.Image):
@@ -102,10 +103,8 @@ def _media(raw: RawItem) -> Iterator[np.ndarray]:
         else:
             for clip in clips(media):
                 yield np.round(clip * 32767).astype(np.int16)
-    except DataError:
+    except DataError:  # fully transparent
         return
-    except CoDi2Error:
-        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"cannot read {raw.file}: {error}; fetch the sources again") from error
 
@@ -124,7 +123,6 @@ def _write_shards(folder: Path, items: list[Item], images: np.ndarray, sounds: n
     """WebDataset shards: `<number>.json` and `<number>.png` or `<number>.flac` for every item."""
     import webdataset
 
-    folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.tar"):
         stale.unlink()
     for start in range(0, len(items), _SHARD):

@@ -1,14 +1,14 @@
 """What frozen networks make of the corpus, computed once and kept.
 
 A *view* is the corpus of one modality under one edit (`plain`, `grey`, …). Trunk features and latents of a view are one
-`.npy` file each under `$CODI2_HOME/cache`, whose name holds a key of all that it depends on: the corpus, the edit and
-the weights. New weights give a new key, so a stale file is never read.
+array each under `$CODI2_HOME/cache`, whose name holds a key of the edit and the weights, with a hash of every row's
+medium beside it: new weights start a new file, and a corpus that was built anew costs only its new rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from codi2.data.items import Corpus, Item, load_corpus
+from codi2.data.mixes import Mix
 from codi2.hub import atomic_path, home, sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# view → the splits whose sounds are mixed, and how many mixes there are
+MIXES = {"mix": (("train",), 2000), "test_mix": (("test_rendering",), 160)}
+TRUNKS = {"image": "lite0-160", "audio": "aisfx"}
+"""What the trunk features depend on: the network and the size of its input."""
 BATCH = 64  # samples per call of a frozen network
 
 
@@ -35,54 +40,77 @@ def view(modality: str, name: str = "plain") -> np.ndarray:
     media = corpus().images if modality == "image" else corpus().sounds
     if name == "plain":
         return media
+    if name in MIXES:
+        from codi2.data.mixes import overlay
+
+        return np.stack([overlay(media[m.base], media[m.overlay], m.level_db) for m in mixes(name)])
     if modality == "image":
         from codi2.data.transforms import BY_NAME
     else:
         from codi2.data.sound_transforms import BY_NAME  # type: ignore[assignment]
-    return _cached(f"{modality}-{name}", [_media_hash(modality)], lambda: np.stack([BY_NAME[name].apply(m) for m in media]))
+    edit = BY_NAME[name].apply
+    return _cached(
+        f"{modality}-{name}", "", _row_keys(modality, "plain"), lambda rows: np.stack([edit(media[r]) for r in rows])
+    )
 
 
 def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
     """float16 [N, S, C]: what the encoder's frozen trunk gives for a view."""
+    if name == "half":
+        name = "plain"  # aiSFX brings every sound to one peak first
     import torch
 
     from codi2.encode.tiny import load_trunk
 
-    def compute() -> np.ndarray:
-        trunk, media = load_trunk(modality), view(modality, name)
-        return _batched(media, lambda x: trunk(torch.from_numpy(x) if modality == "image" else waveforms(x)))
+    def compute(rows: np.ndarray) -> np.ndarray:
+        trunk = load_trunk(modality)
+        return _batched(
+            view(modality, name)[rows], lambda x: trunk(torch.from_numpy(x) if modality == "image" else waveforms(x))
+        )
 
-    return _cached(f"{modality}-{name}-trunk", [_media_hash(modality), "lite0-160" if modality == "image" else "aisfx"], compute)
+    return _cached(f"{modality}-{name}-trunk", TRUNKS[modality], _row_keys(modality, name), compute)
 
 
 def latents(modality: str, decoder_folder: Path, name: str = "plain") -> np.ndarray:
     """float16 [N, c, h, w]: the codec's latents of a view, unit variance."""
-    import torch
 
     from codi2.diffuse.codec import pixels_to_tensor
     from codi2.diffuse.load import load_codec
 
-    def compute() -> np.ndarray:
+    def compute(rows: np.ndarray) -> np.ndarray:
         codec = load_codec(modality, decoder_folder)
         to_tensor = pixels_to_tensor if modality == "image" else lambda x: codec.mel(waveforms(x))
-        return _batched(view(modality, name), lambda x: codec.encode(to_tensor(x)))
+        return _batched(view(modality, name)[rows], lambda x: codec.encode(to_tensor(x)))
 
     weights = sha256_of(decoder_folder / "vae" / "diffusion_pytorch_model.safetensors")
-    return _cached(f"{modality}-{name}-latents", [_media_hash(modality), weights], compute)
+    return _cached(f"{modality}-{name}-latents", weights, _row_keys(modality, name), compute)
 
 
 def phrase_features(texts: list[str]) -> np.ndarray:
     """float16 [len(texts), 1, 384]: MiniLM's mean states."""
     from codi2.encode.tiny import load_trunk
 
-    key = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-    return _cached("phrase-trunk", [key], lambda: _batched(np.array(texts), load_trunk("phrase")))
+    distinct = sorted(set(texts))
+    trunk = _cached(
+        "phrase-trunk", "", _hashes(distinct), lambda rows: _batched(np.array(distinct)[rows], load_trunk("phrase"))
+    )
+    place = {text: i for i, text in enumerate(distinct)}
+    return trunk[[place[text] for text in texts]]
 
 
 @lru_cache(maxsize=2)
 def items(modality: str) -> list[Item]:
     """The items of a modality, in the order of its views."""
     return sorted(corpus().select(modality=modality), key=lambda item: item.row)
+
+
+@lru_cache(maxsize=2)
+def mixes(name: str) -> list[Mix]:
+    """The mixes of a view: `mix` of training sounds, `test_mix` of held-out recordings of known concepts."""
+    from codi2.data.mixes import draw_mixes
+
+    splits, count = MIXES[name]
+    return draw_mixes(rows("audio", *splits), [item.concept for item in items("audio")], count, seed=len(splits[0]))
 
 
 def rows(modality: str, *splits: str) -> np.ndarray:
@@ -97,12 +125,13 @@ def pixels(split: str) -> np.ndarray:
 
 def mels(split: str) -> np.ndarray:
     """float16 [n, 1, 160, 64]: normalised log-mel."""
-    import torch
 
     from codi2.diffuse.mel import MelSpectrogram
 
     mel = MelSpectrogram()
-    everything = _cached("audio-mels", [_media_hash("audio")], lambda: _batched(view("audio"), lambda x: mel(waveforms(x))))
+    everything = _cached(
+        "audio-mels", "", _row_keys("audio", "plain"), lambda r: _batched(view("audio")[r], lambda x: mel(waveforms(x)))
+    )
     return everything[rows("audio", split)]
 
 
@@ -120,22 +149,45 @@ def _batched(media: np.ndarray, function: Callable[..., object]) -> np.ndarray:
     outputs = []
     with torch.inference_mode():
         for start in track(range(0, len(media), BATCH), description="caching", transient=True):
-            outputs.append(function(media[start : start + BATCH]).to(torch.float16).numpy())  # type: ignore[attr-defined]
+            outputs.append(function(np.array(media[start : start + BATCH])).to(torch.float16).numpy())  # type: ignore[attr-defined]
     return np.concatenate(outputs)
 
 
-@lru_cache(maxsize=2)
-def _media_hash(modality: str) -> str:
-    # of the media alone: a new caption or split must not throw hours of cached features away
-    return sha256_of(corpus().folder / ("images.npy" if modality == "image" else "sounds.npy"))
+@lru_cache(maxsize=4)
+def _row_keys(modality: str, name: str) -> np.ndarray:
+    """uint64 [N]: a hash of each medium of a view; an edit's rows go by the media they are made of."""
+    return _hashes(view(modality, name if name in MIXES else "plain"))
 
 
-def _cached(name: str, depends: list[str], compute: Callable[[], np.ndarray]) -> np.ndarray:
-    key = hashlib.sha256("|".join([name, *depends]).encode()).hexdigest()[:12]
-    path = home() / "cache" / f"{name}-{key}.npy"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        array = compute()
+def _hashes(rows: Iterable[np.ndarray | str]) -> np.ndarray:
+    raw = (row.encode() if isinstance(row, str) else np.ascontiguousarray(row).tobytes() for row in rows)
+    return np.array([int.from_bytes(hashlib.blake2b(b, digest_size=8).digest(), "big") for b in raw], dtype=np.uint64)
+
+
+def _cached(name: str, depends: str, keys: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The array of `name` for the rows `keys`; `compute` gets the indices of the rows that no earlier array has."""
+    stem = f"{name}-{hashlib.sha256(depends.encode()).hexdigest()[:10]}" if depends else name
+    values_path, keys_path = (home() / "cache" / f"{stem}{suffix}.npy" for suffix in ("", "-keys"))
+    known: dict[int, int] = {}
+    old: np.ndarray | None = None
+    if values_path.is_file() and keys_path.is_file():
+        old, old_keys = np.load(values_path, mmap_mode="r"), np.load(keys_path)
+        if np.array_equal(old_keys, keys):
+            return old
+        if len(old) == len(old_keys):  # a kill between the two writes leaves them unequal: then all is computed anew
+            known = {int(key): i for i, key in enumerate(old_keys)}
+    new = np.array([i for i, key in enumerate(keys) if int(key) not in known], dtype=np.int64)
+    fresh = compute(new) if len(new) else None
+    like = fresh if fresh is not None else old
+    assert like is not None
+    values = np.empty((len(keys), *like.shape[1:]), like.dtype)
+    for i, key in enumerate(keys):
+        if old is not None and int(key) in known:
+            values[i] = old[known[int(key)]]
+    if fresh is not None:
+        values[new] = fresh
+    keys_path.unlink(missing_ok=True)
+    for path, array in ((values_path, values), (keys_path, keys)):
         with atomic_path(path) as aside, open(aside, "wb") as file:
             np.save(file, array)
-    return np.load(path, mmap_mode="r")
+    return np.load(values_path, mmap_mode="r")

@@ -125,7 +125,6 @@ def _unpacked(package: Package) -> bool:
 
 
 def _download(package: Package, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     if package.kind == "wheel":
         pip_download(f"{package.name}=={package.version} --hash=sha256:{package.sha256}", folder)
         return
@@ -133,6 +132,10 @@ def _download(package: Package, folder: Path) -> None:
         command = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
     else:
         command = ["apt-get", "download", f"{package.name}={package.version}"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror}; set CODI2_HOME to another folder") from error
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode or not (folder / package.archive).exists():
         reason = (done.stderr.strip().splitlines() or ["no such file came"])[-1]

@@ -1,7 +1,6 @@
 """Two sounds laid over each other: the material of add, remove and replace (section 4.1, after AUDIT).
 
-A mix is (a, b): the base a and the overlay b. Mixes come in pairs that share their base, (a, b) and (a, c), so that
-"replace b with c" has an input and a target. Seeded, level-controlled, and never clipping.
+A mix is (a, b): the base a and the overlay b. Seeded, level-controlled, and never clipping.
 """
 
 from __future__ import annotations
@@ -23,7 +22,10 @@ class Mix:
 
 
 def draw_mixes(rows: np.ndarray, concepts: list[str], count: int, seed: int) -> list[Mix]:
-    """`count` mixes of the sounds in `rows`; mixes 2i and 2i + 1 share their base. All three differ in concept.
+    """`count` mixes (a multiple of 4) of the sounds in `rows`, in fours: (a, b), (a, c), (d, b), (d, c).
+
+    Two that share the base make a replacement, two that share the overlay an exemplar. All four sounds differ in
+    concept; an overlay has one level throughout its four.
 
     Args:
         concepts: of every row of the corpus's sounds.
@@ -31,23 +33,24 @@ def draw_mixes(rows: np.ndarray, concepts: list[str], count: int, seed: int) -> 
     draw = np.random.default_rng((seed, 11))
     mixes: list[Mix] = []
     while len(mixes) < count:
-        base, *overlays = (int(row) for row in draw.choice(rows, 3, replace=False))
-        if len({concepts[row] for row in (base, *overlays)}) == 3:
-            mixes += [Mix(base, row, round(float(draw.uniform(*LEVELS_DB)), 2)) for row in overlays]
+        chosen = [int(row) for row in draw.choice(rows, 4, replace=False)]
+        if len({concepts[row] for row in chosen}) < 4:
+            continue
+        levels = [round(float(level), 2) for level in draw.uniform(*LEVELS_DB, size=2)]
+        mixes += [Mix(base, row, level) for base in chosen[:2] for row, level in zip(chosen[2:], levels, strict=True)]
     return mixes[:count]
 
 
-def overlay(base: np.ndarray, other: np.ndarray, level_db: float) -> tuple[np.ndarray, float]:
-    """Two int16 clips [N] → (their sum as int16 [N], the gain that the base was given so that nothing clips).
+def overlay(base: np.ndarray, other: np.ndarray, level_db: float) -> np.ndarray:
+    """Two int16 clips [N] of peak 0.9 → their mix, int16 [N].
 
-    The base keeps its level unless the sum would clip: then both are turned down together. A target that holds the
-    base alone uses the same gain, so that removing the overlay does not change the base's level.
+    The base goes in at half its level, whatever the overlay, so that taking the overlay away again leaves a sound that
+    exists (`half` of `sound_transforms`). The overlay's peak is held at half, too: a mix never clips.
     """
-    a, b = base.astype(np.float64), other.astype(np.float64)
-    b *= _loudness(a) / max(_loudness(b), 1.0) * 10 ** (level_db / 20)
-    mix = a + b
-    gain = min(1.0, 32_000 / max(1.0, float(np.abs(mix).max())))
-    return np.round(mix * gain).astype(np.int16), gain
+    a, b = base.astype(np.float64) / 2, other.astype(np.float64) / 2
+    wanted = _loudness(a) / max(_loudness(b), 1.0) * 10 ** (level_db / 20)
+    limit = 0.45 * 32767 / max(float(np.abs(b).max()), 1.0)
+    return np.round(a + b * min(wanted, limit)).astype(np.int16)
 
 
 def _loudness(x: np.ndarray) -> float:

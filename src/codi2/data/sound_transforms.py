@@ -70,12 +70,24 @@ class SoundTransform:
 
 TRANSFORMS: tuple[SoundTransform, ...] = (
     SoundTransform("plain", lambda clip: clip, (), ""),
+    SoundTransform("half", lambda clip: (clip // 2).astype(np.int16), (), ""),  # the level a base has in a mix
     SoundTransform("echo", _float(_echo), ("add echo to it", "make it echo"), "with echo"),
     SoundTransform("reverse", lambda clip: clip[::-1].copy(), ("play it backwards", "reverse it"), "played backwards"),
-    SoundTransform("high", _float(_resampled(1.5)), ("raise its pitch", "make it higher and faster"), "at a higher pitch"),
-    SoundTransform("low", _float(_resampled(0.67)), ("lower its pitch", "make it deeper and slower"), "at a lower pitch"),
-    SoundTransform("muffled", _float(_filtered(700, "low")), ("muffle it", "make it sound as if behind a wall"), "muffled"),
-    SoundTransform("thin", _float(_filtered(1500, "high")), ("make it thin like a telephone", "remove the bass"), "thin, without bass"),
+    SoundTransform(
+        "high", _float(_resampled(1.5)), ("raise its pitch", "make it higher and faster"), "at a higher pitch"
+    ),
+    SoundTransform(
+        "low", _float(_resampled(0.67)), ("lower its pitch", "make it deeper and slower"), "at a lower pitch"
+    ),
+    SoundTransform(
+        "muffled", _float(_filtered(700, "low")), ("muffle it", "make it sound as if behind a wall"), "muffled"
+    ),
+    SoundTransform(
+        "thin",
+        _float(_filtered(1500, "high")),
+        ("make it thin like a telephone", "remove the bass"),
+        "thin, without bass",
+    ),
     SoundTransform("tremolo", _float(_tremolo), ("make it tremble", "add tremolo"), "with tremolo"),
     SoundTransform("fade_in", _float(_fade_in), ("fade it in", "let it grow from silence"), "fading in"),
 )

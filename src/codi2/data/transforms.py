@@ -71,13 +71,24 @@ class Transform:
 TRANSFORMS: tuple[Transform, ...] = (
     Transform("plain", lambda pixels: pixels, (), ""),
     Transform("mirror", lambda pixels: pixels[:, ::-1].copy(), ("mirror it", "flip it left to right"), "mirrored"),
-    Transform("upside_down", lambda p: p[::-1].copy(), ("turn it upside down", "flip it over"), "upside down"),
-    Transform("grey", _pil(lambda p: p.convert("L")), ("make it black and white", "remove its colours"), "in black and white"),
-    Transform("hue_120", _hue(120), ("shift its colours from red to green", "rotate the hues by a third"), "with hues turned by a third"),
-    Transform("hue_240", _hue(240), ("shift its colours from red to blue", "rotate the hues by two thirds"), "with hues turned by two thirds"),
-    Transform("on_blue", _on((90, 150, 235)), ("put it on a blue background", "make the background blue"), "on a blue background"),
-    Transform("on_yellow", _on((250, 215, 80)), ("put it on a yellow background", "make the background yellow"), "on a yellow background"),
+    Transform(
+        "grey", _pil(lambda p: p.convert("L")), ("make it black and white", "remove its colours"), "in black and white"
+    ),
+    Transform(
+        "hue_120",
+        _hue(120),
+        ("shift its colours from red to green", "rotate the hues by a third"),
+        "with hues turned by a third",
+    ),
+    Transform(
+        "on_blue",
+        _on((90, 150, 235)),
+        ("put it on a blue background", "make the background blue"),
+        "on a blue background",
+    ),
     Transform("night", _night, ("make it night", "turn day into night"), "at night"),
-    Transform("sketch", _pil(_sketch), ("draw it as a pencil sketch", "turn it into a line drawing"), "as a pencil sketch"),
+    Transform(
+        "sketch", _pil(_sketch), ("draw it as a pencil sketch", "turn it into a line drawing"), "as a pencil sketch"
+    ),
 )
 BY_NAME = {transform.name: transform for transform in TRANSFORMS}

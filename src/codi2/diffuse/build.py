@@ -66,7 +66,9 @@ def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int]
     ).to(memory_format=torch.channels_last)
 
 
-def new_decoder(codec: Codec, latent_shape: Sequence[int], channels: Sequence[int], dim: int, num_slots: int) -> Decoder:
+def new_decoder(
+    codec: Codec, latent_shape: Sequence[int], channels: Sequence[int], dim: int, num_slots: int
+) -> Decoder:
     """A decoder with fresh weights on a given codec. `latent_shape` is [c, h, w]."""
     from diffusers import DPMSolverMultistepScheduler
 

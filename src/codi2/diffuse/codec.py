@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from codi2.prompt.parts import Audio, Image, Part
 
-
 NUM_SAMPLES = 40_960  # of a clip: 2.56 s at 16 kHz
 
 

@@ -44,7 +44,12 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, unet: Any, conditioner: Conditioner, codec: Codec, scheduler: Any, sampling: Sampling = Sampling()  # noqa: B008
+        self,
+        unet: Any,
+        conditioner: Conditioner,
+        codec: Codec,
+        scheduler: Any,
+        sampling: Sampling = Sampling(),
     ) -> None:
         super().__init__()
         self.unet, self.conditioner, self.codec = unet, conditioner, codec

@@ -55,14 +55,18 @@ def load_part(part_class: Any, folder: Path) -> Any:
         WeightsError: the folder is missing, or its tensors are not those of its config.
     """
     if not (folder / "config.json").is_file():
-        raise WeightsError(f"there are no weights of {part_class.__name__} in {folder}; train them or name another model")
+        raise WeightsError(
+            f"there are no weights of {part_class.__name__} in {folder}; train them or name another model"
+        )
     try:
         module, info = part_class.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
         raise WeightsError(f"the weights in {folder} cannot be loaded: {error}") from error
     wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
     if wrong:
-        raise WeightsError(f"the weights in {folder} do not fit their config: {len(wrong)} tensors differ, first {wrong[0]}")
+        raise WeightsError(
+            f"the weights in {folder} do not fit their config: {len(wrong)} tensors differ, first {wrong[0]}"
+        )
     return module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 

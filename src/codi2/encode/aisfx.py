@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,22 +86,8 @@ class AiSFX(nn.Module):
         self.conv_block2 = ConvBlock(64, 128, pool=2)
         self.conv_block3 = ConvBlock(128, 256, pool=2)
         self.conv_block4 = ConvBlock(256, 512, pool=1)
-        self.eval().requires_grad_(False)
-
-    @classmethod
-    def from_checkpoint(cls, weights: Path | None = None, rate: int = 16_000) -> AiSFX:
-        """With the weights of the package's `checkpoint.pth`; `None` fetches it.
-
-        Raises:
-            WeightsError: the file is missing, is no such checkpoint, or its tensors do not fit.
-        """
-        trunk = cls(rate)
-        weights = weights or wheel_file("aisfx")
-        try:
-            trunk.load_state_dict(_embedding_part(weights), strict=True)
-        except (OSError, RuntimeError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise WeightsError(f"{weights} is not the checkpoint of aisfx 0.1.2; delete it and run again.") from error
-        return trunk
+        # Channels last, weights and maps: a third faster on CPUs.
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train(self, mode: bool = True) -> AiSFX:
         """Stays in evaluation mode: batch statistics of a few clips would not be those it was trained with."""
@@ -112,6 +99,21 @@ class AiSFX(nn.Module):
         for block in (self.conv_block1, self.conv_block2, self.conv_block3, self.conv_block4):
             x = block(x)
         return x.mean(dim=3)
+
+
+def load_aisfx(weights: Path | None = None, rate: int = 16_000) -> AiSFX:
+    """The trunk with the weights of the package's `checkpoint.pth`; `None` fetches it.
+
+    Raises:
+        WeightsError: the file is missing, is no such checkpoint, or its tensors do not fit.
+    """
+    trunk = AiSFX(rate)
+    weights = weights or wheel_file("aisfx")
+    try:
+        trunk.load_state_dict(_embedding_part(weights), strict=True)
+    except (OSError, RuntimeError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{weights} is not the checkpoint of aisfx 0.1.2; delete it and run again.") from error
+    return trunk
 
 
 def embedding(maps: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ def segments(maps: Tensor, count: int = 4) -> Tensor:
 
 def _embedding_part(weights: Path) -> dict[str, Tensor]:
     # The file also holds the classifiers' sizes as numpy scalars: plain data, but weights_only wants them named.
-    scalar = (np.int64(0).__reduce__()[0], "numpy.core.multiarray.scalar")
+    scalar: Any = (np.int64(0).__reduce__()[0], "numpy.core.multiarray.scalar")
     with torch.serialization.safe_globals([scalar, np.dtype, np.dtypes.Int64DType]):
         state, _ = torch.load(weights, map_location="cpu", weights_only=True)
     prefix = "embedding_net."

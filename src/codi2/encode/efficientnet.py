@@ -18,7 +18,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from codi2.errors import WeightsError
 
 # kernel, stride, expansion, channels out, repeats: the seven stages of B0
-STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))
+STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
 # width and depth multipliers of each variant
 VARIANTS = {"lite0": (1.0, 1.0), "lite2": (1.1, 1.2)}
 
@@ -116,7 +124,13 @@ def load_efficientnet(path: Path, variant: str) -> EfficientNetLite:
 
 def _fuse(module: nn.Module) -> None:
     """Folds each batch norm into the convolution before it: the same numbers in two thirds of the time."""
-    for conv, norm in (("_conv_stem", "_bn0"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"), ("_conv_head", "_bn1")):
+    for conv, norm in (
+        ("_conv_stem", "_bn0"),
+        ("_expand_conv", "_bn0"),
+        ("_depthwise_conv", "_bn1"),
+        ("_project_conv", "_bn2"),
+        ("_conv_head", "_bn1"),
+    ):
         if hasattr(module, conv):
             setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
             setattr(module, norm, nn.Identity())

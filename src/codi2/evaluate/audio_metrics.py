@@ -57,7 +57,7 @@ def fd(ours: NDArray, reference: NDArray) -> float:
     """
     ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
     if ours.ndim != 2 or reference.ndim != 2 or ours.shape[1] != reference.shape[1]:
-        raise DataError(f"The Fréchet distance needs [n, D] and [m, D] not {ours.shape}, {reference.shape}.")
+        raise DataError(f"The Fréchet distance needs [n, D] and [m, D], not {ours.shape}, {reference.shape}.")
     if min(len(ours), len(reference)) < 2:
         raise DataError(f"The Fréchet distance needs 2 or more samples a side, got {len(ours)} and {len(reference)}.")
     _need_finite(ours=ours, reference=reference)

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def recall_at(k: int, queries: Tensor, gallery: Tensor, candidates: int = 100, draws: int = 20, seed: int = 0) -> dict[str, float]:
+def recall_at(
+    k: int, queries: Tensor, gallery: Tensor, candidates: int = 100, draws: int = 20, seed: int = 0
+) -> dict[str, float]:
     """How often the true row is among the first `k` of `candidates` by cosine.
 
     Row i of `gallery` [N, D] is the answer to row i of `queries` [N, D]. Each query meets `draws` seeded sets of

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from codi2.errors import ConfigError, WeightsError
 from codi2.prompt.layout import SPECIAL_TOKENS
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + eos_token + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+"""The chat template of models that come without one."""
 
 
 class Backbone(nn.Module):
@@ -29,11 +32,17 @@ class Backbone(nn.Module):
 
     The new tokens are the last rows of the vocabulary, in the order of SPECIAL_TOKENS. peft owns their trained copies;
     `embed` and `logits` read these directly, because peft's own layers copy the whole embedding matrix at every call.
+    Raises ConfigError for models of which that would be wrong.
     """
 
     def __init__(self, model: Any, tokenizer: Any, config: LLMConfig) -> None:
         super().__init__()
+        scale = hasattr(model.get_input_embeddings(), "embed_scale")
+        bias = getattr(model.get_output_embeddings(), "bias", None) is not None
+        if scale or bias or getattr(model.config, "final_logit_softcapping", None):
+            raise ConfigError(f"{model.config.model_type} scales, shifts or caps its embedding or head: not supported.")
         self.tokenizer = tokenizer
+        self.tokenizer.chat_template = tokenizer.chat_template or CHATML
         self.first_new = _add_tokens(model, tokenizer)
         self.peft = _adapt(model, config, list(range(self.first_new, len(tokenizer))))
         self.max_length = config.max_length
@@ -102,7 +111,8 @@ class Backbone(nn.Module):
     def _rows(layer: Any) -> tuple[Tensor, Tensor]:
         """The frozen matrix [V, W] of an embedding or head and the trained rows [new, W] of its last tokens."""
         adapter = layer.token_adapter
-        return adapter.base_layer.weight, adapter.trainable_tokens_delta["default"]
+        frozen = adapter.base_layer.weight
+        return frozen, adapter.trainable_tokens_delta["default"].to(frozen.dtype)  # trained in float32
 
 
 def load_backbone(config: LLMConfig) -> Backbone:
@@ -178,11 +188,7 @@ def byte_tokenizer() -> Any:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|pad|>",
-        chat_template=CHATML,
+        tokenizer_object=core, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|pad|>"
     )
 
 
@@ -212,14 +218,14 @@ def _adapt(model: Any, config: LLMConfig, new: list[int]) -> Any:
     names = {id(module): name for name, module in model.named_modules()}
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     layers = [inputs] if inputs.weight is outputs.weight else [inputs, outputs]  # a tied head follows the embedding
-    return get_peft_model(
-        model,
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha,
-            lora_dropout=config.lora_dropout,
-            target_modules=list(config.lora_targets),
-            trainable_token_indices={names[id(layer)].rsplit(".", 1)[-1]: new for layer in layers},
-        ),
+    lora = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.lora_targets),
+        trainable_token_indices={names[id(layer)].rsplit(".", 1)[-1]: new for layer in layers},
     )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that v6 will drop
+        return get_peft_model(model, lora)

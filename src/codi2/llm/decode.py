@@ -91,7 +91,7 @@ def generate(
 
     `batch` is padded on the left and ends with the opened turn of the assistant; `features` [N, T, D] are those of its
     items; `options` has one entry for each sample. The model should be in eval mode. Raises PromptError when the
-    conversation grows beyond the model's `max_length`.
+    conversation grows beyond the model's `max_length`, or for a wanted modality that the model cannot generate.
     """
     mllm = conversation.mllm
     length = int(conversation.mask.sum(1).max()) + batch.ids.shape[1]
@@ -99,10 +99,10 @@ def generate(
         raise PromptError(
             f"The conversation takes {length} positions, the model reads {mllm.backbone.max_length}; start a new one."
         )
+    writers = [_Writer(mllm, option) for option in options]
     hidden = conversation.advance(mllm.rows(batch, features), batch.mask)
     conversation.remember(mllm.memory(batch, hidden, features))
     newest = hidden[:, -1]  # [B, W], of the row that was fed last
-    writers = [_Writer(mllm, option) for option in options]
     while fed := _next_rows(conversation, writers, newest):
         samples = torch.tensor(list(fed), device=newest.device)
         rows = torch.zeros_like(newest).index_copy(0, samples, torch.stack(list(fed.values())))
@@ -148,6 +148,11 @@ class _Writer:
         token_id = mllm.backbone.tokenizer.convert_tokens_to_ids
         self.options = options
         self.num_slots = mllm.config.num_slots
+        for modality in options.want or ():
+            if modality not in self.num_slots:
+                raise PromptError(
+                    f"This model cannot generate {modality}; it can generate {', '.join(self.num_slots)}."
+                )
         self.eos_id = mllm.backbone.eos_id
         self.special = token_id(list(SPECIAL_TOKENS))
         self.begin = {token_id(BEGIN[m]): m for m in self.num_slots}
@@ -210,5 +215,6 @@ class _Writer:
 def _draw(scores: Tensor, top_p: float, generator: torch.Generator) -> int:
     """A token from the smallest set of tokens that holds the probability `top_p`."""
     probabilities, order = scores.softmax(-1).cpu().sort(descending=True)
-    kept = probabilities.cumsum(0) - probabilities < top_p  # always the first
+    kept = probabilities.cumsum(0) - probabilities < top_p
+    kept[0] = True  # at top_p = 0 too
     return int(order[torch.multinomial(probabilities * kept, 1, generator=generator)])

@@ -59,18 +59,20 @@ class MLLM(nn.Module):
         copied = fit_features(features, max(self.config.num_slots.values()))
         return Memory(hidden[batch.item_sample, batch.item_end], copied, batch.item_sample)
 
-    def forward(self, batch: Batch, features: Tensor) -> Taught:
+    def forward(self, batch: Batch, features: Tensor, fed: Tensor | None = None) -> Taught:
         """One teacher-forced pass over whole conversations, padded on the right.
 
+        `features` [N, T, D] are the targets and, unless `fed` [N, T, D] replaces them there, what the slots are fed.
         The state at the position before a slot predicts the slot's feature, the state before a label its token. Scores
         over the vocabulary, a fifth of the cost, are computed at labels only.
         """
-        hidden = self.backbone(self.rows(batch, features), batch.mask)
+        fed = features if fed is None else fed
+        hidden = self.backbone(self.rows(batch, fed), batch.mask)
         predicted = batch.slot_predicted
         sample, before = batch.slot_sample[predicted], batch.slot_position[predicted] - 1
         item, number, modality = (x[predicted] for x in (batch.slot_item, batch.slot_number, batch.slot_modality))
         visible = (sample[:, None] == batch.item_sample) & (before[:, None] > batch.item_end)
-        memory = self.memory(batch, hidden, features)
+        memory = self.memory(batch, hidden, fed)
         prediction = self.leave(hidden[sample, before], modality, number, memory, visible)
         text_sample, text_position = (batch.labels != IGNORE).nonzero(as_tuple=True)
         return Taught(

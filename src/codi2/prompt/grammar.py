@@ -90,8 +90,9 @@ def _name(match: re.Match[str]) -> str:
     return f"{match['kind'].lower()}{int(match['number'])}"
 
 
-def _kind(item: Media | str) -> str:
-    return "text" if isinstance(item, str) else item.modality
+def _kind(item: object) -> str:
+    """The modality of an item, or the name of its type where it has none, for the message that says so."""
+    return "text" if isinstance(item, str) else getattr(item, "modality", type(item).__name__)
 
 
 def _in_order(names: Sequence[str], items: Sequence[Media | str]) -> dict[str, Media | str]:

@@ -69,7 +69,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
         optimizer = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
         state = json.loads((path / "state.json").read_text())
     except Exception as error:
-        raise WeightsError(f"the checkpoint {path} is damaged ({error}); delete that folder to use the one before") from error
+        raise WeightsError(
+            f"the checkpoint {path} is damaged ({error}); delete that folder to use the one before"
+        ) from error
     return tensors, optimizer, state
 
 

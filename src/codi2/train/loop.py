@@ -78,7 +78,9 @@ def train(recipe: Recipe, config: TrainConfig, out: Path) -> dict[str, float]:
         if accelerator.is_main_process:
             tensors = {"model": trained, **({"average": average} if average else {})}
             states = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-            save_checkpoint(out / "checkpoints", step, tensors, states, {"step": step, "figures": figures, "config": asdict(config)})
+            save_checkpoint(
+                out / "checkpoints", step, tensors, states, {"step": step, "figures": figures, "config": asdict(config)}
+            )
 
     started = time.monotonic()
     with progress_bar(f"training {config.part}", config.steps, step) as progress:
@@ -94,17 +96,17 @@ def train(recipe: Recipe, config: TrainConfig, out: Path) -> dict[str, float]:
             step += 1
             _update_average(average, trained, config.ema_decay, step)
             if step % config.log_every == 0 or step == config.steps:
-                scalars = {f"train/{name}": float(value) for name, value in losses.items()}
+                scalars = {f"train/{name}": _number(value) for name, value in losses.items()}
                 scalars |= {"train/grad_norm": float(norm), "train/rate": schedule.get_last_lr()[0]}
                 accelerator.log(scalars, step=step)
-                progress(step, float(losses["loss"]))
+                progress(step, _number(losses["loss"]))
             done = step == config.steps
             if step % config.validate_every == 0 or done:
                 with _averaged(trained, average):
                     recipe.model.eval()
                     figures = recipe.validate()
                 accelerator.log({f"validate/{name}": value for name, value in figures.items()}, step=step)
-                progress(step, float(losses["loss"]), figures)
+                progress(step, _number(losses["loss"]), figures)
             if step % config.save_every == 0 or done:
                 save()
     accelerator.end_training()
@@ -115,6 +117,10 @@ def train(recipe: Recipe, config: TrainConfig, out: Path) -> dict[str, float]:
             provenance["seconds_this_run"] = round(time.monotonic() - started)
             recipe.export(out / "export", provenance)
     return figures
+
+
+def _number(value: Tensor | float) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _rate(step: int, config: TrainConfig) -> float:

@@ -12,7 +12,14 @@ from contextlib import contextmanager
 def progress_bar(title: str, total: int, start: int = 0) -> Iterator[Callable[..., None]]:
     """Yields `report(step, loss, figures=None)`."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -20,12 +27,20 @@ def progress_bar(title: str, total: int, start: int = 0) -> Iterator[Callable[..
 
         def line(step: int, loss: float, figures: Mapping[str, float] | None = None) -> None:
             rate = (time.monotonic() - began) / max(1, step - start)
-            text = f"{title} {step}/{total} loss {loss:.4f} {rate:.2f} s/step, {rate * (total - step) / 60:.0f} min left"
+            text = (
+                f"{title} {step}/{total} loss {loss:.4f} {rate:.2f} s/step, {rate * (total - step) / 60:.0f} min left"
+            )
             print(text + "".join(f" {k} {v:.4f}" for k, v in (figures or {}).items()), file=sys.stderr, flush=True)
 
         yield line
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, completed=start)
 

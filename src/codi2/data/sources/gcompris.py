@@ -33,9 +33,9 @@ _NAMES = {
 # Decorations, colours, numbers and words that the picture does not show.
 _SKIPPED = set(
     "background farm-animals question sound error key usa egypt india france germany world-map monument numbers "
-    "alphabets zero one two three four five six seven eight nine ten eleven twelve sixteen color orange-color pink yellow "
-    "gray black white red blue green mauve brown animal skin neck back son brother sister friend child navajo rape "
-    "geothermal".split()
+    "alphabets zero one two three four five six seven eight nine ten eleven twelve sixteen color orange-color pink "
+    "yellow gray black white red blue green mauve brown animal skin neck back son brother sister friend child navajo "
+    "rape geothermal".split()
 )
 _ACTIVITY_SOUNDS = ("instruments/resource/", "farm_animals/resource/animals/")
 

@@ -28,7 +28,7 @@ class HeadOptions:
     dim: int = 256  # D, width of the joint space
     temperature: float = 0.07
     recover_weight: float = 1.0  # of the linear recovery of the trunk's features
-    views: tuple[str, ...] = ("plain", "mirror", "grey", "hue_120", "hue_240", "on_blue", "on_yellow", "night")
+    views: tuple[str, ...] = ("plain", "mirror", "grey", "hue_120", "on_blue", "night", "sketch")
 
 
 @dataclass

@@ -1,0 +1,55 @@
+"""Plain conversation for the text phase: questions of ours, answered by the base model itself.
+
+Training on its own answers keeps the model where it was: the adapters learn media without unlearning words. (Alpaca,
+which the paper uses, is not carried by any package; its builder reads the user's copy.)
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+from codi2.hub import home, write_atomic
+
+BATCH = 16  # questions answered at once
+MAX_NEW_TOKENS = 60
+
+
+def questions() -> list[str]:
+    """The questions in `templates/questions.txt`."""
+    text = files("codi2.data.templates").joinpath("questions.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line]
+
+
+def load_chats() -> list[tuple[str, str]]:
+    """(question, the base model's greedy answer), made once and kept under `$CODI2_HOME/cache`."""
+    path = home() / "cache" / "chat.jsonl"
+    if not path.is_file():
+        pairs = _answers(questions())
+        write_atomic(path, "".join(json.dumps(pair) + "\n" for pair in pairs).encode())
+    return [(question, answer) for question, answer in map(json.loads, path.read_text(encoding="utf-8").splitlines())]
+
+
+def _answers(asked: list[str]) -> list[tuple[str, str]]:
+    import torch
+    from rich.progress import track
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from codi2.config import TINY
+    from codi2.llm.backbone import converted_gguf
+
+    folder = converted_gguf(TINY.llm.id, TINY.llm.file)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    pairs = []
+    for start in track(range(0, len(asked), BATCH), description="asking the base model", transient=True):
+        batch = asked[start : start + BATCH]
+        chats = [[{"role": "user", "content": question}] for question in batch]
+        tokens = tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        )
+        with torch.inference_mode():
+            out = model.generate(**tokens, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        answers = tokenizer.batch_decode(out[:, tokens["input_ids"].shape[1] :], skip_special_tokens=True)
+        pairs += [(question, answer.strip()) for question, answer in zip(batch, answers, strict=True)]
+    return pairs

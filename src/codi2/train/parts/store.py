@@ -1,0 +1,70 @@
+"""Cached features and latents by `Ref`, for the parts that train on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from codi2.data import cache
+from codi2.data.tasks import Ref, World
+from codi2.encode.tiny import load_heads
+from codi2.hub import shipped
+from codi2.prompt.parts import Phrase
+
+
+def weights_folder(named: str) -> Path:
+    """The folder that a config names, or the shipped weights."""
+    return Path(named) if named else shipped("tiny")
+
+
+class Store:
+    """What frozen parts make of the corpus, loaded view by view as it is asked for.
+
+    Args:
+        weights: folder with `encoder/heads.safetensors` and the decoders' codecs.
+    """
+
+    def __init__(self, weights: Path, dim: int) -> None:
+        self.weights = weights
+        self.heads = load_heads(weights / "encoder" / "heads.safetensors", dim)
+        self._features: dict[tuple[str, str], np.ndarray] = {}
+        self._latents: dict[tuple[str, str], np.ndarray] = {}
+        self._phrases: dict[str, Tensor] = {}
+
+    def features(self, part: Ref | Phrase) -> Tensor:
+        """[T, D] of a medium or phrase."""
+        if isinstance(part, Phrase):
+            return self._phrases[part.text]
+        key = (part.modality, part.view)
+        if key not in self._features:
+            self._features[key] = _through(self.heads[part.modality], cache.trunk_features(*key))
+        return torch.from_numpy(self._features[key][part.row].astype(np.float32))
+
+    def latents(self, ref: Ref) -> Tensor:
+        """[c, h, w] of a medium."""
+        key = (ref.modality, ref.view)
+        if key not in self._latents:
+            self._latents[key] = cache.latents(ref.modality, self.weights / ref.modality, ref.view)
+        return torch.from_numpy(self._latents[key][ref.row].astype(np.float32))
+
+    def learn_phrases(self, texts: Sequence[str]) -> None:
+        """Makes the features of these words known."""
+        made = _through(self.heads["phrase"], cache.phrase_features(list(texts)))
+        self._phrases.update(zip(texts, torch.from_numpy(made.astype(np.float32)), strict=True))
+
+
+@torch.inference_mode()
+def _through(head: nn.Module, trunk: np.ndarray) -> np.ndarray:
+    chunks = np.array_split(trunk, max(1, len(trunk) // 512))
+    return np.concatenate([head(torch.from_numpy(x.astype(np.float32))).half().numpy() for x in chunks])
+
+
+def world(splits: tuple[str, ...], mix_view: str, edit_names: dict[str, tuple[str, ...]], chats: Any = ()) -> World:
+    """The tasks' world over the items of some splits."""
+    chosen = {m: [item for item in cache.items(m) if item.split in splits] for m in ("image", "audio")}
+    return World(chosen["image"], chosen["audio"], cache.mixes(mix_view), mix_view, chats, edit_names)

@@ -1,0 +1,86 @@
+"""The vocoder, on random crops of the corpus's sounds and of their mixes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from codi2.data import cache
+from codi2.data.mixes import overlay
+from codi2.diffuse.mel import MelSpectrogram, griffin_lim
+from codi2.diffuse.vocoder import ISTFTVocoder, training_loss
+from codi2.train.config import TrainConfig
+from codi2.train.parts.draw import epoch_order, numpy_at
+
+
+@dataclass(frozen=True)
+class VocoderOptions:
+    crop: int = 16_384  # samples; a multiple of the hop
+    mixed_share: float = 0.3  # of crops that hold two sounds
+    channels: int = 256
+    blocks: int = 6
+
+
+class VocoderRecipe:
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.options = options = VocoderOptions(**config.options)
+        torch.manual_seed(config.seed)
+        self.model = ISTFTVocoder(channels=options.channels, blocks=options.blocks)
+        self.mel = MelSpectrogram()
+        self.train = cache.rows("audio", "train")
+        self.sounds = cache.view("audio")
+
+    def batch(self, step: int) -> Tensor:
+        draw = numpy_at(self.config.seed, step)
+        rows = self.train[epoch_order(self.config.seed, step, self.config.batch_size, len(self.train))]
+        crops = []
+        for row in rows:
+            clip = self.sounds[row]
+            if draw.random() < self.options.mixed_share:
+                clip = overlay(clip, self.sounds[draw.choice(self.train)], float(draw.uniform(-6, 6)))
+            # most clips end in silence: begin where there is still something to hear
+            last = max(1, int(np.flatnonzero(np.abs(clip) > 300).max(initial=0)) - self.options.crop // 2)
+            start = int(draw.integers(min(last, len(clip) - self.options.crop) + 1))
+            crops.append(clip[start : start + self.options.crop] * draw.uniform(0.3, 1.0))
+        return cache.waveforms(np.stack(crops))
+
+    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Any]:
+        loss, parts = training_loss(self.model, self.mel, batch)
+        return {**parts, "loss": loss}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Log-spectral distance on held-out sounds, ours and Griffin-Lim's."""
+        from codi2.evaluate.audio_metrics import log_spectral_distance
+
+        rows = cache.rows("audio", "val", "test_rendering")[:24]
+        clips = cache.waveforms(self.sounds[rows])
+        mel = self.mel(clips)
+        generator = torch.Generator().manual_seed(0)
+        rivals = {
+            "lsd": self.model.decode(mel),
+            "griffin_lim": griffin_lim(self.mel, self.mel.magnitude(mel), generator=generator),
+        }
+        return {
+            name: float(
+                np.mean(
+                    [log_spectral_distance(a.numpy(), b.numpy(), 16_000) for a, b in zip(clips, waves, strict=True)]
+                )
+            )
+            for name, waves in rivals.items()
+        }
+
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        from codi2.train.export import export_module
+
+        export_module(self.model, folder, provenance)
+
+
+def build(config: TrainConfig) -> VocoderRecipe:
+    return VocoderRecipe(config)

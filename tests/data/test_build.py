@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codi2.data.build import build_tiny
+from codi2.data.items import load_corpus
+from codi2.data.sources import emoji, games, gcompris, scratch, sonic_pi, stamps
+from codi2.errors import DataError
+
+FEW = (*emoji.SOURCES, stamps.SOURCE, scratch.SOURCE, gcompris.SOURCE, sonic_pi.SOURCE)
+
+
+@pytest.fixture
+def built(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CODI2_HOME", str(tmp_path / "home"))
+    return build_tiny(sources=FEW)
+
+
+def test_the_corpus_is_read_as_it_was_built(built: Path):
+    corpus = load_corpus()
+    assert len({item.id for item in corpus.items}) == len(corpus)
+    cats = corpus.select(concept="cat")
+    assert {(cat.source, cat.modality) for cat in cats} == {
+        *((style, "image") for style in ("openmoji", "google", "twitter", "fluent3d", "tuxpaint")),
+        ("tuxpaint", "audio"),
+    }
+    picture = corpus.image(corpus.select("image", style="photo", concept="cat")[0])
+    assert (picture.size, picture.mode, picture.getpixel((0, 0))) == ((64, 64), "RGB", (255, 255, 255))
+    sound = corpus.sound(corpus.select("audio", concept="cat")[0])
+    assert sound.shape == (40_960,) and sound.dtype == np.float32 and 0.85 < np.abs(sound).max() <= 0.92
+    assert len(corpus.select("audio", concept="tuba")) == 3  # clips of one long recording
+    assert len({item.group for item in corpus.select("audio", concept="tuba")}) == 1
+    assert [item.id for item in corpus.items if item.background] == ["scratch/background/beach-malibu"]
+
+
+def test_two_builds_give_the_same_bytes(built: Path):
+    files = sorted(path for path in built.rglob("*") if path.is_file())
+    first = {path: path.read_bytes() for path in files}
+    build_tiny(sources=FEW)
+    assert {path for path in files if path.read_bytes() != first[path]} == set()
+
+
+def test_shards_hold_every_item_with_its_media(built: Path):
+    import webdataset
+
+    shards = [str(path) for path in sorted((built / "shards").glob("*.tar"))]
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False))
+    corpus = load_corpus()
+    assert [json.loads(sample["json"])["id"] for sample in samples] == [item.id for item in corpus.items]
+    suffixes = {"image": "png", "audio": "flac"}
+    assert all(suffixes[item.modality] in sample for item, sample in zip(corpus.items, samples, strict=True))
+
+
+def test_asking_for_the_wrong_modality(built: Path):
+    corpus = load_corpus()
+    with pytest.raises(DataError, match="is a sound, not a picture"):
+        corpus.image(corpus.select("audio")[0])
+
+
+def test_a_source_that_was_not_fetched(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CODI2_HOME", str(tmp_path / "home"))
+    with pytest.raises(DataError, match=r"source wesnoth has no files under .*codi2 data fetch tiny"):
+        build_tiny(sources=(*FEW, games.WESNOTH))
+
+
+def test_a_corpus_that_is_missing_broken_or_of_another_version(built: Path, tmp_path: Path):
+    with pytest.raises(DataError, match=r"no corpus in .*codi2 data fetch tiny && codi2 data build tiny"):
+        load_corpus(tmp_path / "nowhere")
+    about = json.loads((built / "build.json").read_text())
+    (built / "build.json").write_text(json.dumps(about | {"schema": 99}))
+    with pytest.raises(DataError, match="has schema 99"):
+        load_corpus(built)
+    (built / "build.json").write_text(json.dumps(about))
+    (built / "items.jsonl").write_text('{"id": "half a li')
+    with pytest.raises(DataError, match="is broken"):
+        load_corpus(built)

@@ -1,0 +1,91 @@
+from collections import defaultdict
+
+import pytest
+
+from codi2.data.items import Item
+from codi2.data.split import EMOJI_STYLES, assign
+
+
+def item(id_: str, **changes) -> Item:
+    fields = {
+        "modality": "image", "row": 0, "file": "f", "caption": "c", "concept": id_, "family": f"x/{id_}",
+        "style": "photo", "group": id_, "subject": "", "source": "s", "licence": "l", "attribution": "a",
+        "split": "train",
+    }  # fmt: skip
+    return Item(id=id_, **fields | changes)
+
+
+@pytest.fixture(scope="module")
+def items() -> list[Item]:
+    """400 emoji of 200 heads in four renderings, 60 individuals in two poses, 100 sounds of two recordings."""
+    emoji = [
+        item(f"{style}/{n}", concept=f"e{n}", family=f"animal/h{n // 2}", style=style, group=f"g{n}")
+        for n in range(400)
+        for style in EMOJI_STYLES
+    ]
+    photos = [item(f"photo/{n}", concept=f"p{n}", family=f"stamps/h{n}") for n in range(200)]
+    poses = [item(f"pose/{n}-{k}", family="costume/x", subject=f"one{n}") for n in range(60) for k in range(2)]
+    sounds = [
+        item(f"sound/{n}-{k}#{clip}", modality="audio", concept=f"s{n}", family=f"effect/s{n}", group=f"r{n}-{k}")
+        for n in range(100)
+        for k in range(2)
+        for clip in range(3)
+    ]
+    return emoji + photos + poses + sounds
+
+
+@pytest.fixture(scope="module")
+def by_split(items) -> dict[str, list[Item]]:
+    split, groups = assign(items, 0), defaultdict(list)
+    for one in items:
+        groups[split[one.id]].append(one)
+    return groups
+
+
+def test_a_held_out_head_is_held_out_in_every_source(by_split):
+    held = {one.head for one in by_split["test_family"]}
+    assert 120 <= len({one.group for one in by_split["test_family"] if one.style in EMOJI_STYLES}) <= 160
+    assert any(one.id.startswith("photo/") for one in by_split["test_family"])
+    assert any(one.modality == "audio" for one in by_split["test_family"])
+    for name in by_split.keys() - {"test_family"}:
+        assert not held & {one.head for one in by_split[name]}
+
+
+def test_a_held_out_individual_is_held_out_in_every_pose(by_split):
+    held = {one.subject for one in by_split["test_subject"]}
+    assert len(held) == 9
+    assert len(by_split["test_subject"]) == 18
+    assert not held & {one.subject for one in by_split["train"]}
+
+
+def test_a_held_out_rendering_leaves_the_others_known(by_split):
+    emoji = [one for one in by_split["test_rendering"] if one.modality == "image"]
+    assert len(emoji) == len({one.group for one in emoji}) > 200
+    known = {one.group for name in ("train", "val") for one in by_split[name]}
+    assert {one.group for one in emoji} <= known
+    assert len({one.style for one in emoji}) == 4
+
+
+def test_a_recording_is_never_cut_by_the_split(by_split):
+    sides = defaultdict(set)
+    for name, members in by_split.items():
+        for one in members:
+            if one.modality == "audio":
+                sides[one.group].add(name)
+    assert all(len(names) == 1 for names in sides.values())
+    held = {one.concept for one in by_split["test_rendering"] if one.modality == "audio"}
+    assert held <= {one.concept for name in ("train", "val") for one in by_split[name]}
+
+
+def test_the_split_is_seeded_and_does_not_move_with_one_item_more(items):
+    first = assign(items, 0)
+    assert assign(items[::-1], 0) == first
+    assert assign(items, 1) != first
+    more = assign([*items, item("new", family="new/new")], 0)
+    moved = sum(more[id_] != side for id_, side in first.items())
+    assert moved < 0.01 * len(items)
+
+
+def test_the_names_of_the_demonstrations_are_never_held_out(items):
+    cats = [item(f"cat/{n}", concept="cat", family="animal/cat", style="google", group=f"c{n}") for n in range(3)]
+    assert {assign(items + cats, seed)[cat.id] for seed in range(5) for cat in cats} <= {"train", "val"}

@@ -1,0 +1,83 @@
+"""Sampling, guidance and the conditioner, checked against diffusers' own pipelines and by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from codi2.diffuse.build import debug_decoder
+from codi2.diffuse.condition import Conditioner
+from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.sampling import guide, sample, seeded_noise
+
+DIM, SLOTS = 16, 3
+
+
+@pytest.fixture(scope="module", params=["image", "audio"])
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    return debug_decoder(request.param, DIM, SLOTS, Sampling(num_inference_steps=2, feature_norm=4.0))
+
+
+def test_a_perfect_denoiser_gives_the_latents_back() -> None:
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    scheduler = DDIMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)
+    seen: list[tuple[int, int]] = []
+    out = sample(lambda x, t: latents, scheduler, torch.randn_like(latents), 5, lambda i, n: seen.append((i, n)))
+    assert torch.allclose(out, latents, atol=1e-4)
+    assert seen == [(i, 5) for i in range(1, 6)]
+
+
+def test_guidance_of_two_and_three_branches() -> None:
+    u, s, f = torch.tensor([[1.0]]), torch.tensor([[3.0]]), torch.tensor([[7.0]])
+    assert guide(torch.cat([u, f]), 2.0, 9.0, copies=2).item() == 1 + 2 * 6
+    # InstructPix2Pix, equation 3
+    assert guide(torch.cat([u, s, f]), 2.0, 1.5, copies=3).item() == 1 + 1.5 * 2 + 2 * 4
+    # without a source its branch equals the unconditional one, and both rules agree
+    assert guide(torch.cat([u, u, f]), 2.0, 1.5, copies=3).item() == guide(torch.cat([u, f]), 2.0, 1.5, copies=2).item()
+
+
+def test_noise_belongs_to_the_seed_not_to_the_batch() -> None:
+    together = seeded_noise((4, 2, 2), [5, 6], torch.device("cpu"), torch.float32)
+    alone = seeded_noise((4, 2, 2), [6], torch.device("cpu"), torch.float32)
+    assert torch.equal(together[1], alone[0])
+
+
+def test_conditioner_ignores_absent_slots() -> None:
+    conditioner = Conditioner(DIM, SLOTS, 8)
+    features = torch.randn(2, SLOTS, DIM)
+    features[1] = 0
+    labels, states = conditioner(features, torch.zeros(2, dtype=torch.long))
+    assert labels.shape == (2, 2 * DIM)
+    assert states.shape == (2, SLOTS + 1, 8)
+    assert not labels[1].any()
+    assert not states[1].any()
+    assert states[0, :SLOTS].any(-1).all()
+    assert not states[0, -1].any()  # no text
+
+
+def test_noise_level_zero_leaves_the_feature_alone() -> None:
+    conditioner = Conditioner(DIM, SLOTS, 8)
+    features, noise = torch.randn(2, SLOTS, DIM), torch.randn(2, SLOTS, DIM)
+    noised = conditioner.noised(features, noise, torch.tensor([0, 900]))
+    assert torch.equal(noised[0], features[0])
+    assert torch.cosine_similarity(noised[1].flatten(), noise[1].flatten(), dim=0) > 0.9
+
+
+def test_loss_is_per_sample_and_reaches_the_feature(decoder: Decoder) -> None:
+    latents = torch.randn(3, *decoder.latent_shape)
+    features = torch.randn(3, SLOTS, DIM, requires_grad=True)
+    t = torch.tensor([10, 500, 990])
+    loss = decoder.loss(latents, torch.randn_like(latents), t, features, torch.zeros_like(t), torch.zeros_like(latents))
+    assert loss.shape == (3,)
+    loss[1].backward()
+    assert features.grad is not None
+    assert features.grad[1].abs().sum() > 0
+    assert features.grad[0].abs().sum() == 0
+
+
+def test_regressed_joint_vector_gets_its_norm_back(decoder: Decoder) -> None:
+    features = torch.randn(2, SLOTS, DIM) * 0.1
+    rescaled = decoder.rescaled(features)
+    assert torch.allclose(rescaled[:, 0].norm(dim=-1), torch.full((2,), 4.0), atol=1e-4)
+    assert torch.equal(rescaled[:, 1:], features[:, 1:])

@@ -1,0 +1,148 @@
+"""The whole way of the data on the `debug` preset: what users call, and what they may rely on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+
+from codi2.errors import ConfigError, PromptError
+from codi2.heads.loss import codi2_loss
+from codi2.model import CoDi2, Options
+from codi2.prompt.layout import Layout, Message, collate
+from codi2.prompt.parts import Audio, Image, Text
+
+
+@pytest.fixture(scope="module")
+def model() -> CoDi2:
+    return CoDi2.from_pretrained("debug")
+
+
+@pytest.fixture(scope="module")
+def media() -> tuple[Image, Image, Audio]:
+    draw = np.random.default_rng(0)
+    noise = PILImage.fromarray(draw.integers(0, 255, (48, 80, 3), dtype=np.uint8))
+    return (
+        Image(PILImage.new("RGB", (50, 90), "red")),
+        Image(noise),
+        Audio(draw.normal(0, 0.1, 30_000).astype(np.float32), 22_050),
+    )
+
+
+def pixels(image: Image) -> np.ndarray:
+    return np.asarray(image.pixels).astype(int)
+
+
+def test_reply_holds_what_was_wanted(model: CoDi2, media: tuple[Image, Image, Audio]) -> None:
+    red, _, sound = media
+    reply = model.generate(
+        "Draw [image0] as it sounds: [audio0]", red, sound, want=["image", "audio"], max_new_tokens=3
+    )
+    assert [part.modality for part in reply.parts[:2]] == ["image", "audio"]
+    assert reply.images[0].pixels.size == (64, 64)
+    assert reply.sounds[0].rate == 16_000
+    assert len(reply.sounds[0].samples) == 40_960
+    assert reply.recipe["seed"] == 0
+    assert set(reply.recipe["seconds"]) == {"encode", "think", "diffuse"}
+
+
+def test_text_only_reply(model: CoDi2) -> None:
+    reply = model.generate("Hello", want="text", max_new_tokens=4)
+    assert all(isinstance(part, Text) for part in reply.parts)
+
+
+def test_callback_sees_every_step(model: CoDi2) -> None:
+    seen: list[tuple[str, int, int]] = []
+    model.generate(
+        "Draw", want="image", num_inference_steps=3, max_new_tokens=1, callback=lambda *step: seen.append(step)
+    )
+    assert [step for step in seen if step[0] == "diffuse"][1:-1] == [("diffuse", n, 3) for n in (1, 2, 3)]
+    assert [stage for stage, step, _ in seen if step == 0] == ["encode", "think", "diffuse"]
+
+
+def test_named_media(model: CoDi2, media: tuple[Image, Image, Audio]) -> None:
+    by_name = model.generate(
+        "Turn [image0] into [image1]", image1=media[1], image0=media[0], want="image", max_new_tokens=1
+    )
+    in_order = model.generate("Turn [image0] into [image1]", media[0], media[1], want="image", max_new_tokens=1)
+    assert np.array_equal(pixels(by_name.images[0]), pixels(in_order.images[0]))
+
+
+def test_seed_and_negative_prompt_change_the_picture(model: CoDi2) -> None:
+    def draw(**settings: object) -> np.ndarray:
+        return pixels(model.generate("A cat", want="image", max_new_tokens=1, **settings).images[0])
+
+    assert np.array_equal(draw(seed=3), draw(seed=3))
+    assert not np.array_equal(draw(seed=3), draw(seed=4))
+    assert not np.array_equal(draw(seed=3), draw(seed=3, negative_prompt="blurry"))
+    assert not np.array_equal(draw(seed=3), draw(seed=3, guidance_scale=1.0))
+
+
+def test_the_source_reaches_the_picture(model: CoDi2, media: tuple[Image, Image, Audio]) -> None:
+    kept = model.generate("Edit [image0]", media[1], want="image", max_new_tokens=1)
+    left = model.generate("Edit [image0]", media[1], want="image", max_new_tokens=1, keep_source=False)
+    assert not np.array_equal(pixels(kept.images[0]), pixels(left.images[0]))
+
+
+def test_a_batch_gives_what_single_runs_give(model: CoDi2, media: tuple[Image, Image, Audio]) -> None:
+    red, noise, sound = media
+    conversations = [
+        [Message("user", (Text("Draw "), noise, Text(" again, but larger please")))],
+        [Message("user", (Text("Sing"),))],
+        [Message("user", (red, Text(" and "), sound, Text(" and "), noise))],
+    ]
+    options = [
+        Options(want="image", seed=1, max_new_tokens=5),
+        Options(want="audio", seed=2, max_new_tokens=5),
+        Options(want="image", seed=3, max_new_tokens=5),
+    ]
+    together = model.answer(conversations, options)
+    for conversation, option, reply in zip(conversations, options, together, strict=True):
+        (alone,) = model.answer([conversation], [option])
+        assert reply.text == alone.text
+        for a, b in zip(reply.images, alone.images, strict=True):
+            assert np.abs(pixels(a) - pixels(b)).max() <= 2
+        for c, d in zip(reply.sounds, alone.sounds, strict=True):
+            assert np.abs(c.samples - d.samples).max() < 1e-3
+
+
+def test_diffusion_loss_reaches_lora(model: CoDi2) -> None:
+    """The gradient of L_DM flows through the regressed feature into the LoRA weights (section 3.2)."""
+    mllm, decoder = model.mllm, model.decoders["image"]
+    trained = {name: p for name, p in mllm.named_parameters() if "lora_" in name}
+    target = Image(PILImage.new("RGB", (64, 64), "blue"))
+    layout: Layout = model.layout
+    batch = collate([layout([Message("user", (Text("Draw"),)), Message("assistant", (target,))])], mllm.backbone.pad_id)
+    features = model.encode(batch.items)
+    for p in trained.values():
+        p.requires_grad_(True)
+    taught = mllm(batch, features)
+    _, predicted = taught.of("image")
+    latents = decoder.codec.encode(decoder.codec.to_tensor([target]))
+    t = torch.tensor([500])
+    denoising = decoder.loss(
+        latents, torch.ones_like(latents), t, predicted, torch.zeros_like(t), torch.zeros_like(latents)
+    )
+    only_diffusion = codi2_loss(
+        model.config.heads, taught.prediction.detach(), taught.target, taught.logits.detach(), taught.labels, denoising
+    )
+    only_diffusion["loss"].backward()
+    # B of a fresh LoRA is zero, so its gradient is where learning begins
+    moved = [p.grad.abs().sum() for name, p in trained.items() if "lora_B" in name and p.grad is not None]
+    assert moved
+    assert min(moved) > 0
+    for p in trained.values():
+        p.requires_grad_(False)
+        p.grad = None
+
+
+def test_saved_model_answers_alike(model: CoDi2, tmp_path: object, media: tuple[Image, Image, Audio]) -> None:
+    model.save_pretrained(f"{tmp_path}/model")
+    with pytest.raises(ConfigError, match="neither a preset"):
+        CoDi2.from_pretrained(f"{tmp_path}/nothing")
+
+
+def test_placeholder_without_media(model: CoDi2) -> None:
+    with pytest.raises(PromptError, match="image1"):
+        model.generate("Turn [image0] into [image1]", Image(PILImage.new("RGB", (8, 8))))
