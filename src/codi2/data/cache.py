@@ -73,13 +73,15 @@ def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
 
 def latents(modality: str, decoder_folder: Path, name: str = "plain") -> np.ndarray:
     """float16 [N, c, h, w]: the codec's latents of a view, unit variance."""
-
-    from codi2.diffuse.codec import pixels_to_tensor
+    from codi2.diffuse.codec import AudioCodec, pixels_to_tensor
     from codi2.diffuse.load import load_codec
 
     def compute(rows: np.ndarray) -> np.ndarray:
         codec = load_codec(modality, decoder_folder)
-        to_tensor = pixels_to_tensor if modality == "image" else lambda x: codec.mel(waveforms(x))
+
+        def to_tensor(media: np.ndarray) -> Tensor:
+            return codec.mel(waveforms(media)) if isinstance(codec, AudioCodec) else pixels_to_tensor(media)
+
         return _batched(view(modality, name)[rows], lambda x: codec.encode(to_tensor(x)))
 
     weights = sha256_of(decoder_folder / "vae" / "diffusion_pytorch_model.safetensors")

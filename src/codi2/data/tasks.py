@@ -173,7 +173,7 @@ def _pairs(world: World, draw: np.random.Generator, modality: str, count: int) -
     """`count` (before, after) pairs of one change, each of another item."""
     if modality == "image" and draw.random() < 0.6:
         before, after = draw.choice(["openmoji", "google", "twitter", "fluent3d"], 2, replace=False)
-        groups = []
+        groups: list[tuple[Ref, Ref]] = []
         while len(groups) < count:
             item = _pick(draw, world.by["style"][str(before)])
             twin = [o for o in world.by["group"][item.group] if o.style == after]

@@ -16,7 +16,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
 
-class Conditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class Conditioner(ModelMixin, ConfigMixin):
     """Features [B, K, D] and a text feature [B, D] → class labels [B, 2D] and cross-attention states [B, K+1, C].
 
     Slots that are absent are zeros: a decoder trained with slots dropped also works on the joint vector alone.

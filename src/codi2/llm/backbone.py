@@ -95,11 +95,15 @@ class Backbone(nn.Module):
         """Read what `save_adapter` wrote. Raises WeightsError if it is missing or belongs to another model."""
         from peft import load_peft_weights, set_peft_model_state_dict
         from peft.utils import get_peft_model_state_dict
+        from safetensors import SafetensorError
 
         path = Path(folder) / "adapter_model.safetensors"
         if not path.is_file():
             raise WeightsError(f"There is no language model adapter at {path}.")
-        found = load_peft_weights(str(folder), device="cpu")
+        try:
+            found = load_peft_weights(str(folder), device="cpu")
+        except SafetensorError as error:
+            raise WeightsError(f"The adapter at {path} is damaged ({error}); put a whole copy in its place.") from error
         wanted = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
         shapes = [{name: tuple(value.shape) for name, value in state.items()} for state in (wanted, found)]
         if shapes[0] != shapes[1]:

@@ -17,6 +17,7 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 
+from codi2.config import CoDi2Config
 from codi2.errors import PromptError
 from codi2.prompt.parts import Part, Prompt, Text
 
@@ -97,13 +98,20 @@ class Layout:
     """Lays conversations out for one tokenizer.
 
     `num_features` (T) counts the slots of a given item, `num_slots` (K) those of an item of the assistant, by modality.
-    `tokenizer` is a Hugging Face tokenizer that has the SPECIAL_TOKENS and a chat template.
+    `tokenizer` is a Hugging Face tokenizer that has the SPECIAL_TOKENS and a chat template. `system_prompt` opens
+    conversations that have none of their own; None leaves that to the template.
     """
 
     def __init__(
-        self, tokenizer: Any, num_features: Mapping[str, int], num_slots: Mapping[str, int], max_length: int
+        self,
+        tokenizer: Any,
+        num_features: Mapping[str, int],
+        num_slots: Mapping[str, int],
+        max_length: int,
+        system_prompt: str | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self.system_prompt = system_prompt
         self.num_features = num_features
         self.num_slots = num_slots
         self.max_length = max_length
@@ -115,6 +123,9 @@ class Layout:
         result starts right behind the content of the last of them. Raises PromptError for media that cannot stand
         where they are, for turns that the chat template refuses and for more than `max_length` positions.
         """
+        if self.system_prompt is not None and messages[0].role != "system":
+            messages = [Message("system", (Text(self.system_prompt),)), *messages]
+            known += known > 0
         templates = self._templates(messages, reply)
         writer = _Writer(self)
         for i in range(known, len(templates)):
@@ -138,6 +149,12 @@ class Layout:
         if len(pieces) != len(messages) + 1:
             raise PromptError(f"The language model's chat template has no place for some of these turns: {text!r}")
         return pieces
+
+
+def layout_for(config: CoDi2Config, tokenizer: Any) -> Layout:
+    """The layout of a model."""
+    llm = config.llm
+    return Layout(tokenizer, config.encoder.num_features, config.heads.num_slots, llm.max_length, llm.system_prompt)
 
 
 class _Writer:

@@ -76,7 +76,7 @@ def train(recipe: Recipe, config: TrainConfig, out: Path) -> dict[str, float]:
 
     def save() -> None:
         if accelerator.is_main_process:
-            tensors = {"model": trained, **({"average": average} if average else {})}
+            tensors: dict[str, dict[str, Any]] = {"model": trained, **({"average": average} if average else {})}
             states = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
             save_checkpoint(
                 out / "checkpoints", step, tensors, states, {"step": step, "figures": figures, "config": asdict(config)}

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codi2.data import cache
+from codi2.data.items import Item
 from codi2.encode.tiny import Head, build_heads
 from codi2.evaluate.retrieval import recall_at
 from codi2.train.config import TrainConfig
@@ -47,9 +48,9 @@ class HeadRecipe:
         self.options = options = HeadOptions(**config.options)
         torch.manual_seed(config.seed)
         self.sides = {"image": _side("image", options.views), "audio": _side("audio", ("plain",))}
-        heads = build_heads(options.dim)
-        recover = nn.ModuleDict({m: nn.Linear(options.dim, side.features.shape[-1]) for m, side in self.sides.items()})
-        self.model = nn.ModuleDict({"heads": heads, "recover": recover})
+        self.heads = heads = build_heads(options.dim)
+        self.recover = nn.ModuleDict({m: nn.Linear(options.dim, s.features.shape[-1]) for m, s in self.sides.items()})
+        self.model = nn.ModuleDict({"heads": heads, "recover": self.recover})
         captions = torch.cat([side.captions[side.train] for side in self.sides.values()])
         _standardize(heads["phrase"], captions)
         for modality, side in self.sides.items():
@@ -68,7 +69,7 @@ class HeadRecipe:
         return picks
 
     def losses(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
-        heads, recover = self.model["heads"], self.model["recover"]
+        heads, recover = self.heads, self.recover
         out: dict[str, Tensor] = {}
         for modality, side in self.sides.items():
             views, rows = batch[modality]
@@ -92,7 +93,7 @@ class HeadRecipe:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        heads, figures = self.model["heads"], {}
+        heads, figures = self.heads, dict[str, float]()
         for modality, side in self.sides.items():
             for split in ("test_rendering", "test_family"):
                 rows = _one_per_concept(cache.rows(modality, split), side.concepts)
@@ -101,10 +102,18 @@ class HeadRecipe:
                 figures |= {f"text_{modality}_{split}_r5": recall_at(5, words, media, candidates=100)["mean"]}
         return figures
 
+    @torch.no_grad()
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        from codi2.nearest import write_index
         from codi2.train.export import export_tensors
 
-        export_tensors(self.model["heads"].state_dict(), folder / "heads.safetensors", provenance)
+        export_tensors(self.heads.state_dict(), folder / "heads.safetensors", provenance)
+        joints: dict[str, Tensor] = {}
+        members: dict[str, list[Item]] = {}
+        for modality, side in self.sides.items():
+            joints[modality] = self.heads[modality](side.features[0, side.train].float())[:, 0]
+            members[modality] = [cache.items(modality)[row] for row in side.train]
+        write_index(folder / "nearest", joints, members, cache.view("image"))
 
 
 def _side(modality: str, views: tuple[str, ...]) -> _Side:
@@ -121,8 +130,8 @@ def _side(modality: str, views: tuple[str, ...]) -> _Side:
 
 def _standardize(head: Head, features: Tensor) -> None:
     flat = features.flatten(0, 1).float()
-    head.mean.copy_(flat.mean(0))  # type: ignore[operator]
-    head.std.copy_(flat.std(0).clamp(min=1e-3))  # type: ignore[operator]
+    head.mean.copy_(flat.mean(0))
+    head.std.copy_(flat.std(0).clamp(min=1e-3))
 
 
 @torch.no_grad()
@@ -132,7 +141,7 @@ def _fit_patches(head: Head, features: Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
     spans = features.flatten(0, 1)
     spans = spans[torch.randperm(len(spans), generator=generator)[:20_000]].float()
-    spans = (spans - head.mean) / head.std  # type: ignore[operator]
+    spans = (spans - head.mean) / head.std
     _, vectors = torch.linalg.eigh(spans.T @ spans / len(spans))
     weight = vectors[:, -head.dim :].T
     scale = (spans @ weight.T).square().mean().sqrt()

@@ -19,7 +19,7 @@ from codi2.data.chat import load_chats
 from codi2.data.tasks import TASKS, Example
 from codi2.heads.loss import codi2_loss
 from codi2.llm.mllm import MLLM, stack_features
-from codi2.prompt.layout import Batch, Layout, Message, TokenSequence, collate
+from codi2.prompt.layout import Batch, Message, TokenSequence, collate, layout_for
 from codi2.train.config import TrainConfig
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.store import Store, weights_folder, world
@@ -55,9 +55,7 @@ class LLMRecipe:
             from codi2.checkpoint import load_language
 
             load_language(self.model, Path(options.start))
-        self.layout = Layout(
-            self.model.backbone.tokenizer, base.encoder.num_features, heads.num_slots, base.llm.max_length
-        )
+        self.layout = layout_for(self.codi2_config, self.model.backbone.tokenizer)
         self.store = Store(weights, heads.feature_dim)
         self.world = world(("train",), "mix", {}, load_chats())
         self.held_out = world(("test_rendering", "val"), "test_mix", {})
@@ -95,12 +93,12 @@ class LLMRecipe:
 
     def _collate(self, sequences: list[TokenSequence]) -> tuple[Batch, Tensor]:
         batch = collate(sequences, self.model.backbone.pad_id)
-        return batch, stack_features(
-            [self.store.features(part) for part in batch.items], self.codi2_config.heads.feature_dim
-        )
+        items: tuple[Any, ...] = batch.items  # `Ref`s and `Phrase`s
+        features = [self.store.features(part) for part in items]
+        return batch, stack_features(features, self.codi2_config.heads.feature_dim)
 
     def _fed(self, batch: Batch, features: Tensor, step: int) -> Tensor:
-        """The features that are fed: those of answers are noised, since at generation they come from the model itself."""
+        """What the slots are fed: answers' features are noised, since at generation they are the model's own."""
         generator = torch_at(self.config.seed, step)
         answers = torch.zeros(len(features), dtype=torch.bool)
         answers[batch.slot_item[batch.slot_predicted]] = True
@@ -126,7 +124,7 @@ class LLMRecipe:
             chosen = torch.randperm(len(items), generator=generator)[: self.options.diffusion_items]
             if not len(chosen):
                 continue
-            targets = [batch.items[int(items[i])] for i in chosen]
+            targets: list[Any] = [batch.items[int(items[i])] for i in chosen]
             sources = [examples[int(batch.item_sample[items[i]])].source for i in chosen]
             latents = torch.stack([self.store.latents(ref) for ref in targets])
             source = torch.stack(

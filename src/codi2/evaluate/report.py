@@ -1,0 +1,132 @@
+"""What a run leaves: `report.json`, `index.html`, and a table in the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from codi2 import __version__
+from codi2.checkpoint import locate
+from codi2.errors import DataError
+from codi2.evaluate.bench import Bench
+from codi2.evaluate.figure import Example, Figure, Section
+from codi2.hub import WHEELS, sha256_of, write_atomic
+from codi2.prompt.parts import Audio, Image, Part, Text
+from codi2.report import Row, write_page
+
+SCHEMA = 1
+"""Version of report.json."""
+PACKAGES = ("torch", "transformers", "diffusers", "peft", "numpy")
+
+
+def write_report(out: Path, suite: str, model: str | Path, bench: Bench, sections: Sequence[Section]) -> dict[str, Any]:
+    """Writes both files and returns what report.json holds. Raises OutputError where they cannot be written."""
+    report = {
+        "schema": SCHEMA,
+        "suite": suite,
+        "quick": bench.quick,
+        "model": str(model),
+        "seed": bench.seed,
+        "versions": {"codi2": __version__, "python": platform.python_version(), **_versions()},
+        "cores": os.cpu_count(),
+        "corpus_sha256": _corpus_hash(bench),
+        "weights_sha256": _weights(model),
+        "sections": [
+            {
+                "title": section.title,
+                "about": section.about,
+                "unavailable": section.unavailable,
+                "figures": [asdict(figure) for figure in section.findings.figures],
+            }
+            for section in sections
+        ],
+    }
+    rows = [row for section in sections for row in _rows(section)]
+    seen = f"codi2 {__version__}, model {model}, suite {suite}{', quick' if bench.quick else ''}, seed {bench.seed}."
+    write_page(out / "index.html", "Measured on held-out items", rows, f"{seen} Intervals are 95 % bootstrap.")
+    write_atomic(
+        out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    )
+    return report
+
+
+def print_table(sections: Sequence[Section]) -> None:
+    """The figures, a table for each section."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for section in sections:
+        if section.unavailable:
+            console.print(f"[bold]{section.title}[/bold]: not available: {section.unavailable}\n")
+            continue
+        table = Table("figure", "value", "n", "beside it", "asked", title=section.title, title_justify="left")
+        for figure in section.findings.figures:
+            verdict = {True: "[green]met[/green]", False: "[red]not met[/red]", None: ""}[figure.passes]
+            asked = f"{figure.bar}: {verdict}" if figure.bar else ""
+            table.add_row(figure.name, shown(figure), str(figure.n or ""), "\n".join(_beside(figure)), asked)
+        console.print(table)
+
+
+def shown(figure: Figure) -> str:
+    """`0.42 [0.31, 0.53]`, with its unit."""
+    interval = f" [{figure.low:.3g}, {figure.high:.3g}]" if figure.low != figure.high else ""
+    return f"{figure.value:.3g}{interval}{' ' + figure.unit if figure.unit else ''}"
+
+
+def _beside(figure: Figure) -> list[str]:
+    return [f"{name} {shown(other)}" for name, other in figure.baselines.items()]
+
+
+def _rows(section: Section) -> list[Row]:
+    if section.unavailable:
+        return [Row(section.title, (Text(f"Not available: {section.unavailable}"),), ())]
+    rows = [Row(section.title, (Text(section.about),), ())]
+    for figure in section.findings.figures:
+        verdict = {True: "met", False: "not met", None: ""}[figure.passes]
+        note = [f"n = {figure.n}" if figure.n else "", f"Asked: {figure.bar}: {verdict}" if figure.bar else ""]
+        beside = "Beside it: " + "; ".join(_beside(figure)) if figure.baselines else ""
+        rows.append(Row(f"{figure.name}: {shown(figure)}", (Text(beside),), (), note=". ".join(filter(None, note))))
+    return rows + [_example(example) for example in section.findings.examples]
+
+
+def _example(example: Example) -> Row:
+    return Row(example.title, example.prompt, [_named(part, name) for name, part in example.shown.items()])
+
+
+def _named(part: Part, name: str) -> Part:
+    return replace(part, name=name) if isinstance(part, Image | Audio) else part
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def _corpus_hash(bench: Bench) -> str | None:
+    """The hash that the corpus's own record has of its items; None without a corpus."""
+    try:
+        about = json.loads((bench.corpus.folder / "build.json").read_text(encoding="utf-8"))
+    except DataError:
+        return None
+    found: str | None = about.get("sha256_items")
+    return found
+
+
+def _weights(model: str | Path) -> dict[str, str]:
+    """SHA-256 of each trained file, and of the pinned packages beside them."""
+    folder = locate(model)[1]
+    trained = sorted(folder.rglob("*.safetensors")) if folder else []
+    hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in trained if folder}
+    return hashes | {wheel.requirement.split()[0]: wheel.inner_sha256 for wheel in WHEELS.values()}

@@ -1,0 +1,1 @@
+"""The figures by subject, and the suites that gather them."""

@@ -1,0 +1,98 @@
+"""The nearest training item of an output, so that a copy would show.
+
+The index ships with the weights: the joint vector and caption of every training item, and thumbnails of the pictures
+whose licences are permissive (Apache-2.0, MIT, CC-BY). It is written when the encoder's heads are exported.
+
+Letters: N items, D joint width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image as PILImage
+from torch import Tensor
+
+from codi2.data.items import Item
+from codi2.encode.contract import Encoder
+from codi2.hub import atomic_path, write_atomic
+from codi2.prompt.parts import Image, Part, Text
+
+THUMB = 32  # pixels of a thumbnail's side
+COLUMNS = 80  # thumbnails in a row of the sheet
+PERMISSIVE = {"google", "twitter", "fluent3d"}  # sources whose pictures may be shown
+
+
+class TrainingIndex:
+    """Training items by modality: unit vectors [N, D], what they are, and where their thumbnails are."""
+
+    def __init__(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        self.vectors = load_file(folder / "vectors.safetensors")
+        self.about: dict[str, list[dict[str, str]]] = json.loads((folder / "items.json").read_text(encoding="utf-8"))
+        self.sheet = PILImage.open(folder / "thumbnails.webp").convert("RGB")
+
+    def nearest(self, modality: str, joint: Tensor) -> tuple[Part, str]:
+        """The item whose vector is nearest by cosine to `joint` [D].
+
+        Returns:
+            Its thumbnail (or its name, where the licence forbids a picture), and a line of words.
+        """
+        cosine = F.normalize(joint.float(), dim=-1) @ self.vectors[modality].float().T / 127
+        row = int(cosine.argmax())
+        item = self.about[modality][row]
+        line = f"{item['caption']} ({item['source']}), cosine {float(cosine[row]):.2f}"
+        if "thumb" not in item:
+            return Text(line), line
+        y, x = divmod(int(item["thumb"]), COLUMNS)
+        box = (x * THUMB, y * THUMB, (x + 1) * THUMB, (y + 1) * THUMB)
+        return Image(self.sheet.crop(box).resize((64, 64), PILImage.Resampling.BICUBIC), line), line
+
+
+def nearest_parts(folder: Path | None, encoder: Encoder, parts: Sequence[Part]) -> list[Part]:
+    """For each medium of a reply the training item nearest to it; empty where the checkpoint has no index."""
+    if folder is None or not (folder / "encoder" / "nearest").is_dir():
+        return []
+    index = TrainingIndex(folder / "encoder" / "nearest")
+    media = [part for part in parts if part.modality in index.vectors]
+    return [index.nearest(part.modality, encoder([part]).values[0, 0].cpu())[0] for part in media]
+
+
+def write_index(
+    folder: Path, joints: dict[str, Tensor], items: Mapping[str, Sequence[Item]], pixels: np.ndarray
+) -> None:
+    """Writes the index of training items.
+
+    Args:
+        joints: modality → joint vectors [N, D].
+        items: modality → the N items (`codi2.data.items.Item`).
+        pixels: uint8 [M, 64, 64, 3], pictures of the corpus by `Item.row`.
+    """
+    from safetensors.torch import save
+
+    about: dict[str, list[dict[str, str]]] = {}
+    thumbs: list[PILImage.Image] = []
+    for modality, members in items.items():
+        about[modality] = []
+        for item in members:
+            entry = {"caption": item.caption, "source": item.source}
+            if modality == "image" and item.source in PERMISSIVE:
+                entry["thumb"] = str(len(thumbs))
+                picture = PILImage.fromarray(pixels[item.row])
+                thumbs.append(picture.resize((THUMB, THUMB), PILImage.Resampling.LANCZOS))
+            about[modality].append(entry)
+    sheet = PILImage.new("RGB", (COLUMNS * THUMB, -(-len(thumbs) // COLUMNS) * THUMB), "white")
+    for n, thumb in enumerate(thumbs):
+        sheet.paste(thumb, (n % COLUMNS * THUMB, n // COLUMNS * THUMB))
+    # a byte a number is enough to find the nearest
+    small = {m: (F.normalize(v, dim=-1) * 127).round().to(torch.int8).contiguous() for m, v in joints.items()}
+    write_atomic(folder / "vectors.safetensors", save(small))
+    write_atomic(folder / "items.json", json.dumps(about, ensure_ascii=False, separators=(",", ":")).encode())
+    with atomic_path(folder / "thumbnails.webp") as aside:
+        sheet.save(aside, "WEBP", quality=60, method=6)

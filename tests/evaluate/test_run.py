@@ -1,0 +1,51 @@
+import json
+import re
+
+import pytest
+
+from codi2.errors import ConfigError
+from codi2.evaluate import run
+
+
+def figures(report):
+    return {figure["name"]: figure for section in report["sections"] for figure in section["figures"]}
+
+
+def test_smoke_measures_every_section_on_a_small_corpus(home, judge, tmp_path):
+    report = run("smoke", "debug", tmp_path / "out", quick=True)
+    assert [section["title"] for section in report["sections"] if section["unavailable"]] == []
+    assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8")) == json.loads(json.dumps(report))
+    assert report["corpus_sha256"] == "abc" and report["versions"]["torch"]
+
+    found = figures(report)
+    for figure in found.values():
+        assert figure["low"] <= figure["value"] <= figure["high"] and figure["n"] > 0, figure["name"]
+        assert (figure["passes"] is None) == (not figure["bar"]), figure["name"]
+    beside = {name: set(found[name]["baselines"]) for name in ("add: LSD", "remove: LSD", "replace: LSD")}
+    rivals = {"SDEdit from half way", "codec round trip of the input", "copy of the input", "silence"}
+    assert all(names == rivals for names in beside.values())
+    close = found["EffNet-sim to the true target"]["baselines"]
+    assert set(close) == {"copy of the last picture", "mean of the target's rendering", "feature arithmetic"}
+    assert all(len(other["ahead"]) == 2 for other in close.values())
+    assert any(name.startswith("audio → image") for name in found)
+
+    html = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    for name in ("target", "ours", "feature arithmetic", "SDEdit from half way", "Griffin-Lim"):
+        assert f"<figcaption>{name}</figcaption>" in html
+    assert not re.search(r"(src|href)=\"http", html)
+
+
+def test_without_a_corpus_the_report_says_what_is_missing_and_holds_the_rest(empty_home, judge, tmp_path):
+    report = run("smoke", "debug", tmp_path, quick=True)
+    missing = {section["title"]: section["unavailable"] for section in report["sections"]}
+    for title in ("Analogies of pictures", "Add, remove, replace", "Retrieval in the joint space"):
+        assert "codi2 data build tiny" in missing[title]
+    assert missing["Text"] == missing["Speed and memory"] == ""
+    assert report["corpus_sha256"] is None
+    assert "Not available: no corpus" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_an_unknown_suite_is_refused_before_anything_is_loaded(tmp_path):
+    with pytest.raises(ConfigError, match=r"'everything'.*smoke"):
+        run("everything", "debug", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
