@@ -36,7 +36,7 @@ def png_bomb(path, side=10_000):
 
 def make(kind, path, media):
     """Write a broken file of the named kind to `path`."""
-    picture = (media / "cow-fluent.png").read_bytes()
+    picture = (media / "goose-fluent.png").read_bytes()
     if kind == "text":
         path.write_text("I am a poem, not a picture.\n")
     elif kind == "truncated":
@@ -52,7 +52,7 @@ def make(kind, path, media):
     elif kind == "nan":
         soundfile.write(path, np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
     elif kind == "cut header":
-        path.write_bytes((media / "bell.wav").read_bytes()[:20])
+        path.write_bytes((media / "cowbell.wav").read_bytes()[:20])
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_the_bomb_is_refused_by_its_size(cli, tmp_path):
 
 
 def test_a_placeholder_without_a_file(cli, media, tmp_path):
-    done = cli("generate", "Put [image0] on [image1].", media / "cow-fluent.png", "--model", "debug", "--out", "out")
+    done = cli("generate", "Put [image0] on [image1].", media / "goose-fluent.png", "--model", "debug", "--out", "out")
     refused(done, tmp_path / "out", "[image1]")
 
 
 def test_a_file_without_a_placeholder(cli, media, tmp_path):
-    done = cli("generate", "Describe [image0].", media / "cow-fluent.png", media / "bell.wav", "--model", "debug")
+    done = cli("generate", "Describe [image0].", media / "goose-fluent.png", media / "cowbell.wav", "--model", "debug")
     refused(done, tmp_path / "out", "audio", "[audio0]")
 
 

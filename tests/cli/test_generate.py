@@ -6,7 +6,7 @@ from PIL import Image as PILImage
 
 def test_a_picture_is_written_with_its_recipe(cli, media, tmp_path):
     template = "Given the transformation between [image0] and [Image1], apply the same editing to [image2: a fox]."
-    files = [media / name for name in ("cow-google.png", "cow-fluent.png", "fox-google.png")]
+    files = [media / name for name in ("goose-google.png", "goose-fluent.png", "goose-google.png")]
     options = ("--want", "image", "--model", "debug", "--seed", 7, "--steps", 2, "--json")
     runs = [cli("generate", template, *files, *options, "--out", out) for out in ("one", "two/deep")]
     for done, out in zip(runs, ("one", "two/deep"), strict=True):
@@ -24,7 +24,7 @@ def test_a_picture_is_written_with_its_recipe(cli, media, tmp_path):
 
 
 def test_a_sound_is_written_and_named(cli, media, tmp_path):
-    files = (media / "crow.wav", media / "bell.wav")
+    files = (media / "crow.wav", media / "cowbell.wav")
     done = cli("generate", "Play [audio0] and [audio1] at once.", *files, "--want", "audio", "--model", "debug")
     assert done.returncode == 0, done.stderr
     assert "out/reply-0.wav" in done.stdout.splitlines()

@@ -1,17 +1,20 @@
 """A corpus of a few items, as `codi2 data build` writes one."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from torch import nn
 
 from codi2.data import cache
 from codi2.data.items import SCHEMA, Item, dump_items
-from codi2.evaluate import bench as benches
-from codi2.evaluate.judge import Judge
+
+if TYPE_CHECKING:
+    from codi2.evaluate.judge import Judge
 
 STYLES = ("openmoji", "google", "twitter", "fluent3d")
 SPLITS = {"train": 3, "test_rendering": 6, "test_family": 3}  # concepts each
@@ -79,6 +82,11 @@ def home(empty_home: Path) -> Path:
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     """A judge that sees the colours of nine fields; the suites find it in place of the downloaded one."""
+    from torch import nn
+
+    from codi2.evaluate import bench
+    from codi2.evaluate.judge import Judge
+
     stub = Judge(nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(1), nn.Unflatten(1, (27, 1, 1))))
-    monkeypatch.setattr(benches, "load_judge", lambda: stub)
+    monkeypatch.setattr(bench, "load_judge", lambda: stub)
     return stub

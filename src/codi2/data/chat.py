@@ -27,7 +27,13 @@ def load_chats() -> list[tuple[str, str]]:
     if not path.is_file():
         pairs = _answers(questions())
         write_atomic(path, "".join(json.dumps(pair) + "\n" for pair in pairs).encode())
-    return [(question, answer) for question, answer in map(json.loads, path.read_text(encoding="utf-8").splitlines())]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [(question, _whole(answer)) for question, answer in map(json.loads, lines) if _whole(answer)]
+
+
+def _whole(answer: str) -> str:
+    """The answer up to its last full sentence: a cut one would teach the model to stop in the middle."""
+    return answer[: max(answer.rfind(mark) for mark in ".!?") + 1]
 
 
 def _answers(asked: list[str]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ Letters: B batch, K slots, D feature width, C cross-attention width.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from diffusers import ConfigMixin, DDPMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
@@ -48,17 +49,18 @@ class Conditioner(ModelMixin, ConfigMixin):
     def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """
         Args:
-            features: [B, K, D], already noised at `noise_level` [B]. An all-zero row is an absent slot;
+            features: [B, up to K, D], already noised at `noise_level` [B]. An all-zero row is an absent slot;
                 all slots absent is the unconditional branch.
             text: [B, D] feature of a caption or negative prompt; zero rows are absent.
         """
         dim = self.config["dim"]
+        # always K slots: how many there are decides how much attention each gets
+        features = F.pad(features, (0, 0, 0, self.config["num_slots"] - features.shape[1]))
         present = features.abs().amax(-1, keepdim=True) > 0  # [B, K, 1]
         sinusoid = get_timestep_embedding(noise_level, dim, flip_sin_to_cos=True, downscale_freq_shift=0)
         class_labels = torch.cat([features[:, 0], sinusoid.to(features.dtype) * present[:, 0]], dim=-1)
 
-        num_slots = features.shape[1]
-        states = (self.slots(features) + self.place[:num_slots]) * present
+        states = (self.slots(features) + self.place[:-1]) * present
         if text is None:
             text = torch.zeros_like(features[:, 0])
         words = (self.words(text) + self.place[-1]) * (text.abs().amax(-1, keepdim=True) > 0)

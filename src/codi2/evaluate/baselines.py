@@ -72,6 +72,7 @@ def sdedit(
     level = torch.full((len(both),), sampling.noise_level, device=words.device)
     no_source = torch.zeros_like(source).repeat(2, 1, 1, 1)
     for t in timesteps:
-        branches = decoder.denoise(latents.repeat(2, 1, 1, 1), t, both, level, no_source, text)
+        scaled = scheduler.scale_model_input(latents, t).repeat(2, 1, 1, 1)
+        branches = decoder.denoise(scaled, t, both, level, no_source, text)
         latents = scheduler.step(guide(branches, sampling.guidance_scale, 1.0, copies=2), t, latents).prev_sample
     return decoder.codec.to_parts(decoder.codec.decode(latents))

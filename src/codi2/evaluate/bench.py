@@ -77,7 +77,7 @@ class Bench:
         decoder = self.model.decoders[modality]
         if isinstance(decoder.codec, AudioCodec) and decoder.codec.vocoder is None:
             raise WeightsError(f"the audio decoder of {self.model.config.name!r} has no vocoder")
-        return decoder  # type: ignore[return-value]
+        return decoder
 
     def num_slots(self, modality: str) -> int:
         return int(self.model.config.heads.num_slots[modality])
@@ -126,7 +126,7 @@ class Bench:
         modality, encoder = items[0].modality, self.model.encoder
         if isinstance(encoder, TinyEncoder):  # its frozen trunk has seen the corpus, in training or in an earlier run
             trunk = cache.trunk_features(modality)[[item.row for item in items]].astype(np.float32)
-            return encoder.heads[modality](torch.from_numpy(trunk).to(self.model.device))[:, 0]  # type: ignore[no-any-return]
+            return encoder.heads[modality](torch.from_numpy(trunk).to(self.model.device))[:, 0]
         return self.encode([self.part(item) for item in items])[:, 0]
 
     @torch.no_grad()

@@ -59,12 +59,13 @@ def write_report(out: Path, suite: str, model: str | Path, bench: Bench, section
 def print_table(sections: Sequence[Section]) -> None:
     """The figures, a table for each section."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     for section in sections:
         if section.unavailable:
-            console.print(f"[bold]{section.title}[/bold]: not available: {section.unavailable}\n")
+            console.print(f"[bold]{section.title}[/bold]: not available: {escape(section.unavailable)}\n")
             continue
         table = Table("figure", "value", "n", "beside it", "asked", title=section.title, title_justify="left")
         for figure in section.findings.figures:

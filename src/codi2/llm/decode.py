@@ -27,6 +27,7 @@ class ReplyOptions:
     """How one reply is made."""
 
     want: tuple[str, ...] | None = None  # the reply's media, in order, from its start; (): text only; None: free
+    makes: tuple[str, ...] = MODALITIES  # modalities that can be made; others are never begun
     max_new_tokens: int = 256  # text and begin tokens; an item that has begun is always completed
     max_items: int = 4  # media of a free reply
     temperature: float = 0.0  # of the text; 0: greedy
@@ -155,7 +156,7 @@ class _Writer:
                 )
         self.eos_id = mllm.backbone.eos_id
         self.special = token_id(list(SPECIAL_TOKENS))
-        self.begin = {token_id(BEGIN[m]): m for m in self.num_slots}
+        self.begin = {token_id(BEGIN[m]): m for m in self.num_slots if m in options.makes}
         self.end = {m: token_id(END[m]) for m in self.num_slots}
         self.generator = torch.Generator().manual_seed(options.seed)
         self.queue = [token_id(edge[m]) for m in options.want or () for edge in (BEGIN, END)]  # to come by force

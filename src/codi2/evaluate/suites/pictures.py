@@ -68,7 +68,7 @@ def from_captions(bench: Bench, split: str, n: int, bar: float | None) -> Findin
         {"nearest training picture": ranks(theirs, truth) < TOP},
         seed=bench.seed,
     )
-    chance = TOP / len(gallery)
+    chance = min(1.0, TOP / len(gallery))
     top = top.beside(chance=known("chance", chance))
     if bar is not None:
         top = top.judged(f"≥ {bar:g} × chance", top.value >= bar * chance)
