@@ -88,7 +88,7 @@ def write_index(
                 picture = PILImage.fromarray(pixels[item.row])
                 thumbs.append(picture.resize((THUMB, THUMB), PILImage.Resampling.LANCZOS))
             about[modality].append(entry)
-    sheet = PILImage.new("RGB", (COLUMNS * THUMB, -(-len(thumbs) // COLUMNS) * THUMB), "white")
+    sheet = PILImage.new("RGB", (COLUMNS * THUMB, max(1, -(-len(thumbs) // COLUMNS)) * THUMB), "white")
     for n, thumb in enumerate(thumbs):
         sheet.paste(thumb, (n % COLUMNS * THUMB, n // COLUMNS * THUMB))
     thin = {m: F.normalize(v[:, ::THIN], dim=-1) for m, v in joints.items()}

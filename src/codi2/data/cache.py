@@ -120,12 +120,12 @@ def rows(modality: str, *splits: str) -> np.ndarray:
     return np.array([item.row for item in items(modality) if item.split in splits], dtype=np.int64)
 
 
-def pixels(split: str) -> np.ndarray:
+def pixels(*splits: str) -> np.ndarray:
     """uint8 [n, 64, 64, 3]."""
-    return view("image")[rows("image", split)]
+    return view("image")[rows("image", *splits)]
 
 
-def mels(split: str) -> np.ndarray:
+def mels(*splits: str) -> np.ndarray:
     """float16 [n, 1, 160, 64]: normalised log-mel."""
 
     from codi2.diffuse.mel import MelSpectrogram
@@ -134,7 +134,7 @@ def mels(split: str) -> np.ndarray:
     everything = _cached(
         "audio-mels", "", _row_keys("audio", "plain"), lambda r: _batched(view("audio")[r], lambda x: mel(waveforms(x)))
     )
-    return everything[rows("audio", split)]
+    return everything[rows("audio", *splits)]
 
 
 def waveforms(samples: np.ndarray) -> Tensor:

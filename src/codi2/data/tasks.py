@@ -27,6 +27,8 @@ STYLES = {
     "cartoon": "as a cartoon",
 }
 """How a caption names a rendering."""
+RENDERINGS = ("openmoji", "google", "twitter", "fluent3d")
+"""Styles in which one concept is drawn by several hands: the true answers of an exemplar task."""
 EDITS = {"image": transforms, "audio": sound_transforms}
 
 
@@ -62,6 +64,7 @@ class World:
     by: dict[str, dict[str, list[Item]]] = field(init=False)  # "group", "subject", "concept" → name → images
     sounds_of: dict[str, list[Item]] = field(init=False)  # concept → sounds
     names: dict[int, str] = field(init=False)  # sound row → caption
+    _twins: dict[tuple[str, str], list[tuple[Item, Item]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         by: dict[str, dict[str, list[Item]]] = {"group": {}, "subject": {}, "concept": {}, "style": {}}
@@ -75,6 +78,13 @@ class World:
         object.__setattr__(self, "by", by)
         object.__setattr__(self, "sounds_of", sounds_of)
         object.__setattr__(self, "names", {item.row: item.caption for item in self.sounds})
+
+    def twins(self, before: str, after: str) -> list[tuple[Item, Item]]:
+        """The same things in two renderings."""
+        if (before, after) not in self._twins:
+            groups = ({item.style: item for item in items} for items in self.by["group"].values())
+            self._twins[before, after] = [(g[before], g[after]) for g in groups if before in g and after in g]
+        return self._twins[before, after]
 
     def edits(self, modality: str) -> list[Any]:
         chosen = self.edit_names.get(modality)
@@ -172,14 +182,9 @@ def analogy(modality: str, max_shots: int = 3) -> Callable[[World, np.random.Gen
 def _pairs(world: World, draw: np.random.Generator, modality: str, count: int) -> list[tuple[Ref, Ref]]:
     """`count` (before, after) pairs of one change, each of another item."""
     if modality == "image" and draw.random() < 0.6:
-        before, after = draw.choice(["openmoji", "google", "twitter", "fluent3d"], 2, replace=False)
-        groups: list[tuple[Ref, Ref]] = []
-        while len(groups) < count:
-            item = _pick(draw, world.by["style"][str(before)])
-            twin = [o for o in world.by["group"][item.group] if o.style == after]
-            if twin:
-                groups.append((_ref(item), _ref(twin[0])))
-        return groups
+        before, after = (str(style) for style in draw.choice(RENDERINGS, 2, replace=False))
+        twins = world.twins(before, after)
+        return [tuple(map(_ref, twins[int(i)])) for i in draw.choice(len(twins), count, replace=False)]  # type: ignore[misc]
     if modality == "audio" and count == 2 and len(world.mixes) and draw.random() < 0.5:
         # a sound laid over two different ones, or taken away again
         four = 4 * int(draw.integers(len(world.mixes) // 4))
@@ -230,7 +235,7 @@ def cross(world: World, draw: np.random.Generator) -> Example:
 
 def concept(world: World, draw: np.random.Generator) -> Example:
     """A few pictures that share a style, and a caption to draw in it (concept learning, section 4.2)."""
-    style = _pick(draw, ["openmoji", "google", "twitter", "fluent3d"])
+    style = _pick(draw, RENDERINGS)
     *shots, target = (
         world.by["style"][style][int(r)] for r in draw.choice(len(world.by["style"][style]), 3, replace=False)
     )

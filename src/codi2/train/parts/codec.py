@@ -22,6 +22,9 @@ from codi2.train.export import export_module
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 
 
+HELD_OUT = ("val", "test_rendering")
+
+
 @dataclass(frozen=True)
 class CodecOptions:
     modality: str  # image or audio
@@ -110,9 +113,9 @@ def _tensors(modality: str) -> tuple[_Rows, _Rows]:
     from codi2.data.cache import mels, pixels
 
     if modality == "image":
-        return _Rows(pixels("train")), _Rows(pixels("val"))
+        return _Rows(pixels("train")), _Rows(pixels(*HELD_OUT))
     if modality == "audio":
-        return _Rows(mels("train")), _Rows(mels("val"))
+        return _Rows(mels("train")), _Rows(mels(*HELD_OUT))
     raise ConfigError(f"a codec is for image or audio, not {modality!r}")
 
 

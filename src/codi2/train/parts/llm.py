@@ -25,6 +25,9 @@ from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.store import Store, weights_folder, world
 
 
+UNSEEN = ("edit_image", "analogy_image", "concept")  # tasks that are validated on held-out families
+
+
 @dataclass(frozen=True)
 class LLMOptions:
     tasks: dict[str, float] = field(default_factory=dict)  # task → share of the examples
@@ -58,8 +61,10 @@ class LLMRecipe:
         self.layout = layout_for(self.codi2_config, self.model.backbone.tokenizer)
         self.store = Store(weights, heads.feature_dim)
         self.world = world(("train",), "mix", {}, load_chats())
-        self.held_out = world(("test_rendering", "val"), "test_mix", {})
-        self.store.learn_phrases(sorted(self.world.phrases() | self.held_out.phrases()))
+        known, unseen = (world(splits, "test_mix", {}) for splits in (("test_rendering", "val"), ("test_family",)))
+        # exemplars need several renderings of one thing, which only held-out families have; sounds are too few for that
+        self.held_out = {"known": known, "unseen": replace(unseen, sounds=known.sounds)}
+        self.store.learn_phrases(sorted(set().union(*(w.phrases() for w in (self.world, *self.held_out.values())))))
         self.decoders = self._decoders(weights) if options.diffusion_share else {}
         self._pool: tuple[int, list[list[tuple[Example, TokenSequence]]]] = (-1, [])
 
@@ -147,7 +152,8 @@ class LLMRecipe:
             if name in ("subject", "chat"):
                 continue
             draw = np.random.default_rng(0)
-            examples = [TASKS[name](self.held_out, draw) for _ in range(32)]
+            held_out = self.held_out["unseen" if name in UNSEEN else "known"]
+            examples = [TASKS[name](held_out, draw) for _ in range(32)]
             batch, features = self._collate([self._lay_out(example) for example in examples])
             taught = self.model(batch, features)
             if len(taught.prediction):

@@ -1,0 +1,155 @@
+"""Every recipe on a small corpus: a step learns, the held-out figures are there, and what is exported loads again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from codi2.config import DEBUG, TINY
+from codi2.data import cache
+from codi2.diffuse.load import load_codec, load_decoder
+from codi2.encode.tiny import TRUNK_CHANNELS, load_heads
+from codi2.train.config import TrainConfig
+from codi2.train.loop import train
+
+CODEC = {"channels": (8, 8, 8), "crop": (16, 16), "latent_channels": 2}
+
+
+def config(part: str, options: dict[str, Any], steps: int = 4, **fields: Any) -> TrainConfig:
+    return TrainConfig(
+        part=part,
+        steps=steps,
+        batch_size=4,
+        learning_rate=1e-3,
+        warmup_steps=1,
+        ema_decay=0.5,
+        options=options,
+        **fields,
+    )
+
+
+@pytest.fixture
+def trunks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random trunk features in place of the downloaded trunks'."""
+
+    def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
+        count = len(cache.mixes(name)) if name in cache.MIXES else len(cache.items(modality))
+        draw = np.random.default_rng(len(modality) + len(name))
+        return draw.normal(size=(count, 4, TRUNK_CHANNELS[modality])).astype(np.float16)
+
+    def phrase_features(texts: list[str]) -> np.ndarray:
+        rows = [np.random.default_rng(sum(map(ord, text))).normal(size=(1, 384)) for text in texts]
+        return np.array(rows, dtype=np.float16)
+
+    monkeypatch.setattr(cache, "trunk_features", trunk_features)
+    monkeypatch.setattr(cache, "phrase_features", phrase_features)
+    monkeypatch.setattr(cache, "MIXES", {"mix": (("train",), 8), "test_mix": (("test_rendering",), 8)})
+
+
+def train_codec(modality: str, out: Path) -> dict[str, float]:
+    from codi2.train.parts.codec import build
+
+    made = config(f"{modality}_codec", {"modality": modality, **CODEC})
+    return train(build(made), made, out)
+
+
+def train_heads(out: Path) -> dict[str, float]:
+    from codi2.train.parts.encoder_heads import build
+
+    made = config("encoder_heads", {"dim": 256, "views": ("plain", "grey")})
+    return train(build(made), made, out)
+
+
+@pytest.fixture
+def weights(trunks: None, tmp_path: Path) -> Path:
+    """A folder with heads and codecs, as the shipped weights are laid out."""
+    train_heads(tmp_path / "heads")
+    for modality in ("image", "audio"):
+        train_codec(modality, tmp_path / modality)
+        (tmp_path / "weights" / modality).mkdir(parents=True)
+        (tmp_path / modality / "export").rename(tmp_path / "weights" / modality / "vae")
+    (tmp_path / "heads" / "export").rename(tmp_path / "weights" / "encoder")
+    return tmp_path / "weights"
+
+
+def test_codec_and_heads_load_again(weights: Path) -> None:
+    codec = load_codec("image", weights / "image")
+    pixels = torch.zeros(2, 3, 64, 64)
+    latents = codec.encode(pixels)
+    assert latents.shape == (2, 2, 16, 16)
+    assert codec.decode(latents).shape == pixels.shape
+    assert load_codec("audio", weights / "audio").encode(torch.zeros(1, 1, 160, 64)).shape == (1, 2, 40, 16)
+    heads = load_heads(weights / "encoder" / "heads.safetensors", 256)
+    joint = heads["image"](torch.randn(3, 4, 1280))
+    assert joint.shape == (3, 5, 256)
+    assert torch.allclose(joint[:, 0].norm(dim=-1), torch.full((3,), 16.0), atol=0.1)
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_decoder_trains_and_loads_again(weights: Path, tmp_path: Path, modality: str) -> None:
+    from codi2.train.parts.decoder import build
+
+    tasks = {f"{modality}_from_caption": 1.0, f"edit_{modality}": 1.0}
+    if modality == "audio":
+        tasks |= {"add": 1.0, "remove": 1.0, "replace": 1.0}
+    options = {"modality": modality, "tasks": tasks, "channels": (16, 32), "weights": str(weights)}
+    made = config(f"{modality}_decoder", options)
+    figures = train(build(made), made, tmp_path / "decoder")
+    assert set(figures) == {"loss", "joint_only", "others_feature", "unconditional"}
+    decoder = load_decoder(modality, tmp_path / "decoder" / "export", codec=load_codec(modality, weights / modality))
+    latents = decoder.generate_latents(torch.randn(2, 1, 256), [0, 1], None, None, 2, 2.0, 1.0, None)
+    assert latents.shape[1:] == decoder.latent_shape
+    assert torch.isfinite(latents).all()
+
+
+def test_language_model_trains_on_every_task(
+    weights: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codi2.data.tasks import TASKS
+    from codi2.train.parts import llm
+
+    small = replace(TINY, llm=replace(DEBUG.llm, system_prompt=""))
+    monkeypatch.setattr(llm, "preset", lambda name: small)
+    (home / "cache").mkdir(exist_ok=True)
+    (home / "cache" / "chat.jsonl").write_text('["Hello?", "Hi. And th"]\n')
+    tasks = dict.fromkeys(set(TASKS) - {"subject"}, 1.0)
+    made = config("llm", {"tasks": tasks, "weights": str(weights), "diffusion_share": 0.0}, steps=3)
+    recipe = llm.build(made)
+    figures = train(recipe, made, tmp_path / "llm")
+    assert {"add/cosine", "caption_image/loss"} <= set(figures)
+    assert all(np.isfinite(value) for value in figures.values())
+    assert (tmp_path / "llm" / "export" / "adapter" / "adapter_model.safetensors").is_file()
+    assert recipe.world.chats == [("Hello?", "Hi.")]
+
+
+def test_vocoder_trains(home: Path, tmp_path: Path) -> None:
+    from codi2.train.parts.vocoder import build
+
+    made = config("vocoder", {"crop": 4096, "channels": 16, "blocks": 1}, steps=2)
+    figures = train(build(made), made, tmp_path)
+    assert set(figures) == {"lsd", "griffin_lim"}
+
+
+def test_an_edited_corpus_costs_only_its_new_rows(home: Path) -> None:
+    before = np.array(cache.view("image", "grey"))
+    path = home / "data" / "tiny" / "images.npy"
+    pictures = np.load(path)
+    pictures[3] = 7
+    np.save(path, pictures)
+    cache.corpus.cache_clear()
+    cache._row_keys.cache_clear()
+    asked: list[np.ndarray] = []
+
+    def compute(rows: np.ndarray) -> np.ndarray:
+        asked.append(rows)
+        return np.full((len(rows), 64, 64, 3), 7, np.uint8)
+
+    after = cache._cached("image-grey", "", cache._row_keys("image", "grey"), compute)
+    assert [list(rows) for rows in asked] == [[3]]
+    assert (after[3] == 7).all()
+    assert np.array_equal(np.delete(after, 3, 0), np.delete(before, 3, 0))
