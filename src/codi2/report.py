@@ -49,6 +49,8 @@ class Row:
     nearest: Sequence[Part] = ()
     """The training item nearest to each output, where there is one, so that a copy would show."""
     note: str = ""
+    heading: str = "Answer"
+    """What stands over the outputs."""
 
 
 def write_page(path: Path, title: str, rows: Sequence[Row], intro: str = "") -> None:
@@ -88,7 +90,7 @@ def _section(row: Row) -> str:
     inputs = [_figure(item, f"[{name}]") for name, item in media.items() if not isinstance(item, str)]
     blocks = [
         ("Given", inputs),
-        ("Answer", [_figure(part) for part in row.outputs]),
+        (row.heading, [_figure(part) for part in row.outputs]),
         ("Nearest in the training data", [_figure(part) for part in row.nearest]),
     ]
     shown = "".join(f'<h3>{name}</h3><div class="parts">{"".join(items)}</div>' for name, items in blocks if items)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,17 @@ def test_language_model_trains_on_every_task(
     assert all(np.isfinite(value) for value in figures.values())
     assert (tmp_path / "llm" / "export" / "adapter" / "adapter_model.safetensors").is_file()
     assert recipe.world.chats == [("Hello?", "Hi.")]
+
+    # a decoder goes on with what this language model predicts
+    from codi2.train.parts import decoder
+
+    copytree(tmp_path / "llm" / "export", weights, dirs_exist_ok=True)
+    options = {"modality": "image", "tasks": {"image_from_caption": 1.0, "edit_image": 1.0}, "channels": (16, 32)}
+    on_predicted = config("image_decoder", {**options, "weights": str(weights), "predicted": 6}, steps=2)
+    foretelling = decoder.build(on_predicted)
+    assert foretelling.predictions.shape == (6, 1, 256)
+    assert torch.allclose(foretelling.predictions.norm(dim=-1), torch.full((6, 1), 16.0), atol=0.1)
+    train(foretelling, on_predicted, tmp_path / "decoder")
 
 
 def test_vocoder_trains(home: Path, tmp_path: Path) -> None:

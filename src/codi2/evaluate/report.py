@@ -98,7 +98,8 @@ def _rows(section: Section) -> list[Row]:
 
 
 def _example(example: Example) -> Row:
-    return Row(example.title, example.prompt, [_named(part, name) for name, part in example.shown.items()])
+    shown = [_named(part, name) for name, part in example.shown.items()]
+    return Row(example.title, example.prompt, shown, heading="Side by side")
 
 
 def _named(part: Part, name: str) -> Part:

@@ -21,7 +21,6 @@ from codi2.train.config import TrainConfig
 from codi2.train.export import export_module
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 
-
 HELD_OUT = ("val", "test_rendering")
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from codi2.data import cache
 from codi2.data.tasks import TASKS, Ref, caption_of
 from codi2.diffuse.build import new_decoder
+from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.load import load_codec, load_decoder
 from codi2.prompt.parts import Phrase
 from codi2.train.config import TrainConfig
@@ -36,6 +37,9 @@ class DecoderOptions:
     caption_share: float = 0.3  # of samples that are given their caption
     noised_share: float = 0.5  # of features that are noised
     max_noise_level: int = 500  # of 1000
+    predicted: int = 0  # examples whose feature is taken from the trained language model; 0: true features only
+    predicted_share: float = 0.5  # of the samples, where there are such examples
+    feature_norm: float = 16.0  # that a predicted joint vector is brought to, as when the model generates
     dim: int = 256
     weights: str = ""  # folder with encoder heads and codec; empty: the shipped ones
     start: str = ""  # folder of a decoder to start from
@@ -61,6 +65,11 @@ class DecoderRecipe:
         self.world = world(("train",), "mix", {})
         self.items = {item.row: item for item in cache.items(options.modality)}
         self.store.learn_phrases(sorted(self.world.phrases() | {caption_of(item) for item in self.items.values()}))
+        if options.predicted:
+            from codi2.train.parts.predicted import draw_examples, predicted_features
+
+            self.foretold = draw_examples(self.world, options.tasks, options.modality, options.predicted, config.seed)
+            predictions = predicted_features(weights, self.store, self.foretold)
         codec = load_codec(options.modality, weights / options.modality)
         torch.manual_seed(config.seed)
         if options.start:
@@ -70,6 +79,9 @@ class DecoderRecipe:
             num_slots = len(self.store.features(first))
             shape = self.store.latents(first).shape
             self.decoder = new_decoder(codec, shape, options.channels, options.dim, num_slots)
+        if options.predicted:
+            self.decoder.sampling = Sampling(feature_norm=options.feature_norm)
+            self.predictions = self.decoder.rescaled(predictions)
         for part in (self.decoder.unet, self.decoder.conditioner):
             part.requires_grad_(True)
         self.model = nn.ModuleDict({"unet": self.decoder.unet, "conditioner": self.decoder.conditioner})
@@ -80,6 +92,11 @@ class DecoderRecipe:
         shares = np.array(list(options.tasks.values()), dtype=np.float64)
         chosen = draw.choice(len(names), size, p=shares / shares.sum())
         examples = [TASKS[names[i]](self.world, draw) for i in chosen]
+        told: dict[int, Tensor] = {}  # samples that get a predicted feature
+        if options.predicted:
+            for i in np.flatnonzero(draw.random(size) < options.predicted_share).tolist():
+                j = int(draw.integers(options.predicted))
+                examples[i], told[i] = self.foretold[j], self.predictions[j]
         keep = draw.random(size) >= options.drop_source
         sources = [
             e.source if k and e.source and e.source.modality == options.modality else None
@@ -94,6 +111,9 @@ class DecoderRecipe:
         noise = torch.randn(batch.features.shape, generator=torch_at(self.config.seed + 1, step))
         batch.features = self.decoder.conditioner.noised(batch.features, noise, batch.noise_level)
         batch.features[draw.random(size) < options.drop_patches, 1:] = 0
+        for i, feature in told.items():
+            batch.noise_level[i], batch.features[i] = 0, 0
+            batch.features[i, : len(feature)] = feature
         batch.features[draw.random(size) < options.drop_feature] = 0
         batch.text[draw.random(size) >= options.caption_share] = 0
         return batch

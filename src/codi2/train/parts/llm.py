@@ -24,7 +24,6 @@ from codi2.train.config import TrainConfig
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.store import Store, weights_folder, world
 
-
 UNSEEN = ("edit_image", "analogy_image", "concept")  # tasks that are validated on held-out families
 
 
