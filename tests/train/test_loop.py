@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from codi2.errors import ConfigError, OutputError
+from codi2.errors import ConfigError, DataError, OutputError
 from codi2.train.checkpoint import list_checkpoints, save_checkpoint
 from codi2.train.config import TrainConfig, load_config
 from codi2.train.loop import train
@@ -81,6 +81,17 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path) -> None:
     assert rest.curve == whole.curve[10:]
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(value, weights(tmp_path / "cut")[name])
+
+
+def test_a_snapshot_exports_without_training(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(Line(stop_at=17), CONFIG, tmp_path)
+    recipe = Line()
+    train(recipe, CONFIG, tmp_path, snapshot=True)
+    assert recipe.steps == []
+    assert weights(tmp_path)
+    with pytest.raises(DataError, match="train first"):
+        train(Line(), CONFIG, tmp_path / "empty", snapshot=True)
 
 
 def test_a_half_written_checkpoint_is_not_resumed(tmp_path: Path) -> None:

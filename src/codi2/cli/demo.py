@@ -27,6 +27,9 @@ def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOp
     loaded, media, rows = CoDi2.from_pretrained(model), media_folder(), []
     folder = locate(model)[1]
     for number, ask in enumerate(ASKS, start=1):
+        if ask.want not in ("text", *loaded.decoders):
+            print(f"{number:>2}/{len(ASKS)} {ask.title}: left out, this checkpoint makes no {ask.want}", flush=True)
+            continue
         print(f"{number:>2}/{len(ASKS)} {ask.title}", flush=True)
         prompt = ask.prompt(media)
         reply = loaded.generate(prompt, want=ask.want, seed=seed)

@@ -14,10 +14,11 @@ def train(
     config: Annotated[Path, typer.Argument(help="The recipe of one part, e.g. configs/tiny/image_decoder.toml.")],
     out: OutOption,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the recipe's.")] = None,
+    snapshot: Annotated[bool, typer.Option("--snapshot", help="Only export what the newest checkpoint holds.")] = False,
 ) -> None:
     """Train one part; the same --out again goes on where it stopped."""
     check_writable(out)
 
     from codi2.train import run
 
-    run(config, out, steps=steps)
+    run(config, out, steps=steps, snapshot=snapshot)

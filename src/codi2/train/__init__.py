@@ -19,8 +19,10 @@ PARTS = {
 }
 
 
-def run(config_path: str | Path, out: str | Path, steps: int | None = None) -> dict[str, float]:
+def run(config_path: str | Path, out: str | Path, steps: int | None = None, snapshot: bool = False) -> dict[str, float]:
     """Trains the part that a config names, in `out`; a folder that holds checkpoints is resumed.
+
+    With `snapshot` nothing is trained: the newest checkpoint is exported as it is.
 
     Raises:
         ConfigError: the config is not one, or names an unknown part.
@@ -32,4 +34,4 @@ def run(config_path: str | Path, out: str | Path, steps: int | None = None) -> d
     if config.part not in PARTS:
         raise ConfigError(f"{config_path}: no part is called {config.part!r}; known parts: {', '.join(PARTS)}")
     recipe = import_module(f"codi2.train.parts.{PARTS[config.part]}").build(config)
-    return train(recipe, config, Path(out))
+    return train(recipe, config, Path(out), snapshot)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from codi2.errors import DataError
 from codi2.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from codi2.train.config import TrainConfig
 
@@ -38,9 +39,11 @@ class Recipe(Protocol):
         """Writes the part as the model loads it, fp16, with the averaged weights in `model`."""
 
 
-def train(recipe: Recipe, config: TrainConfig, out: Path) -> dict[str, float]:
+def train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool = False) -> dict[str, float]:
     """Runs or resumes a training run in `out`; returns the last validation's figures.
 
+    Args:
+        snapshot: only export what the newest checkpoint holds, with the steps it has had so far.
     Raises:
         OutputError: a checkpoint cannot be written (the previous one is intact).
         WeightsError: the checkpoint to resume from is damaged.
@@ -72,6 +75,8 @@ def train(recipe: Recipe, config: TrainConfig, out: Path) -> dict[str, float]:
         _copy_into(average, tensors.get("average", {}))
         optimizer.load_state_dict(states["optimizer"])
         schedule.load_state_dict(states["schedule"])
+    if snapshot and not checkpoints:
+        raise DataError(f"there is no checkpoint in {out} to export; train first")
     model, optimizer, schedule = accelerator.prepare(recipe.model, optimizer, schedule)
 
     def save() -> None:
@@ -84,7 +89,7 @@ def train(recipe: Recipe, config: TrainConfig, out: Path) -> dict[str, float]:
 
     started = time.monotonic()
     with progress_bar(f"training {config.part}", config.steps, step) as progress:
-        while step < config.steps:
+        while step < config.steps and not snapshot:
             model.train()
             losses = recipe.losses(model, recipe.batch(step))
             accelerator.backward(losses["loss"])
