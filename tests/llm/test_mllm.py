@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from codi2.config import DEBUG
 from codi2.errors import ConfigError, WeightsError
 from codi2.heads.loss import codi2_loss
-from codi2.llm.backbone import Backbone, byte_tokenizer, random_llm
+from codi2.llm.backbone import Backbone, byte_tokenizer, load_backbone, random_llm
 from codi2.llm.decode import Conversation, ReplyOptions, generate
 from codi2.llm.mllm import MLLM
 from codi2.llm.splice import splice
@@ -191,3 +192,10 @@ def test_the_frozen_model_may_be_half_precision():
     options = [ReplyOptions(want=("image",), max_new_tokens=2)]
     (segments,) = generate(Conversation(mllm), turn, kit.features(turn), options)
     assert segments[0].features.dtype == torch.float32
+
+
+def test_a_saved_adapter_names_no_path_of_this_machine(tmp_path):
+    backbone = load_backbone(replace(DEBUG.llm, id="some/model"))
+    backbone.save_adapter(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == "some/model"
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}

@@ -45,6 +45,7 @@ class Backbone(nn.Module):
         self.tokenizer.chat_template = tokenizer.chat_template or CHATML
         self.first_new = _add_tokens(model, tokenizer)
         self.peft = _adapt(model, config, list(range(self.first_new, len(tokenizer))))
+        self.source = config.id
         self.max_length = config.max_length
         self.width: int = model.config.hidden_size
         self.eos_id: int = tokenizer.eos_token_id
@@ -89,7 +90,10 @@ class Backbone(nn.Module):
 
     def save_adapter(self, folder: Path) -> None:
         """Write the PEFT adapter (adapter_config.json, adapter_model.safetensors): LoRA and the new rows."""
+        # peft notes where the frozen model was loaded from: a path of this machine
+        self.peft.peft_config["default"].base_model_name_or_path = self.source
         self.peft.save_pretrained(str(folder), save_embedding_layers=False)
+        (Path(folder) / "README.md").unlink(missing_ok=True)  # peft's unfilled model card
 
     def load_adapter(self, folder: Path) -> None:
         """Read what `save_adapter` wrote. Raises WeightsError if it is missing or belongs to another model."""
