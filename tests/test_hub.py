@@ -69,6 +69,7 @@ def test_any_file_of_a_wheel(wheel):
 
 def test_only_absent_wheels_count_for_the_download(wheel, monkeypatch):
     monkeypatch.setitem(hub.WHEELS, "other", replace(wheel, name="other", megabytes=7))
+    monkeypatch.setitem(hub.WHEELS, "judge", replace(wheel, name="judge", megabytes=5, judges=True))
     assert hub.download_size() == 7
 
 

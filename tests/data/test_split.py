@@ -1,9 +1,10 @@
 from collections import defaultdict
 
+import numpy as np
 import pytest
 
 from codi2.data.items import Item
-from codi2.data.split import EMOJI_STYLES, assign
+from codi2.data.split import EMOJI_STYLES, assign, give_up_twins
 
 
 def item(id_: str, **changes) -> Item:
@@ -89,3 +90,12 @@ def test_the_split_is_seeded_and_does_not_move_with_one_item_more(items):
 def test_the_names_of_the_demonstrations_are_never_held_out(items):
     cats = [item(f"cat/{n}", concept="cat", family="animal/cat", style="google", group=f"c{n}") for n in range(3)]
     assert {assign(items + cats, seed)[cat.id] for seed in range(5) for cat in cats} <= {"train", "val"}
+
+
+def test_a_held_out_picture_that_training_shows_too_goes_to_training():
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    images[2] = np.clip(images[0].astype(int) + draw.integers(-5, 6, images[0].shape), 0, 255)
+    four = [item(str(row), row=row) for row in range(4)] + [item("sound", modality="audio", row=0)]
+    split = {"0": "train", "1": "val", "2": "test_rendering", "3": "test_family", "sound": "val"}
+    assert give_up_twins(four, images, split) == split | {"2": "train"}

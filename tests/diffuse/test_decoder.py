@@ -81,3 +81,21 @@ def test_regressed_joint_vector_gets_its_norm_back(decoder: Decoder) -> None:
     rescaled = decoder.rescaled(features)
     assert torch.allclose(rescaled[:, 0].norm(dim=-1), torch.full((2,), 4.0), atol=1e-4)
     assert torch.equal(rescaled[:, 1:], features[:, 1:])
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_the_loss_is_that_of_what_the_network_predicts(
+    decoder: Decoder, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that is off by 0.1 in what it predicts; for samples the error counts as the velocity's."""
+    latents, noise = torch.randn(2, 2, *decoder.latent_shape, generator=torch.Generator().manual_seed(0)).unbind(1)
+    t = torch.tensor([0, 500])
+    alpha = decoder.diffusion.alphas_cumprod[t].sqrt().view(-1, 1, 1, 1)
+    sigma = (1 - alpha**2).sqrt()
+    right = {"epsilon": noise, "v_prediction": alpha * noise - sigma * latents, "sample": latents}[kind]
+    monkeypatch.setattr(decoder, "diffusion", type(decoder.diffusion).from_config(decoder.diffusion.config))
+    decoder.diffusion.register_to_config(prediction_type=kind)
+    monkeypatch.setattr(decoder, "denoise", lambda *args: right + 0.1)
+    loss = decoder.loss(latents, noise, t, torch.zeros(2, SLOTS, DIM), torch.zeros(2), torch.zeros_like(latents))
+    weight = torch.tensor([5.0, 1 / float(sigma[1]) ** 2]) if kind == "sample" else torch.ones(2)
+    assert torch.allclose(loss, 0.01 * weight, rtol=1e-4)

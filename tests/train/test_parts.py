@@ -14,6 +14,7 @@ import torch
 from codi2.config import DEBUG, TINY
 from codi2.data import cache
 from codi2.diffuse.load import load_codec, load_decoder
+from codi2.encode.appearance import NUM_CELLS
 from codi2.encode.tiny import TRUNK_CHANNELS, load_heads
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
@@ -86,9 +87,9 @@ def test_codec_and_heads_load_again(weights: Path) -> None:
     assert codec.decode(latents).shape == pixels.shape
     assert load_codec("audio", weights / "audio").encode(torch.zeros(1, 1, 160, 64)).shape == (1, 2, 40, 16)
     heads = load_heads(weights / "encoder" / "heads.safetensors", 256)
-    joint = heads["image"](torch.randn(3, 4, 1280))
-    assert joint.shape == (3, 5, 256)
-    assert torch.allclose(joint[:, 0].norm(dim=-1), torch.full((3,), 16.0), atol=0.1)
+    features = heads["image"](torch.randn(3, 4, 1280), torch.randn(3, NUM_CELLS["image"]))
+    assert features.shape == (3, 2, 256)
+    assert torch.allclose(features[:, 0].norm(dim=-1), torch.full((3,), 16.0), atol=0.1)
 
 
 @pytest.mark.parametrize("modality", ["image", "audio"])
@@ -122,10 +123,20 @@ def test_language_model_trains_on_every_task(
     made = config("llm", {"tasks": tasks, "weights": str(weights), "diffusion_share": 0.0}, steps=3)
     recipe = llm.build(made)
     figures = train(recipe, made, tmp_path / "llm")
-    assert {"add/cosine", "caption_image/loss"} <= set(figures)
+    assert {"add/joint", "add/appearance", "caption_image/loss"} <= set(figures)
     assert all(np.isfinite(value) for value in figures.values())
     assert (tmp_path / "llm" / "export" / "adapter" / "adapter_model.safetensors").is_file()
     assert recipe.world.chats == [("Hello?", "Hi.")]
+
+    # what is predicted of an answer does not depend on the answer, in any of its slots
+    from codi2.train.parts.predicted import own_predictions
+
+    examples = [TASKS["add"](recipe.world, np.random.default_rng(0)) for _ in range(3)]
+    batch, features = recipe._collate([recipe._lay_out(example) for example in examples])
+    with torch.no_grad():
+        items, predicted = own_predictions(recipe.model, batch, features)
+        features[items] = torch.randn_like(features[items])
+        assert torch.allclose(own_predictions(recipe.model, batch, features)[1], predicted, atol=1e-5)
 
     # a decoder goes on with what this language model predicts
     from codi2.train.parts import decoder
@@ -134,8 +145,8 @@ def test_language_model_trains_on_every_task(
     options = {"modality": "image", "tasks": {"image_from_caption": 1.0, "edit_image": 1.0}, "channels": (16, 32)}
     on_predicted = config("image_decoder", {**options, "weights": str(weights), "predicted": 6}, steps=2)
     foretelling = decoder.build(on_predicted)
-    assert foretelling.predictions.shape == (6, 1, 256)
-    assert torch.allclose(foretelling.predictions.norm(dim=-1), torch.full((6, 1), 16.0), atol=0.1)
+    assert foretelling.predictions.shape == (6, 2, 256)
+    assert torch.allclose(foretelling.predictions[:, 0].norm(dim=-1), torch.full((6,), 16.0), atol=0.1)
     train(foretelling, on_predicted, tmp_path / "decoder")
 
 

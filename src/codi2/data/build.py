@@ -20,7 +20,7 @@ from codi2.data.labels import concept_of, head_of
 from codi2.data.prepare import CLIP, RATE, SIDE, clips, square
 from codi2.data.sources import emoji, games, gcompris, scratch, sonic_pi, soundfont, stamps
 from codi2.data.sources.raw import RawItem, Source
-from codi2.data.split import assign
+from codi2.data.split import assign, give_up_twins
 from codi2.errors import DataError, MissingDependencyError
 from codi2.hub import atomic_path, home, write_atomic
 
@@ -39,7 +39,7 @@ def build_tiny(seed: int = 0, sources: tuple[Source, ...] = SOURCES, root: Path 
         raise MissingDependencyError("writing shards needs webdataset: pip install 'codi2[data]'")
     root, folder = root or home() / "sources", home() / "data" / "tiny"
     items, images, sounds = _collect(root, sources)
-    splits = assign(items, seed)
+    splits = give_up_twins(items, images, assign(items, seed))
     items = [replace(item, split=splits[item.id]) for item in items]
     lines = dump_items(items)
     write_atomic(folder / "build.json", b"{}")  # a build that dies half way is then refused, not read

@@ -71,6 +71,28 @@ def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
     return _cached(f"{modality}-{name}-trunk", TRUNKS[modality], _row_keys(modality, name), compute)
 
 
+def appearance_cells(modality: str, name: str = "plain") -> np.ndarray:
+    """float16 [N, numbers]: what the encoder's appearance token is made of, for a view."""
+    import torch
+
+    from codi2.encode.appearance import cells
+
+    def compute(rows: np.ndarray) -> np.ndarray:
+        if modality == "image":
+            from codi2.diffuse.codec import pixels_to_tensor as to_maps
+        else:
+            from codi2.diffuse.mel import MelSpectrogram
+
+            mel = MelSpectrogram()
+
+            def to_maps(pixels: np.ndarray) -> torch.Tensor:
+                return mel(waveforms(pixels))
+
+        return _batched(view(modality, name)[rows], lambda x: cells(to_maps(x)))
+
+    return _cached(f"{modality}-{name}-cells", "", _row_keys(modality, name), compute)
+
+
 def latents(modality: str, decoder_folder: Path, name: str = "plain") -> np.ndarray:
     """float16 [N, c, h, w]: the codec's latents of a view, unit variance."""
     from codi2.diffuse.codec import AudioCodec, pixels_to_tensor

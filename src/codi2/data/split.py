@@ -4,6 +4,8 @@
 - `test_subject`: whole individuals of the cartoons.
 - `test_rendering`: one rendering of a known emoji; one whole recording of a known sound.
 - `val`: two in a hundred of the rest, by (concept, style) and by recording.
+
+A held-out picture that has a twin in training all the same (the mage and the man mage of one hand) goes to training.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
+
+import numpy as np
 
 from codi2.data.items import Item, Split
 from codi2.data.labels import tables
@@ -23,6 +27,7 @@ _SOUND_SHARE = 0.06  # of the heads that are heard
 _SUBJECT_SHARE = 0.15
 _RENDERINGS = 250
 _VAL_SHARE = 0.02
+_TWIN_RMS = 6.0  # of 255, over averages of 2×2 pixels: no more than a recoloured detail
 
 
 def _shuffled(values: Iterable[str], seed: int) -> list[str]:
@@ -100,3 +105,24 @@ def assign(items: list[Item], seed: int) -> dict[str, Split]:
 
 def _unit(item: Item) -> str:
     return item.group if item.modality == "audio" else f"{item.concept}\t{item.style}"
+
+
+def give_up_twins(items: list[Item], images: np.ndarray, split: dict[str, Split]) -> dict[str, Split]:
+    """`split` with every held-out picture that training shows too moved there; `images` uint8 [N, side, side, 3]."""
+    pictures = [item for item in items if item.modality == "image"]
+    known = [item for item in pictures if split[item.id] == "train"]
+    held = [item for item in pictures if split[item.id] != "train"]
+    if not known or not held:
+        return split
+    theirs, ours = _small(images, known), _small(images, held)
+    # |a - b|² = |a|² + |b|² - 2ab, so that one product compares all with all
+    squares = (ours**2).sum(1)[:, None] + (theirs**2).sum(1) - 2 * ours @ theirs.T
+    twin = squares.min(1) / ours.shape[1] < _TWIN_RMS**2
+    return split | {item.id: "train" for item, has in zip(held, twin, strict=True) if has}
+
+
+def _small(images: np.ndarray, items: list[Item]) -> np.ndarray:
+    """Averages of 2×2 pixels of the items' pictures, float32 [n, numbers]."""
+    pixels = images[[item.row for item in items]].astype(np.float32)
+    n, height, width, channels = pixels.shape
+    return pixels.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4)).reshape(n, -1)

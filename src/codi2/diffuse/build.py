@@ -13,6 +13,7 @@ import torch
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner
 from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.draft import Draft
 
 # height and width of what a codec reads: pixels, or mel frames and bins
 SIZES = {"image": (64, 64), "audio": (160, 64)}
@@ -41,7 +42,7 @@ def new_vae(modality: str, channels: Sequence[int], latent_channels: int) -> Any
 def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int], dim: int) -> Any:
     """The denoising network for latents [c, h, w]: attention on all levels but the first.
 
-    Its input holds the noisy latent and, beside it, the source's (the fidelity path of section 5.1).
+    Its input holds the noisy latent, the source's (the fidelity path of section 5.1) and the draft.
     """
     from diffusers import AudioLDM2UNet2DConditionModel, UNet2DConditionModel
 
@@ -49,7 +50,7 @@ def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int]
     deeper = len(channels) - 1
     network = UNet2DConditionModel if modality == "image" else AudioLDM2UNet2DConditionModel
     return network(
-        in_channels=2 * latent_channels,
+        in_channels=3 * latent_channels,
         out_channels=latent_channels,
         block_out_channels=tuple(channels),
         layers_per_block=1,
@@ -69,12 +70,17 @@ def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int]
 def new_decoder(
     codec: Codec, latent_shape: Sequence[int], channels: Sequence[int], dim: int, num_slots: int
 ) -> Decoder:
-    """A decoder with fresh weights on a given codec. `latent_shape` is [c, h, w]."""
+    """A decoder with fresh weights on a given codec. `latent_shape` is [c, h, w].
+
+    It predicts the sample itself: to keep what the source shows is then a copy of its input, the same at every noise,
+    where the velocity asks for (alpha z - source) / sigma.
+    """
     from diffusers import DPMSolverMultistepScheduler
 
     unet = new_unet(codec.modality, latent_shape, channels, dim)
-    scheduler = DPMSolverMultistepScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
-    return Decoder(unet, Conditioner(dim, num_slots, dim), codec, scheduler)
+    scheduler = DPMSolverMultistepScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample")
+    draft = Draft(tuple(latent_shape), dim, 2 * dim)
+    return Decoder(unet, Conditioner(dim, num_slots, dim), codec, scheduler, draft=draft)
 
 
 def debug_decoder(modality: str, dim: int, num_slots: int, sampling: Sampling) -> Decoder:

@@ -19,8 +19,11 @@ from torch import Tensor, nn
 
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.condition import Conditioner
+from codi2.diffuse.draft import Draft
 from codi2.diffuse.sampling import Progress, guide, sample, seeded_noise
 from codi2.prompt.parts import Part
+
+MAX_SAMPLE_WEIGHT = 5.0  # min-SNR weighting, arXiv:2303.09556
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,24 @@ class Decoder(nn.Module):
     """A denoising network, its conditioner, its codec and its noise schedule.
 
     Args:
-        unet: `UNet2DConditionModel` or `AudioLDM2UNet2DConditionModel`. Its first half of input channels takes the
-            noisy latent, the second half the source's latent (the fidelity path of section 5.1; zeros: no source).
-        scheduler: any diffusers scheduler with `prediction_type="v_prediction"`.
+        unet: `UNet2DConditionModel` or `AudioLDM2UNet2DConditionModel`. Its input channels take the noisy latent, then
+            the source's latent (the fidelity path of section 5.1; zeros: no source), then the draft.
+        scheduler: any diffusers scheduler; its `prediction_type` (`epsilon`, `v_prediction` or `sample`) says what the
+            network predicts.
+        draft: what the network corrects, and sees as a third part of its input; None where it draws all by itself.
     """
 
     def __init__(
-        self, unet: Any, conditioner: Conditioner, codec: Codec, scheduler: Any, sampling: Sampling = Sampling()
+        self,
+        unet: Any,
+        conditioner: Conditioner,
+        codec: Codec,
+        scheduler: Any,
+        sampling: Sampling = Sampling(),
+        draft: Draft | None = None,
     ) -> None:
         super().__init__()
+        self.draft = draft
         self.unet, self.conditioner, self.codec = unet, conditioner, codec
         self.scheduler, self.sampling = scheduler, sampling
         # the forward process of the same schedule: samplers such as DPM-Solver have no `get_velocity`
@@ -66,8 +78,13 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """One call of the network on latents [B, c, h, w]; `source` [B, c, h, w] may be zeros."""
         class_labels, states = self.conditioner(features, noise_level, text)
-        x = torch.cat([latents, source], dim=1).contiguous(memory_format=torch.channels_last)
-        return self.unet(x, t, encoder_hidden_states=states, class_labels=class_labels).sample
+        maps = [latents, source]
+        if self.draft is not None:
+            appearance = features[:, 1] if features.shape[1] > 1 else torch.zeros_like(features[:, 0])
+            maps.append(self.draft(latents, source, t, class_labels, appearance))
+        x = torch.cat(maps, dim=1).contiguous(memory_format=torch.channels_last)
+        prediction: Tensor = self.unet(x, t, encoder_hidden_states=states, class_labels=class_labels).sample
+        return prediction if self.draft is None else prediction + maps[-1]
 
     def loss(
         self,
@@ -81,9 +98,18 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """L_DM of equation 1, per sample [B]. Its gradient flows through `features` [B, K, D] into the LLM."""
         noisy = self.diffusion.add_noise(latents, noise, t)
-        target = self.diffusion.get_velocity(latents, noise, t)
         prediction = self.denoise(noisy, t, features, noise_level, source, text)
-        return F.mse_loss(prediction, target, reduction="none").mean(dim=(1, 2, 3))
+        kind = self.diffusion.config.prediction_type
+        if kind == "epsilon":
+            target = noise
+        else:
+            target = self.diffusion.get_velocity(latents, noise, t) if kind == "v_prediction" else latents
+        error = F.mse_loss(prediction, target, reduction="none").mean(dim=(1, 2, 3))
+        if kind != "sample":
+            return error
+        # the error of the velocity that follows from the predicted sample, held down where there is hardly any noise
+        variance = 1 - self.diffusion.alphas_cumprod.to(t.device)[t]
+        return error / variance.clamp(min=1 / MAX_SAMPLE_WEIGHT)
 
     def generate(
         self,

@@ -1,8 +1,8 @@
 """Decoders from and to folders in diffusers' own layout.
 
 ```
-image/ unet/ vae/ conditioner/ scheduler/
-audio/ unet/ vae/ conditioner/ scheduler/ vocoder/
+image/ unet/ vae/ conditioner/ draft/ scheduler/
+audio/ unet/ vae/ conditioner/ draft/ scheduler/ vocoder/
 ```
 """
 
@@ -17,6 +17,7 @@ import torch
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner
 from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.draft import Draft
 from codi2.errors import WeightsError
 
 
@@ -44,8 +45,10 @@ def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, 
 
     unet = load_part(UNet2DConditionModel if modality == "image" else AudioLDM2UNet2DConditionModel, folder / "unet")
     conditioner = load_part(Conditioner, folder / "conditioner")
+    draft = load_part(Draft, folder / "draft")
     scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
-    return Decoder(unet, conditioner, codec or load_codec(modality, folder), scheduler, sampling or Sampling())
+    codec = codec or load_codec(modality, folder)
+    return Decoder(unet, conditioner, codec, scheduler, sampling or Sampling(), draft)
 
 
 def load_part(part_class: Any, folder: Path) -> Any:
@@ -74,7 +77,7 @@ def save_decoder(decoder: Decoder, folder: Path) -> None:
     """Writes a decoder as `load_decoder` reads it, fp16."""
     import copy
 
-    parts = {"unet": decoder.unet, "conditioner": decoder.conditioner, "vae": decoder.codec.vae}
+    parts = {"unet": decoder.unet, "conditioner": decoder.conditioner, "draft": decoder.draft, "vae": decoder.codec.vae}
     if isinstance(decoder.codec, AudioCodec):
         parts["vocoder"] = decoder.codec.vocoder
     for name, part in parts.items():

@@ -18,8 +18,8 @@ class Features:
     """What an encoder makes of B parts of one modality.
 
     `values` float32 [B, T, D]: vector 1 is the joint vector C_x(x) of section 3.2, aligned across modalities; the
-    others, where the encoder has them, are pooled patch tokens. `mask` bool [B, T]: True where a vector counts;
-    `values` is zero elsewhere.
+    others, where the encoder has them, say how it looks: pooled patch tokens, or an appearance token. `mask` bool
+    [B, T]: True where a vector counts; `values` is zero elsewhere.
     """
 
     values: Tensor

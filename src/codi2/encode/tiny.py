@@ -1,10 +1,12 @@
 """The encoder of `tiny`: frozen trunks, small trained heads, one joint space.
 
-| modality | trunk (frozen)         | what the trunk gives                     | heads → features               |
+| modality | trunk (frozen)         | what the trunk gives                     | features                       |
 |----------|------------------------|------------------------------------------|--------------------------------|
-| image    | EfficientNet-Lite0     | 2×2 quadrant means of its maps, [4,1280] | joint vector, 4 patch tokens   |
-| audio    | aiSFX                  | 4 maxima over equal time spans, [4,512]  | joint vector, 4 patch tokens   |
+| image    | EfficientNet-Lite0     | 2×2 quadrant means of its maps, [4,1280] | joint vector, appearance token |
+| audio    | aiSFX                  | 4 maxima over equal time spans, [4,512]  | joint vector, appearance token |
 | phrase   | all-MiniLM-L6-v2       | mean of its states, [1,384]              | joint vector                   |
+
+The appearance token is no network's: see `encode.appearance`.
 
 Images are the anchor, as in ImageBind: the image head keeps what its trunk saw, the others are drawn to it. Features
 have a mean square of about 1 per number; a joint vector has the norm sqrt(D) exactly.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codi2.diffuse.codec import fit_square
+from codi2.diffuse.mel import MelSpectrogram
+from codi2.encode.appearance import NUM_CELLS, cells
 from codi2.encode.contract import Encoder, Features
 from codi2.errors import WeightsError
 from codi2.prompt.parts import Audio, Image, Part, Phrase
@@ -34,16 +39,16 @@ TRUNK_CHANNELS = {"image": 1280, "audio": 512, "phrase": 384}
 
 
 class Head(nn.Module):
-    """Trunk features [B, S, C] → features [B, T, D].
+    """Trunk features [B, S, C] and cells [B, N] → features [B, T, D].
 
-    The joint vector comes from the pooled spans; each patch token is an affine map of its span (a PCA, fitted, not
-    trained by gradient). A phrase has a single span and no patch tokens.
+    The joint vector comes from the pooled spans, the appearance token from the cells, by an affine map that is fitted
+    (a PCA), not trained. A phrase has no cells and no such token.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int, dim: int, *, pool: str, patches: bool, hidden: int = 0) -> None:
+    def __init__(self, channels: int, dim: int, *, pool: str, num_cells: int = 0, hidden: int = 0) -> None:
         super().__init__()
         self.dim, self.pool = dim, pool
         # the trunk's channels differ much in scale; statistics are fitted before training
@@ -54,15 +59,16 @@ class Head(nn.Module):
             if hidden
             else nn.Linear(channels, dim)
         )
-        self.patch = nn.Linear(channels, dim).requires_grad_(False) if patches else None
+        self.appearance = nn.Linear(num_cells, dim).requires_grad_(False) if num_cells else None
 
-    def forward(self, trunk: Tensor) -> Tensor:
+    def forward(self, trunk: Tensor, cells: Tensor | None = None) -> Tensor:
+        """Without cells the joint vector alone, [B, 1, D]."""
         trunk = (trunk - self.mean) / self.std
         pooled = trunk.mean(1) if self.pool == "mean" else trunk.amax(1)
         joint = F.normalize(self.joint(pooled), dim=-1) * self.dim**0.5
-        if self.patch is None:
+        if self.appearance is None or cells is None:
             return joint[:, None]
-        return torch.cat([joint[:, None], self.patch(trunk)], dim=1)
+        return torch.stack([joint, self.appearance(cells)], dim=1)
 
 
 class Heads(nn.ModuleDict):
@@ -78,18 +84,23 @@ def build_heads(dim: int) -> Heads:
     """Fresh heads."""
     return Heads(
         {
-            "image": Head(TRUNK_CHANNELS["image"], dim, pool="mean", patches=True),
-            "audio": Head(TRUNK_CHANNELS["audio"], dim, pool="max", patches=True, hidden=512),
-            "phrase": Head(TRUNK_CHANNELS["phrase"], dim, pool="mean", patches=False, hidden=768),
+            "image": Head(TRUNK_CHANNELS["image"], dim, pool="mean", num_cells=NUM_CELLS["image"]),
+            "audio": Head(TRUNK_CHANNELS["audio"], dim, pool="max", num_cells=NUM_CELLS["audio"], hidden=512),
+            "phrase": Head(TRUNK_CHANNELS["phrase"], dim, pool="mean", hidden=768),
         }
     )
 
 
 class Trunk(nn.Module):
-    """A frozen network: `read` takes parts, `forward` tensors; both give [B, S, C]."""
+    """A frozen network: media as `read` makes them of parts → [B, S, C]."""
 
-    def read(self, parts: Sequence[Part]) -> Tensor:
+    def read(self, parts: Sequence[Part]) -> Any:
+        """What `forward` takes."""
         raise NotImplementedError
+
+    def cells(self, media: Any) -> Tensor | None:
+        """Of the appearance token [B, N]; None where a modality has none."""
+        return None
 
 
 class ImageTrunk(Trunk):
@@ -103,7 +114,11 @@ class ImageTrunk(Trunk):
 
     def read(self, parts: Sequence[Part]) -> Tensor:
         arrays = [np.asarray(fit_square(part.pixels, PICTURE_SIZE)) for part in parts if isinstance(part, Image)]
-        return self(torch.from_numpy(np.stack(arrays)))
+        return torch.from_numpy(np.stack(arrays)).to(next(self.parameters()).device)
+
+    def cells(self, media: Tensor) -> Tensor:
+        """uint8 [B, 64, 64, 3] → [B, N]."""
+        return cells(media.permute(0, 3, 1, 2).float() / 127.5 - 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 [B, 64, 64, 3] → the means of the four quadrants, row by row."""
@@ -123,12 +138,17 @@ class AudioTrunk(Trunk):
         from codi2.encode.aisfx import load_aisfx
 
         self.net = load_aisfx(weights)
+        self.mel = MelSpectrogram()
 
     def read(self, parts: Sequence[Part]) -> Tensor:
         from codi2.media import to_clip
 
         clips = [to_clip(part, self.rate, self.num_samples) for part in parts if isinstance(part, Audio)]
-        return self(torch.from_numpy(np.stack(clips)))
+        return torch.from_numpy(np.stack(clips)).to(next(self.parameters()).device)
+
+    def cells(self, media: Tensor) -> Tensor:
+        """float32 [B, 40960] → [B, N]."""
+        return cells(self.mel(media))
 
     def forward(self, clips: Tensor) -> Tensor:
         """float32 [B, 40960] → the maxima over four equal spans of time."""
@@ -145,8 +165,8 @@ class PhraseTrunk(Trunk):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.net = AutoModel.from_pretrained(folder).eval().requires_grad_(False)
 
-    def read(self, parts: Sequence[Part]) -> Tensor:
-        return self([part.text for part in parts if isinstance(part, Phrase)])
+    def read(self, parts: Sequence[Part]) -> list[str]:
+        return [part.text for part in parts if isinstance(part, Phrase)]
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=64, return_tensors="pt")
@@ -175,7 +195,8 @@ class TinyEncoder(Encoder):
         modality = parts[0].modality
         trunk = self.trunks[modality]
         assert isinstance(trunk, Trunk)
-        values = self.heads[modality](trunk.read(parts))
+        media = trunk.read(parts)
+        values = self.heads[modality](trunk(media), trunk.cells(media))
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return Features(values, mask)
 

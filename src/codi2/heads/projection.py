@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from codi2.config import HeadsConfig
 from codi2.prompt.layout import MODALITIES
 
+MAX_WEIGHT = 2.0  # of an item in a copied sum
+
 
 class Projection(nn.Module):
     """`Linear -> GELU -> LayerNorm -> Linear`, one per group of modalities.
@@ -65,19 +67,23 @@ class Memory:
 
 
 class Leave(nn.Module):
-    """Hidden states to features, with the residual copy path where the config asks for it.
+    """Hidden states to features, with a copy path where the config asks for it.
 
-    The path adds sum_m w_m x_m over the items m given earlier, where x_m is the item's feature of the same number and
-    w_m = q(h) . key(h_m) / sqrt(residual_dim). The weights are signed and not normalised, so c2 + c1 - c0 (an analogy)
-    is within reach, and they start at zero: the model learns when to copy.
+    Each of `copies` heads makes one sum over the items m given earlier, sum_m w_m x_m, where x_m is the item's feature
+    of the same number and w_m comes from q(h) . key(h_m) / sqrt(copy_dim). The weights lie in (-2, 2) and need not sum
+    to one, so c2 + c1 - c0 (an analogy) is in reach, and they start at zero: the model learns when to copy. The sums
+    are added to the prediction, and the projection sees them beside the hidden state: what an edit does to a feature is
+    then a map of that feature, which need not pass through the language model.
     """
 
     def __init__(self, config: HeadsConfig, width: int) -> None:
         super().__init__()
         outputs = {modality: config.groups[modality] for modality in config.num_slots}
-        self.projection = Projection(outputs, width, config.hidden, config.feature_dim)
-        self.query = nn.Linear(width, config.residual_dim) if config.residual else None
-        self.key = nn.Linear(width, config.residual_dim) if config.residual else None
+        self.copies = config.copies
+        seen = width + config.copies * config.feature_dim
+        self.projection = Projection(outputs, seen, config.hidden, config.feature_dim, rms=0.1)
+        self.query = nn.Linear(width, config.copies * config.copy_dim) if config.copies else None
+        self.key = nn.Linear(width, config.copies * config.copy_dim) if config.copies else None
         if self.query is not None:
             nn.init.zeros_(self.query.weight)
             nn.init.zeros_(self.query.bias)
@@ -88,12 +94,22 @@ class Leave(nn.Module):
         `hidden` [P, W] are the states before the slots; `modality`, `number` int64 [P] name the slots; `visible` bool
         [P, N] says which items of `memory` came before each.
         """
-        out = self.projection(hidden, modality)
+        hidden = self._normal(hidden)
         if self.query is None or self.key is None:
-            return out
-        weights = self.query(hidden.float()) @ self.key(memory.hidden.float()).T / self.query.out_features**0.5
-        copied = torch.einsum("pn,ntd->ptd", weights * visible, memory.features)
-        return out + copied[torch.arange(len(out), device=out.device), number]
+            return self.projection(hidden, modality)
+        query = self.query(hidden).unflatten(-1, (self.copies, -1))
+        key = self.key(self._normal(memory.hidden)).unflatten(-1, (self.copies, -1))
+        scores = torch.einsum("pcr,ncr->pcn", query, key) / query.shape[-1] ** 0.5
+        # unbounded weights grow with the states, and a single step of them can undo a hundred
+        weights = MAX_WEIGHT * torch.tanh(scores / MAX_WEIGHT) * visible[:, None]
+        rows = torch.arange(len(hidden), device=hidden.device)
+        sums = torch.einsum("pcn,ntd->ptcd", weights, memory.features)[rows, number]
+        return self.projection(torch.cat([hidden, sums.flatten(1)], dim=-1), modality) + sums.sum(1)
+
+    @staticmethod
+    def _normal(hidden: Tensor) -> Tensor:
+        """States of a language model come at any scale; here they meet features of unit size."""
+        return F.layer_norm(hidden.float(), hidden.shape[-1:])
 
 
 def fit_features(features: Tensor, count: int) -> Tensor:

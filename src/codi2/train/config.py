@@ -18,6 +18,7 @@ class TrainConfig:
     steps: int  # optimizer steps in all
     batch_size: int  # samples per optimizer step, over all processes
     learning_rate: float  # peak
+    rates: dict[str, float] = field(default_factory=dict)  # first part of a parameter's name → factor on the peak
     seed: int = 0  # of weights, data order, noise and timesteps
     warmup_steps: int = 200  # linear, from zero
     decay_fraction: float = 0.2  # last part of the run, linear to a twentieth of the peak

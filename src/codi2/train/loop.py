@@ -56,13 +56,7 @@ def train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool = False
     accelerator = Accelerator(log_with="tensorboard", project_dir=str(out))
     accelerator.init_trackers("curves")
     trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
-    matrices = [p for p in trained.values() if p.ndim > 1]
-    vectors = [p for p in trained.values() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        betas=(0.9, 0.99),
-    )
+    optimizer = torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
     average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
 
@@ -122,6 +116,15 @@ def train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool = False
             provenance["seconds_this_run"] = round(time.monotonic() - started)
             recipe.export(out / "export", provenance)
     return figures
+
+
+def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
+    """The parameters by learning rate, matrices (which decay) apart from vectors (which do not)."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        rate = config.learning_rate * config.rates.get(name.split(".")[0], 1.0)
+        groups.setdefault((rate, config.weight_decay * (parameter.ndim > 1)), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
 
 def _number(value: Tensor | float) -> float:

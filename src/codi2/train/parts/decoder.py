@@ -33,7 +33,7 @@ class DecoderOptions:
     channels: tuple[int, ...] = (96, 128, 176)  # of the UNet's levels
     drop_source: float = 0.4  # rate at which a task's source is withheld
     drop_feature: float = 0.1  # rate of the unconditional branch
-    drop_patches: float = 0.3  # rate of the joint vector alone
+    joint_alone: float = 0.15  # rate at which all but the joint vector is withheld
     caption_share: float = 0.3  # of samples that are given their caption
     noised_share: float = 0.5  # of features that are noised
     max_noise_level: int = 500  # of 1000
@@ -82,9 +82,8 @@ class DecoderRecipe:
         if options.predicted:
             self.decoder.sampling = Sampling(feature_norm=options.feature_norm)
             self.predictions = self.decoder.rescaled(predictions)
-        for part in (self.decoder.unet, self.decoder.conditioner):
-            part.requires_grad_(True)
-        self.model = nn.ModuleDict({"unet": self.decoder.unet, "conditioner": self.decoder.conditioner})
+        parts = ("unet", "conditioner", "draft")
+        self.model = nn.ModuleDict({name: getattr(self.decoder, name).requires_grad_(True) for name in parts})
 
     def batch(self, step: int) -> Batch:
         options, draw, size = self.options, numpy_at(self.config.seed, step), self.config.batch_size
@@ -110,7 +109,7 @@ class DecoderRecipe:
         batch.noise_level = torch.from_numpy(levels)
         noise = torch.randn(batch.features.shape, generator=torch_at(self.config.seed + 1, step))
         batch.features = self.decoder.conditioner.noised(batch.features, noise, batch.noise_level)
-        batch.features[draw.random(size) < options.drop_patches, 1:] = 0
+        batch.features[draw.random(size) < options.joint_alone, 1:] = 0
         for i, feature in told.items():
             batch.noise_level[i], batch.features[i] = 0, 0
             batch.features[i, : len(feature)] = feature
@@ -167,8 +166,8 @@ class DecoderRecipe:
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         from codi2.train.export import export_module
 
-        export_module(self.decoder.unet, folder / "unet", provenance)
-        export_module(self.decoder.conditioner, folder / "conditioner", provenance)
+        for name, part in self.model.items():
+            export_module(part, folder / name, provenance)
         self.decoder.scheduler.save_pretrained(folder / "scheduler")
 
 

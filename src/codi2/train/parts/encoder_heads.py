@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from codi2.data import cache
 from codi2.data.items import Item
+from codi2.data.tasks import EDITS
+from codi2.encode.appearance import fit_components
 from codi2.encode.tiny import Head, build_heads
 from codi2.evaluate.retrieval import recall_at
 from codi2.train.config import TrainConfig
@@ -53,9 +55,10 @@ class HeadRecipe:
         self.model = nn.ModuleDict({"heads": heads, "recover": self.recover})
         captions = torch.cat([side.captions[side.train] for side in self.sides.values()])
         _standardize(heads["phrase"], captions)
+        self.explained: dict[str, float] = {}  # share of the cells' variance that the appearance token keeps
         for modality, side in self.sides.items():
             _standardize(heads[modality], side.features[:, side.train].flatten(0, 1))
-            _fit_patches(heads[modality], side.features[:, side.train].flatten(0, 1))
+            self.explained[modality] = _fit_appearance(heads[modality], modality, side.train)
         self.both = _concepts_of_both(self.sides)
 
     def batch(self, step: int) -> dict[str, Any]:
@@ -93,7 +96,8 @@ class HeadRecipe:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        heads, figures = self.heads, dict[str, float]()
+        heads = self.heads
+        figures = {f"appearance_{modality}_explained": share for modality, share in self.explained.items()}
         for modality, side in self.sides.items():
             for split in ("test_rendering", "test_family"):
                 rows = _one_per_concept(cache.rows(modality, split), side.concepts)
@@ -134,19 +138,14 @@ def _standardize(head: Head, features: Tensor) -> None:
     head.std.copy_(flat.std(0).clamp(min=1e-3))
 
 
-@torch.no_grad()
-def _fit_patches(head: Head, features: Tensor) -> None:
-    """PCA of the spans: the `dim` strongest directions, under one common scale so that the mean square is 1."""
-    assert head.patch is not None
-    generator = torch.Generator().manual_seed(0)
-    spans = features.flatten(0, 1)
-    spans = spans[torch.randperm(len(spans), generator=generator)[:20_000]].float()
-    spans = (spans - head.mean) / head.std
-    _, vectors = torch.linalg.eigh(spans.T @ spans / len(spans))
-    weight = vectors[:, -head.dim :].T
-    scale = (spans @ weight.T).square().mean().sqrt()
-    head.patch.weight.copy_(weight / scale)
-    head.patch.bias.zero_()
+def _fit_appearance(head: Head, modality: str, rows: np.ndarray) -> float:
+    """On every edit of the training items, as many of each as make 20,000 samples."""
+    assert head.appearance is not None
+    names = [transform.name for transform in EDITS[modality].TRANSFORMS]
+    draw = np.random.default_rng(0)
+    chosen = [draw.choice(rows, min(len(rows), 20_000 // len(names)), replace=False) for _ in names]
+    samples = [cache.appearance_cells(modality, name)[np.sort(some)] for name, some in zip(names, chosen, strict=True)]
+    return fit_components(head.appearance, torch.from_numpy(np.concatenate(samples).astype(np.float32)))
 
 
 def _same(concepts: list[str]) -> Tensor:

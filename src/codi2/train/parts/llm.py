@@ -22,6 +22,7 @@ from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import Batch, Message, TokenSequence, collate, layout_for
 from codi2.train.config import TrainConfig
 from codi2.train.parts.draw import numpy_at, torch_at
+from codi2.train.parts.predicted import own_predictions
 from codi2.train.parts.store import Store, weights_folder, world
 
 UNSEEN = ("edit_image", "analogy_image", "concept")  # tasks that are validated on held-out families
@@ -32,10 +33,9 @@ class LLMOptions:
     tasks: dict[str, float] = field(default_factory=dict)  # task → share of the examples
     loss: str = "paper"  # or released
     alpha: float = 1.0  # weight of the MSE
-    residual: bool = True  # copy path of the leave head
     diffusion_share: float = 0.2  # last part of the run that has L_DM; 0: none
     diffusion_items: int = 4  # items a step that L_DM is computed on
-    fed_noise: float = 0.5  # most noise on the target's features when they are fed back (teacher forcing)
+    fed_noise: float = 1.0  # most noise on the target's features when they are fed back (teacher forcing)
     lookahead: int = 8  # batches that are drawn together and sorted by length, so that little is padding
     weights: str = ""  # folder with encoder heads and decoders; empty: the shipped ones
     start: str = ""  # folder with an adapter and heads to start from
@@ -49,7 +49,7 @@ class LLMRecipe:
         self.options = options = LLMOptions(**config.options)
         weights = weights_folder(options.weights)
         base = preset("tiny")
-        heads = replace(base.heads, loss=options.loss, alpha=options.alpha, residual=options.residual)  # type: ignore[arg-type]
+        heads = replace(base.heads, loss=options.loss, alpha=options.alpha)  # type: ignore[arg-type]
         self.codi2_config = replace(base, heads=heads)
         torch.manual_seed(config.seed)
         self.model = MLLM(load_backbone(base.llm), heads)
@@ -145,7 +145,7 @@ class LLMRecipe:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Cosine to the true joint vector and text loss on held-out items, by task."""
+        """Cosines to the true joint vector and appearance, and text loss, on held-out items by task."""
         figures: dict[str, float] = {}
         for name in self.options.tasks:
             if name in ("subject", "chat"):
@@ -154,11 +154,12 @@ class LLMRecipe:
             held_out = self.held_out["unseen" if name in UNSEEN else "known"]
             examples = [TASKS[name](held_out, draw) for _ in range(32)]
             batch, features = self._collate([self._lay_out(example) for example in examples])
-            taught = self.model(batch, features)
-            if len(taught.prediction):
-                cosine = torch.cosine_similarity(taught.prediction, taught.target, dim=-1)
-                figures[f"{name}/cosine"] = float(cosine[batch.slot_number[batch.slot_predicted] == 0].mean())
+            if batch.slot_predicted.any():
+                items, predicted = own_predictions(self.model, batch, features)
+                cosine = torch.cosine_similarity(predicted, features[items], dim=-1).mean(0)
+                figures |= {f"{name}/joint": float(cosine[0]), f"{name}/appearance": float(cosine[1])}
             else:
+                taught = self.model(batch, features)
                 figures[f"{name}/loss"] = float(nn.functional.cross_entropy(taught.logits.float(), taught.labels))
         return figures
 

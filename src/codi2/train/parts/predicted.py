@@ -1,8 +1,7 @@
 """Features as the language model predicts them, for decoders to train on.
 
 A regressed feature is smoother than a true one, and a decoder that never saw one turns it to mush. Examples of the
-training tasks are run through the trained language model once, and what it predicts is kept. With one slot per medium
-a prediction does not depend on the target, so teacher forcing gives what generation gives.
+training tasks are run through the trained language model once, and what it predicts is kept.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from codi2.data.tasks import TASKS, Example, World
 from codi2.hub import atomic_path, home, sha256_of
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM, stack_features
-from codi2.prompt.layout import Message, collate, layout_for
+from codi2.prompt.layout import Batch, Message, collate, layout_for
 from codi2.train.parts.store import Store
 
 BATCH = 32  # conversations of one forward pass
@@ -68,8 +67,22 @@ def _predict(weights: Path, store: Store, examples: list[Example]) -> Tensor:
         rows = order[start : start + BATCH]
         batch = collate([sequences[i] for i in rows], mllm.backbone.pad_id)
         items: tuple[Any, ...] = batch.items
-        taught = mllm(batch, stack_features([store.features(part) for part in items], config.heads.feature_dim))
-        _, predicted = taught.of(examples[rows[0]].answer.modality)
-        for i, value in zip(rows, predicted, strict=True):
+        features = stack_features([store.features(part) for part in items], config.heads.feature_dim)
+        for i, value in zip(rows, own_predictions(mllm, batch, features)[1], strict=True):
             made[i] = value
     return torch.stack(made)
+
+
+def own_predictions(mllm: MLLM, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
+    """The n items that the assistant answers with [n], and what is predicted of them [n, K, D] where each slot is fed
+    with the model's own, as in generation.
+
+    `features` [N, T, D] of all items of the batch; the answers' own are not looked at.
+    """
+    fed, numbers = features.clone(), batch.slot_number[batch.slot_predicted]
+    for number in range(int(numbers.max()) + 1):
+        taught = mllm(batch, features, fed)
+        here = numbers == number
+        fed[taught.item[here], number] = taught.prediction[here]
+    items = taught.item.unique_consecutive()
+    return items, fed[items]

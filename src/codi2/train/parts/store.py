@@ -42,7 +42,9 @@ class Store:
             return self._phrases[part.text]
         key = (part.modality, part.view)
         if key not in self._features:
-            self._features[key] = _through(self.heads[part.modality], cache.trunk_features(*key))
+            self._features[key] = _through(
+                self.heads[part.modality], cache.trunk_features(*key), cache.appearance_cells(*key)
+            )
         return torch.from_numpy(self._features[key][part.row].astype(np.float32))
 
     def latents(self, ref: Ref) -> Tensor:
@@ -59,9 +61,10 @@ class Store:
 
 
 @torch.inference_mode()
-def _through(head: nn.Module, trunk: np.ndarray) -> np.ndarray:
-    chunks = np.array_split(trunk, max(1, len(trunk) // 512))
-    return np.concatenate([head(torch.from_numpy(x.astype(np.float32))).half().numpy() for x in chunks])
+def _through(head: nn.Module, *inputs: np.ndarray) -> np.ndarray:
+    chunks = np.array_split(np.arange(len(inputs[0])), max(1, len(inputs[0]) // 512))
+    tensors = ([torch.from_numpy(x[rows].astype(np.float32)) for x in inputs] for rows in chunks)
+    return np.concatenate([head(*some).half().numpy() for some in tensors])
 
 
 def world(splits: tuple[str, ...], mix_view: str, edit_names: dict[str, tuple[str, ...]], chats: Any = ()) -> World:

@@ -1,0 +1,83 @@
+"""The encoder of `tiny` as it is shipped: what its features keep of real media."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+from torch import nn
+
+from codi2.data import transforms
+from codi2.encode.appearance import NUM_CELLS, cells, fit_components
+from codi2.encode.tiny import TinyEncoder, load_heads, load_trunk
+from codi2.hub import shipped
+from codi2.media import load_audio, load_image
+from codi2.prompt.parts import Audio, Image, Phrase
+
+MEDIA = Path(__file__).parents[2] / "examples" / "media"
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TinyEncoder:
+    heads = load_heads(shipped("tiny") / "encoder" / "heads.safetensors", 256)
+    return TinyEncoder({modality: load_trunk(modality) for modality in TinyEncoder.modalities}, heads)
+
+
+def picture() -> Image:
+    return load_image(sorted(MEDIA.glob("*.png"))[0])
+
+
+def cosines(a: torch.Tensor, b: torch.Tensor) -> list[float]:
+    return torch.cosine_similarity(a, b, dim=-1).tolist()
+
+
+def test_a_picture_by_night_is_the_same_thing_and_looks_different(encoder: TinyEncoder) -> None:
+    day = picture()
+    small = np.asarray(day.pixels.convert("RGB").resize((64, 64)))
+    night = Image(PILImage.fromarray(transforms.BY_NAME["night"].apply(small)))
+    values = encoder([Image(PILImage.fromarray(small)), night]).values
+    assert values.shape == (2, 2, 256)
+    assert torch.allclose(values[:, 0].norm(dim=-1), torch.tensor(16.0), atol=1e-3)
+    joint, appearance = cosines(values[0], values[1])
+    assert joint > 0.6
+    assert appearance < joint - 0.2
+
+
+def test_half_as_loud_is_the_same_sound_and_another_appearance(encoder: TinyEncoder) -> None:
+    sound = load_audio(sorted(MEDIA.glob("*.wav"))[0])
+    values = encoder([sound, Audio(sound.samples / 4, sound.rate)]).values
+    assert values.shape == (2, 2, 256)
+    joint, appearance = (values[0] - values[1]).norm(dim=-1).tolist()
+    assert joint < 0.5
+    assert appearance > 1
+
+
+def test_words_have_the_joint_vector_alone(encoder: TinyEncoder) -> None:
+    assert encoder([Phrase("a red apple"), Phrase("rain")]).values.shape == (2, 1, 256)
+
+
+def test_cells_are_means_and_spreads() -> None:
+    maps = torch.zeros(1, 3, 64, 64)
+    maps[:, :, :4, :2] = 1  # half of the first cell
+    found = cells(maps)
+    assert found.shape == (1, NUM_CELLS["image"])
+    mean, spread = found.view(2, 3, 16, 16)
+    assert torch.allclose(mean[:, 0, 0], torch.tensor(0.5))
+    assert torch.allclose(spread[:, 0, 0], torch.tensor(1.0))  # 2 × 0.5
+    assert not mean[:, 1:].any()
+    assert not spread[:, 1:].any()
+
+
+def test_components_keep_the_strongest_directions_at_mean_square_one() -> None:
+    torch.manual_seed(0)
+    samples = torch.randn(2000, 3) @ torch.randn(3, 20) * 5 + 7 + 0.01 * torch.randn(2000, 20)
+    token = nn.Linear(20, 3)
+    assert fit_components(token, samples) > 0.999
+    found = token(samples)
+    assert found.square().mean().item() == pytest.approx(1, abs=1e-3)
+    assert found.mean(0).abs().max() < 1e-3
+    assert torch.allclose(torch.corrcoef(found.T), torch.eye(3), atol=1e-2)
+    assert found.var(0).argmax() == 0
