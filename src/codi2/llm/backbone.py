@@ -15,16 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codi2.config import LLMConfig
+from codi2.config import CHATML, LLMConfig
 from codi2.errors import ConfigError, WeightsError
 from codi2.prompt.layout import SPECIAL_TOKENS
-
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + eos_token + '\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-"""The chat template of models that come without one."""
 
 
 class Backbone(nn.Module):
@@ -42,7 +35,7 @@ class Backbone(nn.Module):
         if scale or bias or getattr(model.config, "final_logit_softcapping", None):
             raise ConfigError(f"{model.config.model_type} scales, shifts or caps its embedding or head: not supported.")
         self.tokenizer = tokenizer
-        self.tokenizer.chat_template = tokenizer.chat_template or CHATML
+        self.tokenizer.chat_template = config.chat_template or tokenizer.chat_template or CHATML
         self.first_new = _add_tokens(model, tokenizer)
         self.peft = _adapt(model, config, list(range(self.first_new, len(tokenizer))))
         self.source = config.id
