@@ -33,7 +33,9 @@ def fit_components(token: nn.Linear, samples: Tensor) -> float:
     One scale for all of them makes the mean square 1, so that what varies most stays what counts most.
     """
     mean = samples.mean(0)
-    values, vectors = torch.linalg.eigh((samples - mean).T @ (samples - mean) / len(samples))
+    # double precision: in single, the many equal eigenvalues of few samples can keep the solver from converging
+    centred = (samples - mean).double()
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(samples))
     count = token.out_features
     scale = (values[-count:].sum() / count).sqrt()
     token.weight.copy_(vectors[:, -count:].flip(1).T / scale)
