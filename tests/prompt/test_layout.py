@@ -121,3 +121,19 @@ def test_a_template_that_refuses_the_turns_is_the_users_error(layout):
     strict.chat_template = "{{ messages[-1]['content'] }}"
     with pytest.raises(PromptError, match="no place"):
         Layout(strict, T, K, 200)([Message("system", (Text("be kind"),)), Message("user", (Text("hi"),))])
+
+
+def test_a_users_words_come_once_more_as_a_phrase():
+    tokenizer = Backbone(random_llm(), byte_tokenizer(), DEBUG.llm).tokenizer
+    layout = Layout(tokenizer, T, K, max_length=400, reads_words=True)
+    asked = [
+        Message("user", (Text("Put "), PICTURE, Text("\nat night."))),
+        Message("assistant", (Text("so"), PICTURE)),
+        Message("user", (SOUND,)),
+    ]
+    sequence = layout(asked)
+    assert sequence.items == (PICTURE, Phrase("Put at night."), PICTURE, SOUND)  # no words, no phrase
+    text = words(layout, sequence.ids)
+    assert "at night.<feature><feature></feature><|im_end|>" in text
+    later = layout(asked, known=2)
+    assert later.items == (SOUND,)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from codi2.config import CoDi2Config
 from codi2.errors import PromptError
-from codi2.prompt.parts import Part, Prompt, Text
+from codi2.prompt.parts import Part, Phrase, Prompt, Text
 
 MODALITIES = ("image", "audio", "video", "phrase")
 """Modalities that become slots; a modality's index in this tuple stands for it in tensors."""
@@ -99,7 +99,8 @@ class Layout:
 
     `num_features` (T) counts the slots of a given item, `num_slots` (K) those of an item of the assistant, by modality.
     `tokenizer` is a Hugging Face tokenizer that has the SPECIAL_TOKENS and a chat template. `system_prompt` opens
-    conversations that have none of their own; None leaves that to the template.
+    conversations that have none of their own; None leaves that to the template. With `reads_words` a user's message
+    ends with its own words once more, as one phrase for the encoder.
     """
 
     def __init__(
@@ -109,9 +110,11 @@ class Layout:
         num_slots: Mapping[str, int],
         max_length: int,
         system_prompt: str | None = None,
+        reads_words: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.system_prompt = system_prompt
+        self.reads_words = reads_words
         self.num_features = num_features
         self.num_slots = num_slots
         self.max_length = max_length
@@ -132,6 +135,8 @@ class Layout:
             writer.template(templates[i], closes_reply=i > 0 and messages[i - 1].role == "assistant")
             if i < len(messages):
                 writer.parts(messages[i].parts, by_model=messages[i].role == "assistant")
+                if self.reads_words and messages[i].role == "user":
+                    writer.parts(_words(messages[i].parts), by_model=False)
         if len(writer.ids) > self.max_length:
             raise PromptError(
                 f"The prompt takes {len(writer.ids)} positions, the model reads at most {self.max_length}; shorten it."
@@ -153,8 +158,21 @@ class Layout:
 
 def layout_for(config: CoDi2Config, tokenizer: Any) -> Layout:
     """The layout of a model."""
-    llm = config.llm
-    return Layout(tokenizer, config.encoder.num_features, config.heads.num_slots, llm.max_length, llm.system_prompt)
+    llm, encoder = config.llm, config.encoder
+    return Layout(
+        tokenizer,
+        encoder.num_features,
+        config.heads.num_slots,
+        llm.max_length,
+        system_prompt=llm.system_prompt,
+        reads_words=encoder.reads_words,
+    )
+
+
+def _words(prompt: Prompt) -> Prompt:
+    """A message's words as one phrase; nothing where it has none."""
+    words = " ".join(" ".join(part.text for part in prompt if isinstance(part, Text)).split())
+    return (Phrase(words),) if words else ()
 
 
 class _Writer:

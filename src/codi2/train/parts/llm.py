@@ -18,7 +18,7 @@ from codi2.config import preset
 from codi2.data.chat import load_chats
 from codi2.data.tasks import TASKS, Example
 from codi2.heads.loss import codi2_loss
-from codi2.llm.mllm import MLLM, stack_features
+from codi2.llm.mllm import MLLM
 from codi2.prompt.layout import Batch, Message, TokenSequence, collate, layout_for
 from codi2.train.config import TrainConfig
 from codi2.train.parts.draw import numpy_at, torch_at
@@ -98,8 +98,7 @@ class LLMRecipe:
     def _collate(self, sequences: list[TokenSequence]) -> tuple[Batch, Tensor]:
         batch = collate(sequences, self.model.backbone.pad_id)
         items: tuple[Any, ...] = batch.items  # `Ref`s and `Phrase`s
-        features = [self.store.features(part) for part in items]
-        return batch, stack_features(features, self.codi2_config.heads.feature_dim)
+        return batch, self.store.stacked(items)
 
     def _fed(self, batch: Batch, features: Tensor, step: int) -> Tensor:
         """What the slots are fed: answers' features are noised, since at generation they are the model's own."""

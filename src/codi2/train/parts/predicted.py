@@ -19,7 +19,7 @@ from codi2.checkpoint import load_language, locate
 from codi2.data.tasks import TASKS, Example, World
 from codi2.hub import atomic_path, home, sha256_of
 from codi2.llm.backbone import load_backbone
-from codi2.llm.mllm import MLLM, stack_features
+from codi2.llm.mllm import MLLM
 from codi2.prompt.layout import Batch, Message, collate, layout_for
 from codi2.train.parts.store import Store
 
@@ -67,7 +67,7 @@ def _predict(weights: Path, store: Store, examples: list[Example]) -> Tensor:
         rows = order[start : start + BATCH]
         batch = collate([sequences[i] for i in rows], mllm.backbone.pad_id)
         items: tuple[Any, ...] = batch.items
-        features = stack_features([store.features(part) for part in items], config.heads.feature_dim)
+        features = store.stacked(items)
         for i, value in zip(rows, own_predictions(mllm, batch, features)[1], strict=True):
             made[i] = value
     return torch.stack(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from codi2.data import cache
 from codi2.data.tasks import Ref, World
-from codi2.encode.tiny import load_heads
+from codi2.encode.tiny import load_heads, load_trunk
 from codi2.hub import shipped
+from codi2.llm.mllm import stack_features
 from codi2.prompt.parts import Phrase
 
 
@@ -36,6 +38,10 @@ class Store:
         self._latents: dict[tuple[str, str], np.ndarray] = {}
         self._phrases: dict[str, Tensor] = {}
 
+    @cached_property
+    def _trunk(self) -> nn.Module:
+        return load_trunk("phrase")
+
     def features(self, part: Ref | Phrase) -> Tensor:
         """[T, D] of a medium or phrase."""
         if isinstance(part, Phrase):
@@ -54,8 +60,17 @@ class Store:
             self._latents[key] = cache.latents(ref.modality, self.weights / ref.modality, ref.view)
         return torch.from_numpy(self._latents[key][ref.row].astype(np.float32))
 
+    def stacked(self, items: Sequence[Any]) -> Tensor:
+        """[N, T, D] of a batch's items, zero beyond an item's own. Words that are not known yet are encoded."""
+        new = sorted({p.text for p in items if isinstance(p, Phrase)} - self._phrases.keys())
+        if new:
+            with torch.inference_mode():
+                made = self.heads["phrase"](self._trunk(new)).clone()
+            self._phrases.update(zip(new, made, strict=True))
+        return stack_features([self.features(part) for part in items], self.heads["phrase"].dim)
+
     def learn_phrases(self, texts: Sequence[str]) -> None:
-        """Makes the features of these words known."""
+        """Makes the features of these words known, from the cache."""
         made = _through(self.heads["phrase"], cache.phrase_features(list(texts)))
         self._phrases.update(zip(texts, torch.from_numpy(made.astype(np.float32)), strict=True))
 
