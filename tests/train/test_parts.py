@@ -108,6 +108,31 @@ def test_decoder_trains_and_loads_again(weights: Path, tmp_path: Path, modality:
     assert latents.shape[1:] == decoder.latent_shape
     assert torch.isfinite(latents).all()
 
+    # tuned on what its estimates look like: the codec's way out learns, its way in and the cached latents stay
+    start = str(tmp_path / "decoder" / "export")
+    tuning = config(f"{modality}_decoder", {**options, "start": start, "looked_at": 2, "perception_weight": 0.0}, 2)
+    train(build(tuning), tuning, tmp_path / "tuned")
+    tuned, codec = (load_codec(modality, folder) for folder in (tmp_path / "tuned" / "export", weights / modality))
+    media = torch.randn(1, *((3, 64, 64) if modality == "image" else (1, 160, 64)))
+    assert torch.equal(tuned.encode(media), codec.encode(media))
+    assert not torch.equal(tuned.decode(latents), codec.decode(latents))
+    assert cache._way_in(tmp_path / "tuned" / "export" / "vae") == cache._way_in(weights / modality / "vae")
+
+
+def test_perception_is_a_distance_that_a_blur_does_not_lower() -> None:
+    from codi2.encode.efficientnet import EfficientNetLite
+    from codi2.train.parts.reconstruction import Perception
+
+    torch.manual_seed(0)
+    perception = Perception(EfficientNetLite("lite0").eval().requires_grad_(False), size=64)
+    target = torch.rand(2, 3, 64, 64).round() * 2 - 1
+    near = (target + 0.1 * torch.randn_like(target)).requires_grad_(True)
+    blurred = torch.nn.functional.avg_pool2d(target, 5, 1, 2)
+    assert float(perception(target, target)) < 1e-8
+    assert float(perception(near, target)) < float(perception(blurred, target))
+    perception(near, target).backward()  # type: ignore[no-untyped-call]
+    assert near.grad is not None and torch.isfinite(near.grad).all()
+
 
 def test_language_model_trains_on_every_task(
     weights: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch

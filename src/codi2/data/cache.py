@@ -8,16 +8,17 @@ medium beside it: new weights start a new file, and a corpus that was built anew
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from codi2.data.items import Corpus, Item, load_corpus
 from codi2.data.mixes import Mix
-from codi2.hub import atomic_path, home, sha256_of
+from codi2.hub import atomic_path, home
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,41 +74,51 @@ def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
 
 def appearance_cells(modality: str, name: str = "plain") -> np.ndarray:
     """float16 [N, numbers]: what the encoder's appearance token is made of, for a view."""
-    import torch
-
     from codi2.encode.appearance import cells
 
     def compute(rows: np.ndarray) -> np.ndarray:
-        if modality == "image":
-            from codi2.diffuse.codec import pixels_to_tensor as to_maps
-        else:
-            from codi2.diffuse.mel import MelSpectrogram
-
-            mel = MelSpectrogram()
-
-            def to_maps(pixels: np.ndarray) -> torch.Tensor:
-                return mel(waveforms(pixels))
-
-        return _batched(view(modality, name)[rows], lambda x: cells(to_maps(x)))
+        return _batched(view(modality, name)[rows], lambda x: cells(codec_inputs(modality, x)))
 
     return _cached(f"{modality}-{name}-cells", "", _row_keys(modality, name), compute)
 
 
 def latents(modality: str, decoder_folder: Path, name: str = "plain") -> np.ndarray:
     """float16 [N, c, h, w]: the codec's latents of a view, unit variance."""
-    from codi2.diffuse.codec import AudioCodec, pixels_to_tensor
     from codi2.diffuse.load import load_codec
 
     def compute(rows: np.ndarray) -> np.ndarray:
         codec = load_codec(modality, decoder_folder)
+        return _batched(view(modality, name)[rows], lambda x: codec.encode(codec_inputs(modality, x)))
 
-        def to_tensor(media: np.ndarray) -> Tensor:
-            return codec.mel(waveforms(media)) if isinstance(codec, AudioCodec) else pixels_to_tensor(media)
+    return _cached(f"{modality}-{name}-latents", _way_in(decoder_folder / "vae"), _row_keys(modality, name), compute)
 
-        return _batched(view(modality, name)[rows], lambda x: codec.encode(to_tensor(x)))
 
-    weights = sha256_of(decoder_folder / "vae" / "diffusion_pytorch_model.safetensors")
-    return _cached(f"{modality}-{name}-latents", weights, _row_keys(modality, name), compute)
+def _way_in(vae: Path) -> str:
+    """A key of the tensors that make a codec's latents: its way out may be tuned, and they stay."""
+    from safetensors.numpy import load_file
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_file(vae / "diffusion_pytorch_model.safetensors").items()):
+        if name.startswith(("encoder.", "quant_conv.")):
+            digest.update(name.encode() + tensor.tobytes())
+    return digest.hexdigest() + str(json.loads((vae / "config.json").read_text())["scaling_factor"])
+
+
+def codec_inputs(modality: str, media: np.ndarray) -> Tensor:
+    """Media as views hold them → what the codec reads [B, channels, H, W]: pixels or normalised log-mel."""
+    from codi2.diffuse.codec import pixels_to_tensor
+
+    if modality == "image":
+        return pixels_to_tensor(media)
+    mel: Tensor = _mel()(waveforms(media))
+    return mel
+
+
+@lru_cache(maxsize=1)
+def _mel() -> Any:
+    from codi2.diffuse.mel import MelSpectrogram
+
+    return MelSpectrogram()
 
 
 def phrase_features(texts: list[str]) -> np.ndarray:
@@ -149,12 +160,11 @@ def pixels(*splits: str) -> np.ndarray:
 
 def mels(*splits: str) -> np.ndarray:
     """float16 [n, 1, 160, 64]: normalised log-mel."""
-
-    from codi2.diffuse.mel import MelSpectrogram
-
-    mel = MelSpectrogram()
     everything = _cached(
-        "audio-mels", "", _row_keys("audio", "plain"), lambda r: _batched(view("audio")[r], lambda x: mel(waveforms(x)))
+        "audio-mels",
+        "",
+        _row_keys("audio", "plain"),
+        lambda r: _batched(view("audio")[r], lambda x: codec_inputs("audio", x)),
     )
     return everything[rows("audio", *splits)]
 

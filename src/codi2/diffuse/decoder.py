@@ -97,19 +97,36 @@ class Decoder(nn.Module):
         text: Tensor | None = None,
     ) -> Tensor:
         """L_DM of equation 1, per sample [B]. Its gradient flows through `features` [B, K, D] into the LLM."""
+        return self.loss_and_estimate(latents, noise, t, features, noise_level, source, text)[0]
+
+    def loss_and_estimate(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        features: Tensor,
+        noise_level: Tensor,
+        source: Tensor,
+        text: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`loss`, and the sample [B, c, h, w] that the network's prediction stands for."""
         noisy = self.diffusion.add_noise(latents, noise, t)
         prediction = self.denoise(noisy, t, features, noise_level, source, text)
         kind = self.diffusion.config.prediction_type
-        if kind == "epsilon":
-            target = noise
+        alpha_bar = self.diffusion.alphas_cumprod.to(t.device)[t]
+        signal, sigma = (a.sqrt()[:, None, None, None] for a in (alpha_bar, 1 - alpha_bar))
+        if kind == "sample":
+            target, estimate = latents, prediction
+        elif kind == "v_prediction":
+            target = self.diffusion.get_velocity(latents, noise, t)
+            estimate = signal * noisy - sigma * prediction
         else:
-            target = self.diffusion.get_velocity(latents, noise, t) if kind == "v_prediction" else latents
+            target, estimate = noise, (noisy - sigma * prediction) / signal.clamp(min=1e-4)
         error = F.mse_loss(prediction, target, reduction="none").mean(dim=(1, 2, 3))
-        if kind != "sample":
-            return error
-        # the error of the velocity that follows from the predicted sample, held down where there is hardly any noise
-        variance = 1 - self.diffusion.alphas_cumprod.to(t.device)[t]
-        return error / variance.clamp(min=1 / MAX_SAMPLE_WEIGHT)
+        if kind == "sample":
+            # the error of the velocity that follows from the sample, held down where there is hardly any noise
+            error = error / (1 - alpha_bar).clamp(min=1 / MAX_SAMPLE_WEIGHT)
+        return error, estimate
 
     def generate(
         self,

@@ -8,6 +8,7 @@ Shapes: B batch, H W pixels, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -92,11 +93,18 @@ class EfficientNetLite(nn.Module):
         self._bn1 = _norm(self.channels)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        return self.stages(pixels)[0]
+
+    def stages(self, pixels: Tensor, taps: Sequence[int] = ()) -> list[Tensor]:
+        """The maps after the blocks numbered in `taps` (-1: after the stem), in order, and the last ones."""
         x = (pixels * 255 - 127) / 128
         x = F.relu6(self._bn0(self._conv_stem(_same_pad(x, 3, 2))))
-        for block in self._blocks:
+        maps = [x] if -1 in taps else []
+        for i, block in enumerate(self._blocks):
             x = block(x)
-        return F.relu6(self._bn1(self._conv_head(x)))
+            if i in taps:
+                maps.append(x)
+        return [*maps, F.relu6(self._bn1(self._conv_head(x)))]
 
 
 def _round_channels(channels: float, divisor: int = 8) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codi2.diffuse.build import new_vae
@@ -20,6 +19,7 @@ from codi2.errors import ConfigError
 from codi2.train.config import TrainConfig
 from codi2.train.export import export_module
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
+from codi2.train.parts.reconstruction import reconstruction_terms, total
 
 HELD_OUT = ("val", "test_rendering")
 
@@ -62,14 +62,9 @@ class CodecRecipe:
         x, noise = batch
         posterior = self.model.encode(x).latent_dist
         y = self.model.decode(posterior.mean + posterior.std * noise).sample
-        error = F.l1_loss(y, x)
-        # blur is what a mean absolute error forgives first, so differences of neighbours count as well
-        edges = F.l1_loss(y.diff(dim=-1), x.diff(dim=-1)) + F.l1_loss(y.diff(dim=-2), x.diff(dim=-2))
-        # and colour over a few pixels, which the fine terms hardly feel
-        tone = F.l1_loss(F.avg_pool2d(y, 4), F.avg_pool2d(x, 4))
+        terms = reconstruction_terms(y, x)
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        loss = error + 0.5 * edges + tone + self.options.kl_weight * kl
-        return {"loss": loss, "l1": error, "edges": edges, "tone": tone, "kl": kl}
+        return {"loss": total(terms) + self.options.kl_weight * kl, **terms, "kl": kl}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -20,9 +20,11 @@ from codi2.data.tasks import TASKS, Ref, caption_of
 from codi2.diffuse.build import new_decoder
 from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.load import load_codec, load_decoder
+from codi2.encode.tiny import ImageTrunk, load_trunk
 from codi2.prompt.parts import Phrase
 from codi2.train.config import TrainConfig
 from codi2.train.parts.draw import numpy_at, torch_at
+from codi2.train.parts.reconstruction import Perception, reconstruction_terms, total
 from codi2.train.parts.store import Store, weights_folder, world
 
 
@@ -43,6 +45,11 @@ class DecoderOptions:
     dim: int = 256
     weights: str = ""  # folder with encoder heads and codec; empty: the shipped ones
     start: str = ""  # folder of a decoder to start from
+    looked_at: int = (
+        0  # samples a step whose estimate is decoded and compared as media; the codec learns to decode them
+    )
+    look_weight: float = 1.0  # of that comparison beside L_DM
+    perception_weight: float = 0.3  # of the frozen trunk's part in it, for pictures
 
 
 @dataclass
@@ -54,6 +61,7 @@ class Batch:
     text: Tensor  # [B, D]
     t: Tensor  # [B]
     noise: Tensor  # as latents
+    media: Tensor  # [looked_at, channels, H, W]: the first samples as the codec reads them
 
 
 class DecoderRecipe:
@@ -84,6 +92,15 @@ class DecoderRecipe:
             self.predictions = self.decoder.rescaled(predictions)
         parts = ("unet", "conditioner", "draft")
         self.model = nn.ModuleDict({name: getattr(self.decoder, name).requires_grad_(True) for name in parts})
+        self.perception: nn.Module | None = None
+        if options.looked_at:
+            # only the way out of the latents learns: the way in stays, and with it all cached latents
+            vae = codec.vae
+            self.model["codec"] = nn.ModuleList([vae.post_quant_conv, vae.decoder]).requires_grad_(True)
+            if options.modality == "image" and options.perception_weight:
+                trunk = load_trunk("image")
+                assert isinstance(trunk, ImageTrunk)
+                self.perception = Perception(trunk.net)
 
     def batch(self, step: int) -> Batch:
         options, draw, size = self.options, numpy_at(self.config.seed, step), self.config.batch_size
@@ -130,7 +147,14 @@ class DecoderRecipe:
             text=torch.stack([self._text(ref) for ref in targets]),
             t=torch.from_numpy(draw.integers(self.decoder.diffusion.config.num_train_timesteps, size=len(targets))),
             noise=torch.randn(latents.shape, generator=generator),
+            media=self._media(targets[: self.options.looked_at]),
         )
+
+    def _media(self, refs: list[Ref]) -> Tensor:
+        """[n, channels, H, W]: as the codec reads them."""
+        if not refs:
+            return torch.empty(0)
+        return cache.codec_inputs(self.options.modality, np.stack([self.store.media(ref) for ref in refs]))
 
     def _text(self, ref: Ref) -> Tensor:
         """[D]: the caption's feature; zeros for a mix, which has none."""
@@ -140,9 +164,20 @@ class DecoderRecipe:
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         b = batch
-        loss = self.decoder.loss(b.latents, b.noise, b.t, b.features, b.noise_level, b.source, b.text)
+        loss, estimate = self.decoder.loss_and_estimate(
+            b.latents, b.noise, b.t, b.features, b.noise_level, b.source, b.text
+        )
         withheld = (b.source == 0).flatten(1).all(1)
-        return {"loss": loss.mean(), "no_source": _mean(loss[withheld]), "source": _mean(loss[~withheld])}
+        losses = {"loss": loss.mean(), "no_source": _mean(loss[withheld]), "source": _mean(loss[~withheld])}
+        if not len(b.media):
+            return losses
+        ours = self.decoder.codec.decode(estimate[: len(b.media)])
+        terms = reconstruction_terms(ours, b.media)
+        looks = total(terms)
+        if self.perception is not None:
+            terms["perception"] = self.perception(ours, b.media)
+            looks = looks + self.options.perception_weight * terms["perception"]
+        return {**losses, **terms, "loss": losses["loss"] + self.options.look_weight * looks}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -166,7 +201,10 @@ class DecoderRecipe:
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         from codi2.train.export import export_module
 
-        for name, part in self.model.items():
+        parts = {name: getattr(self.decoder, name) for name in ("unet", "conditioner", "draft")}
+        if self.options.looked_at:
+            parts["vae"] = self.decoder.codec.vae
+        for name, part in parts.items():
             export_module(part, folder / name, provenance)
         self.decoder.scheduler.save_pretrained(folder / "scheduler")
 

@@ -36,6 +36,7 @@ class Store:
         self.heads = load_heads(weights / "encoder" / "heads.safetensors", dim)
         self._features: dict[tuple[str, str], np.ndarray] = {}
         self._latents: dict[tuple[str, str], np.ndarray] = {}
+        self._media: dict[tuple[str, str], np.ndarray] = {}
         self._phrases: dict[str, Tensor] = {}
 
     @cached_property
@@ -59,6 +60,13 @@ class Store:
         if key not in self._latents:
             self._latents[key] = cache.latents(ref.modality, self.weights / ref.modality, ref.view)
         return torch.from_numpy(self._latents[key][ref.row].astype(np.float32))
+
+    def media(self, ref: Ref) -> np.ndarray:
+        """uint8 [64, 64, 3] or int16 [40960]."""
+        key = (ref.modality, ref.view)
+        if key not in self._media:
+            self._media[key] = cache.view(*key)
+        return self._media[key][ref.row]
 
     def stacked(self, items: Sequence[Any]) -> Tensor:
         """[N, T, D] of a batch's items, zero beyond an item's own. Words that are not known yet are encoded."""
