@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ class Line:
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(self.model.state_dict(), folder / "model.pt")
+
+    def restore(self, folder: Path) -> None:
+        self.model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
 
 
 CONFIG = TrainConfig(
@@ -92,6 +96,17 @@ def test_a_snapshot_exports_without_training(tmp_path: Path) -> None:
     assert weights(tmp_path)
     with pytest.raises(DataError, match="train first"):
         train(Line(), CONFIG, tmp_path / "empty", snapshot=True)
+
+
+def test_a_run_goes_on_from_exported_weights(tmp_path: Path) -> None:
+    train(Line(), replace(CONFIG, steps=20), tmp_path / "first")
+    recipe = Line()
+    train(recipe, replace(CONFIG, start=str(tmp_path / "first" / "export")), tmp_path / "second", first_step=20)
+    assert recipe.steps == list(range(20, 30))
+    shipped = Line()
+    shipped.restore(tmp_path / "first" / "export")
+    shipped.losses(shipped.model, shipped.batch(20))
+    assert recipe.curve[0] == shipped.curve[0]
 
 
 def test_a_half_written_checkpoint_is_not_resumed(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_decoder_trains_and_loads_again(weights: Path, tmp_path: Path, modality:
 
     # tuned on what its estimates look like: the codec's way out learns, its way in and the cached latents stay
     start = str(tmp_path / "decoder" / "export")
-    tuning = config(f"{modality}_decoder", {**options, "start": start, "looked_at": 2, "perception_weight": 0.0}, 2)
+    tuning = config(f"{modality}_decoder", {**options, "looked_at": 2, "perception_weight": 0.0}, steps=2, start=start)
     train(build(tuning), tuning, tmp_path / "tuned")
     tuned, codec = (load_codec(modality, folder) for folder in (tmp_path / "tuned" / "export", weights / modality))
     media = torch.randn(1, *((3, 64, 64) if modality == "image" else (1, 160, 64)))

@@ -19,10 +19,18 @@ PARTS = {
 }
 
 
-def run(config_path: str | Path, out: str | Path, steps: int | None = None, snapshot: bool = False) -> dict[str, float]:
+def run(
+    config_path: str | Path,
+    out: str | Path,
+    steps: int | None = None,
+    snapshot: bool = False,
+    start: str | Path | None = None,
+    first_step: int = 0,
+) -> dict[str, float]:
     """Trains the part that a config names, in `out`; a folder that holds checkpoints is resumed.
 
-    With `snapshot` nothing is trained: the newest checkpoint is exported as it is.
+    With `snapshot` nothing is trained: the newest checkpoint is exported as it is. Where there are no checkpoints, the
+    run takes the exported weights in `start` and goes on at `first_step`, with fresh optimizer moments.
 
     Raises:
         ConfigError: the config is not one, or names an unknown part.
@@ -30,8 +38,8 @@ def run(config_path: str | Path, out: str | Path, steps: int | None = None, snap
     from codi2.train.config import load_config
     from codi2.train.loop import train
 
-    config = load_config(config_path, steps=steps)
+    config = load_config(config_path, steps=steps, start=str(start) if start else None)
     if config.part not in PARTS:
         raise ConfigError(f"{config_path}: no part is called {config.part!r}; known parts: {', '.join(PARTS)}")
     recipe = import_module(f"codi2.train.parts.{PARTS[config.part]}").build(config)
-    return train(recipe, config, Path(out), snapshot)
+    return train(recipe, config, Path(out), snapshot, first_step)

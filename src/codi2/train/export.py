@@ -21,6 +21,17 @@ def export_module(module: Any, folder: Path, provenance: dict[str, Any]) -> None
     (folder / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")
 
 
+def restore_module(module: Any, folder: Path) -> None:
+    """The weights of a diffusers module in `folder` → `module`. Raises WeightsError when they do not fit."""
+    from codi2.diffuse.load import load_part
+    from codi2.errors import WeightsError
+
+    try:
+        module.load_state_dict(load_part(type(module), folder).state_dict())
+    except RuntimeError as error:
+        raise WeightsError(f"the weights in {folder} are of another size than the config asks for: {error}") from error
+
+
 def export_tensors(tensors: dict[str, torch.Tensor], path: Path, provenance: dict[str, Any]) -> None:
     """Plain tensors → one fp16 safetensors file, written atomically, with `training.json` beside it."""
     from safetensors.torch import save_file

@@ -38,12 +38,18 @@ class Recipe(Protocol):
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         """Writes the part as the model loads it, fp16, with the averaged weights in `model`."""
 
+    def restore(self, folder: Path) -> None:
+        """Takes the weights that `export` wrote. Raises WeightsError when they do not fit."""
 
-def train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool = False) -> dict[str, float]:
+
+def train(
+    recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool = False, first_step: int = 0
+) -> dict[str, float]:
     """Runs or resumes a training run in `out`; returns the last validation's figures.
 
     Args:
         snapshot: only export what the newest checkpoint holds, with the steps it has had so far.
+        first_step: where a run without checkpoints begins: its `start` has had these steps of the recipe already.
     Raises:
         OutputError: a checkpoint cannot be written (the previous one is intact).
         WeightsError: the checkpoint to resume from is damaged.
@@ -55,13 +61,15 @@ def train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool = False
     # a recipe draws the whole batch and all its noise from (seed, step): nothing depends on global random state
     accelerator = Accelerator(log_with="tensorboard", project_dir=str(out))
     accelerator.init_trackers("curves")
+    checkpoints = list_checkpoints(out / "checkpoints")
+    if config.start and not checkpoints:
+        recipe.restore(Path(config.start))
     trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
     average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
 
-    step, figures = 0, {}
-    checkpoints = list_checkpoints(out / "checkpoints")
+    step, figures = first_step, {}
     if checkpoints:
         tensors, states, state = load_checkpoint(checkpoints[-1])
         step, figures = state["step"], state["figures"]

@@ -17,7 +17,7 @@ from codi2.diffuse.build import new_vae
 from codi2.diffuse.codec import pixels_to_tensor
 from codi2.errors import ConfigError
 from codi2.train.config import TrainConfig
-from codi2.train.export import export_module
+from codi2.train.export import export_module, restore_module
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 from codi2.train.parts.reconstruction import reconstruction_terms, total
 
@@ -83,6 +83,9 @@ class CodecRecipe:
         # diffusion wants latents of unit variance
         self.model.register_to_config(scaling_factor=float(1 / torch.cat(latents).std()))
         export_module(self.model, folder, provenance)
+
+    def restore(self, folder: Path) -> None:
+        restore_module(self.model, folder)
 
 
 class _Rows:

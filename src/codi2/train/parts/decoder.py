@@ -19,7 +19,7 @@ from codi2.data import cache
 from codi2.data.tasks import TASKS, Ref, caption_of
 from codi2.diffuse.build import new_decoder
 from codi2.diffuse.decoder import Sampling
-from codi2.diffuse.load import load_codec, load_decoder
+from codi2.diffuse.load import load_codec
 from codi2.encode.tiny import ImageTrunk, load_trunk
 from codi2.prompt.parts import Phrase
 from codi2.train.config import TrainConfig
@@ -32,8 +32,8 @@ from codi2.train.parts.store import Store, weights_folder, world
 class DecoderOptions:
     modality: str
     tasks: dict[str, float] = field(default_factory=dict)  # task → share of the samples
-    channels: tuple[int, ...] = (96, 128, 176)  # of the UNet's levels
-    drop_source: float = 0.4  # rate at which a task's source is withheld
+    channels: tuple[int, ...] = (48, 128, 192)  # of the UNet's levels
+    drop_source: float = 0.25  # rate at which a task's source is withheld
     drop_feature: float = 0.1  # rate of the unconditional branch
     joint_alone: float = 0.15  # rate at which all but the joint vector is withheld
     caption_share: float = 0.3  # of samples that are given their caption
@@ -44,7 +44,6 @@ class DecoderOptions:
     feature_norm: float = 16.0  # that a predicted joint vector is brought to, as when the model generates
     dim: int = 256
     weights: str = ""  # folder with encoder heads and codec; empty: the shipped ones
-    start: str = ""  # folder of a decoder to start from
     looked_at: int = (
         0  # samples a step whose estimate is decoded and compared as media; the codec learns to decode them
     )
@@ -80,18 +79,14 @@ class DecoderRecipe:
             predictions = predicted_features(weights, self.store, self.foretold)
         codec = load_codec(options.modality, weights / options.modality)
         torch.manual_seed(config.seed)
-        if options.start:
-            self.decoder = load_decoder(options.modality, Path(options.start), codec=codec)
-        else:
-            first = Ref(options.modality, 0)
-            num_slots = len(self.store.features(first))
-            shape = self.store.latents(first).shape
-            self.decoder = new_decoder(codec, shape, options.channels, options.dim, num_slots)
+        first = Ref(options.modality, 0)
+        shape, num_slots = self.store.latents(first).shape, len(self.store.features(first))
+        self.decoder = new_decoder(codec, shape, options.channels, options.dim, num_slots)
         if options.predicted:
             self.decoder.sampling = Sampling(feature_norm=options.feature_norm)
             self.predictions = self.decoder.rescaled(predictions)
-        parts = ("unet", "conditioner", "draft")
-        self.model = nn.ModuleDict({name: getattr(self.decoder, name).requires_grad_(True) for name in parts})
+        trained = ("unet", "conditioner", "draft")
+        self.model = nn.ModuleDict({name: getattr(self.decoder, name).requires_grad_(True) for name in trained})
         self.perception: nn.Module | None = None
         if options.looked_at:
             # only the way out of the latents learns: the way in stays, and with it all cached latents
@@ -201,12 +196,20 @@ class DecoderRecipe:
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         from codi2.train.export import export_module
 
-        parts = {name: getattr(self.decoder, name) for name in ("unet", "conditioner", "draft")}
-        if self.options.looked_at:
-            parts["vae"] = self.decoder.codec.vae
-        for name, part in parts.items():
+        for name, part in self._parts().items():
             export_module(part, folder / name, provenance)
         self.decoder.scheduler.save_pretrained(folder / "scheduler")
+
+    def restore(self, folder: Path) -> None:
+        from codi2.train.export import restore_module
+
+        for name, part in self._parts().items():
+            restore_module(part, folder / name)
+
+    def _parts(self) -> dict[str, Any]:
+        """What the run trains, by the folder that it is kept in."""
+        parts = {name: getattr(self.decoder, name) for name in ("unet", "conditioner", "draft")}
+        return {**parts, "vae": self.decoder.codec.vae} if self.options.looked_at else parts
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from codi2.data import cache
 from codi2.data.items import Item
 from codi2.data.tasks import EDITS
 from codi2.encode.appearance import fit_components
-from codi2.encode.tiny import Head, build_heads
+from codi2.encode.tiny import Head, build_heads, load_heads
 from codi2.evaluate.retrieval import recall_at
 from codi2.train.config import TrainConfig
 from codi2.train.parts.draw import numpy_at
@@ -118,6 +118,10 @@ class HeadRecipe:
             joints[modality] = self.heads[modality](side.features[0, side.train].float())[:, 0]
             members[modality] = [cache.items(modality)[row] for row in side.train]
         write_index(folder / "nearest", joints, members, cache.view("image"))
+
+    def restore(self, folder: Path) -> None:
+        """The heads; what recovers the trunk's features from them is not exported and starts anew."""
+        self.heads.load_state_dict(load_heads(folder / "heads.safetensors", self.options.dim).state_dict())
 
 
 def _side(modality: str, views: tuple[str, ...]) -> _Side:

@@ -38,7 +38,6 @@ class LLMOptions:
     fed_noise: float = 1.0  # most noise on the target's features when they are fed back (teacher forcing)
     lookahead: int = 8  # batches that are drawn together and sorted by length, so that little is padding
     weights: str = ""  # folder with encoder heads and decoders; empty: the shipped ones
-    start: str = ""  # folder with an adapter and heads to start from
 
 
 class LLMRecipe:
@@ -53,10 +52,6 @@ class LLMRecipe:
         self.codi2_config = replace(base, heads=heads)
         torch.manual_seed(config.seed)
         self.model = MLLM(load_backbone(base.llm), heads)
-        if options.start:
-            from codi2.checkpoint import load_language
-
-            load_language(self.model, Path(options.start))
         self.layout = layout_for(self.codi2_config, self.model.backbone.tokenizer)
         self.store = Store(weights, heads.feature_dim)
         self.world = world(("train",), "mix", {}, load_chats())
@@ -174,6 +169,11 @@ class LLMRecipe:
         (folder / "adapter" / "training.json").write_text(
             json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n"
         )
+
+    def restore(self, folder: Path) -> None:
+        from codi2.checkpoint import load_language
+
+        load_language(self.model, folder)
 
 
 def build(config: TrainConfig) -> LLMRecipe:

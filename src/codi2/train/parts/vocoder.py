@@ -81,6 +81,11 @@ class VocoderRecipe:
 
         export_module(self.model, folder, provenance)
 
+    def restore(self, folder: Path) -> None:
+        from codi2.train.export import restore_module
+
+        restore_module(self.model, folder)
+
 
 def build(config: TrainConfig) -> VocoderRecipe:
     return VocoderRecipe(config)
