@@ -204,7 +204,8 @@ class DecoderRecipe:
         from codi2.train.export import restore_module
 
         for name, part in self._parts().items():
-            restore_module(part, folder / name)
+            if name != "vae" or (folder / name).is_dir():  # a run that left the codec alone exported none
+                restore_module(part, folder / name)
 
     def _parts(self) -> dict[str, Any]:
         """What the run trains, by the folder that it is kept in."""
