@@ -25,6 +25,7 @@ from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.predicted import own_predictions
 from codi2.train.parts.store import Store, weights_folder, world
 
+SLOTS = ("joint", "appearance")  # what the slots of an item hold, in order
 UNSEEN = ("edit_image", "analogy_image", "concept")  # tasks that are validated on held-out families
 
 
@@ -150,8 +151,9 @@ class LLMRecipe:
             batch, features = self._collate([self._lay_out(example) for example in examples])
             if batch.slot_predicted.any():
                 items, predicted = own_predictions(self.model, batch, features)
-                cosine = torch.cosine_similarity(predicted, features[items], dim=-1).mean(0)
-                figures |= {f"{name}/joint": float(cosine[0]), f"{name}/appearance": float(cosine[1])}
+                target = features[items, : predicted.shape[1]]
+                cosines = torch.cosine_similarity(predicted, target, dim=-1).mean(0).tolist()
+                figures |= {f"{name}/{slot}": cosine for slot, cosine in zip(SLOTS, cosines, strict=False)}
             else:
                 taught = self.model(batch, features)
                 figures[f"{name}/loss"] = float(nn.functional.cross_entropy(taught.logits.float(), taught.labels))
