@@ -1,4 +1,4 @@
-"""The draft: linear in what it is made of, chosen by feature and timestep."""
+"""The draft: a sum of its parts, whose shares are chosen by feature, timestep and what is to change."""
 
 from __future__ import annotations
 
@@ -29,13 +29,34 @@ def test_it_starts_as_nothing_and_learns_to_keep_and_to_paint() -> None:
     assert loss < 0.05
 
 
-def test_it_is_linear_in_maps_and_appearance() -> None:
+def test_a_source_keeps_what_the_paint_cannot_show() -> None:
+    torch.manual_seed(0)
+    draft = Draft(SHAPE, DIM, LABELS, width=16)
+    basis = torch.linalg.qr(torch.randn(60, DIM))[0]  # columns of unit length, at right angles
+    with torch.no_grad():
+        draft.paint.weight.copy_(basis)
+        draft.see.weight.copy_(torch.eye(DIM))
+        draft.see.bias.zero_()
+        draft.gains.bias[2 * SHAPE[0] :] = torch.eye(SHAPE[0]).flatten()  # the source as it is
+        draft.erase.bias.fill_(1)
+    latents, source, t, labels, appearance = inputs(2)
+    seen = draft.seen(source)
+    assert torch.allclose(seen, source.flatten(1) @ basis, atol=1e-5)
+    assert torch.allclose(draft(latents, source, t, labels, seen), source, atol=1e-5)
+    changed = draft(latents, source, t, labels, appearance)
+    assert torch.allclose(changed, source + ((appearance - seen) @ basis.T).view_as(source), atol=1e-5)
+
+
+def test_feature_timestep_and_change_choose() -> None:
     torch.manual_seed(0)
     draft = Draft(SHAPE, DIM, LABELS, width=16)
     for parameter in draft.parameters():
         torch.nn.init.normal_(parameter)
     latents, source, t, labels, appearance = inputs(2)
     once = draft(latents, source, t, labels, appearance)
-    assert torch.allclose(2 * once, draft(2 * latents, 2 * source, t, labels, 2 * appearance), rtol=1e-3, atol=1e-3)
     assert not torch.allclose(once, draft(latents, source, (t + 300) % 1000, labels, appearance))
+    assert not torch.allclose(once, draft(latents, source, t, labels + 1, appearance))
+    seen = draft.seen(source)
+    hidden = draft(latents, source, t, labels, seen) + draft(latents, source, t, labels, 2 * appearance - seen)
+    assert not torch.allclose(2 * once, hidden, rtol=1e-3)  # linear, were the change not looked at
     assert not draft(latents * 0, source * 0, t, labels, appearance * 0).any()

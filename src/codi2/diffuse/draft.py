@@ -2,8 +2,10 @@
 
 A network that normalises its maps forgets how bright its source is and takes long to hand it through, and a vector
 that only modulates it takes long to become a picture. So a small decoder predicts a sample as its network's output plus
-a draft that is linear: the source under a map of its channels that feature and timestep choose (to keep it, to grey it
-or to lay night over it is one small matrix), a share of the noisy latent, and what the appearance token paints. The
+a draft, a sum of four parts: the source under a map of its channels (to grey it or to lay night over it is one small
+matrix), less what the appearance token could paint of it, and in its place what the wished token paints, and a share
+of the noisy latent. So the finer traits of a source stay where only its look is to change. How much of each, feature
+and timestep choose, and how far the wished token is from the source's: far, and the source is of little use. The
 network sees the draft, and what is left to it is to correct it. The language model's head has a path of the same kind
 (`heads.projection`).
 
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 
 
 class Draft(ModelMixin, ConfigMixin):
-    """Nothing at the start of training, linear in latents, source and appearance always.
+    """Nothing at the start of training.
 
     Args:
         latent_shape: [c, h, w].
@@ -36,9 +38,18 @@ class Draft(ModelMixin, ConfigMixin):
         self.choose = nn.Linear(label_dim + width, width)
         self.gains = nn.Linear(width, channels * (channels + 2))
         self.paint = nn.Linear(dim, channels * height * breadth, bias=False)
-        for parameter in (self.gains.weight, self.gains.bias, self.paint.weight):
+        self.see = nn.Linear(dim, dim)
+        self.compare = nn.Linear(2 * dim + 1, width, bias=False)
+        self.erase = nn.Linear(width, channels)
+        zero = (self.gains.weight, self.gains.bias, self.paint.weight)
+        for parameter in (*zero, self.compare.weight, self.erase.weight, self.erase.bias):
             nn.init.zeros_(parameter)
         nn.init.ones_(self.gains.bias[:channels].data)  # of the paint: a product of two zeros would never learn
+
+    def seen(self, source: Tensor) -> Tensor:
+        """The appearance token [B, D] that sources [B, c, h, w] seem to have: the paint, read backwards."""
+        token: Tensor = self.see(source.flatten(1) @ self.paint.weight)
+        return token
 
     def forward(self, latents: Tensor, source: Tensor, t: Tensor, class_labels: Tensor, appearance: Tensor) -> Tensor:
         """
@@ -50,7 +61,13 @@ class Draft(ModelMixin, ConfigMixin):
         """
         shape, width = self.config["latent_shape"], self.config["width"]
         sinusoid = get_timestep_embedding(t.expand(len(latents)), width, flip_sin_to_cos=True, downscale_freq_shift=0)
-        hidden = nn.functional.silu(self.choose(torch.cat([class_labels, sinusoid.to(class_labels)], dim=-1)))
+        given = source.flatten(1).any(1, keepdim=True)
+        seen = self.seen(source) * given
+        change = (appearance - seen) * (given & appearance.any(1, keepdim=True))
+        size = change.square().mean(1, keepdim=True)
+        hidden = self.choose(torch.cat([class_labels, sinusoid.to(class_labels)], dim=-1))
+        hidden = nn.functional.silu(hidden + self.compare(torch.cat([change, change.abs(), size], dim=-1)))
         painted, kept, mixing = self.gains(hidden)[..., None, None].split([shape[0], shape[0], shape[0] ** 2], dim=1)
         source = torch.einsum("bij,bjhw->bihw", mixing.view(-1, shape[0], shape[0]), source)
-        return source + kept * latents + painted * self.paint(appearance).view(-1, *shape)
+        erased = self.erase(hidden)[..., None, None] * self.paint(seen).view(-1, *shape)
+        return source + kept * latents + painted * self.paint(appearance).view(-1, *shape) - erased

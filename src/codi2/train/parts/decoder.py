@@ -47,8 +47,10 @@ class DecoderOptions:
     looked_at: int = (
         0  # samples a step whose estimate is decoded and compared as media; the codec learns to decode them
     )
-    look_weight: float = 1.0  # of that comparison beside L_DM
-    perception_weight: float = 0.3  # of the frozen trunk's part in it, for pictures
+    diffusion_weight: float = 1.0  # of L_DM
+    pixel_weight: float = 1.0  # of the comparison number by number
+    perception_weight: float = 0.3  # of the comparison through the frozen trunk, for pictures
+    sight_weight: float = 0.1  # of reading a source's appearance token back from its latents
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Batch:
     text: Tensor  # [B, D]
     t: Tensor  # [B]
     noise: Tensor  # as latents
+    source_appearance: Tensor  # [B, D], zeros: no source
     media: Tensor  # [looked_at, channels, H, W]: the first samples as the codec reads them
 
 
@@ -142,6 +145,9 @@ class DecoderRecipe:
             text=torch.stack([self._text(ref) for ref in targets]),
             t=torch.from_numpy(draw.integers(self.decoder.diffusion.config.num_train_timesteps, size=len(targets))),
             noise=torch.randn(latents.shape, generator=generator),
+            source_appearance=torch.stack(
+                [torch.zeros(self.options.dim) if ref is None else self.store.features(ref)[1] for ref in sources]
+            ),
             media=self._media(targets[: self.options.looked_at]),
         )
 
@@ -163,16 +169,24 @@ class DecoderRecipe:
             b.latents, b.noise, b.t, b.features, b.noise_level, b.source, b.text
         )
         withheld = (b.source == 0).flatten(1).all(1)
-        losses = {"loss": loss.mean(), "no_source": _mean(loss[withheld]), "source": _mean(loss[~withheld])}
-        if not len(b.media):
-            return losses
-        ours = self.decoder.codec.decode(estimate[: len(b.media)])
-        terms = reconstruction_terms(ours, b.media)
-        looks = total(terms)
-        if self.perception is not None:
-            terms["perception"] = self.perception(ours, b.media)
-            looks = looks + self.options.perception_weight * terms["perception"]
-        return {**losses, **terms, "loss": losses["loss"] + self.options.look_weight * looks}
+        losses = {"no_source": _mean(loss[withheld]), "source": _mean(loss[~withheld])}
+        losses["sight"] = self._sight(b, ~withheld)
+        whole = self.options.diffusion_weight * loss.mean() + self.options.sight_weight * losses["sight"]
+        if len(b.media):
+            ours = self.decoder.codec.decode(estimate[: len(b.media)])
+            losses |= reconstruction_terms(ours, b.media)
+            whole = whole + self.options.pixel_weight * total(losses)
+            if self.perception is not None:
+                losses["perception"] = self.perception(ours, b.media)
+                whole = whole + self.options.perception_weight * losses["perception"]
+        return {"loss": whole, **losses}
+
+    def _sight(self, b: Batch, given: Tensor) -> Tensor:
+        """How far the draft's reading of the sources is from their appearance tokens."""
+        draft = self.decoder.draft
+        assert draft is not None
+        sketched = (b.source[given].flatten(1) @ draft.paint.weight).detach()  # what the paint is, others decide
+        return _mean((draft.see(sketched) - b.source_appearance[given]).square().mean(1))
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

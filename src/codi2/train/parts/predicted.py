@@ -19,6 +19,7 @@ from codi2.checkpoint import load_language, locate
 from codi2.data.tasks import TASKS, Example, World
 from codi2.hub import atomic_path, home, sha256_of
 from codi2.llm.backbone import load_backbone
+from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, generate
 from codi2.llm.mllm import MLLM
 from codi2.prompt.layout import Batch, Message, collate, layout_for
 from codi2.train.parts.store import Store
@@ -60,16 +61,17 @@ def _predict(weights: Path, store: Store, examples: list[Example]) -> Tensor:
     mllm = MLLM(load_backbone(config.llm), config.heads).eval()
     load_language(mllm, weights)
     layout = layout_for(config, mllm.backbone.tokenizer)
-    sequences = [layout([Message("user", e.prompt), Message("assistant", (e.answer,))]) for e in examples]
+    sequences = [layout([Message("user", example.prompt)], reply=True) for example in examples]
     order = sorted(range(len(examples)), key=lambda i: len(sequences[i].ids))  # little padding
     made: list[Tensor] = [torch.empty(0)] * len(examples)
     for start in track(range(0, len(order), BATCH), description="predicting features", transient=True):
         rows = order[start : start + BATCH]
-        batch = collate([sequences[i] for i in rows], mllm.backbone.pad_id)
+        batch = collate([sequences[i] for i in rows], mllm.backbone.pad_id, left=True)
         items: tuple[Any, ...] = batch.items
-        features = store.stacked(items)
-        for i, value in zip(rows, own_predictions(mllm, batch, features)[1], strict=True):
-            made[i] = value
+        wants = [ReplyOptions(want=(examples[i].answer.modality,), max_new_tokens=0) for i in rows]
+        replies = generate(Conversation(mllm, len(rows)), batch, store.stacked(items), wants)
+        for i, reply in zip(rows, replies, strict=True):
+            (made[i],) = [part.features for part in reply if isinstance(part, FeatureSegment)]
     return torch.stack(made)
 
 

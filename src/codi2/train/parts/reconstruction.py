@@ -44,7 +44,7 @@ class Perception(nn.Module):
     """
 
     TAPS = (1, 3, 5, 11)  # blocks after which maps are compared, beside the stem
-    LAST = 0.5  # weight of the last maps' means, where what the picture shows counts and not where it stands
+    LAST = 1.0  # weight of the last maps' means, where what the picture shows counts and not where it stands
 
     def __init__(self, net: EfficientNetLite, size: int = 112) -> None:
         super().__init__()
