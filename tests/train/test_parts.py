@@ -144,14 +144,21 @@ def test_language_model_trains_on_every_task(
     monkeypatch.setattr(llm, "preset", lambda name: small)
     (home / "cache").mkdir(exist_ok=True)
     (home / "cache" / "chat.jsonl").write_text('["Hello?", "Hi. And th"]\n')
+    (home / "cache" / "prose.json").write_text('["The harbour wakes before the town does.", "Bread."]')
     tasks = dict.fromkeys(set(TASKS) - {"subject"}, 1.0)
-    made = config("llm", {"tasks": tasks, "weights": str(weights), "diffusion_share": 0.0}, steps=3)
+    made = config("llm", {"tasks": tasks, "weights": str(weights), "diffusion_share": 0.0, "kept_texts": 2}, steps=3)
     recipe = llm.build(made)
     figures = train(recipe, made, tmp_path / "llm")
     assert {"add/joint", "add/appearance", "caption_image/loss"} <= set(figures)
     assert all(np.isfinite(value) for value in figures.values())
     assert (tmp_path / "llm" / "export" / "adapter" / "adapter_model.safetensors").is_file()
     assert recipe.world.chats == [("Hello?", "Hi.")]
+
+    # held to the base model: what it drifted is seen, and the gradient against it reaches the adapters
+    adapted = recipe._drift(0)
+    adapted.backward()  # type: ignore[no-untyped-call]
+    assert adapted > 1e-6
+    assert any(p.grad is not None and p.grad.any() for name, p in recipe.model.named_parameters() if "lora" in name)
 
     # what is predicted of an answer does not depend on the answer, in any of its slots
     from codi2.train.parts.predicted import own_predictions

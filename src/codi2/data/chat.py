@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
+from typing import Any
 
 from codi2.hub import home, write_atomic
 
 BATCH = 16  # questions answered at once
 MAX_NEW_TOKENS = 60
+NUM_TEXTS, TEXT_TOKENS = 480, 64  # of the base model's own prose
 
 
 def questions() -> list[str]:
@@ -31,6 +33,15 @@ def load_chats() -> list[tuple[str, str]]:
     return [(question, _whole(answer)) for question, answer in map(json.loads, lines) if _whole(answer)]
 
 
+def load_prose() -> list[str]:
+    """Texts that the base model writes of itself, drawn from its own distribution; made once and kept as well."""
+    path = home() / "cache" / "prose.json"
+    if not path.is_file():
+        write_atomic(path, json.dumps(_written()).encode())
+    texts: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    return texts
+
+
 def _whole(answer: str) -> str:
     """The answer up to its last full sentence: a cut one would teach the model to stop in the middle."""
     return answer[: max(answer.rfind(mark) for mark in ".!?") + 1]
@@ -39,14 +50,8 @@ def _whole(answer: str) -> str:
 def _answers(asked: list[str]) -> list[tuple[str, str]]:
     import torch
     from rich.progress import track
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from codi2.config import TINY
-    from codi2.llm.backbone import converted_gguf
-
-    folder = converted_gguf(TINY.llm.id, TINY.llm.file)
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer, model = _base_model()
     pairs = []
     for start in track(range(0, len(asked), BATCH), description="asking the base model", transient=True):
         batch = asked[start : start + BATCH]
@@ -59,3 +64,30 @@ def _answers(asked: list[str]) -> list[tuple[str, str]]:
         answers = tokenizer.batch_decode(out[:, tokens["input_ids"].shape[1] :], skip_special_tokens=True)
         pairs += [(question, answer.strip()) for question, answer in zip(batch, answers, strict=True)]
     return pairs
+
+
+def _written() -> list[str]:
+    import torch
+    from rich.progress import track
+
+    tokenizer, model = _base_model()
+    start = torch.full((2 * BATCH, 1), tokenizer.convert_tokens_to_ids("<|endoftext|>"))  # stood between texts
+    texts: list[str] = []
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(0)
+        for _ in track(range(NUM_TEXTS // len(start)), description="the base model writes", transient=True):
+            out = model.generate(start, max_new_tokens=TEXT_TOKENS, do_sample=True, top_k=0, temperature=1.0)
+            texts += tokenizer.batch_decode(out[:, 1:], skip_special_tokens=True)
+    return [text for text in texts if text.strip()]
+
+
+def _base_model() -> tuple[Any, Any]:
+    """Tokenizer and frozen model."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from codi2.config import TINY
+    from codi2.llm.backbone import converted_gguf
+
+    folder = converted_gguf(TINY.llm.id, TINY.llm.file)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    return tokenizer, AutoModelForCausalLM.from_pretrained(folder).eval()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from codi2.config import preset
-from codi2.data.chat import load_chats
+from codi2.data.chat import load_chats, load_prose
 from codi2.data.tasks import TASKS, Example
 from codi2.heads.loss import codi2_loss
 from codi2.llm.mllm import MLLM
@@ -25,6 +25,7 @@ from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.predicted import own_predictions
 from codi2.train.parts.store import Store, weights_folder, world
 
+KEPT_TOKENS = 64  # of a plain text that is kept
 SLOTS = ("joint", "appearance")  # what the slots of an item hold, in order
 UNSEEN = ("edit_image", "analogy_image", "concept")  # tasks that are validated on held-out families
 
@@ -38,6 +39,8 @@ class LLMOptions:
     diffusion_items: int = 4  # items a step that L_DM is computed on
     fed_noise: float = 1.0  # most noise on the target's features when they are fed back (teacher forcing)
     lookahead: int = 8  # batches that are drawn together and sorted by length, so that little is padding
+    kept_texts: int = 0  # plain texts a step on which the model is held to what it was without its adapters
+    keep_weight: float = 1.0  # of that: the divergence from the base model, in nats a token
     weights: str = ""  # folder with encoder heads and decoders; empty: the shipped ones
 
 
@@ -60,6 +63,7 @@ class LLMRecipe:
         # exemplars need several renderings of one thing, which only held-out families have; sounds are too few for that
         self.held_out = {"known": known, "unseen": replace(unseen, sounds=known.sounds)}
         self.store.learn_phrases(sorted(set().union(*(w.phrases() for w in (self.world, *self.held_out.values())))))
+        self.kept = self._kept_texts() if options.kept_texts else []
         self.decoders = self._decoders(weights) if options.diffusion_share else {}
         self._pool: tuple[int, list[list[tuple[Example, TokenSequence]]]] = (-1, [])
 
@@ -68,6 +72,17 @@ class LLMRecipe:
 
         folders = {m: weights / m for m in ("image", "audio") if (weights / m / "unet").is_dir()}
         return {modality: load_decoder(modality, folder) for modality, folder in folders.items()}
+
+    def _kept_texts(self) -> list[Tensor]:
+        """Token ids of plain texts: prose without a template, and conversations in theirs."""
+        tokenizer = self.model.backbone.tokenizer
+        prose = [tokenizer(text, add_special_tokens=False).input_ids for text in load_prose()]
+        chats = []
+        for question, answer in self.world.chats:
+            turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            text = tokenizer.apply_chat_template(turns, tokenize=False)
+            chats.append(tokenizer(text, add_special_tokens=False).input_ids)
+        return [torch.tensor(ids[:KEPT_TOKENS]) for ids in (*prose, *chats)]
 
     def batch(self, step: int) -> tuple[list[Example], Batch, Tensor, Tensor, int]:
         block, place = divmod(step, self.options.lookahead)
@@ -113,7 +128,23 @@ class LLMRecipe:
         if self.decoders and step >= self.config.steps * (1 - self.options.diffusion_share):
             diffusion = self._diffusion(examples, batch, taught, step)
         heads = self.codi2_config.heads
-        return codi2_loss(heads, taught.prediction, taught.target, taught.logits, taught.labels, diffusion)
+        losses = codi2_loss(heads, taught.prediction, taught.target, taught.logits, taught.labels, diffusion)
+        if self.kept:
+            losses["drift"] = self._drift(step)
+            losses["loss"] = losses["loss"] + self.options.keep_weight * losses["drift"]
+        return losses
+
+    def _drift(self, step: int) -> Tensor:
+        """How far the model has gone from the base model on plain texts: mean divergence of a token, in nats."""
+        rows = numpy_at(self.config.seed + 1, step).choice(len(self.kept), self.options.kept_texts, replace=False)
+        backbone, texts = self.model.backbone, [self.kept[int(i)] for i in rows]
+        ids = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=backbone.pad_id)
+        mask = nn.utils.rnn.pad_sequence([torch.ones_like(text, dtype=torch.bool) for text in texts], batch_first=True)
+        rows_in = backbone.embed(ids)
+        with torch.no_grad(), backbone.peft.disable_adapter():
+            base = backbone.logits(backbone(rows_in, mask)[mask])[:, : backbone.first_new].float().log_softmax(-1)
+        ours = backbone.logits(backbone(rows_in, mask)[mask]).float().log_softmax(-1)[:, : backbone.first_new]
+        return nn.functional.kl_div(ours, base, log_target=True, reduction="batchmean")
 
     def _diffusion(self, examples: list[Example], batch: Batch, taught: Any, step: int) -> Tensor | None:
         """L_DM of a few answers, through the frozen decoders."""
