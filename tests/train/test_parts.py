@@ -96,7 +96,7 @@ def test_codec_and_heads_load_again(weights: Path) -> None:
 def test_decoder_trains_and_loads_again(weights: Path, tmp_path: Path, modality: str) -> None:
     from codi2.train.parts.decoder import build
 
-    tasks = {f"{modality}_from_caption": 1.0, f"edit_{modality}": 1.0}
+    tasks = {f"{modality}_from_caption": 1.0, f"edit_{modality}": 1.0, "cross": 1.0}
     if modality == "audio":
         tasks |= {"add": 1.0, "remove": 1.0, "replace": 1.0}
     options = {"modality": modality, "tasks": tasks, "channels": (16, 32), "weights": str(weights)}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from codi2.data import cache
-from codi2.data.tasks import TASKS, Ref, caption_of
+from codi2.data.tasks import TASKS, Example, Ref, caption_of
 from codi2.diffuse.build import new_decoder
 from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.load import load_codec
@@ -105,7 +105,7 @@ class DecoderRecipe:
         names = list(options.tasks)
         shares = np.array(list(options.tasks.values()), dtype=np.float64)
         chosen = draw.choice(len(names), size, p=shares / shares.sum())
-        examples = [TASKS[names[i]](self.world, draw) for i in chosen]
+        examples = [self._example(names[i], draw) for i in chosen]
         told: dict[int, Tensor] = {}  # samples that get a predicted feature
         if options.predicted:
             for i in np.flatnonzero(draw.random(size) < options.predicted_share).tolist():
@@ -131,6 +131,12 @@ class DecoderRecipe:
         batch.features[draw.random(size) < options.drop_feature] = 0
         batch.text[draw.random(size) >= options.caption_share] = 0
         return batch
+
+    def _example(self, task: str, draw: np.random.Generator) -> Example:
+        """One of a task's examples that are answered in the decoder's modality."""
+        while (example := TASKS[task](self.world, draw)).answer.modality != self.options.modality:
+            pass
+        return example
 
     def _assemble(
         self, targets: list[Ref], sources: list[Ref | None], draw: np.random.Generator, generator: torch.Generator
