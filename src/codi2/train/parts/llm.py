@@ -150,8 +150,8 @@ class LLMRecipe:
     ) -> list[Tensor]:
         """How near the predictions [n, K, D] of the `items` [n] are to the answer's features, and to its rivals'.
 
-        Scores [1 + rivals] of each answer that has rivals, its own first. What an example or a wish changes is a small part of a
-        feature, most of which says what the thing is; a squared error alone hardly asks for it.
+        Scores [1 + rivals] of each answer that has rivals, its own first. What an example or a wish changes is a small
+        part of a feature, most of which says what the thing is; a squared error alone hardly asks for it.
         """
         scores = []
         for item, prediction in zip(items.tolist(), predicted, strict=True):
