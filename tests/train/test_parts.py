@@ -126,6 +126,7 @@ def test_perception_is_a_distance_that_a_blur_does_not_lower() -> None:
     torch.manual_seed(0)
     perception = Perception(EfficientNetLite("lite0").eval().requires_grad_(False), size=64)
     target = torch.rand(2, 3, 64, 64).round() * 2 - 1
+    assert float(perception(target, target, (5, -3), True)) < 1e-8
     near = (target + 0.1 * torch.randn_like(target)).requires_grad_(True)
     blurred = torch.nn.functional.avg_pool2d(target, 5, 1, 2)
     assert float(perception(target, target)) < 1e-8
@@ -184,6 +185,40 @@ def test_language_model_trains_on_every_task(
     assert foretelling.predictions.shape == (6, 2, 256)
     assert torch.allclose(foretelling.predictions[:, 0].norm(dim=-1), torch.full((6,), 16.0), atol=0.1)
     train(foretelling, on_predicted, tmp_path / "decoder")
+
+
+def test_least_squares_foretell_features_from_other_concepts(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from codi2.train.parts import decoder, foretold
+
+    tasks = {"image_from_caption": 1.0, "edit_image": 1.0, "analogy_image": 1.0}
+    options = {"modality": "image", "tasks": tasks, "channels": (16, 32), "weights": str(weights)}
+    made = config("image_decoder", {**options, "predicted": 24, "predicted_by": "least_squares"})
+    recipe = decoder.build(made)
+    assert recipe.predictions.shape == (24, 2, 256)
+    assert torch.isfinite(recipe.predictions).all()
+
+    # what an answer is has no part in what is foretold of it
+    examples, store = recipe.foretold, recipe.store
+    before = foretold.least_squares_features(store, examples)
+    concept, true = foretold._concept(examples[0].answer), store.features
+    ours = torch.tensor([foretold._concept(e.answer) == concept for e in examples])
+    answers = {e.answer for e in examples if foretold._concept(e.answer) == concept}
+    given = {part for e in examples for part in e.prompt}
+    changed = answers - given
+    assert changed
+    monkeypatch.setattr(store, "features", lambda part: -true(part) if part in changed else true(part))
+    after = foretold.least_squares_features(store, examples)
+    assert torch.allclose(after[ours], before[ours], atol=1e-4)
+    assert not torch.allclose(after[~ours], before[~ours], atol=1e-4)
+
+
+def test_samples_start_from_noise_at_the_set_rate(weights: Path) -> None:
+    from codi2.train.parts import decoder
+
+    options = {"modality": "image", "tasks": {"image_from_caption": 1.0}, "channels": (16, 32), "weights": str(weights)}
+    recipe = decoder.build(config("image_decoder", {**options, "from_noise_share": 0.5}))
+    t = torch.cat([recipe.batch(step).t for step in range(50)])
+    assert 0.4 < float((t == 999).float().mean()) < 0.6
 
 
 def test_vocoder_trains(home: Path, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ class Layout:
             if i < len(messages):
                 writer.parts(messages[i].parts, by_model=messages[i].role == "assistant")
                 if self.reads_words and messages[i].role == "user":
-                    writer.parts(_words(messages[i].parts), by_model=False)
+                    writer.parts(words_of(messages[i].parts), by_model=False)
         if len(writer.ids) > self.max_length:
             raise PromptError(
                 f"The prompt takes {len(writer.ids)} positions, the model reads at most {self.max_length}; shorten it."
@@ -169,7 +169,7 @@ def layout_for(config: CoDi2Config, tokenizer: Any) -> Layout:
     )
 
 
-def _words(prompt: Prompt) -> Prompt:
+def words_of(prompt: Prompt) -> Prompt:
     """A message's words as one phrase; nothing where it has none."""
     words = " ".join(" ".join(part.text for part in prompt if isinstance(part, Text)).split())
     return (Phrase(words),) if words else ()

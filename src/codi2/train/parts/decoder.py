@@ -39,7 +39,9 @@ class DecoderOptions:
     caption_share: float = 0.3  # of samples that are given their caption
     noised_share: float = 0.5  # of features that are noised
     max_noise_level: int = 500  # of 1000
-    predicted: int = 0  # examples whose feature is taken from the trained language model; 0: true features only
+    from_noise_share: float = 0.0  # of the samples are at the last timestep, beside those that are there by chance
+    predicted: int = 0  # examples whose feature is a predicted one; 0: true features only
+    predicted_by: str = "language_model"  # the trained one, or least_squares
     predicted_share: float = 0.5  # of the samples, where there are such examples
     feature_norm: float = 16.0  # that a predicted joint vector is brought to, as when the model generates
     dim: int = 256
@@ -50,6 +52,7 @@ class DecoderOptions:
     diffusion_weight: float = 1.0  # of L_DM
     pixel_weight: float = 1.0  # of the comparison number by number
     perception_weight: float = 0.3  # of the comparison through the frozen trunk, for pictures
+    perception_shift: int = 0  # most pixels that both pictures are moved by before the trunk sees them
     sight_weight: float = 0.1  # of reading a source's appearance token back from its latents
 
 
@@ -64,6 +67,8 @@ class Batch:
     noise: Tensor  # as latents
     source_appearance: Tensor  # [B, D], zeros: no source
     media: Tensor  # [looked_at, channels, H, W]: the first samples as the codec reads them
+    shift: tuple[int, int] = (0, 0)  # of the pictures that the trunk compares
+    mirrored: bool = False  # are they
 
 
 class DecoderRecipe:
@@ -76,10 +81,10 @@ class DecoderRecipe:
         self.items = {item.row: item for item in cache.items(options.modality)}
         self.store.learn_phrases(sorted(self.world.phrases() | {caption_of(item) for item in self.items.values()}))
         if options.predicted:
-            from codi2.train.parts.predicted import draw_examples, predicted_features
+            from codi2.train.parts.predicted import draw_examples
 
             self.foretold = draw_examples(self.world, options.tasks, options.modality, options.predicted, config.seed)
-            predictions = predicted_features(weights, self.store, self.foretold)
+            predictions = self._predictions(weights)
         codec = load_codec(options.modality, weights / options.modality)
         torch.manual_seed(config.seed)
         first = Ref(options.modality, 0)
@@ -99,6 +104,16 @@ class DecoderRecipe:
                 trunk = load_trunk("image")
                 assert isinstance(trunk, ImageTrunk)
                 self.perception = Perception(trunk.net)
+
+    def _predictions(self, weights: Path) -> Tensor:
+        """[predicted, K, D]: the features of the foretold examples."""
+        if self.options.predicted_by == "least_squares":
+            from codi2.train.parts.foretold import least_squares_features
+
+            return least_squares_features(self.store, self.foretold)
+        from codi2.train.parts.predicted import predicted_features
+
+        return predicted_features(weights, self.store, self.foretold)
 
     def batch(self, step: int) -> Batch:
         options, draw, size = self.options, numpy_at(self.config.seed, step), self.config.batch_size
@@ -130,6 +145,12 @@ class DecoderRecipe:
             batch.features[i, : len(feature)] = feature
         batch.features[draw.random(size) < options.drop_feature] = 0
         batch.text[draw.random(size) >= options.caption_share] = 0
+        if options.from_noise_share:
+            last = self.decoder.diffusion.config.num_train_timesteps - 1
+            batch.t[draw.random(size) < options.from_noise_share] = last
+        if most := options.perception_shift:
+            down, right = draw.integers(-most, most + 1, size=2).tolist()
+            batch.shift, batch.mirrored = (down, right), bool(draw.random() < 0.5)
         return batch
 
     def _example(self, task: str, draw: np.random.Generator) -> Example:
@@ -183,7 +204,7 @@ class DecoderRecipe:
             losses |= reconstruction_terms(ours, b.media)
             whole = whole + self.options.pixel_weight * total(losses)
             if self.perception is not None:
-                losses["perception"] = self.perception(ours, b.media)
+                losses["perception"] = self.perception(ours, b.media, b.shift, b.mirrored)
                 whole = whole + self.options.perception_weight * losses["perception"]
         return {"loss": whole, **losses}
 

@@ -50,8 +50,13 @@ class Perception(nn.Module):
         super().__init__()
         self.net, self.size = net, size
 
-    def forward(self, ours: Tensor, target: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] in [-1, 1] → mean distance []; the gradient flows through `ours`."""
+    def forward(self, ours: Tensor, target: Tensor, shift: tuple[int, int] = (0, 0), mirrored: bool = False) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] → mean distance []; the gradient flows through `ours`.
+
+        Both are moved by `shift` pixels and mirrored first: drawn anew for each step, this keeps a decoder from
+        learning what only one place under the network's strides can see.
+        """
+        ours, target = (_moved(pictures, shift, mirrored) for pictures in (ours, target))
         with torch.no_grad():
             theirs = self._maps(target)
         near = [((a - b) ** 2).sum(1).mean() for a, b in zip(self._maps(ours), theirs, strict=True)]
@@ -62,3 +67,10 @@ class Perception(nn.Module):
         x = F.interpolate(pictures / 2 + 0.5, size=(self.size, self.size), mode="bilinear")
         maps = self.net.stages(x.contiguous(memory_format=torch.channels_last), (-1, *self.TAPS))
         return [F.normalize(m, dim=1) for m in (*maps[:-1], maps[-1].mean((2, 3), keepdim=True))]
+
+
+def _moved(pictures: Tensor, shift: tuple[int, int], mirrored: bool) -> Tensor:
+    """[B, C, H, W] moved down and right by `shift` pixels, either may be negative; white comes in."""
+    down, right = shift
+    moved = F.pad(pictures, (right, -right, down, -down), value=1.0)
+    return moved.flip(-1) if mirrored else moved
