@@ -99,3 +99,25 @@ def test_the_loss_is_that_of_what_the_network_predicts(
     loss = decoder.loss(latents, noise, t, torch.zeros(2, SLOTS, DIM), torch.zeros(2), torch.zeros_like(latents))
     weight = torch.tensor([5.0, 1 / float(sigma[1]) ** 2]) if kind == "sample" else torch.ones(2)
     assert torch.allclose(loss, 0.01 * weight, rtol=1e-4)
+
+
+def test_without_guidance_one_branch_is_drawn_and_a_negative_prompt_still_acts(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, negative = torch.randn(1, SLOTS, DIM, generator=generator), torch.randn(1, DIM, generator=generator)
+    sizes: list[int] = []
+    denoise = decoder.denoise
+    monkeypatch.setattr(
+        decoder, "denoise", lambda latents, *rest: (sizes.append(len(latents)), denoise(latents, *rest))[1]
+    )
+    monkeypatch.setattr(decoder, "sampling", Sampling(num_inference_steps=1, guidance_scale=1, source_guidance_scale=1))
+
+    def draw(negative: torch.Tensor | None = None, scale: float | None = None) -> torch.Tensor:
+        return decoder.generate_latents(features, [0], None, negative, None, scale, None, None)
+
+    plain, nearly, denied = draw(), draw(scale=1.000001), draw(negative)
+    assert sizes == [1, 2, 2]
+    assert torch.allclose(plain, nearly, atol=1e-4)
+    assert not torch.allclose(plain, denied, atol=1e-4)
+    assert torch.allclose(draw(negative, scale=1.0), plain)  # who sets the guidance gets it

@@ -40,7 +40,7 @@ def test_sdedit_keeps_more_of_the_source_the_less_it_is_noised(media):
     words = torch.randn(1, DIM, generator=torch.Generator().manual_seed(0))
     kept = pixels(baselines.round_trip(decoder, source)[0])
     lost = [
-        np.abs(pixels(baselines.sdedit(decoder, words, source, [0], strength)[0]) - kept).mean()
+        np.abs(pixels(baselines.sdedit(decoder, words, source, [0], strength, guidance_scale=3.0)[0]) - kept).mean()
         for strength in (0.05, 1.0)
     ]
     assert lost[0] < lost[1]

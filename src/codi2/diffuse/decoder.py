@@ -24,6 +24,7 @@ from codi2.diffuse.sampling import Progress, guide, sample, seeded_noise
 from codi2.prompt.parts import Part
 
 MAX_SAMPLE_WEIGHT = 5.0  # min-SNR weighting, arXiv:2303.09556
+NEGATIVE_SCALE = 2.0  # least guidance where a negative prompt is given: it acts through guidance alone
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ class Decoder(nn.Module):
             seeds: one per sample; a sample does not depend on the others of its batch.
             sources: the item each sample edits, or None (the fidelity path).
             negative: text feature [B, D] of the negative prompt, for the unconditional branch (appendix B.1).
+            guidance_scale: 1 takes the feature's branch alone, in half or a third of the time.
         """
         latents = self.generate_latents(
             features, seeds, sources, negative, num_inference_steps, guidance_scale, source_guidance_scale, progress
@@ -168,12 +170,16 @@ class Decoder(nn.Module):
         steps = self.sampling.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.sampling.guidance_scale if guidance_scale is None else guidance_scale
         source_scale = self.sampling.source_guidance_scale if source_guidance_scale is None else source_guidance_scale
+        if negative is not None and guidance_scale is None:
+            scale = max(scale, NEGATIVE_SCALE)
         noise = seeded_noise(self.latent_shape, list(seeds), features.device, features.dtype)
         source = self._source_latents(sources, noise)
         blank, no_source = torch.zeros_like(features), torch.zeros_like(source)
         quiet = torch.zeros_like(features[:, 0]) if negative is None else negative
         no_text = torch.zeros_like(quiet)
-        if source.any():
+        if scale == 1 and (source_scale == 1 or not source.any()):
+            all_features, all_sources, all_text, copies = features, source, no_text, 1
+        elif source.any():
             # (unconditional, source, source + feature): InstructPix2Pix's three branches
             all_features, all_sources = torch.cat([blank, blank, features]), torch.cat([no_source, source, source])
             all_text, copies = torch.cat([quiet, quiet, no_text]), 3

@@ -40,9 +40,12 @@ def sample(
 def guide(branches: Tensor, guidance_scale: float, source_guidance_scale: float, copies: int) -> Tensor:
     """Classifier-free guidance over `copies` stacked branches [copies · B, …] → [B, …].
 
-    Two are (unconditional, feature). Three are (unconditional, source, source + feature), combined as InstructPix2Pix
-    does (its equation 3): first towards the source, from there towards the feature.
+    One is the feature's, taken as it is. Two are (unconditional, feature). Three are (unconditional, source, source +
+    feature), combined as InstructPix2Pix does (its equation 3): first towards the source, from there towards the
+    feature.
     """
+    if copies == 1:
+        return branches
     if copies == 2:
         unconditional, full = branches.chunk(2)
         return unconditional + guidance_scale * (full - unconditional)

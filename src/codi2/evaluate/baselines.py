@@ -48,7 +48,13 @@ def round_trip(decoder: Decoder, parts: Sequence[Part]) -> list[Part]:
 
 @torch.no_grad()
 def sdedit(
-    decoder: Decoder, words: Tensor, sources: Sequence[Part], seeds: Sequence[int], strength: float = 0.5
+    decoder: Decoder,
+    words: Tensor,
+    sources: Sequence[Part],
+    seeds: Sequence[int],
+    strength: float = 0.5,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 1.0,
 ) -> list[Part]:
     """SDEdit (Meng et al. 2022, arXiv:2108.01073): noise the source part of the way, denoise it towards a caption.
 
@@ -56,13 +62,15 @@ def sdedit(
         words: text features [n, D] of captions of the wished results; they stand in for the joint vector and fill the
             text slot, as in training.
         strength: share of the noise schedule that the source goes up.
+        num_inference_steps: of the whole schedule; the baseline has its own, as a decoder that draws in few has no half
+            way to start from.
     """
     num_slots = decoder.conditioner.config["num_slots"]
     features = decoder.rescaled(F.pad(words[:, None], (0, 0, 0, num_slots - 1)))  # [n, K, D]: absent slots are zeros
     noise = seeded_noise(decoder.latent_shape, list(seeds), words.device, words.dtype)
     source = decoder.codec.encode(decoder.codec.to_tensor(sources)).to(noise)
     scheduler, sampling = decoder.scheduler, decoder.sampling
-    scheduler.set_timesteps(sampling.num_inference_steps, device=words.device)
+    scheduler.set_timesteps(num_inference_steps, device=words.device)
     start = round(len(scheduler.timesteps) * (1 - strength))
     scheduler.set_begin_index(start)
     timesteps = scheduler.timesteps[start:]
@@ -74,5 +82,5 @@ def sdedit(
     for t in timesteps:
         scaled = scheduler.scale_model_input(latents, t).repeat(2, 1, 1, 1)
         branches = decoder.denoise(scaled, t, both, level, no_source, text)
-        latents = scheduler.step(guide(branches, sampling.guidance_scale, 1.0, copies=2), t, latents).prev_sample
+        latents = scheduler.step(guide(branches, guidance_scale, 1.0, copies=2), t, latents).prev_sample
     return decoder.codec.to_parts(decoder.codec.decode(latents))
