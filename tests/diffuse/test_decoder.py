@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from codi2.diffuse.build import debug_decoder
-from codi2.diffuse.condition import Conditioner
+from codi2.diffuse.condition import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.sampling import guide, sample, seeded_noise
 
@@ -48,7 +48,7 @@ def test_conditioner_ignores_absent_slots() -> None:
     features = torch.randn(2, SLOTS, DIM)
     features[1] = 0
     labels, states = conditioner(features, torch.zeros(2, dtype=torch.long))
-    assert labels.shape == (2, 2 * DIM)
+    assert labels.shape == (2, label_dim(DIM, SLOTS)) == (2, 3 * DIM)
     assert states.shape == (2, SLOTS + 1, 8)
     assert not labels[1].any()
     assert not states[1].any()

@@ -39,9 +39,9 @@ def test_a_picture_by_night_is_the_same_thing_and_looks_different(encoder: TinyE
     small = np.asarray(day.pixels.convert("RGB").resize((64, 64)))
     night = Image(PILImage.fromarray(transforms.BY_NAME["night"].apply(small)))
     values = encoder([Image(PILImage.fromarray(small)), night]).values
-    assert values.shape == (2, 2, 256)
+    assert values.shape == (2, 3, 256)
     assert torch.allclose(values[:, 0].norm(dim=-1), torch.tensor(16.0), atol=1e-3)
-    joint, appearance = cosines(values[0], values[1])
+    joint, appearance, _ = cosines(values[0], values[1])
     assert joint > 0.6
     assert appearance < joint - 0.2
 
@@ -53,6 +53,17 @@ def test_half_as_loud_is_the_same_sound_and_another_appearance(encoder: TinyEnco
     joint, appearance = (values[0] - values[1]).norm(dim=-1).tolist()
     assert joint < 0.5
     assert appearance > 1
+
+
+def test_a_hand_keeps_its_manner_wherever_the_picture_stands(encoder: TinyEncoder) -> None:
+    """Two hands draw broccoli; one of the drawings is moved by three pixels. Appearance takes the move for more."""
+    google, fluent = (load_image(MEDIA / f"broccoli-{hand}.png") for hand in ("google", "fluent"))
+    pixels = np.asarray(google.pixels.convert("RGB").resize((64, 64)))
+    moved = Image(PILImage.fromarray(np.roll(pixels, 3, axis=1)))
+    values = encoder([Image(PILImage.fromarray(pixels)), moved, fluent]).values
+    by_move, by_hand = (values[0] - values[1:]).norm(dim=-1)
+    assert by_move[2] < 0.5 * by_hand[2]
+    assert by_move[2] / by_hand[2] < by_move[1] / by_hand[1]
 
 
 def test_words_have_the_joint_vector_alone(encoder: TinyEncoder) -> None:
@@ -69,6 +80,16 @@ def test_cells_are_means_and_spreads() -> None:
     assert torch.allclose(spread[:, 0, 0], torch.tensor(1.0))  # 2 × 0.5
     assert not mean[:, 1:].any()
     assert not spread[:, 1:].any()
+
+
+def test_numbers_of_different_kinds_can_be_brought_to_one_spread() -> None:
+    torch.manual_seed(0)
+    samples = torch.randn(2000, 8) * torch.tensor([1.0] * 4 + [1000.0] * 4) + 3
+    token = nn.Linear(8, 8)
+    fit_components(token, samples, standardize=True)
+    found = token(samples)
+    assert found.square().mean().item() == pytest.approx(1, abs=1e-2)
+    assert found.std(0).min() > 0.9  # no number is drowned by a larger one
 
 
 def test_components_keep_the_strongest_directions_at_mean_square_one() -> None:

@@ -1,4 +1,4 @@
-"""Projections and the residual copy path."""
+"""Projections, and what a prediction points at."""
 
 from __future__ import annotations
 
@@ -30,47 +30,47 @@ def test_starts_at_the_scale_of_the_embedding_rows():
     assert 0.04 < out.square().mean().sqrt() < 0.06
 
 
-def make_leave(copies: int = 1) -> tuple[Leave, Memory]:
+def make_leave(copies: int = 2) -> tuple[Leave, Memory]:
     config = replace(DEBUG.heads, copies=copies, copy_dim=4)
     features = torch.randn(4, 3, D)
     features[3, 1:] = 0  # a phrase has one feature
     return Leave(config, W), Memory(torch.eye(W)[:4], features, torch.zeros(4, dtype=torch.long))
 
 
-def read_units(leave: Leave) -> None:
-    """Makes the key of item m, whose state is the unit vector m, the unit vector m behind the normalisation too."""
-    low, high = F.layer_norm(torch.eye(W)[0], (W,)).sort().values[[0, -1]]
-    leave.key.weight.div_(high - low)
-    leave.key.bias.fill_(-low / (high - low))
-
-
-def test_copying_starts_switched_off():
+def test_each_head_starts_at_its_place_from_the_end():
     leave, memory = make_leave()
-    hidden, modality, number = torch.randn(2, W), torch.tensor([IMAGE, AUDIO]), torch.tensor([0, 2])
     visible = torch.ones(2, 4, dtype=torch.bool)
-    nothing = torch.zeros(2, D)
-    alone = leave.projection(torch.cat([F.layer_norm(hidden, (W,)), nothing], dim=1), modality)
-    torch.testing.assert_close(leave(hidden, modality, number, memory, visible), alone, rtol=0, atol=0)
+    visible[1, 2:] = False  # the second prediction came earlier
+    pointed = leave.pointed(torch.randn(2, W), memory, visible)
+    assert pointed.shape == (2, 2, 3, D)
+    for p, heads in enumerate([(3, 2), (1, 0)]):
+        for head, item in enumerate(heads):
+            assert (pointed[p, head] - memory.features[item]).norm() < 0.1 * memory.features.norm()
 
 
-def test_copying_expresses_an_analogy():
-    """Weights set by hand: c2 + c1 - c0, in every slot, of visible items only, a phrase in slot 1 only."""
+def test_a_state_can_point_elsewhere():
+    """Queries and keys set by hand: the first head looks for the item whose state is like its own."""
     leave, memory = make_leave()
     with torch.no_grad():
-        leave.key.weight.copy_(torch.eye(4, W))
-        read_units(leave)
-        leave.query.bias.copy_(torch.tensor([-1.0, 1.0, 1.0, 0.5]).div(2).atanh() * 4)
+        for linear in (leave.query, leave.key):
+            linear.weight.zero_()
+            linear.bias.zero_()
+            linear.weight[:4, :4] = 10 * torch.eye(4)
+    states = leave._normal(memory.hidden)
+    pointed = leave.pointed(states, memory, torch.ones(4, 4, dtype=torch.bool))
+    torch.testing.assert_close(pointed[:, 0], memory.features, atol=1e-3, rtol=0)
+
+
+def test_a_share_of_what_is_pointed_at_goes_straight_to_the_same_slot():
+    leave, memory = make_leave()
+    with torch.no_grad():
         for parameter in leave.projection.parameters():
             parameter.zero_()
-    hidden, modality = torch.randn(4, W), torch.full((4,), IMAGE)
-    number = torch.tensor([0, 1, 2, 0])
-    visible = torch.ones(4, 4, dtype=torch.bool)
-    visible[3, 1:] = False
-    out = leave(hidden, modality, number, memory, visible)
-    c0, c1, c2, phrase = memory.features
-    torch.testing.assert_close(out[:3], (c2 + c1 - c0) + 0.5 * phrase)
-    assert (phrase[1:] == 0).all()
-    torch.testing.assert_close(out[3], -c0[0])
+    hidden, modality = torch.randn(3, W), torch.full((3,), IMAGE)
+    number, visible = torch.tensor([0, 1, 2]), torch.ones(3, 4, dtype=torch.bool)
+    pointed = leave.pointed(leave._normal(hidden), memory, visible)
+    expected = 0.3 * pointed[torch.arange(3), :, number].sum(1)
+    torch.testing.assert_close(leave(hidden, modality, number, memory, visible), expected)
 
 
 def test_works_without_items_and_without_the_path():
@@ -79,19 +79,16 @@ def test_works_without_items_and_without_the_path():
         empty = Memory(memory.hidden[:0], memory.features[:0], memory.sample[:0])
         hidden, image = torch.randn(1, W), torch.tensor([IMAGE])
         out = leave(hidden, image, torch.tensor([1]), empty, torch.ones(1, 0, dtype=torch.bool))
-        seen = torch.cat([F.layer_norm(hidden, (W,)), torch.zeros(1, copies * D)], dim=1)
+        seen = torch.cat([F.layer_norm(hidden, (W,)), torch.zeros(1, copies * 3 * D)], dim=1)
         torch.testing.assert_close(out, leave.projection(seen, image))
 
 
-def test_the_projection_sees_each_sum():
-    """Head 1 copies the first item, head 2 the second; the map takes them apart, which no weighted sum could."""
-    leave, memory = make_leave(copies=2)
-    with torch.no_grad():
-        leave.key.weight.copy_(torch.cat([torch.eye(4, W), torch.eye(4, W)]))
-        read_units(leave)
-        leave.query.bias.copy_(torch.tensor([1.0, 0, 0, 0, 0, 1.0, 0, 0]).div(2).atanh() * 4)
-    hidden, image = torch.zeros(1, W), torch.tensor([IMAGE])
-    first, second = memory.features[:2, 0]
-    out = leave(hidden, image, torch.tensor([0]), memory, torch.ones(1, 4, dtype=torch.bool))
-    seen = torch.cat([hidden[0], first, second])[None]
-    torch.testing.assert_close(out, leave.projection(seen, image) + first + second)
+def test_items_of_other_conversations_are_not_seen():
+    leave, memory = make_leave()
+    hidden, image, number = torch.randn(1, W), torch.tensor([IMAGE]), torch.tensor([0])
+    visible = torch.tensor([[True, True, False, False]])
+    others = Memory(memory.hidden, memory.features.clone(), memory.sample)
+    others.features[2:] += 1
+    torch.testing.assert_close(
+        leave(hidden, image, number, memory, visible), leave(hidden, image, number, others, visible)
+    )

@@ -14,7 +14,7 @@ import torch
 from codi2.config import DEBUG, TINY
 from codi2.data import cache
 from codi2.diffuse.load import load_codec, load_decoder
-from codi2.encode.appearance import NUM_CELLS
+from codi2.encode.appearance import NUM_CELLS, NUM_MANNER
 from codi2.encode.tiny import TRUNK_CHANNELS, load_heads
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
@@ -48,7 +48,12 @@ def trunks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = [np.random.default_rng(sum(map(ord, text))).normal(size=(1, 384)) for text in texts]
         return np.array(rows, dtype=np.float16)
 
+    def picture_manner(modality: str, name: str = "plain") -> np.ndarray:
+        draw = np.random.default_rng(len(name))
+        return draw.normal(size=(len(cache.items("image")), NUM_MANNER)).astype(np.float16)
+
     monkeypatch.setattr(cache, "trunk_features", trunk_features)
+    monkeypatch.setattr(cache, "picture_manner", picture_manner)
     monkeypatch.setattr(cache, "phrase_features", phrase_features)
     monkeypatch.setattr(cache, "MIXES", {"mix": (("train",), 8), "test_mix": (("test_rendering",), 8)})
 
@@ -87,8 +92,8 @@ def test_codec_and_heads_load_again(weights: Path) -> None:
     assert codec.decode(latents).shape == pixels.shape
     assert load_codec("audio", weights / "audio").encode(torch.zeros(1, 1, 160, 64)).shape == (1, 2, 40, 16)
     heads = load_heads(weights / "encoder" / "heads.safetensors", 256)
-    features = heads["image"](torch.randn(3, 4, 1280), torch.randn(3, NUM_CELLS["image"]))
-    assert features.shape == (3, 2, 256)
+    features = heads["image"](torch.randn(3, 4, 1280), torch.randn(3, NUM_CELLS["image"]), torch.randn(3, NUM_MANNER))
+    assert features.shape == (3, 3, 256)
     assert torch.allclose(features[:, 0].norm(dim=-1), torch.full((3,), 16.0), atol=0.1)
 
 
@@ -147,12 +152,10 @@ def test_language_model_trains_on_every_task(
     (home / "cache" / "chat.jsonl").write_text('["Hello?", "Hi. And th"]\n')
     (home / "cache" / "prose.json").write_text('["The harbour wakes before the town does.", "Bread."]')
     tasks = dict.fromkeys(set(TASKS) - {"subject"}, 1.0)
-    made = config(
-        "llm",
-        {"tasks": tasks, "weights": str(weights), "diffusion_share": 0.0, "kept_texts": 2, "rival_weight": 1.0},
-        steps=3,
+    options = {"tasks": tasks, "weights": str(weights)}
+    recipe = llm.build(
+        made := config("llm", {**options, "diffusion_share": 0.0, "kept_texts": 2, "rival_weight": 1.0}, steps=3)
     )
-    recipe = llm.build(made)
     figures = train(recipe, made, tmp_path / "llm")
     assert {"add/joint", "add/appearance", "caption_image/loss"} <= set(figures)
     assert all(np.isfinite(value) for value in figures.values())
@@ -182,7 +185,7 @@ def test_language_model_trains_on_every_task(
     options = {"modality": "image", "tasks": {"image_from_caption": 1.0, "edit_image": 1.0}, "channels": (16, 32)}
     on_predicted = config("image_decoder", {**options, "weights": str(weights), "predicted": 6}, steps=2)
     foretelling = decoder.build(on_predicted)
-    assert foretelling.predictions.shape == (6, 2, 256)
+    assert foretelling.predictions.shape == (6, 3, 256)
     assert torch.allclose(foretelling.predictions[:, 0].norm(dim=-1), torch.full((6,), 16.0), atol=0.1)
     train(foretelling, on_predicted, tmp_path / "decoder")
 
@@ -194,7 +197,7 @@ def test_least_squares_foretell_features_from_other_concepts(weights: Path, monk
     options = {"modality": "image", "tasks": tasks, "channels": (16, 32), "weights": str(weights)}
     made = config("image_decoder", {**options, "predicted": 24, "predicted_by": "least_squares"})
     recipe = decoder.build(made)
-    assert recipe.predictions.shape == (24, 2, 256)
+    assert recipe.predictions.shape == (24, 3, 256)
     assert torch.isfinite(recipe.predictions).all()
 
     # what an answer is has no part in what is foretold of it
@@ -219,6 +222,33 @@ def test_samples_start_from_noise_at_the_set_rate(weights: Path) -> None:
     recipe = decoder.build(config("image_decoder", {**options, "from_noise_share": 0.5}))
     t = torch.cat([recipe.batch(step).t for step in range(50)])
     assert 0.4 < float((t == 999).float().mean()) < 0.6
+
+
+def test_the_way_out_learns_before_the_language_model(
+    weights: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codi2.train.parts import leave, llm
+
+    tasks = {"edit_image": 1.0, "analogy_image": 1.0, "add": 1.0, "image_from_caption": 1.0}
+    options = {"tasks": tasks, "weights": str(weights), "examples": 40, "width": 32}
+    recipe = leave.build(made := config("leave", options, steps=30))
+    before = float(recipe.losses(recipe.model, recipe.batch(0))["loss"].detach())
+    figures = train(recipe, made, tmp_path / "leave")
+    assert {"analogy_image/manner", "add/appearance"} <= set(figures)
+    assert float(recipe.losses(recipe.model, recipe.batch(0))["loss"]) < before
+
+    # what is predicted of an example does not depend on the others of its batch
+    one, more = (recipe._collate(recipe.examples[:n]) for n in (1, 5))
+    with torch.no_grad():
+        assert torch.allclose(recipe._predict(more)[: len(one.number)], recipe._predict(one), atol=1e-5)
+
+    monkeypatch.setattr(llm, "preset", lambda name: replace(TINY, llm=DEBUG.llm))
+    (home / "cache").mkdir(exist_ok=True)
+    (home / "cache" / "chat.jsonl").write_text("")
+    options = {"tasks": tasks, "weights": str(weights), "diffusion_share": 0.0, "leave": str(tmp_path / "leave/export")}
+    started = llm.build(config("llm", options)).model.leave
+    for name, value in recipe.model.state_dict().items():
+        assert torch.allclose(started.state_dict()[name], value, atol=1e-2), name  # an average, kept as fp16
 
 
 def test_vocoder_trains(home: Path, tmp_path: Path) -> None:

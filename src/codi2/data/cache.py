@@ -72,6 +72,12 @@ def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
     return _cached(f"{modality}-{name}-trunk", TRUNKS[modality], _row_keys(modality, name), compute)
 
 
+def statistics(modality: str, name: str = "plain") -> tuple[np.ndarray, ...]:
+    """float16 [N, numbers] each: what the encoder's fitted tokens are made of, for a view."""
+    kinds = (appearance_cells, picture_manner) if modality == "image" else (appearance_cells,)
+    return tuple(kind(modality, name) for kind in kinds)
+
+
 def appearance_cells(modality: str, name: str = "plain") -> np.ndarray:
     """float16 [N, numbers]: what the encoder's appearance token is made of, for a view."""
     from codi2.encode.appearance import cells
@@ -80,6 +86,20 @@ def appearance_cells(modality: str, name: str = "plain") -> np.ndarray:
         return _batched(view(modality, name)[rows], lambda x: cells(codec_inputs(modality, x)))
 
     return _cached(f"{modality}-{name}-cells", "", _row_keys(modality, name), compute)
+
+
+def picture_manner(modality: str, name: str = "plain") -> np.ndarray:
+    """float16 [N, numbers]: what the encoder's manner token is made of, for a view of pictures."""
+    import torch
+
+    from codi2.encode.tiny import ImageTrunk, load_trunk
+
+    def compute(rows: np.ndarray) -> np.ndarray:
+        trunk = load_trunk(modality)
+        assert isinstance(trunk, ImageTrunk)
+        return _batched(view(modality, name)[rows], lambda x: trunk.manner(torch.from_numpy(x)))
+
+    return _cached(f"{modality}-{name}-manner", TRUNKS[modality], _row_keys(modality, name), compute)
 
 
 def latents(modality: str, decoder_folder: Path, name: str = "plain") -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
-from codi2.diffuse.condition import Conditioner
+from codi2.diffuse.condition import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.draft import Draft
 
@@ -39,7 +39,7 @@ def new_vae(modality: str, channels: Sequence[int], latent_channels: int) -> Any
     ).to(memory_format=torch.channels_last)
 
 
-def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int], dim: int) -> Any:
+def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int], dim: int, num_slots: int) -> Any:
     """The denoising network for latents [c, h, w]: attention on all levels but the first.
 
     Its input holds the noisy latent, the source's (the fidelity path of section 5.1) and the draft.
@@ -60,7 +60,7 @@ def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int]
         # UNet3DConditionModel projects linearly: only so can a video network start from this one
         use_linear_projection=True,
         class_embed_type="projection",
-        projection_class_embeddings_input_dim=2 * dim,
+        projection_class_embeddings_input_dim=label_dim(dim, num_slots),
         sample_size=(height, width),
         cross_attention_dim=dim,
         attention_head_dim=8,
@@ -77,9 +77,9 @@ def new_decoder(
     """
     from diffusers import DPMSolverMultistepScheduler
 
-    unet = new_unet(codec.modality, latent_shape, channels, dim)
+    unet = new_unet(codec.modality, latent_shape, channels, dim, num_slots)
     scheduler = DPMSolverMultistepScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample")
-    draft = Draft(tuple(latent_shape), dim, 2 * dim)
+    draft = Draft(tuple(latent_shape), dim, label_dim(dim, num_slots))
     return Decoder(unet, Conditioner(dim, num_slots, dim), codec, scheduler, draft=draft)
 
 

@@ -1,10 +1,11 @@
 """From regressed features to what a denoising network is conditioned on: the decoder-side head of appendix B.2.
 
 `tiny` uses both of the paper's ways at once: *embedding guidance* (class embedding: the noised joint vector beside a
-sinusoid of its noise level, as in unCLIP) and *cross-attention* (all K feature slots and one text slot), so that a
-negative prompt has a place to act and a video network, which has no class embedding, can start from the image network.
+sinusoid of its noise level, as in unCLIP, and the slots from the third on; the second, the appearance token, is for the
+draft) and *cross-attention* (all K feature slots and one text slot), so that a negative prompt has a place to act and a
+video network, which has no class embedding, can start from the image network.
 
-Letters: B batch, K slots, D feature width, C cross-attention width.
+Letters: B batch, K slots, D feature width, C cross-attention width, L width of the class labels.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
 
+def label_dim(dim: int, num_slots: int) -> int:
+    """L: the joint vector, the sinusoid, and the slots from the third on."""
+    return dim * max(2, num_slots)
+
+
 class Conditioner(ModelMixin, ConfigMixin):
-    """Features [B, K, D] and a text feature [B, D] → class labels [B, 2D] and cross-attention states [B, K+1, C].
+    """Features [B, K, D] and a text feature [B, D] → class labels [B, L] and cross-attention states [B, K+1, C].
 
     Slots that are absent are zeros: a decoder trained with slots dropped also works on the joint vector alone.
 
@@ -58,7 +64,8 @@ class Conditioner(ModelMixin, ConfigMixin):
         features = F.pad(features, (0, 0, 0, self.config["num_slots"] - features.shape[1]))
         present = features.abs().amax(-1, keepdim=True) > 0  # [B, K, 1]
         sinusoid = get_timestep_embedding(noise_level, dim, flip_sin_to_cos=True, downscale_freq_shift=0)
-        class_labels = torch.cat([features[:, 0], sinusoid.to(features.dtype) * present[:, 0]], dim=-1)
+        sinusoid = sinusoid.to(features.dtype) * present[:, 0]
+        class_labels = torch.cat([features[:, 0], sinusoid, features[:, 2:].flatten(1)], dim=-1)
 
         states = (self.slots(features) + self.place[:-1]) * present
         if text is None:

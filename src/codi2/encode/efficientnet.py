@@ -95,8 +95,8 @@ class EfficientNetLite(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         return self.stages(pixels)[0]
 
-    def stages(self, pixels: Tensor, taps: Sequence[int] = ()) -> list[Tensor]:
-        """The maps after the blocks numbered in `taps` (-1: after the stem), in order, and the last ones."""
+    def stages(self, pixels: Tensor, taps: Sequence[int] = (), whole: bool = True) -> list[Tensor]:
+        """The maps after the blocks numbered in `taps` (-1: after the stem), in order, and the last ones (`whole`)."""
         x = (pixels * 255 - 127) / 128
         x = F.relu6(self._bn0(self._conv_stem(_same_pad(x, 3, 2))))
         maps = [x] if -1 in taps else []
@@ -104,6 +104,8 @@ class EfficientNetLite(nn.Module):
             x = block(x)
             if i in taps:
                 maps.append(x)
+                if not whole and len(maps) == len(taps):
+                    return maps
         return [*maps, F.relu6(self._bn1(self._conv_head(x)))]
 
 

@@ -1,12 +1,12 @@
 """The encoder of `tiny`: frozen trunks, small trained heads, one joint space.
 
-| modality | trunk (frozen)         | what the trunk gives                     | features                       |
-|----------|------------------------|------------------------------------------|--------------------------------|
-| image    | EfficientNet-Lite0     | 2×2 quadrant means of its maps, [4,1280] | joint vector, appearance token |
-| audio    | aiSFX                  | 4 maxima over equal time spans, [4,512]  | joint vector, appearance token |
-| phrase   | all-MiniLM-L6-v2       | mean of its states, [1,384]              | joint vector                   |
+| modality | trunk (frozen)         | what the trunk gives                     | features                         |
+|----------|------------------------|------------------------------------------|----------------------------------|
+| image    | EfficientNet-Lite0     | 2×2 quadrant means of its maps, [4,1280] | joint vector, appearance, manner |
+| audio    | aiSFX                  | 4 maxima over equal time spans, [4,512]  | joint vector, appearance         |
+| phrase   | all-MiniLM-L6-v2       | mean of its states, [1,384]              | joint vector                     |
 
-The appearance token is no network's: see `encode.appearance`.
+Appearance and manner are plain statistics: see `encode.appearance`.
 
 Images are the anchor, as in ImageBind: the image head keeps what its trunk saw, the others are drawn to it. Features
 have a mean square of about 1 per number; a joint vector has the norm sqrt(D) exactly.
@@ -27,28 +27,30 @@ from torch import Tensor, nn
 
 from codi2.diffuse.codec import fit_square
 from codi2.diffuse.mel import MelSpectrogram
-from codi2.encode.appearance import NUM_CELLS, cells
+from codi2.encode.appearance import MANNER_TAPS, NUM_CELLS, NUM_MANNER, cells, manner
 from codi2.encode.contract import Encoder, Features
 from codi2.errors import WeightsError
 from codi2.prompt.parts import Audio, Image, Part, Phrase
 
 # pictures are brought to the size the decoder draws, so that a reply fed back looks like an input, then enlarged
-PICTURE_SIZE, TRUNK_SIZE = 64, 160
+PICTURE_SIZE, TRUNK_SIZE, MANNER_SIZE = 64, 160, 128
 NUM_SPANS = 4
 TRUNK_CHANNELS = {"image": 1280, "audio": 512, "phrase": 384}
 
 
 class Head(nn.Module):
-    """Trunk features [B, S, C] and cells [B, N] → features [B, T, D].
+    """Trunk features [B, S, C] and statistics [B, N] → features [B, T, D].
 
-    The joint vector comes from the pooled spans, the appearance token from the cells, by an affine map that is fitted
-    (a PCA), not trained. A phrase has no cells and no such token.
+    The joint vector comes from the pooled spans; appearance and manner from statistics, by affine maps that are fitted
+    (a PCA), not trained. A phrase has none of them.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int, dim: int, *, pool: str, num_cells: int = 0, hidden: int = 0) -> None:
+    def __init__(
+        self, channels: int, dim: int, *, pool: str, num_cells: int = 0, num_manner: int = 0, hidden: int = 0
+    ) -> None:
         super().__init__()
         self.dim, self.pool = dim, pool
         # the trunk's channels differ much in scale; statistics are fitted before training
@@ -60,15 +62,20 @@ class Head(nn.Module):
             else nn.Linear(channels, dim)
         )
         self.appearance = nn.Linear(num_cells, dim).requires_grad_(False) if num_cells else None
+        self.manner = nn.Linear(num_manner, dim).requires_grad_(False) if num_manner else None
 
-    def forward(self, trunk: Tensor, cells: Tensor | None = None) -> Tensor:
-        """Without cells the joint vector alone, [B, 1, D]."""
+    @property
+    def fitted(self) -> list[nn.Linear]:
+        """What makes tokens of statistics, in the order of `Trunk.statistics`."""
+        return [token for token in (self.appearance, self.manner) if token is not None]
+
+    def forward(self, trunk: Tensor, *statistics: Tensor) -> Tensor:
+        """Without statistics the joint vector alone, [B, 1, D]."""
         trunk = (trunk - self.mean) / self.std
         pooled = trunk.mean(1) if self.pool == "mean" else trunk.amax(1)
         joint = F.normalize(self.joint(pooled), dim=-1) * self.dim**0.5
-        if self.appearance is None or cells is None:
-            return joint[:, None]
-        return torch.stack([joint, self.appearance(cells)], dim=1)
+        tokens = [token(numbers) for token, numbers in zip(self.fitted, statistics, strict=False)]
+        return torch.stack([joint, *tokens], dim=1)
 
 
 class Heads(nn.ModuleDict):
@@ -84,7 +91,9 @@ def build_heads(dim: int) -> Heads:
     """Fresh heads."""
     return Heads(
         {
-            "image": Head(TRUNK_CHANNELS["image"], dim, pool="mean", num_cells=NUM_CELLS["image"]),
+            "image": Head(
+                TRUNK_CHANNELS["image"], dim, pool="mean", num_cells=NUM_CELLS["image"], num_manner=NUM_MANNER
+            ),
             "audio": Head(TRUNK_CHANNELS["audio"], dim, pool="max", num_cells=NUM_CELLS["audio"], hidden=512),
             "phrase": Head(TRUNK_CHANNELS["phrase"], dim, pool="mean", hidden=768),
         }
@@ -98,9 +107,9 @@ class Trunk(nn.Module):
         """What `forward` takes."""
         raise NotImplementedError
 
-    def cells(self, media: Any) -> Tensor | None:
-        """Of the appearance token [B, N]; None where a modality has none."""
-        return None
+    def statistics(self, media: Any) -> tuple[Tensor, ...]:
+        """Of each fitted token, [B, N]."""
+        return ()
 
 
 class ImageTrunk(Trunk):
@@ -116,16 +125,26 @@ class ImageTrunk(Trunk):
         arrays = [np.asarray(fit_square(part.pixels, PICTURE_SIZE)) for part in parts if isinstance(part, Image)]
         return torch.from_numpy(np.stack(arrays)).to(next(self.parameters()).device)
 
-    def cells(self, media: Tensor) -> Tensor:
+    def statistics(self, media: Tensor) -> tuple[Tensor, ...]:
+        """uint8 [B, 64, 64, 3] → cells, and the manner of the first maps."""
+        return cells(media.permute(0, 3, 1, 2).float() / 127.5 - 1), self.manner(media)
+
+    def manner(self, pixels: Tensor) -> Tensor:
         """uint8 [B, 64, 64, 3] → [B, N]."""
-        return cells(media.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        maps = self.net.stages(_enlarged(pixels, MANNER_SIZE), MANNER_TAPS, whole=False)
+        return torch.cat([manner(m) for m in maps], dim=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 [B, 64, 64, 3] → the means of the four quadrants, row by row."""
-        x = pixels.permute(0, 3, 1, 2).float() / 255
-        x = F.interpolate(x, size=(TRUNK_SIZE, TRUNK_SIZE), mode="bicubic", antialias=True).clamp(0, 1)
-        maps = self.net(x.contiguous(memory_format=torch.channels_last))
+        maps = self.net(_enlarged(pixels, TRUNK_SIZE))
         return F.adaptive_avg_pool2d(maps, 2).flatten(2).transpose(1, 2)
+
+
+def _enlarged(pixels: Tensor, size: int) -> Tensor:
+    """uint8 [B, H, W, 3] → [B, 3, size, size] in [0, 1]."""
+    x = pixels.permute(0, 3, 1, 2).float() / 255
+    x = F.interpolate(x, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class AudioTrunk(Trunk):
@@ -146,9 +165,9 @@ class AudioTrunk(Trunk):
         clips = [to_clip(part, self.rate, self.num_samples) for part in parts if isinstance(part, Audio)]
         return torch.from_numpy(np.stack(clips)).to(next(self.parameters()).device)
 
-    def cells(self, media: Tensor) -> Tensor:
-        """float32 [B, 40960] → [B, N]."""
-        return cells(self.mel(media))
+    def statistics(self, media: Tensor) -> tuple[Tensor, ...]:
+        """float32 [B, 40960] → cells."""
+        return (cells(self.mel(media)),)
 
     def forward(self, clips: Tensor) -> Tensor:
         """float32 [B, 40960] → the maxima over four equal spans of time."""
@@ -196,7 +215,7 @@ class TinyEncoder(Encoder):
         trunk = self.trunks[modality]
         assert isinstance(trunk, Trunk)
         media = trunk.read(parts)
-        values = self.heads[modality](trunk(media), trunk.cells(media))
+        values = self.heads[modality](trunk(media), *trunk.statistics(media))
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return Features(values, mask)
 

@@ -1,6 +1,6 @@
 """Projections between the joint space and the language model (section 5.1).
 
-S: features, P: predictions, N: items that can be copied from, T: their features, D: joint space, W: LLM width.
+S: features, P: predictions, N: items that can be pointed at, T: their features, D: joint space, W: LLM width.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from codi2.config import HeadsConfig
 from codi2.prompt.layout import MODALITIES
 
-MAX_WEIGHT = 2.0  # of an item in a copied sum
+LATEST = 8  # items from the end that a head tells apart by how late they came
+POINTED = 5.0  # score of the item that a head starts at, where others have zero
+KEPT = 0.3  # share of the features that the first two heads point at, in a prediction at the start
 
 
 class Projection(nn.Module):
@@ -53,7 +55,7 @@ def _mlp(width_in: int, hidden: int, width_out: int, rms: float) -> nn.Sequentia
 
 @dataclass(frozen=True)
 class Memory:
-    """The media items that a prediction may copy from."""
+    """The items that a prediction may point at, in reading order."""
 
     hidden: Tensor  # [N, W], the language model's state at each item's end token
     features: Tensor  # float32 [N, T, D], zero beyond an item's own features
@@ -67,44 +69,59 @@ class Memory:
 
 
 class Leave(nn.Module):
-    """Hidden states to features, with a copy path where the config asks for it.
+    """Hidden states to features, by way of what was given.
 
-    Each of `copies` heads makes one sum over the items m given earlier, sum_m w_m x_m, where x_m is the item's feature
-    of the same number and w_m comes from q(h) . key(h_m) / sqrt(copy_dim). The weights lie in (-2, 2) and need not sum
-    to one, so c2 + c1 - c0 (an analogy) is in reach, and they start at zero: the model learns when to copy. The sums
-    are added to the prediction, and the projection sees them beside the hidden state: what an edit does to a feature is
-    then a map of that feature, which need not pass through the language model.
+    Each of `copies` heads points at items given earlier: the weight of item m is the softmax of q(h) . key(h_m) /
+    sqrt(copy_dim) and of how late the item came, over all items and over nothing. Head c starts at the c-th item from
+    the end and learns when to look elsewhere. The projection sees all features of the items pointed at, [copies, T, D],
+    beside the hidden state, and a share of each goes straight to the prediction: what an edit or an example does to a
+    feature is a map of features, which need not pass through the language model.
     """
+
+    group_of: Tensor  # int64 [len(MODALITIES)], index in the projection's maps
 
     def __init__(self, config: HeadsConfig, width: int) -> None:
         super().__init__()
         outputs = {modality: config.groups[modality] for modality in config.num_slots}
-        self.copies = config.copies
-        seen = width + config.copies * config.feature_dim
+        self.copies, num_features = config.copies, max(config.num_slots.values())
+        seen = width + self.copies * num_features * config.feature_dim
         self.projection = Projection(outputs, seen, config.hidden, config.feature_dim, rms=0.1)
-        self.query = nn.Linear(width, config.copies * config.copy_dim) if config.copies else None
-        self.key = nn.Linear(width, config.copies * config.copy_dim) if config.copies else None
-        if self.query is not None:
+        self.register_buffer("group_of", self.projection.group_of, persistent=False)
+        if self.copies:
+            self.query = nn.Linear(width, self.copies * config.copy_dim)
+            self.key = nn.Linear(width, self.copies * config.copy_dim)
             nn.init.zeros_(self.query.weight)
             nn.init.zeros_(self.query.bias)
+            self.late = nn.Parameter(torch.zeros(self.copies, LATEST))
+            self.share = nn.Parameter(torch.zeros(len(self.projection.maps), num_features, self.copies))
+            with torch.no_grad():
+                self.late.fill_diagonal_(POINTED)
+                self.share[..., :2] = KEPT
 
     def forward(self, hidden: Tensor, modality: Tensor, number: Tensor, memory: Memory, visible: Tensor) -> Tensor:
         """Features float32 [P, D].
 
         `hidden` [P, W] are the states before the slots; `modality`, `number` int64 [P] name the slots; `visible` bool
-        [P, N] says which items of `memory` came before each.
+        [P, N] says which items of `memory`, in reading order, came before each.
         """
         hidden = self._normal(hidden)
-        if self.query is None or self.key is None:
+        if not self.copies:
             return self.projection(hidden, modality)
+        pointed = self.pointed(hidden, memory, visible)
+        same = pointed[torch.arange(len(number), device=number.device), :, number]  # [P, copies, D]
+        share = self.share[self.group_of[modality], number]
+        seen = torch.cat([hidden, pointed.flatten(1)], dim=-1)
+        return self.projection(seen, modality) + torch.einsum("pc,pcd->pd", share, same)
+
+    def pointed(self, hidden: Tensor, memory: Memory, visible: Tensor) -> Tensor:
+        """What each head points at, [P, copies, T, D], from normalised states [P, W]."""
         query = self.query(hidden).unflatten(-1, (self.copies, -1))
         key = self.key(self._normal(memory.hidden)).unflatten(-1, (self.copies, -1))
         scores = torch.einsum("pcr,ncr->pcn", query, key) / query.shape[-1] ** 0.5
-        # unbounded weights grow with the states, and a single step of them can undo a hundred
-        weights = MAX_WEIGHT * torch.tanh(scores / MAX_WEIGHT) * visible[:, None]
-        rows = torch.arange(len(hidden), device=hidden.device)
-        sums = torch.einsum("pcn,ntd->ptcd", weights, memory.features)[rows, number]
-        return self.projection(torch.cat([hidden, sums.flatten(1)], dim=-1), modality) + sums.sum(1)
+        after = visible.flip(-1).cumsum(-1).flip(-1) - visible.long()  # visible items behind each
+        scores = scores + self.late[:, after.clamp(max=LATEST - 1)].transpose(0, 1)
+        scores = F.pad(scores.masked_fill(~visible[:, None], -torch.inf), (0, 1))  # and nothing, with a score of zero
+        return torch.einsum("pcn,ntd->pctd", scores.softmax(-1)[..., :-1], memory.features)
 
     @staticmethod
     def _normal(hidden: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class MLLM(nn.Module):
         return splice(self.backbone.embed(batch.ids), values, batch.slot_sample, batch.slot_position)
 
     def memory(self, batch: Batch, hidden: Tensor, features: Tensor) -> Memory:
-        """The items of the batch as `Leave` can copy from them; `hidden` [B, L, W]."""
+        """The items of the batch as `Leave` can point at them; `hidden` [B, L, W]."""
         copied = fit_features(features, max(self.config.num_slots.values()))
         return Memory(hidden[batch.item_sample, batch.item_end], copied, batch.item_sample)
 

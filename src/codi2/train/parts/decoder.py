@@ -36,6 +36,7 @@ class DecoderOptions:
     drop_source: float = 0.25  # rate at which a task's source is withheld
     drop_feature: float = 0.1  # rate of the unconditional branch
     joint_alone: float = 0.15  # rate at which all but the joint vector is withheld
+    no_appearance: float = 0.0  # rate at which the appearance token is
     caption_share: float = 0.3  # of samples that are given their caption
     noised_share: float = 0.5  # of features that are noised
     max_noise_level: int = 500  # of 1000
@@ -52,6 +53,8 @@ class DecoderOptions:
     diffusion_weight: float = 1.0  # of L_DM
     pixel_weight: float = 1.0  # of the comparison number by number
     perception_weight: float = 0.3  # of the comparison through the frozen trunk, for pictures
+    aligned_weight: float = 1.0  # therein, of maps compared place by place
+    manner_weight: float = 0.0  # therein, of maps compared by their channels' means and spreads
     perception_shift: int = 0  # most pixels that both pictures are moved by before the trunk sees them
     sight_weight: float = 0.1  # of reading a source's appearance token back from its latents
 
@@ -103,7 +106,7 @@ class DecoderRecipe:
             if options.modality == "image" and options.perception_weight:
                 trunk = load_trunk("image")
                 assert isinstance(trunk, ImageTrunk)
-                self.perception = Perception(trunk.net)
+                self.perception = Perception(trunk.net, aligned=options.aligned_weight, manner=options.manner_weight)
 
     def _predictions(self, weights: Path) -> Tensor:
         """[predicted, K, D]: the features of the foretold examples."""
@@ -145,6 +148,8 @@ class DecoderRecipe:
             batch.features[i, : len(feature)] = feature
         batch.features[draw.random(size) < options.drop_feature] = 0
         batch.text[draw.random(size) >= options.caption_share] = 0
+        if options.no_appearance:
+            batch.features[draw.random(size) < options.no_appearance, 1] = 0
         if options.from_noise_share:
             last = self.decoder.diffusion.config.num_train_timesteps - 1
             batch.t[draw.random(size) < options.from_noise_share] = last

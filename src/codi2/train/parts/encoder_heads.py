@@ -55,10 +55,10 @@ class HeadRecipe:
         self.model = nn.ModuleDict({"heads": heads, "recover": self.recover})
         captions = torch.cat([side.captions[side.train] for side in self.sides.values()])
         _standardize(heads["phrase"], captions)
-        self.explained: dict[str, float] = {}  # share of the cells' variance that the appearance token keeps
+        self.explained: dict[str, float] = {}  # share of their numbers' variance that the fitted tokens keep
         for modality, side in self.sides.items():
             _standardize(heads[modality], side.features[:, side.train].flatten(0, 1))
-            self.explained[modality] = _fit_appearance(heads[modality], modality, side.train)
+            self.explained |= fit_tokens(heads[modality], modality, side.train)
         self.both = _concepts_of_both(self.sides)
 
     def batch(self, step: int) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class HeadRecipe:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         heads = self.heads
-        figures = {f"appearance_{modality}_explained": share for modality, share in self.explained.items()}
+        figures = {f"{name}_explained": share for name, share in self.explained.items()}
         for modality, side in self.sides.items():
             for split in ("test_rendering", "test_family"):
                 rows = _one_per_concept(cache.rows(modality, split), side.concepts)
@@ -142,14 +142,20 @@ def _standardize(head: Head, features: Tensor) -> None:
     head.std.copy_(flat.std(0).clamp(min=1e-3))
 
 
-def _fit_appearance(head: Head, modality: str, rows: np.ndarray) -> float:
-    """On every edit of the training items, as many of each as make 20,000 samples."""
-    assert head.appearance is not None
+def fit_tokens(head: Head, modality: str, rows: np.ndarray) -> dict[str, float]:
+    """On every edit of the training items, as many of each as make 20,000 samples; the shares of variance kept."""
     names = [transform.name for transform in EDITS[modality].TRANSFORMS]
     draw = np.random.default_rng(0)
-    chosen = [draw.choice(rows, min(len(rows), 20_000 // len(names)), replace=False) for _ in names]
-    samples = [cache.appearance_cells(modality, name)[np.sort(some)] for name, some in zip(names, chosen, strict=True)]
-    return fit_components(head.appearance, torch.from_numpy(np.concatenate(samples).astype(np.float32)))
+    chosen = [np.sort(draw.choice(rows, min(len(rows), 20_000 // len(names)), replace=False)) for _ in names]
+    views = [
+        [values[some] for values in cache.statistics(modality, name)] for name, some in zip(names, chosen, strict=True)
+    ]
+    shares = {}
+    for kind, token, samples in zip(("appearance", "manner"), head.fitted, zip(*views, strict=True), strict=False):
+        numbers = torch.from_numpy(np.concatenate(samples).astype(np.float32))
+        # cells are all of one kind; the channels of a trunk are not
+        shares[f"{kind}_{modality}"] = fit_components(token, numbers, standardize=kind == "manner")
+    return shares
 
 
 def _same(concepts: list[str]) -> Tensor:

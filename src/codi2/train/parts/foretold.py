@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from codi2.data import cache
@@ -20,7 +21,8 @@ from codi2.prompt.layout import words_of
 from codi2.prompt.parts import Phrase
 from codi2.train.parts.store import Store
 
-RIDGE = 0.03  # of an input number's mean square
+RIDGE = 0.3  # of an input number's mean square
+MOST_FEATURES = 3  # of a medium
 
 
 def least_squares_features(store: Store, examples: Sequence[Example]) -> Tensor:
@@ -44,11 +46,16 @@ def _inputs(store: Store, examples: Sequence[Example]) -> Tensor:
     store.stacked(words)  # encodes what is new in one go
     rows = []
     for example, phrase in zip(examples, words, strict=True):
-        media = [store.features(part).flatten() for part in example.prompt if isinstance(part, Ref)]
-        blank = torch.zeros(2 * store.heads["phrase"].dim)
+        media = [_wide(store.features(part)) for part in example.prompt if isinstance(part, Ref)]
+        blank = torch.zeros(MOST_FEATURES * store.heads["phrase"].dim)
         first, second = [*media[:-1], blank, blank][:2]
         rows.append(torch.cat([store.features(phrase)[0], first, second, media[-1] if media else blank, torch.ones(1)]))
     return torch.stack(rows)
+
+
+def _wide(features: Tensor) -> Tensor:
+    """[T, D] → [MOST_FEATURES · D], zeros behind."""
+    return F.pad(features.flatten(), (0, (MOST_FEATURES - len(features)) * features.shape[1]))
 
 
 def _words(example: Example) -> Phrase:

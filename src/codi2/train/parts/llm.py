@@ -27,7 +27,7 @@ from codi2.train.parts.store import Store, weights_folder, world
 
 RIVAL_TEMPERATURE = 0.1  # of the mean squared difference of two features
 KEPT_TOKENS = 64  # of a plain text that is kept
-SLOTS = ("joint", "appearance")  # what the slots of an item hold, in order
+SLOTS = ("joint", "appearance", "manner")  # what the slots of an item hold, in order
 UNSEEN = ("edit_image", "analogy_image", "concept")  # tasks that are validated on held-out families
 
 
@@ -43,6 +43,7 @@ class LLMOptions:
     rival_weight: float = 0.0  # of choosing the answer's features among what else could have been asked for
     kept_texts: int = 0  # plain texts a step on which the model is held to what it was without its adapters
     keep_weight: float = 1.0  # of that: the divergence from the base model, in nats a token
+    leave: str = ""  # folder of the part `leave` that the way out starts from; empty: as it is
     weights: str = ""  # folder with encoder heads and decoders; empty: the shipped ones
 
 
@@ -58,6 +59,8 @@ class LLMRecipe:
         self.codi2_config = replace(base, heads=heads)
         torch.manual_seed(config.seed)
         self.model = MLLM(load_backbone(base.llm), heads)
+        if options.leave:
+            self._start_leave()
         self.layout = layout_for(self.codi2_config, self.model.backbone.tokenizer)
         self.store = Store(weights, heads.feature_dim)
         self.world = world(("train",), "mix", {}, load_chats())
@@ -68,6 +71,11 @@ class LLMRecipe:
         self.kept = self._kept_texts() if options.kept_texts else []
         self.decoders = self._decoders(weights) if options.diffusion_share else {}
         self._pool: tuple[int, list[list[tuple[Example, TokenSequence]]]] = (-1, [])
+
+    def _start_leave(self) -> None:
+        from codi2.train.parts.leave import load_leave
+
+        load_leave(self.model.leave, Path(self.options.leave))
 
     def _decoders(self, weights: Path) -> dict[str, Any]:
         from codi2.diffuse.load import load_decoder
@@ -158,7 +166,7 @@ class LLMRecipe:
             example = examples[int(batch.item_sample[item])]
             if rivals := world.rivals(example):
                 known = torch.stack([self.store.features(ref) for ref in (example.answer, *rivals)])
-                distance = (known[:, : len(prediction)] - prediction).square().mean((1, 2))
+                distance = (known - prediction[: known.shape[1]]).square().mean((1, 2))
                 scores.append(-distance / RIVAL_TEMPERATURE)
         return scores
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codi2.encode.appearance import manner
 from codi2.encode.efficientnet import EfficientNetLite
 
 Terms = dict[str, Tensor]
@@ -41,14 +42,17 @@ class Perception(nn.Module):
     Args:
         net: the trunk.
         size: pictures are enlarged to this side.
+        aligned: weight of the maps compared place by place.
+        manner: weight of the maps compared by their channels' means and spreads, wherever in the picture they are: two
+            hands that draw one thing seldom put its lines in the same places, but each has its own kind of them.
     """
 
     TAPS = (1, 3, 5, 11)  # blocks after which maps are compared, beside the stem
     LAST = 1.0  # weight of the last maps' means, where what the picture shows counts and not where it stands
 
-    def __init__(self, net: EfficientNetLite, size: int = 112) -> None:
+    def __init__(self, net: EfficientNetLite, size: int = 112, aligned: float = 1.0, manner: float = 0.0) -> None:
         super().__init__()
-        self.net, self.size = net, size
+        self.net, self.size, self.aligned, self.manner = net, size, aligned, manner
 
     def forward(self, ours: Tensor, target: Tensor, shift: tuple[int, int] = (0, 0), mirrored: bool = False) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] → mean distance []; the gradient flows through `ours`.
@@ -58,15 +62,26 @@ class Perception(nn.Module):
         """
         ours, target = (_moved(pictures, shift, mirrored) for pictures in (ours, target))
         with torch.no_grad():
-            theirs = self._maps(target)
-        near = [((a - b) ** 2).sum(1).mean() for a, b in zip(self._maps(ours), theirs, strict=True)]
-        return torch.stack(near[:-1]).mean() + self.LAST * near[-1]
+            *theirs_maps, their_last = self._maps(target)
+        *ours_maps, our_last = self._maps(ours)
+        distance = self.LAST * _apart(our_last.mean((2, 3)), their_last.mean((2, 3)))
+        pairs = list(zip(ours_maps, theirs_maps, strict=True))
+        distance = distance + self.aligned * torch.stack([_apart(a, b) for a, b in pairs]).mean()
+        if self.manner:
+            kinds = [_apart(manner(a), manner(b)) for a, b in pairs]
+            distance = distance + self.manner * torch.stack(kinds).mean()
+        return distance
 
     def _maps(self, pictures: Tensor) -> list[Tensor]:
-        """Maps [B, C, h, w] at the taps, and the last one's mean [B, C, 1, 1], each of unit length in its channels."""
+        """Maps [B, C, h, w] at the taps, and the last ones."""
         x = F.interpolate(pictures / 2 + 0.5, size=(self.size, self.size), mode="bilinear")
-        maps = self.net.stages(x.contiguous(memory_format=torch.channels_last), (-1, *self.TAPS))
-        return [F.normalize(m, dim=1) for m in (*maps[:-1], maps[-1].mean((2, 3), keepdim=True))]
+        return self.net.stages(x.contiguous(memory_format=torch.channels_last), (-1, *self.TAPS))
+
+
+def _apart(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean squared distance of [B, C, …], each brought to unit length in its channels."""
+    difference = F.normalize(ours, dim=1) - F.normalize(theirs, dim=1)
+    return difference.square().sum(1).mean()
 
 
 def _moved(pictures: Tensor, shift: tuple[int, int], mirrored: bool) -> Tensor:

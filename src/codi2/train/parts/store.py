@@ -50,7 +50,7 @@ class Store:
         key = (part.modality, part.view)
         if key not in self._features:
             self._features[key] = _through(
-                self.heads[part.modality], cache.trunk_features(*key), cache.appearance_cells(*key)
+                self.heads[part.modality], cache.trunk_features(*key), *cache.statistics(*key)
             )
         return torch.from_numpy(self._features[key][part.row].astype(np.float32))
 
