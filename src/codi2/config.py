@@ -160,7 +160,9 @@ TINY = CoDi2Config(
         copies=4,
     ),
     decoders={
-        "image": DecoderConfig(kind="tiny", num_inference_steps=20, guidance_scale=3.0, feature_norm=16.0),
+        "image": DecoderConfig(
+            kind="tiny", num_inference_steps=1, guidance_scale=1.0, source_guidance_scale=1.0, feature_norm=16.0
+        ),
         "audio": DecoderConfig(kind="tiny", length=160, num_inference_steps=20, guidance_scale=3.0, feature_norm=16.0),
     },
 )

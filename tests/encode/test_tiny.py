@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 from torch import nn
 
 from codi2.data import transforms
-from codi2.encode.appearance import NUM_CELLS, cells, fit_components
+from codi2.encode.appearance import NUM_CELLS, cells, fit_components, fit_discriminants
 from codi2.encode.tiny import TinyEncoder, load_heads, load_trunk
 from codi2.hub import shipped
 from codi2.media import load_audio, load_image
@@ -82,14 +82,19 @@ def test_cells_are_means_and_spreads() -> None:
     assert not spread[:, 1:].any()
 
 
-def test_numbers_of_different_kinds_can_be_brought_to_one_spread() -> None:
+def test_discriminants_keep_what_tells_kinds_apart() -> None:
+    """Three kinds differ a little in two numbers; the others vary a thousand times as much and say nothing."""
     torch.manual_seed(0)
-    samples = torch.randn(2000, 8) * torch.tensor([1.0] * 4 + [1000.0] * 4) + 3
-    token = nn.Linear(8, 8)
-    fit_components(token, samples, standardize=True)
+    kinds = torch.arange(1500) % 3
+    samples = torch.randn(1500, 8) * torch.tensor([0.1, 0.1, *[100.0] * 6]) + 3
+    samples[:, :2] += torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])[kinds]
+    token = nn.Linear(8, 16)
+    assert fit_discriminants(token, samples, kinds) > 0.9
     found = token(samples)
     assert found.square().mean().item() == pytest.approx(1, abs=1e-2)
-    assert found.std(0).min() > 0.9  # no number is drowned by a larger one
+    assert torch.linalg.matrix_rank(found, rtol=1e-3) == 2
+    means = torch.stack([found[kinds == k].mean(0) for k in range(3)])
+    assert (torch.cdist(found, means).argmin(1) == kinds).float().mean() > 0.99
 
 
 def test_components_keep_the_strongest_directions_at_mean_square_one() -> None:

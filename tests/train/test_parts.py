@@ -153,9 +153,7 @@ def test_language_model_trains_on_every_task(
     (home / "cache" / "prose.json").write_text('["The harbour wakes before the town does.", "Bread."]')
     tasks = dict.fromkeys(set(TASKS) - {"subject"}, 1.0)
     options = {"tasks": tasks, "weights": str(weights)}
-    recipe = llm.build(
-        made := config("llm", {**options, "diffusion_share": 0.0, "kept_texts": 2, "rival_weight": 1.0}, steps=3)
-    )
+    recipe = llm.build(made := config("llm", {**options, "diffusion_share": 0.0, "kept_texts": 2}, steps=3))
     figures = train(recipe, made, tmp_path / "llm")
     assert {"add/joint", "add/appearance", "caption_image/loss"} <= set(figures)
     assert all(np.isfinite(value) for value in figures.values())

@@ -64,7 +64,6 @@ class World:
     by: dict[str, dict[str, list[Item]]] = field(init=False)  # "group", "subject", "concept" → name → images
     sounds_of: dict[str, list[Item]] = field(init=False)  # concept → sounds
     names: dict[int, str] = field(init=False)  # sound row → caption
-    group_of: dict[int, str] = field(init=False)  # image row → group
     _twins: dict[tuple[str, str], list[tuple[Item, Item]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,7 +77,6 @@ class World:
             sounds_of.setdefault(item.concept, []).append(item)
         object.__setattr__(self, "by", by)
         object.__setattr__(self, "sounds_of", sounds_of)
-        object.__setattr__(self, "group_of", {item.row: item.group for item in self.images})
         object.__setattr__(self, "names", {item.row: item.caption for item in self.sounds})
 
     def twins(self, before: str, after: str) -> list[tuple[Item, Item]]:
@@ -101,19 +99,6 @@ class World:
 
     def base(self, i: int) -> Ref:
         return Ref("audio", self.mixes[i].base, "half")
-
-    def rivals(self, example: Example) -> list[Ref]:
-        """What else an answer could have been: the source, and what another wish would have made of the same thing."""
-        answer = example.answer
-        others = [example.source] if example.source is not None else []
-        if answer.view == self.mix_view:
-            others.append(self.mixed(answer.row ^ 1))  # the same sound under another
-        elif answer.view == "plain" and answer.modality == "image":
-            group = self.group_of.get(answer.row, "")
-            others += [_ref(item) for item in self.by["group"].get(group, ())]
-        elif answer.view in EDITS[answer.modality].BY_NAME:
-            others += [Ref(answer.modality, answer.row, change.name) for change in EDITS[answer.modality].TRANSFORMS]
-        return [ref for ref in dict.fromkeys(others) if ref != answer and ref.modality == answer.modality]
 
     def items(self, modality: str) -> Sequence[Item]:
         return self.images if modality == "image" else self.sounds

@@ -2,9 +2,9 @@
 
 A joint vector that is drawn to words keeps little of how a thing is drawn or how loud it is: night, a blue ground or
 grey are less than a hundredth of its variance over the edits of one picture set. The appearance token holds just that:
-mean and spread of every cell of the picture, or of the log-mel spectrogram. It does not tell well whose hand drew a
-picture (.63 of held-out emoji); means and spreads of the trunk's first maps do (.92), and are the manner token. Both
-are the strongest principal components of these numbers.
+mean and spread of every cell of the picture, or of the log-mel spectrogram, as their strongest principal components. It
+does not tell well whose hand drew a picture (.63 of held-out emoji); means and spreads of the trunk's first maps do
+(.92). The manner token is what tells hands and edits apart in them: their linear discriminants.
 
 Letters: B batch, C H W size of the maps.
 """
@@ -37,14 +37,43 @@ def manner(maps: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def fit_components(token: nn.Linear, samples: Tensor, standardize: bool = False) -> float:
+def fit_discriminants(token: nn.Linear, samples: Tensor, kinds: Tensor, shrinkage: float = 0.1) -> float:
+    """Makes `token` the linear discriminants (Fisher 1936) of `samples` [n, numbers] of the `kinds` [n].
+
+    They are as many as there are kinds, less one, turned into all of the token's numbers, whose mean square is 1.
+
+    Args:
+        shrinkage: share of the mean variance in the variance within kinds, so that few samples do not seem certain.
+    Returns:
+        The share of the token's variance that lies between kinds.
+    """
+    x = samples.double()
+    mean, names = x.mean(0), kinds.unique()
+    means = torch.stack([x[kinds == k].mean(0) for k in names])
+    counts = torch.stack([(kinds == k).sum() for k in names]).double()
+    between = means[torch.searchsorted(names, kinds)]
+    unit = (x - between).std(0).clamp(min=1e-6)
+    within = torch.cov(((x - between) / unit).T)
+    within = (1 - shrinkage) * within + shrinkage * torch.eye(len(unit), dtype=torch.float64)
+    whiten = torch.linalg.inv(torch.linalg.cholesky(within)) / unit  # rows: numbers that vary alike within a kind
+    spread = ((means - mean) @ whiten.T) * (counts / counts.sum()).sqrt()[:, None]
+    count = min(len(names) - 1, token.out_features, x.shape[1])
+    directions = torch.linalg.svd(spread, full_matrices=False).Vh[:count] @ whiten
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(token.out_features, count, generator=generator, dtype=torch.float64)).Q
+    found = (x - mean) @ directions.T
+    weight = turn @ directions * (token.out_features / found.square().sum(1).mean()).sqrt()
+    token.weight.copy_(weight)
+    token.bias.copy_(-weight @ mean)
+    return float(((between - mean) @ directions.T).square().sum() / found.square().sum())
+
+
+@torch.no_grad()
+def fit_components(token: nn.Linear, samples: Tensor) -> float:
     """Makes `token` the strongest principal components of `samples` [n, numbers]; returns their share of the variance.
 
-    One scale for all of them makes the mean square 1, so that what varies most stays what counts most. Numbers of
-    different kinds are brought to one spread first (`standardize`).
+    One scale for all of them makes the mean square 1, so that what varies most stays what counts most.
     """
-    unit = samples.std(0).clamp(min=1e-3) if standardize else torch.ones(samples.shape[1])
-    samples = samples / unit
     mean = samples.mean(0)
     # double precision: in single, the many equal eigenvalues of few samples can keep the solver from converging
     centred = (samples - mean).double()
@@ -53,5 +82,4 @@ def fit_components(token: nn.Linear, samples: Tensor, standardize: bool = False)
     scale = (values[-count:].sum() / count).sqrt()
     token.weight.copy_(vectors[:, -count:].flip(1).T / scale)
     token.bias.copy_(-token.weight @ mean)
-    token.weight.div_(unit)
     return float(values[-count:].sum() / values.sum())

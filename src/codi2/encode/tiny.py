@@ -41,8 +41,8 @@ TRUNK_CHANNELS = {"image": 1280, "audio": 512, "phrase": 384}
 class Head(nn.Module):
     """Trunk features [B, S, C] and statistics [B, N] → features [B, T, D].
 
-    The joint vector comes from the pooled spans; appearance and manner from statistics, by affine maps that are fitted
-    (a PCA), not trained. A phrase has none of them.
+    The joint vector comes from the pooled spans; appearance and manner from statistics, by affine maps that are fitted,
+    not trained. A phrase has none of them.
     """
 
     mean: Tensor

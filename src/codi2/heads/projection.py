@@ -78,15 +78,12 @@ class Leave(nn.Module):
     feature is a map of features, which need not pass through the language model.
     """
 
-    group_of: Tensor  # int64 [len(MODALITIES)], index in the projection's maps
-
     def __init__(self, config: HeadsConfig, width: int) -> None:
         super().__init__()
         outputs = {modality: config.groups[modality] for modality in config.num_slots}
         self.copies, num_features = config.copies, max(config.num_slots.values())
         seen = width + self.copies * num_features * config.feature_dim
         self.projection = Projection(outputs, seen, config.hidden, config.feature_dim, rms=0.1)
-        self.register_buffer("group_of", self.projection.group_of, persistent=False)
         if self.copies:
             self.query = nn.Linear(width, self.copies * config.copy_dim)
             self.key = nn.Linear(width, self.copies * config.copy_dim)
@@ -109,7 +106,7 @@ class Leave(nn.Module):
             return self.projection(hidden, modality)
         pointed = self.pointed(hidden, memory, visible)
         same = pointed[torch.arange(len(number), device=number.device), :, number]  # [P, copies, D]
-        share = self.share[self.group_of[modality], number]
+        share = self.share[self.projection.group_of[modality], number]
         seen = torch.cat([hidden, pointed.flatten(1)], dim=-1)
         return self.projection(seen, modality) + torch.einsum("pc,pcd->pd", share, same)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from codi2.data import cache
 from codi2.data.items import Item
 from codi2.data.tasks import EDITS
-from codi2.encode.appearance import fit_components
+from codi2.encode.appearance import fit_components, fit_discriminants
 from codi2.encode.tiny import Head, build_heads, load_heads
 from codi2.evaluate.retrieval import recall_at
 from codi2.train.config import TrainConfig
@@ -143,18 +143,26 @@ def _standardize(head: Head, features: Tensor) -> None:
 
 
 def fit_tokens(head: Head, modality: str, rows: np.ndarray) -> dict[str, float]:
-    """On every edit of the training items, as many of each as make 20,000 samples; the shares of variance kept."""
+    """Appearance and manner, on every edit of the training items, as many of each as make 20,000 samples.
+
+    Returns:
+        The share of its numbers' variance that the appearance token keeps, and that of the manner token's own variance
+        which lies between hands and edits.
+    """
     names = [transform.name for transform in EDITS[modality].TRANSFORMS]
     draw = np.random.default_rng(0)
     chosen = [np.sort(draw.choice(rows, min(len(rows), 20_000 // len(names)), replace=False)) for _ in names]
     views = [
         [values[some] for values in cache.statistics(modality, name)] for name, some in zip(names, chosen, strict=True)
     ]
-    shares = {}
-    for kind, token, samples in zip(("appearance", "manner"), head.fitted, zip(*views, strict=True), strict=False):
-        numbers = torch.from_numpy(np.concatenate(samples).astype(np.float32))
-        # cells are all of one kind; the channels of a trunk are not
-        shares[f"{kind}_{modality}"] = fit_components(token, numbers, standardize=kind == "manner")
+    samples = [torch.from_numpy(np.concatenate(parts).astype(np.float32)) for parts in zip(*views, strict=True)]
+    assert head.appearance is not None
+    shares = {f"appearance_{modality}": fit_components(head.appearance, samples[0])}
+    if head.manner is not None:
+        items = cache.items(modality)
+        hands = [f"{items[row].style} {name}" for name, some in zip(names, chosen, strict=True) for row in some]
+        kinds = torch.from_numpy(np.unique(hands, return_inverse=True)[1])
+        shares[f"manner_{modality}"] = fit_discriminants(head.manner, samples[1], kinds)
     return shares
 
 

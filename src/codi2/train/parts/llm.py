@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from codi2.config import preset
 from codi2.data.chat import load_chats, load_prose
-from codi2.data.tasks import TASKS, Example, World
-from codi2.heads.loss import codi2_loss, mean
+from codi2.data.tasks import TASKS, Example
+from codi2.heads.loss import codi2_loss
 from codi2.llm.mllm import MLLM
 from codi2.prompt.layout import Batch, Message, TokenSequence, collate, layout_for
 from codi2.train.config import TrainConfig
@@ -25,7 +25,6 @@ from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.predicted import own_predictions
 from codi2.train.parts.store import Store, weights_folder, world
 
-RIVAL_TEMPERATURE = 0.1  # of the mean squared difference of two features
 KEPT_TOKENS = 64  # of a plain text that is kept
 SLOTS = ("joint", "appearance", "manner")  # what the slots of an item hold, in order
 UNSEEN = ("edit_image", "analogy_image", "concept")  # tasks that are validated on held-out families
@@ -40,7 +39,6 @@ class LLMOptions:
     diffusion_items: int = 4  # items a step that L_DM is computed on
     fed_noise: float = 1.0  # most noise on the target's features when they are fed back (teacher forcing)
     lookahead: int = 8  # batches that are drawn together and sorted by length, so that little is padding
-    rival_weight: float = 0.0  # of choosing the answer's features among what else could have been asked for
     kept_texts: int = 0  # plain texts a step on which the model is held to what it was without its adapters
     keep_weight: float = 1.0  # of that: the divergence from the base model, in nats a token
     leave: str = ""  # folder of the part `leave` that the way out starts from; empty: as it is
@@ -139,36 +137,10 @@ class LLMRecipe:
             diffusion = self._diffusion(examples, batch, taught, step)
         heads = self.codi2_config.heads
         losses = codi2_loss(heads, taught.prediction, taught.target, taught.logits, taught.labels, diffusion)
-        if self.options.rival_weight:
-            scores = [
-                row
-                for modality in self.codi2_config.heads.num_slots
-                for row in self._choices(self.world, examples, batch, *taught.of(modality))
-            ]
-            chosen = [row.log_softmax(0)[:1] for row in scores]
-            losses["rivals"] = -mean(torch.cat([*chosen, taught.prediction.new_zeros(0)]))
-            losses["loss"] = losses["loss"] + self.options.rival_weight * losses["rivals"]
         if self.kept:
             losses["drift"] = self._drift(step)
             losses["loss"] = losses["loss"] + self.options.keep_weight * losses["drift"]
         return losses
-
-    def _choices(
-        self, world: World, examples: list[Example], batch: Batch, items: Tensor, predicted: Tensor
-    ) -> list[Tensor]:
-        """How near the predictions [n, K, D] of the `items` [n] are to the answer's features, and to its rivals'.
-
-        Scores [1 + rivals] of each answer that has rivals, its own first. What an example or a wish changes is a small
-        part of a feature, most of which says what the thing is; a squared error alone hardly asks for it.
-        """
-        scores = []
-        for item, prediction in zip(items.tolist(), predicted, strict=True):
-            example = examples[int(batch.item_sample[item])]
-            if rivals := world.rivals(example):
-                known = torch.stack([self.store.features(ref) for ref in (example.answer, *rivals)])
-                distance = (known - prediction[: known.shape[1]]).square().mean((1, 2))
-                scores.append(-distance / RIVAL_TEMPERATURE)
-        return scores
 
     def _drift(self, step: int) -> Tensor:
         """How far the model has gone from the base model on plain texts: mean divergence of a token, in nats."""
@@ -221,8 +193,6 @@ class LLMRecipe:
                 target = features[items, : predicted.shape[1]]
                 cosines = torch.cosine_similarity(predicted, target, dim=-1).mean(0).tolist()
                 figures |= {f"{name}/{slot}": cosine for slot, cosine in zip(SLOTS, cosines, strict=False)}
-                if choices := self._choices(held_out, examples, batch, items, predicted):
-                    figures[f"{name}/chosen"] = float(np.mean([int(row.argmax()) == 0 for row in choices]))
             else:
                 taught = self.model(batch, features)
                 figures[f"{name}/loss"] = float(nn.functional.cross_entropy(taught.logits.float(), taught.labels))
