@@ -157,9 +157,16 @@ class LeaveRecipe:
         return figures
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        """The way out alone or, where there is a language model, its projections with the new way out among them."""
+        from codi2.checkpoint import read_tensors
         from codi2.train.export import export_tensors
 
-        export_tensors(self.model.state_dict(), folder / "leave.safetensors", provenance)
+        if not self.options.states:
+            export_tensors(self.model.state_dict(), folder / "leave.safetensors", provenance)
+            return
+        heads = read_tensors(weights_folder(self.options.weights) / "heads.safetensors")
+        heads |= {f"leave.{name}": value for name, value in self.model.state_dict().items()}
+        export_tensors(heads, folder / "heads.safetensors", provenance)
 
     def restore(self, folder: Path) -> None:
         load_leave(self.model, folder)
