@@ -19,7 +19,7 @@ class Plan:
     measure: Callable[[Bench], Findings]
 
 
-DRAWN, UNSEEN, SHOWN, EDITED, HEARD = 48, 24, 32, 20, 48
+DRAWN, UNSEEN, SHOWN, EDITED, HEARD = 48, 24, 64, 20, 48
 """Items: captions of known and of unseen concepts, analogies, edits of each kind, sounds."""
 
 SMOKE = (

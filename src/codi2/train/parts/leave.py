@@ -94,7 +94,9 @@ class LeaveRecipe:
             for asking in (self.model.query, self.model.key):
                 asking.requires_grad_(False)
             for mlp in self.model.projection.maps.values():
-                nn.init.zeros_(mlp[0].weight.data[:, : options.width])  # hidden states say nothing yet
+                first = next(mlp.children())
+                assert isinstance(first, nn.Linear)
+                nn.init.zeros_(first.weight.data[:, : options.width])  # hidden states say nothing yet
 
     def batch(self, step: int) -> Batch:
         draw, generator = numpy_at(self.config.seed, step), torch_at(self.config.seed, step)

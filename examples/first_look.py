@@ -1,0 +1,55 @@
+"""Draws the README's picture from what `codi2 demo --out out` wrote.
+
+python examples/first_look.py out docs/first-look.png
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from codi2.demo import ASKS, media_folder
+from codi2.media import load
+from codi2.prompt.parts import Audio
+from codi2.report import spectrogram
+
+SIDE, WIDTH, PAD, TEXT = 96, 240, 8, 17  # pixels: pictures, spectrograms, gaps, a line of words
+
+
+def tile(path: Path) -> Image.Image:
+    """A picture, or a sound's spectrogram."""
+    part = load(path)
+    if isinstance(part, Audio):
+        return spectrogram(part, (WIDTH, SIDE))
+    return part.pixels.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def first_look(out: Path) -> Image.Image:
+    """Every prompt of the demo that is answered with a picture or a sound: its words, what is given, the answer."""
+    media, rows = media_folder(), []
+    for number, ask in enumerate(ASKS, start=1):
+        answers = sorted(path for path in out.glob(f"{number:02}*") if path.suffix in (".png", ".wav"))
+        if answers:
+            rows.append((ask.template, [tile(media / name) for name in ask.files], [tile(path) for path in answers]))
+    width = max(sum(t.width + PAD for t in given + made) for _, given, made in rows) + 40 + 2 * PAD
+    sheet = Image.new("RGB", (width, len(rows) * (SIDE + TEXT + 2 * PAD) + PAD), "white")
+    draw, font, y = ImageDraw.Draw(sheet), ImageFont.load_default(size=13), PAD
+    for words, given, made in rows:
+        draw.text((PAD, y), words, "black", font)
+        x = PAD
+        for picture in given:
+            sheet.paste(picture, (x, y + TEXT))
+            x += picture.width + PAD
+        draw.text((x + 8, y + TEXT + SIDE // 2 - 8), "→", "black", font)
+        x += 40
+        for picture in made:
+            sheet.paste(picture, (x, y + TEXT))
+            x += picture.width + PAD
+        y += SIDE + TEXT + 2 * PAD
+    return sheet
+
+
+if __name__ == "__main__":
+    first_look(Path(sys.argv[1])).save(sys.argv[2], optimize=True)
