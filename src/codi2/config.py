@@ -160,10 +160,18 @@ TINY = CoDi2Config(
         copies=4,
     ),
     decoders={
+        # compared as pictures and sounds while they learned, mostly on their first step: further ones make it worse
         "image": DecoderConfig(
             kind="tiny", num_inference_steps=1, guidance_scale=1.0, source_guidance_scale=1.0, feature_norm=16.0
         ),
-        "audio": DecoderConfig(kind="tiny", length=160, num_inference_steps=20, guidance_scale=3.0, feature_norm=16.0),
+        "audio": DecoderConfig(
+            kind="tiny",
+            length=160,
+            num_inference_steps=1,
+            guidance_scale=1.0,
+            source_guidance_scale=1.0,
+            feature_norm=16.0,
+        ),
     },
 )
 
