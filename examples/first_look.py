@@ -42,7 +42,9 @@ def first_look(out: Path) -> Image.Image:
         for picture in given:
             sheet.paste(picture, (x, y + TEXT))
             x += picture.width + PAD
-        draw.text((x + 8, y + TEXT + SIDE // 2 - 8), "→", "black", font)
+        middle = y + TEXT + SIDE // 2
+        draw.line((x + 8, middle, x + 28, middle), "black", 2)
+        draw.polygon([(x + 28, middle - 5), (x + 34, middle), (x + 28, middle + 5)], "black")
         x += 40
         for picture in made:
             sheet.paste(picture, (x, y + TEXT))

@@ -42,7 +42,8 @@ def test_the_loss_reaches_all_that_is_trained_and_nothing_else(tied):
     # What no sample uses has no gradient: here nothing else is idle.
     idle = [name for name, grad in trained.items() if grad is None or not grad.abs().sum()]
     assert idle == []
-    kinds = ("lora_A", "lora_B", "enter.", "leave.projection", "leave.query", "leave.key", "trainable_tokens")
+    leave = ("projection", "query", "key", "late", "share")
+    kinds = ("lora_A", "lora_B", "enter.", "trainable_tokens", *(f"leave.{part}" for part in leave))
     assert all(any(kind in name for name in trained) for kind in kinds)
     assert all(any(kind in name for kind in kinds) for name in trained)
     rows = [name for name in trained if "trainable_tokens" in name]
