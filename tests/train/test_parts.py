@@ -16,6 +16,7 @@ from codi2.data import cache
 from codi2.diffuse.load import load_codec, load_decoder
 from codi2.encode.appearance import NUM_CELLS, NUM_MANNER
 from codi2.encode.tiny import TRUNK_CHANNELS, load_heads
+from codi2.errors import ConfigError
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
 
@@ -216,6 +217,12 @@ def test_least_squares_foretell_features_from_other_concepts(weights: Path, monk
     recipe = decoder.build(made)
     assert recipe.predictions.shape == (24, 3, 256)
     assert torch.isfinite(recipe.predictions).all()
+
+    with pytest.raises(ConfigError, match="tea_leaves"):
+        decoder.build(config("image_decoder", {**options, "predicted": 4, "predicted_by": "tea_leaves"}))
+
+    # nothing to fit a map on
+    assert not foretold.least_squares_features(recipe.store, recipe.foretold[:1]).any()
 
     # what an answer is has no part in what is foretold of it
     examples, store = recipe.foretold, recipe.store

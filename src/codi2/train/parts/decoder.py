@@ -21,6 +21,7 @@ from codi2.diffuse.build import new_decoder
 from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.load import load_codec
 from codi2.encode.tiny import ImageTrunk, load_trunk
+from codi2.errors import ConfigError
 from codi2.prompt.parts import Phrase
 from codi2.train.config import TrainConfig
 from codi2.train.parts.draw import numpy_at, torch_at
@@ -109,11 +110,15 @@ class DecoderRecipe:
                 self.perception = Perception(trunk.net, aligned=options.aligned_weight, manner=options.manner_weight)
 
     def _predictions(self, weights: Path) -> Tensor:
-        """[predicted, K, D]: the features of the foretold examples."""
+        """[predicted, K, D]: the features of the foretold examples. Raises ConfigError when nobody can predict them."""
         if self.options.predicted_by == "least_squares":
             from codi2.train.parts.foretold import least_squares_features
 
             return least_squares_features(self.store, self.foretold)
+        if self.options.predicted_by != "language_model":
+            raise ConfigError(
+                f"predicted_by is {self.options.predicted_by!r}; it should be language_model or least_squares"
+            )
         from codi2.train.parts.predicted import predicted_features
 
         return predicted_features(weights, self.store, self.foretold)

@@ -26,17 +26,21 @@ MOST_FEATURES = 3  # of a medium
 
 
 def least_squares_features(store: Store, examples: Sequence[Example]) -> Tensor:
-    """[n, K, D]: each example's features, foretold by a map that was fitted without its concept."""
+    """[n, K, D]: each example's features, foretold by a map that was fitted without its concept.
+
+    The examples' answers are of one modality. Zeros, the mean, where no other concept is there to fit a map on.
+    """
     inputs, answers = _inputs(store, examples), torch.stack([store.features(e.answer) for e in examples])
-    foretold = torch.empty_like(answers)
+    foretold = torch.zeros_like(answers)
     halves = torch.tensor([zlib.crc32(_concept(e.answer).encode()) % 2 for e in examples])
     tasks = [e.task for e in examples]
     for task in dict.fromkeys(tasks):
         ours = torch.tensor([name == task for name in tasks])
         for half in (0, 1):
             known, asked = ours & (halves != half), ours & (halves == half)
-            weight = _fit(inputs[known], answers[known].flatten(1))
-            foretold[asked] = (inputs[asked] @ weight).view_as(foretold[asked])
+            if known.any():
+                weight = _fit(inputs[known], answers[known].flatten(1))
+                foretold[asked] = (inputs[asked] @ weight).view_as(foretold[asked])
     return foretold
 
 
@@ -67,7 +71,7 @@ def _words(example: Example) -> Phrase:
 def _fit(inputs: Tensor, answers: Tensor) -> Tensor:
     """Ridge regression [n, N] → [n, K·D]: weights [N, K·D]."""
     square = inputs.T @ inputs
-    square.diagonal().add_(RIDGE * max(1, len(inputs)) * inputs.square().mean())
+    square.diagonal().add_(RIDGE * len(inputs) * inputs.square().mean())
     return torch.linalg.solve(square.double(), (inputs.T @ answers).double()).float()
 
 

@@ -86,10 +86,10 @@ class LeaveRecipe:
             if name != "subject"
             for i in range(HELD_OUT)
         ]
-        everything = [*self.examples, *self.held_out]
-        self.store.stacked([part for example in everything for part in _given(example)[-1:]])
+        self.everything = [*self.examples, *self.held_out]
+        self.store.stacked([part for example in self.everything for part in _given(example)[-1:]])
         if options.states:
-            self.read = _hidden_states(weights, self.store, everything)
+            self.read = _hidden_states(weights, self.store, self.everything)
         else:
             for asking in (self.model.query, self.model.key):
                 asking.requires_grad_(False)
@@ -110,8 +110,7 @@ class LeaveRecipe:
 
     def _collate(self, rows: list[int]) -> Batch:
         """Of the examples of these numbers; those held out come behind the training's."""
-        everything = [*self.examples, *self.held_out]
-        examples = [everything[row] for row in rows]
+        examples = [self.everything[row] for row in rows]
         given = [_given(example) for example in examples]
         sample = torch.tensor([i for i, parts in enumerate(given) for _ in parts])
         slots = [
