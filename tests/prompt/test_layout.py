@@ -16,6 +16,7 @@ from codi2.prompt.parts import Audio, Image, Phrase, Text
 
 T = {"image": 5, "audio": 4, "phrase": 1}
 K = {"image": 3, "audio": 2}
+LOOK_ALIKES = ("<|im_start|>", "<|im_end|>", "<|pad|>", "\ue000", "a ", "\n", "<")
 PICTURE = Image(PILImage.new("RGB", (8, 8)))
 SOUND = Audio(np.zeros(100, np.float32), 16_000)
 
@@ -63,7 +64,7 @@ def test_only_what_the_model_says_is_learned(layout):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from([*SPECIAL_TOKENS, "<|im_start|>", "<|im_end|>", "<|pad|>", "\ue000", "a ", "\n", "<"])))
+@given(st.lists(st.sampled_from([*SPECIAL_TOKENS, *LOOK_ALIKES]), max_size=15))  # 15 of the longest fit the layout
 def test_text_of_a_user_never_becomes_a_special_token(layout, pieces):
     text = "".join(pieces)
     plain = layout([Message("user", (Text("x"),))]).ids.tolist()
