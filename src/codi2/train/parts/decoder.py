@@ -7,6 +7,7 @@ set rate, and at times the caption.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class DecoderOptions:
     perception_weight: float = 0.3  # of the comparison through the frozen trunk, for pictures
     aligned_weight: float = 1.0  # therein, of maps compared place by place
     manner_weight: float = 0.0  # therein, of maps compared by their channels' means and spreads
+    direction_weight: float = 0.0  # therein, of the way from the source to the estimate
     perception_shift: int = 0  # most pixels that both pictures are moved by before the trunk sees them
     sight_weight: float = 0.1  # of reading a source's appearance token back from its latents
 
@@ -71,6 +73,7 @@ class Batch:
     noise: Tensor  # as latents
     source_appearance: Tensor  # [B, D], zeros: no source
     media: Tensor  # [looked_at, channels, H, W]: the first samples as the codec reads them
+    source_media: Tensor  # likewise their sources; white where there is none
     shift: tuple[int, int] = (0, 0)  # of the pictures that the trunk compares
     mirrored: bool = False  # are they
 
@@ -107,7 +110,12 @@ class DecoderRecipe:
             if options.modality == "image" and options.perception_weight:
                 trunk = load_trunk("image")
                 assert isinstance(trunk, ImageTrunk)
-                self.perception = Perception(trunk.net, aligned=options.aligned_weight, manner=options.manner_weight)
+                self.perception = Perception(
+                    trunk.net,
+                    aligned=options.aligned_weight,
+                    manner=options.manner_weight,
+                    direction=options.direction_weight,
+                )
 
     def _predictions(self, weights: Path) -> Tensor:
         """[predicted, K, D]: the features of the foretold examples. Raises ConfigError when nobody can predict them."""
@@ -186,13 +194,16 @@ class DecoderRecipe:
                 [torch.zeros(self.options.dim) if ref is None else self.store.features(ref)[1] for ref in sources]
             ),
             media=self._media(targets[: self.options.looked_at]),
+            source_media=self._media(sources[: self.options.looked_at] if self.options.direction_weight else []),
         )
 
-    def _media(self, refs: list[Ref]) -> Tensor:
-        """[n, channels, H, W]: as the codec reads them."""
+    def _media(self, refs: Sequence[Ref | None]) -> Tensor:
+        """[n, channels, H, W]: as the codec reads them; white for no medium."""
         if not refs:
             return torch.empty(0)
-        return cache.codec_inputs(self.options.modality, np.stack([self.store.media(ref) for ref in refs]))
+        blank = np.full_like(cache.view(self.options.modality)[0], 255)
+        media = np.stack([blank if ref is None else self.store.media(ref) for ref in refs])
+        return cache.codec_inputs(self.options.modality, media)
 
     def _text(self, ref: Ref) -> Tensor:
         """[D]: the caption's feature; zeros for a mix, which has none."""
@@ -214,7 +225,9 @@ class DecoderRecipe:
             losses |= reconstruction_terms(ours, b.media)
             whole = whole + self.options.pixel_weight * total(losses)
             if self.perception is not None:
-                losses["perception"] = self.perception(ours, b.media, b.shift, b.mirrored)
+                source = b.source_media if len(b.source_media) else None
+                edits = ~withheld[: len(b.media)]
+                losses["perception"] = self.perception(ours, b.media, source, edits, b.shift, b.mirrored)
                 whole = whole + self.options.perception_weight * losses["perception"]
         return {"loss": whole, **losses}
 

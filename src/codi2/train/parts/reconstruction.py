@@ -45,20 +45,34 @@ class Perception(nn.Module):
         aligned: weight of the maps compared place by place.
         manner: weight of the maps compared by their channels' means and spreads, wherever in the picture they are: two
             hands that draw one thing seldom put its lines in the same places, but each has its own kind of them.
+        direction: weight of the way from a source to our picture compared with the way from it to the target, in the
+            manner of StyleGAN-NADA (arXiv:2108.00946): what an edit changes is small beside what it leaves, so that a
+            distance alone is nearly content with a copy.
     """
 
     TAPS = (1, 3, 5, 11)  # blocks after which maps are compared, beside the stem
     LAST = 1.0  # weight of the last maps' means, where what the picture shows counts and not where it stands
 
-    def __init__(self, net: EfficientNetLite, size: int = 112, aligned: float = 1.0, manner: float = 0.0) -> None:
+    def __init__(
+        self, net: EfficientNetLite, size: int = 112, aligned: float = 1.0, manner: float = 0.0, direction: float = 0.0
+    ) -> None:
         super().__init__()
-        self.net, self.size, self.aligned, self.manner = net, size, aligned, manner
+        self.net, self.size = net, size
+        self.aligned, self.manner, self.direction = aligned, manner, direction
 
-    def forward(self, ours: Tensor, target: Tensor, shift: tuple[int, int] = (0, 0), mirrored: bool = False) -> Tensor:
+    def forward(
+        self,
+        ours: Tensor,
+        target: Tensor,
+        source: Tensor | None = None,
+        edits: Tensor | None = None,
+        shift: tuple[int, int] = (0, 0),
+        mirrored: bool = False,
+    ) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] → mean distance []; the gradient flows through `ours`.
 
-        Both are moved by `shift` pixels and mirrored first: drawn anew for each step, this keeps a decoder from
-        learning what only one place under the network's strides can see.
+        All are moved by `shift` pixels and mirrored first: drawn anew for each step, this keeps a decoder from
+        learning what only one place under the network's strides can see. `edits` [B] says which samples have a source.
         """
         ours, target = (_moved(pictures, shift, mirrored) for pictures in (ours, target))
         with torch.no_grad():
@@ -70,6 +84,12 @@ class Perception(nn.Module):
         if self.manner:
             kinds = [_apart(manner(a), manner(b)) for a, b in pairs]
             distance = distance + self.manner * torch.stack(kinds).mean()
+        if self.direction and source is not None and edits is not None and edits.any():
+            with torch.no_grad():
+                *source_maps, source_last = self._maps(_moved(source[edits], shift, mirrored))
+            tripled = zip((*ours_maps, our_last), (*theirs_maps, their_last), (*source_maps, source_last), strict=True)
+            ways = [_elsewhere(a[edits], b[edits], c) for a, b, c in tripled]
+            distance = distance + self.direction * torch.stack(ways).mean()
         return distance
 
     def _maps(self, pictures: Tensor) -> list[Tensor]:
@@ -82,6 +102,12 @@ def _apart(ours: Tensor, theirs: Tensor) -> Tensor:
     """Mean squared distance of [B, C, …], each brought to unit length in its channels."""
     difference = F.normalize(ours, dim=1) - F.normalize(theirs, dim=1)
     return difference.square().sum(1).mean()
+
+
+def _elsewhere(ours: Tensor, theirs: Tensor, source: Tensor) -> Tensor:
+    """How far the ways from the source's kind of lines to ours and to theirs part: 0 one way, 1 across, 2 against."""
+    a, b, start = (F.normalize(manner(maps), dim=1) for maps in (ours, theirs, source))
+    return 1 - F.cosine_similarity(a - start, b - start, dim=1).mean()
 
 
 def _moved(pictures: Tensor, shift: tuple[int, int], mirrored: bool) -> Tensor:
