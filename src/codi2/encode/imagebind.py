@@ -1,0 +1,305 @@
+"""ImageBind (arXiv:2305.05665): six towers of transformer blocks into one joint space of width 1024.
+
+Written from the paper and from the names and shapes of the published checkpoint, so that `imagebind_huge.pth` loads
+with `strict=True`. What media become before they enter a tower is `encode.imagebind_media`'s business.
+
+Letters: B samples, L tokens, W width of a tower, D joint width (1024).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codi2.errors import WeightsError
+
+MODALITIES = ("vision", "text", "audio", "depth", "thermal", "imu")
+"""Towers; pictures and clips share `vision`."""
+INPUTS = {
+    "vision": (3, 2, 224, 224),  # two frames; a picture is its own second one
+    "text": (77,),  # token ids, zeros behind the end
+    "audio": (1, 128, 204),  # mel bins, frames
+    "depth": (1, 224, 224),
+    "thermal": (1, 224, 224),
+    "imu": (6, 2000),  # accelerometer and gyroscope, 200 Hz
+}
+"""Shape of one sample of each tower."""
+MAX_LOGIT_SCALE = 100.0
+
+
+@dataclass(frozen=True)
+class Tower:
+    """Size of one tower."""
+
+    width: int
+    blocks: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class ImageBindConfig:
+    """Sizes of ImageBind-Huge."""
+
+    dim: int = 1024
+    vision: Tower = Tower(1280, 32, 16)
+    text: Tower = Tower(1024, 24, 16)
+    audio: Tower = Tower(768, 12, 12)
+    depth: Tower = Tower(384, 12, 8)
+    thermal: Tower = Tower(768, 12, 12)
+    imu: Tower = Tower(512, 6, 8)
+    vocabulary: int = 49408
+
+
+class ImageBind(nn.Module):
+    """Samples of one modality → joint vectors and tokens."""
+
+    def __init__(self, config: ImageBindConfig = ImageBindConfig()) -> None:
+        super().__init__()
+        self.config = config
+        towers: dict[str, Tower] = {name: getattr(config, name) for name in MODALITIES}
+        self.modality_preprocessors = nn.ModuleDict({name: _tokens(name, config) for name in MODALITIES})
+        self.modality_trunks = nn.ModuleDict({name: Trunk(name, tower) for name, tower in towers.items()})
+        self.modality_heads = nn.ModuleDict(
+            {name: _head(name, tower.width, config.dim) for name, tower in towers.items()}
+        )
+        self.modality_postprocessors = nn.ModuleDict({name: _scale(name) for name in MODALITIES})
+
+    def forward(self, modality: str, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples of the shape that `INPUTS` names, behind B → joint vectors [B, D] and tokens [B, L, D].
+
+        A joint vector has the norm of its modality: 1 for vision, 20 for audio, 10 for thermal, 5 for depth and imu,
+        and the learned scale for text. The tokens are what the head makes of each token of the trunk, divided by what
+        brings the joint vector to its norm: it is one of them, the first, or for a text that of its end.
+
+        Raises:
+            ValueError: samples of another shape.
+        """
+        expected = INPUTS[modality]
+        if tuple(samples.shape[1:]) != expected and not (modality == "vision" and samples.ndim == 4):
+            raise ValueError(f"{modality} samples are {tuple(samples.shape[1:])} each; the tower reads {expected}")
+        states = self.modality_trunks[modality](self.modality_preprocessors[modality](samples))
+        values = self.modality_heads[modality].project(states)  # type: ignore[operator]
+        # the end of a text has the highest id; of the others, the class token comes first
+        place = samples.argmax(-1) if modality == "text" else torch.zeros(len(samples), dtype=torch.long)
+        rows = torch.arange(len(samples), device=values.device)
+        place = place.to(values.device)
+        lengths = values[rows, place].norm(dim=-1)[:, None, None]
+        tokens = self.modality_postprocessors[modality](values / lengths.clamp(min=1e-12))
+        return tokens[rows, place], tokens
+
+
+class Trunk(nn.Module):
+    """Pre-norm transformer blocks; those of vision are preceded by a norm, those of text are causal."""
+
+    def __init__(self, modality: str, tower: Tower) -> None:
+        super().__init__()
+        # audio and what came later have a learned key and value beside the tokens' own
+        extra = modality not in ("vision", "text")
+        self.causal = modality == "text"
+        first: list[nn.Module] = [nn.LayerNorm(tower.width, eps=1e-6)] if modality == "vision" else []
+        self.pre_transformer_layer = nn.Sequential(*first)
+        self.blocks = nn.Sequential(*[Block(tower, extra) for _ in range(tower.blocks)])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, L, W] → [B, L, W]."""
+        mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], tokens.device) if self.causal else None
+        x = self.pre_transformer_layer(tokens)
+        for block in self.blocks:
+            x = block(x, mask)
+        return x  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    def __init__(self, tower: Tower, extra: bool) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(tower.width, tower.heads, add_bias_kv=extra, batch_first=True)
+        self.norm_1 = nn.LayerNorm(tower.width, eps=1e-6)
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(tower.width, 4 * tower.width), "fc2": nn.Linear(4 * tower.width, tower.width)}
+        )
+        self.norm_2 = nn.LayerNorm(tower.width, eps=1e-6)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        normed = self.norm_1(x)
+        x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm_2(x))))  # type: ignore[no-any-return]
+
+
+class Patches(nn.Module):
+    """What cuts a sample into tokens: a linear map of each patch, and a norm."""
+
+    def __init__(self, proj: nn.Module, width: int, normed: bool = True) -> None:
+        super().__init__()
+        self.proj = proj
+        self.norm_layer = nn.LayerNorm(width) if normed else None
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """[B, L, W]."""
+        x = self.proj(samples)
+        if x.ndim > 3:  # maps [B, W, …] of a convolution
+            x = x.flatten(2).transpose(1, 2)
+        return x if self.norm_layer is None else self.norm_layer(x)
+
+
+class Positions(nn.Module):
+    """Learned positions, the class token's first."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.randn(1, tokens, width) * width**-0.5)
+
+
+class MediaTokens(nn.Module):
+    """A class token, the patches, and their positions."""
+
+    def __init__(self, stem: str, patches: Patches, count: int, width: int) -> None:
+        super().__init__()
+        self.stem = stem
+        self.cls_token = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
+        self.add_module(stem, patches)
+        self.pos_embedding_helper = Positions(1 + count, width)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        return self._placed(samples, self.pos_embedding_helper.pos_embed)
+
+    def _placed(self, samples: Tensor, places: Tensor) -> Tensor:
+        patches = getattr(self, self.stem)(samples)
+        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + places
+
+
+class VisionTokens(MediaTokens):
+    def forward(self, samples: Tensor) -> Tensor:
+        """Clips of two frames [B, 3, 2, 224, 224], or pictures [B, 3, 224, 224]."""
+        if samples.ndim == 4:
+            samples = samples[:, :, None].expand(-1, -1, 2, -1, -1)
+        return super().forward(samples)
+
+
+class IMUTokens(MediaTokens):
+    """Stretches of eight readings; their positions have no module of their own in the checkpoint."""
+
+    def __init__(self, width: int, stretch: int = 8) -> None:
+        channels, readings = INPUTS["imu"]
+        patches = Patches(nn.Linear(channels * stretch, width, bias=False), width)
+        super().__init__("imu_stem", patches, readings // stretch, width)
+        del self.pos_embedding_helper
+        self.pos_embed = nn.Parameter(torch.randn(1, 1 + readings // stretch, width) * 0.01)
+        self.stretch = stretch
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """[B, 6, 2000]."""
+        pieces = samples.unfold(-1, self.stretch, self.stretch).transpose(1, 2).flatten(2)
+        return self._placed(pieces, self.pos_embed)
+
+
+class TextTokens(nn.Module):
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        (length,) = INPUTS["text"]
+        self.pos_embed = nn.Parameter(torch.randn(1, length, width) * 0.01)
+        self.token_embedding = nn.Embedding(vocabulary, width)
+        # the checkpoint carries the causal mask; the trunk makes its own
+        self.register_buffer("mask", torch.full((length, length), -math.inf).triu(1))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[B, 77]."""
+        return self.token_embedding(ids) + self.pos_embed  # type: ignore[no-any-return]
+
+
+class MediaHead(nn.Sequential):
+    """Norm, choice of the class token, dropout in the IMU's, linear map; places as in the checkpoint."""
+
+    def project(self, states: Tensor) -> Tensor:
+        """[B, L, W] → [B, L, D]: of all tokens, not of the chosen one alone."""
+        x: Tensor = self[-1](self[0](states))
+        return x
+
+
+class TextHead(nn.Module):
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, dim, bias=False))
+
+    def project(self, states: Tensor) -> Tensor:
+        return self.proj(states)  # type: ignore[no-any-return]
+
+
+class LogitScale(nn.Module):
+    """The norm of a modality's joint vectors: learned for text, fixed for the others."""
+
+    def __init__(self, scale: float, learned: bool) -> None:
+        super().__init__()
+        value = torch.tensor(math.log(scale))
+        if learned:
+            self.log_logit_scale = nn.Parameter(value)
+        else:
+            self.register_buffer("log_logit_scale", value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.log_logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+
+
+def _tokens(modality: str, config: ImageBindConfig) -> nn.Module:
+    width = getattr(config, modality).width
+    if modality == "text":
+        return TextTokens(config.vocabulary, width)
+    if modality == "imu":
+        return IMUTokens(width)
+    if modality == "vision":
+        # the checkpoint's map is the second of two stages; the first only repeats a picture
+        proj = nn.Sequential(nn.Identity(), nn.Conv3d(3, width, (2, 14, 14), stride=(2, 14, 14), bias=False))
+        return VisionTokens("rgbt_stem", Patches(proj, width, normed=False), 16 * 16, width)
+    step = 10 if modality == "audio" else 16
+    height, length = ((size - 16) // step + 1 for size in INPUTS[modality][1:])
+    patches = Patches(nn.Conv2d(1, width, 16, stride=step, bias=False), width)
+    return MediaTokens("depth_stem" if modality == "depth" else "rgbt_stem", patches, height * length, width)
+
+
+def _head(modality: str, width: int, dim: int) -> nn.Module:
+    if modality == "text":
+        return TextHead(width, dim)
+    between = [nn.Identity(), nn.Dropout(0.5)] if modality == "imu" else [nn.Identity()]
+    return MediaHead(nn.LayerNorm(width, eps=1e-6), *between, nn.Linear(width, dim, bias=False))
+
+
+def _scale(modality: str) -> nn.Module:
+    fixed = {"audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}
+    if modality == "vision":
+        return nn.Identity()
+    scale = LogitScale(fixed.get(modality, 1 / 0.07), learned=modality == "text")
+    return nn.Sequential(nn.Identity(), scale)
+
+
+def load_imagebind(path: Path, config: ImageBindConfig = ImageBindConfig()) -> ImageBind:
+    """The network with the weights of a file: the published `.pth`, or a safetensors of it; frozen, in eval mode.
+
+    Raises:
+        WeightsError: no such file, not a checkpoint, or a tensor that is missing, unknown or of another shape.
+    """
+    from codi2.tensors import load_exactly, read_tensors
+
+    with torch.device("meta"):
+        model = ImageBind(config)
+    load_exactly(model, read_tensors(path), f"ImageBind in {path}")
+    return model.eval().requires_grad_(False)
+
+
+def describe(config: ImageBindConfig = ImageBindConfig()) -> Mapping[str, Any]:
+    """Parameters by tower, counted on the meta device."""
+    with torch.device("meta"):
+        model = ImageBind(config)
+    return {
+        name: sum(
+            p.numel()
+            for part in (model.modality_preprocessors, model.modality_trunks, model.modality_heads)
+            for p in part[name].parameters()
+        )
+        for name in MODALITIES
+    }

@@ -1,0 +1,64 @@
+"""Weight files: read whole or refused, and put into a network whose tensors they are, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codi2.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NAMED = 3  # tensors that an error names
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file, or a `.pth` / `.bin` / `.ckpt` state dict, which is read with `weights_only`.
+
+    Raises:
+        WeightsError: it is missing, damaged, or holds something else than tensors by name.
+    """
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"the weight file {path} is missing; fetch it again or name another model") from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"the weight file {path} is damaged ({reason}); fetch it again") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"the weight file {path} does not hold tensors by name; give the state dict alone")
+    return state
+
+
+def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Puts `tensors` into `module`, which may be on the meta device. Nothing is skipped.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape; the message names the first of each kind.
+    """
+    wanted = module.state_dict()
+    missing, unknown = ([n for n in a if n not in b] for a, b in ((wanted, tensors), (tensors, wanted)))
+    shaped = [n for n, value in tensors.items() if n in wanted and value.shape != wanted[n].shape]
+    faults = [f"{_first(missing)} missing"] if missing else []
+    faults += [f"{_first(unknown)} unknown"] if unknown else []
+    faults += [f"{n} is {tuple(tensors[n].shape)} where {tuple(wanted[n].shape)} is expected" for n in shaped[:NAMED]]
+    if len(shaped) > NAMED:
+        faults.append(f"{len(shaped) - NAMED} more are of another shape")
+    if faults:
+        raise WeightsError(f"{what} does not fit: {'; '.join(faults)}. It is of another model or size")
+    module.load_state_dict(dict(tensors), strict=True, assign=True)
+
+
+def _first(names: list[str]) -> str:
+    listed = ", ".join(names[:NAMED])
+    return f"{listed} and {len(names) - NAMED} more are" if len(names) > NAMED else f"{listed} is"
