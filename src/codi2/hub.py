@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,6 +191,59 @@ def _check_once(path: Path, expected: str) -> None:
         _check(path, expected)
         with suppress(OutputError):  # a read-only home only costs the next hash
             write_atomic(stamp, seen.encode())
+
+
+@contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """Whatever goes wrong while a hub repo is read ends in one sentence with the way out. Raises `WeightsError`."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise WeightsError(
+            f"{what} is behind a licence: accept it on its page on the hub, run `hf auth login`, and try again"
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError, TimeoutError) as error:
+        raise WeightsError(
+            f"{what} is not on this machine, and the hub does not answer: connect (and unset HF_HUB_OFFLINE), or give "
+            "the path of a folder that holds it"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        raise WeightsError(
+            f"{what} is neither a folder nor a repo of the hub that you can read; check its name"
+        ) from error
+    except OSError as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
+            with hub_errors(what):
+                raise cause from None
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise WeightsError(f"{what} cannot be read: {reason}") from error
+
+
+def weight_file(source: str, names: Sequence[str]) -> Path:
+    """A weight file: `source` itself, or the first of `names` in the folder or hub repo that it names.
+
+    Raises `WeightsError`: there is none.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        for name in names:
+            if (path / name).is_file():
+                return path / name
+        raise WeightsError(f"{path} holds none of {', '.join(names)}; name the folder or file that does")
+    from huggingface_hub import errors, hf_hub_download
+
+    for name in names:
+        with hub_errors(repr(source)):
+            try:
+                return Path(hf_hub_download(source, name))
+            except errors.RemoteEntryNotFoundError:
+                continue
+    raise WeightsError(f"the repo {source!r} holds none of {', '.join(names)}; name one that does")
 
 
 def shipped(preset: str) -> Path:

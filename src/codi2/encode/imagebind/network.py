@@ -1,7 +1,7 @@
 """ImageBind (arXiv:2305.05665): six towers of transformer blocks into one joint space of width 1024.
 
 Written from the paper and from the names and shapes of the published checkpoint, so that `imagebind_huge.pth` loads
-with `strict=True`. What media become before they enter a tower is `encode.imagebind_media`'s business.
+with `strict=True`. What media become before they enter a tower is `encode.imagebind.media`'s business.
 
 Letters: B samples, L tokens, W width of a tower, D joint width (1024).
 """
@@ -11,14 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from codi2.errors import WeightsError
 
 MODALITIES = ("vision", "text", "audio", "depth", "thermal", "imu")
 """Towers; pictures and clips share `vision`."""
@@ -57,10 +53,13 @@ class ImageBindConfig:
     vocabulary: int = 49408
 
 
+HUGE = ImageBindConfig()
+
+
 class ImageBind(nn.Module):
     """Samples of one modality → joint vectors and tokens."""
 
-    def __init__(self, config: ImageBindConfig = ImageBindConfig()) -> None:
+    def __init__(self, config: ImageBindConfig = HUGE) -> None:
         super().__init__()
         self.config = config
         towers: dict[str, Tower] = {name: getattr(config, name) for name in MODALITIES}
@@ -85,7 +84,7 @@ class ImageBind(nn.Module):
         if tuple(samples.shape[1:]) != expected and not (modality == "vision" and samples.ndim == 4):
             raise ValueError(f"{modality} samples are {tuple(samples.shape[1:])} each; the tower reads {expected}")
         states = self.modality_trunks[modality](self.modality_preprocessors[modality](samples))
-        values = self.modality_heads[modality].project(states)  # type: ignore[operator]
+        values: Tensor = self.modality_heads[modality](states)
         # the end of a text has the highest id; of the others, the class token comes first
         place = samples.argmax(-1) if modality == "text" else torch.zeros(len(samples), dtype=torch.long)
         rows = torch.arange(len(samples), device=values.device)
@@ -113,7 +112,7 @@ class Trunk(nn.Module):
         x = self.pre_transformer_layer(tokens)
         for block in self.blocks:
             x = block(x, mask)
-        return x  # type: ignore[no-any-return]
+        return x
 
 
 class Block(nn.Module):
@@ -129,7 +128,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         normed = self.norm_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
-        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm_2(x))))  # type: ignore[no-any-return]
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm_2(x))))
 
 
 class Patches(nn.Module):
@@ -210,16 +209,15 @@ class TextTokens(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """[B, 77]."""
-        return self.token_embedding(ids) + self.pos_embed  # type: ignore[no-any-return]
+        return self.token_embedding(ids) + self.pos_embed
 
 
 class MediaHead(nn.Sequential):
     """Norm, choice of the class token, dropout in the IMU's, linear map; places as in the checkpoint."""
 
-    def project(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor) -> Tensor:
         """[B, L, W] → [B, L, D]: of all tokens, not of the chosen one alone."""
-        x: Tensor = self[-1](self[0](states))
-        return x
+        return self[-1](self[0](states))
 
 
 class TextHead(nn.Module):
@@ -227,8 +225,8 @@ class TextHead(nn.Module):
         super().__init__()
         self.proj = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.Linear(width, dim, bias=False))
 
-    def project(self, states: Tensor) -> Tensor:
-        return self.proj(states)  # type: ignore[no-any-return]
+    def forward(self, states: Tensor) -> Tensor:
+        return self.proj(states)
 
 
 class LogitScale(nn.Module):
@@ -277,21 +275,7 @@ def _scale(modality: str) -> nn.Module:
     return nn.Sequential(nn.Identity(), scale)
 
 
-def load_imagebind(path: Path, config: ImageBindConfig = ImageBindConfig()) -> ImageBind:
-    """The network with the weights of a file: the published `.pth`, or a safetensors of it; frozen, in eval mode.
-
-    Raises:
-        WeightsError: no such file, not a checkpoint, or a tensor that is missing, unknown or of another shape.
-    """
-    from codi2.tensors import load_exactly, read_tensors
-
-    with torch.device("meta"):
-        model = ImageBind(config)
-    load_exactly(model, read_tensors(path), f"ImageBind in {path}")
-    return model.eval().requires_grad_(False)
-
-
-def describe(config: ImageBindConfig = ImageBindConfig()) -> Mapping[str, Any]:
+def count_parameters(config: ImageBindConfig = HUGE) -> Mapping[str, int]:
     """Parameters by tower, counted on the meta device."""
     with torch.device("meta"):
         model = ImageBind(config)
