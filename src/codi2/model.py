@@ -166,7 +166,7 @@ class CoDi2(nn.Module):
                 features,
                 seeds=[options[b].seed + n for b, n in places],
                 sources=[_last(prompts[b], modality) if options[b].keep_source else None for b, _ in places],
-                negative=self._negative(negative or self.config.decoders[modality].negative_prompt, len(places)),
+                negative=self._words(decoder, negative or self.config.decoders[modality].negative_prompt, len(places)),
                 num_inference_steps=steps,
                 guidance_scale=scale,
                 source_guidance_scale=source_scale,
@@ -191,10 +191,13 @@ class CoDi2(nn.Module):
             seed=options.seed,
         )
 
-    def _negative(self, prompt: str, count: int) -> Tensor | None:
+    def _words(self, decoder: Decoder, prompt: str, count: int) -> Tensor | None:
+        """What a negative prompt's words are to a decoder: its own text encoder's states, or their joint vector."""
         if not prompt:
             return None
-        return self.encoder([Phrase(prompt)]).values[:, 0].expand(count, -1).to(self.device)
+        words = decoder.conditioner.read_words(prompt)
+        words = self.encoder([Phrase(prompt)]).values[:, 0] if words is None else words
+        return words.to(self.device).expand(count, *words.shape[1:])
 
     def _recipe(self, options: Options, seconds: Mapping[str, float]) -> dict[str, Any]:
         chosen = {key: value for key, value in vars(options).items() if value is not None}

@@ -47,7 +47,8 @@ def test_conditioner_ignores_absent_slots() -> None:
     conditioner = Conditioner(DIM, SLOTS, 8)
     features = torch.randn(2, SLOTS, DIM)
     features[1] = 0
-    labels, states = conditioner(features, torch.zeros(2, dtype=torch.long))
+    condition = conditioner(features, torch.zeros(2, dtype=torch.long))
+    labels, states = condition["class_labels"], condition["encoder_hidden_states"]
     assert labels.shape == (2, label_dim(DIM, SLOTS)) == (2, 3 * DIM)
     assert states.shape == (2, SLOTS + 1, 8)
     assert not labels[1].any()

@@ -43,6 +43,10 @@ class Codec(nn.Module):
         posterior = self.vae.encode(tensor).latent_dist
         return posterior.mode() * self.vae.config.scaling_factor
 
+    def encode_source(self, tensor: Tensor) -> Tensor:
+        """As `encode`, for the fidelity path."""
+        return self.encode(tensor)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, c, h, w] → [B, channels, H, W]."""
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample
@@ -53,9 +57,12 @@ class ImageCodec(Codec):
 
     modality = "image"
 
+    def __init__(self, vae: Any) -> None:
+        super().__init__(vae)
+        self.size: int = vae.config.sample_size
+
     def to_tensor(self, parts: Sequence[Part]) -> Tensor:
-        size = self.vae.config.sample_size
-        arrays = [np.asarray(fit_square(part.pixels, size)) for part in parts if isinstance(part, Image)]
+        arrays = [np.asarray(fit_square(part.pixels, self.size)) for part in parts if isinstance(part, Image)]
         return pixels_to_tensor(np.stack(arrays)).to(self.vae.device, self.vae.dtype)
 
     def to_parts(self, tensor: Tensor) -> list[Part]:

@@ -10,6 +10,8 @@ Letters: B batch, K slots, D feature width, C cross-attention width, L width of 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, DDPMScheduler, ModelMixin
@@ -18,12 +20,39 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
 
+class Condition(nn.Module):
+    """What every decoder's conditioner offers: the one place that knows what its network is conditioned on."""
+
+    config: Any  # its sizes, as diffusers keeps them
+
+    def read_words(self, prompt: str) -> Tensor | None:
+        """What a prompt's words are to the network [1, …]; all-zero rows are absent. None: the joint space's vector."""
+        return None
+
+    @property
+    def no_words(self) -> Tensor | None:
+        """The same of no prompt at all; None: zeros."""
+        return None
+
+    def expected_norm(self) -> float | None:
+        """The norm of the joint vectors that the network was trained on; None: unknown."""
+        return None
+
+    def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
+        """Features [B, K, D] mixed with standard normal noise at `noise_level` [B] (0: as they are)."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Tensor]:
+        """Keyword arguments of the denoising network. A sample whose features are all zero is unconditional."""
+        raise NotImplementedError
+
+
 def label_dim(dim: int, num_slots: int) -> int:
     """L: the joint vector, the sinusoid, and the slots from the third on."""
     return dim * max(2, num_slots)
 
 
-class Conditioner(ModelMixin, ConfigMixin):
+class Conditioner(Condition, ModelMixin, ConfigMixin):
     """Features [B, K, D] and a text feature [B, D] → class labels [B, L] and cross-attention states [B, K+1, C].
 
     Slots that are absent are zeros: a decoder trained with slots dropped also works on the joint vector alone.
@@ -45,15 +74,13 @@ class Conditioner(ModelMixin, ConfigMixin):
         self.levels = DDPMScheduler(num_noise_levels, beta_schedule="squaredcos_cap_v2")
 
     def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
-        """Features [B, K, D] mixed with standard normal noise at `noise_level` [B] (0: as they are).
-
-        The features have mean square about 1 per number, so that they and the noise are of one size.
-        """
+        """As every conditioner. The features have mean square about 1, so that they and the noise are of one size."""
         mixed = self.levels.add_noise(features, noise, noise_level)
         return torch.where((noise_level > 0)[:, None, None], mixed, features)
 
-    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """
+    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Tensor]:
+        """Class labels and cross-attention states.
+
         Args:
             features: [B, up to K, D], already noised at `noise_level` [B]. An all-zero row is an absent slot;
                 all slots absent is the unconditional branch.
@@ -71,4 +98,4 @@ class Conditioner(ModelMixin, ConfigMixin):
         if text is None:
             text = torch.zeros_like(features[:, 0])
         words = (self.words(text) + self.place[-1]) * (text.abs().amax(-1, keepdim=True) > 0)
-        return class_labels, torch.cat([states, words[:, None]], dim=1)
+        return {"class_labels": class_labels, "encoder_hidden_states": torch.cat([states, words[:, None]], dim=1)}

@@ -18,7 +18,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from codi2.diffuse.codec import Codec
-from codi2.diffuse.condition import Conditioner
+from codi2.diffuse.condition import Condition
 from codi2.diffuse.draft import Draft
 from codi2.diffuse.sampling import Progress, guide, sample, seeded_noise
 from codi2.prompt.parts import Part
@@ -35,7 +35,10 @@ class Sampling:
     guidance_scale: float = 3.0  # towards the feature; 1 switches guidance off
     source_guidance_scale: float = 1.5  # towards the source, where one is given
     noise_level: int = 0  # of the feature's noise augmentation, 0 … 999
-    feature_norm: float = 0.0  # the joint vector is brought to this norm first; 0: taken as it is
+    feature_norm: float | None = (
+        0.0  # the joint vector is brought to this norm first; 0: taken as it is; None: expected
+    )
+    negative_in_both: bool = False  # a negative prompt conditions the feature's branch too
 
 
 class Decoder(nn.Module):
@@ -52,7 +55,7 @@ class Decoder(nn.Module):
     def __init__(
         self,
         unet: Any,
-        conditioner: Conditioner,
+        conditioner: Condition,
         codec: Codec,
         scheduler: Any,
         sampling: Sampling = Sampling(),
@@ -77,14 +80,18 @@ class Decoder(nn.Module):
     def denoise(
         self, latents: Tensor, t: Tensor, features: Tensor, noise_level: Tensor, source: Tensor, text: Tensor | None
     ) -> Tensor:
-        """One call of the network on latents [B, c, h, w]; `source` [B, c, h, w] may be zeros."""
-        class_labels, states = self.conditioner(features, noise_level, text)
+        """One call of the network on latents [B, c, h, w]; `source` [B, c, h, w] may be zeros.
+
+        Those of clips are [B, c, F, h, w], here and everywhere in this class."""
+        condition = self.conditioner(features, noise_level, text)
         maps = [latents, source]
         if self.draft is not None:
             appearance = features[:, 1] if features.shape[1] > 1 else torch.zeros_like(features[:, 0])
-            maps.append(self.draft(latents, source, t, class_labels, appearance))
-        x = torch.cat(maps, dim=1).contiguous(memory_format=torch.channels_last)
-        prediction: Tensor = self.unet(x, t, encoder_hidden_states=states, class_labels=class_labels).sample
+            maps.append(self.draft(latents, source, t, condition["class_labels"], appearance))
+        x = torch.cat(maps, dim=1)
+        if x.ndim == 4:  # clips have frames too
+            x = x.contiguous(memory_format=torch.channels_last)
+        prediction: Tensor = self.unet(x, t, **condition).sample
         return prediction if self.draft is None else prediction + maps[-1]
 
     def loss(
@@ -115,7 +122,7 @@ class Decoder(nn.Module):
         prediction = self.denoise(noisy, t, features, noise_level, source, text)
         kind = self.diffusion.config.prediction_type
         alpha_bar = self.diffusion.alphas_cumprod.to(t.device)[t]
-        signal, sigma = (a.sqrt()[:, None, None, None] for a in (alpha_bar, 1 - alpha_bar))
+        signal, sigma = (a.sqrt().view(-1, *[1] * (latents.ndim - 1)) for a in (alpha_bar, 1 - alpha_bar))
         if kind == "sample":
             target, estimate = latents, prediction
         elif kind == "v_prediction":
@@ -123,7 +130,7 @@ class Decoder(nn.Module):
             estimate = signal * noisy - sigma * prediction
         else:
             target, estimate = noise, (noisy - sigma * prediction) / signal.clamp(min=1e-4)
-        error = F.mse_loss(prediction, target, reduction="none").mean(dim=(1, 2, 3))
+        error = F.mse_loss(prediction, target, reduction="none").flatten(1).mean(1)
         if kind == "sample":
             # the error of the velocity that follows from the sample, held down where there is hardly any noise
             error = error / (1 - alpha_bar).clamp(min=1 / MAX_SAMPLE_WEIGHT)
@@ -145,7 +152,8 @@ class Decoder(nn.Module):
         Args:
             seeds: one per sample; a sample does not depend on the others of its batch.
             sources: the item each sample edits, or None (the fidelity path).
-            negative: text feature [B, D] of the negative prompt, for the unconditional branch (appendix B.1).
+            negative: the negative prompt's words [B, …] as the conditioner takes them, for the unconditional branch
+                (appendix B.1), or for both.
             guidance_scale: 1 takes the feature's branch alone, in half or a third of the time.
         """
         latents = self.generate_latents(
@@ -174,9 +182,15 @@ class Decoder(nn.Module):
             scale = max(scale, NEGATIVE_SCALE)
         noise = seeded_noise(self.latent_shape, list(seeds), features.device, features.dtype)
         source = self._source_latents(sources, noise)
+        level = torch.full((len(features),), self.sampling.noise_level, device=features.device)
+        if self.sampling.noise_level:
+            blur = seeded_noise(features.shape[1:], [seed + 1 for seed in seeds], features.device, features.dtype)
+            features = self.conditioner.noised(features, blur, level)
         blank, no_source = torch.zeros_like(features), torch.zeros_like(source)
-        quiet = torch.zeros_like(features[:, 0]) if negative is None else negative
-        no_text = torch.zeros_like(quiet)
+        no_text = self._no_words(features, negative)
+        quiet = no_text if negative is None else negative
+        if self.sampling.negative_in_both:
+            no_text = quiet
         if scale == 1 and (source_scale == 1 or not source.any()):
             all_features, all_sources, all_text, copies = features, source, no_text, 1
         elif source.any():
@@ -186,26 +200,41 @@ class Decoder(nn.Module):
         else:
             all_features, all_sources = torch.cat([blank, features]), torch.cat([source, source])
             all_text, copies = torch.cat([quiet, no_text]), 2
-        level = torch.full((len(all_features),), self.sampling.noise_level, device=features.device)
+        level = level.repeat(copies)
 
         def denoise(latents: Tensor, t: Tensor) -> Tensor:
-            branches = self.denoise(latents.repeat(copies, 1, 1, 1), t, all_features, level, all_sources, all_text)
+            branches = self.denoise(
+                latents.repeat(copies, *[1] * (latents.ndim - 1)), t, all_features, level, all_sources, all_text
+            )
             return guide(branches, scale, source_scale, copies)
 
         return sample(denoise, self.scheduler, noise, steps, progress)
 
     def rescaled(self, features: Tensor) -> Tensor:
         """A regressed joint vector is shorter than a true one, since regression shrinks to the mean: undo that."""
-        if not self.sampling.feature_norm:
+        norm = self.sampling.feature_norm
+        norm = self.conditioner.expected_norm() if norm is None else norm
+        if not norm:
             return features
-        joint = F.normalize(features[:, :1], dim=-1) * self.sampling.feature_norm
+        joint = F.normalize(features[:, :1], dim=-1) * norm
         return torch.cat([joint, features[:, 1:]], dim=1)
+
+    def _no_words(self, features: Tensor, negative: Tensor | None) -> Tensor:
+        """What no prompt at all is to the conditioner, [B, …], as long as a negative prompt."""
+        words = self.conditioner.no_words
+        if words is None:
+            return torch.zeros_like(features[:, 0])
+        words = words.to(features).expand(len(features), *words.shape[1:])
+        if negative is not None and negative.ndim == 3:
+            words = F.pad(words, (0, 0, 0, max(0, negative.shape[1] - words.shape[1])))
+        return words
 
     def _source_latents(self, sources: Sequence[Part | None] | None, like: Tensor) -> Tensor:
         latents = torch.zeros_like(like)
         rows = [i for i, source in enumerate(sources or ()) if source is not None]
         if sources is not None and rows:
-            latents[rows] = self.codec.encode(self.codec.to_tensor([s for s in sources if s is not None])).to(like)
+            given = self.codec.to_tensor([s for s in sources if s is not None])
+            latents[rows] = self.codec.encode_source(given).to(like)
         return latents
 
 

@@ -65,11 +65,7 @@ def load_part(part_class: Any, folder: Path) -> Any:
         module, info = part_class.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
         raise WeightsError(f"the weights in {folder} cannot be loaded: {error}") from error
-    wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
-    if wrong:
-        raise WeightsError(
-            f"the weights in {folder} do not fit their config: {len(wrong)} tensors differ, first {wrong[0]}"
-        )
+    _whole(f"the checkpoint {folder}", info)
     return module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -83,3 +79,60 @@ def save_decoder(decoder: Decoder, folder: Path) -> None:
     for name, part in parts.items():
         copy.deepcopy(part).to(torch.float16).save_pretrained(folder / name)
     decoder.scheduler.save_pretrained(folder / "scheduler")
+
+
+def load_parts(source: str | Path, classes: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Parts of a published pipeline, each from the subfolder of its name, in eval mode.
+
+    Args:
+        source: folder or hub repo in diffusers' layout.
+        classes: name → class of diffusers or transformers.
+
+    Raises:
+        WeightsError: a part is missing, or its tensors are not those of its config: none is made up, none is left out.
+    """
+    from diffusers import ModelMixin
+    from torch import nn
+
+    from codi2.hub import hub_errors
+
+    parts: dict[str, Any] = {}
+    for name, part_class in classes.items():
+        where = f"{name} of {str(source)!r}"
+        with hub_errors(where):
+            if issubclass(part_class, nn.Module):
+                key = "torch_dtype" if issubclass(part_class, ModelMixin) else "dtype"  # diffusers', transformers'
+                module, info = part_class.from_pretrained(
+                    source, subfolder=name, output_loading_info=True, **{key: dtype}
+                )
+                _whole(where, info)
+                parts[name] = module.eval().requires_grad_(False)
+            else:
+                parts[name] = part_class.from_pretrained(source, subfolder=name)
+    return parts
+
+
+def widened(unet: Any) -> Any:
+    """A published network with room for a source's latents behind the noisy ones (section 5.1): their weights are zero
+    and all others as they were, so that it draws as before until the new ones are trained."""
+    old = unet.conv_in
+    if unet.config.in_channels != unet.config.out_channels:
+        return unet
+    wide = type(old)(
+        2 * old.in_channels, old.out_channels, old.kernel_size, padding=old.padding, device=old.weight.device
+    ).to(old.weight.dtype)
+    with torch.no_grad():
+        wide.weight.zero_()
+        wide.weight[:, : old.in_channels] = old.weight
+        wide.bias.copy_(old.bias)
+    unet.conv_in = wide.requires_grad_(old.weight.requires_grad)
+    unet.register_to_config(in_channels=2 * old.in_channels)
+    return unet
+
+
+def _whole(where: str, info: dict[str, Any]) -> None:
+    """Raises WeightsError where a checkpoint did not hold exactly the tensors of its module."""
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if wrong := info.get(kind):
+            first = sorted(map(str, wrong))[0]
+            raise WeightsError(f"{where} does not fit its config: {len(wrong)} {kind.replace('_', ' ')}, first {first}")

@@ -1,0 +1,38 @@
+"""Frozen text encoders of published decoders: where their negative prompts live (appendix B.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class TextStates(nn.Module):
+    """Words → the last hidden states of a text encoder.
+
+    Args:
+        tokenizer, text_encoder: CLIP's (states of all 77 places) or T5's (states of the words alone).
+        padded: to the tokenizer's full length, as the networks of Stable Diffusion were trained.
+    """
+
+    def __init__(self, tokenizer: Any, text_encoder: Any, padded: bool) -> None:
+        super().__init__()
+        self.tokenizer, self.text_encoder, self.padded = tokenizer, text_encoder, padded
+        self._known: dict[str, Tensor] = {}  # frozen, so each prompt is read once
+
+    @torch.no_grad()
+    def forward(self, prompt: str) -> Tensor:
+        """[1, L, W]; words beyond the tokenizer's length are cut."""
+        if prompt not in self._known:
+            tokens = self.tokenizer(
+                prompt,
+                padding="max_length" if self.padded else False,
+                max_length=self.tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            ).to(self.text_encoder.device)
+            # as in diffusers: CLIP's encoder is given no mask, T5's one of ones
+            mask = None if self.padded else tokens.attention_mask
+            self._known[prompt] = self.text_encoder(tokens.input_ids, attention_mask=mask)[0]
+        return self._known[prompt]

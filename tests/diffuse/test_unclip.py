@@ -1,0 +1,163 @@
+"""The image decoder of `paper` beside diffusers' own pipelines, on equal random weights, latents and noise."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.sampling import seeded_noise
+from codi2.diffuse.unclip import load_unclip, unclip_decoder
+from codi2.errors import WeightsError
+from codi2.prompt.parts import Image
+
+from .published import unclip_pipeline
+
+DIM, STEPS, SCALE, LEVEL, SEEDS = 16, 4, 7.5, 499, [3, 4]
+NEGATIVE = "worst quality, sketch"
+PARTS = ("unet", "vae", "image_normalizer", "image_noising_scheduler", "scheduler", "tokenizer", "text_encoder")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return unclip_pipeline(tmp_path_factory.mktemp("unclip"), DIM)
+
+
+@pytest.fixture
+def decoder(pipeline: Any) -> Decoder:
+    parts = {name: copy.deepcopy(getattr(pipeline, name)) for name in PARTS}
+    return unclip_decoder(parts, Sampling(STEPS, SCALE, 1.5, LEVEL))
+
+
+def features() -> Tensor:
+    return torch.randn(2, 1, DIM, generator=torch.Generator().manual_seed(1))
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+def pipeline_latents(pipeline: Any, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Tensor:
+    """Of the pipeline, with the noise of its embeddings and latents drawn as ours is."""
+    like = torch.device("cpu"), torch.float32
+    noise = seeded_noise((4, 8, 8), SEEDS, *like)
+    blur = seeded_noise((1, DIM), [seed + 1 for seed in SEEDS], *like)[:, 0]
+    plain = type(pipeline).noise_image_embeddings
+    monkeypatch.setattr(
+        pipeline, "noise_image_embeddings", lambda **a: plain(pipeline, a["image_embeds"], LEVEL, noise=blur)
+    )
+    out = pipeline(
+        image_embeds=features()[:, 0], latents=noise, noise_level=LEVEL, num_inference_steps=STEPS,
+        guidance_scale=SCALE, output_type="latent", **arguments,
+    )  # fmt: skip
+    return out.images
+
+
+def ours(decoder: Decoder, negative: str = "", sources: Any = None) -> Tensor:
+    words = decoder.conditioner.read_words(negative) if negative else None
+    words = None if words is None else words.expand(2, -1, -1)
+    return decoder.generate_latents(features(), SEEDS, sources, words, None, SCALE, None, None)
+
+
+def test_latents_are_those_of_the_published_pipeline(
+    pipeline: Any, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = pipeline_latents(pipeline, monkeypatch, prompt=["", ""])
+    assert relative(ours(decoder), theirs) < 1e-5
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_negative_prompt_acts_as_in_the_published_pipeline(
+    pipeline: Any, decoder: Decoder, monkeypatch: pytest.MonkeyPatch, both: bool
+) -> None:
+    prompt = [NEGATIVE if both else ""] * 2
+    theirs = pipeline_latents(pipeline, monkeypatch, prompt=prompt, negative_prompt=[NEGATIVE] * 2)
+    decoder.sampling = Sampling(STEPS, SCALE, 1.5, LEVEL, negative_in_both=both)
+    assert relative(ours(decoder, NEGATIVE), theirs) < 1e-5
+    assert relative(ours(decoder), theirs) > 1e-3
+
+
+def test_the_fidelity_path_has_the_arithmetic_of_instruct_pix2pix(pipeline: Any, decoder: Decoder) -> None:
+    """Three branches over (noisy latent, unscaled source latent), combined by hand as its pipeline does."""
+    from PIL import Image as PILImage
+
+    with torch.no_grad():
+        decoder.unet.conv_in.weight[:, 4:].normal_(generator=torch.Generator().manual_seed(5)).mul_(0.1)
+    picture = PILImage.effect_mandelbrot((16, 16), (-2, -1, 1, 1), 20).convert("RGB")
+    latents = ours(decoder, sources=[Image(picture), Image(picture)])
+
+    unet, scheduler = decoder.unet, copy.deepcopy(pipeline.scheduler)
+    source = pipeline.vae.encode(pipeline.image_processor.preprocess(picture, 16, 16)).latent_dist.mode()
+    source, like = source.expand(2, -1, -1, -1), (torch.device("cpu"), torch.float32)
+    blur = seeded_noise((1, DIM), [seed + 1 for seed in SEEDS], *like)[:, 0]
+    label = pipeline.noise_image_embeddings(features()[:, 0], LEVEL, noise=blur)
+    text = pipeline.encode_prompt(["", ""], "cpu", 1, False)[0]
+    x = seeded_noise((4, 8, 8), SEEDS, *like)
+    scheduler.set_timesteps(STEPS)
+    for t in scheduler.timesteps:
+        with torch.no_grad():
+            made = unet(
+                torch.cat([x.repeat(3, 1, 1, 1), torch.cat([source, source, torch.zeros_like(source)])], dim=1),
+                t,
+                encoder_hidden_states=text.repeat(3, 1, 1),
+                class_labels=torch.cat([label, torch.zeros_like(label), torch.zeros_like(label)]),
+            ).sample
+        conditioned, image, unconditional = made.chunk(3)
+        x = scheduler.step(
+            unconditional + SCALE * (conditioned - image) + 1.5 * (image - unconditional), t, x
+        ).prev_sample
+    assert relative(latents, x) < 1e-5
+
+
+def test_a_widened_network_draws_as_before_until_it_learns(pipeline: Any, decoder: Decoder) -> None:
+    assert decoder.unet.conv_in.in_channels == 8
+    assert torch.equal(decoder.unet.conv_in.weight[:, :4], pipeline.unet.conv_in.weight)
+    assert torch.equal(decoder.unet.conv_in.bias, pipeline.unet.conv_in.bias)
+    assert not decoder.unet.conv_in.weight[:, 4:].any()
+
+
+def test_the_loss_reaches_the_feature_and_knows_velocity(decoder: Decoder) -> None:
+    wanted = features().requires_grad_(True)
+    latents, noise = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(2)).unbind(0)
+    level, t = torch.full((2,), LEVEL), torch.tensor([100, 900])
+    noised = decoder.conditioner.noised(wanted, torch.randn(2, 1, DIM), level)
+    loss = decoder.loss(latents, noise, t, noised, level, torch.zeros_like(latents))
+    velocity = decoder.diffusion.get_velocity(latents, noise, t)
+    prediction = decoder.denoise(
+        decoder.diffusion.add_noise(latents, noise, t), t, noised, level, torch.zeros_like(latents), None
+    )
+    assert torch.allclose(loss, (prediction - velocity).square().mean((1, 2, 3)), rtol=1e-5)
+    loss.sum().backward()
+    assert wanted.grad is not None and wanted.grad.abs().sum() > 0
+
+
+def test_the_norm_that_the_network_expects_is_that_of_its_normaliser(pipeline: Any, decoder: Decoder) -> None:
+    normalizer = pipeline.image_normalizer
+    drawn = (normalizer.mean + normalizer.std * torch.randn(20_000, DIM)).detach()
+    expected = decoder.conditioner.expected_norm()
+    assert expected == pytest.approx(float(drawn.square().sum(1).mean().sqrt()), rel=0.02)
+    decoder.sampling = Sampling(feature_norm=None)
+    assert torch.allclose(decoder.rescaled(features()).norm(dim=-1), torch.full((2, 1), expected))
+
+
+def test_parts_load_from_a_folder_or_are_refused(pipeline: Any, decoder: Decoder, tmp_path: Path) -> None:
+    for name in PARTS:
+        getattr(pipeline, name).save_pretrained(tmp_path / name)
+    loaded = load_unclip(tmp_path, decoder.sampling)
+    assert relative(ours(loaded), ours(decoder)) < 1e-6
+
+    from safetensors.torch import load_file, save_file
+
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    name = "mid_block.resnets.0.conv1.weight"
+    save_file({k if k != name else "renamed": v for k, v in tensors.items()}, file)
+    with pytest.raises(WeightsError, match=r"unet of .*missing keys.*mid_block"):
+        load_unclip(tmp_path, decoder.sampling)
+    with pytest.raises(WeightsError, match="unet of"):
+        load_unclip(tmp_path / "nowhere", decoder.sampling)
