@@ -92,3 +92,100 @@ def unclip_pipeline(folder: Path, dim: int = 16) -> Any:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def audioldm2_pipeline() -> Any:
+    """`AudioLDM2Pipeline` of random weights: two GPT-2 states of width 12, T5 states of width 16."""
+    from diffusers import AudioLDM2Pipeline, AudioLDM2UNet2DConditionModel, DDIMScheduler
+    from transformers import GPT2Config, GPT2LMHeadModel, SpeechT5HifiGan, SpeechT5HifiGanConfig
+
+    torch.manual_seed(0)
+    unet = AudioLDM2UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=4,
+        cross_attention_dim=((None, 12, 16), (None, 12, 16)),
+    ).eval()
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(vocab_size=10, n_positions=8, n_embd=12, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1)
+    ).eval()
+    vocoder = SpeechT5HifiGan(
+        SpeechT5HifiGanConfig(
+            model_in_dim=16,
+            sampling_rate=16_000,
+            upsample_initial_channel=8,
+            upsample_rates=(16, 10),
+            upsample_kernel_sizes=(32, 20),
+            resblock_kernel_sizes=(3,),
+            resblock_dilation_sizes=((1,),),
+            normalize_before=False,
+        )
+    ).eval()
+    pipeline = AudioLDM2Pipeline(
+        vae=vae(1, scaling_factor=0.4),
+        text_encoder=gpt2,  # CLAP's place: it is asked nothing when states are given
+        text_encoder_2=t5_encoder(),
+        projection_model=None,
+        language_model=gpt2,
+        tokenizer=None,
+        tokenizer_2=byte_tokenizer(),
+        feature_extractor=None,
+        unet=unet,
+        scheduler=DDIMScheduler(1000, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False),
+        vocoder=vocoder,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def t5_encoder() -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(T5Config(vocab_size=300, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)).eval()
+
+
+def byte_tokenizer() -> Any:
+    """One token per byte, and an end."""
+    from tokenizers.processors import TemplateProcessing
+
+    from codi2.llm.backbone import byte_tokenizer as make
+
+    tokenizer = make()
+    end = (tokenizer.eos_token, tokenizer.eos_token_id)  # T5's ends every text, an empty one too
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
+    tokenizer.model_max_length = 512
+    return tokenizer
+
+
+def video_pipeline(folder: Path) -> Any:
+    """`TextToVideoSDPipeline` of random weights; CLIP states of width 12."""
+    from diffusers import DDIMScheduler, TextToVideoSDPipeline, UNet3DConditionModel
+
+    torch.manual_seed(0)
+    unet = UNet3DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        norm_num_groups=4,
+        attention_head_dim=4,
+        cross_attention_dim=12,
+    ).eval()
+    pipeline = TextToVideoSDPipeline(
+        vae=vae(scaling_factor=0.18215),
+        text_encoder=clip_text_encoder(12),
+        tokenizer=clip_tokenizer(folder / "made"),
+        unet=unet,
+        scheduler=DDIMScheduler(1000, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -49,6 +49,7 @@ class Decoder(nn.Module):
             the source's latent (the fidelity path of section 5.1; zeros: no source), then the draft.
         scheduler: any diffusers scheduler; its `prediction_type` (`epsilon`, `v_prediction` or `sample`) says what the
             network predicts.
+        latent_shape: [c, h, w] of a medium, or [c, F, h, w]; by default the network's own size.
         draft: what the network corrects, and sees as a third part of its input; None where it draws all by itself.
     """
 
@@ -60,9 +61,11 @@ class Decoder(nn.Module):
         scheduler: Any,
         sampling: Sampling = Sampling(),
         draft: Draft | None = None,
+        latent_shape: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         self.draft = draft
+        self.latent_shape = latent_shape or (unet.config.out_channels, *_pair(unet.config.sample_size))
         self.unet, self.conditioner, self.codec = unet, conditioner, codec
         self.scheduler, self.sampling = scheduler, sampling
         # the forward process of the same schedule: samplers such as DPM-Solver have no `get_velocity`
@@ -71,11 +74,6 @@ class Decoder(nn.Module):
     @property
     def modality(self) -> str:
         return self.codec.modality
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        height, width = _pair(self.unet.config.sample_size)
-        return self.unet.config.out_channels, height, width
 
     def denoise(
         self, latents: Tensor, t: Tensor, features: Tensor, noise_level: Tensor, source: Tensor, text: Tensor | None

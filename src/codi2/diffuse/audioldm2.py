@@ -1,0 +1,131 @@
+"""The audio decoder of `paper`: AudioLDM2, conditioned on a regressed feature (section 5.1, appendix B.1).
+
+Its network attends to eight states that a GPT-2 makes of a prompt, and to T5's states of the words. A trained linear
+map of the feature takes the place of the first; the negative prompt's words are the second.
+
+Letters: B batch, K slots, D feature width (1024), G states of GPT-2 (8), W their width (768), L words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from codi2.diffuse.codec import Codec
+from codi2.diffuse.condition import Condition
+from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.load import load_parts, widened
+from codi2.diffuse.mel import MelSpectrogram
+from codi2.diffuse.words import TextStates
+from codi2.prompt.parts import Audio, Part
+
+NUM_STATES, STATE_WIDTH = 8, 768  # of the GPT-2 in AudioLDM2
+RATE, HOP = 16_000, 160
+
+
+class AudioLDM2Condition(Condition):
+    """Features [B, K, D], of which the joint vector counts, and words [B, L, 1024] → both kinds of states.
+
+    Args:
+        dim: D.
+        words: T5.
+    """
+
+    def __init__(self, dim: int, words: TextStates, states: int = NUM_STATES, width: int = STATE_WIDTH) -> None:
+        super().__init__()
+        self.head = nn.Linear(dim, states * width)
+        self.states, self.text = states, words
+
+    def read_words(self, prompt: str) -> Tensor:
+        states: Tensor = self.text(prompt)
+        return states
+
+    @property
+    def no_words(self) -> Tensor:
+        return self.read_words("")
+
+    def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
+        """As they are: this network has no noise levels of features."""
+        return features
+
+    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Tensor]:
+        """An absent feature, all zeros, gives what the head has learned for it: its bias."""
+        joint = features[:, 0]
+        words = self.no_words.expand(len(joint), -1, -1) if text is None else text
+        return {
+            "encoder_hidden_states": self.head(joint).unflatten(1, (self.states, -1)),
+            "encoder_hidden_states_1": words.to(joint),
+            "encoder_attention_mask_1": (words.abs().amax(-1) > 0).long(),  # all-zero rows are padding
+        }
+
+
+class AudioLDM2Codec(Codec):
+    """Sounds of a set length as log-mel spectrograms [B, 1, frames, 64], and back by HiFi-GAN."""
+
+    modality = "audio"
+
+    def __init__(self, vae: Any, vocoder: Any, frames: int) -> None:
+        super().__init__(vae)
+        self.vocoder, self.frames = vocoder, frames
+        self.mel = MelSpectrogram(rate=RATE, hop=HOP, bins=vocoder.config.model_in_dim)
+
+    def to_tensor(self, parts: Sequence[Part]) -> Tensor:
+        from codi2.media import to_clip
+
+        clips = [to_clip(part, RATE, self.frames * HOP) for part in parts if isinstance(part, Audio)]
+        waves = torch.from_numpy(np.stack(clips)).to(self.vae.device)
+        return self.mel.denormalize(self.mel(waves)).to(self.vae.dtype)
+
+    def to_parts(self, tensor: Tensor) -> list[Part]:
+        waves = self.vocoder(tensor.squeeze(1))[:, : self.frames * HOP]
+        return [Audio(wave, RATE) for wave in waves.float().clamp(-1, 1).cpu().numpy()]
+
+    def encode_source(self, tensor: Tensor) -> Tensor:
+        return self.vae.encode(tensor).latent_dist.mode()
+
+
+def audioldm2_decoder(parts: dict[str, Any], dim: int, frames: int, sampling: Sampling) -> Decoder:
+    """A decoder of the parts of an `AudioLDM2Pipeline`, by their names there, for features of width `dim`.
+
+    Args:
+        frames: of the spectrogram, 100 a second.
+    """
+    unet, vae, vocoder = parts["unet"], parts["vae"], parts["vocoder"]
+    some = unet.conv_in.weight
+    # the network's first kind of cross-attention reads the states of GPT-2; None stands for self-attention
+    widths = [w for w in unet.config.cross_attention_dim[0] if w is not None]
+    condition = AudioLDM2Condition(
+        dim, TextStates(parts["tokenizer_2"], parts["text_encoder_2"], padded=False), width=widths[0]
+    ).to(some.device, some.dtype)
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    shape = (unet.config.out_channels, frames // factor, vocoder.config.model_in_dim // factor)
+    codec = AudioLDM2Codec(vae, vocoder, frames)
+    decoder = Decoder(widened(unet), condition, codec, parts["scheduler"], sampling, latent_shape=shape)
+    return decoder.eval().requires_grad_(False)
+
+
+def load_audioldm2(
+    source: str | Path, dim: int, frames: int, sampling: Sampling, dtype: torch.dtype = torch.float32
+) -> Decoder:
+    """The decoder in a folder or repo in the layout of `AudioLDM2Pipeline`, with a fresh head.
+
+    Raises:
+        WeightsError: a part is missing or does not fit its config.
+    """
+    from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, DDIMScheduler
+    from transformers import SpeechT5HifiGan, T5EncoderModel, T5TokenizerFast
+
+    classes = {
+        "unet": AudioLDM2UNet2DConditionModel,
+        "vae": AutoencoderKL,
+        "vocoder": SpeechT5HifiGan,
+        "scheduler": DDIMScheduler,
+        "tokenizer_2": T5TokenizerFast,
+        "text_encoder_2": T5EncoderModel,
+    }
+    return audioldm2_decoder(load_parts(source, classes, dtype), dim, frames, sampling)
