@@ -20,6 +20,7 @@ from codi2.hub import shipped, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
+from codi2.tensors import read_tensors
 
 
 def load(name_or_path: str | Path, device: str = "cpu", dtype: str = "float32") -> CoDi2:
@@ -50,7 +51,7 @@ def locate(name_or_path: str | Path) -> tuple[CoDi2Config, Path | None]:
     """
     name = str(name_or_path)
     folder = shipped(name) if name in PRESETS else Path(name_or_path)
-    if name == "debug":
+    if name in ("debug", "paper"):  # all frozen parts are random or come from elsewhere
         return preset(name), None
     if (folder / "config.json").is_file():
         return CoDi2Config.from_json((folder / "config.json").read_bytes()), folder
@@ -70,6 +71,11 @@ def load_encoder(config: CoDi2Config, folder: Path | None) -> Encoder:
 
         trunks = {modality: load_trunk(modality) for modality in TinyEncoder.modalities}
         return TinyEncoder(trunks, load_heads(folder / "encoder" / "heads.safetensors", config.heads.feature_dim))
+    if config.encoder.kind == "imagebind":
+        from codi2.encode import imagebind
+
+        chosen = config.encoder
+        return imagebind.load_encoder(chosen.id, chosen.tokenizer, chosen.num_features, chosen.norm)
     raise ConfigError(f"there is no encoder of kind {config.encoder.kind!r} in this version")
 
 
@@ -122,19 +128,6 @@ def save(model: CoDi2, folder: Path) -> None:
     write_atomic(folder / "config.json", model.config.to_json().encode())
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """A safetensors file. Raises WeightsError if it is missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise WeightsError(f"the weight file {path} is missing; reinstall the package or name another model") from error
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"the weight file {path} is damaged ({error}); reinstall it") from error
-
-
 def _decoder(modality: str, chosen: DecoderConfig, config: CoDi2Config, folder: Path | None) -> Decoder:
     sampling = Sampling(
         chosen.num_inference_steps,
@@ -142,13 +135,29 @@ def _decoder(modality: str, chosen: DecoderConfig, config: CoDi2Config, folder: 
         chosen.source_guidance_scale,
         chosen.noise_level,
         chosen.feature_norm,
+        chosen.negative_in_both,
     )
-    if chosen.kind in ("debug", "tiny") and folder is not None:
-        from codi2.diffuse.load import load_decoder
+    dim = config.heads.feature_dim
+    match chosen.kind:
+        case "debug" | "tiny" if folder is not None:
+            from codi2.diffuse.load import load_decoder
 
-        return load_decoder(modality, folder / modality, sampling)
-    if chosen.kind == "debug":
-        from codi2.diffuse.build import debug_decoder
+            return load_decoder(modality, folder / modality, sampling)
+        case "debug":
+            from codi2.diffuse.build import debug_decoder
 
-        return debug_decoder(modality, config.heads.feature_dim, config.heads.num_slots[modality], sampling)
+            return debug_decoder(modality, dim, config.heads.num_slots[modality], sampling)
+        case "unclip":
+            from codi2.diffuse.unclip import load_unclip
+
+            return load_unclip(chosen.id, sampling)
+        case "audioldm2":
+            from codi2.diffuse.audioldm2 import load_audioldm2
+
+            return load_audioldm2(chosen.id, dim, chosen.length, sampling)
+        case "zeroscope":
+            from codi2.diffuse.zeroscope import load_zeroscope
+
+            height = chosen.height or chosen.size
+            return load_zeroscope(chosen.id, dim, chosen.length, height, chosen.size, sampling)
     raise ConfigError(f"there is no {modality} decoder of kind {chosen.kind!r} in this version")

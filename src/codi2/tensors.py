@@ -31,10 +31,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
-        raise WeightsError(f"the weight file {path} is missing; fetch it again or name another model") from error
+        raise WeightsError(
+            f"the weight file {path} is missing; reinstall the package, fetch it again or name another model"
+        ) from error
     except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"the weight file {path} is damaged ({reason}); fetch it again") from error
+        raise WeightsError(
+            f"the weight file {path} is damaged ({reason}); reinstall the package or fetch it again"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"the weight file {path} does not hold tensors by name; give the state dict alone")
     return state

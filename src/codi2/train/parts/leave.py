@@ -159,7 +159,7 @@ class LeaveRecipe:
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         """The way out alone or, where there is a language model, its projections with the new way out among them."""
-        from codi2.checkpoint import read_tensors
+        from codi2.tensors import read_tensors
         from codi2.train.export import export_tensors
 
         if not self.options.states:
@@ -179,8 +179,8 @@ def load_leave(leave: Leave, folder: Path) -> None:
     Raises:
         WeightsError: it is missing or does not fit.
     """
-    from codi2.checkpoint import read_tensors
     from codi2.errors import WeightsError
+    from codi2.tensors import read_tensors
 
     path = folder / "leave.safetensors"
     if not path.is_file():
