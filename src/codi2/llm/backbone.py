@@ -24,16 +24,18 @@ class Backbone(nn.Module):
     """A causal language model, frozen, that learns through LoRA and the rows of SPECIAL_TOKENS.
 
     The new tokens are the last rows of the vocabulary, in the order of SPECIAL_TOKENS. peft owns their trained copies;
-    `embed` and `logits` read these directly, because peft's own layers copy the whole embedding matrix at every call.
-    Raises ConfigError for models of which that would be wrong.
+    `embed` and `logits` read these directly, because peft's own layers copy the whole embedding matrix at every call;
+    so they also do what a family does to its embedding and head (Gemma scales the one and caps the other).
     """
 
     def __init__(self, model: Any, tokenizer: Any, config: LLMConfig) -> None:
         super().__init__()
-        scale = hasattr(model.get_input_embeddings(), "embed_scale")
-        bias = getattr(model.get_output_embeddings(), "bias", None) is not None
-        if scale or bias or getattr(model.config, "final_logit_softcapping", None):
-            raise ConfigError(f"{model.config.model_type} scales, shifts or caps its embedding or head: not supported.")
+        if getattr(model.get_output_embeddings(), "bias", None) is not None:
+            raise ConfigError(
+                f"{model.config.model_type} has a bias in its head, which is not supported; choose another."
+            )
+        self.embed_scale = float(getattr(model.get_input_embeddings(), "embed_scale", 1.0))
+        self.logit_cap: float | None = getattr(model.config, "final_logit_softcapping", None)
         self.tokenizer = tokenizer
         self.tokenizer.chat_template = config.chat_template or tokenizer.chat_template or CHATML
         self.first_new = _add_tokens(model, tokenizer)
@@ -52,14 +54,15 @@ class Backbone(nn.Module):
     @property
     def row_rms(self) -> float:
         """Root mean square of the embedding rows: the scale that spliced features should have at the start."""
-        return float(self._rows(self.model.get_input_embeddings())[0].float().square().mean().sqrt())
+        rows = self._rows(self.model.get_input_embeddings())[0]
+        return float(rows.float().square().mean().sqrt()) * self.embed_scale
 
     def embed(self, ids: Tensor) -> Tensor:
         """Rows [..., W] of token ids [...]."""
         frozen, trained = self._rows(self.model.get_input_embeddings())
         rows = F.embedding(ids, frozen)
         new = (ids >= self.first_new).unsqueeze(-1)
-        return torch.where(new, F.embedding((ids - self.first_new).clamp(min=0), trained), rows)
+        return torch.where(new, F.embedding((ids - self.first_new).clamp(min=0), trained), rows) * self.embed_scale
 
     def forward(self, rows: Tensor, mask: Tensor, positions: Tensor | None = None, cache: Any = None) -> Tensor:
         """Hidden states [B, L, W] behind the final norm, the vocabulary left out.
@@ -79,7 +82,8 @@ class Backbone(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores [..., V] of the next token from hidden states [..., W]."""
         frozen, trained = self._rows(self.model.get_output_embeddings())
-        return torch.cat([F.linear(hidden, frozen[: self.first_new]), F.linear(hidden, trained)], dim=-1)
+        scores = torch.cat([F.linear(hidden, frozen[: self.first_new]), F.linear(hidden, trained)], dim=-1)
+        return scores if self.logit_cap is None else torch.tanh(scores / self.logit_cap) * self.logit_cap
 
     def save_adapter(self, folder: Path) -> None:
         """Write the PEFT adapter (adapter_config.json, adapter_model.safetensors): LoRA and the new rows."""

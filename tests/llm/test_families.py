@@ -1,0 +1,75 @@
+"""Language models of other families drop in: the same tokens, gradients and replies, on tiny random weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from codi2.config import DEBUG
+from codi2.encode.debug import DebugEncoder
+from codi2.heads.loss import codi2_loss
+from codi2.llm.backbone import Backbone, byte_tokenizer
+from codi2.llm.decode import Conversation, ReplyOptions, generate
+from codi2.llm.mllm import MLLM, stack_features
+from codi2.prompt.layout import Layout, Message, collate
+from codi2.prompt.parts import Text
+
+from .conftest import picture, sound
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.2,
+}
+TALK = [
+    Message("user", (Text("draw "), picture(1), Text(" and "), sound(2))),
+    Message("assistant", (picture(3), Text("so."))),
+]
+
+
+def family(name: str) -> Any:
+    import transformers
+
+    settings = f"{name}TextConfig" if name == "Gemma3" else f"{name}Config"
+    config = getattr(transformers, settings)(vocab_size=len(byte_tokenizer()), **SIZES)
+    torch.manual_seed(0)
+    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
+
+
+@pytest.mark.parametrize("name", ["Qwen3", "Mistral", "Gemma2", "Gemma3"])
+def test_a_family_drops_in(name: str) -> None:
+    backbone = Backbone(family(name), byte_tokenizer(), DEBUG.llm)
+    with torch.no_grad():
+        for key, parameter in backbone.named_parameters():
+            if "lora_B" in key or "trainable_tokens" in key:
+                parameter.normal_(std=0.2)
+
+    # our way round peft's layers gives the family's own scores, scaled embeddings and capped heads among them
+    ids = torch.randint(0, len(backbone.tokenizer), (2, 9))
+    ours = backbone.logits(backbone(backbone.embed(ids), torch.ones(2, 9, dtype=torch.bool)))
+    torch.testing.assert_close(ours, backbone.peft(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+
+    # a training step reaches everything that learns
+    mllm, encoder = MLLM(backbone, DEBUG.heads), DebugEncoder(DEBUG.heads.feature_dim, DEBUG.encoder.num_features)
+    layout = Layout(backbone.tokenizer, DEBUG.encoder.num_features, DEBUG.heads.num_slots, DEBUG.llm.max_length)
+    batch = collate([layout(TALK)], backbone.pad_id)
+    features = stack_features([encoder([item]).values[0] for item in batch.items], DEBUG.heads.feature_dim)
+    taught = mllm(batch, features)
+    codi2_loss(DEBUG.heads, taught.prediction, taught.target, taught.logits, taught.labels)["loss"].backward()
+    learned = {key: p.grad for key, p in backbone.named_parameters() if p.requires_grad}
+    assert learned and all(g is not None and g.abs().sum() > 0 for g in learned.values())
+
+    # a reply from the cache is what the whole pass says
+    turn = collate([layout(TALK[:1], reply=True)], backbone.pad_id, left=True)
+    options = [ReplyOptions(want=("image",), max_new_tokens=4)]
+    (segments,) = generate(Conversation(mllm), turn, features[: len(turn.items)], options)
+    fed = torch.cat([features[:2], segments[0].features[None]])
+    again = mllm(batch, features, fed)
+    torch.testing.assert_close(again.of("image")[1][0], segments[0].features, rtol=1e-3, atol=1e-3)
