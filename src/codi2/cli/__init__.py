@@ -14,8 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from codi2 import __version__
+from codi2.cli.convert import convert
 from codi2.cli.data import app as data
 from codi2.cli.demo import demo
+from codi2.cli.doctor import doctor
 from codi2.cli.evaluate import evaluate
 from codi2.cli.generate import generate
 from codi2.cli.train import train
@@ -45,6 +47,8 @@ app.command()(generate)
 app.command()(demo)
 app.command()(train)
 app.command()(evaluate)
+app.command()(doctor)
+app.command()(convert)
 app.add_typer(data, name="data")
 
 

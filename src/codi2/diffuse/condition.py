@@ -73,6 +73,10 @@ class Conditioner(Condition, ModelMixin, ConfigMixin):
         self.place = nn.Parameter(torch.randn(num_slots + 1, cross_attention_dim) * 0.02)
         self.levels = DDPMScheduler(num_noise_levels, beta_schedule="squaredcos_cap_v2")
 
+    def expected_norm(self) -> float:
+        """Joint vectors of encoders that are trained here have a mean square of 1."""
+        return float(self.config["dim"]) ** 0.5
+
     def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
         """As every conditioner. The features have mean square about 1, so that they and the noise are of one size."""
         mixed = self.levels.add_noise(features, noise, noise_level)

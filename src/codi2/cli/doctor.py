@@ -1,0 +1,149 @@
+"""`codi2 doctor`: is everything there, does it fit, what does it need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def doctor(
+    model: Annotated[
+        str, typer.Option("--model", "--preset", help="A preset (tiny, debug, paper) or the folder of a model.")
+    ] = "tiny",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build the paper's components at full size and run each once; minutes.")
+    ] = False,
+    part: Annotated[list[str] | None, typer.Option(help="Of the dry run, only this component; again for more.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file too.")] = None,
+) -> None:
+    """Say what a model is made of, what of it is on this machine, and whether its parts fit together."""
+    from rich.console import Console
+
+    from codi2.checkpoint import locate
+
+    console, figures = Console(), {}  # type: ignore[var-annotated]
+    config, _ = locate(model)
+    _machine(console, figures)
+    whole = _weights(console, figures, config)
+    if whole and config.name != "paper":
+        _norms(console, figures, model)
+    if dry_run:
+        _dry_run(console, figures, tuple(part or ()))
+    if json_file is not None:
+        import json
+
+        from codi2.hub import write_atomic
+
+        write_atomic(json_file, (json.dumps(figures, indent=2) + "\n").encode())
+    if not whole and not dry_run:
+        raise typer.Exit(2)
+
+
+def _machine(console: Any, figures: dict[str, Any]) -> None:
+    import shutil
+
+    import torch
+
+    from codi2.hub import home
+
+    folder = home()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    devices = [
+        "cpu",
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.backends.mps.is_available() else []),
+    ]
+    figures["machine"] = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "devices": devices,
+        "free_disk_gb": round(shutil.disk_usage(nearest).free / 1e9, 1),
+        "home": str(folder),
+    }
+    words = (
+        f"{key} [b]{' '.join(value) if isinstance(value, list) else value}[/b]"
+        for key, value in figures["machine"].items()
+    )
+    console.print("  ".join(words), soft_wrap=True)
+
+
+def _weights(console: Any, figures: dict[str, Any], config: Any) -> bool:
+    """Whether all of them are there."""
+    from dataclasses import asdict
+
+    from codi2.doctor.find import find
+
+    colour = {"found": "green", "missing": "yellow", "wrong": "red"}
+    found = list(find(config))
+    for one in found:
+        console.print(f"[{colour[one.state]}]{one.state:8}[/]{one.part:22}{one.source}", soft_wrap=True)
+        if one.state != "found":
+            console.print(f"{'':8}{one.word}: [b]{one.mend}[/b]", soft_wrap=True)
+    figures["weights"] = [asdict(one) for one in found]
+    return all(one.state == "found" for one in found)
+
+
+def _norms(console: Any, figures: dict[str, Any], model: str) -> None:
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from codi2 import CoDi2
+    from codi2.demo import sample_media
+    from codi2.doctor.norms import decoder_norms, encoder_norms
+
+    made = CoDi2.from_pretrained(model)
+    given, drawn = list(encoder_norms(made.encoder, sample_media())), list(decoder_norms(made.decoders))
+    table = Table(title="Norms of joint vectors", title_justify="left")
+    for head in ("modality", "the encoder gives", "n", "the decoder is given", "it expects", "rule"):
+        table.add_column(head)
+    by_modality = {one.modality: one for one in drawn}
+    for one in given:
+        rest = by_modality.get(one.modality)
+        figures_of = [_number(rest.given), _number(rest.expected), rest.rule] if rest else ["–", "–", "not drawn"]
+        table.add_row(one.modality, f"{one.mean:.2f} ± {one.spread:.2f}", str(one.samples), *figures_of)
+    console.print(table)
+    figures["norms"] = {"encoder": [asdict(one) for one in given], "decoders": [asdict(one) for one in drawn]}
+
+
+def _dry_run(console: Any, figures: dict[str, Any], names: tuple[str, ...]) -> None:
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from codi2.doctor.estimate import estimates
+    from codi2.doctor.parts import BY_NAME, PARTS, count, flops
+    from codi2.doctor.weigh import Weighed, weigh_all
+
+    table = Table(title="Components of paper at full size, random weights", title_justify="left")
+    for head in ("component", "role", "parameters", "published", "run", "seconds", "peak GB"):
+        table.add_column(head)
+    total = len(names) or len(PARTS)
+    weighed: list[Weighed] = []
+    with console.status("") as status:
+        for i, one in enumerate(weigh_all(names)):
+            part, weighed = BY_NAME[one.name], [*weighed, one]
+            published = f"{part.published:,.0f} ({part.source})" if part.published else part.source
+            share = "whole" if one.run_parameters == one.parameters else f"{one.run_parameters:,} of them"
+            ran = (share, f"{one.run_seconds:.1f}", f"{one.peak_gb:.1f}") if part.run else ("counted", "", "")
+            table.add_row(one.name, part.role, f"{one.parameters:,}", published, *ran)
+            status.update(f"{i + 1} of {total} components")
+    console.print(table)
+    figures["components"] = [asdict(one) for one in weighed]
+
+    guess = Table(title="What it needs on a GPU: an estimate, not a measurement", title_justify="left")
+    for head in ("GPU", "language model in", "what", "memory GB", "seconds", "fits"):
+        guess.add_column(head)
+    counts = {part.name: count(part) for part in PARTS}
+    made = estimates(counts, {part.name: flops(part) for part in PARTS if part.name in ("imagebind", "unclip-unet")})
+    for e in made:
+        fits = "[green]yes[/]" if e.fits else "[red]no[/]"
+        guess.add_row(e.gpu, e.precision, e.what, f"{e.memory_gb:.1f}", f"{e.seconds:.2f}", fits)
+    console.print(guess)
+    figures["estimates"] = [asdict(e) for e in made]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
