@@ -147,17 +147,8 @@ def _decoder(modality: str, chosen: DecoderConfig, config: CoDi2Config, folder: 
             from codi2.diffuse.build import debug_decoder
 
             return debug_decoder(modality, dim, config.heads.num_slots[modality], sampling)
-        case "unclip":
-            from codi2.diffuse.unclip import load_unclip
+        case "pipeline":
+            from codi2.diffuse.families import load_pipeline
 
-            return load_unclip(chosen.id, sampling)
-        case "audioldm2":
-            from codi2.diffuse.audioldm2 import load_audioldm2
-
-            return load_audioldm2(chosen.id, dim, chosen.length, sampling)
-        case "zeroscope":
-            from codi2.diffuse.zeroscope import load_zeroscope
-
-            height = chosen.height or chosen.size
-            return load_zeroscope(chosen.id, dim, chosen.length, height, chosen.size, sampling)
+            return load_pipeline(modality, chosen, dim, sampling)
     raise ConfigError(f"there is no {modality} decoder of kind {chosen.kind!r} in this version")

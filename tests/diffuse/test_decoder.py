@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler
 from codi2.diffuse.build import debug_decoder
 from codi2.diffuse.condition import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.process import Discrete
 from codi2.diffuse.sampling import guide, sample, seeded_noise
 
 DIM, SLOTS = 16, 3
@@ -94,8 +95,9 @@ def test_the_loss_is_that_of_what_the_network_predicts(
     alpha = decoder.diffusion.alphas_cumprod[t].sqrt().view(-1, 1, 1, 1)
     sigma = (1 - alpha**2).sqrt()
     right = {"epsilon": noise, "v_prediction": alpha * noise - sigma * latents, "sample": latents}[kind]
-    monkeypatch.setattr(decoder, "diffusion", type(decoder.diffusion).from_config(decoder.diffusion.config))
-    decoder.diffusion.register_to_config(prediction_type=kind)
+    schedule = type(decoder.diffusion).from_config(decoder.diffusion.config)
+    schedule.register_to_config(prediction_type=kind)
+    monkeypatch.setattr(decoder, "process", Discrete(schedule))
     monkeypatch.setattr(decoder, "denoise", lambda *args: right + 0.1)
     loss = decoder.loss(latents, noise, t, torch.zeros(2, SLOTS, DIM), torch.zeros(2), torch.zeros_like(latents))
     weight = torch.tensor([5.0, 1 / float(sigma[1]) ** 2]) if kind == "sample" else torch.ones(2)

@@ -42,7 +42,7 @@ class Condition(nn.Module):
         """Features [B, K, D] mixed with standard normal noise at `noise_level` [B] (0: as they are)."""
         raise NotImplementedError
 
-    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
         """Keyword arguments of the denoising network. A sample whose features are all zero is unconditional."""
         raise NotImplementedError
 
@@ -82,7 +82,7 @@ class Conditioner(Condition, ModelMixin, ConfigMixin):
         mixed = self.levels.add_noise(features, noise, noise_level)
         return torch.where((noise_level > 0)[:, None, None], mixed, features)
 
-    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
         """Class labels and cross-attention states.
 
         Args:

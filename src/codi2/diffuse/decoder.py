@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.condition import Condition
 from codi2.diffuse.draft import Draft
+from codi2.diffuse.process import Discrete, process_of
 from codi2.diffuse.sampling import Progress, guide, sample, seeded_noise
 from codi2.prompt.parts import Part
 
@@ -35,9 +35,7 @@ class Sampling:
     guidance_scale: float = 3.0  # towards the feature; 1 switches guidance off
     source_guidance_scale: float = 1.5  # towards the source, where one is given
     noise_level: int = 0  # of the feature's noise augmentation, 0 … 999
-    feature_norm: float | None = (
-        0.0  # the joint vector is brought to this norm first; 0: taken as it is; None: expected
-    )
+    feature_norm: float | None = 0.0  # joint vectors are brought to this norm; 0: as they are; None: what is expected
     negative_in_both: bool = False  # a negative prompt conditions the feature's branch too
 
 
@@ -45,10 +43,10 @@ class Decoder(nn.Module):
     """A denoising network, its conditioner, its codec and its noise schedule.
 
     Args:
-        unet: `UNet2DConditionModel` or `AudioLDM2UNet2DConditionModel`. Its input channels take the noisy latent, then
-            the source's latent (the fidelity path of section 5.1; zeros: no source), then the draft.
-        scheduler: any diffusers scheduler; its `prediction_type` (`epsilon`, `v_prediction` or `sample`) says what the
-            network predicts.
+        unet: the denoising network: (latents, timesteps, the conditioner's arguments) → an output with `sample`. Its
+            input channels take the noisy latent, then, where there are more than one latent's, the source's (the
+            fidelity path of section 5.1; zeros: no source), then the draft.
+        scheduler: any diffusers scheduler; it says what the network predicts (`diffuse.process`).
         latent_shape: [c, h, w] of a medium, or [c, F, h, w]; by default the network's own size.
         draft: what the network corrects, and sees as a third part of its input; None where it draws all by itself.
     """
@@ -68,12 +66,18 @@ class Decoder(nn.Module):
         self.latent_shape = latent_shape or (unet.config.out_channels, *_pair(unet.config.sample_size))
         self.unet, self.conditioner, self.codec = unet, conditioner, codec
         self.scheduler, self.sampling = scheduler, sampling
-        # the forward process of the same schedule: samplers such as DPM-Solver have no `get_velocity`
-        self.diffusion = DDPMScheduler.from_config(scheduler.config)
+        self.process = process_of(scheduler)
+        self.sees_source: bool = unet.config.in_channels > unet.config.out_channels
 
     @property
     def modality(self) -> str:
         return self.codec.modality
+
+    @property
+    def diffusion(self) -> Any:
+        """The `DDPMScheduler` of a discrete process."""
+        assert isinstance(self.process, Discrete)
+        return self.process.diffusion
 
     def denoise(
         self, latents: Tensor, t: Tensor, features: Tensor, noise_level: Tensor, source: Tensor, text: Tensor | None
@@ -82,7 +86,7 @@ class Decoder(nn.Module):
 
         Those of clips are [B, c, F, h, w], here and everywhere in this class."""
         condition = self.conditioner(features, noise_level, text)
-        maps = [latents, source]
+        maps = [latents, source] if self.sees_source else [latents]
         if self.draft is not None:
             appearance = features[:, 1] if features.shape[1] > 1 else torch.zeros_like(features[:, 0])
             maps.append(self.draft(latents, source, t, condition["class_labels"], appearance))
@@ -116,22 +120,20 @@ class Decoder(nn.Module):
         text: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`loss`, and the sample [B, c, h, w] that the network's prediction stands for."""
-        noisy = self.diffusion.add_noise(latents, noise, t)
+        kind = self.process.kind
+        signal, sigma = (x.view(-1, *[1] * (latents.ndim - 1)).to(latents) for x in self.process.levels(t))
+        noisy = signal * latents + sigma * noise
         prediction = self.denoise(noisy, t, features, noise_level, source, text)
-        kind = self.diffusion.config.prediction_type
-        alpha_bar = self.diffusion.alphas_cumprod.to(t.device)[t]
-        signal, sigma = (a.sqrt().view(-1, *[1] * (latents.ndim - 1)) for a in (alpha_bar, 1 - alpha_bar))
-        if kind == "sample":
-            target, estimate = latents, prediction
-        elif kind == "v_prediction":
-            target = self.diffusion.get_velocity(latents, noise, t)
-            estimate = signal * noisy - sigma * prediction
-        else:
-            target, estimate = noise, (noisy - sigma * prediction) / signal.clamp(min=1e-4)
+        target, estimate = {
+            "sample": (latents, prediction),
+            "v_prediction": (signal * noise - sigma * latents, signal * noisy - sigma * prediction),
+            "epsilon": (noise, (noisy - sigma * prediction) / signal.clamp(min=1e-4)),
+            "flow": (noise - latents, noisy - sigma * prediction),
+        }[kind]
         error = F.mse_loss(prediction, target, reduction="none").flatten(1).mean(1)
         if kind == "sample":
             # the error of the velocity that follows from the sample, held down where there is hardly any noise
-            error = error / (1 - alpha_bar).clamp(min=1 / MAX_SAMPLE_WEIGHT)
+            error = error / sigma.flatten().square().clamp(min=1 / MAX_SAMPLE_WEIGHT)
         return error, estimate
 
     def generate(
@@ -229,9 +231,9 @@ class Decoder(nn.Module):
 
     def _source_latents(self, sources: Sequence[Part | None] | None, like: Tensor) -> Tensor:
         latents = torch.zeros_like(like)
-        rows = [i for i, source in enumerate(sources or ()) if source is not None]
+        rows = [i for i, source in enumerate(sources or ()) if source is not None and self.sees_source]
         if sources is not None and rows:
-            given = self.codec.to_tensor([s for s in sources if s is not None])
+            given = self.codec.to_tensor([sources[i] for i in rows])  # type: ignore[misc]
             latents[rows] = self.codec.encode_source(given).to(like)
         return latents
 

@@ -27,10 +27,11 @@ def sample(
         progress: called with (steps done, steps in all) after each step.
     """
     scheduler.set_timesteps(num_inference_steps, device=noise.device)
-    latents = noise * scheduler.init_noise_sigma
+    latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)  # flows start from plain noise
     timesteps = scheduler.timesteps
     for i, t in enumerate(timesteps):
-        prediction = denoise(scheduler.scale_model_input(latents, t), t)
+        scaled = scheduler.scale_model_input(latents, t) if hasattr(scheduler, "scale_model_input") else latents
+        prediction = denoise(scaled, t)
         latents = scheduler.step(prediction, t, latents).prev_sample
         if progress is not None:
             progress(i + 1, len(timesteps))

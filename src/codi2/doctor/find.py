@@ -43,8 +43,8 @@ def find(config: CoDi2Config) -> Iterator[Found]:
             if name != config.llm.id and not WHEELS[name].judges:  # a judge is fetched when it is first asked
                 yield _in_wheel("encoder: trunk", name)
     for modality, decoder in config.decoders.items():
-        if decoder.kind in ("unclip", "audioldm2", "zeroscope"):
-            yield _on_hub(f"{modality} decoder", decoder.id, UNET, "unet", _network(decoder.kind))
+        if decoder.kind == "pipeline":
+            yield _pipeline(f"{modality} decoder", decoder.id)
     folder = shipped(config.name)
     if (folder / "config.json").is_file():
         yield Found("trained parts", "this package", "found", str(folder))
@@ -105,11 +105,19 @@ def _local(source: str, names: tuple[str, ...], subfolder: str) -> Path | None:
     return None
 
 
-def _network(kind: str) -> Callable[[], Any]:
+def _pipeline(part: str, source: str) -> Found:
+    """The network of a pipeline, compared where its published size is known here."""
+    from codi2.diffuse.families import FAMILIES, pipeline_name
     from codi2.doctor import parts
 
-    builds = {"unclip": parts.unclip_unet, "audioldm2": parts.audio_unet, "zeroscope": parts.video_unet}
-    return builds[kind]
+    index = _local(source, ("model_index.json",), "")
+    if index is None:
+        return Found(part, source, "missing", "not on this machine", f"hf download {source}")
+    _, family = FAMILIES.get(pipeline_name(str(index.parent)), ("", ""))
+    builds = {"unclip": parts.unclip_unet, "audioldm2": parts.audio_unet, "text_to_video": parts.video_unet}
+    if family in builds:
+        return _on_hub(part, source, UNET, "unet", builds[family])
+    return Found(part, source, "found", str(index.parent))
 
 
 def _compared(part: str, source: str, path: Path, build: Callable[[], Any], mend: str) -> Found:

@@ -15,11 +15,13 @@ import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 
+from codi2.config import DecoderConfig
 from codi2.diffuse.codec import ImageCodec
 from codi2.diffuse.condition import Condition
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.load import load_parts, widened
 from codi2.diffuse.words import TextStates
+from codi2.errors import WeightsError
 
 
 class UnclipCondition(Condition):
@@ -53,7 +55,7 @@ class UnclipCondition(Condition):
         mixed: Tensor = self.levels.add_noise((features - mean) / std, noise, noise_level) * std + mean
         return mixed
 
-    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
         joint = features[:, 0]
         sinusoid = get_timestep_embedding(noise_level, joint.shape[1], flip_sin_to_cos=True, downscale_freq_shift=0)
         labels = torch.cat([joint, sinusoid.to(joint)], dim=1)
@@ -86,11 +88,11 @@ def unclip_decoder(parts: dict[str, Any], sampling: Sampling) -> Decoder:
     return Decoder(widened(unet), condition, codec, parts["scheduler"], sampling).eval().requires_grad_(False)
 
 
-def load_unclip(source: str | Path, sampling: Sampling, dtype: torch.dtype = torch.float32) -> Decoder:
+def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
     """The decoder in a folder or repo in the layout of `StableUnCLIPImg2ImgPipeline`.
 
     Raises:
-        WeightsError: a part is missing or does not fit its config.
+        WeightsError: its embeddings are not `dim` wide.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
@@ -105,4 +107,11 @@ def load_unclip(source: str | Path, sampling: Sampling, dtype: torch.dtype = tor
         "tokenizer": CLIPTokenizer,
         "text_encoder": CLIPTextModel,
     }
-    return unclip_decoder(load_parts(source, classes, dtype), sampling)
+    parts = load_parts(source, classes, dtype)
+    width = parts["image_normalizer"].mean.shape[1]
+    if width != dim:
+        raise WeightsError(
+            f"the decoder {str(source)!r} takes embeddings of {width} numbers, and the features are {dim}: "
+            "choose one whose width is that of heads.feature_dim"
+        )
+    return unclip_decoder(parts, sampling)

@@ -11,10 +11,10 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from codi2.diffuse.audioldm2 import audioldm2_decoder
 from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.families.audioldm2 import audioldm2_decoder
+from codi2.diffuse.families.text_to_video import text_to_video_decoder
 from codi2.diffuse.sampling import seeded_noise
-from codi2.diffuse.zeroscope import zeroscope_decoder
 from codi2.prompt.parts import Audio, Video
 
 from .published import audioldm2_pipeline, video_pipeline
@@ -46,7 +46,7 @@ def audio(sounds: Any) -> Decoder:
 def video(clips: Any) -> Decoder:
     parts = {n: copy.deepcopy(getattr(clips, n)) for n in ("unet", "vae", "scheduler", "tokenizer", "text_encoder")}
     torch.manual_seed(1)
-    return zeroscope_decoder(parts, DIM, 3, 16, 24, Sampling(STEPS, SCALE))
+    return text_to_video_decoder(parts, DIM, 3, 16, 24, Sampling(STEPS, SCALE))
 
 
 def features() -> Tensor:

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from codi2.config import DecoderConfig
 from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.families import load_pipeline
+from codi2.diffuse.families.unclip import unclip_decoder
 from codi2.diffuse.sampling import seeded_noise
-from codi2.diffuse.unclip import load_unclip, unclip_decoder
-from codi2.errors import WeightsError
+from codi2.errors import ConfigError, WeightsError
 from codi2.prompt.parts import Image
 
 from .published import unclip_pipeline
@@ -148,7 +150,12 @@ def test_the_norm_that_the_network_expects_is_that_of_its_normaliser(pipeline: A
 def test_parts_load_from_a_folder_or_are_refused(pipeline: Any, decoder: Decoder, tmp_path: Path) -> None:
     for name in PARTS:
         getattr(pipeline, name).save_pretrained(tmp_path / name)
-    loaded = load_unclip(tmp_path, decoder.sampling)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableUnCLIPImg2ImgPipeline"}')
+
+    def load(folder: Path, modality: str = "image", dim: int = DIM) -> Decoder:
+        return load_pipeline(modality, DecoderConfig(kind="pipeline", id=str(folder)), dim, decoder.sampling)
+
+    loaded = load(tmp_path)
     assert relative(ours(loaded), ours(decoder)) < 1e-6
 
     from safetensors.torch import load_file, save_file
@@ -158,6 +165,11 @@ def test_parts_load_from_a_folder_or_are_refused(pipeline: Any, decoder: Decoder
     name = "mid_block.resnets.0.conv1.weight"
     save_file({k if k != name else "renamed": v for k, v in tensors.items()}, file)
     with pytest.raises(WeightsError, match=r"unet of .*missing keys.*mid_block"):
-        load_unclip(tmp_path, decoder.sampling)
-    with pytest.raises(WeightsError, match="unet of"):
-        load_unclip(tmp_path / "nowhere", decoder.sampling)
+        load(tmp_path)
+    with pytest.raises(WeightsError, match="nowhere"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="makes image"):
+        load(tmp_path, "audio")
+    save_file(tensors, file)
+    with pytest.raises(WeightsError, match=r"takes embeddings of 16 numbers, and the features are 8"):
+        load(tmp_path, dim=8)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from codi2.config import DecoderConfig
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.condition import Condition
 from codi2.diffuse.decoder import Decoder, Sampling
@@ -53,7 +54,7 @@ class AudioLDM2Condition(Condition):
         """As they are: this network has no noise levels of features."""
         return features
 
-    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
         """An absent feature, all zeros, gives what the head has learned for it: its bias."""
         joint = features[:, 0]
         words = self.no_words.expand(len(joint), -1, -1) if text is None else text
@@ -109,14 +110,8 @@ def audioldm2_decoder(parts: dict[str, Any], dim: int, frames: int, sampling: Sa
     return decoder.eval().requires_grad_(False)
 
 
-def load_audioldm2(
-    source: str | Path, dim: int, frames: int, sampling: Sampling, dtype: torch.dtype = torch.float32
-) -> Decoder:
-    """The decoder in a folder or repo in the layout of `AudioLDM2Pipeline`, with a fresh head.
-
-    Raises:
-        WeightsError: a part is missing or does not fit its config.
-    """
+def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
+    """The decoder in a folder or repo in the layout of `AudioLDM2Pipeline`, with a fresh head."""
     from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, DDIMScheduler
     from transformers import SpeechT5HifiGan, T5EncoderModel, T5TokenizerFast
 
@@ -128,4 +123,4 @@ def load_audioldm2(
         "tokenizer_2": T5TokenizerFast,
         "text_encoder_2": T5EncoderModel,
     }
-    return audioldm2_decoder(load_parts(source, classes, dtype), dim, frames, sampling)
+    return audioldm2_decoder(load_parts(source, classes, dtype), dim, config.length, sampling)

@@ -1,0 +1,63 @@
+"""Clips ↔ latents, by an autoencoder of pictures (frame by frame) or of clips.
+
+Letters: B batch, F frames, H W pixels, c f h w latent sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from codi2.diffuse.codec import Codec, pixels_to_tensor
+from codi2.prompt.parts import Part, Video
+
+FPS = 8.0  # of the clips that ModelScope's network was trained on
+
+
+class ClipCodec(Codec):
+    """Clips of a set length and size, frame by frame: tensors [B, 3, F, H, W], latents [B, c, F, h, w]."""
+
+    modality = "video"
+
+    def __init__(self, vae: Any, frames: int, height: int, width: int, fps: float = FPS) -> None:
+        super().__init__(vae)
+        self.frames, self.height, self.width, self.fps = frames, height, width, fps
+
+    def to_tensor(self, parts: Sequence[Part]) -> Tensor:
+        clips = [self._read(part) for part in parts if isinstance(part, Video)]
+        return torch.stack(clips, dim=0).to(self.vae.device, self.vae.dtype)
+
+    def _read(self, clip: Video) -> Tensor:
+        """[3, F, H, W]: frames spread evenly over the clip, cropped to the shape of the network's."""
+        chosen = np.linspace(0, len(clip.frames) - 1, self.frames).round().astype(int)
+        frames = [np.asarray(_cover(clip.frames[i], self.width, self.height)) for i in chosen]
+        return pixels_to_tensor(np.stack(frames)).permute(1, 0, 2, 3)
+
+    def to_parts(self, tensor: Tensor) -> list[Part]:
+        pixels = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()
+        return [Video(tuple(PILImage.fromarray(frame) for frame in clip), self.fps) for clip in pixels]
+
+    def encode(self, tensor: Tensor) -> Tensor:
+        return self.encode_source(tensor) * self.vae.config.scaling_factor
+
+    def encode_source(self, tensor: Tensor) -> Tensor:
+        frames = tensor.transpose(1, 2)  # [B, F, 3, H, W]
+        latents = self.vae.encode(frames.flatten(0, 1)).latent_dist.mode()
+        return latents.unflatten(0, frames.shape[:2]).transpose(1, 2)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        frames = latents.transpose(1, 2)
+        pixels = self.vae.decode(frames.flatten(0, 1) / self.vae.config.scaling_factor).sample
+        return pixels.unflatten(0, frames.shape[:2]).transpose(1, 2)
+
+
+def _cover(frame: PILImage.Image, width: int, height: int) -> PILImage.Image:
+    """The frame at `width` × `height`, its middle where its shape is another."""
+    from PIL import ImageOps
+
+    return ImageOps.fit(frame.convert("RGB"), (width, height), PILImage.Resampling.LANCZOS)

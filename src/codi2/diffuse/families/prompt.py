@@ -1,0 +1,55 @@
+"""Features as prompt embeddings: what every decoder that reads a text encoder's states can be conditioned by.
+
+Letters: B batch, K slots, D feature width, L states, W their width, P pooled width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codi2.diffuse.condition import Condition
+
+
+class PromptCondition(Condition):
+    """A trained head makes states [B, L, W], and where the network wants it a pooled state [B, P], of a joint vector.
+
+    Without a feature the states are zeros. A negative prompt is a joint vector too, since words and media share one
+    space: it goes through the same head, in the unconditional branch, and no text encoder is needed.
+
+    Args:
+        dim: D.
+        length, width: L and W.
+        pooled: P; 0: none.
+    """
+
+    def __init__(self, dim: int, length: int, width: int, pooled: int = 0) -> None:
+        super().__init__()
+        self.length, self.width = length, width
+        self.head = nn.Sequential(
+            nn.Linear(dim, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, length * width)
+        )
+        self.pooled = nn.Linear(dim, pooled) if pooled else None
+
+    def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
+        """As they are: the network has no noise levels of features."""
+        return features
+
+    def states(self, features: Tensor, text: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """[B, L, W] and [B, P]."""
+        joint = features[:, 0]
+        if text is not None:
+            joint = torch.where(_present(joint), joint, text.to(joint))
+        present = _present(joint)
+        states = self.head(joint).unflatten(1, (self.length, self.width)) * present[:, None]
+        return states, None if self.pooled is None else self.pooled(joint) * present
+
+    def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
+        return {"encoder_hidden_states": self.states(features, text)[0]}
+
+
+def _present(vectors: Tensor) -> Tensor:
+    """[B, 1]: whether there is one at all."""
+    return vectors.abs().amax(1, keepdim=True) > 0

@@ -1,0 +1,75 @@
+"""Wan 2.1 (arXiv:2503.20314) by prompt embeddings.
+
+Letters: B batch, D feature width, c f h w latent sizes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codi2.config import DecoderConfig
+from codi2.diffuse.clip import ClipCodec
+from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.families.prompt import PromptCondition
+from codi2.diffuse.load import load_parts
+
+NUM_STATES = 77  # fewer than the 512 that the pipeline pads to; the network attends to any number
+FPS = 16.0
+
+
+class WanNetwork(nn.Module):
+    """The transformer behind the signature of all networks."""
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.config = transformer.config
+
+    def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> Any:
+        """x [B, c, f, h, w], t [B] or []."""
+        return self.transformer(hidden_states=x, timestep=t.expand(len(x)), encoder_hidden_states=encoder_hidden_states)
+
+
+class WanCodec(ClipCodec):
+    """Clips [B, 3, F, H, W] ↔ latents [B, c, f, h, w] of unit variance; four frames to one in time."""
+
+    def encode(self, tensor: Tensor) -> Tensor:
+        mean, std = self._statistics(tensor)
+        return (self.vae.encode(tensor).latent_dist.mode() - mean) / std
+
+    def encode_source(self, tensor: Tensor) -> Tensor:
+        return self.encode(tensor)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        mean, std = self._statistics(latents)
+        return self.vae.decode(latents * std + mean).sample
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.vae.config
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1).to(like) for v in (config.latents_mean, config.latents_std))
+        return mean, std
+
+
+def wan_decoder(parts: dict[str, Any], dim: int, frames: int, height: int, width: int, sampling: Sampling) -> Decoder:
+    """A decoder of the parts of a `WanPipeline`, by their names there; `frames` is one more than a multiple of four."""
+    transformer, vae = parts["transformer"], parts["vae"]
+    some = next(transformer.parameters())
+    condition = PromptCondition(dim, NUM_STATES, transformer.config.text_dim).to(some.device, some.dtype)
+    in_time, in_space = 2 ** sum(vae.temperal_downsample), 2 ** len(vae.temperal_downsample)
+    shape = (transformer.config.in_channels, (frames - 1) // in_time + 1, height // in_space, width // in_space)
+    codec = WanCodec(vae, frames, height, width, FPS)
+    decoder = Decoder(WanNetwork(transformer), condition, codec, parts["scheduler"], sampling, latent_shape=shape)
+    return decoder.eval().requires_grad_(False)
+
+
+def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
+    """The decoder in a folder or repo in the layout of `WanPipeline`, with a fresh head."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
+
+    classes = {"transformer": WanTransformer3DModel, "vae": AutoencoderKLWan, "scheduler": UniPCMultistepScheduler}
+    height = config.height or config.size
+    return wan_decoder(load_parts(source, classes, dtype), dim, config.length, height, config.size, sampling)
