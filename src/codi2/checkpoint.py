@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from codi2.config import PRESETS, CoDi2Config, DecoderConfig, preset
+from codi2.config import ON_CPU, PRESETS, CoDi2Config, DecoderConfig, Placement, preset
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError, WeightsError
@@ -23,24 +23,48 @@ from codi2.model import CoDi2
 from codi2.tensors import read_tensors
 
 
-def load(name_or_path: str | Path, device: str = "cpu", dtype: str = "float32") -> CoDi2:
+def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
     """See `CoDi2.from_pretrained`."""
     config, folder = locate(name_or_path)
+    dtype = getattr(torch, placement.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"dtype is {placement.dtype!r}; it should be float32, bfloat16 or float16")
     torch.manual_seed(0)  # fresh parts, as in `debug`, are the same each time
     encoder = load_encoder(config, folder)
-    mllm = MLLM(load_backbone(config.llm), config.heads)
+    mllm = MLLM(load_backbone(config.llm, placement), config.heads)
     if folder is not None:
         load_language(mllm, folder)
     decoders = {m: _decoder(m, c, config, folder) for m, c in config.decoders.items()}
-    model = CoDi2(config, encoder, mllm, decoders)
+    model = CoDi2(config, encoder, mllm, decoders).requires_grad_(False)
     try:
-        model = model.to(device)
-        for decoder in model.decoders.values():
-            decoder.to(getattr(torch, dtype))
+        place(model, placement, dtype)
     except (RuntimeError, AssertionError, AttributeError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"the model cannot run on device {device!r} with dtype {dtype!r}: {reason}") from error
-    return model.requires_grad_(False)
+        raise ConfigError(
+            f"the model cannot run on device {placement.device!r} with dtype {placement.dtype!r}: {reason}"
+        ) from error
+    return model
+
+
+def place(model: CoDi2, placement: Placement, dtype: torch.dtype) -> None:
+    """Moves a model where it is to run. With `offload` its big parts stay in main memory until they work."""
+    model.offload, device = placement.offload, torch.device(placement.device)
+    torch.empty(0, device=device)  # fails here, and not in the middle of a reply
+    for decoder in model.decoders.values():
+        decoder.to(dtype)
+    if model.config.encoder.kind == "imagebind":
+        model.encoder.to(dtype)
+    model.mllm.enter.to(device)
+    model.mllm.leave.to(device)
+    if not placement.offload:
+        for decoder in model.decoders.values():
+            decoder.to(device)
+        model.encoder.to(device)
+    if not placement.bits and not placement.device_map:  # those are where their loader put them
+        model.mllm.backbone.to("cpu" if placement.offload else device)
+    if placement.compile:
+        for decoder in model.decoders.values():
+            decoder.unet.compile()
 
 
 def locate(name_or_path: str | Path) -> tuple[CoDi2Config, Path | None]:
@@ -149,6 +173,10 @@ def _decoder(modality: str, chosen: DecoderConfig, config: CoDi2Config, folder: 
             return debug_decoder(modality, dim, config.heads.num_slots[modality], sampling)
         case "pipeline":
             from codi2.diffuse.families import load_pipeline
+            from codi2.diffuse.load import TRAINED, load_trained
 
-            return load_pipeline(modality, chosen, dim, sampling)
+            decoder = load_pipeline(modality, chosen, dim, sampling)
+            if folder is not None:
+                load_trained(decoder, folder / modality / TRAINED)
+            return decoder
     raise ConfigError(f"there is no {modality} decoder of kind {chosen.kind!r} in this version")

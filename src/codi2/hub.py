@@ -245,6 +245,8 @@ def weight_file(source: str, names: Sequence[str]) -> Path:
             if (path / name).is_file():
                 return path / name
         raise WeightsError(f"{path} holds none of {', '.join(names)}; name the folder or file that does")
+    if path.suffix in (".pth", ".safetensors", ".bin", ".ckpt"):
+        raise WeightsError(f"there is no file {path}; fetch it, or name where it is")
     from huggingface_hub import errors, hf_hub_download
 
     for name in names:

@@ -6,7 +6,8 @@ Letters: B conversations, N media items, T features of an item, K slots of a gen
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codi2.config import CoDi2Config
+from codi2.config import CoDi2Config, Placement
 from codi2.diffuse.decoder import Decoder
 from codi2.encode.contract import Encoder
 from codi2.errors import PromptError
@@ -71,20 +72,23 @@ class CoDi2(nn.Module):
         self.config, self.encoder, self.mllm = config, encoder, mllm
         self.decoders: Mapping[str, Decoder] = decoders
         self._registered = nn.ModuleDict(decoders)  # so that they move and count with the model
+        self.offload = False  # see `Placement`
         self.layout = layout_for(config, mllm.backbone.tokenizer)
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path = "tiny", device: str = "cpu", dtype: str = "float32") -> CoDi2:
-        """A preset (`tiny`, `debug`) or a folder that `save_pretrained` wrote.
+    def from_pretrained(cls, name_or_path: str | Path = "tiny", **placement: Any) -> CoDi2:
+        """A preset (`tiny`, `debug`, `paper`) or a folder that `save_pretrained` wrote.
 
+        Args:
+            placement: fields of `Placement`: `device="cuda"`, `dtype="bfloat16"`, `bits=4`, `offload=True`, …
         Raises:
             ConfigError: no such preset or folder.
             WeightsError: a weight file is missing, damaged, or of another shape.
         """
         from codi2.checkpoint import load
 
-        return load(name_or_path, device, dtype)
+        return load(name_or_path, Placement(**placement))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config, adapter and one safetensors file per trained part; frozen parts are named, not copied."""
@@ -94,7 +98,19 @@ class CoDi2(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.mllm.parameters()).device
+        """Where features and tokens are; with `offload`, where the big parts come to."""
+        return next(self.mllm.leave.parameters()).device
+
+    @contextmanager
+    def resident(self, part: nn.Module) -> Iterator[None]:
+        """While it lasts, `part` is on the device."""
+        if self.offload:
+            part.to(self.device)
+        try:
+            yield
+        finally:
+            if self.offload:
+                part.to("cpu")
 
     def generate(self, prompt: str | Prompt, *media: Media, callback: Callback | None = None, **settings: Any) -> Reply:
         """Answers one interleaved prompt.
@@ -125,7 +141,7 @@ class CoDi2(nn.Module):
             sequences = [self.layout(messages, reply=True) for messages in conversations]
             batch = collate(sequences, self.mllm.backbone.pad_id, left=True).to(self.device)
             features = self.encode(batch.items)
-        with watch("think"):
+        with watch("think"), self.resident(self.mllm.backbone):
             wants = [self._reply_options(o) for o in options]
             written = generate(Conversation(self.mllm, len(options)), batch, features, wants)
         with watch("diffuse"):
@@ -136,11 +152,12 @@ class CoDi2(nn.Module):
     def encode(self, items: Sequence[Part]) -> Tensor:
         """Media of mixed modalities [N] → features [N, T, D], zero beyond an item's own."""
         features: list[Tensor] = [torch.empty(0)] * len(items)
-        for modality in dict.fromkeys(part.modality for part in items):
-            rows = [i for i, part in enumerate(items) if part.modality == modality]
-            values = self.encoder([items[i] for i in rows]).values.to(self.device)
-            for i, value in zip(rows, values, strict=True):
-                features[i] = value
+        with self.resident(self.encoder):
+            for modality in dict.fromkeys(part.modality for part in items):
+                rows = [i for i, part in enumerate(items) if part.modality == modality]
+                values = self.encoder([items[i] for i in rows]).values.to(self.device)
+                for i, value in zip(rows, values, strict=True):
+                    features[i] = value
         return stack_features(features, self.encoder.dim).to(self.device)
 
     def diffuse(
@@ -162,16 +179,19 @@ class CoDi2(nn.Module):
         for (modality, steps, scale, source_scale, negative), places in jobs.items():
             decoder = self.decoders[modality]
             features = torch.stack([written[b][n].features for b, n in places])  # type: ignore[union-attr]
-            made = decoder.generate(
-                features,
-                seeds=[options[b].seed + n for b, n in places],
-                sources=[_last(prompts[b], modality) if options[b].keep_source else None for b, _ in places],
-                negative=self._words(decoder, negative or self.config.decoders[modality].negative_prompt, len(places)),
-                num_inference_steps=steps,
-                guidance_scale=scale,
-                source_guidance_scale=source_scale,
-                progress=lambda step, total: callback("diffuse", step, total),
-            )
+            with self.resident(decoder):
+                made = decoder.generate(
+                    features,
+                    seeds=[options[b].seed + n for b, n in places],
+                    sources=[_last(prompts[b], modality) if options[b].keep_source else None for b, _ in places],
+                    negative=self._words(
+                        decoder, negative or self.config.decoders[modality].negative_prompt, len(places)
+                    ),
+                    num_inference_steps=steps,
+                    guidance_scale=scale,
+                    source_guidance_scale=source_scale,
+                    progress=lambda step, total: callback("diffuse", step, total),
+                )
             for (b, n), part in zip(places, made, strict=True):
                 replies[b][n] = part
         return [[part for part in parts if part is not None] for parts in replies]
@@ -196,7 +216,7 @@ class CoDi2(nn.Module):
         if not prompt:
             return None
         words = decoder.conditioner.read_words(prompt)
-        words = self.encoder([Phrase(prompt)]).values[:, 0] if words is None else words
+        words = self.encode([Phrase(prompt)])[:, 0] if words is None else words
         return words.to(self.device).expand(count, *words.shape[1:])
 
     def _recipe(self, options: Options, seconds: Mapping[str, float]) -> dict[str, Any]:

@@ -44,6 +44,10 @@ def generate(
     want: Annotated[Want | None, typer.Option(help="The modality of the reply; by default the model decides.")] = None,
     device: DeviceOption = Device.cpu,
     dtype: DtypeOption = Dtype.float32,
+    bits: Annotated[int, typer.Option(help="Of the language model's weights: 8 or 4 where the hardware has it.")] = 0,
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Keep parts in main memory; each comes to the device while it works.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the parts and the recipe as one JSON object.")] = False,
     model: ModelOption = "tiny",
 ) -> None:
@@ -54,10 +58,13 @@ def generate(
     """
     import json
 
+    from codi2.errors import ConfigError
     from codi2.media import load
     from codi2.prompt.grammar import parse
 
     # what can be refused is refused before the model is loaded, which takes seconds
+    if bits not in (0, 4, 8):
+        raise ConfigError(f"--bits is {bits}; it can be 8 or 4")
     check_writable(out)
     parts = parse(prompt, [load(path) for path in files or []])
 
@@ -65,7 +72,8 @@ def generate(
 
     with progress(shown=not as_json) as callback:
         callback("load", 0, 1)
-        reply = CoDi2.from_pretrained(model, device=device.value, dtype=dtype.value).generate(
+        made = CoDi2.from_pretrained(model, device=device.value, dtype=dtype.value, bits=bits, offload=offload)
+        reply = made.generate(
             parts,
             want=want.value if want else None,
             seed=seed,

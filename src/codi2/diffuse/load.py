@@ -70,8 +70,17 @@ def load_part(part_class: Any, folder: Path) -> Any:
 
 
 def save_decoder(decoder: Decoder, folder: Path) -> None:
-    """Writes a decoder as `load_decoder` reads it, fp16."""
+    """Writes a decoder as `load_decoder` reads it, fp16; of a published one, only what was trained."""
     import copy
+
+    if not isinstance(decoder.conditioner, Conditioner):
+        from safetensors.torch import save
+
+        from codi2.hub import write_atomic
+
+        half = {name: value.half().contiguous() for name, value in trained_state(decoder).items()}
+        write_atomic(folder / TRAINED, save(half))
+        return
 
     parts = {"unet": decoder.unet, "conditioner": decoder.conditioner, "draft": decoder.draft, "vae": decoder.codec.vae}
     if isinstance(decoder.codec, AudioCodec):
@@ -110,6 +119,37 @@ def load_parts(source: str | Path, classes: dict[str, Any], dtype: torch.dtype) 
             else:
                 parts[name] = part_class.from_pretrained(source, subfolder=name)
     return parts
+
+
+TRAINED = "trained.safetensors"
+"""What training changed of a published decoder, beside the config that names its frozen parts."""
+
+
+def trained_state(decoder: Decoder) -> dict[str, Any]:
+    """The tensors of a published decoder that are trained: its head, and the way in of a source's latents."""
+    state = {f"conditioner.{n}": v for n, v in decoder.conditioner.state_dict().items() if _is_head(n)}
+    if hasattr(decoder.unet, "conv_in"):
+        state |= {f"unet.conv_in.{n}": v for n, v in decoder.unet.conv_in.state_dict().items()}
+    return state
+
+
+def load_trained(decoder: Decoder, path: Path) -> None:
+    """Puts back what `trained_state` gave. Raises WeightsError if it is missing or of another decoder."""
+    from codi2.tensors import read_tensors
+
+    found, wanted = read_tensors(path), trained_state(decoder)
+    odd = sorted(found.keys() ^ wanted.keys()) or [n for n in found if found[n].shape != wanted[n].shape]
+    if odd:
+        raise WeightsError(
+            f"{path} belongs to another decoder: the tensor {odd[0]} differs; name the one it was made for"
+        )
+    with torch.no_grad():
+        for name, tensor in found.items():
+            wanted[name].copy_(tensor)
+
+
+def _is_head(name: str) -> bool:
+    return name.split(".")[0] in ("head", "pooled")
 
 
 def widened(unet: Any) -> Any:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codi2.config import CHATML, LLMConfig
+from codi2.config import CHATML, ON_CPU, LLMConfig, Placement
 from codi2.errors import ConfigError, WeightsError
+from codi2.hub import hub_errors
 from codi2.prompt.layout import SPECIAL_TOKENS
 
 
@@ -120,19 +121,47 @@ class Backbone(nn.Module):
         return frozen, adapter.trainable_tokens_delta["default"].to(frozen.dtype)  # trained in float32
 
 
-def load_backbone(config: LLMConfig) -> Backbone:
-    """The language model that `config` names, with a fresh adapter. Raises WeightsError if it cannot be had."""
+def load_backbone(config: LLMConfig, placement: Placement = ON_CPU) -> Backbone:
+    """The language model that `config` names, with a fresh adapter.
+
+    Raises:
+        WeightsError: it cannot be had.
+        ConfigError: it cannot be loaded in as few bits as `placement` says.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if config.kind == "random":
         return Backbone(random_llm(), byte_tokenizer(), config)
     source = config.id if config.kind == "hub" else converted_gguf(config.id, config.file)
-    try:
+    arguments = _loading(config, placement)
+    with hub_errors(f"the language model {str(source)!r}"):
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, config.dtype))
-    except OSError as error:
-        raise WeightsError(f"The language model {str(source)!r} cannot be loaded: {error}") from error
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, config.dtype), **arguments)
     return Backbone(model, tokenizer, config)
+
+
+def _loading(config: LLMConfig, placement: Placement) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for quantised and spread models."""
+    arguments: dict[str, Any] = {}
+    if placement.bits:
+        try:
+            import bitsandbytes  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                f"a language model in {placement.bits} bits needs bitsandbytes: pip install bitsandbytes"
+            ) from error
+        from transformers import BitsAndBytesConfig
+
+        arguments["quantization_config"] = (
+            BitsAndBytesConfig(load_in_8bit=True)
+            if placement.bits == 8
+            else BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, config.dtype)
+            )
+        )
+    if placement.device_map or placement.bits:
+        arguments["device_map"] = placement.device_map or {"": placement.device}
+    return arguments
 
 
 def converted_gguf(package: str, file: str) -> Path:

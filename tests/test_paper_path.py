@@ -1,0 +1,221 @@
+"""The way of the `paper` preset, end to end, on tiny random parts of the published classes."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+
+from codi2 import CoDi2
+from codi2.checkpoint import place
+from codi2.config import DEBUG, PAPER, DecoderConfig, EncoderConfig, HeadsConfig, LLMConfig, Placement
+from codi2.diffuse.decoder import Sampling
+from codi2.diffuse.families.audioldm2 import audioldm2_decoder
+from codi2.diffuse.families.text_to_video import text_to_video_decoder
+from codi2.diffuse.families.unclip import unclip_decoder
+from codi2.diffuse.load import TRAINED, load_trained, trained_state
+from codi2.encode.imagebind import ImageBindEncoder
+from codi2.encode.imagebind.network import ImageBind, ImageBindConfig, Tower
+from codi2.errors import ConfigError, WeightsError
+from codi2.heads.loss import codi2_loss
+from codi2.llm.backbone import Backbone, byte_tokenizer, load_backbone, random_llm
+from codi2.llm.mllm import MLLM
+from codi2.prompt.layout import Message, collate
+from codi2.prompt.parts import Audio, Image, Phrase, Text, Video
+
+DIM = 16
+
+
+def published() -> ModuleType:
+    path = Path(__file__).parent / "diffuse" / "families" / "published.py"
+    spec = importlib.util.spec_from_file_location("published", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def words(texts: Any) -> torch.Tensor:
+    """In place of CLIP's tokenizer: letters, and the end with the highest id."""
+    ids = torch.zeros(len(texts), 77, dtype=torch.long)
+    for row, text in zip(ids, texts, strict=True):
+        codes = [ord(letter) % 400 for letter in text[:75]]
+        row[: len(codes) + 1] = torch.tensor([*codes, 500])
+    return ids
+
+
+def build(folder: Path, features: int = 1) -> CoDi2:
+    towers = {name: Tower(16, 1, 2) for name in ("vision", "text", "audio", "depth", "thermal", "imu")}
+    torch.manual_seed(0)
+    network = ImageBind(ImageBindConfig(dim=DIM, vocabulary=512, **towers)).eval()
+    counts = {"image": features, "audio": features, "video": features, "phrase": 1}
+    encoder = ImageBindEncoder(network, words, counts, norm=1.0)
+    slots = dict.fromkeys(("image", "audio", "video"), min(features, 4))
+    heads = HeadsConfig(feature_dim=DIM, num_slots=slots, groups=PAPER.heads.groups, hidden=32, alpha=PAPER.heads.alpha)
+    sampling, made = Sampling(2, 3.0, 1.5), published()
+    pictures, sounds, clips = made.unclip_pipeline(folder), made.audioldm2_pipeline(), made.video_pipeline(folder)
+    decoders = {
+        "image": unclip_decoder(dict(pictures.components), replace(sampling, noise_level=499, feature_norm=None)),
+        "audio": audioldm2_decoder(dict(sounds.components), DIM, 32, sampling),
+        "video": text_to_video_decoder(dict(clips.components), DIM, 3, 16, 24, sampling),
+    }
+    config = replace(
+        PAPER,
+        llm=DEBUG.llm,
+        heads=heads,
+        encoder=EncoderConfig(kind="imagebind", num_features=counts, norm=1.0),
+        decoders={m: DecoderConfig(kind="pipeline", negative_prompt="blurry") for m in decoders},
+    )
+    mllm = MLLM(Backbone(random_llm(), byte_tokenizer(), config.llm), heads)
+    return CoDi2(config, encoder, mllm, decoders)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> CoDi2:
+    return build(tmp_path_factory.mktemp("paper"))
+
+
+def picture(seed: int = 0) -> Image:
+    return Image(PILImage.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 50, 3), dtype=np.uint8)))
+
+
+def sound() -> Audio:
+    return Audio(np.sin(np.arange(32_000) * 0.2).astype(np.float32), 16_000)
+
+
+def clip() -> Video:
+    return Video(tuple(PILImage.new("RGB", (32, 24), (50 * i, 90, 9)) for i in range(5)), 8)
+
+
+@pytest.mark.parametrize("want", ["image", "audio", "video"])
+def test_every_modality_goes_in_and_each_comes_out(model: CoDi2, want: str) -> None:
+    prompt = (Text("As "), picture(), sound(), clip(), Phrase("a dog"), Text(" so "), picture(1))
+    reply = model.generate(prompt, want=want, seed=1)
+    (part,) = (p for p in reply.parts if not isinstance(p, Text))
+    assert part.modality == want
+    if isinstance(part, Image):
+        assert part.pixels.size == (16, 16)
+    elif isinstance(part, Audio):
+        assert part.samples.shape == (32 * 160,) and part.rate == 16_000
+    else:
+        assert [frame.size for frame in part.frames] == [(24, 16)] * 3
+
+
+def test_features_have_one_norm_and_the_decoder_gets_its_own(model: CoDi2) -> None:
+    for part in (picture(), sound(), clip(), Phrase("a dog")):
+        assert float(model.encoder([part]).values[0, 0].norm()) == pytest.approx(1.0, abs=1e-5)
+    decoder = model.decoders["image"]
+    expected = decoder.conditioner.expected_norm()
+    assert float(decoder.rescaled(torch.randn(1, 1, DIM)).norm()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("features", [5, 257])
+def test_patch_tokens_enter_and_several_slots_are_regressed(tmp_path: Path, features: int) -> None:
+    model = build(tmp_path, features if features < 229 else 229)
+    reply = model.generate((Text("draw "), picture(), Text(" again")), want="image")
+    assert len(reply.images) == 1
+    values = model.encoder([picture()]).values
+    assert values.shape == (1, min(features, 229), DIM)
+    assert torch.allclose(values[0, 0], model.encoder.network("vision", _pixels(picture()))[0][0], atol=1e-5)
+    tokens = model.encoder.network("vision", _pixels(picture()))[1][0, 1:]
+    assert torch.allclose(values[0, 1:].mean(0), tokens.mean(0), atol=2e-2)
+
+
+def _pixels(image: Image) -> torch.Tensor:
+    from codi2.encode.imagebind.media import read_picture
+
+    return read_picture(image.pixels)[None]
+
+
+def test_a_training_step_reaches_language_model_heads_and_way_in(model: CoDi2) -> None:
+    """The three losses of section 3.2 at once; the gradient of L_DM flows through the feature into LoRA."""
+    talk = [Message("user", (Text("draw "), picture())), Message("assistant", (picture(1), sound(), clip()))]
+    batch = collate([model.layout(talk)], model.mllm.backbone.pad_id)
+    features = model.encode(batch.items)
+    for name, parameter in model.mllm.named_parameters():
+        parameter.requires_grad_(any(k in name for k in ("lora_", "trainable", "enter.", "leave.")))
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    taught = model.mllm(batch, features)
+    loss = codi2_loss(model.config.heads, taught.prediction, taught.target, taught.logits, taught.labels)["loss"]
+    loss.backward(retain_graph=True)
+    lora = [p for n, p in model.mllm.named_parameters() if "lora_A" in n]
+    before = [p.grad.clone() for p in lora]
+    for modality, decoder in model.decoders.items():
+        state = trained_state(decoder)
+        for name, parameter in decoder.named_parameters():
+            parameter.requires_grad_(name in state)
+        _, predicted = taught.of(modality)
+        clean = torch.randn(1, *decoder.latent_shape)
+        t, level = torch.tensor([500]), torch.zeros(1, dtype=torch.long)
+        decoder.loss(clean, torch.randn_like(clean), t, predicted, level, clean).sum().backward(retain_graph=True)
+        learned = [p for n, p in decoder.named_parameters() if p.requires_grad]
+        assert learned and all(p.grad is not None and p.grad.abs().sum() > 0 for p in learned), modality
+    assert any((p.grad - old).abs().sum() > 0 for p, old in zip(lora, before, strict=True))
+
+
+def test_only_what_was_trained_is_saved_and_comes_back(model: CoDi2, tmp_path: Path) -> None:
+    with torch.no_grad():
+        model.decoders["audio"].conditioner.head.weight.normal_()
+    model.save_pretrained(tmp_path)
+    assert sorted(p.name for p in (tmp_path / "audio").iterdir()) == [TRAINED]
+    assert (tmp_path / "audio" / TRAINED).stat().st_size < 20_000
+    kept = model.decoders["audio"].conditioner.head.weight.clone()
+    with torch.no_grad():
+        model.decoders["audio"].conditioner.head.weight.zero_()
+    load_trained(model.decoders["audio"], tmp_path / "audio" / TRAINED)
+    assert torch.allclose(model.decoders["audio"].conditioner.head.weight, kept, atol=2e-3)
+    with pytest.raises(WeightsError, match=r"another decoder.*conditioner"):
+        load_trained(model.decoders["video"], tmp_path / "audio" / TRAINED)
+
+
+def test_offloaded_parts_are_on_the_device_only_while_they_work(model: CoDi2, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[tuple[str, str]] = []
+    parts = {"encoder": model.encoder, "llm": model.mllm.backbone, "image": model.decoders["image"]}
+    for name, part in parts.items():
+        to = part.to
+        monkeypatch.setattr(
+            part, "to", lambda device, to=to, name=name: (moves.append((name, str(device))), to(device))[1]
+        )
+    monkeypatch.setattr(type(model), "device", property(lambda self: torch.device("cpu", 0)))
+    monkeypatch.setattr(model, "offload", True)
+    model.generate((Text("draw "), picture()), want="image", negative_prompt=None)
+    away = [name for name, device in moves if device == "cpu:0"]
+    back = [name for name, device in moves if device == "cpu"]
+    assert away == back
+    assert away[:2] == ["encoder", "llm"] and away[-1] == "image"
+
+
+def test_a_placement_that_cannot_be_is_refused(model: CoDi2, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="float33"):
+        CoDi2.from_pretrained("debug", dtype="float33")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="cuda"):
+            CoDi2.from_pretrained("debug", device="cuda")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        with pytest.raises(ConfigError, match="pip install bitsandbytes"):
+            load_backbone(LLMConfig(kind="hub", id="any"), Placement(bits=4))
+
+
+def test_a_hub_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match=r"no/such-model.*HF_HUB_OFFLINE"):
+        load_backbone(LLMConfig(kind="hub", id="no/such-model"))
+    with pytest.raises(WeightsError, match=r"imagebind_huge\.pth"):
+        CoDi2.from_pretrained("paper")
+
+
+def test_parts_run_in_half_precision(tmp_path: Path) -> None:
+    model = build(tmp_path)
+    place(model, Placement(dtype="bfloat16"), torch.bfloat16)
+    reply = model.generate((Text("draw "), picture()), want="image")
+    assert len(reply.images) == 1
