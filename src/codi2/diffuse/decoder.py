@@ -174,7 +174,7 @@ class Decoder(nn.Module):
         progress: Progress | None,
     ) -> Tensor:
         """As `generate`, before the codec: latents [B, c, h, w]."""
-        features = self.rescaled(features)
+        features = self.rescaled(features).to(next(self.unet.parameters()).dtype)
         steps = self.sampling.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.sampling.guidance_scale if guidance_scale is None else guidance_scale
         source_scale = self.sampling.source_guidance_scale if source_guidance_scale is None else source_guidance_scale
