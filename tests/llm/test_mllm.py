@@ -195,6 +195,22 @@ def test_the_frozen_model_may_be_half_precision():
     assert segments[0].features.dtype == torch.float32
 
 
+def test_checkpointed_gradients_are_the_same():
+    grads = []
+    for checkpointed in (False, True):
+        kit = Kit()
+        kit.mllm.train()
+        if checkpointed:
+            kit.backbone.checkpoint_gradients()
+        batch = batch_of(kit, ANALOGY, LISTEN)
+        taught = kit.mllm(batch, kit.features(batch))
+        codi2_loss(DEBUG.heads, taught.prediction, taught.target, taught.logits, taught.labels)["loss"].backward()
+        grads.append({name: p.grad for name, p in kit.mllm.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name])
+
+
 def test_a_saved_adapter_names_no_path_of_this_machine(tmp_path):
     backbone = load_backbone(replace(DEBUG.llm, id="some/model"))
     backbone.save_adapter(tmp_path)

@@ -86,6 +86,10 @@ class Backbone(nn.Module):
         scores = torch.cat([F.linear(hidden, frozen[: self.first_new]), F.linear(hidden, trained)], dim=-1)
         return scores if self.logit_cap is None else torch.tanh(scores / self.logit_cap) * self.logit_cap
 
+    def checkpoint_gradients(self) -> None:
+        """While it trains, keep one row a layer and compute the rest again: a third more work, a tenth of the memory."""
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+
     def save_adapter(self, folder: Path) -> None:
         """Write the PEFT adapter (adapter_config.json, adapter_model.safetensors): LoRA and the new rows."""
         # peft notes where the frozen model was loaded from: a path of this machine

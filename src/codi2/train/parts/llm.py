@@ -41,6 +41,7 @@ class LLMOptions:
     lookahead: int = 8  # batches that are drawn together and sorted by length, so that little is padding
     kept_texts: int = 0  # plain texts a step on which the model is held to what it was without its adapters
     keep_weight: float = 1.0  # of that: the divergence from the base model, in nats a token
+    gradient_checkpointing: bool = False  # less memory for more work
     leave: str = ""  # folder of the part `leave` that the way out starts from; empty: as it is
     weights: str = ""  # folder with encoder heads and decoders; empty: the shipped ones
 
@@ -57,6 +58,8 @@ class LLMRecipe:
         self.codi2_config = replace(base, heads=heads)
         torch.manual_seed(config.seed)
         self.model = MLLM(load_backbone(base.llm), heads)
+        if options.gradient_checkpointing:
+            self.model.backbone.checkpoint_gradients()
         if options.leave:
             self._start_leave()
         self.layout = layout_for(self.codi2_config, self.model.backbone.tokenizer)

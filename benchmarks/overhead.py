@@ -1,0 +1,129 @@
+"""What our decoders and our reply loop cost beside the libraries' own, on equal random weights.
+
+Prints ratios of medians over alternating runs: 1.00 is no cost, 1.03 three percent.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "diffuse" / "families"))
+
+ROUNDS, STEPS, TOKENS = 7, 6, 48
+
+
+def ratio(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, float, float]:
+    """Median seconds of each over alternating runs, and their ratio."""
+    times: tuple[list[float], list[float]] = ([], [])
+    ours(), theirs()  # warm
+    for i in range(ROUNDS):
+        for which in (0, 1) if i % 2 else (1, 0):
+            began = time.perf_counter()
+            (ours, theirs)[which]()
+            times[which].append(time.perf_counter() - began)
+    a, b = (statistics.median(t) for t in times)
+    return a, b, a / b
+
+
+def decoder() -> tuple[float, float, float]:
+    """unCLIP, 4 steps of guidance on 32×32 latents, the codec left out."""
+    from diffusers import UNet2DConditionModel
+    from published import unclip_pipeline
+
+    from codi2.diffuse.decoder import Sampling
+    from codi2.diffuse.families.unclip import unclip_decoder
+
+    dim = 64
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = unclip_pipeline(Path(folder), dim)
+    pipeline.unet = UNet2DConditionModel(
+        sample_size=32,
+        block_out_channels=(64, 128, 256),
+        layers_per_block=2,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=(2, 4, 8),
+        cross_attention_dim=12,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=2 * dim,
+        use_linear_projection=True,
+    ).eval()
+    import copy
+
+    parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet)}
+    made = unclip_decoder(parts, Sampling(STEPS, 7.5, noise_level=499))
+    made.unet = made.unet.to(memory_format=torch.channels_last)
+    pipeline.unet = pipeline.unet.to(memory_format=torch.channels_last)
+    feature = torch.randn(1, 1, dim)
+
+    def ours() -> Any:
+        return made.generate_latents(feature, [0], None, None, None, None, None, None)
+
+    def theirs() -> Any:
+        return pipeline(
+            prompt=[""], image_embeds=feature[:, 0], noise_level=499, num_inference_steps=STEPS, guidance_scale=7.5,
+            output_type="latent",
+        )  # fmt: skip
+
+    return ratio(ours, theirs)
+
+
+def language() -> tuple[float, float, float]:
+    """A reply of text after a prompt of 64 rows, of a model as large as SmolLM2-135M with its adapters."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from codi2.config import DEBUG
+    from codi2.llm.backbone import Backbone, byte_tokenizer
+    from codi2.llm.decode import Conversation, ReplyOptions, generate
+    from codi2.llm.mllm import MLLM
+    from codi2.prompt.layout import Layout, Message, collate
+    from codi2.prompt.parts import Text
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(byte_tokenizer()),
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            tie_word_embeddings=True,
+        )
+    ).eval()
+    backbone = Backbone(model, byte_tokenizer(), DEBUG.llm)
+    mllm = MLLM(backbone, DEBUG.heads).eval()
+    layout = Layout(backbone.tokenizer, DEBUG.encoder.num_features, DEBUG.heads.num_slots, 2048)
+    turn = collate([layout([Message("user", (Text("x" * 40),))], reply=True)], backbone.pad_id, left=True)
+    features = torch.zeros(0, 1, DEBUG.heads.feature_dim)
+    rows = mllm.rows(turn, features)
+    made: list[int] = []
+
+    def ours() -> None:
+        (segments,) = generate(Conversation(mllm), turn, features, [ReplyOptions(want=(), max_new_tokens=TOKENS)])
+        made[:] = segments[0].ids  # type: ignore[union-attr]
+
+    def theirs() -> None:
+        with torch.no_grad():
+            backbone.peft.generate(
+                inputs_embeds=rows, attention_mask=turn.mask.long(), do_sample=False, max_new_tokens=TOKENS,
+                min_new_tokens=TOKENS, pad_token_id=backbone.pad_id,
+            )  # fmt: skip
+
+    found = ratio(ours, theirs)
+    assert len(made) >= TOKENS - 1, f"the reply ended after {len(made)} tokens: the work was not equal"
+    return found
+
+
+if __name__ == "__main__":
+    for name, measure in (("decoder / diffusers' pipeline", decoder), ("reply / transformers' generate", language)):
+        a, b, r = measure()
+        print(f"{name}: {r:.3f}  ({a:.3f} s, {b:.3f} s, {torch.get_num_threads()} threads)", flush=True)
