@@ -87,7 +87,7 @@ class Backbone(nn.Module):
         return scores if self.logit_cap is None else torch.tanh(scores / self.logit_cap) * self.logit_cap
 
     def checkpoint_gradients(self) -> None:
-        """While it trains, keep one row a layer and compute the rest again: a third more work, a tenth of the memory."""
+        """While it trains, keep one row a layer and compute the rest again: more work for less memory."""
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def save_adapter(self, folder: Path) -> None:
