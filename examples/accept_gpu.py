@@ -67,7 +67,7 @@ def learn(model: CoDi2) -> list[float]:
     picture = next(part for part in sample_media()["image"])
     talk = [Message("user", (Text("Repeat "), picture)), Message("assistant", (picture,))]
     batch = collate([model.layout(talk)], model.mllm.backbone.pad_id).to(model.device)
-    features = model.encode(batch.items)
+    features = model.encode(batch.items, batch.slot_item.bincount().tolist())
     trained = ("lora_", "trainable_tokens", "enter.", "leave.")
     learned = []
     for name, parameter in model.mllm.named_parameters():

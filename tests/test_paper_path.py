@@ -126,6 +126,15 @@ def test_patch_tokens_enter_and_several_slots_are_regressed(tmp_path: Path, feat
     assert torch.allclose(values[0, 0], model.encoder.network("vision", _pixels(picture()))[0][0], atol=1e-5)
     tokens = model.encoder.network("vision", _pixels(picture()))[1][0, 1:]
     assert torch.allclose(values[0, 1:].mean(0), tokens.mean(0), atol=2e-2)
+    # what is regressed are pooled tokens of the whole picture, however many of them are read
+    regressed = model.encoder([picture()], 4).values[0]
+    assert torch.allclose(regressed[0], values[0, 0])
+    assert torch.allclose(regressed[1:].mean(0), tokens.mean(0), atol=2e-2)
+    talk = [Message("user", (picture(),)), Message("assistant", (picture(),))]
+    batch = collate([model.layout(talk)], model.mllm.backbone.pad_id)
+    slots = batch.slot_item.bincount().tolist()
+    assert slots[:2] == [min(features, 229), 4] or slots[-1] == 4
+    assert torch.equal(model.encode(batch.items, slots)[-1, :4], regressed)
 
 
 def _pixels(image: Image) -> torch.Tensor:
@@ -138,7 +147,7 @@ def test_a_training_step_reaches_language_model_heads_and_way_in(model: CoDi2) -
     """The three losses of section 3.2 at once; the gradient of L_DM flows through the feature into LoRA."""
     talk = [Message("user", (Text("draw "), picture())), Message("assistant", (picture(1), sound(), clip()))]
     batch = collate([model.layout(talk)], model.mllm.backbone.pad_id)
-    features = model.encode(batch.items)
+    features = model.encode(batch.items, batch.slot_item.bincount().tolist())
     for name, parameter in model.mllm.named_parameters():
         parameter.requires_grad_(any(k in name for k in ("lora_", "trainable", "enter.", "leave.")))
         if "lora_B" in name:

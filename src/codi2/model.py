@@ -140,7 +140,7 @@ class CoDi2(nn.Module):
         with watch("encode"):
             sequences = [self.layout(messages, reply=True) for messages in conversations]
             batch = collate(sequences, self.mllm.backbone.pad_id, left=True).to(self.device)
-            features = self.encode(batch.items)
+            features = self.encode(batch.items, batch.slot_item.bincount(minlength=len(batch.items)).tolist())
         with watch("think"), self.resident(self.mllm.backbone):
             wants = [self._reply_options(o) for o in options]
             written = generate(Conversation(self.mllm, len(options)), batch, features, wants)
@@ -149,13 +149,17 @@ class CoDi2(nn.Module):
             replies = self.diffuse(written, sources, options, watch.callback)
         return [Reply(tuple(parts), self._recipe(o, watch.seconds)) for parts, o in zip(replies, options, strict=True)]
 
-    def encode(self, items: Sequence[Part]) -> Tensor:
-        """Media of mixed modalities [N] → features [N, T, D], zero beyond an item's own."""
+    def encode(self, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:
+        """Media of mixed modalities [N] → features [N, T, D], zero beyond an item's own.
+
+        `counts` [N] says how many features an item has: T of what is given, K of what is regressed.
+        """
         features: list[Tensor] = [torch.empty(0)] * len(items)
         with self.resident(self.encoder):
-            for modality in dict.fromkeys(part.modality for part in items):
-                rows = [i for i, part in enumerate(items) if part.modality == modality]
-                values = self.encoder([items[i] for i in rows]).values.to(self.device)
+            kinds = [(part.modality, counts[i] if counts else None) for i, part in enumerate(items)]
+            for kind in dict.fromkeys(kinds):
+                rows = [i for i, other in enumerate(kinds) if other == kind]
+                values = self.encoder([items[i] for i in rows], kind[1]).values.to(self.device)
                 for i, value in zip(rows, values, strict=True):
                     features[i] = value
         return stack_features(features, self.encoder.dim).to(self.device)

@@ -37,6 +37,9 @@ class Encoder(nn.Module):
     dim: int
     modalities: tuple[str, ...]
 
-    def forward(self, parts: Sequence[Part]) -> Features:
-        """Encode `parts`, at least one and all of one modality of `modalities`, in their order."""
+    def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
+        """Encode `parts`, at least one and all of one modality of `modalities`, in their order.
+
+        `count` is how many features are wanted of each, the joint vector first: T by default, K for what is regressed.
+        """
         raise NotImplementedError

@@ -34,7 +34,7 @@ class DebugEncoder(Encoder):
             self.maps = nn.ModuleDict({name: nn.Linear(STATISTICS, t * dim) for name, t in num_features.items()})
         self.requires_grad_(False)
 
-    def forward(self, parts: Sequence[Part]) -> Features:
+    def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
         """Raises PromptError for a modality that `num_features` does not name."""
         name = parts[0].modality
         if name not in self.num_features:
@@ -42,7 +42,7 @@ class DebugEncoder(Encoder):
         device = next(self.parameters()).device
         numbers = torch.stack([_statistics(part) for part in parts]).to(device)
         values = self.maps[name](numbers).view(len(parts), self.num_features[name], self.dim)
-        values = nn.functional.layer_norm(values, (self.dim,))
+        values = nn.functional.layer_norm(values, (self.dim,))[:, :count]
         return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=device))
 
 

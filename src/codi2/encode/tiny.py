@@ -210,12 +210,12 @@ class TinyEncoder(Encoder):
         self.dim = heads["image"].dim
 
     @torch.no_grad()
-    def forward(self, parts: Sequence[Part]) -> Features:
+    def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
         modality = parts[0].modality
         trunk = self.trunks[modality]
         assert isinstance(trunk, Trunk)
         media = trunk.read(parts)
-        values = self.heads[modality](trunk(media), *trunk.statistics(media))
+        values = self.heads[modality](trunk(media), *trunk.statistics(media))[:, :count]
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return Features(values, mask)
 

@@ -63,7 +63,8 @@ class ImageBindEncoder(Encoder):
         self.modalities = tuple(num_features)
 
     @torch.no_grad()
-    def forward(self, parts: Sequence[Part]) -> Features:
+    def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
+        """Fewer features than all are pooled patch tokens, those of equal stretches of the token sequence."""
         modality = parts[0].modality
         some = next(self.network.parameters())
         samples = self._read(parts)  # [B, S, …]
@@ -71,7 +72,7 @@ class ImageBindEncoder(Encoder):
         joint, tokens = self.network(TOWERS[modality], device_dtype.flatten(0, 1))
         # the stretches and crops of a part are averaged
         joint, tokens = (x.float().unflatten(0, samples.shape[:2]).mean(1) for x in (joint, tokens))
-        values = self._pooled(joint, tokens, self.num_features[modality])
+        values = self._pooled(joint, tokens, count or self.num_features[modality])
         if self.norm:
             values = values * (self.norm / joint.norm(dim=-1).clamp(min=1e-12))[:, None, None]
         return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
