@@ -164,3 +164,13 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 def test_placeholder_without_media(model: CoDi2) -> None:
     with pytest.raises(PromptError, match="image1"):
         model.generate("Turn [image0] into [image1]", Image(PILImage.new("RGB", (8, 8))))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_decoders_run_in_half_precision(dtype: str) -> None:
+    model = CoDi2.from_pretrained("debug", dtype=dtype)
+    drawing = Image(PILImage.new("RGB", (40, 30), (200, 90, 10)))
+    tone = Audio(np.sin(np.arange(16_000) * 0.2).astype(np.float32), 16_000)
+    for want, source in (("image", drawing), ("audio", tone)):
+        reply = model.generate((Text("again "), source), want=want)
+        assert [part.modality for part in reply.parts if not isinstance(part, Text)] == [want]

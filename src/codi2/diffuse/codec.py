@@ -92,7 +92,8 @@ class AudioCodec(Codec):
         return self.mel(torch.from_numpy(np.stack(clips)).to(self.vae.device)).to(self.vae.dtype)
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
-        waves = self.vocoder.decode(tensor).float().cpu().numpy()
+        # spectra and their inverse exist in single precision only
+        waves = self.vocoder.float().decode(tensor.float()).cpu().numpy()
         return [Audio(wave, self.mel.rate) for wave in waves]
 
 

@@ -6,6 +6,8 @@ The picture is [B, 1, T, M], time before frequency: the axis order of AudioLDM2'
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
@@ -31,10 +33,18 @@ class MelSpectrogram(nn.Module):
         self.rate, self.n_fft, self.hop, self.bins = rate, n_fft, hop, bins
         self.pad = (n_fft - hop) // 2
         filters = mel_filter_bank(n_fft // 2 + 1, bins, 0.0, max_hz, rate, norm="slaney", mel_scale="slaney")
-        self.register_buffer("filters", torch.from_numpy(filters.T.copy()).float(), persistent=False)  # [M, F]
+        self._filters = torch.from_numpy(filters.T.copy()).float()
+        self.register_buffer("filters", self._filters, persistent=False)  # [M, F]
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         floor, ceiling = torch.tensor([FLOOR, CEILING]).log().tolist()
         self.centre, self.half_range = (ceiling + floor) / 2, (ceiling - floor) / 2
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MelSpectrogram:
+        """Moves to a device, but stays in single precision: there are no spectra of half precision."""
+        super()._apply(fn, recurse)
+        self.filters = self._filters.to(self.filters.device)
+        self.window = torch.hann_window(self.n_fft, device=self.window.device)
+        return self
 
     def forward(self, wave: Tensor) -> Tensor:
         """Waveforms [B, N] in [-1, 1] to normalised log-mel [B, 1, T, M], about [-1, 1]; -1 is silence."""
