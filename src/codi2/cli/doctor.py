@@ -118,24 +118,28 @@ def _dry_run(console: Any, figures: dict[str, Any], names: tuple[str, ...]) -> N
     from codi2.doctor.weigh import Weighed, weigh_all
 
     table = Table(title="Components of paper at full size, random weights", title_justify="left")
-    for head in ("component", "role", "parameters", "published", "run", "seconds", "peak GB"):
-        table.add_column(head)
+    for head in ("component", "parameters", "published", "run", "seconds", "peak GB"):
+        table.add_column(head, no_wrap=True, justify="left" if head in ("component", "run") else "right")
     total = len(names) or len(PARTS)
     weighed: list[Weighed] = []
     with console.status("") as status:
-        for i, one in enumerate(weigh_all(names)):
-            part, weighed = BY_NAME[one.name], [*weighed, one]
-            published = f"{part.published:,.0f} ({part.source})" if part.published else part.source
-            share = "whole" if one.run_parameters == one.parameters else f"{one.run_parameters:,} of them"
-            ran = (share, f"{one.run_seconds:.1f}", f"{one.peak_gb:.1f}") if part.run else ("counted", "", "")
-            table.add_row(one.name, part.role, f"{one.parameters:,}", published, *ran)
-            status.update(f"{i + 1} of {total} components")
+        for one in weigh_all(names):
+            weighed.append(one)
+            part = BY_NAME[one.name]
+            published = f"{part.published:,.0f}" if part.published else "–"
+            ran = (part.slice_name, f"{one.run_seconds:.1f}", f"{one.peak_gb:.1f}") if part.run else ("counted", "", "")
+            table.add_row(one.name, f"{one.parameters:,}", published, *ran)
+            status.update(f"{len(weighed)} of {total} components")
     console.print(table)
+    for one in weighed:
+        console.print(
+            f"[dim]{one.name}: {BY_NAME[one.name].role}; published: {BY_NAME[one.name].source}[/]", soft_wrap=True
+        )
     figures["components"] = [asdict(one) for one in weighed]
 
     guess = Table(title="What it needs on a GPU: an estimate, not a measurement", title_justify="left")
-    for head in ("GPU", "language model in", "what", "memory GB", "seconds", "fits"):
-        guess.add_column(head)
+    for head in ("GPU", "LLM in", "what", "memory GB", "seconds", "fits"):
+        guess.add_column(head, no_wrap=True)
     counts = {part.name: count(part) for part in PARTS}
     made = estimates(counts, {part.name: flops(part) for part in PARTS if part.name in ("imagebind", "unclip-unet")})
     for e in made:

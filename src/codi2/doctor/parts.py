@@ -20,8 +20,8 @@ Run = Callable[[Any], Tensor]
 class Part:
     """A component.
 
-    `build` makes it on the current device, `run` calls it once as generation does. `whole` is false where only a slice
-    of it is run: the language model's layers are all alike.
+    `build` makes it on the current device, `run` calls it once as generation does, on a `slice` of it where there is
+    one: the language model's layers are all alike.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Part:
     source: str  # of that figure, and what it counts
     run: Run | None = None
     slice: Callable[[], nn.Module] | None = None
+    slice_name: str = "whole"  # of what is run
     calls: int = 1  # of `run` in one generation
 
 
@@ -230,7 +231,7 @@ def _like(value: Tensor, model: Any) -> Tensor:
 # steps × branches of guidance: appendix B.1 leaves 50 steps; the fidelity path has three branches, others two
 PARTS = (
     Part("imagebind", "encoder", imagebind, 1_200_781_057, "its published code, built at its published sizes", _look),
-    Part("llama-2-7b-chat", "language model", llama, 6_738_415_616, "its model card", _read, lambda: llama(2)),
+    Part("llama-2-7b-chat", "language model", llama, 6_738_415_616, "its model card", _read, lambda: llama(2), "2 layers"),
     Part(
         "unclip-unet", "image: network", unclip_unet, 865_910_724 + 4_262_400 + 11_520,
         "Stable Diffusion 2.1's, with a class embedding of 2,048 and four channels for a source",
