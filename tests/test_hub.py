@@ -99,3 +99,30 @@ def test_every_pinned_wheel_has_whole_hashes():
     for wheel in hub.WHEELS.values():
         assert len(wheel.sha256) == len(wheel.inner_sha256) == 64
         assert wheel.requirement.startswith(f"{wheel.name}=={wheel.version} --hash=sha256:")
+
+
+def test_what_goes_wrong_at_the_hub_is_one_sentence():
+    """As huggingface_hub raises it, and as transformers wraps it in an OSError."""
+    from types import SimpleNamespace
+    from typing import Any
+
+    from huggingface_hub import errors
+
+    from codi2.hub import hub_errors
+
+    response: Any = SimpleNamespace(headers={}, request=None, status_code=403)
+    kinds = [
+        (errors.GatedRepoError("gated", response=response), "hf auth login"),
+        (errors.RepositoryNotFoundError("none", response=response), "check its name"),
+        (errors.LocalEntryNotFoundError("offline"), "does not answer"),
+        (OSError("disk on fire"), "disk on fire"),
+    ]
+    for error, words in kinds:
+        with pytest.raises(WeightsError, match=words) as direct, hub_errors("'some/model'"):
+            raise error
+        assert "'some/model'" in str(direct.value)
+        wrapped = OSError("could not load")
+        wrapped.__cause__ = error
+        if words != "disk on fire":
+            with pytest.raises(WeightsError, match=words), hub_errors("'some/model'"):
+                raise wrapped

@@ -27,7 +27,7 @@ def doctor(
     config, _ = locate(model)
     _machine(console, figures)
     whole = _weights(console, figures, config)
-    if whole and config.name != "paper":
+    if whole:
         _norms(console, figures, model)
     if dry_run:
         _dry_run(console, figures, tuple(part or ()))
@@ -70,10 +70,10 @@ def _machine(console: Any, figures: dict[str, Any]) -> None:
 
 
 def _weights(console: Any, figures: dict[str, Any], config: Any) -> bool:
-    """Whether all of them are there."""
+    """Whether all frozen ones are there: nobody publishes trained ones of `paper`, and it runs untrained."""
     from dataclasses import asdict
 
-    from codi2.doctor.find import find
+    from codi2.doctor.find import TRAINED_PARTS, find
 
     colour = {"found": "green", "missing": "yellow", "wrong": "red"}
     found = list(find(config))
@@ -82,7 +82,7 @@ def _weights(console: Any, figures: dict[str, Any], config: Any) -> bool:
         if one.state != "found":
             console.print(f"{'':8}{one.word}: [b]{one.mend}[/b]", soft_wrap=True)
     figures["weights"] = [asdict(one) for one in found]
-    return all(one.state == "found" for one in found)
+    return all(one.state == "found" for one in found if one.part != TRAINED_PARTS)
 
 
 def _norms(console: Any, figures: dict[str, Any], model: str) -> None:
@@ -118,7 +118,7 @@ def _dry_run(console: Any, figures: dict[str, Any], names: tuple[str, ...]) -> N
     from codi2.doctor.weigh import Weighed, weigh_all
 
     table = Table(title="Components of paper at full size, random weights", title_justify="left")
-    for head in ("component", "parameters", "published", "run", "seconds", "peak GB"):
+    for head in ("component", "parameters", "published", "run", "s", "GB"):
         table.add_column(head, no_wrap=True, justify="left" if head in ("component", "run") else "right")
     total = len(names) or len(PARTS)
     weighed: list[Weighed] = []

@@ -14,6 +14,7 @@ from codi2.config import CoDi2Config
 from codi2.errors import CoDi2Error, WeightsError
 from codi2.hub import WHEELS, check_wheel, shipped
 
+TRAINED_PARTS = "trained parts"
 State = Literal["found", "missing", "wrong"]
 UNET = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 
@@ -47,10 +48,10 @@ def find(config: CoDi2Config) -> Iterator[Found]:
             yield _pipeline(f"{modality} decoder", decoder.id)
     folder = shipped(config.name)
     if (folder / "config.json").is_file():
-        yield Found("trained parts", "this package", "found", str(folder))
+        yield Found(TRAINED_PARTS, "this package", "found", str(folder))
     elif config.name == "paper":
         yield Found(
-            "trained parts", "nobody", "missing", "no weights of CoDi-2 were published", "codi2 train configs/paper/…"
+            TRAINED_PARTS, "nobody", "missing", "no weights of CoDi-2 were published", "codi2 train configs/paper/…"
         )
 
 

@@ -231,7 +231,10 @@ def _like(value: Tensor, model: Any) -> Tensor:
 # steps × branches of guidance: appendix B.1 leaves 50 steps; the fidelity path has three branches, others two
 PARTS = (
     Part("imagebind", "encoder", imagebind, 1_200_781_057, "its published code, built at its published sizes", _look),
-    Part("llama-2-7b-chat", "language model", llama, 6_738_415_616, "its model card", _read, lambda: llama(2), "2 layers"),
+    Part(
+        "llama-2-7b-chat", "language model", llama, 6_738_415_616, "its model card", _read,
+        slice=lambda: llama(2), slice_name="2 layers",
+    ),
     Part(
         "unclip-unet", "image: network", unclip_unet, 865_910_724 + 4_262_400 + 11_520,
         "Stable Diffusion 2.1's, with a class embedding of 2,048 and four channels for a source",
