@@ -23,7 +23,7 @@ from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, Segment
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.grammar import parse
 from codi2.prompt.layout import Message, collate, layout_for
-from codi2.prompt.parts import Audio, Image, Media, Part, Phrase, Prompt, Text
+from codi2.prompt.parts import Audio, Image, Media, Part, Phrase, Prompt, Text, Video
 
 Callback = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all); stages are `encode`, `think` and `diffuse`."""
@@ -62,6 +62,10 @@ class Reply:
     @property
     def sounds(self) -> list[Audio]:
         return [part for part in self.parts if isinstance(part, Audio)]
+
+    @property
+    def clips(self) -> list[Video]:
+        return [part for part in self.parts if isinstance(part, Video)]
 
 
 class CoDi2(nn.Module):

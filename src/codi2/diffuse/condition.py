@@ -39,8 +39,11 @@ class Condition(nn.Module):
         return None
 
     def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
-        """Features [B, K, D] mixed with standard normal noise at `noise_level` [B] (0: as they are)."""
-        raise NotImplementedError
+        """Features [B, K, D] mixed with standard normal noise at `noise_level` [B].
+
+        As they are, where the network knows no noise levels of features.
+        """
+        return features
 
     def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
         """Keyword arguments of the denoising network. A sample whose features are all zero is unconditional."""

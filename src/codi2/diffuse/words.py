@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codi2.diffuse.condition import Condition
+
 
 class TextStates(nn.Module):
     """Words → the last hidden states of a text encoder.
@@ -36,3 +38,19 @@ class TextStates(nn.Module):
             mask = None if self.padded else tokens.attention_mask
             self._known[prompt] = self.text_encoder(tokens.input_ids, attention_mask=mask)[0]
         return self._known[prompt]
+
+
+class WordsCondition(Condition):
+    """A conditioner whose network reads a text encoder's states beside a feature."""
+
+    def __init__(self, words: TextStates) -> None:
+        super().__init__()
+        self.text = words
+
+    def read_words(self, prompt: str) -> Tensor:
+        states: Tensor = self.text(prompt)
+        return states
+
+    @property
+    def no_words(self) -> Tensor:
+        return self.read_words("")

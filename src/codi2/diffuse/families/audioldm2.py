@@ -18,18 +18,17 @@ from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.codec import Codec
-from codi2.diffuse.condition import Condition
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.load import load_parts, widened
 from codi2.diffuse.mel import MelSpectrogram
-from codi2.diffuse.words import TextStates
+from codi2.diffuse.words import TextStates, WordsCondition
 from codi2.prompt.parts import Audio, Part
 
 NUM_STATES, STATE_WIDTH = 8, 768  # of the GPT-2 in AudioLDM2
 RATE, HOP = 16_000, 160
 
 
-class AudioLDM2Condition(Condition):
+class AudioLDM2Condition(WordsCondition):
     """Features [B, K, D], of which the joint vector counts, and words [B, L, 1024] → both kinds of states.
 
     Args:
@@ -38,21 +37,9 @@ class AudioLDM2Condition(Condition):
     """
 
     def __init__(self, dim: int, words: TextStates, states: int = NUM_STATES, width: int = STATE_WIDTH) -> None:
-        super().__init__()
+        super().__init__(words)
         self.head = nn.Linear(dim, states * width)
-        self.states, self.text = states, words
-
-    def read_words(self, prompt: str) -> Tensor:
-        states: Tensor = self.text(prompt)
-        return states
-
-    @property
-    def no_words(self) -> Tensor:
-        return self.read_words("")
-
-    def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
-        """As they are: this network has no noise levels of features."""
-        return features
+        self.states = states
 
     def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
         """An absent feature, all zeros, gives what the head has learned for it: its bias."""

@@ -33,10 +33,6 @@ class PromptCondition(Condition):
         )
         self.pooled = nn.Linear(dim, pooled) if pooled else None
 
-    def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
-        """As they are: the network has no noise levels of features."""
-        return features
-
     def states(self, features: Tensor, text: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """[B, L, W] and [B, P]."""
         joint = features[:, 0]

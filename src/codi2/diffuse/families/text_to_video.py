@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.clip import ClipCodec
-from codi2.diffuse.condition import Condition
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.load import load_parts, widened
-from codi2.diffuse.words import TextStates
+from codi2.diffuse.words import TextStates, WordsCondition
 
 
-class TextToVideoCondition(Condition):
+class TextToVideoCondition(WordsCondition):
     """Features [B, K, D], of which the joint vector counts → states [B, L, W]; without a feature, the words' states.
 
     Args:
@@ -30,22 +29,9 @@ class TextToVideoCondition(Condition):
     """
 
     def __init__(self, dim: int, words: TextStates) -> None:
-        super().__init__()
+        super().__init__(words)
         self.length, self.width = words.tokenizer.model_max_length, words.text_encoder.config.hidden_size
         self.head = nn.Linear(dim, self.length * self.width)
-        self.text = words
-
-    def read_words(self, prompt: str) -> Tensor:
-        states: Tensor = self.text(prompt)
-        return states
-
-    @property
-    def no_words(self) -> Tensor:
-        return self.read_words("")
-
-    def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
-        """As they are: this network has no noise levels of features."""
-        return features
 
     def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
         joint = features[:, 0]

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.codec import ImageCodec
-from codi2.diffuse.condition import Condition
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.load import load_parts, widened
-from codi2.diffuse.words import TextStates
+from codi2.diffuse.words import TextStates, WordsCondition
 from codi2.errors import WeightsError
 
 
-class UnclipCondition(Condition):
+class UnclipCondition(WordsCondition):
     """Features [B, K, D], of which the joint vector counts, and words [B, L, W] → class labels [B, 2·D] and states.
 
     Args:
@@ -33,16 +32,8 @@ class UnclipCondition(Condition):
     """
 
     def __init__(self, normalizer: Any, levels: Any, words: TextStates) -> None:
-        super().__init__()
-        self.normalizer, self.levels, self.text = normalizer, levels, words
-
-    def read_words(self, prompt: str) -> Tensor:
-        states: Tensor = self.text(prompt)
-        return states
-
-    @property
-    def no_words(self) -> Tensor:
-        return self.read_words("")
+        super().__init__(words)
+        self.normalizer, self.levels = normalizer, levels
 
     def expected_norm(self) -> float:
         """Root mean squared norm of the embeddings of training, from the normaliser's statistics."""
