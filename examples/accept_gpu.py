@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 from codi2 import CoDi2
+from codi2.cli.output import save_reply
 from codi2.demo import sample_media
 from codi2.doctor.norms import decoder_norms, encoder_norms
 from codi2.heads.loss import codi2_loss
-from codi2.media import save_audio, save_image
 from codi2.prompt.layout import Message, collate
-from codi2.prompt.parts import Audio, Image, Text, Video
+from codi2.prompt.parts import Text
 
 STEPS = 20
 PROMPTS = {
@@ -46,8 +46,7 @@ def main(out: Path, name: str = "paper") -> int:
         began = time.perf_counter()
         reply = model.generate(PROMPTS[want], want=want, seed=1)
         seconds = time.perf_counter() - began
-        (part,) = (part for part in reply.parts if not isinstance(part, Text))
-        save(part, out / want)
+        save_reply(reply, out, want)
         figures[f"{want}: seconds"] = round(seconds, 2)
         print(f"{want}: {seconds:.1f} s → {out}", flush=True)
 
@@ -88,19 +87,6 @@ def learn(model: CoDi2) -> list[float]:
     for parameter in learned:
         parameter.requires_grad_(False)
     return losses
-
-
-def save(part: object, stem: Path) -> None:
-    """A picture as PNG, a sound as WAV, a clip as animated WebP."""
-    match part:
-        case Image():
-            save_image(stem.with_suffix(".png"), part, {})
-        case Audio():
-            save_audio(stem.with_suffix(".wav"), part, {})
-        case Video(frames=frames, fps=fps):
-            frames[0].save(
-                stem.with_suffix(".webp"), save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0
-            )
 
 
 if __name__ == "__main__":

@@ -112,8 +112,31 @@ def save_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any]) -> P
     return path
 
 
+def save_clip(path: str | Path, clip: Video, metadata: Mapping[str, Any]) -> Path:
+    """Writes an animated WebP with `metadata` as JSON in its XMP.
+
+    Raises:
+        OutputError: the name ends in something else than .webp, or the file cannot be written.
+    """
+    path, _ = _output(path, "clip", {".webp": "WEBP"})
+    first, *others = clip.frames
+    out = io.BytesIO()
+    first.save(
+        out,
+        "WEBP",
+        save_all=True,
+        append_images=others,
+        duration=round(1000 / clip.fps),  # milliseconds of a frame
+        loop=0,
+        quality=90,
+        xmp=json.dumps(metadata).encode(),
+    )
+    write_atomic(path, out.getvalue())
+    return path
+
+
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The metadata that `save_image` or `save_audio` put into the file.
+    """The metadata that `save_image`, `save_audio` or `save_clip` put into the file.
 
     Raises:
         MediaError: the file cannot be read, or carries none.
@@ -126,6 +149,9 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         if data.startswith(b"\x89PNG"):
             with PILImage.open(io.BytesIO(data), formats=["PNG"]) as picture:
                 text = picture.info[RECIPE_KEY]
+        elif data[8:12] == b"WEBP":
+            with PILImage.open(io.BytesIO(data), formats=["WEBP"]) as clip:
+                text = clip.info["xmp"]
         elif data.startswith(b"RIFF"):
             text = _wav_comment(data)
         else:
@@ -133,7 +159,9 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
                 text = sound.comment
         return dict(json.loads(text))
     except (OSError, KeyError, TypeError, ValueError, soundfile.LibsndfileError) as error:
-        raise MediaError(f"{name} carries no recipe; only PNG, WAV and FLAC files written by codi2 do.") from error
+        raise MediaError(
+            f"{name} carries no recipe; only PNG, WAV, FLAC and WebP files written by codi2 do."
+        ) from error
 
 
 def _with_wav_comment(wav: bytes, text: str) -> bytes:

@@ -26,6 +26,7 @@ from codi2.cli.output import (
 class Want(StrEnum):
     image = "image"
     audio = "audio"
+    video = "video"
     text = "text"
 
 

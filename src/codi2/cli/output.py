@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from codi2.errors import OutputError
-from codi2.prompt.parts import Audio, Image, Text
+from codi2.prompt.parts import Audio, Image, Text, Video
 
 if TYPE_CHECKING:
     from codi2.model import Reply
@@ -60,7 +60,7 @@ def save_reply(reply: Reply, folder: Path, stem: str = "reply") -> list[dict[str
 
     Returns the parts in their order, text as `{"type", "text"}` and media as `{"type", "path"}`.
     """
-    from codi2.media import save_audio, save_image
+    from codi2.media import save_audio, save_clip, save_image
 
     make_folder(folder)
     listed: list[dict[str, Any]] = []
@@ -75,8 +75,11 @@ def save_reply(reply: Reply, folder: Path, stem: str = "reply") -> list[dict[str
         elif isinstance(part, Audio):
             path = folder / f"{stem}-{count}.wav"
             save_audio(path, part, metadata=reply.recipe)
+        elif isinstance(part, Video):
+            path = folder / f"{stem}-{count}.webp"
+            save_clip(path, part, metadata=reply.recipe)
         else:
-            raise OutputError(f"A reply with {part.modality} cannot be written to files yet.")
+            raise OutputError(f"A reply with {part.modality} cannot be written to files.")
         listed.append({"type": part.modality, "path": str(path)})
         count += 1
     return listed
