@@ -50,9 +50,7 @@ def find(config: CoDi2Config) -> Iterator[Found]:
     if (folder / "config.json").is_file():
         yield Found(TRAINED_PARTS, "this package", "found", str(folder))
     elif config.name == "paper":
-        yield Found(
-            TRAINED_PARTS, "nobody", "missing", "no weights of CoDi-2 were published", "codi2 train configs/paper/…"
-        )
+        yield Found(TRAINED_PARTS, "nobody", "missing", "no weights of CoDi-2 were published", "see docs/paper.md")
 
 
 def _in_wheel(part: str, name: str) -> Found:

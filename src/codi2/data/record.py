@@ -1,0 +1,158 @@
+"""One training record: an interleaved conversation with where it comes from, and its form in a WebDataset shard.
+
+A sample is one JSON member and one member for each medium, in the bytes that its source had:
+
+    000001.json      {"schema": 1, "task": "edit", "turns": [["user", ["Paint ", 0, " red."]], ["assistant", [1]]], …}
+    000001.0.jpg     medium 0
+    000001.1.png     medium 1
+
+In `turns`, a string is text, `{"phrase": …}` words that are given as features (section 4.1), and a number a medium.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from codi2.errors import DataError
+from codi2.prompt.layout import Message
+from codi2.prompt.parts import Media, Part, Phrase, Text
+
+SCHEMA = 1
+SUFFIXES = {
+    "image": ("png", "jpg", "jpeg", "webp"),
+    "audio": ("flac", "wav", "ogg", "mp3"),
+    "video": ("mp4", "webm", "gif"),
+}
+"""What a member's name may end in, by the modality that it then is."""
+MODALITY = {suffix: modality for modality, suffixes in SUFFIXES.items() for suffix in suffixes}
+ROLES = ("user", "assistant")
+
+
+@dataclass(frozen=True)
+class Medium:
+    """An encoded file as its source had it; nothing is decoded until somebody looks."""
+
+    suffix: str
+    data: bytes
+
+    @property
+    def modality(self) -> str:
+        return MODALITY[self.suffix]
+
+    def decode(self) -> Media:
+        """Raises MediaError when it cannot be read, or is not what its name says."""
+        from codi2.errors import MediaError
+        from codi2.media import load
+
+        media = load(self.data, f"a .{self.suffix} of the record")
+        if media.modality != self.modality:
+            raise MediaError(f"a .{self.suffix} of the record is {media.modality}; name it for what it is")
+        return media
+
+
+Piece = Text | Phrase | Medium
+Turn = tuple[str, tuple[Piece, ...]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A conversation to learn from: the assistant's turns are the targets.
+
+    `key` is unique in its data set and says, with `source`, which raw record it was made of. `meta` holds what a
+    builder wants kept (seeds, levels, scores): JSON values only.
+    """
+
+    key: str
+    task: str
+    turns: tuple[Turn, ...]
+    source: str
+    licence: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises DataError for a record that nothing can be learned from."""
+        if not self.key or "." in self.key or "/" in self.key:
+            raise DataError(f"the key {self.key!r} cannot name a sample; use letters, digits, - and _")
+        roles = [role for role, _ in self.turns]
+        if not roles or roles != [ROLES[i % 2] for i in range(len(roles))] or len(roles) % 2:
+            raise DataError(f"record {self.key}: turns are {roles}; they should be user, assistant, user, …, assistant")
+        for role, pieces in self.turns:
+            if not any(not isinstance(piece, Text) or piece.text.strip() for piece in pieces):
+                raise DataError(f"record {self.key}: a turn of the {role} is empty")
+
+    @property
+    def media(self) -> list[Medium]:
+        """In the order in which they are read."""
+        return [piece for _, pieces in self.turns for piece in pieces if isinstance(piece, Medium)]
+
+    def messages(self) -> list[Message]:
+        """The conversation with its media decoded. Raises MediaError."""
+        return [Message(role, tuple(_decoded(pieces))) for role, pieces in self.turns]  # type: ignore[arg-type]
+
+
+def to_sample(record: Record) -> dict[str, Any]:
+    """A record as WebDataset writes it: `__key__`, `json` (bytes), and `0.png`, `1.flac`, … (bytes)."""
+    media: list[Medium] = []
+    turns = [[role, [_written(piece, media) for piece in pieces]] for role, pieces in record.turns]
+    about = {
+        "schema": SCHEMA,
+        "task": record.task,
+        "turns": turns,
+        "source": record.source,
+        "licence": record.licence,
+        "meta": dict(record.meta),
+    }
+    members = {f"{i}.{medium.suffix}": medium.data for i, medium in enumerate(media)}
+    return {"__key__": record.key, "json": json.dumps(about, ensure_ascii=False).encode(), **members}
+
+
+def from_sample(sample: Mapping[str, Any]) -> Record:
+    """What `to_sample` wrote. Raises DataError naming the sample and what is wrong with it."""
+    key = str(sample.get("__key__", "?"))
+    try:
+        about = json.loads(sample["json"])
+        if about["schema"] != SCHEMA:
+            raise DataError(f"record {key} is of schema {about['schema']}, this version reads {SCHEMA}: build it again")
+        media = dict(_members(sample))
+        turns = tuple((role, tuple(_read(piece, media) for piece in pieces)) for role, pieces in about["turns"])
+        return Record(key, about["task"], turns, about["source"], about["licence"], about["meta"])
+    except KeyError as error:
+        raise DataError(f"record {key} has no {error.args[0]!r}; its shard is damaged or no shard of codi2") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"record {key} is no record of codi2: {error}") from error
+
+
+def _members(sample: Mapping[str, Any]) -> Iterator[tuple[int, Medium]]:
+    for name, data in sample.items():
+        number, _, suffix = name.partition(".")
+        if number.isdecimal() and suffix in MODALITY:
+            yield int(number), Medium(suffix, data)
+
+
+def _written(piece: Piece, media: list[Medium]) -> Any:
+    match piece:
+        case Text(text=text):
+            return text
+        case Phrase(text=text):
+            return {"phrase": text}
+        case Medium():
+            media.append(piece)
+            return len(media) - 1
+
+
+def _read(piece: Any, media: Mapping[int, Medium]) -> Piece:
+    if isinstance(piece, str):
+        return Text(piece)
+    if isinstance(piece, dict):
+        return Phrase(piece["phrase"])
+    if piece not in media:
+        raise ValueError(f"medium {piece} is missing")
+    return media[piece]
+
+
+def _decoded(pieces: Sequence[Piece]) -> Iterator[Part]:
+    for piece in pieces:
+        yield piece.decode() if isinstance(piece, Medium) else piece
