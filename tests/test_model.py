@@ -172,5 +172,6 @@ def test_decoders_run_in_half_precision(dtype: str) -> None:
     drawing = Image(PILImage.new("RGB", (40, 30), (200, 90, 10)))
     tone = Audio(np.sin(np.arange(16_000) * 0.2).astype(np.float32), 16_000)
     for want, source in (("image", drawing), ("audio", tone)):
-        reply = model.generate((Text("again "), source), want=want)
-        assert [part.modality for part in reply.parts if not isinstance(part, Text)] == [want]
+        for negative in (None, "blurry"):
+            reply = model.generate((Text("again "), source), want=want, negative_prompt=negative)
+            assert [part.modality for part in reply.parts if not isinstance(part, Text)] == [want]

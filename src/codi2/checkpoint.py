@@ -52,7 +52,7 @@ def place(model: CoDi2, placement: Placement, dtype: torch.dtype) -> None:
     torch.empty(0, device=device)  # fails here, and not in the middle of a reply
     for decoder in model.decoders.values():
         decoder.to(dtype)
-    if model.config.encoder.kind == "imagebind":
+    if model.encoder.in_half:
         model.encoder.to(dtype)
     model.mllm.enter.to(device)
     model.mllm.leave.to(device)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from codi2.cli import app
-from codi2.config import DEBUG, PAPER, DecoderConfig, EncoderConfig, preset
+from codi2.config import DEBUG, PAPER, DecoderConfig, preset
 from codi2.doctor.estimate import GPUS, Language, estimates
 from codi2.doctor.find import find
 from codi2.doctor.parts import BY_NAME, PARTS, count, flops
@@ -157,4 +157,3 @@ def test_weighing_measures_this_process() -> None:
 
 def test_debug_has_nothing_to_fetch() -> None:
     assert list(find(DEBUG)) == []
-    assert EncoderConfig(kind="debug", num_features={}).id == ""

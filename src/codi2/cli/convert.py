@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
-class Kind(StrEnum):
-    imagebind = "imagebind"
-
-
 def convert(
     source: Annotated[Path, typer.Argument(help="The published file, e.g. imagebind_huge.pth.")],
     out: Annotated[Path, typer.Option(help="The safetensors file to write.", metavar="FILE")],
-    kind: Annotated[Kind, typer.Option(help="Whose tensors these must be.")] = Kind.imagebind,
     half: Annotated[bool, typer.Option("--half", help="Store in half precision.")] = False,
 ) -> None:
-    """Check a published .pth file tensor by tensor and write it as safetensors, which load without unpickling."""
+    """Check ImageBind's published .pth file tensor by tensor and write it as safetensors: no pickle any more."""
     import torch
     from safetensors.torch import save_file
 
@@ -33,7 +27,7 @@ def convert(
     tensors = read_tensors(source)
     with torch.device("meta"):
         module = ImageBind()
-    load_exactly(module, tensors, f"the file {source} for {kind.value}")
+    load_exactly(module, tensors, f"the file {source} for ImageBind")
     kept = {
         name: (value.half() if half and value.is_floating_point() else value).contiguous()
         for name, value in tensors.items()

@@ -84,7 +84,8 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """One call of the network on latents [B, c, h, w]; `source` [B, c, h, w] may be zeros.
 
-        Those of clips are [B, c, F, h, w], here and everywhere in this class."""
+        Those of clips are [B, c, F, h, w], here and everywhere in this class.
+        """
         condition = self.conditioner(features, noise_level, text)
         maps = [latents, source] if self.sees_source else [latents]
         if self.draft is not None:
@@ -188,7 +189,7 @@ class Decoder(nn.Module):
             features = self.conditioner.noised(features, blur, level)
         blank, no_source = torch.zeros_like(features), torch.zeros_like(source)
         no_text = self._no_words(features, negative)
-        quiet = no_text if negative is None else negative
+        quiet = no_text if negative is None else negative.to(features)
         if self.sampling.negative_in_both:
             no_text = quiet
         if scale == 1 and (source_scale == 1 or not source.any()):

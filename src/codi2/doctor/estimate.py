@@ -13,9 +13,8 @@ from dataclasses import dataclass
 GB = 1e9
 REACHED = 0.4  # of the peak, by large matrix products in practice
 BYTES = {"bf16": 2.0, "int8": 1.0, "int4": 0.56}  # of a weight; 4-bit blocks carry their scales
-QUANTISED = (
-    "llama-2-7b-chat",
-)  # the others stay in half precision: bitsandbytes is for linear maps of language models
+# the others stay in half precision: bitsandbytes is for linear maps of language models
+QUANTISED = ("llama-2-7b-chat",)
 RUNTIME_GB = 1.5  # of a process: kernels, allocator
 
 
@@ -38,7 +37,6 @@ class Language:
     hidden: int = 11_008
     vocabulary: int = 32_000
     rank: int = 128
-    targets: int = 7  # linear maps of a layer that have LoRA
 
     @property
     def lora(self) -> int:
@@ -99,13 +97,13 @@ def _training(language: Language, tokens: int, batch_size: int) -> float:
     kept = language.layers * rows * language.width * 2  # one bf16 row a layer
     within = rows * (4 * language.hidden + 12 * language.width) * 2  # of the layer that is computed again
     scores = rows * language.vocabulary * (2 + 4)  # and their softmax in fp32
-    network = batch_size * 4.0 * GB  # activations of the image network at 768 pixels, checkpointed
+    network = batch_size * 4.0 * GB  # assumed: activations of the image network at 768 pixels, checkpointed
     return (states + kept + within + scores + network) / GB
 
 
 def _cache(language: Language, tokens: int) -> float:
     keys = 2 * language.layers * tokens * language.width * 2
-    return (keys + 1.5 * GB) / GB  # and activations of the image network and its codec
+    return (keys + 1.5 * GB) / GB  # assumed: activations of the image network and its codec
 
 
 def _step(parameters: Mapping[str, int], operations: Mapping[str, float], rows: int) -> float:

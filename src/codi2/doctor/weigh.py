@@ -21,8 +21,6 @@ from torch import nn
 from codi2.doctor.parts import BY_NAME, PARTS, Part, count
 from codi2.errors import ConfigError
 
-LIMIT_GB = 20.0
-
 
 @dataclass(frozen=True)
 class Weighed:
@@ -56,8 +54,9 @@ def _apart(part: Part) -> Weighed:
     command = [sys.executable, "-m", "codi2.doctor.weigh", part.name]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        why = "it was killed, most likely for memory" if done.returncode < 0 else done.stderr.strip().splitlines()[-1:]
-        raise ConfigError(f"{part.name} did not run at full size: {why}; it takes up to {LIMIT_GB:.0f} GB of memory")
+        killed = "it was killed, most likely for memory"
+        why = killed if done.returncode < 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ConfigError(f"{part.name} did not run at full size: {why}; leave it out with --part")
     return Weighed(**json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -45,6 +45,8 @@ class ImageBindEncoder(Encoder):
         ConfigError: more features than a modality has.
     """
 
+    in_half = True
+
     def __init__(
         self,
         network: ImageBind,

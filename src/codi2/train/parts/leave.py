@@ -48,9 +48,7 @@ class Batch:
     modality: Tensor  # int64 [P]
     number: Tensor  # int64 [P]
     target: Tensor  # [P, D]
-    states: Tensor  # [P, W], before the slots
     features: Tensor  # [N, T, D]
-    item_states: Tensor  # [N, W], at the items' ends
     sample: Tensor  # int64 [N]
     visible: Tensor  # bool [P, N]
 
@@ -110,18 +108,17 @@ class LeaveRecipe:
             modality=modality,
             number=number,
             target=torch.stack([answers[i][k] for i, _, k in slots]),
-            states=torch.zeros(len(slots), self.options.width),
             features=fit_features(
                 self.store.stacked([part for parts in given for part in parts]), max(self.heads.num_slots.values())
             ),
-            item_states=torch.zeros(len(sample), self.options.width),
             sample=sample,
             visible=of[:, None] == sample,
         )
 
     def _predict(self, b: Batch) -> Tensor:
-        memory = Memory(b.item_states, b.features, b.sample)
-        found: Tensor = self.model(b.states, b.modality, b.number, memory, b.visible)
+        width = self.options.width
+        memory = Memory(torch.zeros(len(b.sample), width), b.features, b.sample)
+        found: Tensor = self.model(torch.zeros(len(b.number), width), b.modality, b.number, memory, b.visible)
         return found
 
     def losses(self, model: nn.Module, b: Batch) -> dict[str, Tensor]:
