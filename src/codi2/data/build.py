@@ -1,149 +1,347 @@
-"""Build the corpus of `tiny` from the fetched sources: the same sources and seed give the same bytes."""
+"""Build a data set: units of a source become shards, on one core, several, or a Ray cluster, with the same result.
+
+    out/
+      shards/image-000012.tar, .npy   records of unit 12 that answer with a picture, and their index
+      parts/000012.json               what became of unit 12; it is written last, so the unit is done when it is there
+      parts/000012.npy                fingerprints of its entries, for duplicates
+      settings.json                   what is built; another build is refused
+      quarantine.jsonl                the records that were left out, each with the reason
+      build.json                      the report; written when all is done
+
+A killed build loses the units that were under way and nothing else: started again, it makes those.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import io
 import json
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
-from importlib.util import find_spec
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from codi2.data import fetch
-from codi2.data.items import SCHEMA, Item, dump_items
-from codi2.data.labels import concept_of, head_of
-from codi2.data.prepare import CLIP, RATE, SIDE, clips, square
-from codi2.data.sources import emoji, games, gcompris, scratch, sonic_pi, soundfont, stamps
-from codi2.data.sources.raw import RawItem, Source
-from codi2.data.split import assign, give_up_twins
-from codi2.errors import DataError, MissingDependencyError
-from codi2.hub import atomic_path, home, write_atomic
+from codi2.data import run
+from codi2.data.builders import load_builder
+from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw
+from codi2.data.checks import decoded
+from codi2.data.record import SCHEMA, Record
+from codi2.data.shards import write_shard
+from codi2.errors import ConfigError, DataError
+from codi2.hub import atomic_path, write_atomic
 
-SOURCES = (*emoji.SOURCES, stamps.SOURCE, scratch.SOURCE, gcompris.SOURCE, soundfont.SOURCE, sonic_pi.SOURCE,
-           games.WESNOTH, games.ARCADE)  # fmt: skip
-_SHARD = 2000  # items
+ENOUGH = 500  # entries after which the share of bad ones is judged, while a build runs
+_SUMS = ("tasks", "phases", "licences", "bad", "left_out")
+_FINGERPRINTS_AT_ONCE = 40_000_000  # 0.3 GB
 
 
-def build_tiny(seed: int = 0, sources: tuple[Source, ...] = SOURCES, root: Path | None = None) -> Path:
-    """Read every source under `root` (default `<home>/sources`), split, and write `<home>/data/tiny`.
+@dataclass(frozen=True)
+class Settings:
+    """What is built. The same settings give the same shards, byte for byte."""
 
-    Writes `items.jsonl`, `images.npy`, `sounds.npy`, `shards/tiny-*.tar` and, last, `build.json`.
-    Raises `DataError` where a source is not fetched or yields nothing, `OutputError` where the folder is not writable.
+    builder: str
+    source: str
+    out: str
+    seed: int = 0
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The builder's own; what is not named has its default."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out)
+
+    def unit_file(self, number: int, suffix: str) -> Path:
+        return self.folder / "parts" / f"{number:06d}{suffix}"
+
+
+def build(
+    settings: Settings, *, workers: int = 1, ray: str | None = None, max_bad: float = 0.05, units: int | None = None
+) -> dict[str, Any]:
+    """Build or go on building; returns the report that `build.json` holds.
+
+    Args:
+        workers: processes on this machine.
+        ray: address of a Ray cluster, or `local` for one that is started here, and it decides on workers.
+        max_bad: share of quarantined entries beyond which the build stops.
+        units: build the first few only, to look at them.
+
+    Raises:
+        DataError: the source is not what the builder reads; too many entries are bad; nothing could be made;
+            the folder holds another build.
+        OutputError: the folder cannot be written, or the disk is full. Finished shards stay valid.
     """
-    if find_spec("webdataset") is None:
-        raise MissingDependencyError("writing shards needs webdataset: pip install 'codi2[data]'")
-    root, folder = root or home() / "sources", home() / "data" / "tiny"
-    items, images, sounds = _collect(root, sources)
-    splits = give_up_twins(items, images, assign(items, seed))
-    items = [replace(item, split=splits[item.id]) for item in items]
-    lines = dump_items(items)
-    write_atomic(folder / "build.json", b"{}")  # a build that dies half way is then refused, not read
-    write_atomic(folder / "items.jsonl", lines)
-    for name, array in (("images", images), ("sounds", sounds)):
-        with atomic_path(folder / f"{name}.npy") as aside:
-            np.save(aside, array)
-    _write_shards(folder / "shards", items, images, sounds)
-    about = {
-        "schema": SCHEMA, "seed": seed, "sources": fetch.pinned(), "counts": count(items),
-        "sha256_items": hashlib.sha256(lines).hexdigest(),
-    }  # fmt: skip
-    write_atomic(folder / "build.json", json.dumps(about, indent=1).encode())
-    return folder
+    _claim(settings)
+    builder = open_builder(settings)
+    planned = _plan(settings, builder)[:units]
+    tasks = [(settings, number, unit) for number, unit in enumerate(planned)]
+    todo = [task for task in tasks if not settings.unit_file(task[1], ".json").is_file()]
+    _sweep(settings)
+    seen, bad = _tally(settings, set(range(len(planned))) - {task[1] for task in todo})
+    for part in run.results(build_unit, todo, workers, ray, settings.builder, done=len(planned) - len(todo)):
+        seen, bad = seen + part["entries"], bad + Counter(part["bad"])
+        if seen >= ENOUGH:
+            _judge(settings, seen, bad, max_bad)
+    return _finish(settings, len(planned), workers, ray, max_bad)
 
 
-def count(items: list[Item]) -> dict[str, dict[str, int]]:
-    """Items by `source modality` and by `split modality`."""
-    by_source = Counter(f"{item.source} {item.modality}" for item in items)
-    by_split = Counter(f"{item.split} {item.modality}" for item in items)
-    return {"source": dict(sorted(by_source.items())), "split": dict(sorted(by_split.items()))}
+@lru_cache(maxsize=2)
+def _opened(name: str, source: str, out: str, options: str) -> Builder:
+    kind = load_builder(name)
+    given = json.loads(options)
+    known = {field.name: field for field in dataclasses.fields(kind.Options)}
+    if unknown := sorted(given.keys() - known.keys()):
+        raise ConfigError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    for key, value in given.items():
+        default = known[key].default
+        if not isinstance(value, type(default)) and not (isinstance(default, float) and isinstance(value, int)):
+            raise ConfigError(f"option {key} of {name} is {value!r}; it should be like {default!r}")
+    return kind(Path(source), Path(out) / "scratch", kind.Options(**given))
 
 
-def _collect(root: Path, sources: tuple[Source, ...]) -> tuple[list[Item], np.ndarray, np.ndarray]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    items: list[Item] = []
-    images: list[np.ndarray] = []
-    sounds: list[np.ndarray] = []
-    with Progress(*columns) as progress:
-        for source in sources:
-            raws = _raws(source, root)
-            for raw in progress.track(raws, description=source.name):
-                rows = images if raw.modality == "image" else sounds
-                for index, media in enumerate(_media(raw)):
-                    items.append(_item(source, raw, index, len(rows)))
-                    rows.append(media)
-    pixels = np.asarray(images, np.uint8).reshape(-1, SIDE, SIDE, 3)
-    return items, pixels, np.asarray(sounds, np.int16).reshape(-1, CLIP)
+def open_builder(settings: Settings) -> Builder:
+    """The builder on its source, once a process. Raises ConfigError: an option is unknown or of another type."""
+    return _opened(settings.builder, settings.source, settings.out, json.dumps(dict(settings.options), sort_keys=True))
 
 
-def _raws(source: Source, root: Path) -> list[RawItem]:
+def build_unit(task: tuple[Settings, int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Read one unit, write its shards, and say what became of it."""
+    settings, number, unit = task
+    builder, tally = open_builder(settings), _Tally(settings, number)
+    with ExitStack() as stack:
+        writers: dict[str, Any] = {}
+        for place, raw in enumerate(tally.timed(_readable(builder, unit))):
+            for record in tally.records_of(builder, raw, f"{number:06d}-{place:06d}"):
+                began = time.perf_counter()
+                if record.phase not in writers:
+                    path = settings.folder / "shards" / f"{record.phase}-{number:06d}.tar"
+                    writers[record.phase] = stack.enter_context(write_shard(path))
+                writers[record.phase](record)
+                tally.spent["write"] += time.perf_counter() - began
+    return tally.write()
+
+
+def _readable(builder: Builder, unit: Mapping[str, Any]) -> Iterator[Raw]:
+    """The entries, with those that could not be told apart as entries that cannot be made."""
     try:
-        raws = sorted(source.read(root), key=lambda raw: raw.key)
-    except FileNotFoundError:
-        raws = []
-    if not raws:
-        raise DataError(f"source {source.name} has no files under {root}: run `codi2 data fetch tiny`")
-    return raws
+        for n, raw in enumerate(builder.read(unit)):
+            yield Raw(f"entry-{n}", raw) if isinstance(raw, BadRecord) else raw
+    except OSError as error:  # or it would pass for a failure of the writing
+        raise DataError(f"{error.filename or builder.source} cannot be read: {error.strerror or error}") from error
 
 
-def _media(raw: RawItem) -> Iterator[np.ndarray]:
-    """The prepared picture, or the clips of the sound; nothing where it is blank or silent."""
+class _Tally:
+    """Counts of one unit, its quarantine and its fingerprints."""
+
+    def __init__(self, settings: Settings, number: int) -> None:
+        self.settings, self.number = settings, number
+        self.entries, self.records = 0, 0
+        self.tasks, self.phases, self.licences = Counter[str](), Counter[str](), Counter[str]()
+        self.bad, self.left_out = Counter[str](), Counter[str]()
+        self.spent: defaultdict[str, float] = defaultdict(float)  # what → seconds
+        self.quarantine: list[str] = []
+        self.fingerprints: list[tuple[int, int]] = []
+
+    def timed(self, entries: Iterator[Raw]) -> Iterator[Raw]:
+        while True:
+            began = time.perf_counter()
+            raw = next(entries, None)
+            self.spent["read"] += time.perf_counter() - began
+            if raw is None:
+                return
+            self.entries += 1
+            yield raw
+
+    def records_of(self, builder: Builder, raw: Raw, key: str) -> list[Record]:
+        """All records of an entry, or none where one of them is unfit."""
+        began = time.perf_counter()
+        try:
+            if isinstance(raw.entry, BadRecord):
+                raise raw.entry
+            draw = np.random.default_rng(_seed_of(self.settings.seed, raw.key))
+            source = f"{self.settings.builder}/{raw.key}"
+            records = [_record(draft, f"{key}-{n}", source) for n, draft in enumerate(builder.make(raw, draw))]
+            made = time.perf_counter()
+            self.spent["make"] += made - began
+            for medium in {id(medium): medium for record in records for medium in record.media}.values():
+                if not medium.checked:
+                    decoded(medium)
+            self.spent["check"] += time.perf_counter() - made
+        except (BadRecord, LeftOut) as error:
+            (self.bad if isinstance(error, BadRecord) else self.left_out)[error.reason] += 1
+            self.note(raw.key, error.reason, error.detail)
+            return []
+        if raw.content:
+            self.fingerprints.append((self.entries - 1, _fingerprint(raw.content)))
+        self.records += len(records)
+        self.tasks.update(record.task for record in records)
+        self.phases.update(record.phase for record in records)
+        self.licences.update(record.licence for record in records)
+        return records
+
+    def note(self, key: str, reason: str, detail: str) -> None:
+        line = {"source": f"{self.settings.builder}/{key}", "reason": reason, "detail": detail}
+        self.quarantine.append(json.dumps(line, ensure_ascii=False))
+
+    def write(self) -> dict[str, Any]:
+        part = {
+            "entries": self.entries, "records": self.records, "tasks": self.tasks, "phases": self.phases,
+            "licences": self.licences, "bad": self.bad, "left_out": self.left_out,
+            "spent": {what: round(seconds, 4) for what, seconds in self.spent.items()},
+        }  # fmt: skip
+        with atomic_path(self.settings.unit_file(self.number, ".npy")) as aside, open(aside, "wb") as file:
+            np.save(file, np.array(self.fingerprints, dtype=np.uint64).reshape(-1, 2))
+        lines = "".join(line + "\n" for line in self.quarantine)
+        write_atomic(self.settings.unit_file(self.number, ".jsonl"), lines.encode())
+        write_atomic(self.settings.unit_file(self.number, ".json"), json.dumps(part).encode())
+        return part
+
+
+def _record(draft: Draft, key: str, source: str) -> Record:
+    """Raises BadRecord: nothing can be learned from it."""
     try:
-        media = raw.load()
-        if isinstance(media, Image.Image):
-            pixels = square(media)
-            if pixels.std() > 1:
-                yield pixels
-        else:
-            for clip in clips(media):
-                yield np.round(clip * 32767).astype(np.int16)
-    except DataError:  # fully transparent
+        return Record(key, draft.task, draft.turns, source, draft.licence, draft.meta)
+    except DataError as error:
+        raise BadRecord("malformed", str(error)) from error
+
+
+def _seed_of(seed: int, key: str) -> list[int]:
+    """By the entry's key alone: where its unit begins and which worker has it makes no difference."""
+    return [seed, int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")]
+
+
+def _fingerprint(content: tuple[bytes | str, ...]) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for piece in content:
+        data = piece.encode() if isinstance(piece, str) else piece
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return int.from_bytes(digest.digest(), "big")
+
+
+def _claim(settings: Settings) -> None:
+    """Makes the folder this build's. Raises DataError: it is another's."""
+    path = settings.folder / "settings.json"
+    ours = {"schema": SCHEMA, **asdict(settings)}
+    del ours["out"]  # a folder may be moved
+    if not path.is_file():
+        write_atomic(path, json.dumps(ours, indent=1).encode())
         return
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"cannot read {raw.file}: {error}; fetch the sources again") from error
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); delete {settings.out} and build again") from error
+    if other := next((name for name in ours if ours[name] != theirs.get(name)), None):
+        raise DataError(
+            f"{settings.out} holds a build with {other} {theirs.get(other)!r}, not {ours[other]!r}; "
+            "choose another folder, or delete that one"
+        )
 
 
-def _item(source: Source, raw: RawItem, index: int, row: int) -> Item:
-    concept = concept_of(raw.name)
-    return Item(
-        id=f"{source.name}/{raw.key}" + (f"#{index}" if index else ""), modality=raw.modality, row=row, file=raw.file,
-        caption=raw.caption, concept=concept, family=f"{raw.category}/{head_of(concept, raw.category)}",
-        style=raw.style, group=raw.group, subject=raw.subject, source=source.name, licence=source.licence,
-        attribution=source.attribution, split="train",
-    )  # fmt: skip
+def _plan(settings: Settings, builder: Builder) -> list[dict[str, Any]]:
+    """The units, planned once and kept: a resumed build must not see other ones."""
+    path = settings.folder / "units.json"
+    if not path.is_file():
+        (settings.folder / "scratch").mkdir(parents=True, exist_ok=True)
+        units = builder.units()
+        if not units:
+            raise DataError(f"{settings.source} holds nothing for {settings.builder}, which reads {builder.reads}")
+        write_atomic(path, json.dumps(units).encode())
+    planned: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return planned
 
 
-def _write_shards(folder: Path, items: list[Item], images: np.ndarray, sounds: np.ndarray) -> None:
-    """WebDataset shards: `<number>.json` and `<number>.png` or `<number>.flac` for every item."""
-    import webdataset
-
-    for stale in folder.glob("*.tar"):
-        stale.unlink()
-    for start in range(0, len(items), _SHARD):
-        with atomic_path(folder / f"tiny-{start // _SHARD:05d}.tar") as aside:
-            writer = webdataset.TarWriter(str(aside), mtime=0, user="codi2", group="codi2")
-            for number, item in enumerate(items[start : start + _SHARD], start):
-                media = _png(images[item.row]) if item.modality == "image" else _flac(sounds[item.row])
-                suffix = "png" if item.modality == "image" else "flac"
-                writer.write({"__key__": f"{number:06d}", "json": dump_items([item]), suffix: media})
-            writer.close()
+def _sweep(settings: Settings) -> None:
+    """Removes what a killed build has left half written."""
+    for folder in ("shards", "parts"):
+        for stale in (settings.folder / folder).glob(".*"):
+            stale.unlink(missing_ok=True)
 
 
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+def _part(settings: Settings, number: int) -> dict[str, Any]:
+    part: dict[str, Any] = json.loads(settings.unit_file(number, ".json").read_text(encoding="utf-8"))
+    return part
 
 
-def _flac(samples: np.ndarray) -> bytes:
-    import soundfile
+def _tally(settings: Settings, numbers: set[int]) -> tuple[int, Counter[str]]:
+    parts = [_part(settings, number) for number in numbers]
+    return sum(part["entries"] for part in parts), sum((Counter(part["bad"]) for part in parts), Counter[str]())
 
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, RATE, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
+
+def _judge(settings: Settings, seen: int, bad: Counter[str], max_bad: float) -> None:
+    """Raises DataError: more than `max_bad` of the entries are bad."""
+    if bad.total() <= max_bad * seen:
+        return
+    reasons = ", ".join(f"{count} × {reason}" for reason, count in bad.most_common(4))
+    raise DataError(
+        f"{bad.total()} of {seen} entries are bad ({reasons}), more than the share of {max_bad:g} that is allowed; "
+        f"see {settings.folder / 'parts'}/*.jsonl, mend the source, or allow more with --max-bad and run again"
+    )
+
+
+def _finish(settings: Settings, count: int, workers: int, ray: str | None, max_bad: float) -> dict[str, Any]:
+    """Takes duplicates out and writes the report."""
+    from codi2.data.duplicates import drop_duplicates, find_duplicates
+
+    found = find_duplicates([settings.unit_file(n, ".npy") for n in range(count)], _FINGERPRINTS_AT_ONCE)
+    dropped = [(settings, number, places) for number, places in sorted(found.items())]
+    for _ in run.results(drop_duplicates, dropped, workers, ray, "duplicates"):
+        pass
+    report = _report(settings, count)
+    with atomic_path(settings.folder / "quarantine.jsonl") as aside, open(aside, "wb") as file:
+        for number in range(count):
+            file.write(settings.unit_file(number, ".jsonl").read_bytes())
+    _judge(settings, report["entries"], Counter(report["bad"]), max_bad)
+    if not report["records"]:
+        reasons = Counter(report["bad"]) + Counter(report["left_out"])
+        why = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(4)) or "no entries"
+        raise DataError(f"no record could be made of {settings.source}: {why}; see {settings.out}/quarantine.jsonl")
+    write_atomic(settings.folder / "build.json", json.dumps(report, indent=1).encode())
+    return report
+
+
+def _report(settings: Settings, count: int) -> dict[str, Any]:
+    report: dict[str, Any] = {"schema": SCHEMA, **asdict(settings), "units": count, "entries": 0, "records": 0}
+    sums: dict[str, Counter[str]] = {name: Counter() for name in _SUMS}
+    spent: defaultdict[str, float] = defaultdict(float)
+    shards = []
+    for number in range(count):
+        part = _part(settings, number)
+        report["entries"] += part["entries"]
+        report["records"] += part["records"]
+        for name, counter in sums.items():
+            counter.update(part[name])
+        for what, seconds in part["spent"].items():
+            spent[what] += seconds
+        shards += [
+            {"file": f"shards/{phase}-{number:06d}.tar", "phase": phase, "records": n}
+            for phase, n in part["phases"].items()
+            if n
+        ]
+    del report["out"]
+    counts = {name: dict(counter.most_common()) for name, counter in sums.items()}
+    return report | counts | {"spent": {what: round(seconds, 2) for what, seconds in spent.items()}, "shards": shards}
+
+
+def load_report(folder: Path) -> dict[str, Any]:
+    """The report of a finished build. Raises DataError: there is none, or it is of another version or not finished."""
+    path = folder / "build.json"
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        state = "is not finished: run its command again" if (folder / "parts").is_dir() else "is no data set"
+        raise DataError(f"{folder} {state} (there is no {path.name})") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); run the build again") from error
+    if report.get("schema") != SCHEMA or "shards" not in report:
+        raise DataError(
+            f"{folder} holds records of schema {report.get('schema')}, this version reads {SCHEMA}: rebuild"
+        )
+    return report
+
+
+__all__ = ["Settings", "build", "load_report", "open_builder"]

@@ -18,8 +18,8 @@ NUM_TEXTS, TEXT_TOKENS = 480, 64  # of the base model's own prose
 
 
 def questions() -> list[str]:
-    """The questions in `templates/questions.txt`."""
-    text = files("codi2.data.templates").joinpath("questions.txt").read_text(encoding="utf-8")
+    """The questions in `questions.txt`."""
+    text = files("codi2.data").joinpath("questions.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line]
 
 

@@ -48,12 +48,13 @@ def overlay(base: np.ndarray, other: np.ndarray, level_db: float) -> np.ndarray:
     exists (`half` of `sound_transforms`). The overlay's peak is held at half, too: a mix never clips.
     """
     a, b = base.astype(np.float64) / 2, other.astype(np.float64) / 2
-    wanted = _loudness(a) / max(_loudness(b), 1.0) * 10 ** (level_db / 20)
+    wanted = loudness(a) / max(loudness(b), 1.0) * 10 ** (level_db / 20)
     limit = 0.45 * 32767 / max(float(np.abs(b).max()), 1.0)
     return np.round(a + b * min(wanted, limit)).astype(np.int16)
 
 
-def _loudness(x: np.ndarray) -> float:
+def loudness(x: np.ndarray) -> float:
     """Root mean square over the part that sounds: a short click in a long silence is not quiet."""
-    loud = x[np.abs(x) > 0.02 * max(1.0, float(np.abs(x).max()))]
-    return float(np.sqrt(np.mean(loud**2))) if len(loud) else 0.0
+    level = np.abs(x)
+    loud = x[level > 0.02 * level.max(initial=0)]
+    return float(np.sqrt(np.mean(loud.astype(np.float64) ** 2))) if len(loud) else 0.0

@@ -29,6 +29,8 @@ SUFFIXES = {
 """What a member's name may end in, by the modality that it then is."""
 MODALITY = {suffix: modality for modality, suffixes in SUFFIXES.items() for suffix in suffixes}
 ROLES = ("user", "assistant")
+PHASES = ("video", "image", "audio", "text")
+"""Of a record that answers with several modalities, the first of these is its phase."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class Medium:
     """An encoded file as its source had it; nothing is decoded until somebody looks."""
 
     suffix: str
-    data: bytes
+    data: bytes = field(repr=False)
+    checked: bool = field(default=False, compare=False, repr=False)
+    """Whether a builder has decoded or made it, so that nobody need check it again."""
 
     @property
     def modality(self) -> str:
@@ -82,6 +86,12 @@ class Record:
         for role, pieces in self.turns:
             if not any(not isinstance(piece, Text) or piece.text.strip() for piece in pieces):
                 raise DataError(f"record {self.key}: a turn of the {role} is empty")
+
+    @property
+    def phase(self) -> str:
+        """Which training phase it belongs to (B.2): the richest modality that the assistant answers with."""
+        given = {p.modality for role, pieces in self.turns if role == "assistant" for p in pieces}
+        return next((phase for phase in PHASES if phase in given), "text")
 
     @property
     def media(self) -> list[Medium]:

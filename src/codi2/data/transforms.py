@@ -19,7 +19,9 @@ def _pil(function: Callable[[Image.Image], Image.Image]) -> Callable[[Pixels], P
     return lambda pixels: np.asarray(function(Image.fromarray(pixels)).convert("RGB"))
 
 
-def _hue(degrees: int) -> Callable[[Pixels], Pixels]:
+def hue_turned(degrees: int) -> Callable[[Pixels], Pixels]:
+    """All hues turned around the colour circle."""
+
     def turn(picture: Image.Image) -> Image.Image:
         hue, saturation, value = picture.convert("HSV").split()
         hue = hue.point(lambda h: (h + degrees * 256 // 360) % 256)
@@ -76,7 +78,7 @@ TRANSFORMS: tuple[Transform, ...] = (
     ),
     Transform(
         "hue_120",
-        _hue(120),
+        hue_turned(120),
         ("shift its colours from red to green", "rotate the hues by a third"),
         "with hues turned by a third",
     ),

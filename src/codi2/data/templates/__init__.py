@@ -1,9 +1,11 @@
-"""Prompt templates: words around media, drawn at random, as a prompt's parts."""
+"""Prompt templates: one plain file of a hundred per task type (appendix C.1), drawn uniformly.
+
+A line of `<task>.txt` is a template: words, and fields in braces that a builder fills with words or media.
+"""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -13,27 +15,48 @@ import numpy as np
 
 from codi2.prompt.parts import Text
 
+COUNT = 100
+"""Templates of a task."""
+NEAREST = 0.6
+"""No two templates of a task are more similar than this."""
+
 _FIELD = re.compile(r"\{(\w+)\}")
+_WORD = re.compile(r"\{\w+\}|[\w’']+")
 
 
 @lru_cache(maxsize=1)
-def templates() -> dict[str, dict[str, list[str]]]:
-    """Task → openings, bodies and closings."""
-    return tomllib.loads(files(__package__).joinpath("prompts.toml").read_text(encoding="utf-8"))
+def templates() -> dict[str, list[str]]:
+    """Task → its templates."""
+    named = sorted(path.name for path in files(__package__).iterdir() if path.name.endswith(".txt"))
+    return {name.removesuffix(".txt"): _lines(name) for name in named}
+
+
+def fields_of(template: str) -> list[str]:
+    """The fields of a template in their order."""
+    return _FIELD.findall(template)
+
+
+def similarity(one: str, other: str) -> float:
+    """1 for the same words in the same order, 0 for no word shared: one minus the edit distance in words over the
+    longer template's length. Case and punctuation do not count, a field is a word."""
+    a, b = _words(one), _words(other)
+    row = list(range(len(b) + 1))
+    for i, word in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, others in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != others))
+    return 1 - row[-1] / max(len(a), len(b))
 
 
 def write_prompt(task: str, draw: np.random.Generator, fields: Mapping[str, Any]) -> tuple[Any, ...]:
     """One prompt of a task, as parts.
 
     Args:
-        fields: what the fields of a body stand for: words, a part, or a sequence of words and parts.
+        fields: what the fields of a template stand for: words, a part, or a sequence of words and parts.
     """
-    chosen = templates()[task]
-    opening, body, closing = (str(draw.choice(chosen[part])) for part in ("openings", "bodies", "closings"))
-    template = opening + body + closing
-    template = template[:1].upper() + template[1:]
+    written = templates()[task]
     parts: list[Any] = []
-    for i, piece in enumerate(_FIELD.split(template)):
+    for i, piece in enumerate(_FIELD.split(written[int(draw.integers(len(written)))])):
         value = fields[piece] if i % 2 else piece
         parts += value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     return _merged(parts)
@@ -47,6 +70,16 @@ def listing(groups: Sequence[Sequence[Any]], between: str, inside: str = " and "
         for i, part in enumerate(group):
             out += [inside, part] if i else [part]
     return out
+
+
+def _lines(name: str) -> list[str]:
+    text = files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line]
+
+
+@lru_cache(maxsize=4096)
+def _words(template: str) -> tuple[str, ...]:
+    return tuple(_WORD.findall(template.lower()))
 
 
 def _merged(parts: Sequence[Any]) -> tuple[Any, ...]:

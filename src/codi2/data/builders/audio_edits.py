@@ -1,0 +1,162 @@
+"""Sounds laid over each other: add, remove and replace (section 4.1, after AUDIT), and examples of them.
+
+From a base a and overlays b and c: a → a+b, a+b → a, a+b → a+c. Each is cut or padded to one length; the overlay's
+level against the base is drawn in decibels of the part that sounds; where a mix would clip, all are turned down alike,
+so that taking the overlay away still leaves exactly the base.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codi2.data.builders.audioset import LICENCE, SEGMENTS, AudioSet, AudioSetFiles, Segment, parse_segment
+from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
+from codi2.data.builders.lines import numbered, ranges
+from codi2.data.checks import decoded
+from codi2.data.mixes import loudness
+from codi2.data.record import Medium, Piece
+from codi2.data.templates import listing, write_prompt
+from codi2.media import to_clip
+from codi2.prompt.parts import Audio
+
+PEAK = 0.95  # of full scale: no mix is louder
+_TRIES = 50  # partners that are drawn before an entry is given up
+Wave = np.ndarray
+
+
+@dataclass(frozen=True)
+class Options:
+    rate: int = 16_000
+    """Hz."""
+    seconds: float = 10.0
+    """Of every clip."""
+    quietest: float = -6.0
+    """Level of an overlay against its base, in dB of root mean square: drawn evenly from here …"""
+    loudest: float = 6.0
+    """… to here."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A clip of the source at one rate and length."""
+
+    wave: Wave  # float32 [N] in [-1, 1]
+    caption: str
+    labels: tuple[str, ...]
+
+
+class AudioEdits(Builder):
+    about = "a sound added, removed or replaced, named in words"
+    reads = AudioSet.reads
+    Options = Options
+
+    def __init__(self, source: Path, scratch: Path, options: Any) -> None:
+        super().__init__(source, scratch, options)
+        self.files = AudioSetFiles(source, scratch)
+
+    def units(self) -> list[dict[str, Any]]:
+        return ranges(self.files.plan(), SEGMENTS)
+
+    def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
+        for i, line in numbered(self.files.lines, unit):
+            yield Raw(f"segment-{i}", line, (line,))
+
+    def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
+        base = self.sound(parse_segment(raw.entry))
+        first = self.partner([base], draw)
+        second = self.partner([base, first], draw)
+        levels = [self.level(draw), self.level(draw)]
+        alone, (one, other) = mixes(base.wave, [first.wave, second.wave], levels)
+        source, added, exchanged = (self.medium(wave) for wave in (alone, one, other))
+        meta = {"levels_db": [round(level, 2) for level in levels], "base": base.caption}
+        names = {"caption": first.caption, "media": [source]}
+        yield Draft("add", exchange(write_prompt("add", draw, names), [added]), LICENCE, meta)
+        names = {"caption": first.caption, "media": [added]}
+        yield Draft("remove", exchange(write_prompt("remove", draw, names), [source]), LICENCE, meta)
+        names = {"caption": first.caption, "other": second.caption, "media": [added]}
+        yield Draft("replace", exchange(write_prompt("replace", draw, names), [exchanged]), LICENCE, meta)
+
+    def sound(self, segment: Segment) -> Sound:
+        """Raises BadRecord and LeftOut."""
+        media = decoded(self.files.clip(segment))
+        if not isinstance(media, Audio):
+            raise BadRecord("undecodable", f"the clip of {segment.video} is no sound")
+        wave = to_clip(media, self.options.rate, self.length)
+        return Sound(wave, self.files.caption(segment.labels), segment.labels)
+
+    @property
+    def length(self) -> int:
+        """Samples."""
+        return round(self.options.rate * self.options.seconds)
+
+    def level(self, draw: np.random.Generator) -> float:
+        return float(draw.uniform(self.options.quietest, self.options.loudest))
+
+    def partner(self, others: list[Sound], draw: np.random.Generator) -> Sound:
+        """A sound of the source that shares no label with the others. Raises LeftOut: none was found."""
+        taken = set().union(*(self.files.related(sound.labels) for sound in others))
+        for _ in range(_TRIES):
+            try:
+                segment = parse_segment(self.files.lines[int(draw.integers(len(self.files.lines)))])
+                if not taken & self.files.related(segment.labels):
+                    return self.sound(segment)
+            except (BadRecord, LeftOut):
+                continue
+        raise LeftOut("no partner", f"in {_TRIES} tries")
+
+    def medium(self, wave: Wave) -> Medium:
+        return flac(wave, self.options.rate)
+
+
+class InContext(AudioEdits):
+    """The template of section 4.1 for sounds: one example of adding (or removing, or replacing), then another base."""
+
+    about = "the sound edit that an example shows, done to another sound"
+
+    def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
+        shown = self.sound(parse_segment(raw.entry))
+        asked = self.partner([shown], draw)
+        first = self.partner([shown, asked], draw)
+        second = self.partner([shown, asked, first], draw)
+        levels = [self.level(draw), self.level(draw)]
+        overlays = [first.wave, second.wave]
+        shown_alone, shown_mixes = mixes(shown.wave, overlays, levels)
+        asked_alone, asked_mixes = mixes(asked.wave, overlays, levels)
+        meta = {"levels_db": [round(level, 2) for level in levels]}
+        pairs = {
+            "add": ((shown_alone, shown_mixes[0]), (asked_alone, asked_mixes[0])),
+            "remove": ((shown_mixes[0], shown_alone), (asked_mixes[0], asked_alone)),
+            "replace": (shown_mixes, asked_mixes),
+        }
+        kind = str(draw.choice(list(pairs)))
+        (before, after), (source, target) = pairs[kind]
+        example: list[list[Piece]] = [[self.medium(before), self.medium(after)]]
+        fields = {"pairs": listing(example, between=", "), "media": [self.medium(source)]}
+        prompt = write_prompt("analogy", draw, fields)
+        yield Draft("analogy_audio", exchange(prompt, [self.medium(target)]), LICENCE, {**meta, "edit": kind})
+
+
+def mixes(base: Wave, overlays: list[Wave], levels_db: list[float]) -> tuple[Wave, tuple[Wave, ...]]:
+    """The base alone and under each overlay, all at one gain that keeps every one of them within `PEAK`."""
+    raised = [
+        overlay * (loudness(base) / max(loudness(overlay), 1e-9) * 10 ** (level / 20))
+        for overlay, level in zip(overlays, levels_db, strict=True)
+    ]
+    mixed = [base + overlay for overlay in raised]
+    gain = min(1.0, *(PEAK / max(float(np.abs(wave).max()), 1e-9) for wave in (base, *mixed)))
+    return base * gain, tuple(wave * gain for wave in mixed)
+
+
+def flac(wave: Wave, rate: int) -> Medium:
+    """float [N] in [-1, 1] as 16-bit FLAC."""
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, wave, rate, format="FLAC", subtype="PCM_16")
+    return Medium("flac", file.getvalue(), checked=True)

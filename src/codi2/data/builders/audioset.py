@@ -1,0 +1,182 @@
+"""AudioSet: segments (CSV), ontology (JSON) and the clips that the user has, as captions both ways.
+
+`*_segments.csv` has three comment lines and `YTID, start_seconds, end_seconds, "label,label"`; clips lie below the
+source in any of the names that common downloaders give.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
+from codi2.data.builders.lines import Lines, index_lines, numbered, ranges
+from codi2.data.builders.paired import both_ways
+from codi2.data.record import SUFFIXES, Medium
+from codi2.errors import DataError
+
+LICENCE = "AudioSet labels CC-BY-4.0; each clip its video's own"
+SEGMENTS = 1_000  # a unit
+_PROBED = 300  # segments that are tried to learn how the clips are named
+
+
+@dataclass(frozen=True)
+class Segment:
+    video: str
+    start: float  # seconds
+    end: float
+    labels: tuple[str, ...]
+    """Machine ids: `/m/0bt9lr`."""
+
+    def stems(self) -> Iterator[str]:
+        """What downloaders call its clip."""
+        yield self.video
+        yield f"Y{self.video}"
+        yield f"{self.video}_{self.start:g}"
+        yield f"{self.video}_{self.start:g}_{self.end:g}"
+        yield f"{self.video}_{self.start:.3f}_{self.end:.3f}"
+        yield f"{self.video}_{self.start * 1000:.0f}"
+        yield f"{self.video}_{self.start * 1000:.0f}_{self.end * 1000:.0f}"
+
+
+def parse_segment(line: str) -> Segment:
+    """Raises BadRecord."""
+    try:
+        video, start, end, labels = next(csv.reader([line], skipinitialspace=True))
+        return Segment(video, float(start), float(end), tuple(labels.split(",")))
+    except (ValueError, StopIteration, csv.Error) as error:
+        raise BadRecord("malformed", f"{line[:80]!r} is no segment") from error
+
+
+class AudioSetFiles:
+    """Segments by number, and where their clips are.
+
+    Args:
+        scratch: folder with the index that `plan` wrote.
+    """
+
+    def __init__(self, source: Path, scratch: Path) -> None:
+        self.source, self.scratch = source, scratch
+
+    def plan(self) -> int:
+        """Indexes the segments and learns the clips' names; returns how many segments there are. Raises DataError."""
+        tables = sorted(self.source.glob("*segments*.csv"))
+        if len(tables) != 1:
+            found = ", ".join(table.name for table in tables) or "none"
+            raise DataError(
+                f"{self.source} should hold one *_segments.csv with its clips below it, there is {found}; "
+                "put each list into a folder of its own"
+            )
+        count = index_lines(tables[0], self.scratch / "segments.npy", comments="#")
+        (self.scratch / "segments.json").write_text(json.dumps({"table": tables[0].name, "names": []}))
+        names = self._names(count)
+        (self.scratch / "segments.json").write_text(json.dumps({"table": tables[0].name, "names": names}))
+        del self.__dict__["_plan"]
+        _ = self.ontology  # says now if it is missing
+        return count
+
+    def _names(self, count: int) -> list[tuple[str, int, str]]:
+        """(folder, which of `stems`, suffix) in use, the most frequent first."""
+        folders = {path.parent for suffix in SUFFIXES["audio"] for path in self.source.glob(f"**/*.{suffix}")}
+        hits: dict[tuple[str, int, str], int] = {}
+        for i in np.linspace(0, count - 1, min(count, _PROBED)).astype(int) if count else ():
+            try:
+                segment = parse_segment(self.lines[int(i)])
+            except BadRecord:
+                continue
+            for folder in sorted(folders):
+                for n, stem in enumerate(segment.stems()):
+                    for suffix in SUFFIXES["audio"]:
+                        if (folder / f"{stem}.{suffix}").is_file():
+                            name = (str(folder.relative_to(self.source)), n, suffix)
+                            hits[name] = hits.get(name, 0) + 1
+        if count and not hits:
+            raise DataError(
+                f"no clip of {self.source}'s segments was found: bring them as <YTID>.wav (or .flac, .ogg, .mp3; "
+                "Y<YTID> and <YTID>_<start> are known as well) into a folder below it"
+            )
+        return sorted(hits, key=lambda name: -hits[name])
+
+    @cached_property
+    def _plan(self) -> dict[str, Any]:
+        plan: dict[str, Any] = json.loads((self.scratch / "segments.json").read_text())
+        return plan
+
+    @cached_property
+    def lines(self) -> Lines:
+        return Lines(self.source / self._plan["table"], self.scratch / "segments.npy")
+
+    @cached_property
+    def ontology(self) -> dict[str, tuple[str, frozenset[str]]]:
+        """Machine id → name, and the ids below it. Raises DataError."""
+        path = self.source / "ontology.json"
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            children = {entry["id"]: list(entry["child_ids"]) for entry in entries}
+            names = {entry["id"]: str(entry["name"]) for entry in entries}
+        except FileNotFoundError as error:
+            raise DataError(f"there is no {path}; AudioSet's ontology.json belongs beside the segments") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is not AudioSet's ontology: it lacks {error}") from error
+
+        def below(label: str, seen: frozenset[str] = frozenset()) -> frozenset[str]:
+            kids = frozenset(children.get(label, ())) - seen
+            return kids.union(*(below(kid, seen | kids) for kid in kids))
+
+        return {label: (name, below(label)) for label, name in names.items()}
+
+    def caption(self, labels: Sequence[str]) -> str:
+        """`bark and rain on surface`: the most specific labels. Raises BadRecord: a label that the ontology lacks."""
+        if unknown := [label for label in labels if label not in self.ontology]:
+            raise BadRecord("malformed", f"the label {unknown[0]!r} is not in the ontology")
+        narrow = [one for one in labels if not any(other in self.ontology[one][1] for other in labels)]
+        names = [_plain(self.ontology[label][0]) for label in narrow]
+        return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+    def related(self, labels: Sequence[str]) -> set[str]:
+        """The labels and all below them: sounds that share one of these are hard to tell apart."""
+        return set(labels).union(*(self.ontology[label][1] for label in labels if label in self.ontology))
+
+    def clip(self, segment: Segment) -> Medium:
+        """Raises LeftOut: there is none on this machine."""
+        stems = list(segment.stems())
+        for folder, n, suffix in self._plan["names"]:
+            path = self.source / folder / f"{stems[n]}.{suffix}"
+            if path.is_file():
+                return Medium(suffix, path.read_bytes())
+        raise LeftOut("absent", f"no clip of {segment.video}")
+
+
+def _plain(name: str) -> str:
+    """`Male speech, man speaking` → `male speech`; the rest of a label repeats it in other words."""
+    words = name.partition(",")[0].partition(" (")[0]
+    return words if words[:2].isupper() else words[:1].lower() + words[1:]
+
+
+class AudioSet(Builder):
+    about = "sounds from captions and captions of sounds"
+    reads = "one *_segments.csv, ontology.json, and clips named by video (wav, flac, ogg or mp3) in a folder below"
+
+    def __init__(self, source: Path, scratch: Path, options: Any) -> None:
+        super().__init__(source, scratch, options)
+        self.files = AudioSetFiles(source, scratch)
+
+    def units(self) -> list[dict[str, Any]]:
+        return ranges(self.files.plan(), SEGMENTS)
+
+    def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
+        for i, line in numbered(self.files.lines, unit):
+            yield Raw(f"segment-{i}", line, (line,))
+
+    def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
+        segment = parse_segment(raw.entry)
+        words = self.files.caption(segment.labels)
+        meta = {"video": segment.video, "start": segment.start, "labels": list(segment.labels)}
+        yield from both_ways(self.files.clip(segment), words, draw, LICENCE, meta)

@@ -1,0 +1,150 @@
+"""InstructPix2Pix: edits by instruction, and examples of one instruction as the in-context template (section 4.1).
+
+Its authors' files are folders of one prompt each, `prompt.json` (`edit`, `input`, `output`) with several pairs
+`<seed>_0.jpg`, `<seed>_1.jpg`, listed in `seeds.json`; the hub's copy is parquet with `original_image`, `edit_prompt`,
+`edited_image`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
+from codi2.data.builders.parquet import count_rows, need_columns, picture_bytes, read_rows, suffix_of
+from codi2.data.checks import caption
+from codi2.data.record import Medium
+from codi2.data.templates import listing, write_prompt
+from codi2.errors import DataError
+
+LICENCE = "InstructPix2Pix data (CreativeML OpenRAIL-M outputs)"
+PROMPTS, ROWS = 500, 2_000  # of the folders and of a parquet file, a unit
+SHOTS = 3  # examples at most
+Pair = tuple[Medium, Medium]
+
+
+class InstructPix2Pix(Builder):
+    """One record for each pair: the picture and the instruction → the edited picture."""
+
+    about = "pictures edited by an instruction"
+    reads = "seeds.json with shard-00/0000000/prompt.json and <seed>_0.jpg, <seed>_1.jpg, or the hub's parquet files"
+
+    def units(self) -> list[dict[str, Any]]:
+        if (self.source / "seeds.json").is_file():
+            return [{"prompts": prompts} for prompts in self._prompts()]
+        tables = sorted(self.source.glob("**/*.parquet"))
+        if not tables:
+            raise DataError(
+                f"{self.source} holds neither seeds.json nor parquet files; this builder reads {self.reads}"
+            )
+        units = []
+        for table in tables:
+            need_columns(table, ("original_image", "edit_prompt", "edited_image"))
+            count, name = count_rows(table), str(table.relative_to(self.source))
+            units += [{"table": name, "start": s, "stop": min(s + ROWS, count)} for s in range(0, count, ROWS)]
+        return units
+
+    def _prompts(self) -> list[list[Any]]:
+        """`seeds.json` in slices: `[folder, [seed, …]]` each."""
+        path = self.source / "seeds.json"
+        try:
+            seeds = json.loads(path.read_text(encoding="utf-8"))
+            named = [[str(name), [int(seed) for seed in of]] for name, of in seeds]
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path} is not a list of [folder, [seed, …]] ({error})") from error
+        return [named[i : i + PROMPTS] for i in range(0, len(named), PROMPTS)]
+
+    def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
+        for key, instruction, pair in self._pairs(unit):
+            yield Raw(key, (instruction, pair), (pair[0].data, pair[1].data, str(instruction)))
+
+    def _pairs(self, unit: Unit) -> Iterator[tuple[str, object, Pair]]:
+        """Key, instruction, and the two pictures (empty where there is none)."""
+        if "table" in unit:
+            path = self.source / unit["table"]
+            for i, row in read_rows(path, unit["start"], unit["stop"]):
+                before, after = (picture_bytes(row[name]) for name in ("original_image", "edited_image"))
+                pair = Medium(suffix_of(before), before), Medium(suffix_of(after), after)
+                yield f"{path.stem}-{i}", row["edit_prompt"], pair
+            return
+        for name, seeds in unit["prompts"]:
+            instruction = _instruction(self.source / name / "prompt.json")
+            for seed in seeds:
+                first, second = (Medium("jpg", _bytes(self.source / name / f"{seed}_{k}.jpg")) for k in (0, 1))
+                yield f"{name.replace('/', '-')}-{seed}", instruction, (first, second)
+
+    def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
+        instruction, (before, after) = raw.entry
+        _need(before, after)
+        prompt = write_prompt("edit", draw, {"media": [before], "ask": clause(instruction)})
+        yield Draft("edit_image", exchange(prompt, [after]), LICENCE, {"instruction": instruction})
+
+
+class InContext(InstructPix2Pix):
+    """Pairs that share an instruction become examples of it: the rule must be read off them, it is not said."""
+
+    about = "the edit that one to three examples show, done to another picture"
+
+    def _prompts(self) -> list[list[Any]]:
+        """Folders of one instruction stand together, so that examples come of different pictures."""
+        named = [prompt for some in super()._prompts() for prompt in some]
+        named.sort(key=lambda prompt: (_instruction(self.source / prompt[0] / "prompt.json") or "", prompt[0]))
+        return [named[i : i + PROMPTS] for i in range(0, len(named), PROMPTS)]
+
+    def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
+        for instruction, pairs in groupby(self._pairs(unit), key=lambda entry: entry[1]):
+            group: list[tuple[str, Pair]] = []
+            for key, _, pair in pairs:
+                group.append((key, pair))
+                if len(group) == SHOTS + 1:
+                    yield _group(instruction, group)
+                    group = []
+            if group:
+                yield _group(instruction, group)
+
+    def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
+        instruction, pairs = raw.entry
+        whole = [pair for pair in pairs if pair[0].data and pair[1].data]
+        if len(whole) < 2:
+            raise LeftOut("no second pair", f"of {instruction!r}")
+        caption(instruction)
+        order = draw.permutation(len(whole))
+        *shots, (source, target) = (whole[int(i)] for i in order)
+        shots = shots[: 1 + int(draw.integers(len(shots)))]
+        fields = {"pairs": listing(shots, between=", "), "media": [source]}
+        meta = {"instruction": instruction, "shots": len(shots)}
+        yield Draft("analogy_image", exchange(write_prompt("analogy", draw, fields), [target]), LICENCE, meta)
+
+
+def _group(instruction: object, group: list[tuple[str, Pair]]) -> Raw:
+    content = tuple(medium.data for _, pair in group for medium in pair)
+    return Raw(group[0][0], (instruction, [pair for _, pair in group]), content)
+
+
+def clause(text: object) -> str:
+    """An instruction as it stands inside a sentence: `turn it into a lion`. Raises BadRecord: it is empty."""
+    words = caption(text).rstrip(".!")
+    return words if words[:2].isupper() or words.startswith("I ") else words[:1].lower() + words[1:]
+
+
+def _need(*media: Medium) -> None:
+    if any(not medium.data for medium in media):
+        raise LeftOut("absent", "a picture of the pair is missing")
+
+
+def _instruction(path: Path) -> str | None:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    edit = about.get("edit") if isinstance(about, dict) else None
+    return edit if isinstance(edit, str) else None
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""

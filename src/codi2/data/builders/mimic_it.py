@@ -1,0 +1,201 @@
+"""MIMIC-IT: questions about one or several pictures, related ones before them as examples (sections 4.1 and 4.2).
+
+A part of it (SD, CGD, VST, …) is `<name>_instructions.json`, `{"meta": …, "data": {id: {"instruction", "answer",
+"image_ids", "rel_ins_ids"}}}`, and a store of pictures in base64, `<name>.json` `{image id: …}` or `<name>.parquet`
+with a `base64` column by image id. The hub's copy is parquet with the pictures in each row.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
+from codi2.data.builders.parquet import columns, count_rows, need_columns, picture_bytes, read_rows, suffix_of
+from codi2.data.checks import caption
+from codi2.data.record import Medium, Piece, Turn
+from codi2.errors import DataError, MissingDependencyError
+from codi2.hub import atomic_path
+from codi2.prompt.parts import Text
+
+LICENCE = "MIMIC-IT terms (research only)"
+INSTRUCTIONS = 1_000  # a unit
+TASKS = {
+    "SD": "spot_the_difference", "CGD": "general_difference", "VST": "visual_story", "TVC": "tv_captions",
+    "DC": "dense_captions", "E4D": "egocentric_video", "SN": "scene_navigation", "LA": "questions",
+    "LACONV": "questions", "LACR": "questions", "LADD": "questions",
+}  # fmt: skip
+_PAIR = re.compile(
+    rb'"([^"\\]+)"\s*:\s*"([A-Za-z0-9+/=\\\s]*)"'
+)  # base64 holds no quote; some writers escape the slash
+
+
+@dataclass(frozen=True)
+class Options:
+    shots: int = 1
+    """Related instructions that stand before as examples, at most."""
+
+
+class MimicIt(Builder):
+    about = "text answers about several pictures: spot the difference, what happens next, with examples before"
+    reads = (
+        "<name>_instructions.json and <name>.json or <name>.parquet of base64 pictures, or parquet of the hub's copy"
+    )
+    Options = Options
+
+    def units(self) -> list[dict[str, Any]]:
+        self._index.unlink(missing_ok=True)
+        instructions = sorted(self.source.glob("**/*_instructions.json"))
+        tables = [path for path in sorted(self.source.glob("**/*.parquet")) if "instruction" in columns(path)]
+        if not instructions and not tables:
+            raise DataError(f"{self.source} holds no MIMIC-IT; this builder reads {self.reads}")
+        database = sqlite3.connect(self._index)
+        with database:
+            database.execute("create table pictures (id text primary key, file text, start integer, stop integer)")
+            database.execute("create table instructions (place integer primary key, id text, entry text)")
+            for path in instructions:
+                database.executemany("insert into instructions (id, entry) values (?, ?)", _entries(path))
+                for row in _pictures(_store_of(path), self.scratch):
+                    database.execute("insert or ignore into pictures values (?, ?, ?, ?)", row)
+            database.execute("create index by_id on instructions (id)")
+        count = database.execute("select count(*) from instructions").fetchone()[0]
+        database.close()
+        units = [{"from": i, "to": min(i + INSTRUCTIONS, count)} for i in range(0, count, INSTRUCTIONS)]
+        for table in tables:
+            need_columns(table, ("id", "instruction", "answer", "images"))
+            name, rows = str(table.relative_to(self.source)), count_rows(table)
+            units += [
+                {"table": name, "from": s, "to": min(s + INSTRUCTIONS, rows)} for s in range(0, rows, INSTRUCTIONS)
+            ]
+        return units
+
+    @property
+    def _index(self) -> Path:
+        return self.scratch / "mimic-it.sqlite"
+
+    @cached_property
+    def _database(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{self._index}?mode=ro", uri=True)
+
+    def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
+        if "table" in unit:
+            for i, row in read_rows(self.source / unit["table"], unit["from"], unit["to"]):
+                data = [picture_bytes(picture) for picture in row["images"] or ()]
+                yield Raw(str(row["id"] or i), (row, [Medium(suffix_of(d), d) for d in data]), (str(row["id"]),))
+            return
+        found = self._database.execute(
+            "select id, entry from instructions where place > ? and place <= ? order by place",
+            (unit["from"], unit["to"]),
+        )
+        for key, line in found:
+            yield Raw(key, (json.loads(line), None), (key, line))
+
+    def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
+        entry, media = raw.entry
+        turns: tuple[Turn, ...] = ()
+        for related in self._related(entry, draw) if media is None else ():
+            turns += self._turns(related, None)
+        turns += self._turns(entry, media)
+        prefix = raw.key.partition("_")[0].upper()
+        yield Draft(TASKS.get(prefix, "questions"), turns, LICENCE, {"shots": len(turns) // 2 - 1, "part": prefix})
+
+    def _related(self, entry: dict[str, Any], draw: np.random.Generator) -> list[dict[str, Any]]:
+        ids = list(entry.get("rel_ins_ids") or ())
+        chosen = [ids[int(i)] for i in draw.permutation(len(ids))[: int(self.options.shots)]]
+        found = [self._database.execute("select entry from instructions where id = ?", (i,)).fetchone() for i in chosen]
+        return [json.loads(row[0]) for row in found if row]
+
+    def _turns(self, entry: dict[str, Any], media: list[Medium] | None) -> tuple[Turn, Turn]:
+        question, answer = caption(entry.get("instruction")), caption(entry.get("answer"))
+        if media is None:
+            media = [self._picture(str(key)) for key in entry.get("image_ids") or ()]
+        asked: list[Piece] = []
+        for medium in media:
+            asked += [medium, Text(" ")]
+        return ("user", (*asked, Text(question))), ("assistant", (Text(answer),))
+
+    def _picture(self, key: str) -> Medium:
+        """Raises LeftOut: the store lacks it; BadRecord: it is not base64."""
+        found = self._database.execute("select file, start, stop from pictures where id = ?", (key,)).fetchone()
+        if found is None:
+            raise LeftOut("absent", f"no picture {key}")
+        name, start, stop = found
+        try:
+            data = base64.b64decode(self._mapped(Path(name))[start:stop].replace(b"\\/", b"/"))
+        except ValueError as error:
+            raise BadRecord("undecodable", f"picture {key} is no base64") from error
+        return Medium(suffix_of(data), data)
+
+    def _mapped(self, path: Path) -> mmap:
+        if path not in self._maps:
+            with open(path, "rb") as file:
+                self._maps[path] = mmap(file.fileno(), 0, access=ACCESS_READ)
+        return self._maps[path]
+
+    @cached_property
+    def _maps(self) -> dict[Path, mmap]:
+        return {}
+
+
+def _entries(path: Path) -> Iterator[tuple[str, str]]:
+    """`(id, entry as JSON)` of an instructions file, streamed: some are hundreds of megabytes. Raises DataError."""
+    try:
+        import ijson
+    except ImportError as error:
+        raise MissingDependencyError("reading MIMIC-IT needs ijson: pip install 'codi2[data]'") from error
+    found = False
+    try:
+        with open(path, "rb") as file:
+            for key, entry in ijson.kvitems(file, "data"):
+                found = True
+                yield key, json.dumps(entry)
+    except ijson.JSONError as error:
+        raise DataError(f"{path} is damaged or cut off ({error}); bring it again") from error
+    if not found:
+        raise DataError(f'{path} has no "data"; a MIMIC-IT file is {{"meta": …, "data": {{id: …}}}}')
+
+
+def _store_of(instructions: Path) -> Path:
+    """The pictures that belong to an instructions file. Raises DataError."""
+    name = instructions.name.removesuffix("_instructions.json")
+    # LACR_T2T_instructions.json goes with LA.parquet, so shorter names are tried as well
+    stems = [name, f"{name}_images", *(name[:n] for n in range(len(name) - 1, 1, -1))]
+    for stem in stems:
+        for suffix in (".parquet", ".json"):
+            for folder in (instructions.parent, instructions.parent.parent):
+                if (path := folder / f"{stem}{suffix}").is_file():
+                    return path
+    raise DataError(f"the pictures of {instructions} are missing; put {name}.json or {name}.parquet beside it")
+
+
+def _pictures(store: Path, scratch: Path) -> Iterator[tuple[str, str, int, int]]:
+    """`(id, file, start, stop)`: where the base64 of each picture lies. Raises DataError.
+
+    A JSON store is read where it is. A parquet store, which pandas writes as one row group, is copied out: its rows
+    cannot be reached one by one.
+    """
+    if store.suffix == ".json":
+        with open(store, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
+            for match in _PAIR.finditer(text):
+                yield match[1].decode(), str(store.resolve()), match.start(2), match.end(2)
+        return
+    need_columns(store, ("base64",))
+    index = next((name for name in columns(store) if name != "base64"), "")
+    if not index:
+        raise DataError(f"{store} has no column of image ids beside 'base64'")
+    copy = (scratch / f"{store.stem}.base64").resolve()
+    with atomic_path(copy) as aside, open(aside, "wb") as out:
+        for _, row in read_rows(store):
+            start = out.tell()
+            out.write(row["base64"].encode())
+            yield str(row[index]), str(copy), start, out.tell()

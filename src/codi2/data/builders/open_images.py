@@ -1,0 +1,204 @@
+"""Composition after Kosmos-G (section 4.1): a caption's entities, cut out of the picture, are the parts of it.
+
+From Open Images V7: pictures, captions (the jsonl of Localized Narratives, or any jsonl of `image_id` and `caption`),
+and either the official masks (`*-annotations-object-segmentation.csv`, mask PNGs, class descriptions) or a segmenter.
+`A cat on a couch.` → "[image0] on [image1]", each on white.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PILImage
+
+from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
+from codi2.data.builders.lines import Lines, index_lines, numbered, ranges
+from codi2.data.builders.phrases import NounPhrase, noun_phrases
+from codi2.data.checks import caption, decoded
+from codi2.data.record import Medium, Piece
+from codi2.data.templates import write_prompt
+from codi2.errors import DataError
+from codi2.prompt.grammar import join_text
+from codi2.prompt.parts import Image, Text
+from codi2.prompt.wire import png
+
+LICENCE = "pictures CC-BY-2.0 (each its photographer's), annotations CC-BY-4.0"
+CAPTIONS = 1_000  # a unit
+SMALLEST = 0.01  # of the picture: smaller parts tell nothing
+_SEGMENTS = "*annotations-object-segmentation.csv"
+
+
+@dataclass(frozen=True)
+class Options:
+    segmenter: str = ""
+    """Hub id or folder of a CLIPSeg model (CIDAS/clipseg-rd64-refined); empty: the official masks."""
+    threshold: float = 0.4
+    """Of the segmenter's probability: what is above belongs to the entity."""
+    most: int = 4
+    """Parts of one record, at most."""
+
+
+class OpenImages(Builder):
+    about = "a picture composed of its parts, as the caption says"
+    reads = "one *.jsonl of captions (image_id, caption), <image_id>.jpg below, and the official masks with their CSVs"
+    Options = Options
+
+    def units(self) -> list[dict[str, Any]]:
+        lists = sorted(self.source.glob("*.jsonl"))
+        if len(lists) != 1:
+            raise DataError(f"{self.source} should hold one .jsonl of captions, there are {len(lists)}")
+        if not self.options.segmenter:
+            self._index_masks()
+        count = index_lines(lists[0], self.scratch / "captions.npy")
+        (self.scratch / "captions.json").write_text(json.dumps(lists[0].name))
+        return ranges(count, CAPTIONS)
+
+    def _index_masks(self) -> None:
+        tables = sorted(self.source.glob(f"**/{_SEGMENTS}"))
+        names = next(iter(sorted(self.source.glob("**/*class-descriptions*.csv"))), None)
+        if not tables or names is None:
+            missing = "class-descriptions CSV" if tables else _SEGMENTS
+            raise DataError(f"{self.source} holds no {missing}; bring it, or name a segmenter with --set segmenter=…")
+        with open(names, encoding="utf-8", newline="") as file:
+            described = {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
+        places = {path.name: str(path) for path in self.source.glob("**/*.png")}
+        path = self.scratch / "masks.sqlite"
+        path.unlink(missing_ok=True)
+        database = sqlite3.connect(path)
+        with database:
+            database.execute("create table masks (image text, name text, file text, area real)")
+            for table in tables:
+                database.executemany("insert into masks values (?, ?, ?, ?)", _mask_rows(table, described, places))
+            database.execute("create index by_image on masks (image)")
+        database.close()
+
+    @cached_property
+    def _database(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{self.scratch / 'masks.sqlite'}?mode=ro", uri=True)
+
+    @cached_property
+    def _folders(self) -> list[Path]:
+        """Where pictures are looked for, the last lucky one first."""
+        return [self.source, *sorted(p for p in self.source.glob("**/*") if p.is_dir())]
+
+    def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
+        lines = Lines(
+            self.source / json.loads((self.scratch / "captions.json").read_text()), self.scratch / "captions.npy"
+        )
+        for i, line in numbered(lines, unit):
+            yield Raw(f"caption-{i}", line, (line,))
+
+    def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
+        try:
+            entry = json.loads(raw.entry)
+            name, words = str(entry["image_id"]), caption(entry["caption"]).rstrip(".")
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadRecord("malformed", f"{raw.entry[:80]!r} is no caption: {error}") from error
+        whole = self._picture(name)
+        media = decoded(whole)
+        assert isinstance(media, Image)
+        pixels = np.asarray(media.pixels)
+        parts: list[tuple[NounPhrase, Medium]] = []
+        for phrase in noun_phrases(words):
+            mask = self._mask(name, phrase, media.pixels)
+            if mask is not None and mask.mean() >= SMALLEST and len(parts) < self.options.most:
+                parts.append((phrase, Medium("png", png(cut_out(pixels, mask)), checked=True)))
+        if len(parts) < 2:
+            raise LeftOut("too few parts", f"{len(parts)} of {words[:60]!r}")
+        prompt = write_prompt("compose", draw, {"description": _described(words, parts)})
+        whole = Medium(whole.suffix, whole.data, checked=True)
+        yield Draft("compose", exchange(prompt, [whole]), LICENCE, {"image": name, "parts": [p.head for p, _ in parts]})
+
+    def _picture(self, name: str) -> Medium:
+        for n, folder in enumerate(self._folders):
+            path = folder / f"{name}.jpg"
+            if path.is_file():
+                self._folders.insert(0, self._folders.pop(n))
+                return Medium("jpg", path.read_bytes())
+        raise LeftOut("absent", f"no {name}.jpg")
+
+    def _mask(self, name: str, phrase: NounPhrase, picture: PILImage.Image) -> np.ndarray | None:
+        """bool [H, W], or None where there is none of this entity."""
+        if self.options.segmenter:
+            found = segment(self.options.segmenter, picture, phrase.text)
+            return found > self.options.threshold
+        rows = self._database.execute(
+            "select file from masks where image = ? and name = ? order by area desc, file", (name, phrase.head)
+        ).fetchall()
+        masks = [_read_mask(Path(path), picture.size) for (path,) in rows]
+        return np.logical_or.reduce(masks) if masks else None
+
+
+def _mask_rows(table: Path, described: dict[str, str], places: dict[str, str]) -> Iterator[tuple[str, str, str, float]]:
+    """`(image, name, file, area)` of the masks that are there. Raises DataError."""
+    with open(table, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        for column in ("MaskPath", "ImageID", "LabelName"):
+            if column not in (rows.fieldnames or ()):
+                raise DataError(f"{table} has no column {column!r}; it has {', '.join(rows.fieldnames or ())}")
+        for row in rows:
+            if (place := places.get(row["MaskPath"])) is None:
+                continue
+            sides = [float(row.get(key) or 0) for key in ("BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax")]
+            # `Human face` is looked for as `face`: the caption's noun
+            name = described.get(row["LabelName"], row["LabelName"]).lower().split()[-1]
+            yield row["ImageID"], name, place, (sides[1] - sides[0]) * (sides[3] - sides[2])
+
+
+def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """bool [H, W] at the picture's size; masks are stored at another. Raises BadRecord."""
+    try:
+        with PILImage.open(io.BytesIO(path.read_bytes())) as mask:
+            return np.asarray(mask.convert("L").resize(size, PILImage.Resampling.NEAREST)) > 127
+    except OSError as error:
+        raise BadRecord("undecodable", f"mask {path.name}: {error}") from error
+
+
+def cut_out(pixels: np.ndarray, mask: np.ndarray) -> PILImage.Image:
+    """What the mask covers, on white, cropped to it: uint8 [H, W, 3] and bool [H, W] → a picture."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return PILImage.fromarray(np.where(mask[box][..., None], pixels[box], np.uint8(255)))
+
+
+def _described(words: str, parts: list[tuple[NounPhrase, Medium]]) -> list[Piece]:
+    """The caption with each entity's words replaced by its picture."""
+    pieces: list[Any] = []
+    at = 0
+    for phrase, medium in parts:
+        pieces += [Text(words[at : phrase.start]), medium]
+        at = phrase.end
+    return list(join_text([*pieces, Text(words[at:])]))  # type: ignore[arg-type]
+
+
+def segment(model: str, picture: PILImage.Image, words: str) -> np.ndarray:
+    """float [H, W] in [0, 1]: how far each pixel belongs to what the words name, by CLIPSeg."""
+    import torch
+
+    processor, network = _segmenter(model)
+    inputs = processor(text=[words], images=[picture.convert("RGB")], return_tensors="pt")
+    with torch.inference_mode():
+        logits = network(**inputs).logits
+        logits = logits.reshape(1, 1, *logits.shape[-2:])
+        full = torch.nn.functional.interpolate(logits, picture.size[::-1], mode="bilinear", align_corners=False)
+    return np.asarray(full.sigmoid()[0, 0])
+
+
+@lru_cache(maxsize=1)
+def _segmenter(model: str) -> tuple[Any, Any]:
+    """Raises WeightsError: neither a folder nor on the hub."""
+    from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
+
+    from codi2.hub import hub_errors
+
+    with hub_errors(f"the segmenter {model!r}"):
+        return CLIPSegProcessor.from_pretrained(model), CLIPSegForImageSegmentation.from_pretrained(model).eval()

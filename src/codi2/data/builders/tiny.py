@@ -1,0 +1,53 @@
+"""The items of the `tiny` corpus as records: caption and medium, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from codi2.data.builders.contract import BadRecord, Builder, Draft, Raw, Unit
+from codi2.data.builders.lines import ranges
+from codi2.data.builders.paired import both_ways
+from codi2.data.items import Corpus, Item, load_corpus
+from codi2.data.tables.studio import picture, sound
+
+ITEMS = 1_000  # a unit
+
+
+@dataclass(frozen=True)
+class Options:
+    splits: str = "train"
+    """Of the corpus: `train`, or `test_family,test_subject`, …"""
+
+
+class Tiny(Builder):
+    about = "the embedded corpus: pictures and sounds from captions, and captions of them"
+    reads = "the tiny corpus, as `codi2 data build tiny` leaves it"
+    Options = Options
+
+    @cached_property
+    def _corpus(self) -> Corpus:
+        return load_corpus(self.source)
+
+    @cached_property
+    def _items(self) -> list[Item]:
+        splits = {name.strip() for name in self.options.splits.split(",")}
+        return [item for item in self._corpus.items if item.split in splits]
+
+    def units(self) -> list[dict[str, Any]]:
+        return ranges(len(self._items), ITEMS)
+
+    def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
+        for item in self._items[unit["start"] : unit["stop"]]:
+            media = (self._corpus.images if item.modality == "image" else self._corpus.sounds)[item.row]
+            yield Raw(item.id, (item, media), (media.tobytes(), item.caption))
+
+    def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
+        item, media = raw.entry
+        medium = picture(media) if item.modality == "image" else sound(media)
+        meta = {"concept": item.concept, "style": item.style, "attribution": item.attribution}
+        yield from both_ways(medium, item.caption, draw, item.licence, meta)

@@ -1,0 +1,81 @@
+"""WebVid: a CSV of captions (`videoid,contentUrl,duration,page_dir,name`) and clips at `<page_dir>/<videoid>.mp4`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
+from codi2.data.builders.lines import Lines, index_lines, numbered, ranges
+from codi2.data.builders.paired import both_ways
+from codi2.data.record import Medium
+from codi2.errors import DataError
+
+LICENCE = "WebVid terms (research only)"
+CLIPS = 500  # a unit
+_NEEDED = ("videoid", "page_dir", "name")
+
+
+class WebVid(Builder):
+    about = "clips from captions and captions of clips"
+    reads = "one .csv (videoid, page_dir, name, …) and the clips at <page_dir>/<videoid>.mp4, at most two folders below"
+
+    def units(self) -> list[dict[str, Any]]:
+        tables = sorted(self.source.glob("*.csv"))
+        if len(tables) != 1:
+            raise DataError(f"{self.source} should hold one .csv of WebVid, there are {len(tables)}; name its folder")
+        with open(tables[0], encoding="utf-8", newline="") as file:
+            header = next(csv.reader(file), [])
+        if missing := [name for name in _NEEDED if name not in header]:
+            raise DataError(f"{tables[0]} has no column {missing[0]!r}; it has {', '.join(header)}")
+        count = index_lines(tables[0], self.scratch / "clips.npy", quoted=True, skip=1)
+        # clips lie below the folder itself, `videos`, or the parts of a download
+        roots = [
+            ".",
+            *sorted({str(p.relative_to(self.source)) for d in ("*", "*/*") for p in self.source.glob(d) if p.is_dir()}),
+        ]
+        (self.scratch / "clips.json").write_text(
+            json.dumps({"table": tables[0].name, "header": header, "roots": roots})
+        )
+        return ranges(count, CLIPS)
+
+    @cached_property
+    def _plan(self) -> dict[str, Any]:
+        plan: dict[str, Any] = json.loads((self.scratch / "clips.json").read_text())
+        return plan
+
+    @cached_property
+    def _lines(self) -> Lines:
+        return Lines(self.source / self._plan["table"], self.scratch / "clips.npy")
+
+    @cached_property
+    def _roots(self) -> list[Path]:
+        """Folders in which clips were found, the last one first: neighbours in the list lie together."""
+        return [self.source / root for root in self._plan["roots"]]
+
+    def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
+        for i, line in numbered(self._lines, unit):
+            yield Raw(f"clip-{i}", line, (line,))
+
+    def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
+        row = dict(zip(self._plan["header"], next(csv.reader(io.StringIO(raw.entry)), []), strict=False))
+        if any(not row.get(name) for name in _NEEDED[:2]):
+            raise BadRecord("malformed", f"{raw.entry[:80]!r} has no videoid or page_dir")
+        clip = self._clip(Path(row["page_dir"]) / f"{row['videoid']}.mp4")
+        yield from both_ways(clip, row.get("name"), draw, LICENCE, {"video": row["videoid"]})
+
+    def _clip(self, place: Path) -> Medium:
+        """Raises LeftOut: there is none on this machine."""
+        for n, root in enumerate(self._roots):
+            path = root / place
+            if path.is_file():
+                self._roots.insert(0, self._roots.pop(n))
+                return Medium("mp4", path.read_bytes())
+        raise LeftOut("absent", f"no {place}")

@@ -1,0 +1,81 @@
+"""What makes a record unfit to learn from. Limits are wide: they catch damage, not taste."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codi2.data.record import Medium
+from codi2.errors import MediaError
+from codi2.prompt.parts import Audio, Image, Media, Video
+
+SIDES = (16, 10_000)  # pixels
+ASPECT = 10  # longer side over shorter
+RATES = (4_000, 192_000)  # Hz
+SECONDS = (0.05, 600.0)
+FPS = (1.0, 240.0)
+SILENCE = 1e-4  # of full scale
+CAPTION = 2_000  # characters
+
+
+class Unfit(Exception):
+    """A record that cannot be used. `reason` is one of a few words that are counted, `detail` says what was seen."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.reason, self.detail)
+
+
+class BadRecord(Unfit):
+    """Damaged or senseless: quarantined, and counted against the share that a build allows."""
+
+
+class LeftOut(Unfit):
+    """Sound, but nothing can be made of it (its medium was never fetched, its caption names no mask): counted alone."""
+
+
+def caption(text: object) -> str:
+    """A caption with its white space made plain. Raises BadRecord: empty, no text, or very long."""
+    if not isinstance(text, str):
+        raise BadRecord("no caption", repr(text)[:80])
+    words = " ".join(text.split())
+    if not words:
+        raise BadRecord("empty caption", repr(text)[:80])
+    if len(words) > CAPTION:
+        raise BadRecord("absurd size", f"a caption of {len(words):,} characters")
+    return words
+
+
+def decoded(medium: Medium) -> Media:
+    """The medium decoded. Raises BadRecord: it cannot be, or is beyond the limits."""
+    try:
+        media = medium.decode()
+    except MediaError as error:
+        raise BadRecord("undecodable", str(error)) from error
+    match media:
+        case Image():
+            _check_sides(media.pixels.size)
+        case Video():
+            _check_sides(media.frames[0].size)
+            if len(media.frames) < 2 or not FPS[0] <= media.fps <= FPS[1]:
+                raise BadRecord("wrong rate", f"{len(media.frames)} frames at {media.fps:g} frames per second")
+        case Audio():
+            _check_sound(media)
+    return media
+
+
+def _check_sides(size: tuple[int, int]) -> None:
+    short, long = sorted(size)
+    if short < SIDES[0] or long > SIDES[1] or long > ASPECT * short:
+        raise BadRecord("absurd size", f"{size[0]} x {size[1]} pixels")
+
+
+def _check_sound(sound: Audio) -> None:
+    if not RATES[0] <= sound.rate <= RATES[1]:
+        raise BadRecord("wrong rate", f"{sound.rate} Hz")
+    if not SECONDS[0] <= sound.seconds <= SECONDS[1]:
+        raise BadRecord("absurd size", f"{sound.seconds:.2f} s")
+    if float(np.abs(sound.samples).max()) < SILENCE:
+        raise BadRecord("silent", f"{sound.seconds:.2f} s")

@@ -1,0 +1,80 @@
+"""Entries that are the same as an earlier one, over all units of a build, in flat memory."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from codi2.data.shards import Shard, write_shard
+from codi2.hub import write_atomic
+
+if TYPE_CHECKING:
+    from codi2.data.build import Settings
+
+
+def find_duplicates(files: Sequence[Path], at_once: int) -> dict[int, list[int]]:
+    """Index of the file → places of the entries that repeat an earlier one; files without any are left out.
+
+    Args:
+        files: of units, in order; each uint64 [N, 2]: place and fingerprint of an entry.
+        at_once: fingerprints that are held in memory together.
+    """
+    total = sum(_rows(path) for path in files)
+    passes = max(1, -(-total // at_once))
+    found: dict[int, list[int]] = {}
+    for remainder in range(passes):
+        units, places, prints = [], [], []
+        for number, path in enumerate(files):
+            entries = np.load(path, mmap_mode="r")
+            mine = entries[entries[:, 1] % np.uint64(passes) == remainder]
+            units.append(np.full(len(mine), number, dtype=np.uint32))
+            places.append(mine[:, 0].astype(np.uint32))
+            prints.append(mine[:, 1])
+        unit, place, fingerprint = map(np.concatenate, (units, places, prints))
+        first = np.unique(fingerprint, return_index=True)[1]  # of equal ones the first in reading order
+        repeated = np.ones(len(fingerprint), dtype=bool)
+        repeated[first] = False
+        for number, at in zip(unit[repeated].tolist(), place[repeated].tolist(), strict=True):
+            found.setdefault(number, []).append(at)
+    return {number: sorted(places) for number, places in found.items()}
+
+
+def _rows(path: Path) -> int:
+    return len(np.load(path, mmap_mode="r"))
+
+
+def drop_duplicates(task: tuple[Settings, int, list[int]]) -> dict[str, Any]:
+    """Writes a unit's shards anew without the records of some entries. Done once, it changes nothing a second time."""
+    settings, number, places = task
+    path = settings.unit_file(number, ".json")
+    part: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if part["bad"].get("duplicate") == len(places):
+        return part
+    dropped, tasks, phases, licences = set(places), Counter[str](), Counter[str](), Counter[str]()
+    for phase in part["phases"]:
+        tar = settings.folder / "shards" / f"{phase}-{number:06d}.tar"
+        shard = Shard(tar)
+        with write_shard(tar) as add:
+            for record in shard:
+                if int(record.key.split("-")[1]) in dropped:
+                    continue
+                add(record)
+                phases[phase] += 1
+                tasks[record.task] += 1
+                licences[record.licence] += 1
+        shard.close()
+    part |= {"records": phases.total(), "tasks": tasks, "phases": {p: phases[p] for p in part["phases"]}}
+    part |= {"licences": licences, "bad": part["bad"] | {"duplicate": len(places)}}
+    lines = [
+        {"source": f"{settings.builder}/unit {number}, entry {p}", "reason": "duplicate", "detail": ""} for p in places
+    ]
+    notes = settings.unit_file(number, ".jsonl")
+    kept = [line for line in notes.read_text(encoding="utf-8").splitlines() if '"reason": "duplicate"' not in line]
+    write_atomic(notes, "".join(line + "\n" for line in [*kept, *map(json.dumps, lines)]).encode())
+    write_atomic(path, json.dumps(part).encode())
+    return part

@@ -1,0 +1,104 @@
+"""WebDataset shards of records, each with an index beside it: any record is one read at a known place.
+
+`image-000012.tar` is an ordinary WebDataset shard. `image-000012.npy` holds int64 [N + 1]: record i lies in the bytes
+from the i-th to the next number.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from codi2.data.record import Record, from_sample, to_sample
+from codi2.errors import DataError, MissingDependencyError
+from codi2.hub import atomic_path
+
+_BLOCK = tarfile.BLOCKSIZE  # headers and contents are padded to this
+
+
+@contextmanager
+def write_shard(path: Path) -> Iterator[Callable[[Record], None]]:
+    """Yields the function that adds a record. The shard appears whole, its index before it, or not at all.
+
+    Raises OutputError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        import webdataset
+    except ImportError as error:
+        raise MissingDependencyError("writing shards needs webdataset: pip install 'codi2[data]'") from error
+
+    places = [0]
+    with atomic_path(path) as aside, open(aside, "wb") as file:
+        # the same records give the same bytes: no time, no user
+        writer = webdataset.TarWriter(file, encoder=False, mtime=0, user="codi2", group="codi2")
+
+        def add(record: Record) -> None:
+            writer.write(to_sample(record))
+            places.append(writer.tarstream.offset)
+
+        yield add
+        writer.close()
+        file.flush()
+        with atomic_path(index_of(path)) as index, open(index, "wb") as numbers:
+            np.save(numbers, np.array(places, dtype=np.int64))
+
+
+def index_of(shard: Path) -> Path:
+    """The index of a shard."""
+    return shard.with_suffix(".npy")
+
+
+class Shard:
+    """An opened shard: `len(shard)`, `shard[i]`."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises DataError: the shard or its index is missing or damaged."""
+        self.path = path
+        try:
+            self._places = np.load(index_of(path))
+            self._file = open(path, "rb")  # noqa: SIM115 – closed with the shard
+        except FileNotFoundError as error:
+            raise DataError(f"there is no {error.filename}: build the data set again into the same folder") from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"the index of {path} is damaged ({error}): build the data set again") from error
+
+    def __len__(self) -> int:
+        return len(self._places) - 1
+
+    def __getitem__(self, i: int) -> Record:
+        """Raises DataError naming the shard when the bytes at the record's place are not a record."""
+        start, end = int(self._places[i]), int(self._places[i + 1])
+        self._file.seek(start)
+        block = self._file.read(end - start)
+        if len(block) < end - start:
+            raise DataError(
+                f"{self.path} is cut off: record {i} should end at byte {end:,}, the file at {start + len(block):,}; "
+                "delete it and build again"
+            )
+        try:
+            return from_sample(_members(block))
+        except tarfile.TarError as error:
+            raise DataError(f"{self.path} is damaged at record {i} ({error}); delete it and build again") from error
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[i] for i in range(len(self)))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _members(block: bytes) -> dict[str, bytes | str]:
+    """The sample in a piece of a tar: `__key__`, and its members by name."""
+    sample: dict[str, bytes | str] = {}
+    at = 0
+    while at < len(block):
+        header = tarfile.TarInfo.frombuf(block[at : at + _BLOCK], "utf-8", "surrogateescape")
+        at += _BLOCK
+        sample["__key__"], _, name = header.name.partition(".")
+        sample[name] = block[at : at + header.size]
+        at += -(-header.size // _BLOCK) * _BLOCK
+    return sample

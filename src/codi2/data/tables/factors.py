@@ -1,0 +1,202 @@
+"""Factorial changes: a look or a voice sets some factors, and a rule is a look that examples show.
+
+A medium has one value of each factor, so changes combine freely. One example shows only the factors in which its
+two media differ: where the first already has what the rule asks for, the example is silent on it, and more are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from codi2.data import sound_transforms, transforms
+from codi2.data.transforms import Pixels, background_mask, hue_turned
+
+Look = Mapping[str, str]
+"""Factor → value. A factor that is not named is as it was."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of a factor."""
+
+    apply: Callable[[np.ndarray], np.ndarray]
+    ask: str
+    """An instruction for it, as a clause about `it`."""
+    words: str
+    """What a caption says of the result: `a cat, at night`."""
+
+
+def _pil(function: Callable[[Image.Image], Image.Image]) -> Callable[[Pixels], Pixels]:
+    return lambda pixels: np.asarray(function(Image.fromarray(pixels)).convert("RGB"))
+
+
+def tinted(red: float, green: float, blue: float, lift: int = 0) -> Callable[[Pixels], Pixels]:
+    """Every channel scaled, then lightened by `lift` of 255."""
+    return lambda pixels: (pixels * np.array([red, green, blue]) + lift).clip(0, 255).astype(np.uint8)
+
+
+def on_ground(colour: tuple[int, int, int]) -> Callable[[Pixels], Pixels]:
+    """The white ground of a cut-out painted."""
+    return lambda pixels: np.where(background_mask(pixels)[..., None], np.array(colour, np.uint8), pixels)
+
+
+def scaled(factor: float, dx: float = 0.0, dy: float = 0.0) -> Callable[[Pixels], Pixels]:
+    """Larger or smaller around the middle, then moved by shares of the side; what is uncovered is white."""
+
+    def apply(pixels: Pixels) -> Pixels:
+        side = len(pixels)
+        small = Image.fromarray(pixels).resize((max(1, round(side * factor)),) * 2, Image.Resampling.LANCZOS)
+        canvas = Image.new("RGB", (side, side), "white")
+        at = [round((side - small.width) / 2 + d * side) for d in (dx, dy)]
+        canvas.paste(small, (at[0], at[1]))
+        return np.asarray(canvas)
+
+    return apply
+
+
+def turned(degrees: float) -> Callable[[Pixels], Pixels]:
+    """Clockwise around the middle; what is uncovered is white."""
+    return _pil(lambda p: p.rotate(-degrees, Image.Resampling.BICUBIC, fillcolor="white"))
+
+
+def _rainy(pixels: Pixels) -> Pixels:
+    wet = tinted(0.6, 0.68, 0.78)(pixels)
+    rows, columns = np.indices(wet.shape[:2])
+    slant = np.asarray(rows + 3 * columns)
+    streak = np.asarray((slant % 23 == 0) | (slant % 37 == 28))
+    return np.where(streak[..., None], (wet // 2 + 110).astype(np.uint8), wet)
+
+
+def _posterised(pixels: Pixels) -> Pixels:
+    return _pil(lambda p: ImageOps.posterize(ImageEnhance.Color(p).enhance(1.5), 2))(pixels)
+
+
+_BY_NAME = transforms.BY_NAME
+LOOKS: dict[str, dict[str, Value]] = {
+    "style": {
+        "pencil": Value(_BY_NAME["sketch"].apply, "draw it as a pencil sketch", "as a pencil sketch"),
+        "grey": Value(_BY_NAME["grey"].apply, "make it black and white", "in black and white"),
+        "poster": Value(_posterised, "turn it into a poster of few colours", "as a poster of few colours"),
+    },
+    "hue": {
+        "90": Value(hue_turned(90), "turn its hues by a quarter", "with hues turned by a quarter"),
+        "180": Value(hue_turned(180), "exchange its colours for the opposite ones", "in opposite colours"),
+        "270": Value(hue_turned(270), "turn its hues back by a quarter", "with hues turned back by a quarter"),
+    },
+    "geometry": {
+        "mirrored": Value(_BY_NAME["mirror"].apply, "mirror it", "mirrored"),
+        "upside_down": Value(lambda p: p[::-1].copy(), "turn it upside down", "upside down"),
+        "turned": Value(turned(90), "turn it on its side", "lying on its side"),
+        "small": Value(scaled(0.55), "make it small", "small"),
+        "tilted": Value(turned(30), "tilt it", "tilted"),
+    },
+    "background": {
+        "blue": Value(on_ground((90, 150, 235)), "put it on a blue background", "on a blue background"),
+        "green": Value(on_ground((110, 190, 110)), "put it on a green background", "on a green background"),
+        "yellow": Value(on_ground((245, 215, 90)), "put it on a yellow background", "on a yellow background"),
+        "pink": Value(on_ground((240, 160, 190)), "put it on a pink background", "on a pink background"),
+    },
+    "light": {
+        "night": Value(tinted(0.35, 0.4, 0.65), "make it night", "at night"),
+        "sunset": Value(tinted(1.0, 0.72, 0.5), "let the sun set on it", "at sunset"),
+        "winter": Value(tinted(0.6, 0.68, 0.75, 64), "make it winter", "in winter"),
+        "rain": Value(_rainy, "let it rain", "in the rain"),
+        "bright": Value(tinted(1.1, 1.1, 0.95, 18), "make it a bright day", "on a bright day"),
+        "sea": Value(tinted(0.45, 0.8, 0.85), "put it under water", "under water"),
+    },
+}
+"""Of pictures, in the order in which they are applied: the ground is painted once the thing lies where it belongs."""
+
+_SOUND = sound_transforms.BY_NAME
+
+
+def _sound(name: str) -> Value:
+    transform = _SOUND[name]
+    return Value(transform.apply, transform.asks[0], transform.words)
+
+
+VOICES: dict[str, dict[str, Value]] = {
+    "time": {"reverse": _sound("reverse")},
+    "pitch": {"high": _sound("high"), "low": _sound("low")},
+    "tone": {"muffled": _sound("muffled"), "thin": _sound("thin")},
+    "swell": {"tremolo": _sound("tremolo"), "fade_in": _sound("fade_in")},
+    "space": {"echo": _sound("echo")},
+}
+"""Of sounds, in the order in which they are applied."""
+
+FACTORS = {"image": LOOKS, "audio": VOICES}
+
+
+def apply(modality: str, media: np.ndarray, look: Look) -> np.ndarray:
+    """A picture uint8 [H, W, 3] or a sound int16 [N] with the look's values."""
+    for factor, values in FACTORS[modality].items():
+        if factor in look:
+            media = values[look[factor]].apply(media)
+    return media
+
+
+def asks(modality: str, look: Look) -> str:
+    """The instruction for a look: `mirror it and make it night`."""
+    return " and ".join(_values(modality, look, "ask"))
+
+
+def words(modality: str, look: Look) -> str:
+    """What a caption adds: `mirrored, at night`; empty where nothing is set."""
+    return ", ".join(_values(modality, look, "words"))
+
+
+def _values(modality: str, look: Look, field: str) -> list[str]:
+    return [getattr(values[look[f]], field) for f, values in FACTORS[modality].items() if f in look]
+
+
+@cache
+def _factors(modality: str) -> tuple[str, ...]:
+    return tuple(FACTORS[modality])
+
+
+def draw_look(
+    modality: str, draw: np.random.Generator, count: int, without: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """`count` factors (or as many as there are) with a value each."""
+    free = [factor for factor in _factors(modality) if factor not in without]
+    chosen = [free[int(i)] for i in sorted(draw.permutation(len(free))[:count])]
+    return {factor: str(draw.choice(list(FACTORS[modality][factor]))) for factor in chosen}
+
+
+def draw_rule(modality: str, draw: np.random.Generator, without: frozenset[str] = frozenset()) -> dict[str, str]:
+    """One to three factors: what the examples of an analogy have in common."""
+    return draw_look(modality, draw, int(draw.choice([1, 2, 3], p=[0.35, 0.4, 0.25])), without)
+
+
+def draw_before(
+    modality: str, draw: np.random.Generator, rule: Look, hidden: float, extra: float = 0.25
+) -> dict[str, str]:
+    """The look of a medium that the rule is then applied to.
+
+    Args:
+        hidden: chance that it already has a value of the rule, so that the example does not show it; never all.
+        extra: chance of each factor that the rule leaves alone to be set.
+    """
+    look: dict[str, str] = {}
+    for factor in _factors(modality):
+        if factor in rule:
+            if draw.random() < hidden:
+                look[factor] = rule[factor]
+            elif draw.random() < 0.4:
+                others = [value for value in FACTORS[modality][factor] if value != rule[factor]]
+                look |= {factor: str(draw.choice(others))} if others else {}
+        elif draw.random() < extra / 2:
+            look |= {factor: str(draw.choice(list(FACTORS[modality][factor])))}
+    if hidden and all(look.get(factor) == rule[factor] for factor in rule):
+        del look[str(draw.choice(list(rule)))]
+    return look
+
+
+def shown(before: Look, rule: Look) -> set[str]:
+    """The factors of a rule that an example shows: those in which its media differ."""
+    return {factor for factor in rule if before.get(factor) != rule[factor]}

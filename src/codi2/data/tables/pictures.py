@@ -1,0 +1,164 @@
+"""Table 1: pictures. Each function draws one record of a row."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codi2.data.builders.contract import Draft
+from codi2.data.record import Medium
+from codi2.data.tables.factors import asks, draw_before, draw_look, draw_rule, scaled, shown, turned, words
+from codi2.data.tables.scene import counted, patterned, placed
+from codi2.data.tables.studio import Row, Studio, draft, pick, picture
+from codi2.data.tasks import STYLES
+from codi2.data.templates import listing, write_prompt
+from codi2.prompt.parts import Text
+
+SHOTS = 3  # examples at most
+
+
+def edit(modality: str) -> Row:
+    """Zero-shot: season, hue, light, background, style or effect by instruction."""
+
+    def row(studio: Studio, draw: np.random.Generator) -> Draft:
+        (item,) = studio.items(modality, draw, 1)
+        change = draw_look(modality, draw, 1 + int(draw.random() < 0.3))
+        before = draw_before(modality, draw, change, hidden=0.0)
+        prompt = write_prompt("edit", draw, {"media": [studio.medium(item, before)], "ask": asks(modality, change)})
+        answer = [studio.medium(item, before | change)]
+        return draft(f"edit_{modality}", prompt, answer, [item], change=change)
+
+    return row
+
+
+def analogy(modality: str) -> Row:
+    """Exemplars: a rule of one to three factors that the examples show in part, and a medium that needs all of it."""
+
+    def row(studio: Studio, draw: np.random.Generator) -> Draft:
+        shots = 1 + int(draw.integers(SHOTS))
+        items = studio.items(modality, draw, shots + 1)
+        rule = draw_rule(modality, draw)
+        befores = [draw_before(modality, draw, rule, hidden=0.4) for _ in items[1:]]
+        pairs = [
+            [studio.medium(item, before), studio.medium(item, before | rule)]
+            for item, before in zip(items[1:], befores, strict=True)
+        ]
+        asked = draw_before(modality, draw, rule, hidden=0.0)
+        fields = {"pairs": listing(pairs, between=", "), "media": [studio.medium(items[0], asked)]}
+        seen = set().union(*(shown(before, rule) for before in befores))
+        return draft(
+            f"analogy_{modality}", write_prompt("analogy", draw, fields), [studio.medium(items[0], asked | rule)],
+            items, rule=rule, shots=shots, shown=sorted(seen),
+        )  # fmt: skip
+
+    return row
+
+
+def rendering(studio: Studio, draw: np.random.Generator) -> Draft:
+    """Exemplars of a hand: the same things drawn by one and by another, true pairs."""
+    shots = 1 + int(draw.integers(SHOTS))
+    first, second = (str(style) for style in draw.choice(list(STYLES)[:4], 2, replace=False))
+    groups = [group for group in studio.rendered if first in group and second in group]
+    chosen = [groups[int(i)] for i in draw.choice(len(groups), min(shots + 1, len(groups)), replace=False)]
+    items = [group[style] for group in chosen for style in (first, second)]
+    media = [studio.medium(item) for item in items]
+    pairs = [media[i : i + 2] for i in range(2, len(media), 2)]
+    fields = {"pairs": listing(pairs, between=", "), "media": [media[0]]}
+    prompt = write_prompt("analogy", draw, fields)
+    return draft("analogy_rendering", prompt, [media[1]], items, rule={"rendering": second}, shots=len(pairs))
+
+
+def following(studio: Studio, draw: np.random.Generator) -> Draft:
+    """Next in a sequence: a count, a rotation, a growth, or a way across."""
+    (item,) = studio.things(draw, 1)
+    pixels, kind = studio.pixels(item), str(draw.choice(["count", "rotation", "growth", "way"]))
+    length = 2 + int(draw.integers(3))  # frames given
+    match kind:
+        case "count":
+            step = int(draw.choice([1, 2])) if length < 4 else 1
+            first = 1 + int(draw.integers(9 - step * length))
+            counts = [first + step * k for k in range(length + 1)]
+            frames = [counted(pixels, n) for n in (counts if draw.random() < 0.7 else counts[::-1])]
+        case "rotation":
+            step = int(draw.choice([-60, -45, -30, 30, 45, 60]))
+            small = scaled(0.75)(pixels)
+            frames = [turned(step * k)(small) for k in range(length + 1)]
+        case "growth":
+            sizes = np.geomspace(0.25, 0.25 * float(draw.choice([1.25, 1.35])) ** length, length + 1)
+            frames = [scaled(float(size))(pixels) for size in (sizes if draw.random() < 0.5 else sizes[::-1])]
+        case _:
+            ways = np.linspace(-0.28, 0.28, length + 1) * (1 if draw.random() < 0.5 else -1)
+            flat = draw.random() < 0.5
+            frames = [scaled(0.4, dx=w if flat else 0, dy=0 if flat else w)(pixels) for w in ways]
+    media = [picture(frame) for frame in frames]
+    prompt = write_prompt("next", draw, {"shots": _row_of(media[:-1])})
+    return draft("next_image", prompt, [media[-1]], [item], kind=kind)
+
+
+def concept(studio: Studio, draw: np.random.Generator) -> Draft:
+    """Concept learning: a pattern, a hand or an attribute that the examples share, drawn with another thing."""
+    shots, kind = 2 + int(draw.integers(2)), str(draw.choice(["pattern", "rendering", "attribute"]))
+    if kind == "rendering":
+        style = str(draw.choice(list(STYLES)[:4]))
+        items = studio.things(draw, shots + 1, studio.world.by["style"][style])
+        media, about = [studio.medium(item) for item in items], {"rendering": style}
+    elif kind == "pattern":
+        ornament, *items = studio.things(draw, shots + 2)
+        media = [picture(patterned(studio.pixels(item), studio.pixels(ornament))) for item in items]
+        items, about = [*items, ornament], {"pattern": ornament.concept}
+    else:
+        about = draw_look("image", draw, 1 + int(draw.integers(2)), without=frozenset({"geometry"}))
+        items = studio.things(draw, shots + 1)
+        media = [studio.medium(item, about) for item in items]
+    fields = {"shots": _row_of(media[1 : shots + 1]), "caption": items[0].caption}
+    return draft("concept_image", write_prompt("concept", draw, fields), [media[0]], items, kind=kind, shared=about)
+
+
+def poses(studio: Studio, draw: np.random.Generator) -> Draft:
+    """Subject-driven: pictures of one individual → it in another pose, or in another light or on another ground."""
+    items = pick(draw, studio.subjects)
+    order = [items[int(i)] for i in draw.permutation(len(items))][:4]
+    target, shots = order[0], [studio.medium(item) for item in order[1:]]
+    if draw.random() < 0.5:
+        prompt = write_prompt("subject", draw, {"shots": _row_of(shots)})
+        return draft("subject_pose", prompt, [studio.medium(target)], order)
+    look = draw_look("image", draw, 1, without=frozenset({"style", "hue", "geometry"}))
+    prompt = write_prompt("subject_changed", draw, {"shots": _row_of(shots), "ask": asks("image", look)})
+    return draft("subject_changed", prompt, [studio.medium(target, look)], order, look=look)
+
+
+def composition(studio: Studio, draw: np.random.Generator) -> Draft:
+    """Things and a scene → the things in the scene, made exactly (Kosmos-G's task)."""
+    scene = pick(draw, studio.scenes)
+    things = studio.things(draw, 1 + int(draw.random() < 0.35))
+    spread = [0.3, 0.7] if len(things) == 2 else [float(draw.uniform(0.3, 0.7))]
+    places = [(x, float(draw.uniform(0.8, 0.98)), float(draw.uniform(0.4, 0.6))) for x in spread]
+    whole = placed(studio.pixels(scene), [studio.pixels(thing) for thing in things], places)
+    named = draw.random() < 0.5  # with the words, or with the pictures alone
+    parts = [[f"{thing.caption} ", studio.medium(thing)] if named else [studio.medium(thing)] for thing in things]
+    ground = [f"{scene.caption} ", studio.medium(scene)] if named else [studio.medium(scene)]
+    description = [*parts[0], *([" and ", *parts[1]] if len(parts) == 2 else []), " on ", *ground]
+    prompt = write_prompt("compose", draw, {"description": description})
+    return draft("compose", prompt, [picture(whole)], [*things, scene])
+
+
+def difference(modality: str) -> Row:
+    """Two media that differ in one or two factors → what changed, in words (section 4.1's perception)."""
+
+    def row(studio: Studio, draw: np.random.Generator) -> Draft:
+        (item,) = studio.items(modality, draw, 1)
+        change = draw_look(modality, draw, 1 + int(draw.integers(2)))
+        before = draw_before(modality, draw, change, hidden=0.0)
+        fields = {"first": [studio.medium(item, before)], "second": [studio.medium(item, before | change)]}
+        answer = f"{item.caption[:1].upper()}{item.caption[1:]}, now {words(modality, change)}."
+        return draft(
+            f"difference_{modality}", write_prompt("difference", draw, fields), [Text(answer)], [item], change=change
+        )
+
+    return row
+
+
+def _row_of(media: list[Medium]) -> list[object]:
+    """`a`, `a and b`, `a, b and c`."""
+    if len(media) < 3:
+        return listing([media], between="")
+    return [*listing([[medium] for medium in media[:-1]], between=", "), " and ", media[-1]]

@@ -1,0 +1,49 @@
+"""Pictures made of several: a thing on a scene, many of a thing, a pattern behind it."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from codi2.data.transforms import Pixels, background_mask
+
+
+def cut(pixels: Pixels) -> Image.Image:
+    """RGBA: the thing without its white ground, cropped to it."""
+    mask = ~background_mask(pixels)
+    rgba = Image.fromarray(np.dstack([pixels, np.where(mask, 255, 0).astype(np.uint8)]))
+    return rgba.crop(rgba.getchannel("A").getbbox() or (0, 0, *rgba.size))
+
+
+def is_cut_out(pixels: Pixels) -> bool:
+    """Whether it is a thing on a white ground, neither a full picture nor a speck."""
+    return 0.15 <= float(background_mask(pixels).mean()) <= 0.9
+
+
+def placed(scene: Pixels, things: list[Pixels], places: list[tuple[float, float, float]]) -> Pixels:
+    """Cut-outs laid on a scene: `places` are (x, y, size), the middle of the foot and the longer side, of 1."""
+    side = len(scene)
+    canvas = Image.fromarray(scene).convert("RGBA")
+    for thing, (x, y, size) in zip(things, places, strict=True):
+        figure = cut(thing)
+        factor = size * side / max(figure.size)
+        figure = figure.resize([max(1, round(n * factor)) for n in figure.size], Image.Resampling.LANCZOS)
+        corner = max(0, round(x * side - figure.width / 2)), max(0, round(y * side - figure.height))
+        canvas.alpha_composite(figure, corner)
+    return np.asarray(canvas.convert("RGB"))
+
+
+def counted(thing: Pixels, count: int) -> Pixels:
+    """`count` (1 to 9) of a thing in rows of three on white."""
+    white = np.full_like(thing, 255)
+    cells = [((i % 3 + 0.5) / 3, (i // 3 + 0.95) / 3, 0.28) for i in range(count)]
+    return placed(white, [thing] * count, cells)
+
+
+def patterned(thing: Pixels, ornament: Pixels, columns: int = 4) -> Pixels:
+    """The thing on a ground that the ornament is repeated over."""
+    side = len(thing)
+    step = side // columns
+    tile = Image.fromarray(ornament).resize((step, step), Image.Resampling.LANCZOS)
+    ground = np.tile(np.asarray(tile), (columns + 1, columns + 1, 1))[:side, :side]
+    return np.where(background_mask(thing)[..., None], ground, thing)

@@ -1,0 +1,119 @@
+"""What the rows draw from: the corpus's media and how they hang together."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from codi2.data.builders.audio_edits import flac
+from codi2.data.builders.contract import Draft, exchange
+from codi2.data.items import Corpus, Item
+from codi2.data.record import Medium, Piece
+from codi2.data.sound_transforms import RATE
+from codi2.data.tables.factors import Look, apply
+from codi2.data.tables.scene import is_cut_out
+from codi2.data.tasks import RENDERINGS, World
+
+_TRIES = 100
+
+
+class Studio:
+    """Items of some splits.
+
+    Args:
+        splits: which of the corpus's splits, e.g. `("train",)`.
+    """
+
+    def __init__(self, corpus: Corpus, splits: Sequence[str]) -> None:
+        self.corpus = corpus
+        chosen = [item for item in corpus.items if item.split in splits]
+        self.world = World(
+            [item for item in chosen if item.modality == "image"], [item for item in chosen if item.modality == "audio"]
+        )
+
+    @cached_property
+    def scenes(self) -> list[Item]:
+        return [item for item in self.world.images if item.background]
+
+    @cached_property
+    def subjects(self) -> list[list[Item]]:
+        """Pictures of one individual, two or more."""
+        return [items for _, items in sorted(self.world.by["subject"].items()) if len(items) > 1]
+
+    @cached_property
+    def sounding(self) -> list[str]:
+        """Concepts that have both pictures and sounds."""
+        return sorted(self.world.sounds_of.keys() & self.world.by["concept"].keys())
+
+    @cached_property
+    def rendered(self) -> list[dict[str, Item]]:
+        """Style → picture, of things that several hands have drawn."""
+        groups = (
+            {item.style: item for item in items if item.style in RENDERINGS}
+            for items in self.world.by["group"].values()
+        )
+        return [group for group in groups if len(group) > 1]
+
+    def pixels(self, item: Item, look: Look | None = None) -> np.ndarray:
+        """uint8 [64, 64, 3]."""
+        return apply("image", np.asarray(self.corpus.images[item.row]), look or {})
+
+    def clip(self, item: Item, look: Look | None = None) -> np.ndarray:
+        """int16 [40960]."""
+        return apply("audio", np.asarray(self.corpus.sounds[item.row]), look or {})
+
+    def medium(self, item: Item, look: Look | None = None) -> Medium:
+        return picture(self.pixels(item, look)) if item.modality == "image" else sound(self.clip(item, look))
+
+    def things(self, draw: np.random.Generator, count: int, among: Sequence[Item] | None = None) -> list[Item]:
+        """Different pictures of a thing on white, each of another concept."""
+        pool = self.world.images if among is None else among
+        found: dict[str, Item] = {}
+        for _ in range(_TRIES * count):
+            item = pick(draw, pool)
+            if not item.background and is_cut_out(self.corpus.images[item.row]):
+                found.setdefault(item.concept, item)
+            if len(found) == count:
+                break
+        return list(found.values())
+
+    def sounds(self, draw: np.random.Generator, count: int) -> list[Item]:
+        """Sounds of different concepts."""
+        found: dict[str, Item] = {}
+        while len(found) < min(count, len(self.world.sounds_of)):
+            item = pick(draw, self.world.sounds)
+            found.setdefault(item.concept, item)
+        return list(found.values())
+
+    def items(self, modality: str, draw: np.random.Generator, count: int) -> list[Item]:
+        return self.things(draw, count) if modality == "image" else self.sounds(draw, count)
+
+
+def pick(draw: np.random.Generator, options: Sequence[Any]) -> Any:
+    return options[int(draw.integers(len(options)))]
+
+
+def picture(pixels: np.ndarray) -> Medium:
+    """uint8 [H, W, 3] as PNG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=3)
+    return Medium("png", file.getvalue(), checked=True)
+
+
+def sound(clip: np.ndarray) -> Medium:
+    """int16 [N] as FLAC."""
+    return flac(clip, RATE)
+
+
+def draft(task: str, prompt: Sequence[Any], answer: Sequence[Piece], items: Sequence[Item], **meta: Any) -> Draft:
+    """A record with the licences of all items that went into it."""
+    licences = " and ".join(sorted({item.licence for item in items}))
+    return Draft(task, exchange(prompt, answer), licences, {**meta, "items": [item.id for item in items]})
+
+
+Row = Callable[[Studio, np.random.Generator], Draft]

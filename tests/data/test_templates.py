@@ -1,0 +1,70 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from codi2.data.templates import COUNT, NEAREST, fields_of, similarity, templates, write_prompt
+
+FIELDS = {
+    "image_from_caption": {"caption"},
+    "audio_from_caption": {"caption"},
+    "video_from_caption": {"caption"},
+    "caption_image": {"media"},
+    "caption_audio": {"media"},
+    "caption_video": {"media"},
+    "edit": {"media", "ask"},
+    "restyle": {"media", "style"},
+    "analogy": {"pairs", "media"},
+    "analogy_cross": {"pairs", "media"},
+    "add": {"caption", "media"},
+    "remove": {"caption", "media"},
+    "replace": {"caption", "other", "media"},
+    "fuse": {"media", "second"},
+    "sound_of_picture": {"media"},
+    "picture_of_sound": {"media"},
+    "concept": {"shots", "caption"},
+    "concept_audio": {"shots", "caption"},
+    "subject": {"shots"},
+    "subject_changed": {"shots", "ask"},
+    "subject_alive": {"shots"},
+    "compose": {"description"},
+    "next": {"shots"},
+    "next_with_sound": {"shots"},
+    "edit_by_sound": {"media", "sound"},
+    "difference": {"first", "second"},
+}
+
+
+def test_every_task_has_its_file():
+    assert templates().keys() == FIELDS.keys()
+
+
+@pytest.mark.parametrize("task", FIELDS)
+def test_a_hundred_templates_all_different(task: str):
+    written = templates()[task]
+    assert len(written) == COUNT == 100
+    near = [(a, b) for a, b in combinations(written, 2) if similarity(a, b) > NEAREST]
+    assert near == []
+
+
+@pytest.mark.parametrize("task", FIELDS)
+def test_every_template_uses_every_field_once(task: str):
+    wrong = [line for line in templates()[task] if sorted(fields_of(line)) != sorted(FIELDS[task])]
+    assert wrong == []
+    assert all(line == line.strip() and line[0].upper() == line[0] for line in templates()[task])
+
+
+def test_similarity_counts_words():
+    assert similarity("Draw {caption}.", "draw {caption}") == 1
+    assert similarity("Draw {caption}.", "Paint {caption}.") == 0.5
+    assert similarity("Draw it", "Something else entirely") == 0
+
+
+def test_templates_are_drawn_uniformly():
+    draw = np.random.default_rng(0)
+    prompts = [write_prompt("edit", draw, {"media": [7], "ask": "mirror it"}) for _ in range(20_000)]
+    words = ["".join("{media}" if part == 7 else part.text for part in prompt) for prompt in prompts]
+    counts = np.unique(words, return_counts=True)[1]
+    assert len(counts) == COUNT
+    # 200 each expected, standard deviation 14
+    assert counts.min() > 130 and counts.max() < 270
