@@ -32,6 +32,8 @@ h3 { font-size: .8rem; color: var(--dim); margin: .6rem 0 .2rem; font-weight: 60
 .parts { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-end }
 figure { margin: 0 } figcaption { color: var(--dim); font-size: .8rem; max-width: 20rem }
 img { display: block; border-radius: 4px } audio { display: block; width: 16rem; margin-top: .3rem }
+table { border-collapse: collapse; font-size: .9rem } td { padding: .1rem 1.5rem .1rem 0; vertical-align: top }
+pre { font-size: .8rem; color: var(--dim); white-space: pre-wrap; margin: .4rem 0 }
 .answer { margin: 0; padding: .4rem .8rem; border-left: 3px solid var(--line); max-width: 40rem; white-space: pre-wrap }
 """
 
@@ -51,22 +53,25 @@ class Row:
     note: str = ""
     heading: str = "Answer"
     """What stands over the outputs."""
+    code: str = ""
+    """Shown as it is, below."""
 
 
-def write_page(path: Path, title: str, rows: Sequence[Row], intro: str = "") -> None:
+def write_page(path: Path, title: str, rows: Sequence[Row], intro: str = "", head: str = "") -> None:
     """Write the page of `rows` to `path`, at once or not at all. Raises OutputError when it cannot be written."""
     from codi2.hub import write_atomic
 
-    write_atomic(path, page(title, rows, intro).encode())
+    write_atomic(path, page(title, rows, intro, head).encode())
 
 
-def page(title: str, rows: Sequence[Row], intro: str = "") -> str:
-    """The page as HTML text."""
+def page(title: str, rows: Sequence[Row], intro: str = "", head: str = "") -> str:
+    """The page as HTML text; `head` is HTML that stands before the rows."""
     body = "\n".join(_section(row) for row in rows)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{escape(title)}</title><style>{_STYLE}</style></head>
 <body><h1>{escape(title)}</h1><p class="note">{escape(intro)}</p>
+{head}
 {body}
 </body></html>
 """
@@ -95,7 +100,8 @@ def _section(row: Row) -> str:
     ]
     shown = "".join(f'<h3>{name}</h3><div class="parts">{"".join(items)}</div>' for name, items in blocks if items)
     note = f'<p class="note">{escape(row.note)}</p>' if row.note else ""
-    return f'<section><h2>{escape(row.title)}</h2><p class="prompt">{escape(template)}</p>{shown}{note}</section>'
+    code = f"<pre>{escape(row.code)}</pre>" if row.code else ""
+    return f'<section><h2>{escape(row.title)}</h2><p class="prompt">{escape(template)}</p>{shown}{code}{note}</section>'
 
 
 def _figure(part: Part, label: str = "") -> str:

@@ -181,7 +181,7 @@ class _Tally:
         self.records += len(records)
         self.tasks.update(record.task for record in records)
         self.phases.update(record.phase for record in records)
-        self.licences.update(record.licence for record in records)
+        self.licences.update(one for record in records for one in record.licence.split("; "))
         return records
 
     def note(self, key: str, reason: str, detail: str) -> None:

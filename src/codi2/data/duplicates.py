@@ -66,7 +66,7 @@ def drop_duplicates(task: tuple[Settings, int, list[int]]) -> dict[str, Any]:
                 add(record)
                 phases[phase] += 1
                 tasks[record.task] += 1
-                licences[record.licence] += 1
+                licences.update(record.licence.split("; "))
         shard.close()
     part |= {"records": phases.total(), "tasks": tasks, "phases": {p: phases[p] for p in part["phases"]}}
     part |= {"licences": licences, "bad": part["bad"] | {"duplicate": len(places)}}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from codi2.errors import DataError
@@ -54,7 +54,7 @@ class Medium:
         media = load(self.data, f"a .{self.suffix} of the record")
         if media.modality != self.modality:
             raise MediaError(f"a .{self.suffix} of the record is {media.modality}; name it for what it is")
-        return media
+        return replace(media, name="")
 
 
 Piece = Text | Phrase | Medium
@@ -65,8 +65,8 @@ Turn = tuple[str, tuple[Piece, ...]]
 class Record:
     """A conversation to learn from: the assistant's turns are the targets.
 
-    `key` is unique in its data set and says, with `source`, which raw record it was made of. `meta` holds what a
-    builder wants kept (seeds, levels, scores): JSON values only.
+    `key` is unique in its data set and says, with `source`, which raw record it was made of. `licence` is of all that
+    went into it, separated by `; `. `meta` holds what a builder wants kept (seeds, levels, scores): JSON values only.
     """
 
     key: str

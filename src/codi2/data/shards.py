@@ -7,9 +7,10 @@ from the i-th to the next number.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,6 +90,16 @@ class Shard:
 
     def close(self) -> None:
         self._file.close()
+
+
+def open_shards(folder: Path, report: Mapping[str, Any]) -> Iterator[Shard]:
+    """The shards of a finished data set, one open at a time. Raises DataError: one holds more or less than reported."""
+    for entry in report["shards"]:
+        shard = Shard(folder / entry["file"])
+        if len(shard) != entry["records"]:
+            raise DataError(f"{shard.path} holds {len(shard)} records, the report says {entry['records']}: build again")
+        yield shard
+        shard.close()
 
 
 def _members(block: bytes) -> dict[str, bytes | str]:

@@ -38,8 +38,7 @@ class Backbone(nn.Module):
         self.embed_scale = float(getattr(model.get_input_embeddings(), "embed_scale", 1.0))
         self.logit_cap: float | None = getattr(model.config, "final_logit_softcapping", None)
         self.tokenizer = tokenizer
-        self.tokenizer.chat_template = config.chat_template or tokenizer.chat_template or CHATML
-        self.first_new = _add_tokens(model, tokenizer)
+        self.first_new = _add_tokens(model, tokenizer, config)
         self.peft = _adapt(model, config, list(range(self.first_new, len(tokenizer))))
         self.source = config.id
         self.max_length = config.max_length
@@ -132,16 +131,37 @@ def load_backbone(config: LLMConfig, placement: Placement = ON_CPU) -> Backbone:
         WeightsError: it cannot be had.
         ConfigError: it cannot be loaded in as few bits as `placement` says.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
+    tokenizer = _plain_tokenizer(config)
     if config.kind == "random":
-        return Backbone(random_llm(), byte_tokenizer(), config)
-    source = config.id if config.kind == "hub" else converted_gguf(config.id, config.file)
+        return Backbone(random_llm(), tokenizer, config)
+    source = _source(config)
     arguments = _loading(config, placement)
     with hub_errors(f"the language model {str(source)!r}"):
-        tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, config.dtype), **arguments)
     return Backbone(model, tokenizer, config)
+
+
+def load_tokenizer(config: LLMConfig) -> Any:
+    """The tokenizer alone, with SPECIAL_TOKENS and chat template: what a layout needs. Raises WeightsError."""
+    tokenizer = _plain_tokenizer(config)
+    _extend(tokenizer, config)
+    return tokenizer
+
+
+def _source(config: LLMConfig) -> str | Path:
+    return config.id if config.kind == "hub" else converted_gguf(config.id, config.file)
+
+
+def _plain_tokenizer(config: LLMConfig) -> Any:
+    from transformers import AutoTokenizer
+
+    if config.kind == "random":
+        return byte_tokenizer()
+    source = _source(config)
+    with hub_errors(f"the tokenizer {str(source)!r}"):
+        return AutoTokenizer.from_pretrained(source)
 
 
 def _loading(config: LLMConfig, placement: Placement) -> dict[str, Any]:
@@ -230,15 +250,21 @@ def byte_tokenizer() -> Any:
     )
 
 
-def _add_tokens(model: Any, tokenizer: Any) -> int:
-    """Add SPECIAL_TOKENS to both and return the id of the first."""
+def _extend(tokenizer: Any, config: LLMConfig) -> None:
+    """Give a tokenizer its chat template and SPECIAL_TOKENS."""
     from transformers import AddedToken
 
-    spelled = [tokenizer(token, add_special_tokens=False).input_ids for token in SPECIAL_TOKENS]
-    first = len(tokenizer)
+    tokenizer.chat_template = config.chat_template or tokenizer.chat_template or CHATML
     tokens = [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
     if tokenizer.add_tokens(tokens, special_tokens=True) != len(tokens):
         raise ConfigError(f"The tokenizer of the language model has some of {', '.join(SPECIAL_TOKENS)} already.")
+
+
+def _add_tokens(model: Any, tokenizer: Any, config: LLMConfig) -> int:
+    """Add SPECIAL_TOKENS to both and return the id of the first."""
+    spelled = [tokenizer(token, add_special_tokens=False).input_ids for token in SPECIAL_TOKENS]
+    first = len(tokenizer)
+    _extend(tokenizer, config)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     # A new row starts as the mean of the rows that spell it: no word's score is below it everywhere, and the model
     # has a first idea of what the token is about.

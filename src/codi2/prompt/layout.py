@@ -49,7 +49,7 @@ class Slot:
     position: int  # in the token sequence
     item: int  # index in `TokenSequence.items`
     number: int  # which of the item's features, from 0
-    predicted: bool  # in an assistant message: the hidden state before `position` regresses the feature
+    predicted: bool  # a medium in an assistant message: the hidden state before `position` regresses the feature
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,8 @@ class _Writer:
                 self.item(part, by_model)
 
     def item(self, part: Part, by_model: bool) -> None:
+        # Words given as features (section 4.1) are read wherever they stand: the model answers with tokens.
+        by_model = by_model and not isinstance(part, Phrase)
         counts = self.layout.num_slots if by_model else self.layout.num_features
         if part.modality not in counts:
             verb = "generate" if by_model else "read"

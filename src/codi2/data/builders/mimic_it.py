@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,11 @@ class MimicIt(Builder):
         yield Draft(TASKS.get(prefix, "questions"), turns, LICENCE, {"shots": len(turns) // 2 - 1, "part": prefix})
 
     def _related(self, entry: dict[str, Any], draw: np.random.Generator) -> list[dict[str, Any]]:
+        """As many as `shots` of the related instructions that there are."""
         ids = list(entry.get("rel_ins_ids") or ())
-        chosen = [ids[int(i)] for i in draw.permutation(len(ids))[: int(self.options.shots)]]
-        found = [self._database.execute("select entry from instructions where id = ?", (i,)).fetchone() for i in chosen]
-        return [json.loads(row[0]) for row in found if row]
+        order = (ids[int(i)] for i in draw.permutation(len(ids)))
+        found = (self._database.execute("select entry from instructions where id = ?", (i,)).fetchone() for i in order)
+        return [json.loads(row[0]) for row in islice(filter(None, found), self.options.shots)]
 
     def _turns(self, entry: dict[str, Any], media: list[Medium] | None) -> tuple[Turn, Turn]:
         question, answer = caption(entry.get("instruction")), caption(entry.get("answer"))

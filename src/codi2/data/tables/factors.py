@@ -111,6 +111,8 @@ LOOKS: dict[str, dict[str, Value]] = {
     },
 }
 """Of pictures, in the order in which they are applied: the ground is painted once the thing lies where it belongs."""
+COLOURLESS = ("pencil", "grey")
+"""Styles on which a hue does not show."""
 
 _SOUND = sound_transforms.BY_NAME
 
@@ -165,7 +167,7 @@ def draw_look(
     """`count` factors (or as many as there are) with a value each."""
     free = [factor for factor in _factors(modality) if factor not in without]
     chosen = [free[int(i)] for i in sorted(draw.permutation(len(free))[:count])]
-    return {factor: str(draw.choice(list(FACTORS[modality][factor]))) for factor in chosen}
+    return _visible({factor: str(draw.choice(list(FACTORS[modality][factor]))) for factor in chosen})
 
 
 def draw_rule(modality: str, draw: np.random.Generator, without: frozenset[str] = frozenset()) -> dict[str, str]:
@@ -192,9 +194,16 @@ def draw_before(
                 look |= {factor: str(draw.choice(others))} if others else {}
         elif draw.random() < extra / 2:
             look |= {factor: str(draw.choice(list(FACTORS[modality][factor])))}
+    if "hue" in rule and look.get("style") in COLOURLESS:
+        del look["style"]
     if hidden and all(look.get(factor) == rule[factor] for factor in rule):
         del look[str(draw.choice(list(rule)))]
     return look
+
+
+def _visible(look: dict[str, str]) -> dict[str, str]:
+    """Without the hue of what has no colours: nobody could tell."""
+    return {f: v for f, v in look.items() if f != "hue" or look.get("style") not in COLOURLESS}
 
 
 def shown(before: Look, rule: Look) -> set[str]:

@@ -112,7 +112,7 @@ def sound(clip: np.ndarray) -> Medium:
 
 def draft(task: str, prompt: Sequence[Any], answer: Sequence[Piece], items: Sequence[Item], **meta: Any) -> Draft:
     """A record with the licences of all items that went into it."""
-    licences = " and ".join(sorted({item.licence for item in items}))
+    licences = "; ".join(sorted({item.licence for item in items}))
     return Draft(task, exchange(prompt, answer), licences, {**meta, "items": [item.id for item in items]})
 
 

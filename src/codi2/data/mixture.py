@@ -1,0 +1,207 @@
+"""What a training step learns from: phases that alternate, data sets by weight, every record once an epoch.
+
+Which records step s gets is a function of the seed and s alone, computed where it is asked for: no buffer is shuffled
+and nothing is counted while training, so a run resumes at any step exactly, and ranks and workers that each take their
+part of a step share nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from codi2.data.build import load_report
+from codi2.data.record import PHASES, Record
+from codi2.data.shards import Shard, open_shards
+from codi2.errors import ConfigError
+
+BLOCK = 1_000  # draws in which the shares are met exactly
+WINDOW = 8  # shards whose records are shuffled together
+OPEN = 64  # shards a process keeps open
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished data set, or the part of it that a mixture takes.
+
+    Args:
+        folder: what `codi2 data build` made.
+        weight: share of the draws, against those of the other sources that have the step's phase.
+    """
+
+    folder: Path
+    weight: float = 1.0
+
+
+class Pool:
+    """The records of one source and phase, by number in an endless order: each epoch has them all once."""
+
+    def __init__(self, folder: Path, shards: Sequence[tuple[str, int]], seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.files = [name for name, _ in shards]
+        self.sizes = np.array([count for _, count in shards], dtype=np.int64)
+        self.total = int(self.sizes.sum())
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Shard and record in it of the `number`-th draw."""
+        epoch, at = divmod(number, self.total)
+        order, starts = _order(self.seed, epoch, self.sizes.tobytes())
+        window = int(np.searchsorted(starts, at, side="right")) - 1
+        shards = order[window * WINDOW : (window + 1) * WINDOW]
+        ends = self.sizes[shards].cumsum()
+        shuffled = _shuffled(self.seed, epoch, window, int(ends[-1]))
+        which = int(shuffled[at - starts[window]])
+        k = int(np.searchsorted(ends, which, side="right"))
+        return int(shards[k]), which - int(ends[k] - self.sizes[shards[k]])
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, epoch: int, sizes: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The shards of an epoch in their order, and where each window of them begins."""
+    counts = np.frombuffer(sizes, dtype=np.int64)
+    order = np.random.default_rng((seed, 31, epoch)).permutation(len(counts))
+    ends = counts[order].cumsum()
+    return order, np.concatenate([[0], ends[WINDOW - 1 :: WINDOW], ends[-1:]])
+
+
+@lru_cache(maxsize=64)
+def _shuffled(seed: int, epoch: int, window: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, 37, epoch, window)).permutation(count)
+
+
+class Mixture:
+    """Records of several sources for every step of a run; a map from (step, place in the batch), usable by any loader.
+
+    Args:
+        sources: finished data sets.
+        phases: phase → share of the steps (B.2); a step's records all answer in its phase. None: one phase of all.
+        batch_size: records of a step, over all ranks.
+
+    Raises:
+        ConfigError: a share is no positive number or below 1 in `BLOCK`; no source has a phase that is asked for.
+        DataError: a source is not finished or of another version.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], batch_size: int, phases: Mapping[str, float] | None = None, seed: int = 0
+    ) -> None:
+        self.batch_size, self.seed = batch_size, seed
+        self.phases = dict(phases) if phases else {"": 1.0}
+        reports = [load_report(source.folder) for source in sources]
+        self._pools: dict[str, list[Pool]] = {}
+        self._shares: dict[str, np.ndarray] = {}
+        for n, phase in enumerate(self.phases):
+            if phase and phase not in PHASES:
+                raise ConfigError(f"there is no phase {phase!r}; there are {', '.join(PHASES)}")
+            pools, weights = [], []
+            for k, (source, report) in enumerate(zip(sources, reports, strict=True)):
+                shards = [(s["file"], s["records"]) for s in report["shards"] if phase in ("", s["phase"])]
+                if shards:
+                    pools.append(Pool(source.folder, shards, _mixed(seed, n, k)))
+                    weights.append(source.weight)
+            if not pools:
+                raise ConfigError(f"no source has records of the phase {phase!r}; drop it or add a data set")
+            self._pools[phase], self._shares[phase] = pools, _shares(weights, f"sources of phase {phase or 'all'}")
+        self._phase_shares = _shares(list(self.phases.values()), "phases")
+        self._shards: dict[Path, Shard] = {}
+
+    def phase(self, step: int) -> str:
+        """Which phase a step has; empty where there is but one of all."""
+        return list(self.phases)[self._steps(step)[0]]
+
+    def addresses(self, step: int) -> list[tuple[Path, int]]:
+        """Shard and record of each place of a step's batch."""
+        n, step_of_phase = self._steps(step)
+        phase = list(self.phases)[n]
+        first = step_of_phase * self.batch_size
+        out = []
+        for draw in range(first, first + self.batch_size):
+            k, number = _drawn(self._shares[phase].tobytes(), _mixed(self.seed, n, 0), draw)
+            pool = self._pools[phase][k]
+            shard, record = pool.place(number)
+            out.append((pool.folder / pool.files[shard], record))
+        return out
+
+    def _steps(self, step: int) -> tuple[int, int]:
+        """Index of the step's phase, and how many steps of that phase were before it."""
+        return _drawn(self._phase_shares.tobytes(), self.seed, step)
+
+    def read(self, address: tuple[Path, int]) -> Record:
+        """Raises DataError: the shard is missing or damaged."""
+        path, number = address
+        if path not in self._shards:
+            if len(self._shards) >= OPEN:
+                self._shards.pop(next(iter(self._shards))).close()
+            self._shards[path] = Shard(path)
+        return self._shards[path][number]
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Record]:
+        """A rank's records of a step. Raises DataError."""
+        return [self.read(address) for address in self.addresses(step)[rank::world_size]]
+
+    def steps(self, start: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[list[tuple[Path, int]]]:
+        """The addresses of a rank, step by step without end: the `batch_sampler` of a DataLoader over this mixture."""
+        step = start
+        while True:
+            yield self.addresses(step)[rank::world_size]
+            step += 1
+
+    def __getitem__(self, address: tuple[Path, int]) -> Record:
+        return self.read(address)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_shards": {}}  # every worker opens its own
+
+
+def _shares(weights: Sequence[float], what: str) -> np.ndarray:
+    """Cumulated shares float64 [n + 1], from 0 to 1. Raises ConfigError."""
+    values = np.array(weights, dtype=np.float64)
+    if not np.isfinite(values).all() or (values <= 0).any():
+        raise ConfigError(f"the weights of the {what} are {list(weights)}; each should be a positive number")
+    shares = values / values.sum()
+    if shares.min() < 1 / BLOCK:
+        raise ConfigError(
+            f"the smallest of the {what} has the share {shares.min():g}; at least {1 / BLOCK:g} can be met"
+        )
+    return np.concatenate([[0.0], shares.cumsum()])
+
+
+def _mixed(seed: int, *numbers: int) -> int:
+    return int(np.random.SeedSequence((seed, *numbers)).generate_state(1)[0])
+
+
+def _drawn(shares: bytes, seed: int, draw: int) -> tuple[int, int]:
+    """Which of the options a draw has, and how many of the earlier draws had it."""
+    block, at = divmod(draw, BLOCK)
+    choices, ranks, before = _block(shares, seed, block)
+    return int(choices[at]), int(before[choices[at]] + ranks[at])
+
+
+@lru_cache(maxsize=32)
+def _block(shares: bytes, seed: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a block of draws: the option of each, its rank among the block's draws of that option, and the counts before.
+
+    Counts are rounded from the cumulated shares, so over any number of blocks they are right to one draw.
+    """
+    edges = np.frombuffer(shares, dtype=np.float64)
+    edges = np.append(edges[:-1], 1.0)
+    before = np.diff(np.round(edges * block * BLOCK)).astype(np.int64)
+    here = np.diff(np.round(edges * (block + 1) * BLOCK)).astype(np.int64) - before
+    choices = np.random.default_rng((seed, 41, block)).permutation(np.repeat(np.arange(len(here)), here))
+    ranks = np.empty(BLOCK, dtype=np.int64)
+    for option in range(len(here)):
+        mine = choices == option
+        ranks[mine] = np.arange(mine.sum())
+    return choices, ranks, before
+
+
+def check(sources: Sequence[Source]) -> None:
+    """Raises DataError: a shard holds another number of records than the report says, or is cut off."""
+    for source in sources:
+        for shard in open_shards(source.folder, load_report(source.folder)):
+            if len(shard):
+                _ = shard[len(shard) - 1]  # the end is where a copy is cut off
