@@ -11,7 +11,6 @@ from codi2.data.items import Item
 from codi2.data.mixes import draw_mixes, overlay
 from codi2.data.sound_transforms import TRANSFORMS as SOUND_TRANSFORMS
 from codi2.data.tasks import TASKS, Example, Ref, World
-from codi2.data.templates import templates
 from codi2.data.transforms import BY_NAME, TRANSFORMS, background_mask
 from codi2.prompt.parts import Phrase, Text
 
@@ -56,13 +55,6 @@ def test_prompts_are_varied_and_whole(world: World, name: str) -> None:
             assert example.source in given(example)
     if name != "chat":
         assert len({str(example.prompt) for example in examples}) > 30
-
-
-def test_every_task_has_many_wordings() -> None:
-    """Appendix C.1 wants a hundred for each task type; here they are combinations."""
-    for name, pieces in templates().items():
-        count = len(set(pieces["openings"])) * len(set(pieces["bodies"])) * len(set(pieces["closings"]))
-        assert count >= 30, name
 
 
 def test_analogies_apply_one_change(world: World) -> None:

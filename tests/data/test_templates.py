@@ -54,6 +54,11 @@ def test_every_template_uses_every_field_once(task: str):
     assert all(line == line.strip() and line[0].upper() == line[0] for line in templates()[task])
 
 
+def test_the_medium_to_edit_comes_last():
+    """The model edits the last medium that it is given (`keep_source`)."""
+    assert all(fields_of(line) == ["pairs", "media"] for line in templates()["analogy"])
+
+
 def test_similarity_counts_words():
     assert similarity("Draw {caption}.", "draw {caption}") == 1
     assert similarity("Draw {caption}.", "Paint {caption}.") == 0.5

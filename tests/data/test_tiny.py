@@ -4,10 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codi2.data.build import build_tiny
+from codi2.data.build import Settings, build
 from codi2.data.items import load_corpus
+from codi2.data.shards import open_shards
 from codi2.data.sources import emoji, games, gcompris, scratch, sonic_pi, stamps
+from codi2.data.tiny import build_tiny
 from codi2.errors import DataError
+from codi2.prompt.parts import Text
 
 FEW = (*emoji.SOURCES, stamps.SOURCE, scratch.SOURCE, gcompris.SOURCE, sonic_pi.SOURCE)
 
@@ -42,15 +45,17 @@ def test_two_builds_give_the_same_bytes(built: Path):
     assert {path for path in files if path.read_bytes() != first[path]} == set()
 
 
-def test_shards_hold_every_item_with_its_media(built: Path):
-    import webdataset
-
-    shards = [str(path) for path in sorted((built / "shards").glob("*.tar"))]
-    samples = list(webdataset.WebDataset(shards, shardshuffle=False))
-    corpus = load_corpus()
-    assert [json.loads(sample["json"])["id"] for sample in samples] == [item.id for item in corpus.items]
-    suffixes = {"image": "png", "audio": "flac"}
-    assert all(suffixes[item.modality] in sample for item, sample in zip(corpus.items, samples, strict=True))
+def test_the_items_become_records_of_the_common_schema(built: Path, tmp_path: Path):
+    """Through the same engine as every other data set: each training item as a picture or sound and as a caption."""
+    out = tmp_path / "pairs"
+    report = build(Settings("tiny", str(built), str(out), options={"splits": "train"}), max_bad=1)
+    train = [item for item in load_corpus(built).items if item.split == "train"]
+    records = [record for shard in open_shards(out, report) for record in shard]
+    assert report["entries"] == len(train)
+    assert len(records) == 2 * (len(train) - report["bad"].get("duplicate", 0))
+    assert {record.licence for record in records} <= {item.licence for item in train}
+    words = {"".join(p.text for _, turn in r.turns for p in turn if isinstance(p, Text)) for r in records}
+    assert all(any(item.caption in text for text in words) for item in train)
 
 
 def test_asking_for_the_wrong_modality(built: Path):

@@ -107,9 +107,18 @@ def test_collate_pads_either_side_and_keeps_addresses(layout):
         assert batch.slot_predicted.sum() == 2
 
 
+def test_a_phrase_of_the_assistant_is_given_not_predicted(layout):
+    """Section 4.1 swaps words of an answer for features; the words around them are still to be said."""
+    answer = layout(
+        [Message("user", (Text("Hi"),)), Message("assistant", (Text("It is "), Phrase("a cat"), Text(".")))]
+    )
+    (slot,) = answer.slots
+    assert not slot.predicted and (answer.labels[slot.position - 1 : slot.position + 2] == IGNORE).all()
+    said = layout.tokenizer.decode(answer.labels[answer.labels != IGNORE])
+    assert said.startswith("It is .")
+
+
 def test_refuses_what_cannot_be(layout):
-    with pytest.raises(PromptError, match="cannot generate phrase"):
-        layout([Message("assistant", (Phrase("a cat"),))])
     with pytest.raises(PromptError, match="at most 200"):
         layout([Message("user", (Text("word " * 100),))])
 

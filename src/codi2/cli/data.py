@@ -65,7 +65,7 @@ def build(
         out = out or str(home() / "data" / ("tiny-pairs" if name == "tiny" else name))
     if not source or not out:
         raise ConfigError(f"{name} needs --source, its official files, and --out, a folder for the shards")
-    settings = Settings(name, source, out, seed, dict(map(_option, options or ())))
+    settings = Settings(name, str(Path(source).absolute()), out, seed, dict(map(_option, options or ())))
     report = build_set(settings, workers=workers, ray=ray, max_bad=max_bad, units=units)
     _tell(report, out)
 

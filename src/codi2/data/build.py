@@ -76,9 +76,7 @@ def build(
             the folder holds another build.
         OutputError: the folder cannot be written, or the disk is full. Finished shards stay valid.
     """
-    _claim(settings)
-    builder = open_builder(settings)
-    planned = _plan(settings, builder)[:units]
+    planned = _plan(settings)[:units]
     tasks = [(settings, number, unit) for number, unit in enumerate(planned)]
     todo = [task for task in tasks if not settings.unit_file(task[1], ".json").is_file()]
     _sweep(settings)
@@ -223,14 +221,24 @@ def _fingerprint(content: tuple[bytes | str, ...]) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def _claim(settings: Settings) -> None:
-    """Makes the folder this build's. Raises DataError: it is another's."""
+def _plan(settings: Settings) -> list[dict[str, Any]]:
+    """The units, planned once and kept: a resumed build must not see other ones.
+
+    The settings are written last, so a folder belongs to a build once its source has been found good.
+    Raises DataError: the source is not what the builder reads, or the folder is another build's.
+    """
     path = settings.folder / "settings.json"
     ours = {"schema": SCHEMA, **asdict(settings)}
     del ours["out"]  # a folder may be moved
     if not path.is_file():
+        (settings.folder / "scratch").mkdir(parents=True, exist_ok=True)
+        builder = open_builder(settings)
+        units = builder.units()
+        if not units:
+            raise DataError(f"{settings.source} holds nothing for {settings.builder}, which reads {builder.reads}")
+        write_atomic(settings.folder / "units.json", json.dumps(units).encode())
         write_atomic(path, json.dumps(ours, indent=1).encode())
-        return
+        return units
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -240,18 +248,7 @@ def _claim(settings: Settings) -> None:
             f"{settings.out} holds a build with {other} {theirs.get(other)!r}, not {ours[other]!r}; "
             "choose another folder, or delete that one"
         )
-
-
-def _plan(settings: Settings, builder: Builder) -> list[dict[str, Any]]:
-    """The units, planned once and kept: a resumed build must not see other ones."""
-    path = settings.folder / "units.json"
-    if not path.is_file():
-        (settings.folder / "scratch").mkdir(parents=True, exist_ok=True)
-        units = builder.units()
-        if not units:
-            raise DataError(f"{settings.source} holds nothing for {settings.builder}, which reads {builder.reads}")
-        write_atomic(path, json.dumps(units).encode())
-    planned: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    planned: list[dict[str, Any]] = json.loads((settings.folder / "units.json").read_text(encoding="utf-8"))
     return planned
 
 
