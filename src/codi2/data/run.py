@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -36,7 +38,7 @@ def results(
     if not tasks:
         return
     if ray is not None:
-        stream = _on_ray(function, tasks, ray)
+        stream = _on_ray(function, tasks, ray, workers)
     elif workers > 1 and len(tasks) > 1:
         stream = _in_processes(function, tasks, workers)
     else:
@@ -81,24 +83,20 @@ def _in_processes(
 
 
 def _on_ray(
-    function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], address: str
+    function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], address: str, workers: int
 ) -> Iterator[dict[str, Any]]:
     """Ray Data maps the tasks and runs those of a dead worker again; only their small results travel.
 
     Media never pass through the object store: a task reads the source and writes its shards itself, so the source
     and the output must be on storage that every node sees.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
     try:
         import ray
     except ImportError as error:
         raise MissingDependencyError("--ray needs Ray: pip install 'codi2[ray]'") from error
     if not ray.is_initialized():
-        try:
-            ray.init(None if address == "local" else address, log_to_driver=False, include_dashboard=False)
-        except (ConnectionError, ValueError) as error:
-            raise DataError(
-                f"there is no Ray cluster at {address!r} ({error}); start one, or say --ray local"
-            ) from error
+        _connect(ray, address, workers)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
@@ -115,3 +113,20 @@ def _on_ray(
         if row["error"]:
             raise getattr(errors, row["result"])(row["error"])
         yield json.loads(row["result"])
+
+
+def _connect(ray: Any, address: str, workers: int) -> None:
+    """Raises DataError: there is no cluster at the address."""
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        # as large as asked for, and small in memory: the tasks' results are a few bytes
+        cpus = workers if workers > 1 else None
+        ray.init(num_cpus=cpus, object_store_memory=200 * 2**20, include_dashboard=False, **quiet)
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if port.isdecimal():  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address, **quiet)
+    except (OSError, ValueError) as error:
+        raise DataError(f"there is no Ray cluster at {address!r} ({error}); start one, or say --ray local") from error

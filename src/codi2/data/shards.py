@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,12 @@ def write_shard(path: Path) -> Iterator[Callable[[Record], None]]:
             writer.write(to_sample(record))
             places.append(writer.tarstream.offset)
 
-        yield add
+        try:
+            yield add
+        except BaseException:
+            with suppress(OSError):  # or the archive complains once more when it is collected
+                writer.close()
+            raise
         writer.close()
         file.flush()
         with atomic_path(index_of(path)) as index, open(index, "wb") as numbers:
