@@ -30,7 +30,7 @@ import numpy as np
 from codi2.data import run
 from codi2.data.builders import load_builder
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw
-from codi2.data.checks import decoded
+from codi2.data.checks import verify
 from codi2.data.record import SCHEMA, Record
 from codi2.data.shards import write_shard
 from codi2.errors import ConfigError, DataError
@@ -168,7 +168,7 @@ class _Tally:
             self.spent["make"] += made - began
             for medium in {id(medium): medium for record in records for medium in record.media}.values():
                 if not medium.checked:
-                    decoded(medium)
+                    verify(medium)
             self.spent["check"] += time.perf_counter() - made
         except (BadRecord, LeftOut) as error:
             (self.bad if isinstance(error, BadRecord) else self.left_out)[error.reason] += 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import struct
+
 import numpy as np
 
 from codi2.data.record import Medium
@@ -46,6 +49,22 @@ def caption(text: object) -> str:
     if len(words) > CAPTION:
         raise BadRecord("absurd size", f"a caption of {len(words):,} characters")
     return words
+
+
+def verify(medium: Medium) -> None:
+    """As `decoded`, when nobody needs the result: a JPEG is read to its end, but at an eighth of its size."""
+    if medium.suffix not in ("jpg", "jpeg"):
+        decoded(medium)
+        return
+    from PIL import Image as PILImage
+
+    try:
+        with PILImage.open(io.BytesIO(medium.data), formats=["JPEG"]) as file:
+            _check_sides(file.size)
+            file.draft(None, (file.width // 8, file.height // 8))
+            file.load()
+    except (OSError, SyntaxError, ValueError, struct.error):
+        decoded(medium)  # says what it is
 
 
 def decoded(medium: Medium) -> Media:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codi2.errors import DataError
-from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Part, Phrase, Text
+
+if TYPE_CHECKING:  # it brings torch, which a build does not need
+    from codi2.prompt.layout import Message
 
 SCHEMA = 1
 SUFFIXES = {
@@ -100,6 +102,8 @@ class Record:
 
     def messages(self) -> list[Message]:
         """The conversation with its media decoded. Raises MediaError."""
+        from codi2.prompt.layout import Message
+
         return [Message(role, tuple(_decoded(pieces))) for role, pieces in self.turns]  # type: ignore[arg-type]
 
 

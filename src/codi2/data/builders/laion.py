@@ -100,16 +100,19 @@ def _tar_samples(path: Path) -> Iterator[tuple[str, dict[str, Any]] | BadRecord]
     """Members of one name are one sample; they stand together. A cut tar gives what is whole, and a bad entry."""
     key, members = "", dict[str, Any]()
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, "r:") as archive, open(path, "rb") as file:
             for member in archive:
                 name, _, suffix = Path(member.name).name.partition(".")
                 if name != key and members:
                     yield f"{path.stem}-{key}", members
                     members = {}
                 key = name
-                content = archive.extractfile(member)
-                if content is not None:
-                    members[suffix.lower()] = content.read()
+                if member.isfile():
+                    file.seek(member.offset_data)  # what extractfile does, without its layers
+                    content = file.read(member.size)
+                    if len(content) < member.size:
+                        raise EOFError("it ends in the middle of a file")
+                    members[suffix.lower()] = content
         if members:
             yield f"{path.stem}-{key}", members
     except (tarfile.TarError, EOFError) as error:
