@@ -52,10 +52,17 @@ def caption(text: object) -> str:
 
 
 def verify(medium: Medium) -> None:
-    """As `decoded`, when nobody needs the result: a JPEG is read to its end, but at an eighth of its size."""
-    if medium.suffix not in ("jpg", "jpeg"):
+    """As `decoded`, when nobody needs the result: faster for what large data sets are made of."""
+    if medium.suffix in ("jpg", "jpeg"):
+        _verify_jpeg(medium)
+    elif medium.suffix == "mp4":
+        _verify_mp4(medium)
+    else:
         decoded(medium)
-        return
+
+
+def _verify_jpeg(medium: Medium) -> None:
+    """Read to its end, but at an eighth of its size."""
     from PIL import Image as PILImage
 
     try:
@@ -65,6 +72,26 @@ def verify(medium: Medium) -> None:
             file.load()
     except (OSError, SyntaxError, ValueError, struct.error):
         decoded(medium)  # says what it is
+
+
+def _verify_mp4(medium: Medium) -> None:
+    """All packets are read, and the key frames among them decoded."""
+    import av
+
+    try:
+        with av.open(io.BytesIO(medium.data), "r", format="mp4") as container:
+            stream = container.streams.video[0]
+            stream.codec_context.skip_frame = "NONKEY"
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            keys = sum(len(packet.decode()) for packet in packets if packet.is_keyframe)
+            size, rate, frames = (stream.width, stream.height), float(stream.average_rate or 25), stream.frames
+    except (av.FFmpegError, ValueError, IndexError):
+        decoded(medium)  # says what it is
+        return
+    if not keys or len(packets) < frames:
+        raise BadRecord("undecodable", f"{len(packets)} of {frames} frames are there, {keys} of them key frames")
+    _check_sides(size)
+    _check_rate(len(packets), rate)
 
 
 def decoded(medium: Medium) -> Media:
@@ -78,8 +105,7 @@ def decoded(medium: Medium) -> Media:
             _check_sides(media.pixels.size)
         case Video():
             _check_sides(media.frames[0].size)
-            if len(media.frames) < 2 or not FPS[0] <= media.fps <= FPS[1]:
-                raise BadRecord("wrong rate", f"{len(media.frames)} frames at {media.fps:g} frames per second")
+            _check_rate(len(media.frames), media.fps)
         case Audio():
             _check_sound(media)
     return media
@@ -89,6 +115,11 @@ def _check_sides(size: tuple[int, int]) -> None:
     short, long = sorted(size)
     if short < SIDES[0] or long > SIDES[1] or long > ASPECT * short:
         raise BadRecord("absurd size", f"{size[0]} x {size[1]} pixels")
+
+
+def _check_rate(frames: int, fps: float) -> None:
+    if frames < 2 or not FPS[0] <= fps <= FPS[1]:
+        raise BadRecord("wrong rate", f"{frames} frames at {fps:g} frames per second")
 
 
 def _check_sound(sound: Audio) -> None:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import tarfile
+import tempfile
 from pathlib import Path
 
 import av
@@ -33,10 +34,15 @@ def tone(hertz: float, seconds: float = 1.5, rate: int = 22_050, level: float = 
     return file.getvalue()
 
 
-def clip(n: int, frames: int = 12) -> bytes:
+def clip(n: int, frames: int = 12, **options: str) -> bytes:
     """MP4 of a square that moves."""
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+        _write_clip(file.name, n, frames, options)
+        return Path(file.name).read_bytes()
+
+
+def _write_clip(path: str, n: int, frames: int, options: dict[str, str]) -> None:
+    with av.open(path, "w", format="mp4", options=options) as container:
         stream = container.add_stream("mpeg4", rate=12)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for k in range(frames):
@@ -46,7 +52,6 @@ def clip(n: int, frames: int = 12) -> bytes:
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
-    return file.getvalue()
 
 
 def put(path: Path, content: bytes | str | object) -> Path:

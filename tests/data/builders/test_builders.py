@@ -306,3 +306,22 @@ def test_an_alpaca_file_of_another_shape(tmp_path: Path):
     official.put(tmp_path / "alpaca_data.json", {"instruction": "x"})
     with pytest.raises(DataError, match="is not a list of instruction, input, output"):
         build(Settings("alpaca", str(tmp_path), str(tmp_path / "out")))
+
+
+def test_a_cut_clip_is_found_without_decoding_it_all(tmp_path: Path, built: Built):
+    source = official.webvid(tmp_path / "webvid", count=4)
+    clips = sorted(source.glob("videos/*/*.mp4"))
+    whole = official.clip(0, frames=40, movflags="faststart")  # its index comes first, so what is left still opens
+    clips[0].write_bytes(whole[: 4 * len(whole) // 5])
+    clips[1].write_bytes(b"no clip")
+    records = built("webvid", source, max_bad=0.5)
+    assert tasks(records) == {"video_from_caption": 2, "caption_video": 2}
+    assert report(tmp_path / "out-webvid-0")["bad"] == {"undecodable": 2}
+
+
+def test_one_way_of_each_pair_where_storage_counts(tmp_path: Path, built: Built):
+    source = official.laion_tars(tmp_path / "laion", shards=4, each=20)
+    either = built("laion", source, ways="either")
+    assert len(either) == 80 and 25 < tasks(either)["caption_image"] < 55
+    with pytest.raises(ConfigError, match="ways is 'neither'; it should be both or either"):
+        built("laion", source, ways="neither")

@@ -18,7 +18,7 @@ import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
 from codi2.data.builders.lines import Lines, index_lines, numbered, ranges
-from codi2.data.builders.paired import both_ways
+from codi2.data.builders.paired import Paired, paired
 from codi2.data.record import SUFFIXES, Medium
 from codi2.errors import DataError
 
@@ -163,6 +163,7 @@ def _plain(name: str) -> str:
 class AudioSet(Builder):
     about = "sounds from captions and captions of sounds"
     reads = "one *_segments.csv, ontology.json, and clips named by video (wav, flac, ogg or mp3) in a folder below"
+    Options = Paired
 
     def __init__(self, source: Path, scratch: Path, options: Any) -> None:
         super().__init__(source, scratch, options)
@@ -179,4 +180,4 @@ class AudioSet(Builder):
         segment = parse_segment(raw.entry)
         words = self.files.caption(segment.labels)
         meta = {"video": segment.video, "start": segment.start, "labels": list(segment.labels)}
-        yield from both_ways(self.files.clip(segment), words, draw, LICENCE, meta)
+        yield from paired(self.files.clip(segment), words, draw, self.options.ways, LICENCE, meta)

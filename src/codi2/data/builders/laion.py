@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
-from codi2.data.builders.paired import both_ways
+from codi2.data.builders.paired import Paired, paired
 from codi2.data.builders.parquet import columns, count_rows, read_rows
 from codi2.data.record import MODALITY, Medium
 from codi2.errors import DataError
@@ -28,6 +28,8 @@ class Laion(Builder):
     reads = (
         "img2dataset output: 00000.tar (jpg, txt, json), or folders 00000/ of files, or 00000.parquet with a jpg column"
     )
+
+    Options = Paired
 
     def units(self) -> list[dict[str, Any]]:
         if not self.source.is_dir():
@@ -76,7 +78,9 @@ class Laion(Builder):
         if not suffix:
             raise LeftOut("absent", "no picture")
         about = _about(members)
-        yield from both_ways(Medium(suffix, picture), text, draw, "unknown", {"url": str(about.get("url", ""))})
+        yield from paired(
+            Medium(suffix, picture), text, draw, self.options.ways, "unknown", {"url": str(about.get("url", ""))}
+        )
 
 
 def _caption(members: Mapping[str, Any]) -> object:

@@ -27,7 +27,7 @@ import numpy as np
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
 from codi2.data.builders.instruct_pix2pix import clause
 from codi2.data.builders.lines import Lines, index_lines, numbered, ranges
-from codi2.data.builders.paired import both_ways
+from codi2.data.builders.paired import Paired, paired
 from codi2.data.record import MODALITY, ROLES, Medium, Turn
 from codi2.data.templates import write_prompt
 from codi2.errors import DataError, PromptError
@@ -39,7 +39,7 @@ LISTS = ("metadata.jsonl", "metadata.csv")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Paired):
     licence: str = "unknown"
     """Of entries that name none."""
 
@@ -105,7 +105,7 @@ class Own(Builder):
             words = entry.get("text")
             if entry.get("sidecar"):
                 words = (self._root / entry["file_name"]).with_suffix(".txt").read_text("utf-8", "replace")
-            yield from both_ways(medium, words, draw, licence)
+            yield from paired(medium, words, draw, self.options.ways, licence)
         elif "instruction" in entry:
             source, target = (self._medium(entry.get(name)) for name in ("source", "target"))
             asked = write_prompt("edit", draw, {"media": [source], "ask": clause(entry["instruction"])})

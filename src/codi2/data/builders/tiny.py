@@ -11,7 +11,7 @@ import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, Raw, Unit
 from codi2.data.builders.lines import ranges
-from codi2.data.builders.paired import both_ways
+from codi2.data.builders.paired import Paired, paired
 from codi2.data.items import Corpus, Item, load_corpus
 from codi2.data.tables.studio import picture, sound
 
@@ -19,7 +19,7 @@ ITEMS = 1_000  # a unit
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Paired):
     splits: str = "train"
     """Of the corpus: `train`, or `test_family,test_subject`, …"""
 
@@ -50,4 +50,4 @@ class Tiny(Builder):
         item, media = raw.entry
         medium = picture(media) if item.modality == "image" else sound(media)
         meta = {"concept": item.concept, "style": item.style, "attribution": item.attribution}
-        yield from both_ways(medium, item.caption, draw, item.licence, meta)
+        yield from paired(medium, item.caption, draw, self.options.ways, item.licence, meta)

@@ -14,7 +14,7 @@ import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
 from codi2.data.builders.lines import Lines, index_lines, numbered, ranges
-from codi2.data.builders.paired import both_ways
+from codi2.data.builders.paired import Paired, paired
 from codi2.data.record import Medium
 from codi2.errors import DataError
 
@@ -26,6 +26,8 @@ _NEEDED = ("videoid", "page_dir", "name")
 class WebVid(Builder):
     about = "clips from captions and captions of clips"
     reads = "one .csv (videoid, page_dir, name, …) and the clips at <page_dir>/<videoid>.mp4, at most two folders below"
+
+    Options = Paired
 
     def units(self) -> list[dict[str, Any]]:
         tables = sorted(self.source.glob("*.csv"))
@@ -69,7 +71,7 @@ class WebVid(Builder):
         if any(not row.get(name) for name in _NEEDED[:2]):
             raise BadRecord("malformed", f"{raw.entry[:80]!r} has no videoid or page_dir")
         clip = self._clip(Path(row["page_dir"]) / f"{row['videoid']}.mp4")
-        yield from both_ways(clip, row.get("name"), draw, LICENCE, {"video": row["videoid"]})
+        yield from paired(clip, row.get("name"), draw, self.options.ways, LICENCE, {"video": row["videoid"]})
 
     def _clip(self, place: Path) -> Medium:
         """Raises LeftOut: there is none on this machine."""
