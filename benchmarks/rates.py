@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -63,11 +64,12 @@ def webvid(folder: Path) -> Path:
 
 
 def main() -> None:
+    wanted = sys.argv[1:]
     builders: dict[str, Callable[[Path], Path]] = {
         "laion": laion, "audioset": audioset, "audio-edits": audioset, "audio-edits-in-context": audioset,
         "webvid": webvid,
     }  # fmt: skip
-    for name, make in builders.items():
+    for name, make in ((n, m) for n, m in builders.items() if not wanted or n in wanted):
         with tempfile.TemporaryDirectory() as folder:
             source, out = Path(folder) / "source", Path(folder) / "out"
             source.mkdir()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,6 +212,10 @@ def test_a_folder_belongs_to_one_build(tmp_path: Path):
     build(Settings("laion", str(source), str(tmp_path / "out")))
     with pytest.raises(DataError, match="holds a build with seed 0, not 1; choose another folder"):
         build(Settings("laion", str(source), str(tmp_path / "out"), seed=1))
+    folder = tmp_path / "out"
+    shutil.move(folder, tmp_path / "moved")
+    assert build(Settings("laion", str(source), str(tmp_path / "moved")))["records"] == 20  # a folder may be moved
+    shutil.move(tmp_path / "moved", folder)
     (tmp_path / "out" / "settings.json").write_text("{")
     with pytest.raises(DataError, match=r"settings.json is damaged .* delete"):
         build(Settings("laion", str(source), str(tmp_path / "out")))

@@ -31,7 +31,7 @@ def mixed(tmp_path: Path) -> Path:
         {"prompt": "Like [image0], with [text0].", "answer": "[image0]", "media": {"image0": "a.jpg", "text0": "fur"}}
     )
     official.put(folder / "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    build(Settings("own", str(folder), str(tmp_path / "out")), max_bad=0.5)
+    build(Settings("folder", str(folder), str(tmp_path / "out")), max_bad=0.5)
     return tmp_path / "out"
 
 

@@ -50,6 +50,8 @@ def build(
     options: Annotated[list[str] | None, typer.Option("--set", help="An option of the builder, KEY=VALUE.")] = None,
 ) -> None:
     """Make training shards of a data set. A build that was stopped goes on when started again."""
+    from shutil import rmtree
+
     from codi2.data.build import Settings
     from codi2.data.build import build as build_set
     from codi2.data.builders import load_builder
@@ -60,6 +62,8 @@ def build(
         from codi2.data.tiny import build_tiny
 
         print(f"The corpus is in {build_tiny()}.")
+        if not out:  # it was made of the corpus before this one
+            rmtree(home() / "data" / "tiny-pairs", ignore_errors=True)
     if name in ("tiny", "tables"):
         source = source or str(home() / "data" / "tiny")
         out = out or str(home() / "data" / ("tiny-pairs" if name == "tiny" else name))

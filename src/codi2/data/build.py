@@ -228,11 +228,11 @@ def _plan(settings: Settings) -> list[dict[str, Any]]:
     Raises DataError: the source is not what the builder reads, or the folder is another build's.
     """
     path = settings.folder / "settings.json"
-    ours = {"schema": SCHEMA, **asdict(settings)}
+    builder = open_builder(settings)
+    ours = {"schema": SCHEMA, **asdict(settings), "version of the source": builder.version}
     del ours["out"]  # a folder may be moved
     if not path.is_file():
         (settings.folder / "scratch").mkdir(parents=True, exist_ok=True)
-        builder = open_builder(settings)
         units = builder.units()
         if not units:
             raise DataError(f"{settings.source} holds nothing for {settings.builder}, which reads {builder.reads}")

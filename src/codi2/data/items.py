@@ -61,8 +61,8 @@ class Item:
 class Corpus:
     """Items and their media. The arrays are memory-mapped, so opening is cheap and workers share the pages."""
 
-    def __init__(self, folder: Path, items: list[Item]):
-        self.folder, self.items = folder, items
+    def __init__(self, folder: Path, items: list[Item], version: str = ""):
+        self.folder, self.items, self.version = folder, items, version
 
     def __len__(self) -> int:
         return len(self.items)
@@ -124,4 +124,4 @@ def load_corpus(path: Path | None = None) -> Corpus:
         raise DataError(f"the corpus in {folder} is broken ({error}): run `codi2 data build tiny` again") from error
     if version != SCHEMA:
         raise DataError(f"the corpus in {folder} has schema {version}, not {SCHEMA}: run `codi2 data build tiny` again")
-    return Corpus(folder, items)
+    return Corpus(folder, items, str(about.get("sha256_items", "")))

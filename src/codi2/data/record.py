@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # it brings torch, which a build does not need
 SCHEMA = 1
 SUFFIXES = {
     "image": ("png", "jpg", "jpeg", "webp"),
-    "audio": ("flac", "wav", "ogg", "mp3"),
+    "audio": ("flac", "wav", "ogg", "mp3", "m4a", "opus"),
     "video": ("mp4", "webm", "gif"),
 }
 """What a member's name may end in, by the modality that it then is."""

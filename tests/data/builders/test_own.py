@@ -37,18 +37,18 @@ def test_captions_in_metadata(folder: Path, built: Built):
         {"file_name": "cat.jpg", "text": "a cat", "license": "CC0"},
         {"file_name": "bark.wav", "text": "a bark"},
     )
-    records = built("own", folder, licence="all rights reserved")
+    records = built("folder", folder, licence="all rights reserved")
     assert tasks(records) == {"image_from_caption": 1, "caption_image": 1, "audio_from_caption": 1, "caption_audio": 1}
     assert [record.licence for record in records] == ["CC0"] * 2 + ["all rights reserved"] * 2
     (folder / "metadata.jsonl").unlink()
     official.put(folder / "metadata.csv", 'file_name,text\ncat.jpg,"a cat, sitting"\n')
-    assert words(built("own", folder)[1], 1) == "a cat, sitting"
+    assert words(built("folder", folder)[1], 1) == "a cat, sitting"
 
 
 def test_captions_beside_the_files(folder: Path, built: Built):
     official.put(folder / "cat.txt", "a cat\n")
     official.put(folder / "bark.txt", "a bark")
-    assert sorted(words(record, 1) for record in built("own", folder) if "caption_" in record.task) == [
+    assert sorted(words(record, 1) for record in built("folder", folder) if "caption_" in record.task) == [
         "a bark",
         "a cat",
     ]
@@ -74,7 +74,7 @@ def test_edits_and_conversations(folder: Path, built: Built):
             "media": {"image0": "cat.jpg", "image1": "dog.jpg", "audio0": "bark.wav"},
         },
     )
-    edit, own, rounds = built("own", entries)
+    edit, own, rounds = built("jsonl", entries)
     assert edit.task == "edit_image" and "make it night" in words(edit).lower() and edit.turns[1][1] == (edit.media[1],)
     assert own.task == "mine" and words(own) == "Make @ look like @, with a moon." and words(own, 1) == "Here: @"
     assert [m.data for m in own.media] == [official.photo(n) for n in (2, 0, 1)]
@@ -116,11 +116,11 @@ def test_a_bad_line_is_quarantined_with_its_reason(case: str, folder: Path, tmp_
     line, reason = WRONG[case]
     good = json.dumps({"file_name": "cat.jpg", "text": "a cat"})
     official.put(folder / "metadata.jsonl", f"{line}\n{good}\n")
-    report = build(Settings("own", str(folder), str(tmp_path / "out")), max_bad=0.5)
+    report = build(Settings("folder", str(folder), str(tmp_path / "out")), max_bad=0.5)
     assert report["bad"] | report["left_out"] == {reason: 1}
     assert report["records"] == 2
     (noted,) = map(json.loads, (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines())
-    assert noted["source"] == "own/line-1" and noted["reason"] == reason
+    assert noted["source"] == "folder/line-1" and noted["reason"] == reason
 
 
 def test_sources_that_are_none(tmp_path: Path):
@@ -134,4 +134,4 @@ def test_sources_that_are_none(tmp_path: Path):
         "csv": "needs the columns file_name and text; it has name, caption",
     }.items():
         with pytest.raises(DataError, match=message):
-            build(Settings("own", str(tmp_path / source), str(tmp_path / "out")))
+            build(Settings("folder", str(tmp_path / source), str(tmp_path / "out")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codi2.data.build import Settings, build
+from codi2.data.build import Settings, _opened, build
 from codi2.data.builders.tables import ROWS
 from codi2.data.items import load_corpus
 from codi2.data.record import Record
 from codi2.data.shards import open_shards
 from codi2.data.tables import factors, scene
-from codi2.errors import ConfigError
+from codi2.errors import ConfigError, DataError
 
 
 def drawn(home: Path, out: Path, **options: Any) -> list[Record]:
@@ -46,6 +47,15 @@ def test_only_the_named_splits_are_seen(rich_home: Path, tmp_path: Path):
     for wanted in ("train", "test_family"):
         records = drawn(rich_home, tmp_path / wanted, records=40, splits=wanted, only="analogy_image,edit_audio")
         assert {split[item] for record in records for item in record.meta["items"]} == {wanted}
+
+
+def test_a_corpus_that_was_built_anew_is_another_source(rich_home: Path, tmp_path: Path):
+    drawn(rich_home, tmp_path / "out", records=20)
+    about = rich_home / "data" / "tiny" / "build.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"sha256_items": "another"}))
+    _opened.cache_clear()
+    with pytest.raises(DataError, match="holds a build with version of the source '', not 'another'"):
+        drawn(rich_home, tmp_path / "out", records=20)
 
 
 def picture(record: Record, place: int) -> np.ndarray:

@@ -18,7 +18,8 @@ BUILDERS = {
     "audio-edits-in-context": "audio_edits:InContext",
     "open-images": "open_images:OpenImages",
     "alpaca": "alpaca:Alpaca",
-    "own": "own:Own",
+    "folder": "own:Own",
+    "jsonl": "own:Own",
     "tiny": "tiny:Tiny",
     "tables": "tables:Tables",
 }

@@ -99,8 +99,8 @@ class AudioSetFiles:
                             hits[name] = hits.get(name, 0) + 1
         if count and not hits:
             raise DataError(
-                f"no clip of {self.source}'s segments was found: bring them as <YTID>.wav (or .flac, .ogg, .mp3; "
-                "Y<YTID> and <YTID>_<start> are known as well) into a folder below it"
+                f"no clip of {self.source}'s segments was found: bring them as <YTID>.wav (or .flac, .ogg, .mp3, .m4a, "
+                ".opus; Y<YTID> and <YTID>_<start> are known as well) into a folder below it"
             )
         return sorted(hits, key=lambda name: -hits[name])
 
@@ -162,7 +162,9 @@ def _plain(name: str) -> str:
 
 class AudioSet(Builder):
     about = "sounds from captions and captions of sounds"
-    reads = "one *_segments.csv, ontology.json, and clips named by video (wav, flac, ogg or mp3) in a folder below"
+    reads = (
+        "one *_segments.csv, ontology.json, and clips named by video (wav, flac, ogg, mp3, m4a, opus) in a folder below"
+    )
     Options = Paired
 
     def __init__(self, source: Path, scratch: Path, options: Any) -> None:

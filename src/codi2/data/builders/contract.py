@@ -72,6 +72,11 @@ class Builder(ABC):
     def __init__(self, source: Path, scratch: Path, options: Any) -> None:
         self.source, self.scratch, self.options = source, scratch, options
 
+    @property
+    def version(self) -> str:
+        """What tells this state of the source from a later one, where the source is made by us; else empty."""
+        return ""
+
     @abstractmethod
     def units(self) -> list[dict[str, Any]]:
         """Plans the work, once, before anything is read. Raises DataError: the source is not what `reads` says."""

@@ -84,6 +84,10 @@ class Tables(Builder):
     def _studio(self) -> Studio:
         return Studio(load_corpus(self.source), _names(self.options.splits))
 
+    @property
+    def version(self) -> str:
+        return self._studio.corpus.version
+
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
         rows = self.options.rows()
         for i in range(unit["start"], unit["stop"]):

@@ -33,6 +33,10 @@ class Tiny(Builder):
     def _corpus(self) -> Corpus:
         return load_corpus(self.source)
 
+    @property
+    def version(self) -> str:
+        return self._corpus.version
+
     @cached_property
     def _items(self) -> list[Item]:
         splits = {name.strip() for name in self.options.splits.split(",")}
