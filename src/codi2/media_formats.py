@@ -17,6 +17,7 @@ from codi2.errors import MediaError
 from codi2.prompt.parts import Audio, Image, Video
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.video.stream import VideoStream
     from PIL import Image as PILImage
@@ -133,20 +134,20 @@ def stream(data: bytes, name: str, kind: Literal["audio", "video"]) -> Audio | V
         if seconds > MAX_SECONDS:
             raise _too_long(name, seconds)
         covers = av.stream.Disposition.attached_pic
-        streams = [s for s in getattr(container.streams, kind) if not s.disposition & covers]
+        # a stream of a codec that FFmpeg does not know has no context
+        streams = [s for s in getattr(container.streams, kind) if s.codec_context and not s.disposition & covers]
         if not streams:
             return None
         try:
-            return _sound_track(container, name) if kind == "audio" else _clip(container, streams[0], name)
+            return _sound_track(container, streams[0], name) if kind == "audio" else _clip(container, streams[0], name)
         except av.FFmpegError as error:
             broken = container.format.name
             raise MediaError(f"{name} is a broken {broken} file ({error.strerror}); export it again.") from error
 
 
-def _sound_track(container: InputContainer, name: str) -> Audio:
+def _sound_track(container: InputContainer, track: AudioStream, name: str) -> Audio:
     import av
 
-    track = container.streams.audio[0]
     resampler = av.AudioResampler(format="fltp", layout=track.layout, rate=track.rate)
     blocks: list[np.ndarray] = [np.zeros((track.channels, 0), np.float32)]
     length = 0

@@ -80,14 +80,14 @@ def _verify_mp4(medium: Medium) -> None:
 
     try:
         with av.open(io.BytesIO(medium.data), "r", format="mp4") as container:
-            stream = container.streams.video[0]
+            stream = next(stream for stream in container.streams.video if stream.codec_context)
             stream.codec_context.skip_frame = "NONKEY"
             packets = keys = 0
             for packet in container.demux(stream):  # the last one is empty and brings what the decoder has kept
                 packets += packet.size > 0
                 keys += len(packet.decode())
             size, rate, frames = (stream.width, stream.height), float(stream.average_rate or 25), stream.frames
-    except (av.FFmpegError, ValueError, IndexError):
+    except (av.FFmpegError, ValueError, StopIteration):
         decoded(medium)  # says what it is
         return
     if not keys or packets < frames:

@@ -75,20 +75,18 @@ class AudioSetFiles:
                 "put each list into a folder of its own"
             )
         count = index_lines(tables[0], self.scratch / "segments.npy", comments="#")
-        (self.scratch / "segments.json").write_text(json.dumps({"table": tables[0].name, "names": []}))
-        names = self._names(count)
+        names = self._names(Lines(tables[0], self.scratch / "segments.npy"))
         (self.scratch / "segments.json").write_text(json.dumps({"table": tables[0].name, "names": names}))
-        del self.__dict__["_plan"]
         _ = self.ontology  # says now if it is missing
         return count
 
-    def _names(self, count: int) -> list[tuple[str, int, str]]:
+    def _names(self, lines: Lines) -> list[tuple[str, int, str]]:
         """(folder, which of `stems`, suffix) in use, the most frequent first."""
         folders = {path.parent for suffix in SUFFIXES["audio"] for path in self.source.glob(f"**/*.{suffix}")}
         hits: dict[tuple[str, int, str], int] = {}
-        for i in np.linspace(0, count - 1, min(count, _PROBED)).astype(int) if count else ():
+        for i in np.linspace(0, len(lines) - 1, min(len(lines), _PROBED)).astype(int):
             try:
-                segment = parse_segment(self.lines[int(i)])
+                segment = parse_segment(lines[int(i)])
             except BadRecord:
                 continue
             for folder in sorted(folders):
@@ -97,7 +95,7 @@ class AudioSetFiles:
                         if (folder / f"{stem}.{suffix}").is_file():
                             name = (str(folder.relative_to(self.source)), n, suffix)
                             hits[name] = hits.get(name, 0) + 1
-        if count and not hits:
+        if len(lines) and not hits:
             raise DataError(
                 f"no clip of {self.source}'s segments was found: bring them as <YTID>.wav (or .flac, .ogg, .mp3, .m4a, "
                 ".opus; Y<YTID> and <YTID>_<start> are known as well) into a folder below it"

@@ -94,10 +94,10 @@ def _about(members: Mapping[str, Any]) -> Mapping[str, Any]:
     if "json" not in members:
         return members
     try:
-        about: Mapping[str, Any] = json.loads(members["json"])
+        about = json.loads(members["json"])
     except ValueError as error:
         raise BadRecord("malformed", f"its .json: {error}") from error
-    return about
+    return about if isinstance(about, dict) else {}
 
 
 def _tar_samples(path: Path) -> Iterator[tuple[str, dict[str, Any]] | BadRecord]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from codi2.data.checks import BadRecord
 from codi2.errors import DataError
 from codi2.hub import atomic_path
 
@@ -67,6 +70,23 @@ def index_lines(path: Path, index: Path, *, quoted: bool = False, skip: int = 0,
     with atomic_path(index) as aside, open(aside, "wb") as out:
         np.save(out, places)
     return len(ends)
+
+
+def csv_header(path: Path) -> list[str]:
+    """The column names of a CSV file. Raises DataError: it is no text."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), [])
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path} is no CSV file ({error}); bring it again") from error
+
+
+def csv_fields(line: str) -> list[str]:
+    """The fields of one record of a CSV file. Raises BadRecord."""
+    try:
+        return next(csv.reader(io.StringIO(line)), [])
+    except csv.Error as error:
+        raise BadRecord("malformed", f"{line[:80]!r}: {error}") from error
 
 
 def ranges(count: int, size: int, **fixed: Any) -> list[dict[str, Any]]:

@@ -158,11 +158,12 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
     found = False
     try:
         with open(path, "rb") as file:
-            for key, entry in ijson.kvitems(file, "data"):
+            for key, entry in ijson.kvitems(file, "data", use_float=True):
                 found = True
                 yield key, json.dumps(entry)
     except ijson.JSONError as error:
-        raise DataError(f"{path} is damaged or cut off ({error}); bring it again") from error
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} is damaged or cut off ({reason}); bring it again") from error
     if not found:
         raise DataError(f'{path} has no "data"; a MIMIC-IT file is {{"meta": …, "data": {{id: …}}}}')
 
@@ -186,6 +187,8 @@ def _pictures(store: Path, scratch: Path) -> Iterator[tuple[str, str, int, int]]
     A JSON store is read where it is. A parquet store, which pandas writes as one row group, is copied out: its rows
     cannot be reached one by one.
     """
+    if not store.stat().st_size:
+        raise DataError(f"{store} is empty; bring it again")
     if store.suffix == ".json":
         with open(store, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
             for match in _PAIR.finditer(text):

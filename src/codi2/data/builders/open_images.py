@@ -68,7 +68,7 @@ class OpenImages(Builder):
         if not tables or names is None:
             missing = "class-descriptions CSV" if tables else _SEGMENTS
             raise DataError(f"{self.source} holds no {missing}; bring it, or name a segmenter with --set segmenter=…")
-        with open(names, encoding="utf-8", newline="") as file:
+        with open(names, encoding="utf-8", errors="replace", newline="") as file:
             described = {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
         places = {path.name: str(path) for path in self.source.glob("**/*.png")}
         path = self.scratch / "masks.sqlite"
@@ -140,7 +140,7 @@ class OpenImages(Builder):
 
 def _mask_rows(table: Path, described: dict[str, str], places: dict[str, str]) -> Iterator[tuple[str, str, str, float]]:
     """`(image, name, file, area)` of the masks that are there. Raises DataError."""
-    with open(table, encoding="utf-8", newline="") as file:
+    with open(table, encoding="utf-8", errors="replace", newline="") as file:
         rows = csv.DictReader(file)
         for column in ("MaskPath", "ImageID", "LabelName"):
             if column not in (rows.fieldnames or ()):
@@ -148,10 +148,18 @@ def _mask_rows(table: Path, described: dict[str, str], places: dict[str, str]) -
         for row in rows:
             if (place := places.get(row["MaskPath"])) is None:
                 continue
-            sides = [float(row.get(key) or 0) for key in ("BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax")]
+            name = described.get(row["LabelName"] or "", row["LabelName"] or "-")
             # `Human face` is looked for as `face`: the caption's noun
-            name = described.get(row["LabelName"], row["LabelName"]).lower().split()[-1]
-            yield row["ImageID"], name, place, (sides[1] - sides[0]) * (sides[3] - sides[2])
+            yield row["ImageID"], name.lower().split()[-1], place, _area(row)
+
+
+def _area(row: dict[str, str]) -> float:
+    """Of the mask's box, 0 to 1; it only orders the masks, so a damaged number is no loss."""
+    try:
+        left, right, top, bottom = (float(row[key]) for key in ("BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax"))
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+    return (right - left) * (bottom - top)
 
 
 def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:

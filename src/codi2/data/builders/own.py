@@ -13,8 +13,6 @@ and may have `licence` and `task`. `[text0]` in a prompt is text given as featur
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
 from codi2.data.builders.instruct_pix2pix import clause
-from codi2.data.builders.lines import Lines, index_lines, numbered, ranges
+from codi2.data.builders.lines import Lines, csv_fields, csv_header, index_lines, numbered, ranges
 from codi2.data.builders.paired import Paired, paired
 from codi2.data.record import MODALITY, ROLES, Medium, Turn
 from codi2.data.templates import write_prompt
@@ -56,8 +54,7 @@ class Own(Builder):
         quoted = listed.suffix == ".csv"
         header: list[str] = []
         if quoted:
-            with open(listed, encoding="utf-8", newline="") as file:
-                header = next(csv.reader(file), [])
+            header = csv_header(listed)
             if "file_name" not in header or "text" not in header:
                 raise DataError(f"{listed} needs the columns file_name and text; it has {', '.join(header)}")
         count = index_lines(listed, self.scratch / "lines.npy", quoted=quoted, skip=int(quoted))
@@ -120,7 +117,7 @@ class Own(Builder):
 
     def _entry(self, line: str) -> Mapping[str, Any]:
         if self._plan["header"]:
-            return dict(zip(self._plan["header"], next(csv.reader(io.StringIO(line)), []), strict=False))
+            return dict(zip(self._plan["header"], csv_fields(line), strict=False))
         try:
             entry = json.loads(line)
         except ValueError as error:

@@ -22,7 +22,7 @@ def _open(path: Path) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"there is no {path}") from error
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is no whole parquet file ({error}); bring it again") from error
+        raise DataError(f"{path} is no whole parquet file ({_first_line(error)}); bring it again") from error
 
 
 def columns(path: Path) -> list[str]:
@@ -64,7 +64,11 @@ def read_rows(
                             yield at, row
                         at += 1
         except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path} is damaged at row {at} ({error}); bring it again") from error
+            raise DataError(f"{path} is damaged at row {at} ({_first_line(error)}); bring it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def picture_bytes(value: Any) -> bytes:

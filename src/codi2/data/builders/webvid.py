@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from functools import cached_property
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
-from codi2.data.builders.lines import Lines, index_lines, numbered, ranges
+from codi2.data.builders.lines import Lines, csv_fields, csv_header, index_lines, numbered, ranges
 from codi2.data.builders.paired import Paired, paired
 from codi2.data.record import Medium
 from codi2.errors import DataError
@@ -33,8 +31,7 @@ class WebVid(Builder):
         tables = sorted(self.source.glob("*.csv"))
         if len(tables) != 1:
             raise DataError(f"{self.source} should hold one .csv of WebVid, there are {len(tables)}; name its folder")
-        with open(tables[0], encoding="utf-8", newline="") as file:
-            header = next(csv.reader(file), [])
+        header = csv_header(tables[0])
         if missing := [name for name in _NEEDED if name not in header]:
             raise DataError(f"{tables[0]} has no column {missing[0]!r}; it has {', '.join(header)}")
         count = index_lines(tables[0], self.scratch / "clips.npy", quoted=True, skip=1)
@@ -67,7 +64,7 @@ class WebVid(Builder):
             yield Raw(f"clip-{i}", line, (line,))
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
-        row = dict(zip(self._plan["header"], next(csv.reader(io.StringIO(raw.entry)), []), strict=False))
+        row = dict(zip(self._plan["header"], csv_fields(raw.entry), strict=False))
         if any(not row.get(name) for name in _NEEDED[:2]):
             raise BadRecord("malformed", f"{raw.entry[:80]!r} has no videoid or page_dir")
         clip = self._clip(Path(row["page_dir"]) / f"{row['videoid']}.mp4")
