@@ -117,8 +117,8 @@ class AudioSetFiles:
         path = self.source / "ontology.json"
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
-            children = {entry["id"]: list(entry["child_ids"]) for entry in entries}
-            names = {entry["id"]: str(entry["name"]) for entry in entries}
+            children = {str(entry["id"]): [str(kid) for kid in entry["child_ids"]] for entry in entries}
+            names = {str(entry["id"]): str(entry["name"]) for entry in entries}
         except FileNotFoundError as error:
             raise DataError(f"there is no {path}; AudioSet's ontology.json belongs beside the segments") from error
         except (ValueError, KeyError, TypeError) as error:

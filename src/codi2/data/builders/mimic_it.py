@@ -110,17 +110,18 @@ class MimicIt(Builder):
         prefix = raw.key.partition("_")[0].upper()
         yield Draft(TASKS.get(prefix, "questions"), turns, LICENCE, {"shots": len(turns) // 2 - 1, "part": prefix})
 
-    def _related(self, entry: dict[str, Any], draw: np.random.Generator) -> list[dict[str, Any]]:
+    def _related(self, entry: Any, draw: np.random.Generator) -> list[dict[str, Any]]:
         """As many as `shots` of the related instructions that there are."""
-        ids = list(entry.get("rel_ins_ids") or ())
+        ids = _listed(entry, "rel_ins_ids")
         order = (ids[int(i)] for i in draw.permutation(len(ids)))
         found = (self._database.execute("select entry from instructions where id = ?", (i,)).fetchone() for i in order)
         return [json.loads(row[0]) for row in islice(filter(None, found), self.options.shots)]
 
-    def _turns(self, entry: dict[str, Any], media: list[Medium] | None) -> tuple[Turn, Turn]:
+    def _turns(self, entry: Any, media: list[Medium] | None) -> tuple[Turn, Turn]:
+        ids = _listed(entry, "image_ids")
         question, answer = caption(entry.get("instruction")), caption(entry.get("answer"))
         if media is None:
-            media = [self._picture(str(key)) for key in entry.get("image_ids") or ()]
+            media = [self._picture(key) for key in ids]
         asked: list[Piece] = []
         for medium in media:
             asked += [medium, Text(" ")]
@@ -147,6 +148,14 @@ class MimicIt(Builder):
     @cached_property
     def _maps(self) -> dict[Path, mmap]:
         return {}
+
+
+def _listed(entry: Any, name: str) -> list[str]:
+    """The ids under a name, none where there is no list. Raises BadRecord: the entry is no object at all."""
+    if not isinstance(entry, dict):
+        raise BadRecord("malformed", f"{entry!r:.80} is no instruction")
+    ids = entry.get(name)
+    return [str(one) for one in ids] if isinstance(ids, list) else []
 
 
 def _entries(path: Path) -> Iterator[tuple[str, str]]:

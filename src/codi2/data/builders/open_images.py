@@ -150,7 +150,7 @@ def _mask_rows(table: Path, described: dict[str, str], places: dict[str, str]) -
                 continue
             name = described.get(row["LabelName"] or "", row["LabelName"] or "-")
             # `Human face` is looked for as `face`: the caption's noun
-            yield row["ImageID"], name.lower().split()[-1], place, _area(row)
+            yield row["ImageID"], (name.lower().split() or [""])[-1], place, _area(row)
 
 
 def _area(row: dict[str, str]) -> float:

@@ -21,7 +21,7 @@ def _open(path: Path) -> Any:
         return ParquetFile(path)
     except FileNotFoundError as error:
         raise DataError(f"there is no {path}") from error
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is no whole parquet file ({_first_line(error)}); bring it again") from error
 
 
@@ -63,7 +63,7 @@ def read_rows(
                         if at >= start and (stop is None or at < stop):
                             yield at, row
                         at += 1
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{path} is damaged at row {at} ({_first_line(error)}); bring it again") from error
 
 
