@@ -229,12 +229,10 @@ def test_least_squares_foretell_features_from_other_concepts(weights: Path, monk
     # what an answer is has no part in what is foretold of it
     examples, store = recipe.foretold, recipe.store
     before = foretold.least_squares_features(store, examples)
-    concept, true = foretold._concept(examples[0].answer), store.features
+    true, given = store.features, {part for e in examples for part in e.prompt}
+    concept = next(foretold._concept(e.answer) for e in examples if e.answer not in given)
     ours = torch.tensor([foretold._concept(e.answer) == concept for e in examples])
-    answers = {e.answer for e in examples if foretold._concept(e.answer) == concept}
-    given = {part for e in examples for part in e.prompt}
-    changed = answers - given
-    assert changed
+    changed = {e.answer for e in examples if foretold._concept(e.answer) == concept} - given
     monkeypatch.setattr(store, "features", lambda part: -true(part) if part in changed else true(part))
     after = foretold.least_squares_features(store, examples)
     assert torch.allclose(after[ours], before[ours], atol=1e-4)

@@ -133,11 +133,10 @@ def load_backbone(config: LLMConfig, placement: Placement = ON_CPU) -> Backbone:
     """
     from transformers import AutoModelForCausalLM
 
-    tokenizer = _plain_tokenizer(config)
     if config.kind == "random":
-        return Backbone(random_llm(), tokenizer, config)
-    source = _source(config)
+        return Backbone(random_llm(), byte_tokenizer(), config)
     arguments = _loading(config, placement)
+    source, tokenizer = _source(config), _plain_tokenizer(config)
     with hub_errors(f"the language model {str(source)!r}"):
         model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, config.dtype), **arguments)
     return Backbone(model, tokenizer, config)
