@@ -16,6 +16,7 @@ from codi2.data.items import load_corpus
 from codi2.data.record import Record
 from codi2.data.shards import open_shards
 from codi2.data.tables import factors, scene
+from codi2.data.tables.changes import Changes
 from codi2.errors import ConfigError, DataError
 
 
@@ -77,11 +78,15 @@ def test_an_analogy_is_one_rule_and_examples_show_it_in_part(rich_home: Path, tm
 def test_what_is_asked_has_nothing_of_the_rule_yet():
     draw = np.random.default_rng(0)
     for modality in ("image", "audio"):
-        for _ in range(300):
-            rule = factors.draw_rule(modality, draw)
-            before = factors.draw_before(modality, draw, rule, hidden=0.0)
+        for n in range(400):
+            changes = Changes(held_out=n % 2 == 1)
+            rule = changes.rule(modality, draw)
+            before = changes.before(modality, draw, rule, hidden=0.0)
             assert factors.shown(before, rule) == set(rule)
-            shot = factors.draw_before(modality, draw, rule, hidden=0.9)
+            assert changes.values[modality].keys() >= rule.keys()
+            if n % 2 == 0:  # training never has the values that are held out
+                assert not factors.HELD_OUT & {*rule.values(), *before.values()}
+            shot = changes.before(modality, draw, rule, hidden=0.9)
             assert factors.shown(shot, rule)  # an example shows at least one factor
 
 

@@ -50,6 +50,8 @@ class Options:
     """How many are drawn."""
     splits: str = "train"
     """Of the corpus: `train`, or `test_family,test_subject`, …"""
+    held_out: bool = False
+    """Whether changes have the values that training is kept from (`HELD_OUT` of data/tables/factors.py)."""
     only: str = ""
     """Rows to draw, `next_image,compose`; empty: all of them."""
     without: str = ""
@@ -82,7 +84,7 @@ class Tables(Builder):
 
     @cached_property
     def _studio(self) -> Studio:
-        return Studio(load_corpus(self.source), _names(self.options.splits))
+        return Studio(load_corpus(self.source), _names(self.options.splits), self.options.held_out)
 
     @property
     def version(self) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from codi2.data.builders.contract import Draft
 from codi2.data.items import Item
 from codi2.data.mixes import LEVELS_DB, overlay
-from codi2.data.tables.factors import apply, draw_look, scaled, words
+from codi2.data.tables.factors import apply, scaled, words
 from codi2.data.tables.pictures import SHOTS, _row_of
 from codi2.data.tables.studio import Studio, draft, pick, picture, sound
 from codi2.data.templates import listing, write_prompt
@@ -65,7 +65,7 @@ def mixed(studio: Studio, draw: np.random.Generator) -> Draft:
 
 def concept(studio: Studio, draw: np.random.Generator) -> Draft:
     """Sounds that share an effect → another sound with it."""
-    look = draw_look("audio", draw, 1 + int(draw.integers(2)))
+    look = studio.changes.look("audio", draw, 1 + int(draw.integers(2)))
     target, *items = studio.sounds(draw, 3 + int(draw.integers(2)))
     fields = {"shots": _row_of([studio.medium(item, look) for item in items]), "caption": target.caption}
     prompt = write_prompt("concept_audio", draw, fields)
@@ -114,7 +114,7 @@ def crossed(studio: Studio, draw: np.random.Generator) -> Draft:
     heard = [pick(draw, studio.world.sounds_of[name]) for name in chosen]
     to_sound = draw.random() < 0.6
     changed = "audio" if to_sound else "image"
-    look = draw_look(changed, draw, 1, without=frozenset({"geometry"}))  # the vibe that all examples have
+    look = studio.changes.look(changed, draw, 1, without=frozenset({"geometry"}))  # the vibe that all examples have
     looks = [{}, look] if to_sound else [look, {}]
     pairs = [
         [picture(apply("image", studio.pixels(s), looks[0])), sound(apply("audio", studio.clip(h), looks[1]))]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -132,6 +131,8 @@ VOICES: dict[str, dict[str, Value]] = {
 """Of sounds, in the order in which they are applied."""
 
 FACTORS = {"image": LOOKS, "audio": VOICES}
+HELD_OUT = frozenset({"poster", "270", "tilted", "pink", "sunset", "thin", "fade_in"})
+"""Values that training data does not have unless asked for: what a model does with them, it learned from examples."""
 
 
 def apply(modality: str, media: np.ndarray, look: Look) -> np.ndarray:
@@ -154,56 +155,6 @@ def words(modality: str, look: Look) -> str:
 
 def _values(modality: str, look: Look, field: str) -> list[str]:
     return [getattr(values[look[f]], field) for f, values in FACTORS[modality].items() if f in look]
-
-
-@cache
-def _factors(modality: str) -> tuple[str, ...]:
-    return tuple(FACTORS[modality])
-
-
-def draw_look(
-    modality: str, draw: np.random.Generator, count: int, without: frozenset[str] = frozenset()
-) -> dict[str, str]:
-    """`count` factors (or as many as there are) with a value each."""
-    free = [factor for factor in _factors(modality) if factor not in without]
-    chosen = [free[int(i)] for i in sorted(draw.permutation(len(free))[:count])]
-    return _visible({factor: str(draw.choice(list(FACTORS[modality][factor]))) for factor in chosen})
-
-
-def draw_rule(modality: str, draw: np.random.Generator, without: frozenset[str] = frozenset()) -> dict[str, str]:
-    """One to three factors: what the examples of an analogy have in common."""
-    return draw_look(modality, draw, int(draw.choice([1, 2, 3], p=[0.35, 0.4, 0.25])), without)
-
-
-def draw_before(
-    modality: str, draw: np.random.Generator, rule: Look, hidden: float, extra: float = 0.25
-) -> dict[str, str]:
-    """The look of a medium that the rule is then applied to.
-
-    Args:
-        hidden: chance that it already has a value of the rule, so that the example does not show it; never all.
-        extra: chance of each factor that the rule leaves alone to be set.
-    """
-    look: dict[str, str] = {}
-    for factor in _factors(modality):
-        if factor in rule:
-            if draw.random() < hidden:
-                look[factor] = rule[factor]
-            elif draw.random() < 0.4:
-                others = [value for value in FACTORS[modality][factor] if value != rule[factor]]
-                look |= {factor: str(draw.choice(others))} if others else {}
-        elif draw.random() < extra / 2:
-            look |= {factor: str(draw.choice(list(FACTORS[modality][factor])))}
-    if "hue" in rule and look.get("style") in COLOURLESS:
-        del look["style"]
-    if hidden and all(look.get(factor) == rule[factor] for factor in rule):
-        del look[str(draw.choice(list(rule)))]
-    return look
-
-
-def _visible(look: dict[str, str]) -> dict[str, str]:
-    """Without the hue of what has no colours: nobody could tell."""
-    return {f: v for f, v in look.items() if f != "hue" or look.get("style") not in COLOURLESS}
 
 
 def shown(before: Look, rule: Look) -> set[str]:

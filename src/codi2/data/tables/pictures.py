@@ -6,7 +6,7 @@ import numpy as np
 
 from codi2.data.builders.contract import Draft
 from codi2.data.record import Medium
-from codi2.data.tables.factors import asks, draw_before, draw_look, draw_rule, scaled, shown, turned, words
+from codi2.data.tables.factors import asks, scaled, shown, turned, words
 from codi2.data.tables.scene import counted, patterned, placed
 from codi2.data.tables.studio import Row, Studio, draft, pick, picture
 from codi2.data.tasks import STYLES
@@ -21,8 +21,8 @@ def edit(modality: str) -> Row:
 
     def row(studio: Studio, draw: np.random.Generator) -> Draft:
         (item,) = studio.items(modality, draw, 1)
-        change = draw_look(modality, draw, 1 + int(draw.random() < 0.3))
-        before = draw_before(modality, draw, change, hidden=0.0)
+        change = studio.changes.look(modality, draw, 1 + int(draw.random() < 0.3))
+        before = studio.changes.before(modality, draw, change, hidden=0.0)
         prompt = write_prompt("edit", draw, {"media": [studio.medium(item, before)], "ask": asks(modality, change)})
         answer = [studio.medium(item, before | change)]
         return draft(f"edit_{modality}", prompt, answer, [item], change=change)
@@ -36,13 +36,13 @@ def analogy(modality: str) -> Row:
     def row(studio: Studio, draw: np.random.Generator) -> Draft:
         shots = 1 + int(draw.integers(SHOTS))
         items = studio.items(modality, draw, shots + 1)
-        rule = draw_rule(modality, draw)
-        befores = [draw_before(modality, draw, rule, hidden=0.4) for _ in items[1:]]
+        rule = studio.changes.rule(modality, draw)
+        befores = [studio.changes.before(modality, draw, rule, hidden=0.4) for _ in items[1:]]
         pairs = [
             [studio.medium(item, before), studio.medium(item, before | rule)]
             for item, before in zip(items[1:], befores, strict=True)
         ]
-        asked = draw_before(modality, draw, rule, hidden=0.0)
+        asked = studio.changes.before(modality, draw, rule, hidden=0.0)
         fields = {"pairs": listing(pairs, between=", "), "media": [studio.medium(items[0], asked)]}
         seen = set().union(*(shown(before, rule) for before in befores))
         return draft(
@@ -106,7 +106,7 @@ def concept(studio: Studio, draw: np.random.Generator) -> Draft:
         media = [picture(patterned(studio.pixels(item), studio.pixels(ornament))) for item in items]
         items, about = [*items, ornament], {"pattern": ornament.concept}
     else:
-        about = draw_look("image", draw, 1 + int(draw.integers(2)), without=frozenset({"geometry"}))
+        about = studio.changes.look("image", draw, 1 + int(draw.integers(2)), without=frozenset({"geometry"}))
         items = studio.things(draw, shots + 1)
         media = [studio.medium(item, about) for item in items]
     fields = {"shots": _row_of(media[1 : shots + 1]), "caption": items[0].caption}
@@ -121,7 +121,7 @@ def poses(studio: Studio, draw: np.random.Generator) -> Draft:
     if draw.random() < 0.5:
         prompt = write_prompt("subject", draw, {"shots": _row_of(shots)})
         return draft("subject_pose", prompt, [studio.medium(target)], order)
-    look = draw_look("image", draw, 1, without=frozenset({"style", "hue", "geometry"}))
+    look = studio.changes.look("image", draw, 1, without=frozenset({"style", "hue", "geometry"}))
     prompt = write_prompt("subject_changed", draw, {"shots": _row_of(shots), "ask": asks("image", look)})
     return draft("subject_changed", prompt, [studio.medium(target, look)], order, look=look)
 
@@ -146,8 +146,8 @@ def difference(modality: str) -> Row:
 
     def row(studio: Studio, draw: np.random.Generator) -> Draft:
         (item,) = studio.items(modality, draw, 1)
-        change = draw_look(modality, draw, 1 + int(draw.integers(2)))
-        before = draw_before(modality, draw, change, hidden=0.0)
+        change = studio.changes.look(modality, draw, 1 + int(draw.integers(2)))
+        before = studio.changes.before(modality, draw, change, hidden=0.0)
         fields = {"first": [studio.medium(item, before)], "second": [studio.medium(item, before | change)]}
         answer = f"{item.caption[:1].upper()}{item.caption[1:]}, now {words(modality, change)}."
         return draft(

@@ -15,6 +15,7 @@ from codi2.data.builders.contract import Draft, exchange
 from codi2.data.items import Corpus, Item
 from codi2.data.record import Medium, Piece
 from codi2.data.sound_transforms import RATE
+from codi2.data.tables.changes import Changes
 from codi2.data.tables.factors import Look, apply
 from codi2.data.tables.scene import is_cut_out
 from codi2.data.tasks import RENDERINGS, World
@@ -27,10 +28,11 @@ class Studio:
 
     Args:
         splits: which of the corpus's splits, e.g. `("train",)`.
+        held_out: whether changes have the values that training is kept from.
     """
 
-    def __init__(self, corpus: Corpus, splits: Sequence[str]) -> None:
-        self.corpus = corpus
+    def __init__(self, corpus: Corpus, splits: Sequence[str], held_out: bool = False) -> None:
+        self.corpus, self.changes = corpus, Changes(held_out)
         chosen = [item for item in corpus.items if item.split in splits]
         self.world = World(
             [item for item in chosen if item.modality == "image"], [item for item in chosen if item.modality == "audio"]
