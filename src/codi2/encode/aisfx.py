@@ -1,7 +1,7 @@
 """aiSFX: the frozen sound trunk of `tiny`, a CNN trained on libraries of sound effects.
 
 Ma et al., "Representation Learning for the Automatic Indexing of Sound Effects Libraries", ISMIR 2022; weights of the
-package `aisfx` (CC BY 4.0). Its nine classifiers are left out.
+package `aisfx` (CC BY 4.0). Its nine classifiers are left out here; `evaluate.sound_judge` has one of them.
 
 Letters: B batch, N samples, T frames, M = 96 mel bins, T' = T // 8, C = 512 channels.
 """
@@ -110,7 +110,7 @@ def load_aisfx(weights: Path | None = None, rate: int = 16_000) -> AiSFX:
     trunk = AiSFX(rate)
     weights = weights or wheel_file("aisfx")
     try:
-        trunk.load_state_dict(_embedding_part(weights), strict=True)
+        trunk.load_state_dict(checkpoint_state(weights, "embedding_net."), strict=True)
     except (OSError, RuntimeError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsError(f"{weights} is not the checkpoint of aisfx 0.1.2; delete it and run again.") from error
     return trunk
@@ -126,10 +126,10 @@ def segments(maps: Tensor, count: int = 4) -> Tensor:
     return nnf.adaptive_max_pool1d(maps, count).transpose(1, 2)
 
 
-def _embedding_part(weights: Path) -> dict[str, Tensor]:
+def checkpoint_state(weights: Path, prefix: str) -> dict[str, Tensor]:
+    """Tensors of the package's `checkpoint.pth` whose names begin with `prefix`, without it."""
     # The file also holds the classifiers' sizes as numpy scalars: plain data, but weights_only wants them named.
     scalar: Any = (np.int64(0).__reduce__()[0], "numpy.core.multiarray.scalar")
     with torch.serialization.safe_globals([scalar, np.dtype, np.dtypes.Int64DType]):
         state, _ = torch.load(weights, map_location="cpu", weights_only=True)
-    prefix = "embedding_net."
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

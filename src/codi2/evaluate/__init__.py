@@ -3,44 +3,80 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codi2.errors import CoDi2Error, ConfigError
 
-SUITES = ("smoke",)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from codi2.evaluate.bench import Bench
+    from codi2.evaluate.figure import Section
+
+NAMES = ("icl", "audio-edit", "rounds", "caption", "perceive", "subject", "compose")
+"""Suites on the embedded corpus; `all` is all of them."""
+SUITES = ("smoke", *NAMES, "all")
 
 
-def run(suite: str, model: str | Path, out: Path, quick: bool = False) -> dict[str, Any]:
+def run(
+    suite: str,
+    model: str | Path,
+    out: Path,
+    quick: bool = False,
+    outputs: Path | None = None,
+    export: Path | None = None,
+) -> dict[str, Any]:
     """Measures a model, prints the figures, and writes `report.json` and `index.html` into `out`.
 
     A section whose corpus, decoder or weights are absent says so in the report; the others are measured all the same.
+    Outputs are kept under `out`, so a run that was stopped goes on.
 
     Args:
-        suite: `smoke`.
+        suite: one of `SUITES`.
         model: a preset or the folder of a model.
         quick: few items a figure; for a first look, not for a comparison.
+        outputs: folder of another system's answers to the suite's cases; they are scored in place of the model's.
+        export: folder that the cases are written to, so that another system can answer them.
 
     Returns:
         What report.json holds.
 
     Raises:
-        ConfigError: no such suite, preset or folder.
+        ConfigError: no such suite, preset or folder; outputs for a suite that keeps none.
         WeightsError: the model itself cannot be loaded.
         OutputError: the results cannot be written.
     """
     if suite not in SUITES:
         raise ConfigError(f"There is no suite {suite!r}; choose {', '.join(SUITES)}.")
+    if (outputs or export) and suite not in NAMES:
+        raise ConfigError(f"--outputs and --export take one suite of {', '.join(NAMES)}, not {suite!r}.")
 
     from rich.console import Console
 
     from codi2.evaluate.bench import Bench
-    from codi2.evaluate.figure import Section
-    from codi2.evaluate.report import print_table, write_report
-    from codi2.evaluate.suites.smoke import SMOKE
+    from codi2.evaluate.report import print_table, provenance, write_report
+    from codi2.evaluate.suite import run_suite
+    from codi2.evaluate.suites import EMBEDDED
     from codi2.model import CoDi2
 
     console = Console(stderr=True)
     bench = Bench(CoDi2.from_pretrained(model), quick=quick)
+    sections: list[Section] = []
+    if suite == "smoke":
+        sections = _smoke(bench, console)
+    settings = provenance(model, bench) if suite != "smoke" else {}
+    for name in NAMES if suite == "all" else (suite,) if suite in NAMES else ():
+        with console.status(EMBEDDED[name].title):
+            sections.append(run_suite(EMBEDDED[name], bench, out, settings, outputs, export))
+    report = write_report(out, suite, model, bench, sections)
+    print_table(sections)
+    return report
+
+
+def _smoke(bench: Bench, console: Console) -> list[Section]:
+    from codi2.evaluate.figure import Section
+    from codi2.evaluate.suites.smoke import SMOKE
+
     sections = []
     for plan in SMOKE:
         with console.status(plan.title):
@@ -48,6 +84,4 @@ def run(suite: str, model: str | Path, out: Path, quick: bool = False) -> dict[s
                 sections.append(Section(plan.title, plan.about, plan.measure(bench)))
             except CoDi2Error as error:
                 sections.append(Section(plan.title, plan.about, unavailable=str(error)))
-    report = write_report(out, suite, model, bench, sections)
-    print_table(sections)
-    return report
+    return sections

@@ -22,6 +22,7 @@ from codi2.diffuse.decoder import Decoder
 from codi2.encode.tiny import TinyEncoder
 from codi2.errors import DataError, WeightsError
 from codi2.evaluate.judge import Judge, load_judge
+from codi2.evaluate.sound_judge import SoundJudge, load_sound_judge
 from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, generate
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Message, collate
@@ -53,6 +54,14 @@ class Bench:
     @cached_property
     def judge(self) -> Judge:
         return load_judge()
+
+    @cached_property
+    def sound_judge(self) -> SoundJudge:
+        return load_sound_judge()
+
+    def hear(self, sounds: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
+        """The sound judge's embeddings [n, 512] and logits [n, 69]."""
+        return self.sound_judge(sounds)  # type: ignore[arg-type]
 
     @cached_property
     def centre(self) -> Tensor:

@@ -65,6 +65,8 @@ class Section:
     about: str
     findings: Findings = field(default_factory=lambda: Findings(()))
     unavailable: str = ""
+    quoted: Mapping[str, str] = field(default_factory=dict)
+    """Published figures, by system, as their authors print them."""
 
 
 def mean(

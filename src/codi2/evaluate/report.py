@@ -42,6 +42,7 @@ def write_report(out: Path, suite: str, model: str | Path, bench: Bench, section
                 "title": section.title,
                 "about": section.about,
                 "unavailable": section.unavailable,
+                "quoted": dict(section.quoted),
                 "figures": [asdict(figure) for figure in section.findings.figures],
             }
             for section in sections
@@ -54,6 +55,17 @@ def write_report(out: Path, suite: str, model: str | Path, bench: Bench, section
         out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     )
     return report
+
+
+def provenance(model: str | Path, bench: Bench) -> dict[str, Any]:
+    """What outputs depend on: weights, corpus, seed. A change of any makes them another system's."""
+    return {
+        "model": str(model),
+        "weights_sha256": _weights(model),
+        "corpus_sha256": _corpus_hash(bench),
+        "seed": bench.seed,
+        "quick": bench.quick,
+    }
 
 
 def print_table(sections: Sequence[Section]) -> None:
@@ -73,6 +85,8 @@ def print_table(sections: Sequence[Section]) -> None:
             asked = f"{figure.bar}: {verdict}" if figure.bar else ""
             table.add_row(figure.name, shown(figure), str(figure.n or ""), "\n".join(_beside(figure)), asked)
         console.print(table)
+        for name, text in section.quoted.items():
+            console.print(f"  quoted, not measured here: {escape(name)}: {escape(text)}")
 
 
 def shown(figure: Figure) -> str:
@@ -88,7 +102,9 @@ def _beside(figure: Figure) -> list[str]:
 def _rows(section: Section) -> list[Row]:
     if section.unavailable:
         return [Row(section.title, (Text(f"Not available: {section.unavailable}"),), ())]
-    rows = [Row(section.title, (Text(section.about),), ())]
+    quoted = "; ".join(f"{name}: {text}" for name, text in section.quoted.items())
+    beneath = f"Quoted from the paper, not measured here: {quoted}" if quoted else ""
+    rows = [Row(section.title, (Text(section.about),), (), note=beneath)]
     for figure in section.findings.figures:
         verdict = {True: "met", False: "not met", None: ""}[figure.passes]
         note = [f"n = {figure.n}" if figure.n else "", f"Asked: {figure.bar}: {verdict}" if figure.bar else ""]

@@ -19,6 +19,8 @@ from codi2.data.tables.changes import Changes
 from codi2.data.tables.factors import Look, apply
 from codi2.data.tables.scene import is_cut_out
 from codi2.data.tasks import RENDERINGS, World
+from codi2.prompt.parts import Audio, Part
+from codi2.prompt.parts import Image as Picture
 
 _TRIES = 100
 
@@ -71,6 +73,12 @@ class Studio:
 
     def medium(self, item: Item, look: Look | None = None) -> Medium:
         return picture(self.pixels(item, look)) if item.modality == "image" else sound(self.clip(item, look))
+
+    def part(self, item: Item, look: Look | None = None) -> Part:
+        """As a prompt holds it."""
+        if item.modality == "image":
+            return Picture(Image.fromarray(self.pixels(item, look)))
+        return Audio(self.clip(item, look).astype(np.float32) / 32767, RATE)
 
     def things(self, draw: np.random.Generator, count: int, among: Sequence[Item] | None = None) -> list[Item]:
         """Different pictures of a thing on white, each of another concept."""

@@ -1,1 +1,73 @@
-"""The figures by subject, and the suites that gather them."""
+"""The suites by name. Those of `EMBEDDED` need the `tiny` corpus alone."""
+
+from __future__ import annotations
+
+from codi2.evaluate.suite import Suite
+from codi2.evaluate.suites import audio_edit, icl, rounds, subjects, texts
+
+EMBEDDED = {
+    suite.name: suite
+    for suite in (
+        Suite(
+            "icl",
+            "Learning from examples",
+            "Held-out items; rules of two or three factors, shown by 0, 1, 2 or 4 examples that are each silent on a "
+            "factor with chance .4. `known` rules have values that training has, `new` ones one that it is kept from. "
+            "Feature arithmetic adds the mean of (after - before) to the given feature and decodes it alike.",
+            icl.all_cases,
+            icl.SYSTEMS,
+            icl.score,
+        ),
+        Suite(
+            "audio-edit",
+            "Sounds added, removed, replaced",
+            "Mixes of held-out recordings at 16 kHz, 2.56 s. LSD floors both spectra at -80 dB below the target's "
+            "strongest bin. SDEdit runs on the same decoder, 20 steps, towards the caption of the result.",
+            audio_edit.cases,
+            audio_edit.SYSTEMS,
+            audio_edit.score,
+            audio_edit.QUOTED,
+        ),
+        Suite(
+            "rounds",
+            "Five rounds of edits",
+            "Held-out pictures; each round sets one more factor of the answer before. Targets have all changes so far.",
+            rounds.cases,
+            rounds.SYSTEMS,
+            rounds.score,
+        ),
+        Suite(
+            "caption",
+            "Captions",
+            "Held-out renderings and recordings of known concepts; CIDEr-D with the one true caption, and whether the "
+            "true caption is among the 5 nearest of at most 100 by MiniLM's vectors.",
+            texts.caption_cases,
+            texts.SYSTEMS,
+            texts.score("caption"),
+        ),
+        Suite(
+            "perceive",
+            "What changed between two",
+            "Held-out pairs that differ in one or two factors; the answer is a sentence, measured as captions are.",
+            texts.perceive_cases,
+            texts.SYSTEMS,
+            texts.score("difference"),
+        ),
+        Suite(
+            "subject",
+            "The same individual again",
+            "Held-out individuals in one to three pictures; another pose, or a light or ground that is asked for.",
+            subjects.cases("subject"),
+            subjects.SYSTEMS,
+            subjects.score,
+        ),
+        Suite(
+            "compose",
+            "Composition of things and a scene",
+            "Things of held-out families on scenes; the true composition is exact.",
+            subjects.cases("compose"),
+            subjects.SYSTEMS,
+            subjects.score,
+        ),
+    )
+}

@@ -1,0 +1,154 @@
+"""Questions with known answers, and what systems answer, kept on disk: to generate and to score are two steps.
+
+out/outputs/ours/<case>.png      what a system made of each case; whoever writes files of these names can be scored
+out/outputs/ours/settings.json   what made them; other settings are refused, so that no figure mixes two models
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codi2.errors import DataError
+from codi2.hub import write_atomic
+from codi2.prompt.parts import Audio, Image, Part, Prompt, Text, Video
+from codi2.prompt.wire import png, to_wire
+
+if TYPE_CHECKING:
+    from codi2.evaluate.bench import Bench
+
+SUFFIXES = {"image": (".png", ".jpg", ".jpeg", ".webp"), "audio": (".flac", ".wav", ".ogg"), "video": (".webp", ".mp4"),
+            "text": (".txt",)}  # fmt: skip
+"""How a case's output may be named, by modality; the first is what is written here."""
+CHUNK = 16  # cases that a system answers between two savings
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question, and what its answer is held against."""
+
+    id: str
+    """Names its files: letters, digits, - and _."""
+    prompt: Prompt
+    want: str
+    """Modality of the answer."""
+    truth: Mapping[str, Part] = field(default_factory=dict)
+    """`target`, `source`, … by name."""
+    group: str = ""
+    """Cases of one group are told in one figure."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    thread: str = ""
+    """Cases of one thread follow each other: they are answered together, in order."""
+
+    @property
+    def target(self) -> Part:
+        return self.truth["target"]
+
+
+System = Callable[["Bench", Sequence[Case]], Sequence[Part]]
+"""A way to answers: one part for each case, in order."""
+
+
+class Outputs:
+    """The outputs of systems under a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, system: str, case: Case) -> Path | None:
+        """The file of a case's output; None where there is none."""
+        paths = (self.folder / system / f"{case.id}{suffix}" for suffix in SUFFIXES[case.want])
+        return next((path for path in paths if path.is_file()), None)
+
+    def load(self, system: str, case: Case) -> Part:
+        """Raises DataError: there is none; MediaError: it cannot be read, or is empty."""
+        from codi2.media import load
+
+        path = self.find(system, case)
+        if path is None:
+            raise DataError(f"{self.folder / system} holds no {case.id}{SUFFIXES[case.want][0]}")
+        if case.want == "text":
+            return Text(path.read_text(encoding="utf-8"))
+        part = load(path)
+        if part.modality != case.want:
+            raise DataError(f"{path} is {part.modality}, the case asks for {case.want}")
+        return part
+
+    def load_all(self, system: str, cases: Sequence[Case]) -> list[Part]:
+        """Raises DataError with the first case without an output and how many: none is left out in silence."""
+        missing = [case.id for case in cases if self.find(system, case) is None]
+        if missing:
+            where = self.folder / system
+            raise DataError(f"{where} lacks {len(missing)} of {len(cases)} outputs, the first is {missing[0]!r}")
+        return [self.load(system, case) for case in cases]
+
+    def save(self, system: str, case: Case, part: Part) -> None:
+        path = self.folder / system / f"{case.id}{SUFFIXES[case.want][0]}"
+        write_atomic(path, _encoded(part))
+
+    def produce(
+        self, system: str, answer: System, bench: Bench, cases: Sequence[Case], settings: Mapping[str, Any]
+    ) -> list[Part]:
+        """Every case's output: what is there is kept, what is missing is made and saved, a chunk at a time.
+
+        Raises DataError: the folder holds outputs that other settings made.
+        """
+        self._claim(system, settings)
+        open_threads = {case.thread or case.id for case in cases if self.find(system, case) is None}
+        for some in _chunks([case for case in cases if (case.thread or case.id) in open_threads]):
+            for case, part in zip(some, answer(bench, some), strict=True):
+                self.save(system, case, part)
+        return self.load_all(system, cases)
+
+    def _claim(self, system: str, settings: Mapping[str, Any]) -> None:
+        path = self.folder / system / "settings.json"
+        ours = json.dumps(settings, indent=1, sort_keys=True, default=str)
+        if path.is_file() and path.read_text(encoding="utf-8") != ours:
+            raise DataError(
+                f"{path.parent} holds outputs of another model or seed; choose another --out, or delete the folder"
+            )
+        write_atomic(path, ours.encode())
+
+
+def _chunks(cases: Sequence[Case]) -> Iterator[list[Case]]:
+    """About CHUNK cases of one modality at a time, threads whole."""
+    for want in dict.fromkeys(case.want for case in cases):
+        chunk: list[Case] = []
+        mine = [case for case in cases if case.want == want]
+        for n, case in enumerate(mine):
+            chunk.append(case)
+            ends = n + 1 == len(mine) or not case.thread or mine[n + 1].thread != case.thread
+            if ends and (len(chunk) >= CHUNK or n + 1 == len(mine)):
+                yield chunk
+                chunk = []
+
+
+def export(cases: Sequence[Case], folder: Path) -> None:
+    """Writes `<case>.json` for each: its prompt as HTTP carries it, and what is wanted. For other systems to answer."""
+    for case in cases:
+        about = {"id": case.id, "want": case.want, "group": case.group, "prompt": to_wire(case.prompt)}
+        write_atomic(folder / f"{case.id}.json", json.dumps(about).encode())
+
+
+def _encoded(part: Part) -> bytes:
+    match part:
+        case Image():
+            return png(part.pixels)
+        case Audio():
+            import soundfile
+
+            file = io.BytesIO()
+            soundfile.write(file, part.samples, part.rate, format="FLAC", subtype="PCM_16")
+            return file.getvalue()
+        case Video():
+            file = io.BytesIO()
+            first, *others = part.frames
+            duration = round(1000 / part.fps)
+            first.save(file, "WEBP", save_all=True, append_images=others, duration=duration, lossless=True)
+            return file.getvalue()
+        case _:
+            return part.text.encode()

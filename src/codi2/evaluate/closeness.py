@@ -1,0 +1,44 @@
+"""How near outputs are to their targets, one number a pair, by modality: the measure that most suites report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from codi2.errors import DataError
+from codi2.evaluate.audio_metrics import log_spectral_distance
+from codi2.evaluate.bench import RATE, Bench
+from codi2.evaluate.judge import similarity
+from codi2.media import to_clip
+from codi2.prompt.parts import Audio, Image, Part
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A name for tables, and whether more is better."""
+
+    name: str
+    rises: bool
+
+    def gain(self, ours: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """How much better `ours` is than `others`, pair by pair."""
+        return ours - others if self.rises else others - ours
+
+
+MEASURES = {"image": Measure("EffNet-sim", rises=True), "audio": Measure("LSD", rises=False)}
+
+
+def closeness(bench: Bench, targets: Sequence[Part], outputs: Sequence[Part]) -> np.ndarray:
+    """[n]: the measure of the outputs' modality, each with its target. Raises DataError: it has none."""
+    if len(targets) != len(outputs) or not targets:
+        raise DataError(f"{len(outputs)} outputs cannot be held against {len(targets)} targets")
+    if all(isinstance(part, Image) for part in (*targets, *outputs)):
+        truth, ours = (bench.judge(parts) for parts in (targets, outputs))  # type: ignore[arg-type]
+        return similarity(ours, truth, bench.centre)
+    if all(isinstance(part, Audio) for part in (*targets, *outputs)):
+        pairs = zip(targets, outputs, strict=True)
+        return np.array([log_spectral_distance(to_clip(a), to_clip(b), RATE) for a, b in pairs])  # type: ignore[arg-type]
+    kinds = {part.modality for part in (*targets, *outputs)}
+    raise DataError(f"closeness is measured between pictures or between sounds, not {', '.join(sorted(kinds))}")

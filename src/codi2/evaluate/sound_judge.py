@@ -1,0 +1,42 @@
+"""aiSFX as the judge of sounds: its embedding for Fréchet distances, its classifier of 69 categories for divergences.
+
+It is also the frozen trunk that `tiny` hears through, so it may favour sounds that this model makes; the log-spectral
+distance beside it uses no network. Figures are named aiSFX-FD and aiSFX-KL, never as those of PANNs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from codi2.encode.aisfx import AiSFX, checkpoint_state, embedding, load_aisfx
+from codi2.hub import wheel_file
+from codi2.media import to_clip
+from codi2.prompt.parts import Audio
+
+UCS_HEAD, CLASSES = 2, 69  # `ucsMixed` of the package's nine classifiers: the Universal Category System
+BATCH = 16
+
+
+class SoundJudge:
+    """Sounds → embeddings [n, 512] and logits [n, 69]."""
+
+    def __init__(self, trunk: AiSFX, classifier: nn.Module) -> None:
+        self.trunk, self.classifier = trunk, classifier.eval()
+
+    @torch.no_grad()
+    def __call__(self, sounds: Sequence[Audio]) -> tuple[np.ndarray, np.ndarray]:
+        """Each sound is cut or padded to 2.56 s at 16 kHz, as the model's are."""
+        waves = torch.from_numpy(np.stack([to_clip(sound) for sound in sounds]))
+        heard = torch.cat([embedding(self.trunk(some)) for some in waves.split(BATCH)])
+        return heard.numpy(), self.classifier(heard).numpy()
+
+
+def load_sound_judge() -> SoundJudge:
+    """The judge with its pinned weights. Raises WeightsError when they cannot be had."""
+    layers = nn.Sequential(nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, CLASSES))
+    layers.load_state_dict(checkpoint_state(wheel_file("aisfx"), f"fc.{UCS_HEAD}."))
+    return SoundJudge(load_aisfx(), layers)

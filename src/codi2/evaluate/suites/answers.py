@@ -1,0 +1,41 @@
+"""Systems that every suite knows: the model itself, and answers that take no thought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from codi2.evaluate.baselines import round_trip as through_codec
+from codi2.evaluate.baselines import silence as nothing_like
+from codi2.evaluate.bench import BATCH, Bench
+from codi2.evaluate.case import Case
+from codi2.model import Options
+from codi2.prompt.layout import Message
+from codi2.prompt.parts import Audio, Part, Text
+
+
+def ours(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """The model's replies, batched; text where text is wanted."""
+    made: list[Part] = []
+    for start in range(0, len(some), BATCH):
+        batch = some[start : start + BATCH]
+        options = [Options(want=case.want, seed=bench.seed, max_new_tokens=40) for case in batch]
+        replies = bench.model.answer([[Message("user", case.prompt)] for case in batch], options)
+        for case, reply in zip(batch, replies, strict=True):
+            parts = [part for part in reply.parts if part.modality == case.want]
+            made.append(Text(reply.text.strip()) if case.want == "text" else parts[0])
+    return made
+
+
+def copy(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """The source as it was given."""
+    return [case.truth["source"] for case in some]
+
+
+def round_trip(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """The source through the decoder's codec and back: the least that any output loses."""
+    return list(through_codec(bench.decoder(some[0].want), [case.truth["source"] for case in some]))
+
+
+def silence(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """Nothing, as long as the source."""
+    return [nothing_like(case.truth["source"]) for case in some if isinstance(case.truth["source"], Audio)]

@@ -1,0 +1,98 @@
+"""`rounds`: does a follow-up edit keep what it was not asked to change? Five rounds, each on the answer before.
+
+In every round one more factor of a held-out picture is set by instruction. The target of round r has all r changes;
+a system that does as it is told stays near it, one that drifts does not, and a copy of the first picture shows what
+doing nothing is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from codi2.data.tables.changes import Changes
+from codi2.data.tables.factors import asks
+from codi2.data.tables.studio import Studio
+from codi2.evaluate.baselines import round_trip
+from codi2.evaluate.bench import BATCH, Bench
+from codi2.evaluate.case import Case
+from codi2.evaluate.closeness import closeness
+from codi2.evaluate.figure import Example, Findings, mean
+from codi2.evaluate.suites.answers import copy
+from codi2.model import Options
+from codi2.prompt.layout import Message
+from codi2.prompt.parts import Part, Text
+
+ROUNDS, NUMBER, QUICK, EXAMPLES = 5, 16, 2, 4
+
+
+def cases(bench: Bench, quick: bool) -> list[Case]:
+    """One for each round of each picture; the prompt of a later round stands for what is asked, its picture comes."""
+    studio, changes = Studio(bench.corpus, ("test_family",)), Changes()
+    draw, made = np.random.default_rng((bench.seed, 13)), []
+    for i in range(QUICK if quick else NUMBER):
+        (item,) = studio.things(draw, 1)
+        steps = [changes.look("image", draw, 1, without=frozenset({"style"})) for _ in range(20)]
+        order = list({next(iter(step)): step for step in steps if step}.values())
+        first, look = studio.part(item), dict[str, str]()
+        for n in range(ROUNDS):
+            step = order[n % len(order)]
+            look |= step
+            target = studio.part(item, look)
+            prompt = (Text("Take "), first, Text(f" and {asks('image', step)}."))
+            about = {"round": n + 1, "ask": asks("image", step)}
+            truth = {"target": target, "source": first}
+            made.append(Case(f"{i:03d}-{n + 1}", prompt, "image", truth, f"round {n + 1}", about, thread=f"{i:03d}"))
+    return made
+
+
+def ours(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """Whole conversations: each round edits the picture that the round before it gave."""
+    threads: dict[str, list[Case]] = {}
+    for case in some:
+        threads.setdefault(case.thread, []).append(case)
+    made: dict[str, Part] = {}
+    for start in range(0, len(threads), BATCH):
+        batch = [
+            sorted(mine, key=lambda case: case.about["round"]) for mine in list(threads.values())[start : start + BATCH]
+        ]
+        pictures = [mine[0].truth["source"] for mine in batch]
+        for n in range(max(map(len, batch))):
+            rows = [b for b, mine in enumerate(batch) if n < len(mine)]
+            asked = [(Text("Take "), pictures[b], Text(f" and {batch[b][n].about['ask']}.")) for b in rows]
+            options = [Options(want="image", seed=bench.seed + n) for _ in rows]
+            replies = bench.model.answer([[Message("user", prompt)] for prompt in asked], options)
+            for b, reply in zip(rows, replies, strict=True):
+                pictures[b] = made[batch[b][n].id] = reply.images[0]
+    return [made[case.id] for case in some]
+
+
+def exact(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """The edits done exactly, but once through the codec in every round: what five rounds of coding alone lose."""
+    made: list[Part] = []
+    for case in some:
+        part = case.target
+        for _ in range(case.about["round"]):
+            (part,) = round_trip(bench.decoder("image"), [part])
+        made.append(part)
+    return made
+
+
+SYSTEMS = {"ours": ours, "exact edits through the codec": exact, "copy of the first picture": copy}
+
+
+def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
+    """EffNet-sim to the target by round."""
+    main, *others = outputs
+    near = {name: closeness(bench, [case.target for case in asked], parts) for name, parts in outputs.items()}
+    figures = []
+    for group in dict.fromkeys(case.group for case in asked):
+        rows = [i for i, case in enumerate(asked) if case.group == group]
+        beside = {name: near[name][rows] for name in others}
+        figures.append(mean(f"{group}: EffNet-sim", near[main][rows], beside, seed=bench.seed))
+    examples = [
+        Example(case.id, case.prompt, {"target": case.target, **{name: parts[i] for name, parts in outputs.items()}})
+        for i, case in enumerate(asked[: EXAMPLES * ROUNDS])
+    ]
+    return Findings(figures, examples)

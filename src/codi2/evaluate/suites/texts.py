@@ -1,0 +1,115 @@
+"""`caption` and `perceive`: text answers about pictures and sounds, beside the true ones and among a hundred."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from codi2.data.tables import pictures
+from codi2.data.tables.studio import Studio
+from codi2.evaluate.bench import Bench
+from codi2.evaluate.case import Case, System
+from codi2.evaluate.cider import cider
+from codi2.evaluate.figure import Example, Figure, Findings, known, mean
+from codi2.evaluate.suites.answers import ours
+from codi2.evaluate.suites.subjects import _part
+from codi2.prompt.parts import Part, Phrase, Text
+
+NUMBER, QUICK, EXAMPLES = 80, 4, 12
+TOP, AMONG = 5, 100
+ASKS = {"image": ("Describe ", "."), "audio": ("Say what ", " is.")}
+CHANGES = 60
+
+
+def caption_cases(bench: Bench, quick: bool) -> list[Case]:
+    """Held-out renderings of known concepts, and held-out recordings."""
+    made = []
+    for modality, (before, after) in ASKS.items():
+        for i, item in enumerate(bench.draw(modality, "test_rendering", QUICK if quick else NUMBER)):
+            prompt = (Text(before), bench.part(item), Text(after))
+            truth = {"target": Text(item.caption), "source": bench.part(item)}
+            made.append(Case(f"{modality}-{i:03d}", prompt, "text", truth, modality))
+    return made
+
+
+def perceive_cases(bench: Bench, quick: bool) -> list[Case]:
+    """Two held-out media that differ in one or two factors: what changed?"""
+    made = []
+    for modality in ("image", "audio"):
+        studio = Studio(bench.corpus, ("test_family", "test_rendering"))
+        row = pictures.difference(modality)
+        for i in range(QUICK if quick else CHANGES):
+            draft = row(studio, np.random.default_rng((bench.seed, 9, i)))
+            prompt, (target,) = (tuple(map(_part, pieces)) for _, pieces in draft.turns)
+            source = next(part for part in prompt if part.modality == modality)
+            made.append(Case(f"{modality}-{i:03d}", prompt, "text", {"target": target, "source": source}, modality))
+    return made
+
+
+def of_another(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """The answer of the next case: what fluent words about something else are worth."""
+    return [some[(i + 1) % len(some)].target for i in range(len(some))]
+
+
+SYSTEMS: dict[str, System] = {"ours": ours, "the true answer to another question": of_another}
+
+
+def score(name: str) -> Callable[[Bench, Sequence[Case], Mapping[str, Sequence[Part]]], Findings]:
+    """CIDEr, and whether the answer is nearest to its own truth: top 5 of at most 100, by MiniLM's sentence vectors."""
+
+    def measure(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
+        main, *others = outputs
+        figures: list[Figure] = []
+        for modality in dict.fromkeys(case.group for case in asked):
+            rows = [i for i, case in enumerate(asked) if case.group == modality]
+            truth = [_words(asked[i].target) for i in rows]
+            said = {system: [_words(parts[i]) for i in rows] for system, parts in outputs.items()}
+            scores = {system: cider(words, truth) for system, words in said.items()}
+            beside = {system: scores[system] for system in others}
+            figures.append(mean(f"{name} of {modality}: CIDEr", scores[main], beside, seed=bench.seed))
+            found = {system: among(bench, words, truth) < TOP for system, words in said.items()}
+            size = min(AMONG, len(truth))
+            top = mean(
+                f"{name} of {modality}: the true one in the top {TOP} of {size}",
+                found[main],
+                {system: found[system] for system in others},
+                seed=bench.seed,
+            )
+            figures.append(top.beside(chance=known("chance", min(1.0, TOP / size))))
+        examples = [
+            Example(case.id, case.prompt, {"target": case.target, **{s: parts[i] for s, parts in outputs.items()}})
+            for i, case in enumerate(asked)
+            if i % max(1, len(asked) // EXAMPLES) == 0
+        ]
+        return Findings(figures, examples)
+
+    return measure
+
+
+def among(bench: Bench, said: Sequence[str], truth: Sequence[str]) -> np.ndarray:
+    """How many of at most 100 true answers are nearer to what was said than its own: int [n]. Equal answers are one."""
+    vectors = bench.once(("words", tuple(truth)), lambda: _sentences(bench, truth))
+    ours_ = _sentences(bench, said)
+    near = (ours_ @ vectors.T).numpy()
+    draw, ranks = np.random.default_rng(bench.seed), []
+    for i, row in enumerate(near):
+        others = np.array([j for j in range(len(truth)) if truth[j] != truth[i]])
+        rivals = draw.choice(others, min(AMONG - 1, len(others)), replace=False) if len(others) else others
+        ranks.append(int((row[rivals] > row[i]).sum()))
+    return np.array(ranks)
+
+
+def _sentences(bench: Bench, texts: Sequence[str]) -> torch.Tensor:
+    """Unit vectors [n, C] of a sentence encoder that is no part of the language model."""
+    from codi2.encode.tiny import load_trunk
+
+    trunk = bench.once("sentences", lambda: load_trunk("phrase"))
+    with torch.inference_mode():
+        return torch.nn.functional.normalize(trunk([text or "nothing" for text in texts])[:, 0], dim=-1)
+
+
+def _words(part: Part) -> str:
+    assert isinstance(part, (Text, Phrase))
+    return part.text.strip().rstrip(".").lower()
