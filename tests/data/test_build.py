@@ -285,14 +285,19 @@ def test_ray_makes_the_same_shards_though_a_worker_is_killed(tmp_path: Path):
         text=True,
     )
     _wait(lambda: len(list((out / "parts").glob("*.json"))) >= 3)
-    workers = subprocess.run(["pgrep", "-f", r"ray::.*Map\(one\)"], capture_output=True, text=True).stdout.split()
-    assert workers, "no worker is busy"
-    os.kill(int(workers[0]), signal.SIGKILL)
+    _wait(lambda: bool(_busy()))
+    os.kill(_busy()[0], signal.SIGKILL)
     assert len(list((out / "parts").glob("*.json"))) < 48
     output, errors = run.communicate(timeout=300)
     assert run.returncode == 0, errors
     assert "24,000 records of 12,000 entries" in output
     assert shards(out) == shards(tmp_path / "alone")
+
+
+def _busy() -> list[int]:
+    """Ray's worker processes that have a task: their titles say so."""
+    found = subprocess.run(["pgrep", "-f", r"ray::.*Map\(one\)"], capture_output=True, text=True).stdout
+    return [int(number) for number in found.split()]
 
 
 @pytest.mark.slow

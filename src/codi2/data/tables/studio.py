@@ -19,6 +19,7 @@ from codi2.data.tables.changes import Changes
 from codi2.data.tables.factors import Look, apply
 from codi2.data.tables.scene import is_cut_out
 from codi2.data.tasks import RENDERINGS, World
+from codi2.errors import DataError
 from codi2.prompt.parts import Audio, Part
 from codi2.prompt.parts import Image as Picture
 
@@ -105,6 +106,9 @@ class Studio:
 
 
 def pick(draw: np.random.Generator, options: Sequence[Any]) -> Any:
+    """One of the options. Raises DataError: there is none."""
+    if not options:
+        raise DataError("these splits of the corpus hold nothing of the kind that a row needs; name others")
     return options[int(draw.integers(len(options)))]
 
 

@@ -17,7 +17,7 @@ from codi2.evaluate.suites.sounds import KINDS, edits
 from codi2.prompt.parts import Part, Phrase
 
 NUMBER, QUICK, EXAMPLES = 48, 4, 3  # of each kind; shown of each
-STRENGTHS = {"3/4": 0.75, "1/2": 0.5, "1/4": 0.25}
+STRENGTHS = (0.75, 0.5, 0.25)  # of the noise schedule, as in the paper's table
 QUOTED = {
     "SDEdit-3/4T": "LSD 1.54 / 1.54 / 1.63, KL 1.68 / 1.14 / 1.58, FD 28.87 / 29.66 / 28.78",
     "SDEdit-1/2T": "LSD 1.43 / 1.43 / 1.52, KL 1.38 / 1.05 / 1.27, FD 28.75 / 28.19 / 27.71",
@@ -52,7 +52,7 @@ def sdedit(strength: float) -> System:
 
 SYSTEMS: dict[str, System] = {
     "ours": ours,
-    **{f"SDEdit from {name} T": sdedit(strength) for name, strength in STRENGTHS.items()},
+    **{f"SDEdit from {strength:g} T": sdedit(strength) for strength in STRENGTHS},
     "codec round trip of the input": round_trip,
     "copy of the input": copy,
     "silence": silence,

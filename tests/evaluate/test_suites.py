@@ -1,0 +1,92 @@
+"""The suites on a small corpus and random weights: outputs are kept, runs go on, other systems are scored."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from codi2.data.cache import corpus
+from codi2.errors import ConfigError
+from codi2.evaluate import NAMES, run
+from codi2.evaluate.bench import Bench
+from codi2.evaluate.suites import EMBEDDED, icl
+from codi2.model import CoDi2
+
+
+@pytest.fixture
+def bench(rich_home: Path, judge) -> Bench:
+    return Bench(CoDi2.from_pretrained("debug"), quick=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_suite_runs_and_goes_on(name: str, rich_home: Path, judge, ears, words, tmp_path: Path):
+    first = run(name, "debug", tmp_path / "out", quick=True)
+    (section,) = first["sections"]
+    assert section["unavailable"] == "" and section["figures"]
+    assert all(math.isfinite(figure["value"]) for figure in section["figures"])
+    outputs = tmp_path / "out" / "outputs" / name
+    systems = [path.name for path in outputs.iterdir()]
+    assert set(systems) == set(EMBEDDED[name].systems)
+    files = sorted(path for path in outputs.rglob("*") if path.is_file())
+    times = {path: path.stat().st_mtime_ns for path in files if path.suffix != ".json"}
+    gone = next(path for path in times if path.parent.name == "ours")
+    gone.unlink()
+    again = run(name, "debug", tmp_path / "out", quick=True)
+    values = [[figure["value"] for figure in report["sections"][0]["figures"]] for report in (first, again)]
+    assert values[1] == pytest.approx(values[0], rel=0.01, abs=0.01)  # seeded: the same output is made again
+    kept = [path for path in times if path != gone and path.stat().st_mtime_ns == times[path]]
+    assert len(kept) >= len(times) - 5  # what was there was not made again, but for the thread of the lost one
+
+
+def test_outputs_of_another_system_are_scored_and_none_may_be_missing(rich_home: Path, judge, ears, tmp_path: Path):
+    run("icl", "debug", tmp_path / "a", quick=True, export=tmp_path / "cases")
+    cases = sorted((tmp_path / "cases").glob("*.json"))
+    about = json.loads(cases[0].read_text())
+    assert about["want"] == "audio" and about["prompt"][0] == {"type": "text", "text": about["prompt"][0]["text"]}
+    theirs = tmp_path / "theirs"
+    shutil.copytree(tmp_path / "a" / "outputs" / "icl" / "ours", theirs)
+    report = run("icl", "debug", tmp_path / "b", quick=True, outputs=theirs)
+    ours = json.loads((tmp_path / "a" / "report.json").read_text())
+    values = [[figure["value"] for figure in r["sections"][0]["figures"]] for r in (report, ours)]
+    assert values[0] == pytest.approx(values[1])
+    assert not (tmp_path / "b" / "outputs" / "icl" / "ours").exists()
+    (theirs / f"{cases[3].stem}.flac").unlink()
+    section = run("icl", "debug", tmp_path / "c", quick=True, outputs=theirs)["sections"][0]
+    assert f"lacks 1 of {len(cases)} outputs, the first is '{cases[3].stem}'" in section["unavailable"]
+    with pytest.raises(ConfigError, match="take one suite of icl, audio-edit"):
+        run("all", "debug", tmp_path / "d", outputs=theirs)
+
+
+def test_outputs_of_another_model_are_not_mixed_in(rich_home: Path, judge, ears, tmp_path: Path):
+    run("caption", "debug", tmp_path, quick=True)
+    section = run("caption", "debug", tmp_path, quick=False)["sections"][0]
+    assert "holds outputs of another model or seed" in section["unavailable"]
+
+
+def test_an_output_of_the_wrong_kind_is_named(rich_home: Path, judge, ears, tmp_path: Path):
+    run("icl", "debug", tmp_path / "a", quick=True)
+    theirs = tmp_path / "a" / "outputs" / "icl" / "ours"
+    sound = next(theirs.glob("audio-*.flac"))
+    sound.write_bytes(b"")
+    section = run("icl", "debug", tmp_path / "b", quick=True, outputs=theirs)["sections"][0]
+    assert f"{sound.name} is empty (0 bytes)" in section["unavailable"]
+
+
+def test_examples_say_more_the_more_there_are(bench: Bench):
+    """The questions themselves: same item and target at every count, rules that one example often leaves open."""
+    asked = icl.cases(bench, "image", 12, held_out=True)
+    assert len(asked) == 12 * 7
+    told = {shots: 0.0 for shots in icl.SHOTS}
+    for i in range(12):
+        mine = [case for case in asked if case.id.startswith(f"image-new-{i:03d}-own")]
+        assert len({id(case.truth["target"]) for case in mine}) == 1
+        for case, shots in zip(mine, icl.SHOTS, strict=True):
+            assert sum(part.modality == "image" for part in case.prompt) == 2 * shots + 1
+            told[shots] += len(case.about["shown"]) / len(case.about["rule"]) / 12
+        assert len(mine[0].about["rule"]) > 1
+    assert told[0] == 0 and told[1] < told[2] < told[4] and told[1] < 0.8
+    assert {item.split for item in corpus().items} >= {"train", "test_family"}
