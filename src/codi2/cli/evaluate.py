@@ -12,7 +12,8 @@ from codi2.cli.output import ModelOption, OutOption, check_writable
 
 def evaluate(
     suite: Annotated[
-        str, typer.Argument(help="smoke, icl, audio-edit, rounds, caption, perceive, subject, compose, all.")
+        str,
+        typer.Argument(help="smoke, icl, audio-edit, rounds, caption, perceive, subject, compose, all; dreambench."),
     ],
     model: ModelOption = "tiny",
     out: OutOption = Path("out/evaluate"),
@@ -20,6 +21,9 @@ def evaluate(
     outputs: Annotated[
         Path | None, typer.Option(help="Another system's outputs, <case>.png …: scored instead.")
     ] = None,
+    source: Annotated[Path | None, typer.Option(help="The data of dreambench, as its authors release it.")] = None,
+    dino: Annotated[str, typer.Option(help="Hub id or path of DINO; empty: facebook/dino-vits16.")] = "",
+    clip: Annotated[str, typer.Option(help="Hub id or path of CLIP; empty: openai/clip-vit-base-patch32.")] = "",
     export: Annotated[Path | None, typer.Option(help="Folder for the cases, for another system to answer.")] = None,
 ) -> None:
     """Measure a model on held-out items, as JSON and as a page."""
@@ -27,4 +31,5 @@ def evaluate(
 
     from codi2.evaluate import run
 
-    run(suite, model=model, out=out, quick=quick, outputs=outputs, export=export)
+    backbones = {name: place for name, place in (("dino", dino), ("clip", clip)) if place}
+    run(suite, model, out, quick, outputs=outputs, export=export, source=source, backbones=backbones)

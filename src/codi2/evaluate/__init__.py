@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 NAMES = ("icl", "audio-edit", "rounds", "caption", "perceive", "subject", "compose")
 """Suites on the embedded corpus; `all` is all of them."""
-SUITES = ("smoke", *NAMES, "all")
+SOURCED = ("dreambench",)
+"""Suites on data and networks that the user has."""
+SUITES = ("smoke", *NAMES, *SOURCED, "all")
 
 
 def run(
@@ -25,6 +28,8 @@ def run(
     quick: bool = False,
     outputs: Path | None = None,
     export: Path | None = None,
+    source: Path | None = None,
+    backbones: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Measures a model, prints the figures, and writes `report.json` and `index.html` into `out`.
 
@@ -37,6 +42,8 @@ def run(
         quick: few items a figure; for a first look, not for a comparison.
         outputs: folder of another system's answers to the suite's cases; they are scored in place of the model's.
         export: folder that the cases are written to, so that another system can answer them.
+        source: the data that a suite of `SOURCED` is measured on.
+        backbones: hub id or path of `dino` and `clip`, in place of the published defaults.
 
     Returns:
         What report.json holds.
@@ -48,8 +55,10 @@ def run(
     """
     if suite not in SUITES:
         raise ConfigError(f"There is no suite {suite!r}; choose {', '.join(SUITES)}.")
-    if (outputs or export) and suite not in NAMES:
-        raise ConfigError(f"--outputs and --export take one suite of {', '.join(NAMES)}, not {suite!r}.")
+    if (outputs or export) and suite not in (*NAMES, *SOURCED):
+        raise ConfigError(f"--outputs and --export take one suite of {', '.join((*NAMES, *SOURCED))}, not {suite!r}.")
+    if (suite in SOURCED) != (source is not None):
+        raise ConfigError(f"--source is for {', '.join(SOURCED)}, and they need it; the suite is {suite!r}.")
 
     from rich.console import Console
 
@@ -68,6 +77,13 @@ def run(
     for name in NAMES if suite == "all" else (suite,) if suite in NAMES else ():
         with console.status(EMBEDDED[name].title):
             sections.append(run_suite(EMBEDDED[name], bench, out, settings, outputs, export))
+    if source is not None:
+        from codi2.evaluate.backbones import Backbones
+        from codi2.evaluate.suites import dreambench
+
+        made = dreambench.suite(source, Backbones(**(backbones or {})))
+        with console.status(made.title):
+            sections.append(run_suite(made, bench, out, settings, outputs, export))
     report = write_report(out, suite, model, bench, sections)
     print_table(sections)
     return report

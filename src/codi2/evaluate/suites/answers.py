@@ -18,7 +18,8 @@ def ours(bench: Bench, some: Sequence[Case]) -> list[Part]:
     made: list[Part] = []
     for start in range(0, len(some), BATCH):
         batch = some[start : start + BATCH]
-        options = [Options(want=case.want, seed=bench.seed, max_new_tokens=40) for case in batch]
+        seeds = [bench.seed + case.about.get("seed", 0) for case in batch]
+        options = [Options(want=case.want, seed=s, max_new_tokens=40) for case, s in zip(batch, seeds, strict=True)]
         replies = bench.model.answer([[Message("user", case.prompt)] for case in batch], options)
         for case, reply in zip(batch, replies, strict=True):
             parts = [part for part in reply.parts if part.modality == case.want]

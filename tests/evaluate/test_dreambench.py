@@ -1,0 +1,148 @@
+"""DreamBench on files in its authors' form, made here, and on the real classes of DINO and CLIP at a small size."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+
+from codi2.errors import ConfigError, DataError, WeightsError
+from codi2.evaluate import run
+from codi2.evaluate.backbones import Backbones, Clip, Dino
+from codi2.evaluate.suites import dreambench
+from codi2.prompt.parts import Image
+
+LIST = """Classes
+
+subject_name,class
+clock,clock
+dog6,dog
+bear_plushie,stuffed animal
+
+Prompts
+
+Object Prompts
+
+prompt_list = [
+'a {0} {1} in the jungle'.format(unique_token, class_token),
+'a red {0} {1}'.format(unique_token, class_token)
+]
+
+Live Subject Prompts
+
+prompt_list = [
+'a {0} {1} wearing a santa hat'.format(unique_token, class_token),
+'a wet {0} {1}'.format(unique_token, class_token)
+]
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0)
+    for subject, count in (("clock", 3), ("dog6", 2), ("bear_plushie", 2)):
+        (tmp_path / "dataset" / subject).mkdir(parents=True)
+        for n in range(count):
+            pixels = np.kron(draw.integers(0, 255, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+            PILImage.fromarray(pixels).save(tmp_path / "dataset" / subject / f"0{n}.jpg")
+    (tmp_path / "dataset" / "prompts_and_classes.txt").write_text(LIST)
+    return tmp_path / "dataset"
+
+
+@pytest.fixture
+def backbones(tmp_path: Path) -> dict[str, str]:
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        CLIPProcessor,
+        CLIPTokenizer,
+        ViTConfig,
+        ViTImageProcessor,
+        ViTModel,
+    )  # fmt: skip
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    dino, clip = tmp_path / "dino", tmp_path / "clip"
+    ViTModel(ViTConfig(**small, image_size=32, patch_size=16)).save_pretrained(dino)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(dino)
+    text = {**small, "vocab_size": 60, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = CLIPConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 16}, projection_dim=8)
+    CLIPModel(config).save_pretrained(clip)
+    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
+    vocab = {token: i for i, token in enumerate(["<|startoftext|>", "<|endoftext|>", *letters])}
+    (clip / "vocab.json").write_text(json.dumps(vocab))
+    (clip / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(clip / "vocab.json"), str(clip / "merges.txt"))
+    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(pictures, tokenizer).save_pretrained(clip)
+    return {"dino": str(dino), "clip": str(clip)}
+
+
+def test_cases_are_subjects_by_prompts_by_seeds(source: Path):
+    cases = dreambench.cases(source)
+    assert len(cases) == 3 * 2 * 4 and len({case.id for case in cases}) == len(cases)
+    said = {case.group: case.about["words"] for case in cases if case.id.endswith("-00-0")}
+    assert said == {
+        "clock": "a clock in the jungle", "dog6": "a dog wearing a santa hat",
+        "bear_plushie": "a stuffed animal in the jungle",
+    }  # fmt: skip
+    assert len({case.about["seed"] for case in cases}) == 4
+
+
+def test_both_protocols_and_the_copy(source: Path, backbones: dict[str, str], tmp_path: Path):
+    report = run("dreambench", "debug", tmp_path / "out", quick=True, source=source, backbones=backbones)
+    (section,) = report["sections"]
+    assert section["unavailable"] == "" and "DreamBooth" in section["quoted"]
+    found = {figure["name"]: figure for figure in section["figures"]}
+    assert found.keys() == {
+        "DINO to the picture given", "DINO to all real pictures", "CLIP-I to the picture given",
+        "CLIP-I to all real pictures", "CLIP-T",
+    }  # fmt: skip
+    copied = found["DINO to the picture given"]["baselines"]["copy of the picture given"]["value"]
+    assert copied == pytest.approx(1, abs=1e-4)
+    assert "real images (oracle)" in found["CLIP-I to all real pictures"]["baselines"]
+
+
+def test_vectors_are_those_of_the_networks(source: Path, backbones: dict[str, str]):
+    from transformers import AutoImageProcessor, CLIPModel, CLIPProcessor, ViTModel
+
+    pictures = [Image(PILImage.open(path).convert("RGB")) for path in sorted(source.glob("*/*.jpg"))]
+    pixels = AutoImageProcessor.from_pretrained(backbones["dino"])([p.pixels for p in pictures], return_tensors="pt")
+    with torch.no_grad():
+        truth = ViTModel.from_pretrained(backbones["dino"], add_pooling_layer=False)(**pixels).last_hidden_state[:, 0]
+    ours = Dino(backbones["dino"]).pictures(pictures)
+    assert torch.allclose(ours, torch.nn.functional.normalize(truth, dim=-1), atol=1e-5)
+
+    inputs = CLIPProcessor.from_pretrained(backbones["clip"])(
+        text=["a dog", "a clock"], images=[p.pixels for p in pictures], return_tensors="pt", padding=True
+    )
+    with torch.no_grad():
+        out = CLIPModel.from_pretrained(backbones["clip"])(**inputs)
+    clip = Clip(backbones["clip"])
+    assert torch.allclose(clip.pictures(pictures), out.image_embeds, atol=1e-5)
+    assert torch.allclose(clip.words(["a dog", "a clock"]), out.text_embeds, atol=1e-5)
+
+
+def test_what_is_missing_is_named(source: Path, backbones: dict[str, str], tmp_path: Path):
+    with pytest.raises(ConfigError, match="--source is for dreambench, and they need it"):
+        run("dreambench", "debug", tmp_path / "out")
+    with pytest.raises(WeightsError, match="DINO"):
+        dreambench.score(*_answered(source), Backbones(dino=str(tmp_path / "nowhere")))
+    shutil.rmtree(source / "dog6")
+    with pytest.raises(DataError, match="the subject dog6 is missing"):
+        dreambench.cases(source)
+    (source / "prompts_and_classes.txt").unlink()
+    with pytest.raises(DataError, match="name the `dataset` folder"):
+        dreambench.cases(source)
+
+
+def _answered(source: Path) -> tuple:
+    cases = dreambench.cases(source, quick=True)
+    return cases, {"ours": [case.truth["source"] for case in cases]}
