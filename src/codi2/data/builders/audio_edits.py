@@ -10,14 +10,11 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from codi2.data.builders.audioset import LICENCE, SEGMENTS, AudioSet, AudioSetFiles, Segment, parse_segment
-from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
-from codi2.data.builders.lines import numbered, ranges
+from codi2.data.builders.audioset import LICENCE, AudioSet, Segment, parse_segment
+from codi2.data.builders.contract import BadRecord, Draft, LeftOut, Raw, exchange
 from codi2.data.checks import decoded
 from codi2.data.mixes import loudness
 from codi2.data.record import Medium, Piece
@@ -51,21 +48,11 @@ class Sound:
     labels: tuple[str, ...]
 
 
-class AudioEdits(Builder):
+class AudioEdits(AudioSet):
+    """Reads what `AudioSet` reads; each clip is the base of three edits."""
+
     about = "a sound added, removed or replaced, named in words"
-    reads = AudioSet.reads
     Options = Options
-
-    def __init__(self, source: Path, scratch: Path, options: Any) -> None:
-        super().__init__(source, scratch, options)
-        self.files = AudioSetFiles(source, scratch)
-
-    def units(self) -> list[dict[str, Any]]:
-        return ranges(self.files.plan(), SEGMENTS)
-
-    def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
-        for i, line in numbered(self.files.lines, unit):
-            yield Raw(f"segment-{i}", line, (line,))
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         base = self.sound(parse_segment(raw.entry))

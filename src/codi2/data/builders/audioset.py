@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -163,7 +163,7 @@ class AudioSet(Builder):
     reads = (
         "one *_segments.csv, ontology.json, and clips named by video (wav, flac, ogg, mp3, m4a, opus) in a folder below"
     )
-    Options = Paired
+    Options: ClassVar[type] = Paired
 
     def __init__(self, source: Path, scratch: Path, options: Any) -> None:
         super().__init__(source, scratch, options)

@@ -82,7 +82,7 @@ class Studio:
         return Audio(self.clip(item, look).astype(np.float32) / 32767, RATE)
 
     def things(self, draw: np.random.Generator, count: int, among: Sequence[Item] | None = None) -> list[Item]:
-        """Different pictures of a thing on white, each of another concept."""
+        """Different pictures of a thing on white, each of another concept. Raises DataError: there are fewer."""
         pool = self.world.images if among is None else among
         found: dict[str, Item] = {}
         for _ in range(_TRIES * count):
@@ -90,13 +90,17 @@ class Studio:
             if not item.background and is_cut_out(self.corpus.images[item.row]):
                 found.setdefault(item.concept, item)
             if len(found) == count:
-                break
-        return list(found.values())
+                return list(found.values())
+        raise DataError(
+            f"these splits of the corpus hold no {count} things on white of different concepts; name others"
+        )
 
     def sounds(self, draw: np.random.Generator, count: int) -> list[Item]:
-        """Sounds of different concepts."""
+        """Sounds of different concepts. Raises DataError: there are fewer."""
+        if len(self.world.sounds_of) < count:
+            raise DataError(f"these splits of the corpus hold no {count} different sounds; name others")
         found: dict[str, Item] = {}
-        while len(found) < min(count, len(self.world.sounds_of)):
+        while len(found) < count:
             item = pick(draw, self.world.sounds)
             found.setdefault(item.concept, item)
         return list(found.values())
