@@ -110,23 +110,31 @@ def _wait(met: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.mark.slow
 def test_kills_at_many_points(tmp_path: Path):
-    source = captions(tmp_path / "laion", 2500)
+    source = captions(tmp_path / "laion", 4000)
     # duplicates over units, so that kills hit their removal as well
     (source / "00009.tar").write_bytes((source / "00000.tar").read_bytes())
     arguments = ["--max-bad", "0.2"]
     subprocess.run(command(source, tmp_path / "whole", *arguments), check=True, capture_output=True)
-    out, delay, kills = tmp_path / "cut", 0.8, 0
+    out, draw, kills, late = tmp_path / "cut", np.random.default_rng(0), 0, 0
+
+    def done() -> int:
+        return len(list((out / "parts").glob("*.json")))
+
     while True:
+        before = done()
         run = subprocess.Popen(command(source, out, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            assert run.wait(delay) == 0
+        if before < 16:  # a unit is gained, then the next is cut somewhere
+            _wait(lambda run=run, before=before: done() > before or run.poll() is not None)
+            time.sleep(draw.uniform(0, 0.1))
+        elif late < 4:  # only duplicates and the report are left
+            late += 1
+            time.sleep(draw.uniform(0.2, 1.2))
+        elif run.wait(60) == 0:
             break
-        except subprocess.TimeoutExpired:
-            os.kill(run.pid, signal.SIGKILL)
-            run.wait()
-            kills += 1
-            delay += 0.05  # a unit must be made before the next kill, or nothing is ever gained
-    assert kills >= 5
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+        kills += 1
+    assert kills >= 8
     assert shards(out) == shards(tmp_path / "whole")
     assert load_report(out)["bad"] == {"duplicate": 250}
 

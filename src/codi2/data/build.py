@@ -253,7 +253,7 @@ def _plan(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _sweep(settings: Settings) -> None:
-    """Removes what a killed build has left half written."""
+    """Removes what a killed build or worker has left half written."""
     for folder in ("shards", "parts"):
         for stale in (settings.folder / folder).glob(".*"):
             stale.unlink(missing_ok=True)
@@ -288,6 +288,7 @@ def _finish(settings: Settings, count: int, workers: int, ray: str | None, max_b
     dropped = [(settings, number, places) for number, places in sorted(found.items())]
     for _ in run.results(drop_duplicates, dropped, workers, ray, "duplicates"):
         pass
+    _sweep(settings)  # workers that died under a build that lived
     report = _report(settings, count)
     with atomic_path(settings.folder / "quarantine.jsonl") as aside, open(aside, "wb") as file:
         for number in range(count):
