@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from codi2.data.templates import COUNT, NEAREST, fields_of, similarity, templates, write_prompt
+from codi2.data.templates import COUNT, NEAREST, fields_of, series, similarity, templates, write_prompt
 
 FIELDS = {
     "image_from_caption": {"caption"},
@@ -63,6 +63,10 @@ def test_similarity_counts_words():
     assert similarity("Draw {caption}.", "draw {caption}") == 1
     assert similarity("Draw {caption}.", "Paint {caption}.") == 0.5
     assert similarity("Draw it", "Something else entirely") == 0
+
+
+def test_media_are_listed_as_people_do():
+    assert [series(list("abc")[:n]) for n in (1, 2, 3)] == [["a"], ["a", " and ", "b"], ["a", ", ", "b", " and ", "c"]]
 
 
 def test_templates_are_drawn_uniformly():

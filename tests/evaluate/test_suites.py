@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from codi2.data.cache import corpus
 from codi2.errors import ConfigError
 from codi2.evaluate import NAMES, run
 from codi2.evaluate.bench import Bench
@@ -89,4 +88,3 @@ def test_examples_say_more_the_more_there_are(bench: Bench):
             told[shots] += len(case.about["shown"]) / len(case.about["rule"]) / 12
         assert len(mine[0].about["rule"]) > 1
     assert told[0] == 0 and told[1] < told[2] < told[4] and told[1] < 0.8
-    assert {item.split for item in corpus().items} >= {"train", "test_family"}

@@ -104,7 +104,7 @@ class Record:
         """The conversation with its media decoded. Raises MediaError."""
         from codi2.prompt.layout import Message
 
-        return [Message(role, tuple(_decoded(pieces))) for role, pieces in self.turns]  # type: ignore[arg-type]
+        return [Message(role, decode_pieces(pieces)) for role, pieces in self.turns]  # type: ignore[arg-type]
 
 
 def to_sample(record: Record) -> dict[str, Any]:
@@ -167,6 +167,6 @@ def _read(piece: Any, media: Mapping[int, Medium]) -> Piece:
     return media[piece]
 
 
-def _decoded(pieces: Sequence[Piece]) -> Iterator[Part]:
-    for piece in pieces:
-        yield piece.decode() if isinstance(piece, Medium) else piece
+def decode_pieces(pieces: Sequence[Piece]) -> tuple[Part, ...]:
+    """A turn as a prompt holds it. Raises MediaError."""
+    return tuple(piece.decode() if isinstance(piece, Medium) else piece for piece in pieces)

@@ -8,9 +8,9 @@ from codi2.data.builders.contract import Draft
 from codi2.data.items import Item
 from codi2.data.mixes import LEVELS_DB, overlay
 from codi2.data.tables.factors import apply, scaled, words
-from codi2.data.tables.pictures import SHOTS, _row_of
+from codi2.data.tables.pictures import SHOTS
 from codi2.data.tables.studio import Studio, draft, pick, picture, sound
-from codi2.data.templates import listing, write_prompt
+from codi2.data.templates import listing, series, write_prompt
 
 MOODS = {
     "night": ("owl", "wolf howling", "insects at night", "ghost", "cricket", "haunted", "zombie"),
@@ -67,7 +67,7 @@ def concept(studio: Studio, draw: np.random.Generator) -> Draft:
     """Sounds that share an effect → another sound with it."""
     look = studio.changes.look("audio", draw, 1 + int(draw.integers(2)))
     target, *items = studio.sounds(draw, 3 + int(draw.integers(2)))
-    fields = {"shots": _row_of([studio.medium(item, look) for item in items]), "caption": target.caption}
+    fields = {"shots": series([studio.medium(item, look) for item in items]), "caption": target.caption}
     prompt = write_prompt("concept_audio", draw, fields)
     return draft("concept_audio", prompt, [studio.medium(target, look)], [target, *items], shared=look)
 
@@ -135,7 +135,7 @@ def alive(studio: Studio, draw: np.random.Generator) -> Draft:
     order = [items[int(i)] for i in draw.permutation(len(items))][:4]
     heard = pick(draw, studio.world.sounds_of[order[0].concept])
     shots = [studio.medium(item) for item in order[1:] or order]
-    prompt = write_prompt("subject_alive", draw, {"shots": _row_of(shots)})
+    prompt = write_prompt("subject_alive", draw, {"shots": series(shots)})
     answer = [studio.medium(order[0]), studio.medium(heard)]
     return draft("subject_alive", prompt, answer, [*order, heard])
 

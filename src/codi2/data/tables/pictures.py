@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from codi2.data.builders.contract import Draft
-from codi2.data.record import Medium
 from codi2.data.tables.factors import asks, scaled, shown, turned, words
 from codi2.data.tables.scene import counted, patterned, placed
 from codi2.data.tables.studio import Row, Studio, draft, pick, picture
 from codi2.data.tasks import STYLES
-from codi2.data.templates import listing, write_prompt
+from codi2.data.templates import listing, series, write_prompt
 from codi2.prompt.parts import Text
 
 SHOTS = 3  # examples at most
@@ -90,7 +89,7 @@ def following(studio: Studio, draw: np.random.Generator) -> Draft:
             flat = draw.random() < 0.5
             frames = [scaled(0.4, dx=w if flat else 0, dy=0 if flat else w)(pixels) for w in ways]
     media = [picture(frame) for frame in frames]
-    prompt = write_prompt("next", draw, {"shots": _row_of(media[:-1])})
+    prompt = write_prompt("next", draw, {"shots": series(media[:-1])})
     return draft("next_image", prompt, [media[-1]], [item], kind=kind)
 
 
@@ -109,7 +108,7 @@ def concept(studio: Studio, draw: np.random.Generator) -> Draft:
         about = studio.changes.look("image", draw, 1 + int(draw.integers(2)), without=frozenset({"geometry"}))
         items = studio.things(draw, shots + 1)
         media = [studio.medium(item, about) for item in items]
-    fields = {"shots": _row_of(media[1 : shots + 1]), "caption": items[0].caption}
+    fields = {"shots": series(media[1 : shots + 1]), "caption": items[0].caption}
     return draft("concept_image", write_prompt("concept", draw, fields), [media[0]], items, kind=kind, shared=about)
 
 
@@ -119,10 +118,10 @@ def poses(studio: Studio, draw: np.random.Generator) -> Draft:
     order = [items[int(i)] for i in draw.permutation(len(items))][:4]
     target, shots = order[0], [studio.medium(item) for item in order[1:]]
     if draw.random() < 0.5:
-        prompt = write_prompt("subject", draw, {"shots": _row_of(shots)})
+        prompt = write_prompt("subject", draw, {"shots": series(shots)})
         return draft("subject_pose", prompt, [studio.medium(target)], order)
     look = studio.changes.look("image", draw, 1, without=frozenset({"style", "hue", "geometry"}))
-    prompt = write_prompt("subject_changed", draw, {"shots": _row_of(shots), "ask": asks("image", look)})
+    prompt = write_prompt("subject_changed", draw, {"shots": series(shots), "ask": asks("image", look)})
     return draft("subject_changed", prompt, [studio.medium(target, look)], order, look=look)
 
 
@@ -155,10 +154,3 @@ def difference(modality: str) -> Row:
         )
 
     return row
-
-
-def _row_of(media: list[Medium]) -> list[object]:
-    """`a`, `a and b`, `a, b and c`."""
-    if len(media) < 3:
-        return listing([media], between="")
-    return [*listing([[medium] for medium in media[:-1]], between=", "), " and ", media[-1]]

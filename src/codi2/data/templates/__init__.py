@@ -72,6 +72,12 @@ def listing(groups: Sequence[Sequence[Any]], between: str, inside: str = " and "
     return out
 
 
+def series(parts: Sequence[Any]) -> list[Any]:
+    """`[a, b, c]` → a, ", ", b, " and ", c."""
+    *first, last = parts
+    return [*listing([[part] for part in first], between=", "), *([" and "] if first else []), last]
+
+
 def _lines(name: str) -> list[str]:
     text = files(__package__).joinpath(name).read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from codi2.data.record import Medium
+from codi2.data.record import decode_pieces
 from codi2.data.tables import pictures
 from codi2.data.tables.studio import Row, Studio
 from codi2.evaluate.bench import Bench
@@ -33,7 +33,7 @@ def cases(name: str) -> Callable[[Bench, bool], list[Case]]:
         made = []
         for i in range(QUICK if quick else NUMBER):
             draft = ROWS[name](studio, np.random.default_rng((bench.seed, 5, i)))
-            prompt, (target,) = (tuple(map(_part, pieces)) for _, pieces in draft.turns)
+            prompt, (target,) = (decode_pieces(pieces) for _, pieces in draft.turns)
             given = [part for part in prompt if isinstance(part, Image)]
             words = " on ".join(captions[item] for item in draft.meta["items"]) if name == "compose" else ""
             about: dict[str, Any] = {"words": words or captions[draft.meta["items"][0]], "given": given}
@@ -79,7 +79,3 @@ def _likeness(bench: Bench, asked: Sequence[Case], outputs: Sequence[Part]) -> n
     near = closeness(bench, [picture for picture, _ in pairs], [outputs[i] for _, i in pairs])
     rows = np.array([i for _, i in pairs])
     return np.array([near[rows == i].mean() for i in range(len(asked))])
-
-
-def _part(piece: Any) -> Part:
-    return piece.decode() if isinstance(piece, Medium) else piece

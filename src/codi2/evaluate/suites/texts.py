@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
+from codi2.data.record import decode_pieces
 from codi2.data.tables import pictures
 from codi2.data.tables.studio import Studio
 from codi2.evaluate.bench import Bench
@@ -14,7 +15,6 @@ from codi2.evaluate.case import Case, System
 from codi2.evaluate.cider import cider
 from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.suites.answers import ours
-from codi2.evaluate.suites.subjects import _part
 from codi2.prompt.parts import Part, Phrase, Text
 
 NUMBER, QUICK, EXAMPLES = 80, 4, 12
@@ -42,7 +42,7 @@ def perceive_cases(bench: Bench, quick: bool) -> list[Case]:
         row = pictures.difference(modality)
         for i in range(QUICK if quick else CHANGES):
             draft = row(studio, np.random.default_rng((bench.seed, 9, i)))
-            prompt, (target,) = (tuple(map(_part, pieces)) for _, pieces in draft.turns)
+            prompt, (target,) = (decode_pieces(pieces) for _, pieces in draft.turns)
             source = next(part for part in prompt if part.modality == modality)
             made.append(Case(f"{modality}-{i:03d}", prompt, "text", {"target": target, "source": source}, modality))
     return made
