@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from codi2.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+Network = TypeVar("Network", bound="nn.Module")
 NAMED = 3  # tensors that an error names
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, inside: str = "") -> dict[str, Tensor]:
     """A safetensors file, or a `.pth` / `.bin` / `.ckpt` state dict, which is read with `weights_only`.
+
+    Args:
+        inside: key that the state dict may lie under, beside what a training run left.
 
     Raises:
         WeightsError: it is missing, damaged, or holds something else than tensors by name.
@@ -39,6 +43,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"the weight file {path} is damaged ({reason}); reinstall the package or fetch it again"
         ) from error
+    if isinstance(state, dict) and isinstance(state.get(inside), dict):
+        state = state[inside]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"the weight file {path} does not hold tensors by name; give the state dict alone")
     return state
@@ -66,3 +72,18 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) ->
 def _first(names: list[str]) -> str:
     listed = ", ".join(names[:NAMED])
     return f"{listed} and {len(names) - NAMED} more are" if len(names) > NAMED else f"{listed} is"
+
+
+def load_published(module: Network, path: Path, what: str, skip: tuple[str, ...] = ()) -> Network:
+    """A frozen network with published weights, less the tensors whose names begin with one of `skip`.
+
+    Counters of normalisation layers, which not every file has, are left as they are.
+
+    Raises:
+        WeightsError: as `read_tensors` and `load_exactly`.
+    """
+    counter = "num_batches_tracked"
+    kept = {name: value for name, value in module.state_dict().items() if name.endswith(counter)}
+    found = {n: v for n, v in read_tensors(path, "model").items() if not n.startswith(skip) and not n.endswith(counter)}
+    load_exactly(module, {**found, **kept}, what)
+    return module.eval().requires_grad_(False)
