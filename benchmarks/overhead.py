@@ -65,7 +65,7 @@ def decoder() -> tuple[float, float, float]:
     feature = torch.randn(1, 1, dim)
 
     def ours() -> Any:
-        return made.generate_latents(feature, [0], None, None, None, None, None, None)
+        return made.generate_latents(feature, [0])
 
     def theirs() -> Any:
         return pipeline(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from codi2.config import ON_CPU, PRESETS, CoDi2Config, DecoderConfig, Placement, preset
+from codi2.config import ON_CPU, PRESETS, CoDi2Config, Placement, preset
+from codi2.diffuse.codec import Codec
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError, WeightsError
@@ -34,7 +35,7 @@ def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
     mllm = MLLM(load_backbone(config.llm, placement), config.heads)
     if folder is not None:
         load_language(mllm, folder)
-    decoders = {m: _decoder(m, c, config, folder) for m, c in config.decoders.items()}
+    decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
     model = CoDi2(config, encoder, mllm, decoders).requires_grad_(False)
     try:
         place(model, placement, dtype)
@@ -152,7 +153,16 @@ def save(model: CoDi2, folder: Path) -> None:
     write_atomic(folder / "config.json", model.config.to_json().encode())
 
 
-def _decoder(modality: str, chosen: DecoderConfig, config: CoDi2Config, folder: Path | None) -> Decoder:
+def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, codec: Codec | None = None) -> Decoder:
+    """The decoder of one modality.
+
+    Args:
+        folder: its own, with what was trained of it; None: a published decoder as it is, or random weights.
+        codec: in place of the folder's, which a training run does not export.
+    Raises:
+        WeightsError: a part is missing or does not fit.
+    """
+    chosen = config.decoders[modality]
     sampling = Sampling(
         chosen.num_inference_steps,
         chosen.guidance_scale,
@@ -166,7 +176,7 @@ def _decoder(modality: str, chosen: DecoderConfig, config: CoDi2Config, folder: 
         case "debug" | "tiny" if folder is not None:
             from codi2.diffuse.load import load_decoder
 
-            return load_decoder(modality, folder / modality, sampling)
+            return load_decoder(modality, folder, sampling, codec)
         case "debug":
             from codi2.diffuse.build import debug_decoder
 
@@ -177,6 +187,6 @@ def _decoder(modality: str, chosen: DecoderConfig, config: CoDi2Config, folder: 
 
             decoder = load_pipeline(modality, chosen, dim, sampling)
             if folder is not None:
-                load_trained(decoder, folder / modality / TRAINED)
+                load_trained(decoder, folder / TRAINED)
             return decoder
     raise ConfigError(f"there is no {modality} decoder of kind {chosen.kind!r} in this version")

@@ -186,15 +186,14 @@ class CoDi2(nn.Module):
                     replies[b][n] = Text(self.mllm.backbone.tokenizer.decode(segment.ids))
         for (modality, steps, scale, source_scale, negative), places in jobs.items():
             decoder = self.decoders[modality]
+            unwanted = negative or self.config.decoders[modality].negative_prompt
             features = torch.stack([written[b][n].features for b, n in places])  # type: ignore[union-attr]
             with self.resident(decoder):
                 made = decoder.generate(
                     features,
                     seeds=[options[b].seed + n for b, n in places],
                     sources=[_last(prompts[b], modality) if options[b].keep_source else None for b, _ in places],
-                    negative=self._words(
-                        decoder, negative or self.config.decoders[modality].negative_prompt, len(places)
-                    ),
+                    negative=self.read_words(decoder, [unwanted] * len(places)) if unwanted else None,
                     num_inference_steps=steps,
                     guidance_scale=scale,
                     source_guidance_scale=source_scale,
@@ -219,13 +218,12 @@ class CoDi2(nn.Module):
             seed=options.seed,
         )
 
-    def _words(self, decoder: Decoder, prompt: str, count: int) -> Tensor | None:
-        """What a negative prompt's words are to a decoder: its own text encoder's states, or their joint vector."""
-        if not prompt:
-            return None
-        words = decoder.conditioner.read_words(prompt)
-        words = self.encode([Phrase(prompt)])[:, 0] if words is None else words
-        return words.to(self.device).expand(count, *words.shape[1:])
+    def read_words(self, decoder: Decoder, prompts: Sequence[str]) -> Tensor:
+        """What words are to a decoder, [n, …]: its own text encoder's states, zeros behind, or their joint vectors."""
+        states = [decoder.conditioner.read_words(prompt) for prompt in prompts]
+        if any(state is None for state in states):
+            return self.encode([Phrase(prompt) for prompt in prompts])[:, 0]
+        return nn.utils.rnn.pad_sequence([state[0] for state in states], batch_first=True).to(self.device)  # type: ignore[index]
 
     def _recipe(self, options: Options, seconds: Mapping[str, float]) -> dict[str, Any]:
         chosen = {key: value for key, value in vars(options).items() if value is not None}

@@ -117,7 +117,7 @@ def test_without_guidance_one_branch_is_drawn_and_a_negative_prompt_still_acts(
     monkeypatch.setattr(decoder, "sampling", Sampling(num_inference_steps=1, guidance_scale=1, source_guidance_scale=1))
 
     def draw(negative: torch.Tensor | None = None, scale: float | None = None) -> torch.Tensor:
-        return decoder.generate_latents(features, [0], None, negative, None, scale, None, None)
+        return decoder.generate_latents(features, [0], negative=negative, guidance_scale=scale)
 
     plain, nearly, denied = draw(), draw(scale=1.000001), draw(negative)
     assert sizes == [1, 2, 2]

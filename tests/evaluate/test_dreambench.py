@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -54,37 +53,6 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "dataset"
 
 
-@pytest.fixture
-def backbones(tmp_path: Path) -> dict[str, str]:
-    from transformers import (
-        CLIPConfig,
-        CLIPImageProcessor,
-        CLIPModel,
-        CLIPProcessor,
-        CLIPTokenizer,
-        ViTConfig,
-        ViTImageProcessor,
-        ViTModel,
-    )  # fmt: skip
-
-    torch.manual_seed(0)
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    dino, clip = tmp_path / "dino", tmp_path / "clip"
-    ViTModel(ViTConfig(**small, image_size=32, patch_size=16)).save_pretrained(dino)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(dino)
-    text = {**small, "vocab_size": 60, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-    config = CLIPConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 16}, projection_dim=8)
-    CLIPModel(config).save_pretrained(clip)
-    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
-    vocab = {token: i for i, token in enumerate(["<|startoftext|>", "<|endoftext|>", *letters])}
-    (clip / "vocab.json").write_text(json.dumps(vocab))
-    (clip / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = CLIPTokenizer(str(clip / "vocab.json"), str(clip / "merges.txt"))
-    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    CLIPProcessor(pictures, tokenizer).save_pretrained(clip)
-    return {"dino": str(dino), "clip": str(clip)}
-
-
 def test_cases_are_subjects_by_prompts_by_seeds(source: Path):
     cases = dreambench.cases(source)
     assert len(cases) == 3 * 2 * 4 and len({case.id for case in cases}) == len(cases)
@@ -131,7 +99,7 @@ def test_vectors_are_those_of_the_networks(source: Path, backbones: dict[str, st
 
 
 def test_what_is_missing_is_named(source: Path, backbones: dict[str, str], tmp_path: Path):
-    with pytest.raises(ConfigError, match="--source is for dreambench, and they need it"):
+    with pytest.raises(ConfigError, match="name it with --source"):
         run("dreambench", "debug", tmp_path / "out")
     with pytest.raises(WeightsError, match="DINO"):
         dreambench.score(*_answered(source), Backbones(dino=str(tmp_path / "nowhere")))

@@ -13,7 +13,9 @@ from codi2.cli.output import ModelOption, OutOption, check_writable
 def evaluate(
     suite: Annotated[
         str,
-        typer.Argument(help="smoke, icl, audio-edit, rounds, caption, perceive, subject, compose, all; dreambench."),
+        typer.Argument(
+            help="smoke, icl, audio-edit, rounds, caption, perceive, subject, compose, all; dreambench, coco-edit."
+        ),
     ],
     model: ModelOption = "tiny",
     out: OutOption = Path("out/evaluate"),
@@ -21,9 +23,17 @@ def evaluate(
     outputs: Annotated[
         Path | None, typer.Option(help="Another system's outputs, <case>.png …: scored instead.")
     ] = None,
-    source: Annotated[Path | None, typer.Option(help="The data of dreambench, as its authors release it.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Your data: DreamBooth's, COCO's; with audio-edit, AudioSet's.")
+    ] = None,
     dino: Annotated[str, typer.Option(help="Hub id or path of DINO; empty: facebook/dino-vits16.")] = "",
-    clip: Annotated[str, typer.Option(help="Hub id or path of CLIP; empty: openai/clip-vit-base-patch32.")] = "",
+    clip: Annotated[str, typer.Option(help="Hub id or path of CLIP; empty: the suite's published one.")] = "",
+    inception: Annotated[str, typer.Option(help="Weights of Inception-v3, for FID.")] = "",
+    panns: Annotated[str, typer.Option(help="Weights of PANNs Cnn14 at 16 kHz, for audio-edit on AudioSet.")] = "",
+    instructed: Annotated[
+        Path | None,
+        typer.Option(help="A decoder trained on instructions alone, for the rows without a language model."),
+    ] = None,
     export: Annotated[Path | None, typer.Option(help="Folder for the cases, for another system to answer.")] = None,
 ) -> None:
     """Measure a model on held-out items, as JSON and as a page."""
@@ -31,5 +41,6 @@ def evaluate(
 
     from codi2.evaluate import run
 
-    backbones = {name: place for name, place in (("dino", dino), ("clip", clip)) if place}
-    run(suite, model, out, quick, outputs=outputs, export=export, source=source, backbones=backbones)
+    named = {"dino": dino, "clip": clip, "inception": inception, "panns": panns}
+    backbones = {name: place for name, place in named.items() if place}
+    run(suite, model, out, quick, outputs, export, source, backbones, instructed)

@@ -137,44 +137,36 @@ class Decoder(nn.Module):
             error = error / sigma.flatten().square().clamp(min=1 / MAX_SAMPLE_WEIGHT)
         return error, estimate
 
-    def generate(
-        self,
-        features: Tensor,
-        seeds: Sequence[int],
-        sources: Sequence[Part | None] | None = None,
-        negative: Tensor | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        source_guidance_scale: float | None = None,
-        progress: Progress | None = None,
-    ) -> list[Part]:
-        """Features [B, K, D] → B media.
-
-        Args:
-            seeds: one per sample; a sample does not depend on the others of its batch.
-            sources: the item each sample edits, or None (the fidelity path).
-            negative: the negative prompt's words [B, …] as the conditioner takes them, for the unconditional branch
-                (appendix B.1), or for both.
-            guidance_scale: 1 takes the feature's branch alone, in half or a third of the time.
-        """
-        latents = self.generate_latents(
-            features, seeds, sources, negative, num_inference_steps, guidance_scale, source_guidance_scale, progress
-        )
-        return self.codec.to_parts(self.codec.decode(latents))
+    def generate(self, features: Tensor, seeds: Sequence[int], **settings: Any) -> list[Part]:
+        """Features [B, K, D] → B media. `settings` are those of `generate_latents`."""
+        return self.codec.to_parts(self.codec.decode(self.generate_latents(features, seeds, **settings)))
 
     @torch.no_grad()
     def generate_latents(
         self,
         features: Tensor,
         seeds: Sequence[int],
-        sources: Sequence[Part | None] | None,
-        negative: Tensor | None,
-        num_inference_steps: int | None,
-        guidance_scale: float | None,
-        source_guidance_scale: float | None,
-        progress: Progress | None,
+        sources: Sequence[Part | None] | None = None,
+        negative: Tensor | None = None,
+        words: Tensor | None = None,
+        start: Sequence[Part] | None = None,
+        strength: float = 1.0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        source_guidance_scale: float | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
-        """As `generate`, before the codec: latents [B, c, h, w]."""
+        """Features [B, K, D] → latents [B, c, h, w].
+
+        Args:
+            seeds: one per sample; a sample does not depend on the others of its batch.
+            sources: the item each sample edits, or None (the fidelity path).
+            negative: the negative prompt's words [B, …] as the conditioner takes them, for the unconditional branch
+                (appendix B.1), or for both.
+            words: a prompt's, for the feature's branch: what decoders without a language model go by.
+            start: media to start from, noised as far as `strength`, a share of the schedule (see `sample`).
+            guidance_scale: 1 takes the feature's branch alone, in half or a third of the time.
+        """
         features = self.rescaled(features).to(next(self.unet.parameters()).dtype)
         steps = self.sampling.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.sampling.guidance_scale if guidance_scale is None else guidance_scale
@@ -188,19 +180,16 @@ class Decoder(nn.Module):
             blur = seeded_noise(features.shape[1:], [seed + 1 for seed in seeds], features.device, features.dtype)
             features = self.conditioner.noised(features, blur, level)
         blank, no_source = torch.zeros_like(features), torch.zeros_like(source)
-        no_text = self._no_words(features, negative)
-        quiet = no_text if negative is None else negative.to(features)
-        if self.sampling.negative_in_both:
-            no_text = quiet
+        quiet, told = self._words(features, negative, words)
         if scale == 1 and (source_scale == 1 or not source.any()):
-            all_features, all_sources, all_text, copies = features, source, no_text, 1
+            all_features, all_sources, all_text, copies = features, source, told, 1
         elif source.any():
             # (unconditional, source, source + feature): InstructPix2Pix's three branches
             all_features, all_sources = torch.cat([blank, blank, features]), torch.cat([no_source, source, source])
-            all_text, copies = torch.cat([quiet, quiet, no_text]), 3
+            all_text, copies = torch.cat([quiet, quiet, told]), 3
         else:
             all_features, all_sources = torch.cat([blank, features]), torch.cat([source, source])
-            all_text, copies = torch.cat([quiet, no_text]), 2
+            all_text, copies = torch.cat([quiet, told]), 2
         level = level.repeat(copies)
 
         def denoise(latents: Tensor, t: Tensor) -> Tensor:
@@ -209,7 +198,8 @@ class Decoder(nn.Module):
             )
             return guide(branches, scale, source_scale, copies)
 
-        return sample(denoise, self.scheduler, noise, steps, progress)
+        begun = None if start is None else self.codec.encode(self.codec.to_tensor(start)).to(noise)
+        return sample(denoise, self.scheduler, noise, steps, progress, begun, strength)
 
     def rescaled(self, features: Tensor) -> Tensor:
         """A regressed joint vector is shorter than a true one, since regression shrinks to the mean: undo that."""
@@ -220,15 +210,17 @@ class Decoder(nn.Module):
         joint = F.normalize(features[:, :1], dim=-1) * norm
         return torch.cat([joint, features[:, 1:]], dim=1)
 
-    def _no_words(self, features: Tensor, negative: Tensor | None) -> Tensor:
-        """What no prompt at all is to the conditioner, [B, …], as long as a negative prompt."""
-        words = self.conditioner.no_words
-        if words is None:
-            return torch.zeros_like(features[:, 0])
-        words = words.to(features).expand(len(features), *words.shape[1:])
-        if negative is not None and negative.ndim == 3:
-            words = F.pad(words, (0, 0, 0, max(0, negative.shape[1] - words.shape[1])))
-        return words
+    def _words(self, features: Tensor, negative: Tensor | None, words: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the unconditional branch and the feature's are told in words, [B, …] of one length each."""
+        none = self.conditioner.no_words
+        none = torch.zeros_like(features[:, 0]) if none is None else none.to(features).expand(len(features), -1, -1)
+        quiet = none if negative is None else negative.to(features)
+        told = quiet if self.sampling.negative_in_both else none
+        told = told if words is None else words.to(features)
+        if none.ndim == 3:
+            length = max(quiet.shape[1], told.shape[1])
+            quiet, told = (F.pad(states, (0, 0, 0, length - states.shape[1])) for states in (quiet, told))
+        return quiet, told
 
     def _source_latents(self, sources: Sequence[Part | None] | None, like: Tensor) -> Tensor:
         latents = torch.zeros_like(like)

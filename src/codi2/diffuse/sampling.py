@@ -16,7 +16,13 @@ Progress = Callable[[int, int], None]
 
 
 def sample(
-    denoise: Denoise, scheduler: Any, noise: Tensor, num_inference_steps: int, progress: Progress | None = None
+    denoise: Denoise,
+    scheduler: Any,
+    noise: Tensor,
+    num_inference_steps: int,
+    progress: Progress | None = None,
+    start: Tensor | None = None,
+    strength: float = 1.0,
 ) -> Tensor:
     """Noise [B, c, h, w] → latents [B, c, h, w], by any scheduler of diffusers.
 
@@ -25,10 +31,21 @@ def sample(
         scheduler: a fresh or reusable diffusers scheduler; its timesteps are set here.
         noise: standard normal; it is scaled by the scheduler's `init_noise_sigma`.
         progress: called with (steps done, steps in all) after each step.
+        start: latents to start from in place of nothing, noised as far as `strength`, a share of the schedule
+            (SDEdit, arXiv:2108.01073).
     """
     scheduler.set_timesteps(num_inference_steps, device=noise.device)
-    latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)  # flows start from plain noise
     timesteps = scheduler.timesteps
+    if start is None:
+        latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)  # flows start from plain noise
+    else:
+        first = min(len(timesteps) - 1, round(len(timesteps) * (1 - strength)))
+        timesteps = timesteps[first:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        at = timesteps[:1].expand(len(noise))
+        flows = not hasattr(scheduler, "add_noise")
+        latents = scheduler.scale_noise(start, at, noise) if flows else scheduler.add_noise(start, noise, at)
     for i, t in enumerate(timesteps):
         scaled = scheduler.scale_model_input(latents, t) if hasattr(scheduler, "scale_model_input") else latents
         prediction = denoise(scaled, t)

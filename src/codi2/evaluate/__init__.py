@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
     from codi2.evaluate.bench import Bench
     from codi2.evaluate.figure import Section
+    from codi2.evaluate.suite import Suite
 
 NAMES = ("icl", "audio-edit", "rounds", "caption", "perceive", "subject", "compose")
 """Suites on the embedded corpus; `all` is all of them."""
-SOURCED = ("dreambench",)
+SOURCED = ("dreambench", "coco-edit")
 """Suites on data and networks that the user has."""
 SUITES = ("smoke", *NAMES, *SOURCED, "all")
 
@@ -30,6 +31,7 @@ def run(
     export: Path | None = None,
     source: Path | None = None,
     backbones: Mapping[str, str] | None = None,
+    instructed: Path | None = None,
 ) -> dict[str, Any]:
     """Measures a model, prints the figures, and writes `report.json` and `index.html` into `out`.
 
@@ -42,8 +44,11 @@ def run(
         quick: few items a figure; for a first look, not for a comparison.
         outputs: folder of another system's answers to the suite's cases; they are scored in place of the model's.
         export: folder that the cases are written to, so that another system can answer them.
-        source: the data that a suite of `SOURCED` is measured on.
-        backbones: hub id or path of `dino` and `clip`, in place of the published defaults.
+        source: the data that a suite of `SOURCED` is measured on; with `audio-edit`, a folder of AudioSet in place of
+            the embedded corpus.
+        backbones: hub id or path of `dino`, `clip`, `inception` and `panns`; see `backbones.Backbones`.
+        instructed: folder of a decoder that was trained to edit by instruction, for the rows without a language model;
+            by default that of the training run `<modality>_instructed`.
 
     Returns:
         What report.json holds.
@@ -57,36 +62,46 @@ def run(
         raise ConfigError(f"There is no suite {suite!r}; choose {', '.join(SUITES)}.")
     if (outputs or export) and suite not in (*NAMES, *SOURCED):
         raise ConfigError(f"--outputs and --export take one suite of {', '.join((*NAMES, *SOURCED))}, not {suite!r}.")
-    if (suite in SOURCED) != (source is not None):
-        raise ConfigError(f"--source is for {', '.join(SOURCED)}, and they need it; the suite is {suite!r}.")
+    if suite in SOURCED and source is None:
+        raise ConfigError(f"The suite {suite} is measured on data that you have: name it with --source.")
+    if source is not None and suite not in (*SOURCED, "audio-edit"):
+        raise ConfigError(f"--source is for {', '.join(SOURCED)} and audio-edit; the suite is {suite!r}.")
 
     from rich.console import Console
 
     from codi2.evaluate.bench import Bench
     from codi2.evaluate.report import print_table, provenance, write_report
     from codi2.evaluate.suite import run_suite
-    from codi2.evaluate.suites import EMBEDDED
     from codi2.model import CoDi2
 
     console = Console(stderr=True)
-    bench = Bench(CoDi2.from_pretrained(model), quick=quick)
+    bench = Bench(CoDi2.from_pretrained(model), quick=quick, instructed=instructed)
     sections: list[Section] = []
     if suite == "smoke":
         sections = _smoke(bench, console)
-    settings = provenance(model, bench) if suite != "smoke" else {}
-    for name in NAMES if suite == "all" else (suite,) if suite in NAMES else ():
-        with console.status(EMBEDDED[name].title):
-            sections.append(run_suite(EMBEDDED[name], bench, out, settings, outputs, export))
-    if source is not None:
-        from codi2.evaluate.backbones import Backbones
-        from codi2.evaluate.suites import dreambench
-
-        made = dreambench.suite(source, Backbones(**(backbones or {})))
-        with console.status(made.title):
-            sections.append(run_suite(made, bench, out, settings, outputs, export))
+    else:
+        settings = provenance(model, bench)
+        for made in _suites(suite, bench, source, backbones or {}):
+            with console.status(made.title):
+                sections.append(run_suite(made, bench, out, settings, outputs, export))
     report = write_report(out, suite, model, bench, sections)
     print_table(sections)
     return report
+
+
+def _suites(name: str, bench: Bench, source: Path | None, backbones: Mapping[str, str]) -> list[Suite]:
+    """The suites of a name. Raises DataError: the source is not what a suite is measured on."""
+    from codi2.evaluate.backbones import Backbones
+    from codi2.evaluate.suites import EMBEDDED, audio_edit, coco_edit, dreambench
+
+    if source is None:
+        return [EMBEDDED[each] for each in (NAMES if name == "all" else (name,))]
+    networks = Backbones(**backbones)
+    if name == "dreambench":
+        return [dreambench.suite(source, networks)]
+    if name == "coco-edit":
+        return [coco_edit.suite(source, networks, bench.quick, bench.seed)]
+    return [audio_edit.sourced(source, bench.quick, bench.seed, networks.panns)]
 
 
 def _smoke(bench: Bench, console: Console) -> list[Section]:

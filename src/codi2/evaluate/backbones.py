@@ -1,29 +1,40 @@
-"""The networks of published figures, by hub id or path: DINO, CLIP. Figures by them bear their names."""
+"""The networks of published figures, by hub id or path: DINO, CLIP, Inception, PANNs. Figures bear their names."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codi2.hub import hub_errors
+from codi2.errors import WeightsError
+from codi2.hub import hub_errors, sha256_of, weight_file
 from codi2.prompt.parts import Image
 
-DINO, CLIP = "facebook/dino-vits16", "openai/clip-vit-base-patch32"
-"""As in DreamBooth's evaluation."""
+if TYPE_CHECKING:
+    from codi2.evaluate.inception import Inception
+    from codi2.evaluate.panns import Cnn14
+
+DINO = "facebook/dino-vits16"
+INCEPTION_FILE, PANNS_FILE = "pt_inception-2015-12-05-6726825d.pth", "Cnn14_16k_mAP=0.438.pth"
+WEIGHTS = (".safetensors", ".bin", ".pth")
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Backbones:
-    """Where the networks come from."""
+    """Where the networks come from: hub id, folder or file."""
 
     dino: str = DINO
-    clip: str = CLIP
+    clip: str = ""
+    """Empty: the one that the suite's published figures are by, `Clip.BASE` or `Clip.LARGE`."""
+    inception: str = ""
+    """Empty: no FID."""
+    panns: str = ""
 
 
 class Dino:
@@ -46,6 +57,9 @@ class Dino:
 class Clip:
     """Pictures and words → unit vectors [n, C] of one space."""
 
+    BASE = "openai/clip-vit-base-patch32"  # DreamBooth's
+    LARGE = "openai/clip-vit-large-patch14"  # InstructPix2Pix's
+
     def __init__(self, source: str) -> None:
         """Raises WeightsError: neither a folder nor on the hub."""
         from transformers import AutoProcessor, CLIPModel
@@ -67,6 +81,34 @@ class Clip:
         tokens = self.processor.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
         pooled = self.network.text_model(**tokens).pooler_output
         return F.normalize(self.network.text_projection(pooled), dim=-1)
+
+
+def fid_network(source: str) -> Inception:
+    """Raises WeightsError: it is not there, or another network."""
+    from codi2.evaluate.inception import load_inception
+
+    return load_inception(weight_file(source, (INCEPTION_FILE, "inception.safetensors")))
+
+
+def panns_network(source: str) -> Cnn14:
+    """Raises WeightsError: it is not named, not there, or another network."""
+    from codi2.evaluate.panns import load_panns
+
+    if not source:
+        raise WeightsError(f"published figures of sounds are by PANNs: name the file {PANNS_FILE} with --panns")
+    return load_panns(weight_file(source, (PANNS_FILE, "cnn14_16k.safetensors")))
+
+
+def identity(source: str) -> str:
+    """What tells a network's weights from others: SHA-256 of a file or of a folder's weights, or the hub's commit."""
+    path = Path(source).expanduser()
+    if path.exists():
+        files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in WEIGHTS)
+        return f"{path.name} sha256:" + "+".join(sha256_of(file)[:16] for file in files)
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(source, "config.json")
+    return f"{source}@{Path(cached).parent.name}" if isinstance(cached, str) else source
 
 
 def _batches(processor: Any, pictures: Sequence[Image]) -> Any:

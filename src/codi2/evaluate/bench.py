@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from codi2.checkpoint import load_one_decoder
 from codi2.data import cache
 from codi2.data.items import Corpus, Item
 from codi2.data.mixes import Mix
@@ -23,10 +25,11 @@ from codi2.encode.tiny import TinyEncoder
 from codi2.errors import DataError, WeightsError
 from codi2.evaluate.judge import Judge, load_judge
 from codi2.evaluate.sound_judge import SoundJudge, load_sound_judge
+from codi2.hub import home
 from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, generate
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Message, collate
-from codi2.prompt.parts import Audio, Image, Part, Prompt
+from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt
 
 RATE = 16_000  # Hz, of the corpus's sounds
 BATCH = 8  # prompts answered at once
@@ -44,6 +47,8 @@ class Bench:
     model: CoDi2
     seed: int = 0
     quick: bool = False
+    instructed: Path | None = None
+    """Folder of the decoder that is told instructions, by itself; None: that of the training run of this name."""
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -59,9 +64,23 @@ class Bench:
     def sound_judge(self) -> SoundJudge:
         return load_sound_judge()
 
+    def see(self, pictures: Sequence[Part]) -> Tensor:
+        """The judge's features [n, C]. A picture that is one side of many pairs is looked at once."""
+        return torch.stack(self._judged("image", pictures, lambda some: list(self.judge(some))))  # type: ignore[arg-type]
+
     def hear(self, sounds: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
-        """The sound judge's embeddings [n, 512] and logits [n, 69]."""
-        return self.sound_judge(sounds)  # type: ignore[arg-type]
+        """The sound judge's embeddings [n, 512] and logits [n, 69]; each sound is heard once."""
+        heard = self._judged("audio", sounds, lambda some: list(zip(*self.sound_judge(some), strict=True)))  # type: ignore[arg-type]
+        embeddings, logits = zip(*heard, strict=True)
+        return np.stack(embeddings), np.stack(logits)
+
+    def _judged(self, kind: str, parts: Sequence[Part], judge: Callable[[list[Part]], list[Any]]) -> list[Any]:
+        """What a judge makes of each part; `parts` may hold one object more than once."""
+        known: dict[int, tuple[Part, Any]] = self.once(("judged", kind), dict)
+        new = list({id(part): part for part in parts if id(part) not in known}.values())
+        if new:  # the part is kept beside its features: an address must not come to mean another
+            known.update({id(part): (part, found) for part, found in zip(new, judge(new), strict=True)})
+        return [known[id(part)][1] for part in parts]
 
     @cached_property
     def centre(self) -> Tensor:
@@ -87,6 +106,27 @@ class Bench:
         if isinstance(decoder.codec, AudioCodec) and decoder.codec.vocoder is None:
             raise WeightsError(f"the audio decoder of {self.model.config.name!r} has no vocoder")
         return decoder
+
+    def instructed_folder(self, modality: str) -> Path:
+        """Of the decoder that was trained to edit by instruction, without a language model."""
+        return self.instructed or home() / "runs" / self.model.config.name / f"{modality}_instructed" / "export"
+
+    def instructed_decoder(self, modality: str) -> Decoder:
+        """Raises WeightsError where it was not trained."""
+        folder = self.instructed_folder(modality)
+        if not folder.is_dir():
+            raise WeightsError(
+                f"no decoder was trained on instructions alone: {folder} is missing; train "
+                f"configs/{self.model.config.name}/{modality}_instructed.toml, or name one with --instructed"
+            )
+        codec = self.decoder(modality).codec
+        return self.once(
+            ("instructed", modality), lambda: load_one_decoder(modality, self.model.config, folder, codec).eval()
+        )
+
+    def told(self, decoder: Decoder, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Joint vectors [n, D] of texts, and what their words are to a decoder [n, …]."""
+        return self.encode([Phrase(text) for text in texts])[:, 0], self.model.read_words(decoder, texts)
 
     def num_slots(self, modality: str) -> int:
         return int(self.model.config.heads.num_slots[modality])

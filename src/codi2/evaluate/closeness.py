@@ -35,10 +35,16 @@ def closeness(bench: Bench, targets: Sequence[Part], outputs: Sequence[Part]) ->
     if len(targets) != len(outputs) or not targets:
         raise DataError(f"{len(outputs)} outputs cannot be held against {len(targets)} targets")
     if all(isinstance(part, Image) for part in (*targets, *outputs)):
-        truth, ours = (bench.judge(parts) for parts in (targets, outputs))  # type: ignore[arg-type]
+        truth, ours = (bench.see(parts) for parts in (targets, outputs))
         return similarity(ours, truth, bench.centre)
     if all(isinstance(part, Audio) for part in (*targets, *outputs)):
         pairs = zip(targets, outputs, strict=True)
-        return np.array([log_spectral_distance(to_clip(a), to_clip(b), RATE) for a, b in pairs])  # type: ignore[arg-type]
+        return np.array([_lsd(a, b) for a, b in pairs])  # type: ignore[arg-type]
     kinds = {part.modality for part in (*targets, *outputs)}
     raise DataError(f"closeness is measured between pictures or between sounds, not {', '.join(sorted(kinds))}")
+
+
+def _lsd(target: Audio, output: Audio) -> float:
+    """At 16 kHz, over the target's length: a longer output is cut, a shorter one padded with silence."""
+    length = round(len(target.samples) * RATE / target.rate)
+    return log_spectral_distance(to_clip(target, RATE, length), to_clip(output, RATE, length), RATE)

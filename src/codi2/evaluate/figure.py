@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from codi2.errors import DataError
 from codi2.evaluate.retrieval import bootstrap
 from codi2.prompt.parts import Part, Prompt
 
@@ -65,6 +66,10 @@ class Section:
     about: str
     findings: Findings = field(default_factory=lambda: Findings(()))
     unavailable: str = ""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Rows that could not be measured, and why."""
+    networks: Mapping[str, str] = field(default_factory=dict)
+    """Published networks that judged, and what tells their weights apart."""
     quoted: Mapping[str, str] = field(default_factory=dict)
     """Published figures, by system, as their authors print them."""
 
@@ -72,16 +77,33 @@ class Section:
 def mean(
     name: str, values: ArrayLike, baselines: Mapping[str, ArrayLike] | None = None, unit: str = "", seed: int = 0
 ) -> Figure:
-    """The mean of `values` [n]; each of the `baselines` is [n] too, measured on the same items."""
-    ours = np.asarray(values, dtype=np.float64)
+    """The mean of `values` [n]; each of the `baselines` is [n] too, measured on the same items.
+
+    Raises DataError: there are no values, a baseline has another number of them, or one is NaN or infinite: no mean is
+    taken over what is left.
+    """
+    ours = _measured(name, values)
     others: dict[str, Figure] = {}
     for other, theirs in (baselines or {}).items():
-        difference = bootstrap(ours - np.asarray(theirs, dtype=np.float64), seed)
+        rival = _measured(f"{name}, {other}", theirs)
+        if len(rival) != len(ours):
+            raise DataError(f"{name}: {other} has {len(rival)} values for {len(ours)} items; measure it on the same")
+        difference = bootstrap(ours - rival, seed)
         others[other] = replace(
             mean(other, theirs, unit=unit, seed=seed), ahead=(difference["low"], difference["high"])
         )
     interval = bootstrap(ours, seed)
     return Figure(name, float(ours.mean()), interval["low"], interval["high"], len(ours), unit, others)
+
+
+def _measured(name: str, values: ArrayLike) -> np.ndarray:
+    numbers = np.asarray(values, dtype=np.float64)
+    if not numbers.size:
+        raise DataError(f"{name}: there is nothing to average")
+    wrong = np.flatnonzero(~np.isfinite(numbers))
+    if len(wrong):
+        raise DataError(f"{name} is {numbers[wrong[0]]} for item {wrong[0]} ({len(wrong)} of {len(numbers)} in all)")
+    return numbers
 
 
 def known(name: str, value: float, n: int = 0, unit: str = "") -> Figure:

@@ -115,7 +115,7 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-    """`pool`: the last block of the network of 2015 takes the maximum, which looks like a slip and is what FID means."""
+    """With `maximum`, as in the last block: it looks like a slip of the network of 2015, and is what FID means."""
 
     def __init__(self, channels: int, maximum: bool) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Inception(nn.Module):
 
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[Image]) -> np.ndarray:
-        """float32 [n, 2048]; each picture is brought to 299 × 299 by itself, whatever its shape, as pytorch-fid does."""
+        """float32 [n, 2048]; each picture is brought to 299 × 299, whatever its shape, as pytorch-fid does."""
         found = []
         for picture in pictures:
             x = torch.from_numpy(np.array(picture.pixels.convert("RGB"))).permute(2, 0, 1)[None].float() / 255

@@ -22,7 +22,7 @@ from codi2.report import Row, write_page
 
 SCHEMA = 1
 """Version of report.json."""
-PACKAGES = ("torch", "transformers", "diffusers", "peft", "numpy")
+PACKAGES = ("torch", "transformers", "diffusers", "peft", "numpy", "pillow", "soxr", "soundfile")
 
 
 def write_report(out: Path, suite: str, model: str | Path, bench: Bench, sections: Sequence[Section]) -> dict[str, Any]:
@@ -42,6 +42,8 @@ def write_report(out: Path, suite: str, model: str | Path, bench: Bench, section
                 "title": section.title,
                 "about": section.about,
                 "unavailable": section.unavailable,
+                "absent": dict(section.absent),
+                "networks": dict(section.networks),
                 "quoted": dict(section.quoted),
                 "figures": [asdict(figure) for figure in section.findings.figures],
             }
@@ -59,7 +61,9 @@ def write_report(out: Path, suite: str, model: str | Path, bench: Bench, section
 
 def provenance(model: str | Path, bench: Bench) -> dict[str, Any]:
     """What outputs depend on: weights, corpus, seed. A change of any makes them another system's."""
+    instructed = [path for m in bench.model.decoders for path in bench.instructed_folder(m).rglob("*.safetensors")]
     return {
+        "instructed_sha256": sorted(sha256_of(path) for path in instructed),
         "model": str(model),
         "weights_sha256": _weights(model),
         "corpus_sha256": _corpus_hash(bench),
@@ -85,6 +89,8 @@ def print_table(sections: Sequence[Section]) -> None:
             asked = f"{figure.bar}: {verdict}" if figure.bar else ""
             table.add_row(figure.name, shown(figure), str(figure.n or ""), "\n".join(_beside(figure)), asked)
         console.print(table)
+        for name, text in section.absent.items():
+            console.print(f"  not measured: {escape(name)}: {escape(text)}")
         for name, text in section.quoted.items():
             console.print(f"  quoted, not measured here: {escape(name)}: {escape(text)}")
 
@@ -103,8 +109,11 @@ def _rows(section: Section) -> list[Row]:
     if section.unavailable:
         return [Row(section.title, (Text(f"Not available: {section.unavailable}"),), ())]
     quoted = "; ".join(f"{name}: {text}" for name, text in section.quoted.items())
-    beneath = f"Quoted from the paper, not measured here: {quoted}" if quoted else ""
-    rows = [Row(section.title, (Text(section.about),), (), note=beneath)]
+    absent = " ".join(f"Not measured: {name}: {text}." for name, text in section.absent.items())
+    beneath = " ".join(filter(None, [absent, f"Quoted from the paper, not measured here: {quoted}" if quoted else ""]))
+    judged = "; ".join(f"{name}: {which}" for name, which in section.networks.items())
+    about = f"{section.about} Networks: {judged}." if judged else section.about
+    rows = [Row(section.title, (Text(about),), (), note=beneath)]
     for figure in section.findings.figures:
         verdict = {True: "met", False: "not met", None: ""}[figure.passes]
         note = [f"n = {figure.n}" if figure.n else "", f"Asked: {figure.bar}: {verdict}" if figure.bar else ""]

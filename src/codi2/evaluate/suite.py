@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from codi2.errors import CoDi2Error
+from codi2.errors import CoDi2Error, WeightsError
+from codi2.evaluate.backbones import identity
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case, Outputs, System, export
 from codi2.evaluate.figure import Findings, Section
@@ -29,6 +30,10 @@ class Suite:
     systems: Mapping[str, System]
     """By the names that figures have; the first is the one that the figures are about."""
     score: Callable[[Bench, Sequence[Case], Mapping[str, Sequence[Part]]], Findings]
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Figures that cannot be measured with what was named, and why."""
+    networks: Mapping[str, str] = field(default_factory=dict)
+    """Published networks that judge, by name: hub id, folder or file."""
     quoted: Mapping[str, str] = field(default_factory=dict)
     """Published figures that stand beside ours, as quoted."""
 
@@ -57,9 +62,19 @@ def run_suite(
         found: dict[str, Sequence[Part]] = {}
         if given is not None:
             found[GIVEN] = Outputs(given.parent).load_all(given.name, cases)
+        absent = dict(suite.absent)
+        main = next(iter(suite.systems))
         for name, system in suite.systems.items():
-            if given is None or name != next(iter(suite.systems)):
+            if given is not None and name == main:
+                continue
+            try:
                 found[name] = outputs.produce(name, system, bench, cases, settings)
-        return Section(suite.title, suite.about, suite.score(bench, cases, found), quoted=suite.quoted)
+            except WeightsError as error:
+                if name == main:
+                    raise
+                absent[name] = str(error)
+        findings = suite.score(bench, cases, found)
+        networks = {name: identity(source) for name, source in suite.networks.items() if source}
+        return Section(suite.title, suite.about, findings, "", absent, networks, suite.quoted)
     except CoDi2Error as error:
         return Section(suite.title, suite.about, unavailable=str(error))

@@ -55,7 +55,7 @@ def features() -> Tensor:
 
 def latents(decoder: Decoder, negative: str, sources: Any = None) -> Tensor:
     words = decoder.conditioner.read_words(negative).expand(2, -1, -1) if negative else None
-    return decoder.generate_latents(features(), SEEDS, sources, words, None, SCALE, None, None)
+    return decoder.generate_latents(features(), SEEDS, sources=sources, negative=words, guidance_scale=SCALE)
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:

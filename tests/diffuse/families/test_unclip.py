@@ -63,7 +63,7 @@ def pipeline_latents(pipeline: Any, monkeypatch: pytest.MonkeyPatch, **arguments
 def ours(decoder: Decoder, negative: str = "", sources: Any = None) -> Tensor:
     words = decoder.conditioner.read_words(negative) if negative else None
     words = None if words is None else words.expand(2, -1, -1)
-    return decoder.generate_latents(features(), SEEDS, sources, words, None, SCALE, None, None)
+    return decoder.generate_latents(features(), SEEDS, sources=sources, negative=words, guidance_scale=SCALE)
 
 
 def test_latents_are_those_of_the_published_pipeline(

@@ -62,12 +62,14 @@ class AudioEdits(AudioSet):
         alone, (one, other) = mixes(base.wave, [first.wave, second.wave], levels)
         source, added, exchanged = (self.medium(wave) for wave in (alone, one, other))
         meta = {"levels_db": [round(level, 2) for level in levels], "base": base.caption}
+        results = (f"{base.caption} and {first.caption}", base.caption, f"{base.caption} and {second.caption}")
+        added_is, removed_is, replaced_is = ({**meta, "result": result} for result in results)
         names = {"caption": first.caption, "media": [source]}
-        yield Draft("add", exchange(write_prompt("add", draw, names), [added]), LICENCE, meta)
+        yield Draft("add", exchange(write_prompt("add", draw, names), [added]), LICENCE, added_is)
         names = {"caption": first.caption, "media": [added]}
-        yield Draft("remove", exchange(write_prompt("remove", draw, names), [source]), LICENCE, meta)
+        yield Draft("remove", exchange(write_prompt("remove", draw, names), [source]), LICENCE, removed_is)
         names = {"caption": first.caption, "other": second.caption, "media": [added]}
-        yield Draft("replace", exchange(write_prompt("replace", draw, names), [exchanged]), LICENCE, meta)
+        yield Draft("replace", exchange(write_prompt("replace", draw, names), [exchanged]), LICENCE, replaced_is)
 
     def sound(self, segment: Segment) -> Sound:
         """Raises BadRecord and LeftOut."""

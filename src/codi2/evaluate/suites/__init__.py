@@ -23,10 +23,10 @@ EMBEDDED = {
             "Sounds added, removed, replaced",
             "Mixes of held-out recordings at 16 kHz, 2.56 s. LSD floors both spectra at -80 dB below the target's "
             "strongest bin. SDEdit runs on the same decoder, 20 steps, towards the caption of the result.",
-            audio_edit.cases,
-            audio_edit.SYSTEMS,
+            audio_edit.embedded_cases,
+            audio_edit.systems(),
             audio_edit.score,
-            audio_edit.QUOTED,
+            quoted=audio_edit.QUOTED,
         ),
         Suite(
             "rounds",

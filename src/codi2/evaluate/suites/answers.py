@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from codi2.evaluate.baselines import instructed as by_instruction
 from codi2.evaluate.baselines import round_trip as through_codec
 from codi2.evaluate.baselines import silence as nothing_like
 from codi2.evaluate.bench import BATCH, Bench
@@ -35,6 +36,15 @@ def copy(bench: Bench, some: Sequence[Case]) -> list[Part]:
 def round_trip(bench: Bench, some: Sequence[Case]) -> list[Part]:
     """The source through the decoder's codec and back: the least that any output loses."""
     return list(through_codec(bench.decoder(some[0].want), [case.truth["source"] for case in some]))
+
+
+def instructed(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """The decoder that is told the user's words and sees the source: AUDIT's way, and InstructPix2Pix's."""
+    decoder = bench.instructed_decoder(some[0].want)
+    asks = [" ".join(" ".join(p.text for p in case.prompt if isinstance(p, Text)).split()) for case in some]
+    joint, words = bench.told(decoder, asks)
+    sources = [case.truth["source"] for case in some]
+    return list(by_instruction(decoder, joint, words, sources, [bench.seed + i for i in range(len(some))]))
 
 
 def silence(bench: Bench, some: Sequence[Case]) -> list[Part]:

@@ -40,12 +40,13 @@ def suite(source: Path, backbones: Backbones) -> Suite:
     """The suite on a copy of the data set."""
     about = (
         f"{source.name}: one fixed picture a subject (the first), {PICTURES} seeds a prompt, the class without a rare "
-        f"token. DINO: {backbones.dino}; CLIP: {backbones.clip}; each with its own preprocessing."
+        f"token. DINO: {backbones.dino}; CLIP: {backbones.clip or Clip.BASE}; each with its own preprocessing."
     )
     return Suite(
         "dreambench", "DreamBench", about, lambda bench, quick: cases(source, quick),
         {"ours": ours, "copy of the picture given": copy},
-        lambda bench, asked, outputs: score(asked, outputs, backbones), QUOTED,
+        lambda bench, asked, outputs: score(asked, outputs, backbones), quoted=QUOTED,
+        networks={"DINO": backbones.dino, "CLIP": backbones.clip or Clip.BASE},
     )  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def _pictures(folder: Path) -> list[Image]:
 
 def score(asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]], backbones: Backbones) -> Findings:
     """DINO and CLIP-I by both protocols, CLIP-T; the real pictures themselves as the oracle."""
-    dino, clip = Dino(backbones.dino), Clip(backbones.clip)
+    dino, clip = Dino(backbones.dino), Clip(backbones.clip or Clip.BASE)
     main, *others = outputs
     subjects = {case.group: case.about["real"] for case in asked}
     rows = {subject: [i for i, case in enumerate(asked) if case.group == subject] for subject in subjects}

@@ -3,6 +3,10 @@
 Rules set two or three factors of a picture or sound, and one example often shows only a part of them. The items are
 held out; the rules are of values that training has, and of values that it is kept from. As a control the same questions
 are asked with examples of another rule, and feature arithmetic without a language model answers them too.
+
+A third part has a *type* of task that no training data has (appendix C.2): two media are given and the examples show
+that one is laid into the other, a thing on a scene or a sound over another. Training composes by words alone, and its
+examples are pairs of one medium before and after.
 """
 
 from __future__ import annotations
@@ -12,9 +16,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from codi2.data.mixes import LEVELS_DB, overlay
 from codi2.data.tables.changes import Changes
 from codi2.data.tables.factors import HELD_OUT, shown
-from codi2.data.tables.studio import Studio
+from codi2.data.tables.pictures import ASK_BARE
+from codi2.data.tables.scene import placed
+from codi2.data.tables.studio import Studio, pick, picture, sound
 from codi2.data.templates import listing
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
@@ -34,7 +41,8 @@ HIDDEN = 0.4  # chance that an example is silent on a factor of the rule
 def all_cases(bench: Bench, quick: bool) -> list[Case]:
     """Pictures and sounds, known rules and new ones."""
     count = QUICK if quick else NUMBER
-    return [case for modality in SPLITS for new in (False, True) for case in cases(bench, modality, count, new)]
+    rules = [case for modality in SPLITS for new in (False, True) for case in cases(bench, modality, count, new)]
+    return rules + [case for modality in SPLITS for case in unseen_type(bench, modality, count)]
 
 
 def cases(bench: Bench, modality: str, n: int, held_out: bool) -> list[Case]:
@@ -69,6 +77,49 @@ def cases(bench: Bench, modality: str, n: int, held_out: bool) -> list[Case]:
     return made
 
 
+def unseen_type(bench: Bench, modality: str, n: int) -> list[Case]:
+    """One medium laid into another, shown by 0, 1, 2 and 4 examples; as a control, by examples that keep the second."""
+    studio = Studio(bench.corpus, SPLITS[modality])
+    if modality == "image":  # scenes are few, and the things on them are what is new
+        studio.scenes += [item for item in bench.corpus.select("image", "train") if item.background]
+    draw, made = np.random.default_rng((bench.seed, len(modality), 2)), []
+    for i in range(n):
+        (thing, ground, target), *examples = (_laid(studio, modality, draw) for _ in range(1 + max(SHOTS)))
+        for name in ("own", "other"):
+            shown_ = [(a, b, whole if name == "own" else b) for a, b, whole in examples]
+            for shots in SHOTS if name == "own" else SHOTS[1:]:
+                made.append(
+                    Case(
+                        f"{modality}-type-{i:03d}-{name}-{shots}",
+                        join_text(_typed_prompt(shown_[:shots], thing, ground)),
+                        modality,
+                        {"target": target, "source": ground},
+                        f"{modality}, unseen type, {name}, {shots}",
+                        {"rule": {}, "shown": [], "examples": [(b, whole) for _, b, whole in shown_[:shots]]},
+                    )
+                )
+    return made
+
+
+def _laid(studio: Studio, modality: str, draw: np.random.Generator) -> tuple[Part, Part, Part]:
+    """A thing, a scene, and the thing on it; or two sounds and both at once."""
+    if modality == "image":
+        (thing,), scene = studio.things(draw, 1), pick(draw, studio.scenes)
+        place = (float(draw.uniform(0.3, 0.7)), float(draw.uniform(0.8, 0.98)), float(draw.uniform(0.4, 0.6)))
+        whole = placed(studio.pixels(scene), [studio.pixels(thing)], [place])
+        return studio.part(thing), studio.part(scene), picture(whole).decode()
+    one, base = studio.sounds(draw, 2)
+    both = overlay(studio.clip(base), studio.clip(one), float(draw.uniform(*LEVELS_DB)))
+    return studio.part(one), sound(studio.clip(base) // 2).decode(), sound(both).decode()
+
+
+def _typed_prompt(examples: Sequence[tuple[Part, Part, Part]], thing: Part, ground: Part) -> list[Part]:
+    parts: list[Part] = []
+    for a, b, whole in examples:
+        parts += [Text("From "), a, Text(" and "), b, Text(" comes "), whole, Text(". ")]
+    return [*parts, Text("What comes from "), thing, Text(" and "), ground, Text("?")]
+
+
 def _rule(changes: Changes, modality: str, draw: np.random.Generator, held_out: bool) -> dict[str, str]:
     """Of two or three factors where there are as many; with a value that training is kept from, where that is asked."""
     while True:
@@ -80,7 +131,7 @@ def _rule(changes: Changes, modality: str, draw: np.random.Generator, held_out: 
 def prompt(pairs: Sequence[tuple[Part, Part]], given: Part) -> Prompt:
     """The template of section 4.1; without examples nothing says what to do."""
     if not pairs:
-        return (Text("Apply an editing to "), given, Text("."))
+        return (Text(ASK_BARE), given, Text("."))
     words = [Text(part) if isinstance(part, str) else part for part in listing(pairs, between=", ")]
     before = (Text("Given the transformation between "), *words, Text(", apply the same editing to "))
     return join_text([*before, given, Text(".")])
@@ -109,7 +160,8 @@ def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Pa
     figures: list[Figure] = []
     for modality, kind in dict.fromkeys((case.want, case.id.split("-")[1]) for case in asked):
         mine = [case for case in asked if case.id.startswith(f"{modality}-{kind}-")]
-        figures += _curve(bench, MEASURES[modality], f"{modality}, {kind} rules", mine, by_name)
+        title = f"{modality}, unseen type of task" if kind == "type" else f"{modality}, {kind} rules"
+        figures += _curve(bench, MEASURES[modality], title, mine, by_name)
     examples = [
         Example(
             case.id, case.prompt, {"target": case.target, **{name: found[case.id] for name, found in by_name.items()}}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from codi2.data.items import Item
-from codi2.data.tasks import caption_of
+from codi2.data.world import caption_of
 from codi2.errors import DataError
 from codi2.evaluate import baselines
 from codi2.evaluate.bench import EMOJI, Bench

@@ -19,7 +19,7 @@ from codi2.evaluate.audio_metrics import FLOOR_DB, log_spectral_distance
 from codi2.evaluate.bench import BATCH, RATE, Bench
 from codi2.evaluate.figure import Example, Findings, mean
 from codi2.media import to_clip
-from codi2.prompt.parts import Audio, Phrase, Prompt, Text
+from codi2.prompt.parts import Audio, Prompt, Text
 
 Kind = Literal["add", "remove", "replace"]
 KINDS: tuple[Kind, ...] = ("add", "remove", "replace")
@@ -77,12 +77,12 @@ def _edited(bench: Bench, kind: Kind, n: int) -> Findings:
     asked = edits(bench, kind, bench.count(n))
     prompts, sources = [edit.prompt for edit in asked], [edit.source for edit in asked]
     ours = bench.decode(bench.think(prompts, "audio"), prompts, "audio")
-    words = bench.encode([Phrase(edit.words) for edit in asked])[:, 0]
     sdedited: list[Audio] = []
     for start in range(0, len(asked), BATCH):
         rows = slice(start, start + BATCH)
         seeds = [bench.seed + i for i in range(len(asked))][rows]
-        sdedited += baselines.sdedit(decoder, words[rows], sources[rows], seeds)  # type: ignore[arg-type]
+        joint, words = bench.told(decoder, [edit.words for edit in asked[rows]])
+        sdedited += baselines.sdedit(decoder, joint, words, sources[rows], seeds)  # type: ignore[arg-type]
     rivals: dict[str, Sequence[Audio]] = {
         "SDEdit from half way": sdedited,
         "codec round trip of the input": baselines.round_trip(decoder, sources),  # type: ignore[dict-item]

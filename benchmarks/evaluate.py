@@ -1,0 +1,107 @@
+"""Where scoring spends its time, and what batches bring to generation at equal output.
+
+Prints the share of scoring that is inside the judging networks, outputs on disk being read included, and for each batch
+size the time of one at a time over that of the batch, with the largest difference of a regressed feature.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from codi2.evaluate import bench as bench_module
+from codi2.evaluate.bench import Bench
+from codi2.evaluate.case import Case, Outputs
+from codi2.evaluate.suites import EMBEDDED
+from codi2.model import CoDi2
+
+SCORED = ("icl", "audio-edit", "subject")
+BATCHES, PROMPTS, ROUNDS = (2, 4, 8, 16), 16, 3
+
+
+class Watch:
+    """Seconds inside networks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def over(self, *networks: nn.Module) -> Iterator[None]:
+        began: list[float] = []
+        hooks = []
+        for network in networks:
+            hooks.append(network.register_forward_pre_hook(lambda *_: began.append(time.perf_counter())))
+            hooks.append(network.register_forward_hook(lambda *_: self._add(began.pop())))
+        yield
+        for hook in hooks:
+            hook.remove()
+
+    def _add(self, began: float) -> None:
+        self.seconds += time.perf_counter() - began
+
+
+def scoring(bench: Bench, name: str) -> float:
+    """The share of a suite's scoring that its networks take; every system answers with a copy of its source."""
+    suite = EMBEDDED[name]
+    cases = suite.cases(bench, False)
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = Outputs(Path(folder))
+        for system in suite.systems:
+            for case in cases:
+                outputs.save(system, case, case.truth["source"])
+        _ = bench.centre
+        judge = bench.sound_judge
+        watch, began = Watch(), time.perf_counter()
+        with watch.over(bench.judge.net, judge.trunk, judge.classifier):
+            suite.score(bench, cases, {system: outputs.load_all(system, cases) for system in suite.systems})
+        return watch.seconds / (time.perf_counter() - began)
+
+
+def batching(bench: Bench, cases: list[Case], modality: str) -> None:
+    prompts = [case.prompt for case in cases]
+
+    def think(size: int) -> torch.Tensor:
+        bench_module.BATCH = size
+        return bench.think(prompts, modality)
+
+    def draw(size: int) -> Any:
+        bench_module.BATCH = size
+        return bench.decode(features, prompts, modality)
+
+    features = think(1)
+    for size in BATCHES:
+        apart = float((think(size) - features).abs().max())
+        told = [f"{what} {gain(work, size):.2f}" for what, work in (("thinking", think), ("drawing", draw))]
+        print(f"{modality}, batch of {size}: " + ", ".join(told) + f" × one at a time; features {apart:.1e} apart")
+
+
+def gain(work: Callable[[int], object], size: int) -> float:
+    """How many times faster batches are than one at a time: medians of turns."""
+    seconds: dict[int, list[float]] = {1: [], size: []}
+    for _ in range(ROUNDS):
+        for batch, kept in seconds.items():
+            began = time.perf_counter()
+            work(batch)
+            kept.append(time.perf_counter() - began)
+    return statistics.median(seconds[1]) / statistics.median(seconds[size])
+
+
+def main() -> None:
+    bench = Bench(CoDi2.from_pretrained("tiny"))
+    for name in SCORED:
+        print(f"scoring of {name}: {scoring(bench, name):.0%} inside the networks")
+    for name, modality in (("icl", "image"), ("audio-edit", "audio")):
+        cases = [case for case in EMBEDDED[name].cases(bench, False) if case.want == modality]
+        batching(bench, cases[:: max(1, len(cases) // PROMPTS)][:PROMPTS], modality)
+
+
+if __name__ == "__main__":
+    main()

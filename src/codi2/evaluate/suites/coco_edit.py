@@ -1,0 +1,183 @@
+"""`coco-edit` (Table 4 right): pictures of MS-COCO edited by an instruction, on the user's copy.
+
+The paper names neither its edits nor which CLIPSIM it reports; its numbers (.134 to .151) fit InstructPix2Pix's
+directional similarity. So all are reported: plain, directional and image similarity, and FID.
+
+`<source>/annotations/captions_val2017.json` and `<source>/val2017/`, as COCO is released; each picture gets an edit of
+`EDITS`, drawn. `<source>/edits.jsonl` replaces the draw: `{"image": "val2017/….jpg", "caption": …, "edit": …,
+"result": …}` a line, the caption of the picture, the instruction and the caption of the wished result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from codi2.data.tables.factors import LOOKS
+from codi2.errors import DataError
+from codi2.evaluate import baselines
+from codi2.evaluate.audio_metrics import fd
+from codi2.evaluate.backbones import INCEPTION_FILE, Backbones, Clip, fid_network
+from codi2.evaluate.bench import BATCH, Bench
+from codi2.evaluate.case import Case
+from codi2.evaluate.figure import Example, Figure, Findings, known, mean
+from codi2.evaluate.suite import Suite
+from codi2.evaluate.suites.answers import copy, instructed, ours
+from codi2.media import load_image
+from codi2.prompt.parts import Image, Part, Prompt, Text
+
+LIST, CAPTIONS, FOLDER = "edits.jsonl", "annotations/captions_val2017.json", "val2017"
+NUMBER, QUICK, EXAMPLES = 1_000, 4, 12
+STEPS = 50  # of SDEdit
+FIELDS = ("image", "caption", "edit", "result")
+EDITS = {name: LOOKS[factor][name] for factor, name in (
+    ("light", "night"), ("light", "sunset"), ("light", "winter"), ("light", "rain"), ("light", "bright"),
+    ("style", "pencil"), ("style", "grey"),
+)}  # fmt: skip
+QUOTED = {"SDEdit-1/2T": "CLIPSIM .134", "InstructPix2Pix": "CLIPSIM .151", "CoDi-2": "CLIPSIM .147"}
+
+
+def suite(source: Path, backbones: Backbones, quick: bool, seed: int) -> Suite:
+    """The suite on a copy of COCO. Raises DataError: it is not one, or a picture is missing."""
+    asked = cases(source, quick, seed)
+    about = (
+        f"{source.name}: {len(asked)} pictures with an edit each ({_origin(source)}), seed {seed}. CLIP: "
+        f"{backbones.clip or Clip.LARGE}, with its own preprocessing; directional similarity as InstructPix2Pix: the "
+        "cosine of the two pictures' difference to the two captions'. FID: Inception-v3 of 2015, pictures brought to "
+        f"299 × 299 as pytorch-fid does, against the {len(asked)} pictures as they were. SDEdit: {STEPS} steps, from "
+        "1/2 T, towards the caption of the result, on the same decoder."
+    )
+    systems = {
+        "ours": ours,
+        "SDEdit from 0.5 T": sdedit,
+        "by instruction, no language model (InstructPix2Pix)": instructed,
+        "copy of the picture": copy,
+    }
+    without = f"no weights of Inception-v3: name the file {INCEPTION_FILE} with --inception"
+    return Suite(
+        "coco-edit", "Edits of COCO", about, lambda bench, quick: asked, systems, partial(score, backbones=backbones),
+        absent={} if backbones.inception else {"FID": without},
+        networks={"CLIP": backbones.clip or Clip.LARGE, "Inception-v3": backbones.inception},
+        quoted=QUOTED,
+    )  # fmt: skip
+
+
+def cases(source: Path, quick: bool = False, seed: int = 0) -> list[Case]:
+    """Raises DataError: the lists or a picture are missing, or a line lacks a field."""
+    lines = _listed(source) if (source / LIST).is_file() else _drawn(source, seed)
+    made = []
+    for i, line in enumerate(lines[: QUICK if quick else NUMBER]):
+        path = source / line["image"]
+        if not path.is_file():
+            raise DataError(f"the picture {path} is missing; fetch it, or leave it out of the list")
+        given = load_image(path)
+        prompt: Prompt = (Text(_sentence(line["edit"]) + ": "), given, Text("."))
+        about = {"words": line["result"], "before": line["caption"]}
+        made.append(Case(f"edit-{i:04d}", prompt, "image", {"source": given}, "edit", about))
+    return made
+
+
+def _listed(source: Path) -> list[dict[str, str]]:
+    lines = []
+    for n, line in enumerate((source / LIST).read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            about = json.loads(line)
+            lines.append({name: str(about[name]) for name in FIELDS})
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{source / LIST}, line {n} should hold {', '.join(FIELDS)}: {error!r}") from error
+    return lines
+
+
+def _drawn(source: Path, seed: int) -> list[dict[str, str]]:
+    """An edit for each of the pictures in seeded order; a picture's caption is its first."""
+    try:
+        about = json.loads((source / CAPTIONS).read_text(encoding="utf-8"))
+        names = {int(image["id"]): str(image["file_name"]) for image in about["images"]}
+        first: dict[int, str] = {}
+        for note in sorted(about["annotations"], key=lambda note: int(note["id"])):
+            first.setdefault(int(note["image_id"]), str(note["caption"]).strip().rstrip("."))
+    except OSError as error:
+        raise DataError(f"{source} holds neither {LIST} nor {CAPTIONS}; name the folder of COCO's release") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{source / CAPTIONS} is no caption file of COCO: {error!r}") from error
+    draw = np.random.default_rng(seed)
+    lines = []
+    for number in draw.permutation(sorted(first)).tolist():
+        edit = EDITS[str(draw.choice(list(EDITS)))]
+        caption = first[number]
+        lines.append({"image": f"{FOLDER}/{names[number]}", "caption": caption, "edit": edit.ask,
+                      "result": f"{caption}, {edit.words}"})  # fmt: skip
+    return lines
+
+
+def _origin(source: Path) -> str:
+    return f"from {LIST}" if (source / LIST).is_file() else f"drawn among {', '.join(EDITS)}"
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:].rstrip(".: ")
+
+
+def sdedit(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """SDEdit from half the noise on the same decoder, towards the caption of the result."""
+    decoder, made = bench.decoder("image"), []
+    for start in range(0, len(some), BATCH):
+        few = some[start : start + BATCH]
+        joint, words = bench.told(decoder, [case.about["words"] for case in few])
+        seeds = [bench.seed + start + i for i in range(len(few))]
+        sources = [case.truth["source"] for case in few]
+        made += baselines.sdedit(decoder, joint, words, sources, seeds, 0.5, STEPS)
+    return made
+
+
+def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]], backbones: Backbones) -> Findings:
+    """Similarities by CLIP, and FID where there are weights of Inception."""
+    clip = Clip(backbones.clip or Clip.LARGE)
+    main, *others = outputs
+    sources: list[Any] = [case.truth["source"] for case in asked]
+    before, wished = (clip.words([case.about[name] for case in asked]) for name in ("before", "words"))
+    given = clip.pictures(sources)
+    seen = {name: clip.pictures(parts) for name, parts in outputs.items()}  # type: ignore[arg-type]
+    values = {name: similarities(given, found, before, wished) for name, found in seen.items()}
+    figures: list[Figure] = [
+        mean(title, values[main][k], {name: values[name][k] for name in others}, seed=bench.seed)
+        for k, title in enumerate(("CLIPSIM, plain", "CLIPSIM, directional", "CLIP similarity to the picture given"))
+    ]
+    figures += _fid(sources, outputs, backbones)
+    examples = [
+        Example(f"{case.about['words']}", case.prompt, {name: parts[i] for name, parts in outputs.items()})
+        for i, case in enumerate(asked)
+        if i % max(1, len(asked) // EXAMPLES) == 0
+    ]
+    return Findings(figures, examples)
+
+
+def similarities(
+    given: torch.Tensor, made: torch.Tensor, before: torch.Tensor, wished: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Plain, directional and image similarity, [n] each, of unit vectors [n, C].
+
+    cos(picture, caption), cos(picture - source, caption - caption before), cos(picture, source): InstructPix2Pix,
+    section 4.1 (arXiv:2211.09800). The direction of a copy is zero, and so is its similarity.
+    """
+    plain = (made * wished).sum(1)
+    directional = F.cosine_similarity(made - given, wished - before, dim=1)
+    return plain.numpy(), directional.numpy(), (made * given).sum(1).numpy()
+
+
+def _fid(sources: Sequence[Image], outputs: Mapping[str, Sequence[Part]], backbones: Backbones) -> list[Figure]:
+    if not backbones.inception:
+        return []
+    network = fid_network(backbones.inception)
+    real = network.pictures(sources)
+    apart = {name: fd(network.pictures(parts), real) for name, parts in outputs.items()}  # type: ignore[arg-type]
+    main, *others = apart
+    figure = known("FID", apart[main], len(sources))
+    return [figure.beside(**{name: known(name, apart[name], len(sources)) for name in others})]
