@@ -14,11 +14,12 @@ def inputs(n: int) -> tuple[torch.Tensor, ...]:
     return latents, source, torch.randint(0, 1000, (n,)), torch.randn(n, LABELS), torch.randn(n, DIM)
 
 
-def test_it_starts_as_nothing_and_learns_to_keep_and_to_paint() -> None:
+def test_it_starts_as_a_copy_and_learns_to_keep_and_to_paint() -> None:
     torch.manual_seed(0)
     draft = Draft(SHAPE, DIM, LABELS, width=16)
     latents, source, t, labels, appearance = inputs(4)
-    assert not draft(latents, source, t, labels, appearance).any()
+    assert torch.equal(draft(latents, source, t, labels, appearance), source)
+    assert not draft(latents, torch.zeros_like(source), t, labels, appearance).any()
     painted = (appearance @ torch.randn(DIM, source[0].numel())).view_as(source)
     optimizer = torch.optim.Adam(draft.parameters(), lr=0.01)
     for _ in range(400):

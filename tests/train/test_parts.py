@@ -13,11 +13,14 @@ import torch
 
 from codi2.config import DEBUG, TINY
 from codi2.data import cache
+from codi2.data.build import Settings, build
 from codi2.diffuse.load import load_codec, load_decoder
 from codi2.encode.appearance import NUM_CELLS, NUM_MANNER
+from codi2.encode.debug import DebugEncoder
 from codi2.encode.tiny import TRUNK_CHANNELS, load_heads
-from codi2.errors import ConfigError
+from codi2.prompt.parts import Text
 from codi2.train.config import TrainConfig
+from codi2.train.encoded import Encodings, weights_key
 from codi2.train.loop import train
 
 CODEC = {"channels": (8, 8, 8), "crop": (16, 16), "latent_channels": 2}
@@ -37,7 +40,7 @@ def config(part: str, options: dict[str, Any], steps: int = 4, **fields: Any) ->
 
 
 @pytest.fixture
-def trunks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def trunks(rich_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random trunk features in place of the downloaded trunks'."""
 
     def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
@@ -75,13 +78,14 @@ def train_heads(out: Path) -> dict[str, float]:
 
 @pytest.fixture
 def weights(trunks: None, tmp_path: Path) -> Path:
-    """A folder with heads and codecs, as the shipped weights are laid out."""
+    """A folder with config, heads and codecs, as the shipped weights are laid out."""
     train_heads(tmp_path / "heads")
     for modality in ("image", "audio"):
         train_codec(modality, tmp_path / modality)
         (tmp_path / "weights" / modality).mkdir(parents=True)
         (tmp_path / modality / "export").rename(tmp_path / "weights" / modality / "vae")
     (tmp_path / "heads" / "export").rename(tmp_path / "weights" / "encoder")
+    (tmp_path / "weights" / "config.json").write_text(TINY.to_json())
     return tmp_path / "weights"
 
 
@@ -98,19 +102,37 @@ def test_codec_and_heads_load_again(weights: Path) -> None:
     assert torch.allclose(features[:, 0].norm(dim=-1), torch.full((3,), 16.0), atol=0.1)
 
 
+@pytest.fixture
+def data(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """A data set with every row of the tables and captions, and an encoder that needs no download."""
+    from codi2.train.parts import decoder, leave, llm
+
+    source = str(rich_home / "data" / "tiny")
+    for name, options in (("tables", {"records": 190}), ("tiny", {})):
+        build(Settings(name, source, str(tmp_path / "data" / name), options=options))
+    encoder = DebugEncoder(256, TINY.encoder.num_features)
+    encodings = Encodings(lambda: encoder, weights_key(encoder), reads_words=True)
+    for module in (decoder, leave, llm):
+        monkeypatch.setattr(module, "encodings_for", lambda config, folder: encodings)
+    return {str(tmp_path / "data" / name): 1.0 for name in ("tables", "tiny")}
+
+
+DRAWN = {"source", "no_source", "others_feature_source", "others_feature_no_source", "joint_only_no_source",
+         "unconditional_no_source", "drawn_source", "drawn_no_source", "copied_source"}  # fmt: skip
+
+
 @pytest.mark.parametrize("modality", ["image", "audio"])
-def test_decoder_trains_and_loads_again(weights: Path, tmp_path: Path, modality: str) -> None:
+def test_decoder_trains_and_loads_again(weights: Path, data: dict[str, float], tmp_path: Path, modality: str) -> None:
     from codi2.train.parts.decoder import build
 
-    tasks = {f"{modality}_from_caption": 1.0, f"edit_{modality}": 1.0, "cross": 1.0}
-    if modality == "audio":
-        tasks |= {"add": 1.0, "remove": 1.0, "replace": 1.0}
-    options = {"modality": modality, "tasks": tasks, "channels": (16, 32), "weights": str(weights)}
+    options = {"modality": modality, "data": data, "channels": (16, 32), "weights": str(weights)}
     made = config(f"{modality}_decoder", options)
     figures = train(build(made), made, tmp_path / "decoder")
-    assert set(figures) == {"loss", "joint_only", "others_feature", "unconditional"}
+    assert set(figures) == DRAWN and all(np.isfinite(value) for value in figures.values())
     decoder = load_decoder(modality, tmp_path / "decoder" / "export", codec=load_codec(modality, weights / modality))
-    latents = decoder.generate_latents(torch.randn(2, 1, 256), [0, 1], None, None, 2, 2.0, 1.0, None)
+    latents = decoder.generate_latents(
+        torch.randn(2, 1, 256), [0, 1], num_inference_steps=2, guidance_scale=2.0, source_guidance_scale=1.0
+    )
     assert latents.shape[1:] == decoder.latent_shape
     assert torch.isfinite(latents).all()
 
@@ -122,7 +144,82 @@ def test_decoder_trains_and_loads_again(weights: Path, tmp_path: Path, modality:
     media = torch.randn(1, *((3, 64, 64) if modality == "image" else (1, 160, 64)))
     assert torch.equal(tuned.encode(media), codec.encode(media))
     assert not torch.equal(tuned.decode(latents), codec.decode(latents))
-    assert cache._way_in(tmp_path / "tuned" / "export" / "vae") == cache._way_in(weights / modality / "vae")
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_decoder_on_patches_begins_as_a_copy_and_loads_with_them(
+    weights: Path, data: dict[str, float], tmp_path: Path, modality: str
+) -> None:
+    from codi2.train.parts.decoder import build
+
+    options = {"modality": modality, "data": data, "channels": (16, 32), "weights": str(weights), "patch": 4}
+    made = config(f"{modality}_decoder", {**options, "looked_at": 2, "perception_weight": 0.0})
+    recipe = build(made)
+    torch.nn.init.zeros_(recipe.decoder.unet.conv_out.weight)
+    torch.nn.init.zeros_(recipe.decoder.unet.conv_out.bias)
+    b = recipe.batch(0)
+    given = b.source.flatten(1).any(1)
+    _, drawn = recipe.decoder.loss_and_estimate(b.latents, b.noise, b.t, b.features, b.noise_level, b.source, b.text)
+    assert given.any() and torch.equal(drawn[given], b.source[given])
+    train(recipe, made, tmp_path / "decoder")
+    codec = load_codec(modality, tmp_path / "decoder" / "export")
+    media = torch.rand(2, *((3, 64, 64) if modality == "image" else (1, 160, 64)))
+    assert torch.allclose(codec.decode(codec.encode(media)), media, atol=1e-5)
+
+
+def test_a_decoder_can_be_told_words_alone(weights: Path, data: dict[str, float]) -> None:
+    from codi2.train.parts.decoder import build
+
+    options = {"modality": "audio", "data": data, "channels": (16, 32), "weights": str(weights), "by_words": True}
+    recipe = build(config("audio_decoder", {**options, "drop_source": 0.0}))
+    b, lessons = recipe.batch(0), recipe.lessons.batch(0)
+    for i, lesson in enumerate(lessons):
+        said = lesson.features[lesson.words("audio")][0]
+        assert torch.equal(b.text[i], said) and torch.equal(b.features[i, 0], said) and not b.features[i, 1:].any()
+
+
+def test_a_lesson_knows_its_answer_its_source_and_the_words(data: dict[str, float]) -> None:
+    from codi2.train.lessons import Lessons
+    from codi2.train.parts import llm
+
+    encodings = llm.encodings_for(None, None)
+    lessons = Lessons(data, encodings, 8, {"image": 1.0}, 0)
+    seen = set()
+    for step in range(12):
+        for lesson in lessons.batch(step):
+            answer, source = lesson.answer("image"), lesson.source("image")
+            user = [piece for piece in lesson.record.turns[-2][1] if not isinstance(piece, Text)]
+            given = [piece for piece in user if piece.modality == "image"]
+            pictures = [medium for medium in lesson.record.media if medium.modality == "image"]
+            assert lesson.medium(answer) is pictures[-1]
+            assert (source is None) == (not given) and (source is None or lesson.medium(source) == given[-1])
+            words = lesson.items[lesson.words("image")][1].text
+            assert words and words.split()[0] in str(lesson.record.turns[-2][1])
+            decoded = lesson.medium(answer).decode()
+            again = encodings.encoder([decoded]).values[0]
+            assert torch.allclose(lesson.features[answer], again, atol=2e-3)
+            seen.add(lesson.record.task)
+    assert {"image_from_caption", "edit_image", "analogy_image"} <= seen
+
+
+def test_a_shard_is_encoded_once_and_again_when_it_changes(data: dict[str, float], tmp_path: Path) -> None:
+    from codi2.train.parts import llm
+
+    encodings = llm.encodings_for(None, None)
+    shard = next(Path(next(iter(data))).glob("shards/image-*.tar"))
+    first = encodings.of(shard)[0]
+    made = encodings.path(shard).stat().st_mtime_ns
+    other = Encodings(lambda: pytest.fail("the encoder is asked again"), encodings.folder.name[:12], True)
+    assert all(torch.equal(a, b) for a, b in zip(other.of(shard)[0], first, strict=True))
+    assert encodings.path(shard).stat().st_mtime_ns == made
+    twin = tmp_path / shard.name
+    twin.write_bytes(shard.read_bytes()[:-1] + b"x")
+    twin.with_suffix(".npy").write_bytes(shard.with_suffix(".npy").read_bytes())
+    assert encodings.path(twin) != encodings.path(shard)
+    weights = DebugEncoder(8, {"image": 1})
+    key = weights_key(weights)
+    weights.maps["image"].weight.data[0, 0] += 1
+    assert weights_key(weights) != key
 
 
 def test_perception_is_a_distance_that_a_blur_does_not_lower() -> None:
@@ -162,25 +259,34 @@ def test_perception_tells_a_copy_of_the_source_from_an_edit() -> None:
     assert way(torch.stack([target[0], other[1]])) < 1e-5  # the second has no source to go from
 
 
-def test_language_model_trains_on_every_task(
-    weights: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from codi2.data.tasks import TASKS
-    from codi2.train.parts import llm
+@pytest.fixture
+def chats(rich_home: Path) -> None:
+    (rich_home / "cache").mkdir(exist_ok=True)
+    (rich_home / "cache" / "chat.jsonl").write_text('["Hello?", "Hi. And th"]\n')
+    (rich_home / "cache" / "prose.json").write_text('["The harbour wakes before the town does.", "Bread."]')
 
-    small = replace(TINY, llm=DEBUG.llm)
-    monkeypatch.setattr(llm, "preset", lambda name: small)
-    (home / "cache").mkdir(exist_ok=True)
-    (home / "cache" / "chat.jsonl").write_text('["Hello?", "Hi. And th"]\n')
-    (home / "cache" / "prose.json").write_text('["The harbour wakes before the town does.", "Bread."]')
-    tasks = dict.fromkeys(set(TASKS) - {"subject"}, 1.0)
-    options = {"tasks": tasks, "weights": str(weights)}
-    recipe = llm.build(made := config("llm", {**options, "diffusion_share": 0.0, "kept_texts": 2}, steps=3))
+
+def test_language_model_trains_on_every_phase(
+    weights: Path, data: dict[str, float], chats: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codi2.train.parts import decoder, llm
+
+    monkeypatch.setattr(llm, "preset", lambda name: replace(TINY, llm=DEBUG.llm))
+    options = {"data": data, "weights": str(weights), "lookahead": 4}
+    phases = {"text": 0.25, "image": 0.5, "audio": 0.25}
+    made = config("llm", {**options, "phases": phases, "diffusion_share": 0.0, "kept_texts": 2}, steps=4)
+    recipe = llm.build(made)
     figures = train(recipe, made, tmp_path / "llm")
-    assert {"add/joint", "add/appearance", "caption_image/loss"} <= set(figures)
+    assert {"add/joint", "analogy_image/manner", "caption_image/loss"} <= set(figures)
     assert all(np.isfinite(value) for value in figures.values())
     assert (tmp_path / "llm" / "export" / "adapter" / "adapter_model.safetensors").is_file()
-    assert recipe.world.chats == [("Hello?", "Hi.")]
+
+    # a step is of one phase, and those of a block are the mixture's, exchanged
+    drawn = [recipe.batch(step) for step in range(4)]
+    for step, d in enumerate(drawn):
+        assert {lesson.record.phase for lesson in d.lessons} == {recipe.lessons.mixture.phase(step)}
+    keys = sorted(lesson.record.key for d in drawn for lesson in d.lessons)
+    assert keys == sorted(lesson.record.key for step in range(4) for lesson in recipe.lessons.batch(step))
 
     # held to the base model: what it drifted is seen, and the gradient against it reaches the adapters
     adapted = recipe._drift(0)
@@ -191,70 +297,51 @@ def test_language_model_trains_on_every_task(
     # what is predicted of an answer does not depend on the answer, in any of its slots
     from codi2.train.parts.predicted import own_predictions
 
-    examples = [TASKS["add"](recipe.world, np.random.default_rng(0)) for _ in range(3)]
-    batch, features = recipe._collate([recipe._lay_out(example) for example in examples])
+    lessons = recipe.held_out["add"]
+    batch, features = recipe._collate(lessons, [recipe._lay_out(lesson) for lesson in lessons])
     with torch.no_grad():
         items, predicted = own_predictions(recipe.model, batch, features)
         features[items] = torch.randn_like(features[items])
         assert torch.allclose(own_predictions(recipe.model, batch, features)[1], predicted, atol=1e-5)
 
-    # a decoder goes on with what this language model predicts
-    from codi2.train.parts import decoder
+    # the diffusion loss of answers reaches the language model through their features
+    for modality in ("image", "audio"):
+        options_ = {"modality": modality, "data": data, "channels": (16, 32), "weights": str(weights), "patch": 4}
+        train(
+            decoder.build(of := config(f"{modality}_decoder", options_, steps=1)), of, tmp_path / f"{modality}_decoder"
+        )
+        copytree(tmp_path / f"{modality}_decoder" / "export", weights / modality, dirs_exist_ok=True)
+    recipe.decoders = recipe._decoders(weights)
+    image = next(d for d in drawn if d.lessons[0].record.phase == "image")
+    recipe.model.zero_grad()
+    recipe._diffusion(image, recipe.model(image.batch, image.features, image.fed)).mean().backward()
+    assert any(p.grad is not None and p.grad.any() for name, p in recipe.model.named_parameters() if "lora" in name)
 
+    # a decoder goes on with what this language model predicts
     copytree(tmp_path / "llm" / "export", weights, dirs_exist_ok=True)
-    options = {"modality": "image", "tasks": {"image_from_caption": 1.0, "edit_image": 1.0}, "channels": (16, 32)}
-    on_predicted = config("image_decoder", {**options, "weights": str(weights), "predicted": 6}, steps=2)
+    options = {"modality": "image", "data": data, "channels": (16, 32), "patch": 4, "weights": str(weights)}
+    on_predicted = config("image_decoder", {**options, "predicted": 2}, steps=2)
     foretelling = decoder.build(on_predicted)
-    assert foretelling.predictions.shape == (6, 3, 256)
-    assert torch.allclose(foretelling.predictions[:, 0].norm(dim=-1), torch.full((6,), 16.0), atol=0.1)
+    assert foretelling.predictions.shape == (8, 3, 256)
+    assert torch.allclose(foretelling.predictions[:, 0].norm(dim=-1), torch.full((8,), 16.0), atol=0.1)
     train(foretelling, on_predicted, tmp_path / "decoder")
 
 
-def test_least_squares_foretell_features_from_other_concepts(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from codi2.train.parts import decoder, foretold
-
-    tasks = {"image_from_caption": 1.0, "edit_image": 1.0, "analogy_image": 1.0}
-    options = {"modality": "image", "tasks": tasks, "channels": (16, 32), "weights": str(weights)}
-    made = config("image_decoder", {**options, "predicted": 24, "predicted_by": "least_squares"})
-    recipe = decoder.build(made)
-    assert recipe.predictions.shape == (24, 3, 256)
-    assert torch.isfinite(recipe.predictions).all()
-
-    with pytest.raises(ConfigError, match="tea_leaves"):
-        decoder.build(config("image_decoder", {**options, "predicted": 4, "predicted_by": "tea_leaves"}))
-
-    # nothing to fit a map on
-    assert not foretold.least_squares_features(recipe.store, recipe.foretold[:1]).any()
-
-    # what an answer is has no part in what is foretold of it
-    examples, store = recipe.foretold, recipe.store
-    before = foretold.least_squares_features(store, examples)
-    true, given = store.features, {part for e in examples for part in e.prompt}
-    concept = next(foretold._concept(e.answer) for e in examples if e.answer not in given)
-    ours = torch.tensor([foretold._concept(e.answer) == concept for e in examples])
-    changed = {e.answer for e in examples if foretold._concept(e.answer) == concept} - given
-    monkeypatch.setattr(store, "features", lambda part: -true(part) if part in changed else true(part))
-    after = foretold.least_squares_features(store, examples)
-    assert torch.allclose(after[ours], before[ours], atol=1e-4)
-    assert not torch.allclose(after[~ours], before[~ours], atol=1e-4)
-
-
-def test_samples_start_from_noise_at_the_set_rate(weights: Path) -> None:
+def test_samples_start_from_noise_at_the_set_rate(weights: Path, data: dict[str, float]) -> None:
     from codi2.train.parts import decoder
 
-    options = {"modality": "image", "tasks": {"image_from_caption": 1.0}, "channels": (16, 32), "weights": str(weights)}
+    options = {"modality": "image", "data": data, "channels": (16, 32), "patch": 4, "weights": str(weights)}
     recipe = decoder.build(config("image_decoder", {**options, "from_noise_share": 0.5}))
     t = torch.cat([recipe.batch(step).t for step in range(50)])
     assert 0.4 < float((t == 999).float().mean()) < 0.6
 
 
 def test_the_way_out_learns_before_the_language_model(
-    weights: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, data: dict[str, float], chats: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from codi2.train.parts import leave, llm
 
-    tasks = {"edit_image": 1.0, "analogy_image": 1.0, "add": 1.0, "image_from_caption": 1.0}
-    options = {"tasks": tasks, "weights": str(weights), "examples": 40, "width": 32}
+    options = {"data": data, "weights": str(weights), "width": 32}
     recipe = leave.build(made := config("leave", options, steps=30))
     before = float(recipe.losses(recipe.model, recipe.batch(0))["loss"].detach())
     figures = train(recipe, made, tmp_path / "leave")
@@ -262,14 +349,13 @@ def test_the_way_out_learns_before_the_language_model(
     assert float(recipe.losses(recipe.model, recipe.batch(0))["loss"].detach()) < before
 
     # what is predicted of an example does not depend on the others of its batch
-    one, more = (recipe._collate(list(range(n))) for n in (1, 5))
+    lessons = recipe.lessons.batch(0) + recipe.lessons.batch(2)
+    one, more = (recipe._collate(lessons[:n]) for n in (1, 5))
     with torch.no_grad():
         assert torch.allclose(recipe._predict(more)[: len(one.number)], recipe._predict(one), atol=1e-5)
 
     monkeypatch.setattr(llm, "preset", lambda name: replace(TINY, llm=DEBUG.llm))
-    (home / "cache").mkdir(exist_ok=True)
-    (home / "cache" / "chat.jsonl").write_text("")
-    options = {"tasks": tasks, "weights": str(weights), "diffusion_share": 0.0, "leave": str(tmp_path / "leave/export")}
+    options = {"data": data, "weights": str(weights), "diffusion_share": 0.0, "leave": str(tmp_path / "leave/export")}
     started = llm.build(config("llm", options)).model.leave
     for name, value in recipe.model.state_dict().items():
         assert torch.allclose(started.state_dict()[name], value, atol=1e-2), name  # an average, kept as fp16

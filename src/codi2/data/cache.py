@@ -8,10 +8,8 @@ medium beside it: new weights start a new file, and a corpus that was built anew
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,28 +98,6 @@ def picture_manner(modality: str, name: str = "plain") -> np.ndarray:
         return _batched(view(modality, name)[rows], lambda x: trunk.manner(torch.from_numpy(x)))
 
     return _cached(f"{modality}-{name}-manner", TRUNKS[modality], _row_keys(modality, name), compute)
-
-
-def latents(modality: str, decoder_folder: Path, name: str = "plain") -> np.ndarray:
-    """float16 [N, c, h, w]: the codec's latents of a view, unit variance."""
-    from codi2.diffuse.load import load_codec
-
-    def compute(rows: np.ndarray) -> np.ndarray:
-        codec = load_codec(modality, decoder_folder)
-        return _batched(view(modality, name)[rows], lambda x: codec.encode(codec_inputs(modality, x)))
-
-    return _cached(f"{modality}-{name}-latents", _way_in(decoder_folder / "vae"), _row_keys(modality, name), compute)
-
-
-def _way_in(vae: Path) -> str:
-    """A key of the tensors that make a codec's latents: its way out may be tuned, and they stay."""
-    from safetensors.numpy import load_file
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(load_file(vae / "diffusion_pytorch_model.safetensors").items()):
-        if name.startswith(("encoder.", "quant_conv.")):
-            digest.update(name.encode() + tensor.tobytes())
-    return digest.hexdigest() + str(json.loads((vae / "config.json").read_text())["scaling_factor"])
 
 
 def codec_inputs(modality: str, media: np.ndarray) -> Tensor:

@@ -109,6 +109,11 @@ class Mixture:
         self._phase_shares = _shares(list(self.phases.values()), "phases")
         self._shards: dict[Path, Shard] = {}
 
+    @property
+    def total(self) -> int:
+        """Records of all sources and phases."""
+        return sum(pool.total for pools in self._pools.values() for pool in pools)
+
     def phase(self, step: int) -> str:
         """Which phase a step has; empty where there is but one of all."""
         return list(self.phases)[self._steps(step)[0]]

@@ -39,6 +39,20 @@ def new_vae(modality: str, channels: Sequence[int], latent_channels: int) -> Any
     ).to(memory_format=torch.channels_last)
 
 
+LEVELS = {"image": (0.57, 0.61), "audio": (-0.30, 0.58)}
+"""Mean and spread of the numbers that a codec reads, over the `tiny` corpus."""
+
+
+def new_patches(modality: str, patch: int) -> Codec:
+    """A codec whose latents are patches; one of sounds has no vocoder yet."""
+    from codi2.diffuse.mel import MelSpectrogram
+    from codi2.diffuse.patches import Patches
+
+    mean, std = LEVELS[modality]
+    patches = Patches(patch, max(SIZES[modality]), mean, std).eval()
+    return ImageCodec(patches) if modality == "image" else AudioCodec(patches, MelSpectrogram(), None)
+
+
 def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int], dim: int, num_slots: int) -> Any:
     """The denoising network for latents [c, h, w]: attention on all levels but the first.
 

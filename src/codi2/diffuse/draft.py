@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 
 class Draft(ModelMixin, ConfigMixin):
-    """Nothing at the start of training.
+    """A copy of the source at the start of training.
 
     Args:
         latent_shape: [c, h, w].
@@ -45,6 +45,7 @@ class Draft(ModelMixin, ConfigMixin):
         for parameter in (*zero, self.compare.weight, self.erase.weight, self.erase.bias):
             nn.init.zeros_(parameter)
         nn.init.ones_(self.gains.bias[:channels].data)  # of the paint: a product of two zeros would never learn
+        self.gains.bias.data[2 * channels :] = torch.eye(channels).flatten()  # what an edit does not change stays
 
     def seen(self, source: Tensor) -> Tensor:
         """The appearance token [B, D] that sources [B, c, h, w] seem to have: the paint, read backwards."""

@@ -25,7 +25,9 @@ def load_codec(modality: str, folder: Path) -> Codec:
     """The codec of a decoder folder, frozen, fp32. A missing vocoder is an error only once a waveform is asked for."""
     from diffusers import AutoencoderKL
 
-    vae = load_part(AutoencoderKL, folder / "vae")
+    from codi2.diffuse.patches import Patches
+
+    vae = load_part(Patches if _class_of(folder / "vae") == "Patches" else AutoencoderKL, folder / "vae")
     if modality == "image":
         return ImageCodec(vae)
     from codi2.diffuse.mel import MelSpectrogram
@@ -33,6 +35,14 @@ def load_codec(modality: str, folder: Path) -> Codec:
 
     vocoder = load_part(ISTFTVocoder, folder / "vocoder") if (folder / "vocoder").is_dir() else None
     return AudioCodec(vae, MelSpectrogram(), vocoder)
+
+
+def _class_of(folder: Path) -> str:
+    """Of the module that is kept in a folder; empty where its config does not say."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", ""))
+    except (OSError, json.JSONDecodeError):
+        return ""  # `load_part` says what is wrong
 
 
 def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, codec: Codec | None = None) -> Decoder:

@@ -53,7 +53,7 @@ class Options:
     held_out: bool = False
     """Whether changes have the values that training is kept from (`HELD_OUT` of data/tables/factors.py)."""
     only: str = ""
-    """Rows to draw, `next_image,compose`; empty: all of them."""
+    """Rows to draw, `next_image,compose`; one that is named twice is drawn twice as often. Empty: all of them."""
     without: str = ""
     """Rows held out."""
 

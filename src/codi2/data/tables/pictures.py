@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from codi2.data.builders.contract import Draft
+from codi2.data.record import Piece
 from codi2.data.tables.factors import asks, scaled, shown, turned, words
 from codi2.data.tables.scene import counted, patterned, placed
 from codi2.data.tables.studio import Row, Studio, draft, pick, picture
-from codi2.data.tasks import STYLES
 from codi2.data.templates import listing, series, write_prompt
+from codi2.data.world import STYLES
 from codi2.prompt.parts import Text
 
-SHOTS = 3  # examples at most
+SHOTS = 4  # examples at most
+ASK_BARE = "Apply an editing to "
+BARE = 0.1  # share of analogies without an example: what nobody has shown is not to be guessed at
 
 
 def edit(modality: str) -> Row:
@@ -33,7 +38,7 @@ def analogy(modality: str) -> Row:
     """Exemplars: a rule of one to three factors that the examples show in part, and a medium that needs all of it."""
 
     def row(studio: Studio, draw: np.random.Generator) -> Draft:
-        shots = 1 + int(draw.integers(SHOTS))
+        shots = 0 if draw.random() < BARE else 1 + int(draw.integers(SHOTS))
         items = studio.items(modality, draw, shots + 1)
         rule = studio.changes.rule(modality, draw)
         befores = [studio.changes.before(modality, draw, rule, hidden=0.4) for _ in items[1:]]
@@ -42,14 +47,21 @@ def analogy(modality: str) -> Row:
             for item, before in zip(items[1:], befores, strict=True)
         ]
         asked = studio.changes.before(modality, draw, rule, hidden=0.0)
-        fields = {"pairs": listing(pairs, between=", "), "media": [studio.medium(items[0], asked)]}
         seen = set().union(*(shown(before, rule) for before in befores))
+        prompt = analogy_prompt(draw, pairs, studio.medium(items[0], asked))
         return draft(
-            f"analogy_{modality}", write_prompt("analogy", draw, fields), [studio.medium(items[0], asked | rule)],
+            f"analogy_{modality}", prompt, [studio.medium(items[0], asked | rule)],
             items, rule=rule, shots=shots, shown=sorted(seen),
         )  # fmt: skip
 
     return row
+
+
+def analogy_prompt(draw: np.random.Generator, pairs: Sequence[Sequence[Piece]], given: Piece) -> Sequence[Piece]:
+    """Examples and what to treat alike; without examples nothing says what to do."""
+    if not pairs:
+        return (Text(ASK_BARE), given, Text("."))
+    return write_prompt("analogy", draw, {"pairs": listing(pairs, between=", "), "media": [given]})
 
 
 def rendering(studio: Studio, draw: np.random.Generator) -> Draft:

@@ -18,7 +18,7 @@ from codi2.data.sound_transforms import RATE
 from codi2.data.tables.changes import Changes
 from codi2.data.tables.factors import Look, apply
 from codi2.data.tables.scene import is_cut_out
-from codi2.data.tasks import RENDERINGS, World
+from codi2.data.world import RENDERINGS, World
 from codi2.errors import DataError
 from codi2.prompt.parts import Audio, Part
 from codi2.prompt.parts import Image as Picture

@@ -1,8 +1,10 @@
-"""The diffusion decoders, on cached features and latents, with the fidelity path in the same run (section 5.1).
+"""The diffusion decoders, with the fidelity path in the same run (section 5.1).
 
-A sample is what a task of section 4 answers with, and the source that the task edits, if it has one. The network sees
-the target's feature (sometimes noised, sometimes its joint vector alone, sometimes nothing), the source's latent at a
-set rate, and at times the caption.
+A sample is what a record of a data set answers with, and the item that the answer edits, if there is one. The network
+sees the answer's feature (sometimes noised, sometimes its joint vector alone, sometimes nothing, sometimes as the
+language model predicts it), the source's latent, and at times the user's words.
+
+Letters: B samples, c h w latent size, T features, K slots, D joint width.
 """
 
 from __future__ import annotations
@@ -16,42 +18,43 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi2.data import cache
-from codi2.data.tasks import TASKS, Example, Ref, caption_of
-from codi2.diffuse.build import new_decoder
+from codi2.checkpoint import locate
+from codi2.diffuse.build import new_decoder, new_patches
+from codi2.diffuse.codec import Codec
 from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.load import load_codec
 from codi2.encode.tiny import ImageTrunk, load_trunk
-from codi2.errors import ConfigError
-from codi2.prompt.parts import Phrase
+from codi2.prompt.parts import Part
 from codi2.train.config import TrainConfig
+from codi2.train.lessons import Lesson, Lessons, encodings_for, weights_folder
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import Perception, reconstruction_terms, total
-from codi2.train.parts.store import Store, weights_folder, world
+
+VALIDATED = 96  # held-out samples
 
 
 @dataclass(frozen=True)
 class DecoderOptions:
     modality: str
-    tasks: dict[str, float] = field(default_factory=dict)  # task → share of the samples
+    data: dict[str, float] = field(default_factory=dict)  # data set → share of the samples
+    held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
     channels: tuple[int, ...] = (48, 128, 192)  # of the UNet's levels
-    drop_source: float = 0.25  # rate at which a task's source is withheld
+    patch: int = 0  # side of the patches that the latents are; 0: the codec in `weights`
+    drop_source: float = 0.25  # rate at which a source is withheld
     drop_feature: float = 0.1  # rate of the unconditional branch
     joint_alone: float = 0.15  # rate at which all but the joint vector is withheld
     no_appearance: float = 0.0  # rate at which the appearance token is
-    caption_share: float = 0.3  # of samples that are given their caption
+    words_share: float = 0.3  # of samples that are given the user's words
+    by_words: bool = False  # the user's words are all that it is told: a baseline without a language model
     noised_share: float = 0.5  # of features that are noised
     max_noise_level: int = 500  # of 1000
     from_noise_share: float = 0.0  # of the samples are at the last timestep, beside those that are there by chance
-    predicted: int = 0  # examples whose feature is a predicted one; 0: true features only
-    predicted_by: str = "language_model"  # the trained one, or least_squares
-    predicted_share: float = 0.5  # of the samples, where there are such examples
+    predicted: int = 0  # steps whose records the language model has answered; 0: true features only
+    predicted_share: float = 0.5  # of the samples, where there are such
     feature_norm: float = 16.0  # that a predicted joint vector is brought to, as when the model generates
     dim: int = 256
     weights: str = ""  # folder with encoder heads and codec; empty: the shipped ones
-    looked_at: int = (
-        0  # samples a step whose estimate is decoded and compared as media; the codec learns to decode them
-    )
+    looked_at: int = 0  # samples a step whose estimate is decoded and compared as media
     diffusion_weight: float = 1.0  # of L_DM
     pixel_weight: float = 1.0  # of the comparison number by number
     perception_weight: float = 0.3  # of the comparison through the frozen trunk, for pictures
@@ -68,7 +71,8 @@ class Batch:
     source: Tensor  # [B, c, h, w], zeros: none
     features: Tensor  # [B, T, D]
     noise_level: Tensor  # [B]
-    text: Tensor  # [B, D]
+    text: Tensor  # [B, D], what the text slot is given
+    words: Tensor  # [B, D], of the user
     t: Tensor  # [B]
     noise: Tensor  # as latents
     source_appearance: Tensor  # [B, D], zeros: no source
@@ -83,73 +87,59 @@ class DecoderRecipe:
         self.config = config
         self.options = options = DecoderOptions(**config.options)
         weights = weights_folder(options.weights)
-        self.store = Store(weights, options.dim)
-        self.world = world(("train",), "mix", {})
-        self.items = {item.row: item for item in cache.items(options.modality)}
-        self.store.learn_phrases(sorted(self.world.phrases() | {caption_of(item) for item in self.items.values()}))
-        if options.predicted:
-            from codi2.train.parts.predicted import draw_examples
-
-            self.foretold = draw_examples(self.world, options.tasks, options.modality, options.predicted, config.seed)
-            predictions = self._predictions(weights)
-        codec = load_codec(options.modality, weights / options.modality)
+        model_config, _ = locate(weights)
+        encodings = encodings_for(model_config, weights)
+        phases = {options.modality: 1.0}
+        self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
+        self.held_out = Lessons(options.held_out or options.data, encodings, VALIDATED, phases, config.seed + 1)
+        codec = (
+            new_patches(options.modality, options.patch)
+            if options.patch
+            else load_codec(options.modality, weights / options.modality)
+        )
         torch.manual_seed(config.seed)
-        first = Ref(options.modality, 0)
-        shape, num_slots = self.store.latents(first).shape, len(self.store.features(first))
+        some = self.lessons.batch(0)[:1]
+        shape = self._latents(codec, [_part(some[0], some[0].answer(options.modality))])[0].shape
+        num_slots = model_config.heads.num_slots[options.modality]
         self.decoder = new_decoder(codec, shape, options.channels, options.dim, num_slots)
+        self.decoder.sampling = Sampling(feature_norm=options.feature_norm)
         if options.predicted:
-            self.decoder.sampling = Sampling(feature_norm=options.feature_norm)
-            self.predictions = self.decoder.rescaled(predictions)
+            from codi2.train.parts.predicted import predicted_features
+
+            some = [lesson for step in range(options.predicted) for lesson in self.lessons.batch(step)]
+            self.foretold = some
+            self.predictions = self.decoder.rescaled(predicted_features(weights, some, options.modality))
         trained = ("unet", "conditioner", "draft")
         self.model = nn.ModuleDict({name: getattr(self.decoder, name).requires_grad_(True) for name in trained})
         self.perception: nn.Module | None = None
         if options.looked_at:
-            # only the way out of the latents learns: the way in stays, and with it all cached latents
-            vae = codec.vae
+            self._look(codec)
+
+    def _look(self, codec: Codec) -> None:
+        """Estimates are decoded and compared as media."""
+        options, vae = self.options, codec.vae
+        if not options.patch:  # only the way out of the latents learns: the way in stays
             self.model["codec"] = nn.ModuleList([vae.post_quant_conv, vae.decoder]).requires_grad_(True)
-            if options.modality == "image" and options.perception_weight:
-                trunk = load_trunk("image")
-                assert isinstance(trunk, ImageTrunk)
-                self.perception = Perception(
-                    trunk.net,
-                    aligned=options.aligned_weight,
-                    manner=options.manner_weight,
-                    direction=options.direction_weight,
-                )
-
-    def _predictions(self, weights: Path) -> Tensor:
-        """[predicted, K, D]: the features of the foretold examples. Raises ConfigError when nobody can predict them."""
-        if self.options.predicted_by == "least_squares":
-            from codi2.train.parts.foretold import least_squares_features
-
-            return least_squares_features(self.store, self.foretold)
-        if self.options.predicted_by != "language_model":
-            raise ConfigError(
-                f"predicted_by is {self.options.predicted_by!r}; it should be language_model or least_squares"
+        if options.modality == "image" and options.perception_weight:
+            trunk = load_trunk("image")
+            assert isinstance(trunk, ImageTrunk)
+            self.perception = Perception(
+                trunk.net,
+                aligned=options.aligned_weight,
+                manner=options.manner_weight,
+                direction=options.direction_weight,
             )
-        from codi2.train.parts.predicted import predicted_features
-
-        return predicted_features(weights, self.store, self.foretold)
 
     def batch(self, step: int) -> Batch:
         options, draw, size = self.options, numpy_at(self.config.seed, step), self.config.batch_size
-        names = list(options.tasks)
-        shares = np.array(list(options.tasks.values()), dtype=np.float64)
-        chosen = draw.choice(len(names), size, p=shares / shares.sum())
-        examples = [self._example(names[i], draw) for i in chosen]
+        lessons = self.lessons.batch(step)
         told: dict[int, Tensor] = {}  # samples that get a predicted feature
         if options.predicted:
             for i in np.flatnonzero(draw.random(size) < options.predicted_share).tolist():
-                j = int(draw.integers(options.predicted))
-                examples[i], told[i] = self.foretold[j], self.predictions[j]
+                j = int(draw.integers(len(self.foretold)))
+                lessons[i], told[i] = self.foretold[j], self.predictions[j]
         keep = draw.random(size) >= options.drop_source
-        sources = [
-            e.source if k and e.source and e.source.modality == options.modality else None
-            for e, k in zip(examples, keep, strict=True)
-        ]
-        batch = self._assemble(
-            [example.answer for example in examples], sources, draw, torch_at(self.config.seed, step)
-        )
+        batch = self._assemble(lessons, keep, draw, torch_at(self.config.seed, step))
 
         levels = draw.integers(1, options.max_noise_level, size=size) * (draw.random(size) < options.noised_share)
         batch.noise_level = torch.from_numpy(levels)
@@ -160,9 +150,11 @@ class DecoderRecipe:
             batch.noise_level[i], batch.features[i] = 0, 0
             batch.features[i, : len(feature)] = feature
         batch.features[draw.random(size) < options.drop_feature] = 0
-        batch.text[draw.random(size) >= options.caption_share] = 0
+        batch.text[draw.random(size) >= options.words_share] = 0
         if options.no_appearance:
             batch.features[draw.random(size) < options.no_appearance, 1] = 0
+        if options.by_words:
+            self._tell_words(batch)
         if options.from_noise_share:
             last = self.decoder.diffusion.config.num_train_timesteps - 1
             batch.t[draw.random(size) < options.from_noise_share] = last
@@ -171,45 +163,52 @@ class DecoderRecipe:
             batch.shift, batch.mirrored = (down, right), bool(draw.random() < 0.5)
         return batch
 
-    def _example(self, task: str, draw: np.random.Generator) -> Example:
-        """One of a task's examples that are answered in the decoder's modality."""
-        while (example := TASKS[task](self.world, draw)).answer.modality != self.options.modality:
-            pass
-        return example
+    def _tell_words(self, batch: Batch) -> None:
+        """The words' vector stands in for the joint one and fills the text slot; nothing else is told."""
+        batch.text = batch.words
+        batch.features = torch.zeros_like(batch.features)
+        batch.features[:, 0] = batch.words
+        batch.noise_level = torch.zeros_like(batch.noise_level)
 
     def _assemble(
-        self, targets: list[Ref], sources: list[Ref | None], draw: np.random.Generator, generator: torch.Generator
+        self, lessons: Sequence[Lesson], keep: np.ndarray, draw: np.random.Generator, generator: torch.Generator
     ) -> Batch:
-        latents = torch.stack([self.store.latents(ref) for ref in targets])
-        blank = torch.zeros_like(latents[0])
+        modality, codec = self.options.modality, self.decoder.codec
+        answers = [lesson.answer(modality) for lesson in lessons]
+        sources = [lesson.source(modality) if kept else None for lesson, kept in zip(lessons, keep, strict=True)]
+        words = [lesson.words(modality) for lesson in lessons]
+        told = [lesson.features[i] for lesson, i in zip(lessons, answers, strict=True)]
+        blank = torch.zeros(self.options.dim)
+        media = codec.to_tensor([_part(lesson, i) for lesson, i in zip(lessons, answers, strict=True)])
+        latents = self._encoded(codec, media)
+        source, source_media = torch.zeros_like(latents), torch.ones_like(media)
+        rows = [n for n, i in enumerate(sources) if i is not None]
+        if rows:
+            given = codec.to_tensor([_part(lessons[n], sources[n]) for n in rows])
+            source[rows], source_media[rows] = self._encoded(codec, given), given
+        seen = [blank if i is None else lesson.features[i][1] for lesson, i in zip(lessons, sources, strict=True)]
+        said = torch.stack([blank if i is None else x.features[i][0] for x, i in zip(lessons, words, strict=True)])
+        count = self.options.looked_at
         return Batch(
             latents=latents,
-            source=torch.stack([blank if ref is None else self.store.latents(ref) for ref in sources]),
-            features=torch.stack([self.store.features(ref) for ref in targets]),
-            noise_level=torch.zeros(len(targets), dtype=torch.long),
-            text=torch.stack([self._text(ref) for ref in targets]),
-            t=torch.from_numpy(draw.integers(self.decoder.diffusion.config.num_train_timesteps, size=len(targets))),
+            source=source,
+            features=torch.stack(told),
+            noise_level=torch.zeros(len(lessons), dtype=torch.long),
+            text=said.clone(),
+            words=said,
+            t=torch.from_numpy(draw.integers(self.decoder.diffusion.config.num_train_timesteps, size=len(lessons))),
             noise=torch.randn(latents.shape, generator=generator),
-            source_appearance=torch.stack(
-                [torch.zeros(self.options.dim) if ref is None else self.store.features(ref)[1] for ref in sources]
-            ),
-            media=self._media(targets[: self.options.looked_at]),
-            source_media=self._media(sources[: self.options.looked_at] if self.options.direction_weight else []),
+            source_appearance=torch.stack(seen),
+            media=media[:count],
+            source_media=source_media[:count] if self.options.direction_weight else torch.empty(0),
         )
 
-    def _media(self, refs: Sequence[Ref | None]) -> Tensor:
-        """[n, channels, H, W]: as the codec reads them; white for no medium."""
-        if not refs:
-            return torch.empty(0)
-        blank = np.full_like(cache.view(self.options.modality)[0], 255)
-        media = np.stack([blank if ref is None else self.store.media(ref) for ref in refs])
-        return cache.codec_inputs(self.options.modality, media)
+    def _latents(self, codec: Codec, parts: Sequence[Part]) -> Tensor:
+        return self._encoded(codec, codec.to_tensor(parts))
 
-    def _text(self, ref: Ref) -> Tensor:
-        """[D]: the caption's feature; zeros for a mix, which has none."""
-        if ref.view in cache.MIXES:
-            return torch.zeros(self.options.dim)
-        return self.store.features(Phrase(caption_of(self.items[ref.row])))[0]
+    @torch.no_grad()
+    def _encoded(self, codec: Codec, tensor: Tensor) -> Tensor:
+        return codec.encode(tensor)
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         b = batch
@@ -240,22 +239,35 @@ class DecoderRecipe:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Loss on held-out items without a source: with their feature, its joint vector alone, another's, and none."""
-        rows = cache.rows(self.options.modality, "test_rendering", "val")[:128]
-        refs = [Ref(self.options.modality, int(row)) for row in rows]
-        b = self._assemble(refs, [None] * len(refs), np.random.default_rng(0), torch.Generator().manual_seed(0))
-        t = torch.linspace(20, 980, len(refs)).long()
-
-        def loss(features: Tensor) -> float:
-            return float(self.decoder.loss(b.latents, b.noise, t, features, b.noise_level, b.source).mean())
-
-        joint_only = torch.cat([b.features[:, :1], torch.zeros_like(b.features[:, 1:])], dim=1)
-        return {
-            "loss": loss(b.features),
-            "joint_only": loss(joint_only),
-            "others_feature": loss(b.features.roll(7, dims=0)),
-            "unconditional": loss(torch.zeros_like(b.features)),
-        }
+        """On held-out records: L_DM with their feature, its joint vector alone, another's and none, with and without a
+        source; and how far what is drawn in one step is from the answer, beside a copy of the source.
+        """
+        lessons = self.held_out.batch(0)
+        figures: dict[str, float] = {}
+        for name, kept in (("source", True), ("no_source", False)):
+            draw, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+            chosen = [x for x in lessons if x.source(self.options.modality) is not None] if kept else lessons
+            b = self._assemble(chosen, np.full(len(chosen), kept), draw, generator)
+            if self.options.by_words:
+                self._tell_words(b)
+            else:
+                b.text = torch.zeros_like(b.text)
+            b.t = torch.linspace(20, 980, len(chosen)).long()
+            ways = {"": b.features, "others_feature_": b.features.roll(7, dims=0)}
+            if not kept:
+                alone = torch.cat([b.features[:, :1], torch.zeros_like(b.features[:, 1:])], dim=1)
+                ways |= {"joint_only_": alone, "unconditional_": torch.zeros_like(b.features)}
+            for way, features in ways.items():
+                loss = self.decoder.loss(b.latents, b.noise, b.t, features, b.noise_level, b.source, b.text)
+                figures[f"{way}{name}"] = float(loss.mean())
+            b.t = torch.full_like(b.t, self.decoder.diffusion.config.num_train_timesteps - 1)
+            _, drawn = self.decoder.loss_and_estimate(
+                b.latents, b.noise, b.t, b.features, b.noise_level, b.source, b.text
+            )
+            figures[f"drawn_{name}"] = float((drawn - b.latents).abs().mean())
+            if kept:
+                figures["copied_source"] = float((b.source - b.latents).abs().mean())
+        return figures
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         from codi2.train.export import export_module
@@ -274,7 +286,13 @@ class DecoderRecipe:
     def _parts(self) -> dict[str, Any]:
         """What the run trains, by the folder that it is kept in."""
         parts = {name: getattr(self.decoder, name) for name in ("unet", "conditioner", "draft")}
-        return {**parts, "vae": self.decoder.codec.vae} if self.options.looked_at else parts
+        kept = self.options.looked_at or self.options.patch
+        return {**parts, "vae": self.decoder.codec.vae} if kept else parts
+
+
+def _part(lesson: Lesson, item: int | None) -> Part:
+    assert item is not None
+    return lesson.medium(item).decode()
 
 
 def _mean(values: Tensor) -> Tensor:

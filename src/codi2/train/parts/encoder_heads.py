@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from codi2.data import cache
 from codi2.data.items import Item
-from codi2.data.tasks import EDITS
+from codi2.data.world import EDITS
 from codi2.encode.appearance import fit_components, fit_discriminants
 from codi2.encode.tiny import Head, build_heads, load_heads
 from codi2.evaluate.retrieval import recall_at

@@ -9,35 +9,32 @@ Letters: P slots, N items, T features of an item, D joint width, W width of the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from codi2.config import preset
-from codi2.data.tasks import TASKS, Example, Ref
 from codi2.heads.loss import mean
 from codi2.heads.projection import Leave, Memory, fit_features
-from codi2.prompt.layout import MODALITIES, words_of
-from codi2.prompt.parts import Phrase
+from codi2.llm.mllm import stack_features
+from codi2.prompt.layout import MODALITIES
 from codi2.train.config import TrainConfig
-from codi2.train.parts.draw import numpy_at, torch_at
-from codi2.train.parts.llm import SLOTS, UNSEEN
-from codi2.train.parts.predicted import draw_examples
-from codi2.train.parts.store import Store, weights_folder, world
-
-HELD_OUT = 64  # examples of each task
+from codi2.train.lessons import Lesson, Lessons, encodings_for, weights_folder
+from codi2.train.parts.draw import torch_at
+from codi2.train.parts.llm import SLOTS, held_out_by_task
 
 
 @dataclass(frozen=True)
 class LeaveOptions:
-    tasks: dict[str, float] = field(default_factory=dict)  # task → share of the examples
-    examples: int = 20_000  # that are drawn; their prompts' words are encoded once
+    data: dict[str, float] = field(default_factory=dict)  # data set → share of the examples
+    held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
     noise: float = 0.3  # standard deviation of the noise on the features given: what is learned of few things is coarse
     width: int = 576  # W
+    phases: tuple[str, ...] = ("image", "audio")  # what answers are of
     weights: str = ""  # folder with encoder heads; empty: the shipped ones
 
 
@@ -61,23 +58,11 @@ class LeaveRecipe:
         self.heads = preset("tiny").heads
         torch.manual_seed(config.seed)
         self.model = Leave(self.heads, options.width)
-        self.store = Store(weights, self.heads.feature_dim)
-        training = world(("train",), "mix", {})
-        per_modality = options.examples // len(self.heads.num_slots)
-        self.examples = [
-            example
-            for modality in self.heads.num_slots
-            for example in draw_examples(training, options.tasks, modality, per_modality, config.seed)
-        ]
-        known, unseen = (world(splits, "test_mix", {}) for splits in (("test_rendering", "val"), ("test_family",)))
-        self.held_out = [
-            TASKS[name](unseen if name in UNSEEN else known, np.random.default_rng((0, i)))
-            for name in options.tasks
-            if name != "subject"
-            for i in range(HELD_OUT)
-        ]
-        self.everything = [*self.examples, *self.held_out]
-        self.store.stacked([part for example in self.everything for part in _given(example)[-1:]])
+        encodings = encodings_for(preset("tiny"), weights)
+        phases = dict.fromkeys(options.phases, 1.0)
+        self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
+        held_out = held_out_by_task(Lessons(options.held_out or options.data, encodings, 16, phases, 1))
+        self.held_out = {task: some for task, some in held_out.items() if _answered(some[0], self.heads.num_slots)}
         for asking in (self.model.query, self.model.key):
             asking.requires_grad_(False)
         for mlp in self.model.projection.maps.values():
@@ -86,33 +71,32 @@ class LeaveRecipe:
             nn.init.zeros_(first.weight.data[:, : options.width])  # hidden states say nothing yet
 
     def batch(self, step: int) -> Batch:
-        draw, generator = numpy_at(self.config.seed, step), torch_at(self.config.seed, step)
-        batch = self._collate(draw.integers(len(self.examples), size=self.config.batch_size).tolist())
-        noise = torch.randn(batch.features.shape, generator=generator)
+        batch = self._collate(self.lessons.batch(step))
+        noise = torch.randn(batch.features.shape, generator=torch_at(self.config.seed, step))
         batch.features = batch.features + self.options.noise * noise * (batch.features != 0)
         return batch
 
-    def _collate(self, rows: list[int]) -> Batch:
-        """Of the examples of these numbers; those held out come behind the training's."""
-        examples = [self.everything[row] for row in rows]
-        given = [_given(example) for example in examples]
-        sample = torch.tensor([i for i, parts in enumerate(given) for _ in parts])
-        slots = [
-            (i, MODALITIES.index(example.answer.modality), number)
-            for i, example in enumerate(examples)
-            for number in range(self.heads.num_slots[example.answer.modality])
-        ]
-        of, modality, number = torch.tensor(slots).unbind(1)
-        answers = [self.store.features(example.answer) for example in examples]
+    def _collate(self, lessons: Sequence[Lesson]) -> Batch:
+        """The last answer of each, from the items before it."""
+        slots, given, sample, targets = [], [], [], []
+        for i, lesson in enumerate(lessons):
+            (answer,) = _answered(lesson, self.heads.num_slots)[-1:]
+            modality = lesson.items[answer][1].modality
+            count = self.heads.num_slots[modality]
+            slots += [(i, MODALITIES.index(modality), number) for number in range(count)]
+            targets.append(lesson.features[answer][:count])
+            given += list(lesson.features[:answer])
+            sample += [i] * answer
+        of, kind, number = torch.tensor(slots).unbind(1)
+        of_items = torch.tensor(sample, dtype=torch.long)
+        features = stack_features(given, self.heads.feature_dim)
         return Batch(
-            modality=modality,
+            modality=kind,
             number=number,
-            target=torch.stack([answers[i][k] for i, _, k in slots]),
-            features=fit_features(
-                self.store.stacked([part for parts in given for part in parts]), max(self.heads.num_slots.values())
-            ),
-            sample=sample,
-            visible=of[:, None] == sample,
+            target=torch.cat(targets),
+            features=fit_features(features, max(self.heads.num_slots.values())),
+            sample=of_items,
+            visible=of[:, None] == of_items,
         )
 
     def _predict(self, b: Batch) -> Tensor:
@@ -128,9 +112,8 @@ class LeaveRecipe:
     def validate(self) -> dict[str, float]:
         """Cosines to the true features on held-out items, by task and slot."""
         figures: dict[str, float] = {}
-        for task in dict.fromkeys(example.task for example in self.held_out):
-            rows = [len(self.examples) + i for i, example in enumerate(self.held_out) if example.task == task]
-            b = self._collate(rows)
+        for task, lessons in self.held_out.items():
+            b = self._collate(lessons)
             cosines = torch.cosine_similarity(self._predict(b), b.target, dim=-1)
             for number in range(int(b.number.max()) + 1):
                 figures[f"{task}/{SLOTS[number]}"] = float(cosines[b.number == number].mean())
@@ -161,9 +144,9 @@ def load_leave(leave: Leave, folder: Path) -> None:
         raise WeightsError(f"{path} does not fit the config: {error}") from error
 
 
-def _given(example: Example) -> list[Any]:
-    """The items of a prompt in reading order, its words last."""
-    return [part for part in (*example.prompt, *words_of(example.prompt)) if isinstance(part, Ref | Phrase)]
+def _answered(lesson: Lesson, num_slots: Mapping[str, int]) -> list[int]:
+    """Which items the assistant answers with, of the modalities that have slots."""
+    return [i for i, (role, p) in enumerate(lesson.items) if role == "assistant" and p.modality in num_slots]
 
 
 def build(config: TrainConfig) -> LeaveRecipe:

@@ -1,38 +1,39 @@
 """The language model: LoRA, the rows of the new tokens and the projections, on cached features (sections 3.2, B.2).
 
-Phases of text, image and audio alternate step by step, as in B.2. Over the last part of the run the diffusion loss of
-the frozen decoders joins in, its gradient reaching the LoRA weights through the regressed feature.
+Phases of text, image, audio and video alternate step by step, as in B.2. Over the last part of the run the diffusion
+loss of the frozen decoders joins in, its gradient reaching the LoRA weights through the regressed feature.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from codi2.config import preset
 from codi2.data.chat import load_chats, load_prose
-from codi2.data.tasks import TASKS, Example
 from codi2.heads.loss import codi2_loss
-from codi2.llm.mllm import MLLM
-from codi2.prompt.layout import Batch, Message, TokenSequence, collate, layout_for
+from codi2.llm.mllm import MLLM, stack_features
+from codi2.prompt.layout import MODALITIES, Batch, Message, TokenSequence, collate, layout_for
 from codi2.train.config import TrainConfig
+from codi2.train.lessons import Lesson, Lessons, encodings_for, weights_folder
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.predicted import own_predictions
-from codi2.train.parts.store import Store, weights_folder, world
 
 KEPT_TOKENS = 64  # of a plain text that is kept
 SLOTS = ("joint", "appearance", "manner")  # what the slots of an item hold, in order
-UNSEEN = ("edit_image", "analogy_image", "concept")  # tasks that are validated on held-out families
+VALIDATED, PER_TASK = 16, 24  # lessons of a held-out batch; of a task
 
 
 @dataclass(frozen=True)
 class LLMOptions:
-    tasks: dict[str, float] = field(default_factory=dict)  # task → share of the examples
+    data: dict[str, float] = field(default_factory=dict)  # data set → share of the examples
+    held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
+    phases: dict[str, float] = field(default_factory=dict)  # phase → share of the steps; empty: all mixed
     loss: str = "paper"  # or released
     alpha: float = 1.0  # weight of the MSE
     diffusion_share: float = 0.2  # last part of the run that has L_DM; 0: none
@@ -44,6 +45,22 @@ class LLMOptions:
     gradient_checkpointing: bool = False  # less memory for more work
     leave: str = ""  # folder of the part `leave` that the way out starts from; empty: as it is
     weights: str = ""  # folder with encoder heads and decoders; empty: the shipped ones
+
+
+@dataclass
+class Drawn:
+    """A step's batch."""
+
+    lessons: list[Lesson]
+    batch: Batch
+    features: Tensor  # [N, T, D]
+    fed: Tensor  # [N, T, D]
+    step: int
+
+    def place(self, item: int) -> tuple[Lesson, int]:
+        """The lesson that item `item` of the batch is of, and which of its items it is."""
+        sample = int(self.batch.item_sample[item])
+        return self.lessons[sample], item - sum(len(lesson.items) for lesson in self.lessons[:sample])
 
 
 class LLMRecipe:
@@ -63,15 +80,12 @@ class LLMRecipe:
         if options.leave:
             self._start_leave()
         self.layout = layout_for(self.codi2_config, self.model.backbone.tokenizer)
-        self.store = Store(weights, heads.feature_dim)
-        self.world = world(("train",), "mix", {}, load_chats())
-        known, unseen = (world(splits, "test_mix", {}) for splits in (("test_rendering", "val"), ("test_family",)))
-        # exemplars need several renderings of one thing, which only held-out families have; sounds are too few for that
-        self.held_out = {"known": known, "unseen": replace(unseen, sounds=known.sounds)}
-        self.store.learn_phrases(sorted(set().union(*(w.phrases() for w in (self.world, *self.held_out.values())))))
+        encodings = encodings_for(self.codi2_config, weights)
+        self.lessons = Lessons(options.data, encodings, config.batch_size, options.phases or None, config.seed)
+        self.held_out = held_out_by_task(Lessons(options.held_out or options.data, encodings, VALIDATED, None, 1))
         self.kept = self._kept_texts() if options.kept_texts else []
         self.decoders = self._decoders(weights) if options.diffusion_share else {}
-        self._pool: tuple[int, list[list[tuple[Example, TokenSequence]]]] = (-1, [])
+        self._block: tuple[int, list[list[tuple[Lesson, TokenSequence]]]] = (-1, [])
 
     def _start_leave(self) -> None:
         from codi2.train.parts.leave import load_leave
@@ -89,38 +103,43 @@ class LLMRecipe:
         tokenizer = self.model.backbone.tokenizer
         prose = [tokenizer(text, add_special_tokens=False).input_ids for text in load_prose()]
         chats = []
-        for question, answer in self.world.chats:
+        for question, answer in load_chats():
             turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
             text = tokenizer.apply_chat_template(turns, tokenize=False)
             chats.append(tokenizer(text, add_special_tokens=False).input_ids)
         return [torch.tensor(ids[:KEPT_TOKENS]) for ids in (*prose, *chats)]
 
-    def batch(self, step: int) -> tuple[list[Example], Batch, Tensor, Tensor, int]:
+    def batch(self, step: int) -> Drawn:
         block, place = divmod(step, self.options.lookahead)
-        if self._pool[0] != block:
-            self._pool = (block, self._draw_block(block))
-        pairs = self._pool[1][place]
-        batch, features = self._collate([sequence for _, sequence in pairs])
-        return [example for example, _ in pairs], batch, features, self._fed(batch, features, step), step
+        if self._block[0] != block:
+            self._block = (block, self._draw_block(block))
+        pairs = self._block[1][place]
+        lessons = [lesson for lesson, _ in pairs]
+        batch, features = self._collate(lessons, [sequence for _, sequence in pairs])
+        return Drawn(lessons, batch, features, self._fed(batch, features, step), step)
 
-    def _draw_block(self, block: int) -> list[list[tuple[Example, TokenSequence]]]:
+    def _draw_block(self, block: int) -> list[list[tuple[Lesson, TokenSequence]]]:
+        """The batches of `lookahead` steps. Those of one phase exchange lessons: each then has some of like length."""
+        steps = range(block * self.options.lookahead, (block + 1) * self.options.lookahead)
+        batches: list[list[tuple[Lesson, TokenSequence]]] = [[] for _ in steps]
+        phases = [self.lessons.mixture.phase(step) for step in steps]
         draw, size = numpy_at(self.config.seed, block), self.config.batch_size
-        names = list(self.options.tasks)
-        shares = np.array([self.options.tasks[name] for name in names], dtype=np.float64)
-        chosen = draw.choice(len(names), size * self.options.lookahead, p=shares / shares.sum())
-        examples = [TASKS[names[i]](self.world, draw) for i in chosen]
-        pairs = [(example, self._lay_out(example)) for example in examples]
-        pairs.sort(key=lambda pair: len(pair[1].ids))
-        batches = [pairs[i : i + size] for i in range(0, len(pairs), size)]
-        return [batches[int(i)] for i in draw.permutation(len(batches))]
+        for phase in dict.fromkeys(phases):
+            mine = [i for i, name in enumerate(phases) if name == phase]
+            drawn = [lesson for i in mine for lesson in self.lessons.batch(steps[i])]
+            pairs = sorted(((lesson, self._lay_out(lesson)) for lesson in drawn), key=lambda pair: len(pair[1].ids))
+            for i, k in zip(mine, draw.permutation(len(mine)).tolist(), strict=True):
+                batches[i] = pairs[k * size : (k + 1) * size]
+        return batches
 
-    def _lay_out(self, example: Example) -> TokenSequence:
-        return self.layout([Message("user", example.prompt), Message("assistant", (example.answer,))])
+    def _lay_out(self, lesson: Lesson) -> TokenSequence:
+        """Media stay encoded: where they are and of which kind is all that a layout asks for."""
+        return self.layout([Message(role, pieces) for role, pieces in lesson.record.turns])  # type: ignore[arg-type]
 
-    def _collate(self, sequences: list[TokenSequence]) -> tuple[Batch, Tensor]:
+    def _collate(self, lessons: Sequence[Lesson], sequences: Sequence[TokenSequence]) -> tuple[Batch, Tensor]:
         batch = collate(sequences, self.model.backbone.pad_id)
-        items: tuple[Any, ...] = batch.items  # `Ref`s and `Phrase`s
-        return batch, self.store.stacked(items)
+        features = [value for lesson in lessons for value in lesson.features]
+        return batch, stack_features(features, self.codi2_config.heads.feature_dim)
 
     def _fed(self, batch: Batch, features: Tensor, step: int) -> Tensor:
         """What the slots are fed: answers' features are noised, since at generation they are the model's own."""
@@ -132,16 +151,15 @@ class LLMRecipe:
         present = features.abs().amax(-1, keepdim=True) > 0
         return ((1 - amount**2).sqrt() * features + amount * noise) * present
 
-    def losses(self, model: nn.Module, drawn: tuple[list[Example], Batch, Tensor, Tensor, int]) -> dict[str, Tensor]:
-        examples, batch, features, fed, step = drawn
-        taught = model(batch, features, fed)
+    def losses(self, model: nn.Module, drawn: Drawn) -> dict[str, Tensor]:
+        taught = model(drawn.batch, drawn.features, drawn.fed)
         diffusion = None
-        if self.decoders and step >= self.config.steps * (1 - self.options.diffusion_share):
-            diffusion = self._diffusion(examples, batch, taught, step)
+        if self.decoders and drawn.step >= self.config.steps * (1 - self.options.diffusion_share):
+            diffusion = self._diffusion(drawn, taught)
         heads = self.codi2_config.heads
         losses = codi2_loss(heads, taught.prediction, taught.target, taught.logits, taught.labels, diffusion)
         if self.kept:
-            losses["drift"] = self._drift(step)
+            losses["drift"] = self._drift(drawn.step)
             losses["loss"] = losses["loss"] + self.options.keep_weight * losses["drift"]
         return losses
 
@@ -157,23 +175,22 @@ class LLMRecipe:
         ours = backbone.logits(backbone(rows_in, mask)[mask]).float().log_softmax(-1)[:, : backbone.first_new]
         return nn.functional.kl_div(ours, base, log_target=True, reduction="batchmean")
 
-    def _diffusion(self, examples: list[Example], batch: Batch, taught: Any, step: int) -> Tensor | None:
+    def _diffusion(self, drawn: Drawn, taught: Any) -> Tensor | None:
         """L_DM of a few answers, through the frozen decoders."""
-        generator, losses = torch_at(self.config.seed + 1, step), []
+        generator, losses = torch_at(self.config.seed + 1, drawn.step), []
         for modality, decoder in self.decoders.items():
             items, predicted = taught.of(modality)
             chosen = torch.randperm(len(items), generator=generator)[: self.options.diffusion_items]
             if not len(chosen):
                 continue
-            targets: list[Any] = [batch.items[int(items[i])] for i in chosen]
-            sources = [examples[int(batch.item_sample[items[i]])].source for i in chosen]
-            latents = torch.stack([self.store.latents(ref) for ref in targets])
-            source = torch.stack(
-                [
-                    self.store.latents(s) if s is not None and s.modality == modality else torch.zeros_like(latents[0])
-                    for s in sources
-                ]
-            )
+            asked = [drawn.place(int(items[i])) for i in chosen]
+            targets = [lesson.medium(item).decode() for lesson, item in asked]
+            latents = decoder.codec.encode(decoder.codec.to_tensor(targets))
+            source = torch.zeros_like(latents)
+            for row, (lesson, item) in enumerate(asked):
+                if (given := lesson.source(modality, item)) is not None:
+                    medium = [lesson.medium(given).decode()]
+                    source[row] = decoder.codec.encode_source(decoder.codec.to_tensor(medium))[0]
             t = torch.randint(decoder.scheduler.config.num_train_timesteps, (len(chosen),), generator=generator)
             noise = torch.randn(latents.shape, generator=generator)
             features = decoder.rescaled(predicted[chosen])
@@ -182,23 +199,21 @@ class LLMRecipe:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Cosines to the true joint vector and appearance, and text loss, on held-out items by task."""
+        """Cosines to the true features, and text loss, on held-out records by task."""
         figures: dict[str, float] = {}
-        for name in self.options.tasks:
-            if name in ("subject", "chat"):
-                continue
-            draw = np.random.default_rng(0)
-            held_out = self.held_out["unseen" if name in UNSEEN else "known"]
-            examples = [TASKS[name](held_out, draw) for _ in range(32)]
-            batch, features = self._collate([self._lay_out(example) for example in examples])
+        for task, lessons in self.held_out.items():
+            batch, features = self._collate(lessons, [self._lay_out(lesson) for lesson in lessons])
             if batch.slot_predicted.any():
+                kinds = batch.item_modality[batch.slot_item[batch.slot_predicted]].unique()
+                if len(kinds) > 1:
+                    continue
                 items, predicted = own_predictions(self.model, batch, features)
-                target = features[items, : predicted.shape[1]]
-                cosines = torch.cosine_similarity(predicted, target, dim=-1).mean(0).tolist()
-                figures |= {f"{name}/{slot}": cosine for slot, cosine in zip(SLOTS, cosines, strict=False)}
+                count = self.codi2_config.heads.num_slots[MODALITIES[int(kinds)]]
+                cosines = torch.cosine_similarity(predicted, features[items], dim=-1).mean(0).tolist()
+                figures |= {f"{task}/{slot}": cosine for slot, cosine in zip(SLOTS, cosines[:count], strict=False)}
             else:
                 taught = self.model(batch, features)
-                figures[f"{name}/loss"] = float(nn.functional.cross_entropy(taught.logits.float(), taught.labels))
+                figures[f"{task}/loss"] = float(nn.functional.cross_entropy(taught.logits.float(), taught.labels))
         return figures
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
@@ -218,6 +233,17 @@ class LLMRecipe:
         from codi2.checkpoint import load_language
 
         load_language(self.model, folder)
+
+
+def held_out_by_task(lessons: Lessons) -> dict[str, list[Lesson]]:
+    """Up to PER_TASK lessons of each task, of one pass over held-out records."""
+    found: dict[str, list[Lesson]] = {}
+    for step in range(-(-lessons.mixture.total // VALIDATED)):
+        for lesson in lessons.batch(step):
+            some = found.setdefault(lesson.record.task, [])
+            if len(some) < PER_TASK:
+                some.append(lesson)
+    return dict(sorted(found.items()))
 
 
 def build(config: TrainConfig) -> LLMRecipe:

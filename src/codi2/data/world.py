@@ -1,0 +1,56 @@
+"""The items of some splits and how they hang together: by group, subject, concept and style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from codi2.data import sound_transforms, transforms
+from codi2.data.items import Item
+
+STYLES = {
+    "openmoji": "as an outlined emoji",
+    "google": "as a soft emoji",
+    "twitter": "as a flat emoji",
+    "fluent3d": "as a glossy 3D emoji",
+    "photo": "as a photo",
+    "drawing": "as a drawing",
+    "cartoon": "as a cartoon",
+}
+"""How a caption names a rendering."""
+RENDERINGS = ("openmoji", "google", "twitter", "fluent3d")
+"""Styles in which one concept is drawn by several hands: the true answers of an exemplar task."""
+EDITS = {"image": transforms, "audio": sound_transforms}
+
+
+@dataclass(frozen=True)
+class World:
+    """Items, and the way from what they share to them."""
+
+    images: Sequence[Item]
+    sounds: Sequence[Item]
+    by: dict[str, dict[str, list[Item]]] = field(init=False)
+    """`group`, `subject`, `concept` or `style` → its name → pictures."""
+    sounds_of: dict[str, list[Item]] = field(init=False)
+    """Concept → sounds."""
+
+    def __post_init__(self) -> None:
+        by: dict[str, dict[str, list[Item]]] = {"group": {}, "subject": {}, "concept": {}, "style": {}}
+        for item in self.images:
+            for key in by:
+                by[key].setdefault(getattr(item, key), []).append(item)
+        by["subject"].pop("", None)
+        sounds_of: dict[str, list[Item]] = {}
+        for item in self.sounds:
+            sounds_of.setdefault(item.concept, []).append(item)
+        object.__setattr__(self, "by", by)
+        object.__setattr__(self, "sounds_of", sounds_of)
+
+
+def caption_of(item: Item, edit: str = "plain") -> str:
+    """The words for an item: its caption, for pictures the kind of rendering, and the edit."""
+    words = item.caption
+    if item.modality == "image" and item.style in STYLES:
+        words += f", {STYLES[item.style]}"
+    extra = EDITS[item.modality].BY_NAME[edit].words
+    return f"{words}, {extra}" if extra else words

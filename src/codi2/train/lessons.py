@@ -1,0 +1,106 @@
+"""Records of finished data sets with the features of their items: what every part of the model learns from.
+
+Which lessons a step has is a function of the seed and the step, as the mixture's records are; their features come from
+the cache of `encoded`. Training and generation go by one rule: a reply edits the last given item of its own modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from codi2.data.mixture import Mixture, Source
+from codi2.data.record import Medium, Record
+from codi2.errors import ConfigError
+from codi2.hub import home, shipped
+from codi2.prompt.parts import Phrase
+from codi2.train.encoded import Encodings, items_of
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A record, and the features [T, D] of each of its items."""
+
+    record: Record
+    features: Sequence[Tensor]
+    reads_words: bool
+
+    @cached_property
+    def items(self) -> list[tuple[str, Medium | Phrase]]:
+        """Role and piece of each item."""
+        return items_of(self.record, self.reads_words)
+
+    def answer(self, modality: str) -> int:
+        """The item that a decoder of this modality makes: the last of its kind that the assistant answers with."""
+        return max(i for i, (role, piece) in enumerate(self.items) if (role, piece.modality) == ("assistant", modality))
+
+    def source(self, modality: str, answer: int | None = None) -> int | None:
+        """The item that an answer edits: the last of its kind that the user gave before it; None: there is none."""
+        answer = self.answer(modality) if answer is None else answer
+        given = [i for i, (role, p) in enumerate(self.items[:answer]) if (role, p.modality) == ("user", modality)]
+        return given[-1] if given else None
+
+    def words(self, modality: str) -> int | None:
+        """The user's words before the answer, as one phrase; None where the layout does not read them so."""
+        said = [i for i, (role, p) in enumerate(self.items[: self.answer(modality)]) if isinstance(p, Phrase)]
+        return said[-1] if said and self.reads_words else None
+
+    def medium(self, item: int) -> Medium:
+        piece = self.items[item][1]
+        assert isinstance(piece, Medium)
+        return piece
+
+
+class Lessons:
+    """A mixture with the features of its records.
+
+    Args:
+        data: folder of a finished data set, or its name under `$CODI2_HOME/data` → its weight.
+        phases: see `Mixture`.
+    """
+
+    def __init__(
+        self,
+        data: Mapping[str, float],
+        encodings: Encodings,
+        batch_size: int,
+        phases: Mapping[str, float] | None,
+        seed: int,
+    ) -> None:
+        """Raises ConfigError: no data. DataError: a set is missing, or not finished."""
+        if not data:
+            raise ConfigError("the config names no data; [options.data] should have the folder of a data set = weight")
+        sources = [Source(find_data(name), weight) for name, weight in data.items()]
+        self.mixture, self.encodings = Mixture(sources, batch_size, phases, seed), encodings
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Lesson]:
+        """A rank's lessons of a step."""
+        return [self.read(address) for address in self.mixture.addresses(step)[rank::world_size]]
+
+    def read(self, address: tuple[Path, int]) -> Lesson:
+        shard, number = address
+        return Lesson(self.mixture.read(address), self.encodings.of(shard)[number], self.encodings.reads_words)
+
+
+def find_data(name: str) -> Path:
+    """A folder as it is named, or the data set of this name under `$CODI2_HOME/data`."""
+    return Path(name) if Path(name).is_dir() else home() / "data" / name
+
+
+def weights_folder(named: str) -> Path:
+    """The folder that a config names, or the shipped weights."""
+    return Path(named) if named else shipped("tiny")
+
+
+def encodings_for(config: Any, folder: Path | None) -> Encodings:
+    """The features of a model's encoder. Raises WeightsError: it cannot be loaded."""
+    from codi2.checkpoint import load_encoder
+    from codi2.train.encoded import weights_key
+
+    encoder = load_encoder(config, folder)
+    return Encodings(lambda: encoder, weights_key(encoder), config.encoder.reads_words)
