@@ -86,16 +86,16 @@ def test_a_killed_build_goes_on_without_loss_or_duplicates(tmp_path: Path):
     build(Settings("laion", str(source), str(tmp_path / "whole")))
     out = tmp_path / "cut"
     run = subprocess.Popen(command(source, out), stderr=subprocess.DEVNULL)
-    _wait(lambda: len(list((out / "parts").glob("*.json"))) >= 2)
+    _wait(lambda: len(list((out / "parts").glob("[0-9]*.json"))) >= 2)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
-    done = {path.name for path in (out / "parts").glob("*.json")}
+    done = {path.name for path in (out / "parts").glob("[0-9]*.json")}
     assert 2 <= len(done) < 6
     with pytest.raises(DataError, match="is not finished: run its command again"):
         load_report(out)
-    before = {path.name: path.stat().st_mtime_ns for path in (out / "parts").glob("*.json")}
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "parts").glob("[0-9]*.json")}
     subprocess.run(command(source, out), check=True, capture_output=True)
-    after = {path.name: path.stat().st_mtime_ns for path in (out / "parts").glob("*.json")}
+    after = {path.name: path.stat().st_mtime_ns for path in (out / "parts").glob("[0-9]*.json")}
     assert before.items() <= after.items()  # finished units are not made again
     assert shards(out) == shards(tmp_path / "whole")
     assert not list(out.rglob(".*"))  # nothing half-written is left
@@ -118,7 +118,7 @@ def test_kills_at_many_points(tmp_path: Path):
     out, draw, kills, late = tmp_path / "cut", np.random.default_rng(0), 0, 0
 
     def done() -> int:
-        return len(list((out / "parts").glob("*.json")))
+        return len(list((out / "parts").glob("[0-9]*.json")))
 
     while True:
         before = done()
@@ -292,10 +292,10 @@ def test_ray_makes_the_same_shards_though_a_worker_is_killed(tmp_path: Path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    _wait(lambda: len(list((out / "parts").glob("*.json"))) >= 3)
+    _wait(lambda: len(list((out / "parts").glob("[0-9]*.json"))) >= 3)
     _wait(lambda: bool(_busy()))
     os.kill(_busy()[0], signal.SIGKILL)
-    assert len(list((out / "parts").glob("*.json"))) < 48
+    assert len(list((out / "parts").glob("[0-9]*.json"))) < 48
     output, errors = run.communicate(timeout=300)
     assert run.returncode == 0, errors
     assert "24,000 records of 12,000 entries" in output

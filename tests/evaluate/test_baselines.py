@@ -40,7 +40,9 @@ def test_sdedit_keeps_more_of_the_source_the_less_it_is_noised(media):
     words = torch.randn(1, DIM, generator=torch.Generator().manual_seed(0))
     kept = pixels(baselines.round_trip(decoder, source)[0])
     lost = [
-        np.abs(pixels(baselines.sdedit(decoder, words, source, [0], strength, guidance_scale=3.0)[0]) - kept).mean()
+        np.abs(
+            pixels(baselines.sdedit(decoder, words, words, source, [0], strength, guidance_scale=3.0)[0]) - kept
+        ).mean()
         for strength in (0.05, 1.0)
     ]
     assert lost[0] < lost[1]
@@ -52,8 +54,8 @@ def test_sdedit_depends_on_seed_and_words_and_leaves_the_scheduler_usable(media)
     words = torch.randn(1, DIM, generator=torch.Generator().manual_seed(0)).expand(2, -1)
     features = torch.zeros(1, SLOTS, DIM)
     drawn = pixels(decoder.generate(features, [0])[0])
-    first, second = (pixels(part) for part in baselines.sdedit(decoder, words, source, [0, 1]))
+    first, second = (pixels(part) for part in baselines.sdedit(decoder, words, words, source, [0, 1]))
     assert np.abs(first - second).max() > 0
-    again = pixels(baselines.sdedit(decoder, words[:1], source[:1], [0])[0])
+    again = pixels(baselines.sdedit(decoder, words[:1], words[:1], source[:1], [0])[0])
     assert np.abs(first - again).max() <= 2  # one alone is as in a batch
     assert (pixels(decoder.generate(features, [0])[0]) == drawn).all()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from codi2.errors import ConfigError, DataError, OutputError
 from codi2.train.checkpoint import list_checkpoints, save_checkpoint
 from codi2.train.config import TrainConfig, load_config
-from codi2.train.loop import train
+from codi2.train.loop import WHOLE, Share, Watch, train
 from codi2.train.parts.draw import epoch_order, torch_at
 
 
@@ -25,11 +25,13 @@ class Line:
         self.model: nn.Module = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
         self.stop_at, self.steps, self.curve = stop_at, [], []  # type: ignore[var-annotated]
 
-    def batch(self, step: int) -> Tensor:
+    divides = True
+
+    def batch(self, step: int, share: Share = WHOLE) -> Tensor:
         if step == self.stop_at:
             raise KeyboardInterrupt
         self.steps.append(step)
-        return torch.randn(16, 1, generator=torch_at(1, step))
+        return torch.randn(16, 1, generator=torch_at(1, step))[share.rows(16)]
 
     def losses(self, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
         loss = ((model(x) - 3 * x + 1) ** 2).mean()
@@ -85,6 +87,69 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path) -> None:
     assert rest.curve == whole.curve[10:]
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(value, weights(tmp_path / "cut")[name])
+
+
+def test_a_batch_in_several_passes_gives_the_same_curve(tmp_path: Path) -> None:
+    whole, parted = Line(), Line()
+    train(whole, CONFIG, tmp_path / "whole")
+    train(parted, replace(CONFIG, accumulate=4), tmp_path / "parted")
+    means = [sum(parted.curve[4 * i : 4 * i + 4]) / 4 for i in range(CONFIG.steps)]
+    assert means == pytest.approx(whole.curve, abs=1e-5)
+    for name, value in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(value, weights(tmp_path / "parted")[name], atol=1e-5, rtol=1e-4)
+    with pytest.raises(ConfigError, match="a batch of 16 cannot be divided into 3 equal parts"):
+        train(Line(), replace(CONFIG, accumulate=3), tmp_path / "odd")
+    parted.divides = False
+    with pytest.raises(ConfigError, match="learns from whole batches"):
+        train(parted, replace(CONFIG, accumulate=4), tmp_path / "undivided")
+
+
+class Bad(Line):
+    """Two steps are no good: one is NaN, one is a spike."""
+
+    def losses(self, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        loss = super().losses(model, x)["loss"]
+        step = self.steps[-1]
+        return {"loss": loss * {110: float("nan"), 115: 1e6}.get(step, 1.0)}
+
+    def sources(self, step: int) -> list[str]:
+        return [f"record-{step}"]
+
+
+def test_bad_steps_are_skipped_reported_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    recipe = Bad()
+    train(recipe, replace(CONFIG, steps=120, learning_rate=1e-3), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["batch"]) for line in lines] == [(110, ["record-110"]), (115, ["record-115"])]
+    assert lines[0]["reason"] == "not finite" and lines[1]["reason"].startswith("a spike: above 20 × the median")
+    assert "step 110 is skipped: not finite" in capsys.readouterr().err
+    assert all(torch.isfinite(p).all() for p in recipe.model.parameters())
+
+
+def test_too_many_bad_steps_end_the_run() -> None:
+    watch = Watch(0)
+    for _ in range(20):
+        assert watch.refuses(float("nan"), 1.0)
+    with pytest.raises(DataError, match="21 steps in a row were no good"):
+        watch.refuses(1.0, float("inf"))
+    assert not Watch(0).refuses(1.0, 1e9)  # no norm is a spike where none is asked for
+
+
+def test_the_best_checkpoint_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for step, score in enumerate((1.0, 5.0, 2.0, None, 3.0, 4.0)):
+        save_checkpoint(folder, step, {"model": {"w": torch.ones(1)}}, {}, {"step": step, "score": score}, keep=1)
+    assert [path.name[-1] for path in list_checkpoints(folder)] == ["1", "4", "5"]
+
+
+def test_a_checkpoint_of_other_sizes_is_named(tmp_path: Path) -> None:
+    train(Line(), CONFIG, tmp_path)
+    wider = Line()
+    wider.model = nn.Sequential(nn.Linear(1, 9), nn.Tanh(), nn.Linear(9, 1))
+    with pytest.raises(ConfigError, match=r"is of another model: 0.bias differs; choose another --out"):
+        train(wider, replace(CONFIG, steps=40), tmp_path)
 
 
 def test_a_snapshot_exports_without_training(tmp_path: Path) -> None:

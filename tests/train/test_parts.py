@@ -85,7 +85,7 @@ def weights(trunks: None, tmp_path: Path) -> Path:
         (tmp_path / "weights" / modality).mkdir(parents=True)
         (tmp_path / modality / "export").rename(tmp_path / "weights" / modality / "vae")
     (tmp_path / "heads" / "export").rename(tmp_path / "weights" / "encoder")
-    (tmp_path / "weights" / "config.json").write_text(TINY.to_json())
+    (tmp_path / "weights" / "config.json").write_text(replace(TINY, llm=DEBUG.llm).to_json())
     return tmp_path / "weights"
 
 
@@ -125,7 +125,7 @@ DRAWN = {"source", "no_source", "others_feature_source", "others_feature_no_sour
 def test_decoder_trains_and_loads_again(weights: Path, data: dict[str, float], tmp_path: Path, modality: str) -> None:
     from codi2.train.parts.decoder import build
 
-    options = {"modality": modality, "data": data, "channels": (16, 32), "weights": str(weights)}
+    options = {"modality": modality, "data": data, "channels": (16, 32), "model": str(weights)}
     made = config(f"{modality}_decoder", options)
     figures = train(build(made), made, tmp_path / "decoder")
     assert set(figures) == DRAWN and all(np.isfinite(value) for value in figures.values())
@@ -152,7 +152,7 @@ def test_decoder_on_patches_begins_as_a_copy_and_loads_with_them(
 ) -> None:
     from codi2.train.parts.decoder import build
 
-    options = {"modality": modality, "data": data, "channels": (16, 32), "weights": str(weights), "patch": 4}
+    options = {"modality": modality, "data": data, "channels": (16, 32), "model": str(weights), "patch": 4}
     made = config(f"{modality}_decoder", {**options, "looked_at": 2, "perception_weight": 0.0})
     recipe = build(made)
     torch.nn.init.zeros_(recipe.decoder.unet.conv_out.weight)
@@ -170,7 +170,7 @@ def test_decoder_on_patches_begins_as_a_copy_and_loads_with_them(
 def test_a_decoder_can_be_told_words_alone(weights: Path, data: dict[str, float]) -> None:
     from codi2.train.parts.decoder import build
 
-    options = {"modality": "audio", "data": data, "channels": (16, 32), "weights": str(weights), "by_words": True}
+    options = {"modality": "audio", "data": data, "channels": (16, 32), "model": str(weights), "by_words": True}
     recipe = build(config("audio_decoder", {**options, "drop_source": 0.0}))
     b, lessons = recipe.batch(0), recipe.lessons.batch(0)
     for i, lesson in enumerate(lessons):
@@ -271,8 +271,7 @@ def test_language_model_trains_on_every_phase(
 ) -> None:
     from codi2.train.parts import decoder, llm
 
-    monkeypatch.setattr(llm, "preset", lambda name: replace(TINY, llm=DEBUG.llm))
-    options = {"data": data, "weights": str(weights), "lookahead": 4}
+    options = {"data": data, "model": str(weights), "lookahead": 4}
     phases = {"text": 0.25, "image": 0.5, "audio": 0.25}
     made = config("llm", {**options, "phases": phases, "diffusion_share": 0.0, "kept_texts": 2}, steps=4)
     recipe = llm.build(made)
@@ -289,7 +288,7 @@ def test_language_model_trains_on_every_phase(
     assert keys == sorted(lesson.record.key for step in range(4) for lesson in recipe.lessons.batch(step))
 
     # held to the base model: what it drifted is seen, and the gradient against it reaches the adapters
-    adapted = recipe._drift(0)
+    adapted = recipe._drift(drawn[0])
     adapted.backward()  # type: ignore[no-untyped-call]
     assert adapted > 1e-6
     assert any(p.grad is not None and p.grad.any() for name, p in recipe.model.named_parameters() if "lora" in name)
@@ -306,7 +305,7 @@ def test_language_model_trains_on_every_phase(
 
     # the diffusion loss of answers reaches the language model through their features
     for modality in ("image", "audio"):
-        options_ = {"modality": modality, "data": data, "channels": (16, 32), "weights": str(weights), "patch": 4}
+        options_ = {"modality": modality, "data": data, "channels": (16, 32), "model": str(weights), "patch": 4}
         train(
             decoder.build(of := config(f"{modality}_decoder", options_, steps=1)), of, tmp_path / f"{modality}_decoder"
         )
@@ -319,7 +318,7 @@ def test_language_model_trains_on_every_phase(
 
     # a decoder goes on with what this language model predicts
     copytree(tmp_path / "llm" / "export", weights, dirs_exist_ok=True)
-    options = {"modality": "image", "data": data, "channels": (16, 32), "patch": 4, "weights": str(weights)}
+    options = {"modality": "image", "data": data, "channels": (16, 32), "patch": 4, "model": str(weights)}
     on_predicted = config("image_decoder", {**options, "predicted": 2}, steps=2)
     foretelling = decoder.build(on_predicted)
     assert foretelling.predictions.shape == (8, 3, 256)
@@ -330,7 +329,7 @@ def test_language_model_trains_on_every_phase(
 def test_samples_start_from_noise_at_the_set_rate(weights: Path, data: dict[str, float]) -> None:
     from codi2.train.parts import decoder
 
-    options = {"modality": "image", "data": data, "channels": (16, 32), "patch": 4, "weights": str(weights)}
+    options = {"modality": "image", "data": data, "channels": (16, 32), "patch": 4, "model": str(weights)}
     recipe = decoder.build(config("image_decoder", {**options, "from_noise_share": 0.5}))
     t = torch.cat([recipe.batch(step).t for step in range(50)])
     assert 0.4 < float((t == 999).float().mean()) < 0.6
@@ -341,7 +340,7 @@ def test_the_way_out_learns_before_the_language_model(
 ) -> None:
     from codi2.train.parts import leave, llm
 
-    options = {"data": data, "weights": str(weights), "width": 32}
+    options = {"data": data, "model": str(weights), "width": 32}
     recipe = leave.build(made := config("leave", options, steps=30))
     before = float(recipe.losses(recipe.model, recipe.batch(0))["loss"].detach())
     figures = train(recipe, made, tmp_path / "leave")
@@ -354,8 +353,7 @@ def test_the_way_out_learns_before_the_language_model(
     with torch.no_grad():
         assert torch.allclose(recipe._predict(more)[: len(one.number)], recipe._predict(one), atol=1e-5)
 
-    monkeypatch.setattr(llm, "preset", lambda name: replace(TINY, llm=DEBUG.llm))
-    options = {"data": data, "weights": str(weights), "diffusion_share": 0.0, "leave": str(tmp_path / "leave/export")}
+    options = {"data": data, "model": str(weights), "diffusion_share": 0.0, "leave": str(tmp_path / "leave/export")}
     started = llm.build(config("llm", options)).model.leave
     for name, value in recipe.model.state_dict().items():
         assert torch.allclose(started.state_dict()[name], value, atol=1e-2), name  # an average, kept as fp16

@@ -17,12 +17,16 @@ def codi2_loss(
     logits: Tensor,
     labels: Tensor,
     diffusion: Tensor | None = None,
+    held: tuple[float, ...] = (1.0, 1.0, 1.0),
 ) -> dict[str, Tensor]:
     """The total under "loss" and its unweighted parts under "feature", "diffusion" and "text", all scalars.
 
     `prediction`, `target` [P, D]: c_MLLM and C_x(x) of all slots; `logits` [M, V] and `labels` [M]: text positions;
     `diffusion` [n]: L_DM of each sample that a decoder was run on. Each part is a mean over what the batch holds of
     it and zero where it holds none: a batch of one modality, or of text alone, is as good as any.
+
+    `held`: where this is one of several equal parts of a batch, how many slots, labels and diffused samples it holds
+    over the mean of the parts, so that the mean of the parts' losses is the loss of the whole.
     """
     if config.loss == "paper":
         feature = mean(F.mse_loss(prediction, target, reduction="none").mean(-1))
@@ -30,8 +34,9 @@ def codi2_loss(
     else:
         feature = mean(-F.cosine_similarity(prediction, target, dim=-1))
         weight = RELEASED_COSINE
-    text = mean(F.cross_entropy(logits.float(), labels, reduction="none"))
-    denoising = prediction.new_zeros(()) if diffusion is None else mean(diffusion)
+    feature = feature * held[0]
+    text = held[1] * mean(F.cross_entropy(logits.float(), labels, reduction="none"))
+    denoising = prediction.new_zeros(()) if diffusion is None else mean(diffusion) * held[2]
     total = weight * feature + denoising + text
     return {"loss": total, "feature": feature, "diffusion": denoising, "text": text}
 

@@ -7,6 +7,7 @@ random state. What is left to keep are the weights, their average, the optimizer
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -18,18 +19,22 @@ from torch import Tensor
 
 from codi2.errors import OutputError, WeightsError
 
-KEEP = 2  # checkpoints kept beside the newest
-
 
 def save_checkpoint(
-    folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], optimizer: dict[str, Any], state: dict[str, Any]
+    folder: Path,
+    step: int,
+    tensors: dict[str, dict[str, Tensor]],
+    optimizer: dict[str, Any],
+    state: dict[str, Any],
+    keep: int = 2,
 ) -> Path:
     """Writes `folder/step-N/` aside and renames it into place: a kill leaves the previous checkpoint or the new one.
 
     Args:
         tensors: file stem → state dict, each one safetensors file.
         optimizer: state dicts of optimizer and schedule (`torch.save`, read with `weights_only=True`).
-        state: JSON values: step, config, best figures.
+        state: JSON values: step, config, figures; `score`: the higher the better, None where it has none.
+        keep: checkpoints that stay beside this one and the one of the highest score.
     Raises:
         OutputError: the disk is full or the folder is not writable; earlier checkpoints stay as they are.
     """
@@ -52,9 +57,17 @@ def save_checkpoint(
     except (OSError, RuntimeError) as error:  # safetensors and torch raise RuntimeError on a full disk
         shutil.rmtree(aside, ignore_errors=True)
         raise OutputError(f"the checkpoint {final} cannot be written ({error}); earlier ones are intact") from error
-    for old in list_checkpoints(folder)[: -KEEP - 1]:
-        shutil.rmtree(old, ignore_errors=True)
+    there = list_checkpoints(folder)
+    best = max(there, key=_score)
+    for old in there[: -keep - 1]:
+        if old != best or _score(best) == -math.inf:
+            shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def _score(checkpoint: Path) -> float:
+    score = json.loads((checkpoint / "state.json").read_text()).get("score")
+    return -math.inf if score is None else float(score)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

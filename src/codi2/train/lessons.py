@@ -17,7 +17,7 @@ from torch import Tensor
 from codi2.data.mixture import Mixture, Source
 from codi2.data.record import Medium, Record
 from codi2.errors import ConfigError
-from codi2.hub import home, shipped
+from codi2.hub import home
 from codi2.prompt.parts import Phrase
 from codi2.train.encoded import Encodings, items_of
 
@@ -90,11 +90,6 @@ class Lessons:
 def find_data(name: str) -> Path:
     """A folder as it is named, or the data set of this name under `$CODI2_HOME/data`."""
     return Path(name) if Path(name).is_dir() else home() / "data" / name
-
-
-def weights_folder(named: str) -> Path:
-    """The folder that a config names, or the shipped weights."""
-    return Path(named) if named else shipped("tiny")
 
 
 def encodings_for(config: Any, folder: Path | None) -> Encodings:

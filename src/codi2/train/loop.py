@@ -2,22 +2,57 @@
 
 A *recipe* (one file per part in `codi2.train.parts`) says what is trained, on which batch and with which loss. The loop
 adds what every part needs: the optimizer, its schedule, the average of the weights, checkpoints, curves, progress.
+
+A step's batch is divided among processes, and each process may work through its share in several passes
+(`accumulate`): both ways a pass has an equal part of the same batch, so the curve is that of one process.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from statistics import median
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from codi2.errors import DataError
+from codi2.errors import ConfigError, DataError
 from codi2.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from codi2.train.config import TrainConfig
+
+REMEMBERED = 100  # gradient norms that a spike is told by
+PATIENCE = 20  # steps that may be skipped in a row
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of the equal parts of a step's batch: the `index`-th of `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    def rows(self, size: int) -> list[int]:
+        """Its places in a batch of `size`. Raises ConfigError: the parts would not be equal."""
+        if size % self.count:
+            raise ConfigError(
+                f"a batch of {size} cannot be divided into {self.count} equal parts (processes × accumulate); "
+                "change batch_size"
+            )
+        return list(range(self.index, size, self.count))
+
+    def of(self, values: Sequence[T]) -> list[T]:
+        return [values[i] for i in self.rows(len(values))]
+
+
+WHOLE = Share()
 
 
 class Recipe(Protocol):
@@ -26,11 +61,11 @@ class Recipe(Protocol):
     model: nn.Module
     """Holds every trained parameter (those with `requires_grad`)."""
 
-    def batch(self, step: int) -> Any:
-        """The batch of this optimizer step: a pure function of the config's seed and `step`."""
+    def batch(self, step: int, share: Share = WHOLE) -> Any:
+        """A part of the batch of this optimizer step: a pure function of the config's seed and `step`."""
 
     def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """Scalars to plot; `loss` is minimized."""
+        """Scalars to plot; `loss` is minimized. Their mean over the parts of a batch is that of the whole."""
 
     def validate(self) -> dict[str, float]:
         """Figures on held-out data, with the averaged weights in `model`."""
@@ -40,6 +75,17 @@ class Recipe(Protocol):
 
     def restore(self, folder: Path) -> None:
         """Takes the weights that `export` wrote. Raises WeightsError when they do not fit."""
+
+
+class _Loss(nn.Module):
+    """A recipe as a module, so that whatever wraps a model for several devices wraps all that its loss runs through."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self._losses = recipe.model, recipe.losses
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        return self._losses(self.model, batch)
 
 
 def train(
@@ -53,14 +99,22 @@ def train(
     Raises:
         OutputError: a checkpoint cannot be written (the previous one is intact).
         WeightsError: the checkpoint to resume from is damaged.
+        ConfigError: the batch cannot be divided among the processes; the checkpoint is of other sizes.
+        DataError: too many steps in a row were no good.
     """
     from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
 
     from codi2.train.progress import progress_bar
 
-    # a recipe draws the whole batch and all its noise from (seed, step): nothing depends on global random state
-    accelerator = Accelerator(log_with="tensorboard", project_dir=str(out))
+    # a batch of one modality leaves the others' projections without a gradient
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(log_with="tensorboard", project_dir=str(out), kwargs_handlers=[unused])
     accelerator.init_trackers("curves")
+    parts = accelerator.num_processes * config.accumulate
+    if parts > 1 and not getattr(recipe, "divides", False):
+        raise ConfigError(f"the part {config.part} learns from whole batches: run it in one process, with accumulate 1")
+    Share(0, parts).rows(config.batch_size)
     checkpoints = list_checkpoints(out / "checkpoints")
     if config.start and not checkpoints:
         recipe.restore(Path(config.start))
@@ -69,61 +123,147 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
     average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
 
-    step, figures = first_step, {}
+    step, figures, watch = first_step, {}, Watch(config.spike)
     if checkpoints:
         tensors, states, state = load_checkpoint(checkpoints[-1])
         step, figures = state["step"], state["figures"]
-        _copy_into(trained, tensors["model"])
-        _copy_into(average, tensors.get("average", {}))
+        watch = Watch(config.spike, state.get("norms", []), state.get("skipped", 0))
+        _copy_into(trained, tensors["model"], checkpoints[-1])
+        _copy_into(average, tensors.get("average", {}), checkpoints[-1])
         optimizer.load_state_dict(states["optimizer"])
         schedule.load_state_dict(states["schedule"])
     if snapshot and not checkpoints:
         raise DataError(f"there is no checkpoint in {out} to export; train first")
-    model, optimizer, schedule = accelerator.prepare(recipe.model, optimizer, schedule)
+    model, optimizer = accelerator.prepare(_Loss(recipe), optimizer)
 
     def save() -> None:
         if accelerator.is_main_process:
             tensors: dict[str, dict[str, Any]] = {"model": trained, **({"average": average} if average else {})}
             states = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-            save_checkpoint(
-                out / "checkpoints", step, tensors, states, {"step": step, "figures": figures, "config": asdict(config)}
-            )
+            state = {"step": step, "figures": figures, "norms": watch.norms, "skipped": watch.skipped}
+            score = figures.get(config.best.lstrip("-"), None) if config.best else None
+            state["score"] = None if score is None else score * (-1 if config.best.startswith("-") else 1)
+            state["config"] = asdict(config)
+            save_checkpoint(out / "checkpoints", step, tensors, states, state, config.keep)
+
+    def one_step() -> tuple[dict[str, float], float]:
+        """Gradients of a whole batch; returns the losses' means and the gradient's norm."""
+        sums: dict[str, Any] = {}
+        for k in range(config.accumulate):
+            share = Share(accelerator.process_index * config.accumulate + k, parts)
+            torch.manual_seed(config.seed * 1_000_003 + step * parts + share.index)  # of dropout: all else is drawn
+            with accelerator.no_sync(model) if k + 1 < config.accumulate else nullcontext():
+                losses = model(recipe.batch(step, share))
+                accelerator.backward(losses["loss"] / config.accumulate)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + torch.as_tensor(value).detach() / config.accumulate
+        norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        means = accelerator.reduce(sums, "mean") if accelerator.num_processes > 1 else sums
+        return {name: float(value) for name, value in means.items()}, float(norm)
 
     started = time.monotonic()
+    since, at = started, step
     with progress_bar(f"training {config.part}", config.steps, step) as progress:
         while step < config.steps and not snapshot:
             model.train()
-            losses = recipe.losses(model, recipe.batch(step))
-            accelerator.backward(losses["loss"])
-            norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-            if math.isfinite(float(norm)):
+            losses, norm = one_step()
+            if reason := watch.refuses(losses["loss"], norm):
+                about = {"step": step, "reason": reason, "loss": str(losses["loss"]), "grad_norm": str(norm)}
+                about["batch"] = _provenance(recipe, step)
+                _note_skipped(out, about, accelerator.is_main_process)
+            else:
                 optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
             _update_average(average, trained, config.ema_decay, step)
             if step % config.log_every == 0 or step == config.steps:
-                scalars = {f"train/{name}": _number(value) for name, value in losses.items()}
-                scalars |= {"train/grad_norm": float(norm), "train/rate": schedule.get_last_lr()[0]}
+                scalars: dict[str, float] = {f"train/{name}": value for name, value in losses.items()}
+                now = time.monotonic()
+                rate = config.batch_size * (step - at) / max(now - since, 1e-9)
+                since, at = now, step
+                scalars |= {"train/grad_norm": norm, "train/rate": float(schedule.get_last_lr()[0])}
+                scalars |= {"train/samples_per_second": rate, "train/skipped": float(watch.skipped)}
                 accelerator.log(scalars, step=step)
-                progress(step, _number(losses["loss"]))
+                progress(step, losses["loss"])
             done = step == config.steps
             if step % config.validate_every == 0 or done:
                 with _averaged(trained, average):
                     recipe.model.eval()
                     figures = recipe.validate()
+                    _show_samples(accelerator, recipe, step)
                 accelerator.log({f"validate/{name}": value for name, value in figures.items()}, step=step)
-                progress(step, _number(losses["loss"]), figures)
+                progress(step, losses["loss"], figures)
             if step % config.save_every == 0 or done:
                 save()
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     if accelerator.is_main_process:
         with _averaged(trained, average):
             recipe.model.eval()
-            provenance = {"config": asdict(config), "steps": step, "figures": figures}
+            provenance = {"config": asdict(config), "steps": step, "figures": figures, "skipped": watch.skipped}
             provenance["seconds_this_run"] = round(time.monotonic() - started)
+            provenance |= getattr(recipe, "provenance", dict)()
             recipe.export(out / "export", provenance)
     return figures
+
+
+class Watch:
+    """Which steps are no good: a loss or gradient that is not finite, or a gradient that is a spike.
+
+    A spike is a norm above `factor` × the median of the last REMEMBERED norms, once there are as many; 0: none is. The
+    step's update is then left out, the schedule goes on.
+    """
+
+    def __init__(self, factor: float, norms: Sequence[float] = (), skipped: int = 0) -> None:
+        self.factor, self.norms, self.skipped, self._row = factor, list(norms), skipped, 0
+
+    def refuses(self, loss: float, norm: float) -> str:
+        """Why this step is to be skipped; empty where it is not. Raises DataError after PATIENCE in a row."""
+        reason = ""
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            reason = "not finite"
+        elif self.factor and len(self.norms) == REMEMBERED and norm > self.factor * median(self.norms):
+            reason = f"a spike: above {self.factor:g} × the median of {median(self.norms):.3g}"
+        if math.isfinite(norm):
+            self.norms = [*self.norms, norm][-REMEMBERED:]
+        self.skipped, self._row = self.skipped + bool(reason), (self._row + 1) * bool(reason)
+        if self._row > PATIENCE:
+            raise DataError(f"{self._row} steps in a row were no good, the last is {reason}; lower learning_rate")
+        return reason
+
+
+def _provenance(recipe: Recipe, step: int) -> list[str]:
+    """The records of a step's batch, where the recipe can name them."""
+    named: Callable[[int], list[str]] = getattr(recipe, "sources", lambda step: [])
+    return named(step)
+
+
+def _note_skipped(out: Path, about: Mapping[str, Any], writes: bool) -> None:
+    import sys
+
+    if writes:
+        print(f"step {about['step']} is skipped: {about['reason']} (loss {about['loss']})", file=sys.stderr, flush=True)
+        out.mkdir(parents=True, exist_ok=True)
+        with open(out / "skipped.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(about) + "\n")
+
+
+def _show_samples(accelerator: Any, recipe: Recipe, step: int) -> None:
+    """Pictures and sounds beside the curves, of recipes that have some."""
+    from codi2.prompt.parts import Audio, Image
+
+    samples: Callable[[], dict[str, Any]] | None = getattr(recipe, "samples", None)
+    if samples is None or not accelerator.is_main_process:
+        return
+    import numpy as np
+
+    writer = accelerator.get_tracker("tensorboard").writer
+    for name, part in samples().items():
+        if isinstance(part, Image):
+            writer.add_image(name, np.asarray(part.pixels), step, dataformats="HWC")
+        elif isinstance(part, Audio):
+            writer.add_audio(name, torch.from_numpy(part.samples)[None], step, sample_rate=part.rate)
 
 
 def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
@@ -133,10 +273,6 @@ def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[
         rate = config.learning_rate * config.rates.get(name.split(".")[0], 1.0)
         groups.setdefault((rate, config.weight_decay * (parameter.ndim > 1)), []).append(parameter)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
-
-
-def _number(value: Tensor | float) -> float:
-    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _rate(step: int, config: TrainConfig) -> float:
@@ -157,9 +293,14 @@ def _update_average(average: dict[str, Tensor], trained: dict[str, nn.Parameter]
 
 
 @torch.no_grad()
-def _copy_into(target: dict[str, Any], values: dict[str, Tensor]) -> None:
+def _copy_into(target: dict[str, Any], values: Mapping[str, Tensor], source: Path | None = None) -> None:
+    """Raises ConfigError: the values, which come from `source`, are of other sizes."""
+    odd = sorted(target.keys() ^ values.keys()) or [n for n in values if values[n].shape != target[n].shape]
+    if odd and source:
+        raise ConfigError(f"the checkpoint {source} is of another model: {odd[0]} differs; choose another --out")
     for name, value in values.items():
-        target[name].copy_(value)
+        if name in target:
+            target[name].copy_(value)
 
 
 class _averaged:

@@ -18,6 +18,7 @@ from codi2.diffuse.codec import pixels_to_tensor
 from codi2.errors import ConfigError
 from codi2.train.config import TrainConfig
 from codi2.train.export import export_module, restore_module
+from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 from codi2.train.parts.reconstruction import reconstruction_terms, total
 
@@ -34,6 +35,8 @@ class CodecOptions:
 
 
 class CodecRecipe:
+    divides = True
+
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.options = options = CodecOptions(**config.options)
@@ -41,7 +44,7 @@ class CodecRecipe:
         self.data, self.held_out = _tensors(options.modality)
         self.model = new_vae(options.modality, options.channels, options.latent_channels)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, share: Share = WHOLE) -> tuple[Tensor, Tensor]:
         order = epoch_order(self.config.seed, step, self.config.batch_size, len(self.data))
         draw = numpy_at(self.config.seed, step)
         x = self.data[order].tensor()
@@ -53,10 +56,11 @@ class CodecRecipe:
             crop = row[:, top : top + height, left : left + width]
             # only pictures may be mirrored: time and frequency have a direction
             crops.append(crop.flip(-1) if self.options.modality == "image" and draw.random() < 0.5 else crop)
-        x = torch.stack(crops).contiguous(memory_format=torch.channels_last)
+        x = torch.stack(crops)
         scale = 2 ** (len(self.options.channels) - 1)
         shape = (len(x), self.options.latent_channels, height // scale, width // scale)
-        return x, torch.randn(shape, generator=torch_at(self.config.seed, step))
+        noise, rows = torch.randn(shape, generator=torch_at(self.config.seed, step)), share.rows(len(x))
+        return x[rows].contiguous(memory_format=torch.channels_last), noise[rows]
 
     def losses(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         x, noise = batch

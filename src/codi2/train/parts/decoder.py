@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi2.checkpoint import locate
+from codi2.checkpoint import load_one_decoder, locate
+from codi2.config import CoDi2Config
 from codi2.diffuse.build import new_decoder, new_patches
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.decoder import Sampling
@@ -26,7 +27,8 @@ from codi2.diffuse.load import load_codec
 from codi2.encode.tiny import ImageTrunk, load_trunk
 from codi2.prompt.parts import Part
 from codi2.train.config import TrainConfig
-from codi2.train.lessons import Lesson, Lessons, encodings_for, weights_folder
+from codi2.train.lessons import Lesson, Lessons, encodings_for
+from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import Perception, reconstruction_terms, total
 
@@ -39,7 +41,7 @@ class DecoderOptions:
     data: dict[str, float] = field(default_factory=dict)  # data set → share of the samples
     held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
     channels: tuple[int, ...] = (48, 128, 192)  # of the UNet's levels
-    patch: int = 0  # side of the patches that the latents are; 0: the codec in `weights`
+    patch: int = 0  # side of the patches that the latents are; 0: the codec of `model`
     drop_source: float = 0.25  # rate at which a source is withheld
     drop_feature: float = 0.1  # rate of the unconditional branch
     joint_alone: float = 0.15  # rate at which all but the joint vector is withheld
@@ -52,8 +54,7 @@ class DecoderOptions:
     predicted: int = 0  # steps whose records the language model has answered; 0: true features only
     predicted_share: float = 0.5  # of the samples, where there are such
     feature_norm: float = 16.0  # that a predicted joint vector is brought to, as when the model generates
-    dim: int = 256
-    weights: str = ""  # folder with encoder heads and codec; empty: the shipped ones
+    model: str = "tiny"  # preset or folder: its encoder, its codec, and the language model that predicts
     looked_at: int = 0  # samples a step whose estimate is decoded and compared as media
     diffusion_weight: float = 1.0  # of L_DM
     pixel_weight: float = 1.0  # of the comparison number by number
@@ -83,37 +84,42 @@ class Batch:
 
 
 class DecoderRecipe:
+    divides = True
+
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.options = options = DecoderOptions(**config.options)
-        weights = weights_folder(options.weights)
-        model_config, _ = locate(weights)
-        encodings = encodings_for(model_config, weights)
+        model_config, folder = locate(options.model)
+        encodings = encodings_for(model_config, folder)
+        dim, num_slots = model_config.heads.feature_dim, model_config.heads.num_slots[options.modality]
         phases = {options.modality: 1.0}
         self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
         self.held_out = Lessons(options.held_out or options.data, encodings, VALIDATED, phases, config.seed + 1)
-        codec = (
-            new_patches(options.modality, options.patch)
-            if options.patch
-            else load_codec(options.modality, weights / options.modality)
-        )
+        codec = self._codec(model_config, folder)
         torch.manual_seed(config.seed)
         some = self.lessons.batch(0)[:1]
         shape = self._latents(codec, [_part(some[0], some[0].answer(options.modality))])[0].shape
-        num_slots = model_config.heads.num_slots[options.modality]
-        self.decoder = new_decoder(codec, shape, options.channels, options.dim, num_slots)
+        self.decoder = new_decoder(codec, shape, options.channels, dim, num_slots)
         self.decoder.sampling = Sampling(feature_norm=options.feature_norm)
         if options.predicted:
             from codi2.train.parts.predicted import predicted_features
 
             some = [lesson for step in range(options.predicted) for lesson in self.lessons.batch(step)]
             self.foretold = some
-            self.predictions = self.decoder.rescaled(predicted_features(weights, some, options.modality))
+            self.predictions = self.decoder.rescaled(predicted_features(options.model, some, options.modality))
         trained = ("unet", "conditioner", "draft")
         self.model = nn.ModuleDict({name: getattr(self.decoder, name).requires_grad_(True) for name in trained})
         self.perception: nn.Module | None = None
         if options.looked_at:
             self._look(codec)
+
+    def _codec(self, model_config: CoDi2Config, folder: Path | None) -> Codec:
+        modality, patch = self.options.modality, self.options.patch
+        if patch:
+            return new_patches(modality, patch)
+        if folder is None:
+            return load_one_decoder(modality, model_config, None).codec
+        return load_codec(modality, folder / modality)
 
     def _look(self, codec: Codec) -> None:
         """Estimates are decoded and compared as media."""
@@ -130,7 +136,8 @@ class DecoderRecipe:
                 direction=options.direction_weight,
             )
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, share: Share = WHOLE) -> Batch:
+        """Everything is drawn for the whole batch; media are read for the share alone."""
         options, draw, size = self.options, numpy_at(self.config.seed, step), self.config.batch_size
         lessons = self.lessons.batch(step)
         told: dict[int, Tensor] = {}  # samples that get a predicted feature
@@ -138,30 +145,42 @@ class DecoderRecipe:
             for i in np.flatnonzero(draw.random(size) < options.predicted_share).tolist():
                 j = int(draw.integers(len(self.foretold)))
                 lessons[i], told[i] = self.foretold[j], self.predictions[j]
-        keep = draw.random(size) >= options.drop_source
-        batch = self._assemble(lessons, keep, draw, torch_at(self.config.seed, step))
+
+        def chance(rate: float) -> Tensor:
+            """Which samples of the share are concerned, at this rate."""
+            return torch.from_numpy(draw.random(size) < rate)[rows]
+
+        rows = share.rows(size)
+        last = self.decoder.diffusion.config.num_train_timesteps - 1
+        keep = ~chance(options.drop_source)
+        t = torch.from_numpy(draw.integers(last + 1, size=size))[rows]
+        batch = self._assemble([lessons[i] for i in rows], keep.tolist(), t, share)
+        noise = torch.randn((size, *batch.latents.shape[1:]), generator=torch_at(self.config.seed, step))
+        batch.noise = noise[rows]
 
         levels = draw.integers(1, options.max_noise_level, size=size) * (draw.random(size) < options.noised_share)
-        batch.noise_level = torch.from_numpy(levels)
-        noise = torch.randn(batch.features.shape, generator=torch_at(self.config.seed + 1, step))
-        batch.features = self.decoder.conditioner.noised(batch.features, noise, batch.noise_level)
-        batch.features[draw.random(size) < options.joint_alone, 1:] = 0
-        for i, feature in told.items():
-            batch.noise_level[i], batch.features[i] = 0, 0
-            batch.features[i, : len(feature)] = feature
-        batch.features[draw.random(size) < options.drop_feature] = 0
-        batch.text[draw.random(size) >= options.words_share] = 0
-        if options.no_appearance:
-            batch.features[draw.random(size) < options.no_appearance, 1] = 0
+        batch.noise_level = torch.from_numpy(levels)[rows]
+        blur = torch.randn((size, *batch.features.shape[1:]), generator=torch_at(self.config.seed + 1, step))
+        batch.features = self.decoder.conditioner.noised(batch.features, blur[rows], batch.noise_level)
+        batch.features[chance(options.joint_alone), 1:] = 0
+        for k, i in enumerate(rows):
+            if i in told:
+                batch.noise_level[k], batch.features[k] = 0, 0
+                batch.features[k, : len(told[i])] = told[i]
+        batch.features[chance(options.drop_feature)] = 0
+        batch.text[~chance(options.words_share)] = 0
+        batch.features[chance(options.no_appearance), 1] = 0
         if options.by_words:
             self._tell_words(batch)
-        if options.from_noise_share:
-            last = self.decoder.diffusion.config.num_train_timesteps - 1
-            batch.t[draw.random(size) < options.from_noise_share] = last
+        batch.t[chance(options.from_noise_share)] = last
         if most := options.perception_shift:
             down, right = draw.integers(-most, most + 1, size=2).tolist()
             batch.shift, batch.mirrored = (down, right), bool(draw.random() < 0.5)
         return batch
+
+    def sources(self, step: int) -> list[str]:
+        """The records of a step, for reports."""
+        return [f"{lesson.record.source}:{lesson.record.key}" for lesson in self.lessons.batch(step)]
 
     def _tell_words(self, batch: Batch) -> None:
         """The words' vector stands in for the joint one and fills the text slot; nothing else is told."""
@@ -170,15 +189,13 @@ class DecoderRecipe:
         batch.features[:, 0] = batch.words
         batch.noise_level = torch.zeros_like(batch.noise_level)
 
-    def _assemble(
-        self, lessons: Sequence[Lesson], keep: np.ndarray, draw: np.random.Generator, generator: torch.Generator
-    ) -> Batch:
+    def _assemble(self, lessons: Sequence[Lesson], keep: Sequence[bool], t: Tensor, share: Share = WHOLE) -> Batch:
         modality, codec = self.options.modality, self.decoder.codec
         answers = [lesson.answer(modality) for lesson in lessons]
         sources = [lesson.source(modality) if kept else None for lesson, kept in zip(lessons, keep, strict=True)]
         words = [lesson.words(modality) for lesson in lessons]
         told = [lesson.features[i] for lesson, i in zip(lessons, answers, strict=True)]
-        blank = torch.zeros(self.options.dim)
+        blank = torch.zeros(self.decoder.conditioner.config["dim"])
         media = codec.to_tensor([_part(lesson, i) for lesson, i in zip(lessons, answers, strict=True)])
         latents = self._encoded(codec, media)
         source, source_media = torch.zeros_like(latents), torch.ones_like(media)
@@ -188,7 +205,7 @@ class DecoderRecipe:
             source[rows], source_media[rows] = self._encoded(codec, given), given
         seen = [blank if i is None else lesson.features[i][1] for lesson, i in zip(lessons, sources, strict=True)]
         said = torch.stack([blank if i is None else x.features[i][0] for x, i in zip(lessons, words, strict=True)])
-        count = self.options.looked_at
+        count = self.options.looked_at // share.count
         return Batch(
             latents=latents,
             source=source,
@@ -196,8 +213,8 @@ class DecoderRecipe:
             noise_level=torch.zeros(len(lessons), dtype=torch.long),
             text=said.clone(),
             words=said,
-            t=torch.from_numpy(draw.integers(self.decoder.diffusion.config.num_train_timesteps, size=len(lessons))),
-            noise=torch.randn(latents.shape, generator=generator),
+            t=t,
+            noise=torch.zeros_like(latents),
             source_appearance=torch.stack(seen),
             media=media[:count],
             source_media=source_media[:count] if self.options.direction_weight else torch.empty(0),
@@ -231,11 +248,11 @@ class DecoderRecipe:
         return {"loss": whole, **losses}
 
     def _sight(self, b: Batch, given: Tensor) -> Tensor:
-        """How far the draft's reading of the sources is from their appearance tokens."""
+        """How far the draft's reading of the sources is from their appearance tokens, over all samples."""
         draft = self.decoder.draft
         assert draft is not None
         sketched = (b.source[given].flatten(1) @ draft.paint.weight).detach()  # what the paint is, others decide
-        return _mean((draft.see(sketched) - b.source_appearance[given]).square().mean(1))
+        return (draft.see(sketched) - b.source_appearance[given]).square().mean(1).sum() / len(b.latents)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -245,14 +262,13 @@ class DecoderRecipe:
         lessons = self.held_out.batch(0)
         figures: dict[str, float] = {}
         for name, kept in (("source", True), ("no_source", False)):
-            draw, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
             chosen = [x for x in lessons if x.source(self.options.modality) is not None] if kept else lessons
-            b = self._assemble(chosen, np.full(len(chosen), kept), draw, generator)
+            b = self._assemble(chosen, [kept] * len(chosen), torch.linspace(20, 980, len(chosen)).long())
+            b.noise = torch.randn(b.latents.shape, generator=torch.Generator().manual_seed(0))
             if self.options.by_words:
                 self._tell_words(b)
             else:
                 b.text = torch.zeros_like(b.text)
-            b.t = torch.linspace(20, 980, len(chosen)).long()
             ways = {"": b.features, "others_feature_": b.features.roll(7, dims=0)}
             if not kept:
                 alone = torch.cat([b.features[:, :1], torch.zeros_like(b.features[:, 1:])], dim=1)

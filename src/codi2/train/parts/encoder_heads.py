@@ -23,6 +23,7 @@ from codi2.encode.appearance import fit_components, fit_discriminants
 from codi2.encode.tiny import Head, build_heads, load_heads
 from codi2.evaluate.retrieval import recall_at
 from codi2.train.config import TrainConfig
+from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
 
 
@@ -61,7 +62,7 @@ class HeadRecipe:
             self.explained |= fit_tokens(heads[modality], modality, side.train)
         self.both = _concepts_of_both(self.sides)
 
-    def batch(self, step: int) -> dict[str, Any]:
+    def batch(self, step: int, share: Share = WHOLE) -> dict[str, Any]:
         draw, size = numpy_at(self.config.seed, step), self.config.batch_size
         picks: dict[str, Any] = {}
         for modality, side in self.sides.items():

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codi2.config import preset
+from codi2.checkpoint import locate
 from codi2.heads.loss import mean
 from codi2.heads.projection import Leave, Memory, fit_features
 from codi2.llm.mllm import stack_features
 from codi2.prompt.layout import MODALITIES
 from codi2.train.config import TrainConfig
-from codi2.train.lessons import Lesson, Lessons, encodings_for, weights_folder
+from codi2.train.lessons import Lesson, Lessons, encodings_for
+from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import torch_at
 from codi2.train.parts.llm import SLOTS, held_out_by_task
 
@@ -35,7 +36,7 @@ class LeaveOptions:
     noise: float = 0.3  # standard deviation of the noise on the features given: what is learned of few things is coarse
     width: int = 576  # W
     phases: tuple[str, ...] = ("image", "audio")  # what answers are of
-    weights: str = ""  # folder with encoder heads; empty: the shipped ones
+    model: str = "tiny"  # preset or folder: its encoder
 
 
 @dataclass
@@ -54,11 +55,11 @@ class LeaveRecipe:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.options = options = LeaveOptions(**config.options)
-        weights = weights_folder(options.weights)
-        self.heads = preset("tiny").heads
+        base, folder = locate(options.model)
+        self.heads = base.heads
         torch.manual_seed(config.seed)
         self.model = Leave(self.heads, options.width)
-        encodings = encodings_for(preset("tiny"), weights)
+        encodings = encodings_for(base, folder)
         phases = dict.fromkeys(options.phases, 1.0)
         self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
         held_out = held_out_by_task(Lessons(options.held_out or options.data, encodings, 16, phases, 1))
@@ -70,7 +71,7 @@ class LeaveRecipe:
             assert isinstance(first, nn.Linear)
             nn.init.zeros_(first.weight.data[:, : options.width])  # hidden states say nothing yet
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, share: Share = WHOLE) -> Batch:
         batch = self._collate(self.lessons.batch(step))
         noise = torch.randn(batch.features.shape, generator=torch_at(self.config.seed, step))
         batch.features = batch.features + self.options.noise * noise * (batch.features != 0)

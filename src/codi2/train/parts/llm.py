@@ -11,16 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi2.config import preset
+from codi2.checkpoint import load_one_decoder, locate
 from codi2.data.chat import load_chats, load_prose
 from codi2.heads.loss import codi2_loss
 from codi2.llm.mllm import MLLM, stack_features
-from codi2.prompt.layout import MODALITIES, Batch, Message, TokenSequence, collate, layout_for
+from codi2.prompt.layout import IGNORE, MODALITIES, Batch, Message, TokenSequence, collate, layout_for
 from codi2.train.config import TrainConfig
-from codi2.train.lessons import Lesson, Lessons, encodings_for, weights_folder
+from codi2.train.lessons import Lesson, Lessons, encodings_for
+from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.predicted import own_predictions
 
@@ -44,7 +46,7 @@ class LLMOptions:
     keep_weight: float = 1.0  # of that: the divergence from the base model, in nats a token
     gradient_checkpointing: bool = False  # less memory for more work
     leave: str = ""  # folder of the part `leave` that the way out starts from; empty: as it is
-    weights: str = ""  # folder with encoder heads and decoders; empty: the shipped ones
+    model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
 
 
 @dataclass
@@ -56,21 +58,29 @@ class Drawn:
     features: Tensor  # [N, T, D]
     fed: Tensor  # [N, T, D]
     step: int
+    rows: list[int]  # the share's places in the whole batch
+    denoised: list[int]  # places in the whole batch of the lessons that L_DM is taken of
+    held: tuple[float, ...]  # slots, labels and denoised media of the share, each over its equal part of the batch's
+
+    def sample(self, item: int) -> int:
+        """Which lesson item `item` of the batch is of."""
+        return int(self.batch.item_sample[item])
 
     def place(self, item: int) -> tuple[Lesson, int]:
         """The lesson that item `item` of the batch is of, and which of its items it is."""
-        sample = int(self.batch.item_sample[item])
+        sample = self.sample(item)
         return self.lessons[sample], item - sum(len(lesson.items) for lesson in self.lessons[:sample])
 
 
 class LLMRecipe:
+    divides = True
+
     def __init__(self, config: TrainConfig) -> None:
         from codi2.llm.backbone import load_backbone
 
         self.config = config
         self.options = options = LLMOptions(**config.options)
-        weights = weights_folder(options.weights)
-        base = preset("tiny")
+        base, folder = locate(options.model)
         heads = replace(base.heads, loss=options.loss, alpha=options.alpha)  # type: ignore[arg-type]
         self.codi2_config = replace(base, heads=heads)
         torch.manual_seed(config.seed)
@@ -80,11 +90,11 @@ class LLMRecipe:
         if options.leave:
             self._start_leave()
         self.layout = layout_for(self.codi2_config, self.model.backbone.tokenizer)
-        encodings = encodings_for(self.codi2_config, weights)
+        encodings = encodings_for(self.codi2_config, folder)
         self.lessons = Lessons(options.data, encodings, config.batch_size, options.phases or None, config.seed)
         self.held_out = held_out_by_task(Lessons(options.held_out or options.data, encodings, VALIDATED, None, 1))
         self.kept = self._kept_texts() if options.kept_texts else []
-        self.decoders = self._decoders(weights) if options.diffusion_share else {}
+        self.decoders = self._decoders(folder) if options.diffusion_share else {}
         self._block: tuple[int, list[list[tuple[Lesson, TokenSequence]]]] = (-1, [])
 
     def _start_leave(self) -> None:
@@ -92,11 +102,8 @@ class LLMRecipe:
 
         load_leave(self.model.leave, Path(self.options.leave))
 
-    def _decoders(self, weights: Path) -> dict[str, Any]:
-        from codi2.diffuse.load import load_decoder
-
-        folders = {m: weights / m for m in ("image", "audio") if (weights / m / "unet").is_dir()}
-        return {modality: load_decoder(modality, folder) for modality, folder in folders.items()}
+    def _decoders(self, folder: Path | None) -> dict[str, Any]:
+        return {m: load_one_decoder(m, self.codi2_config, folder and folder / m) for m in self.codi2_config.decoders}
 
     def _kept_texts(self) -> list[Tensor]:
         """Token ids of plain texts: prose without a template, and conversations in theirs."""
@@ -109,14 +116,42 @@ class LLMRecipe:
             chats.append(tokenizer(text, add_special_tokens=False).input_ids)
         return [torch.tensor(ids[:KEPT_TOKENS]) for ids in (*prose, *chats)]
 
-    def batch(self, step: int) -> Drawn:
+    def batch(self, step: int, share: Share = WHOLE) -> Drawn:
+        """The noise is drawn for the whole batch and its slots and labels are counted: the share's losses are weighted
+        by how much of the batch it holds, so that a token counts as much in one process as in many.
+        """
         block, place = divmod(step, self.options.lookahead)
         if self._block[0] != block:
             self._block = (block, self._draw_block(block))
         pairs = self._block[1][place]
-        lessons = [lesson for lesson, _ in pairs]
-        batch, features = self._collate(lessons, [sequence for _, sequence in pairs])
-        return Drawn(lessons, batch, features, self._fed(batch, features, step), step)
+        noise = self._noise([lesson for lesson, _ in pairs], step)
+        denoised = numpy_at(self.config.seed + 2, step).permutation(len(pairs))[: self.options.diffusion_items]
+        totals = [
+            (*_counts(sequence), self._answers(lesson) * (i in denoised)) for i, (lesson, sequence) in enumerate(pairs)
+        ]
+        mine, rows = share.of(pairs), share.rows(len(pairs))
+        lessons = [lesson for lesson, _ in mine]
+        batch, features = self._collate(lessons, [sequence for _, sequence in mine])
+        held = np.array([totals[i] for i in rows]).sum(0) * share.count / np.maximum(np.array(totals).sum(0), 1)
+        fed = self._fed(batch, features, [noise[i] for i in rows])
+        return Drawn(lessons, batch, features, fed, step, rows, denoised.tolist(), tuple(held.tolist()))
+
+    def _answers(self, lesson: Lesson) -> int:
+        """How many media of a lesson L_DM can be taken of."""
+        return sum(role == "assistant" and piece.modality in self.decoders for role, piece in lesson.items)
+
+    def _noise(self, lessons: Sequence[Lesson], step: int) -> list[tuple[Tensor, Tensor]]:
+        """Of each lesson's items: how much, [n, 1, 1], and the noise itself [n, T, D]."""
+        generator, width = torch_at(self.config.seed, step), self.codi2_config.heads.feature_dim
+        most = max(len(value) for lesson in lessons for value in lesson.features)
+        return [
+            (torch.rand(n, 1, 1, generator=generator), torch.randn(n, most, width, generator=generator))
+            for n in (len(lesson.features) for lesson in lessons)
+        ]
+
+    def sources(self, step: int) -> list[str]:
+        """The records of a step, for reports."""
+        return [f"{x.record.source}:{x.record.key}" for x in self.batch(step).lessons]
 
     def _draw_block(self, block: int) -> list[list[tuple[Lesson, TokenSequence]]]:
         """The batches of `lookahead` steps. Those of one phase exchange lessons: each then has some of like length."""
@@ -141,15 +176,14 @@ class LLMRecipe:
         features = [value for lesson in lessons for value in lesson.features]
         return batch, stack_features(features, self.codi2_config.heads.feature_dim)
 
-    def _fed(self, batch: Batch, features: Tensor, step: int) -> Tensor:
+    def _fed(self, batch: Batch, features: Tensor, drawn: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """What the slots are fed: answers' features are noised, since at generation they are the model's own."""
-        generator = torch_at(self.config.seed, step)
         answers = torch.zeros(len(features), dtype=torch.bool)
         answers[batch.slot_item[batch.slot_predicted]] = True
-        amount = torch.rand(len(features), 1, 1, generator=generator) * self.options.fed_noise * answers[:, None, None]
-        noise = torch.randn(features.shape, generator=generator)
+        amount, noise = (torch.cat(values) for values in zip(*drawn, strict=True))
+        amount = amount * self.options.fed_noise * answers[:, None, None]
         present = features.abs().amax(-1, keepdim=True) > 0
-        return ((1 - amount**2).sqrt() * features + amount * noise) * present
+        return ((1 - amount**2).sqrt() * features + amount * noise[:, : features.shape[1]]) * present
 
     def losses(self, model: nn.Module, drawn: Drawn) -> dict[str, Tensor]:
         taught = model(drawn.batch, drawn.features, drawn.fed)
@@ -157,15 +191,18 @@ class LLMRecipe:
         if self.decoders and drawn.step >= self.config.steps * (1 - self.options.diffusion_share):
             diffusion = self._diffusion(drawn, taught)
         heads = self.codi2_config.heads
-        losses = codi2_loss(heads, taught.prediction, taught.target, taught.logits, taught.labels, diffusion)
+        losses = codi2_loss(
+            heads, taught.prediction, taught.target, taught.logits, taught.labels, diffusion, drawn.held
+        )
         if self.kept:
-            losses["drift"] = self._drift(drawn.step)
+            losses["drift"] = self._drift(drawn)
             losses["loss"] = losses["loss"] + self.options.keep_weight * losses["drift"]
         return losses
 
-    def _drift(self, step: int) -> Tensor:
+    def _drift(self, drawn: Drawn) -> Tensor:
         """How far the model has gone from the base model on plain texts: mean divergence of a token, in nats."""
-        rows = numpy_at(self.config.seed + 1, step).choice(len(self.kept), self.options.kept_texts, replace=False)
+        # every share sees all of the few texts: their mean is that of each
+        rows = numpy_at(self.config.seed + 1, drawn.step).choice(len(self.kept), self.options.kept_texts, replace=False)
         backbone, texts = self.model.backbone, [self.kept[int(i)] for i in rows]
         ids = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=backbone.pad_id)
         mask = nn.utils.rnn.pad_sequence([torch.ones_like(text, dtype=torch.bool) for text in texts], batch_first=True)
@@ -177,11 +214,11 @@ class LLMRecipe:
 
     def _diffusion(self, drawn: Drawn, taught: Any) -> Tensor | None:
         """L_DM of a few answers, through the frozen decoders."""
-        generator, losses = torch_at(self.config.seed + 1, drawn.step), []
+        losses = []
         for modality, decoder in self.decoders.items():
             items, predicted = taught.of(modality)
-            chosen = torch.randperm(len(items), generator=generator)[: self.options.diffusion_items]
-            if not len(chosen):
+            chosen = [i for i, item in enumerate(items.tolist()) if drawn.rows[drawn.sample(item)] in drawn.denoised]
+            if not chosen:
                 continue
             asked = [drawn.place(int(items[i])) for i in chosen]
             targets = [lesson.medium(item).decode() for lesson, item in asked]
@@ -191,10 +228,14 @@ class LLMRecipe:
                 if (given := lesson.source(modality, item)) is not None:
                     medium = [lesson.medium(given).decode()]
                     source[row] = decoder.codec.encode_source(decoder.codec.to_tensor(medium))[0]
-            t = torch.randint(decoder.scheduler.config.num_train_timesteps, (len(chosen),), generator=generator)
-            noise = torch.randn(latents.shape, generator=generator)
+            # of a sample's own, whatever the others of its share are
+            size = self.config.batch_size
+            seeds = [drawn.step * size + drawn.rows[drawn.sample(int(items[i]))] for i in chosen]
+            drawing = [torch_at(self.config.seed + 1, seed) for seed in seeds]
+            t = torch.cat([decoder.process.times(1, generator) for generator in drawing])
+            noise = torch.stack([torch.randn(latents.shape[1:], generator=generator) for generator in drawing])
             features = decoder.rescaled(predicted[chosen])
-            losses.append(decoder.loss(latents, noise, t, features, torch.zeros_like(t), source))
+            losses.append(decoder.loss(latents, noise, t, features, torch.zeros(len(chosen), dtype=torch.long), source))
         return torch.cat(losses) if losses else None
 
     @torch.no_grad()
@@ -233,6 +274,11 @@ class LLMRecipe:
         from codi2.checkpoint import load_language
 
         load_language(self.model, folder)
+
+
+def _counts(sequence: TokenSequence) -> tuple[int, int]:
+    """Predicted slots and text labels."""
+    return sum(slot.predicted for slot in sequence.slots), int((sequence.labels != IGNORE).sum())
 
 
 def held_out_by_task(lessons: Lessons) -> dict[str, list[Lesson]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from codi2.checkpoint import load_language, locate
+from codi2.config import CoDi2Config
 from codi2.hub import atomic_path, home, sha256_of
 from codi2.llm.backbone import load_backbone
 from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, generate
@@ -25,26 +26,28 @@ from codi2.train.lessons import Lesson
 BATCH = 32  # conversations of one forward pass
 
 
-def predicted_features(weights: Path, lessons: Sequence[Lesson], modality: str) -> Tensor:
-    """[n, K, D]: what the language model in `weights` predicts for the last answers of a modality."""
-    parts = [sha256_of(weights / name) for name in ("adapter/adapter_model.safetensors", "heads.safetensors")]
+def predicted_features(model: str, lessons: Sequence[Lesson], modality: str) -> Tensor:
+    """[n, K, D]: what the language model of a preset or folder predicts for the last answers of a modality."""
+    config, folder = locate(model)
+    names = ("adapter/adapter_model.safetensors", "heads.safetensors")
+    parts = [sha256_of(folder / name) for name in names] if folder else [model]
     drawn = [f"{lesson.record.source}:{lesson.record.key}" for lesson in lessons]
     key = hashlib.sha256("|".join([*parts, modality, *drawn]).encode()).hexdigest()[:12]
     path = home() / "cache" / f"predicted-{key}.npy"
     if not path.is_file():
-        values = _predict(weights, lessons, modality)
+        values = _predict(config, folder, lessons, modality)
         with atomic_path(path) as aside, open(aside, "wb") as file:
             np.save(file, values.half().numpy())
     return torch.from_numpy(np.load(path).astype(np.float32))
 
 
 @torch.inference_mode()
-def _predict(weights: Path, lessons: Sequence[Lesson], modality: str) -> Tensor:
+def _predict(config: CoDi2Config, folder: Path | None, lessons: Sequence[Lesson], modality: str) -> Tensor:
     from rich.progress import track
 
-    config, _ = locate(weights)
     mllm = MLLM(load_backbone(config.llm), config.heads).eval()
-    load_language(mllm, weights)
+    if folder is not None:
+        load_language(mllm, folder)
     layout = layout_for(config, mllm.backbone.tokenizer)
     sequences = [layout(_asked(lesson), reply=True) for lesson in lessons]
     order = sorted(range(len(lessons)), key=lambda i: len(sequences[i].ids))  # little padding

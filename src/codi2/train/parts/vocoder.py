@@ -15,6 +15,7 @@ from codi2.data.mixes import overlay
 from codi2.diffuse.mel import MelSpectrogram, griffin_lim
 from codi2.diffuse.vocoder import ISTFTVocoder, training_loss
 from codi2.train.config import TrainConfig
+from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at
 
 
@@ -27,6 +28,8 @@ class VocoderOptions:
 
 
 class VocoderRecipe:
+    divides = True
+
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.options = options = VocoderOptions(**config.options)
@@ -36,7 +39,7 @@ class VocoderRecipe:
         self.train = cache.rows("audio", "train")
         self.sounds = cache.view("audio")
 
-    def batch(self, step: int) -> Tensor:
+    def batch(self, step: int, share: Share = WHOLE) -> Tensor:
         draw = numpy_at(self.config.seed, step)
         rows = self.train[epoch_order(self.config.seed, step, self.config.batch_size, len(self.train))]
         crops = []
@@ -48,7 +51,7 @@ class VocoderRecipe:
             last = max(1, int(np.flatnonzero(np.abs(clip) > 300).max(initial=0)) - self.options.crop // 2)
             start = int(draw.integers(min(last, len(clip) - self.options.crop) + 1))
             crops.append(clip[start : start + self.options.crop] * draw.uniform(0.3, 1.0))
-        return cache.waveforms(np.stack(crops))
+        return cache.waveforms(np.stack(share.of(crops)))
 
     def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Any]:
         loss, parts = training_loss(self.model, self.mel, batch)
