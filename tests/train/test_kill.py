@@ -1,9 +1,10 @@
-"""Kill -9 in the middle of a run of the real command: the next start continues the same curve."""
+"""Kill -9 at random moments of a run of the real command: the next start continues the same curve, bit for bit."""
 
 from __future__ import annotations
 
 import os
-import signal
+import random
+import re
 import subprocess
 import sys
 import time
@@ -13,59 +14,85 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from codi2.data.build import Settings, build
+
 CONFIG = """
-part = "image_codec"
-steps = 24
+part = "llm"
+steps = 60
 batch_size = 4
 learning_rate = 1e-3
 warmup_steps = 2
 ema_decay = 0.9
-save_every = 4
+save_every = 2
 log_every = 1
-validate_every = 12
+validate_every = 20
 [options]
-modality = "image"
-channels = [8, 8, 8]
-crop = [16, 16]
+model = "debug"
+diffusion_share = 0.5
+lookahead = 4
+phases = {{ text = 0.3, image = 0.4, audio = 0.3 }}
+[options.data]
+"{data}" = 1
 """
+KILLS = 10
 
 
-def start(config: Path, out: Path, home: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "codi2", "train", str(config), "--out", str(out)]
-    env = os.environ | {"CODI2_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def command(rich_home: Path, tmp_path: Path) -> list[str]:
+    settings = Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "tables"), options={"records": 76})
+    build(settings)
+    config = tmp_path / "llm.toml"
+    config.write_text(CONFIG.format(data=tmp_path / "tables"))
+    return [sys.executable, "-m", "codi2", "train", str(config)]
 
 
-def curve(lines: str) -> dict[int, str]:
+def start(command: list[str], out: Path) -> subprocess.Popen[str]:
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, "--out", str(out)], env=env, stderr=subprocess.PIPE, text=True)
+
+
+def steps(lines: str) -> dict[int, str]:
     """Step → loss, from the progress lines."""
-    rows = [line.split() for line in lines.splitlines() if line.startswith("training image_codec")]
-    return {int(words[2].partition("/")[0]): words[4] for words in rows}
+    return {int(step): loss for step, loss in re.findall(r"^training llm (\d+)/60 loss ([\d.]+)", lines, re.MULTILINE)}
 
 
 @pytest.mark.slow
-def test_killed_runs_continue_the_same_curve(home: Path, tmp_path: Path) -> None:
-    config = tmp_path / "codec.toml"
-    config.write_text(CONFIG)
-    whole = start(config, tmp_path / "whole", home)
+def test_killed_runs_continue_the_same_curve(command: list[str], rich_home: Path, tmp_path: Path) -> None:
+    os.environ["CODI2_HOME"] = str(rich_home)
+    whole = start(command, tmp_path / "whole")
     _, lines = whole.communicate(timeout=300)
     assert whole.returncode == 0, lines
-    truth = curve(lines)
+    truth = steps(lines)
+    assert len(truth) == 60
 
-    seen: dict[int, str] = {}
-    for stop_after in (3, 9, 14, 19):
-        run = start(config, tmp_path / "cut", home)
+    draw, seen = random.Random(0), {}
+    for kill in range(KILLS):
+        run = start(command, tmp_path / "cut")
         assert run.stderr is not None
+        more = draw.randint(1, 5)  # steps before it falls
         for line in run.stderr:
-            seen |= curve(line)
-            if seen and max(curve(line), default=0) >= stop_after:
-                time.sleep(0.02)  # somewhere in the next step, or in a checkpoint
-                run.send_signal(signal.SIGKILL)
+            if found := steps(line):
+                seen |= found
+                more -= 1
+            if more == 0:
+                # half of them while a checkpoint is written, as far as a folder aside tells
+                waits = time.monotonic() + draw.uniform(0, 0.15)
+                while time.monotonic() < waits or (
+                    kill % 2
+                    and run.poll() is None
+                    and time.monotonic() < waits + 5
+                    and not list((tmp_path / "cut" / "checkpoints").glob(".*"))
+                ):
+                    time.sleep(0.0005)
                 break
+        run.kill()
         run.wait(timeout=60)
-    last = start(config, tmp_path / "cut", home)
+    last = start(command, tmp_path / "cut")
     _, lines = last.communicate(timeout=300)
     assert last.returncode == 0, lines
-    seen |= curve(lines)
-    assert seen == truth
-    ours, theirs = (load_file(next((tmp_path / run / "export").glob("*.safetensors"))) for run in ("cut", "whole"))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    seen |= steps(lines)
+    assert seen.items() <= truth.items() and max(seen) == 60
+    for name in ("heads.safetensors", "adapter/adapter_model.safetensors"):
+        ours, theirs = (load_file(tmp_path / run / "export" / name) for run in ("cut", "whole"))
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert not list((tmp_path / "cut" / "checkpoints").glob(".*"))  # what a kill left half written is swept

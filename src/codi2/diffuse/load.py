@@ -31,10 +31,15 @@ def load_codec(modality: str, folder: Path) -> Codec:
     if modality == "image":
         return ImageCodec(vae)
     from codi2.diffuse.mel import MelSpectrogram
+
+    return AudioCodec(vae, MelSpectrogram(), load_vocoder(folder))
+
+
+def load_vocoder(folder: Path) -> Any | None:
+    """The vocoder of a decoder folder; None where there is none."""
     from codi2.diffuse.vocoder import ISTFTVocoder
 
-    vocoder = load_part(ISTFTVocoder, folder / "vocoder") if (folder / "vocoder").is_dir() else None
-    return AudioCodec(vae, MelSpectrogram(), vocoder)
+    return load_part(ISTFTVocoder, folder / "vocoder") if (folder / "vocoder").is_dir() else None
 
 
 def _class_of(folder: Path) -> str:

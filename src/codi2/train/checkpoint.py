@@ -70,6 +70,12 @@ def _score(checkpoint: Path) -> float:
     return -math.inf if score is None else float(score)
 
 
+def sweep(folder: Path) -> None:
+    """Removes what a kill left half written."""
+    for aside in folder.glob(".step-*"):
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
     return sorted(p for p in folder.glob("step-*") if (p / "state.json").is_file()) if folder.is_dir() else []

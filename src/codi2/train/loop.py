@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from codi2.errors import ConfigError, DataError
-from codi2.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from codi2.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, sweep
 from codi2.train.config import TrainConfig
 
 REMEMBERED = 100  # gradient norms that a spike is told by
@@ -115,6 +115,8 @@ def train(
     if parts > 1 and not getattr(recipe, "divides", False):
         raise ConfigError(f"the part {config.part} learns from whole batches: run it in one process, with accumulate 1")
     Share(0, parts).rows(config.batch_size)
+    if accelerator.is_main_process:
+        sweep(out / "checkpoints")
     checkpoints = list_checkpoints(out / "checkpoints")
     if config.start and not checkpoints:
         recipe.restore(Path(config.start))

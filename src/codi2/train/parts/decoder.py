@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from codi2.checkpoint import load_one_decoder, locate
 from codi2.config import CoDi2Config
 from codi2.diffuse.build import new_decoder, new_patches
-from codi2.diffuse.codec import Codec
+from codi2.diffuse.codec import AudioCodec, Codec
 from codi2.diffuse.decoder import Sampling
-from codi2.diffuse.load import load_codec
+from codi2.diffuse.load import load_codec, load_vocoder
 from codi2.encode.tiny import ImageTrunk, load_trunk
 from codi2.prompt.parts import Part
 from codi2.train.config import TrainConfig
@@ -32,7 +32,7 @@ from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import Perception, reconstruction_terms, total
 
-VALIDATED = 96  # held-out samples
+VALIDATED, SHOWN = 96, 4  # held-out samples
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,13 @@ class DecoderRecipe:
 
     def _codec(self, model_config: CoDi2Config, folder: Path | None) -> Codec:
         modality, patch = self.options.modality, self.options.patch
-        if patch:
-            return new_patches(modality, patch)
-        if folder is None:
-            return load_one_decoder(modality, model_config, None).codec
-        return load_codec(modality, folder / modality)
+        trained = folder / modality if folder else None
+        if not patch:
+            return load_codec(modality, trained) if trained else load_one_decoder(modality, model_config, None).codec
+        codec = new_patches(modality, patch)
+        if isinstance(codec, AudioCodec) and trained:
+            codec.vocoder = load_vocoder(trained)
+        return codec
 
     def _look(self, codec: Codec) -> None:
         """Estimates are decoded and compared as media."""
@@ -284,6 +286,21 @@ class DecoderRecipe:
             if kept:
                 figures["copied_source"] = float((b.source - b.latents).abs().mean())
         return figures
+
+    @torch.no_grad()
+    def samples(self) -> dict[str, Part]:
+        """What is drawn in one step of a few held-out answers, beside them; sounds where there is a vocoder."""
+        codec = self.decoder.codec
+        if isinstance(codec, AudioCodec) and codec.vocoder is None:
+            return {}
+        lessons = self.held_out.batch(0)[:SHOWN]
+        last = torch.full((len(lessons),), self.decoder.diffusion.config.num_train_timesteps - 1)
+        b = self._assemble(lessons, [True] * len(lessons), last)
+        b.noise = torch.randn(b.latents.shape, generator=torch.Generator().manual_seed(0))
+        _, drawn = self.decoder.loss_and_estimate(b.latents, b.noise, b.t, b.features, b.noise_level, b.source, b.text)
+        kinds = {"source": b.source, "drawn": drawn, "target": b.latents}
+        parts = {kind: codec.to_parts(codec.decode(latents)) for kind, latents in kinds.items()}
+        return {f"{i}/{kind}": some[i] for i in range(len(lessons)) for kind, some in parts.items()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         from codi2.train.export import export_module
