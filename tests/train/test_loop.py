@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from codi2.errors import ConfigError, DataError, OutputError
+from codi2.train import run
 from codi2.train.checkpoint import list_checkpoints, save_checkpoint
 from codi2.train.config import TrainConfig, load_config
 from codi2.train.loop import WHOLE, Share, Watch, train
@@ -209,5 +210,10 @@ def test_bad_configs_are_named(tmp_path: Path) -> None:
     path.write_text("part = [")
     with pytest.raises(ConfigError, match="not TOML"):
         load_config(path)
+    path.write_text('part = "leave"\nsteps = 1\nbatch_size = 1\nlearning_rate = 1\n[options]\nnoises = 3\n')
+    with pytest.raises(
+        ConfigError, match=r"\[options\] of leave has the unknown key 'noises'; known keys: data, held_out"
+    ):
+        run(path, tmp_path / "out")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path / "none.toml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from codi2.errors import ConfigError
 
@@ -34,6 +34,20 @@ class TrainConfig:
     validate_every: int = 500  # steps between validations
     start: str = ""  # folder of an export whose weights the run starts from; empty: fresh ones
     options: dict[str, Any] = field(default_factory=dict)
+
+
+Options = TypeVar("Options")
+
+
+def options_of(kind: type[Options], config: TrainConfig) -> Options:
+    """`[options]` as a part's own fields. Raises ConfigError: a key that it has not."""
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(set(config.options) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"[options] of {config.part} has the unknown key {unknown[0]!r}; known keys: {', '.join(known)}"
+        )
+    return kind(**config.options)
 
 
 def load_config(path: str | Path, **overrides: Any) -> TrainConfig:

@@ -17,7 +17,7 @@ from torch import Tensor
 from codi2.data.mixture import Mixture, Source
 from codi2.data.record import Medium, Record
 from codi2.errors import ConfigError
-from codi2.hub import home
+from codi2.hub import home, sha256_of
 from codi2.prompt.parts import Phrase
 from codi2.train.encoded import Encodings, items_of
 
@@ -75,8 +75,12 @@ class Lessons:
         """Raises ConfigError: no data. DataError: a set is missing, or not finished."""
         if not data:
             raise ConfigError("the config names no data; [options.data] should have the folder of a data set = weight")
-        sources = [Source(find_data(name), weight) for name, weight in data.items()]
-        self.mixture, self.encodings = Mixture(sources, batch_size, phases, seed), encodings
+        self.sources = [Source(find_data(name), weight) for name, weight in data.items()]
+        self.mixture, self.encodings = Mixture(self.sources, batch_size, phases, seed), encodings
+
+    def provenance(self) -> dict[str, str]:
+        """Data set → SHA-256 of its report, which lists every shard."""
+        return {source.folder.name: sha256_of(source.folder / "build.json") for source in self.sources}
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Lesson]:
         """A rank's lessons of a step."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from codi2.diffuse.build import new_vae
 from codi2.diffuse.codec import pixels_to_tensor
 from codi2.errors import ConfigError
-from codi2.train.config import TrainConfig
+from codi2.train.config import TrainConfig, options_of
 from codi2.train.export import export_module, restore_module
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
@@ -39,7 +39,7 @@ class CodecRecipe:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.options = options = CodecOptions(**config.options)
+        self.options = options = options_of(CodecOptions, config)
         torch.manual_seed(config.seed)
         self.data, self.held_out = _tensors(options.modality)
         self.model = new_vae(options.modality, options.channels, options.latent_channels)

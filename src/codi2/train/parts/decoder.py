@@ -26,7 +26,7 @@ from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.load import load_codec, load_vocoder
 from codi2.encode.tiny import ImageTrunk, load_trunk
 from codi2.prompt.parts import Part
-from codi2.train.config import TrainConfig
+from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
@@ -88,7 +88,7 @@ class DecoderRecipe:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.options = options = DecoderOptions(**config.options)
+        self.options = options = options_of(DecoderOptions, config)
         model_config, folder = locate(options.model)
         encodings = encodings_for(model_config, folder)
         dim, num_slots = model_config.heads.feature_dim, model_config.heads.num_slots[options.modality]
@@ -301,6 +301,9 @@ class DecoderRecipe:
         kinds = {"source": b.source, "drawn": drawn, "target": b.latents}
         parts = {kind: codec.to_parts(codec.decode(latents)) for kind, latents in kinds.items()}
         return {f"{i}/{kind}": some[i] for i in range(len(lessons)) for kind, some in parts.items()}
+
+    def provenance(self) -> dict[str, Any]:
+        return {"data_sha256": self.lessons.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         from codi2.train.export import export_module

@@ -22,7 +22,7 @@ from codi2.data.world import EDITS
 from codi2.encode.appearance import fit_components, fit_discriminants
 from codi2.encode.tiny import Head, build_heads, load_heads
 from codi2.evaluate.retrieval import recall_at
-from codi2.train.config import TrainConfig
+from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
 
@@ -48,7 +48,7 @@ class _Side:
 class HeadRecipe:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.options = options = HeadOptions(**config.options)
+        self.options = options = options_of(HeadOptions, config)
         torch.manual_seed(config.seed)
         self.sides = {"image": _side("image", options.views), "audio": _side("audio", ("plain",))}
         self.heads = heads = build_heads(options.dim)

@@ -22,7 +22,7 @@ from codi2.heads.loss import mean
 from codi2.heads.projection import Leave, Memory, fit_features
 from codi2.llm.mllm import stack_features
 from codi2.prompt.layout import MODALITIES
-from codi2.train.config import TrainConfig
+from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import torch_at
@@ -54,7 +54,7 @@ class Batch:
 class LeaveRecipe:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.options = options = LeaveOptions(**config.options)
+        self.options = options = options_of(LeaveOptions, config)
         base, folder = locate(options.model)
         self.heads = base.heads
         torch.manual_seed(config.seed)
@@ -119,6 +119,9 @@ class LeaveRecipe:
             for number in range(int(b.number.max()) + 1):
                 figures[f"{task}/{SLOTS[number]}"] = float(cosines[b.number == number].mean())
         return figures
+
+    def provenance(self) -> dict[str, Any]:
+        return {"data_sha256": self.lessons.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         from codi2.train.export import export_tensors

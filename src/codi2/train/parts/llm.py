@@ -20,7 +20,7 @@ from codi2.data.chat import load_chats, load_prose
 from codi2.heads.loss import codi2_loss
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import IGNORE, MODALITIES, Batch, Message, TokenSequence, collate, layout_for
-from codi2.train.config import TrainConfig
+from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
@@ -79,7 +79,7 @@ class LLMRecipe:
         from codi2.llm.backbone import load_backbone
 
         self.config = config
-        self.options = options = LLMOptions(**config.options)
+        self.options = options = options_of(LLMOptions, config)
         base, folder = locate(options.model)
         heads = replace(base.heads, loss=options.loss, alpha=options.alpha)  # type: ignore[arg-type]
         self.codi2_config = replace(base, heads=heads)
@@ -256,6 +256,9 @@ class LLMRecipe:
                 taught = self.model(batch, features)
                 figures[f"{task}/loss"] = float(nn.functional.cross_entropy(taught.logits.float(), taught.labels))
         return figures
+
+    def provenance(self) -> dict[str, Any]:
+        return {"data_sha256": self.lessons.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         import json

@@ -14,7 +14,7 @@ from codi2.data import cache
 from codi2.data.mixes import overlay
 from codi2.diffuse.mel import MelSpectrogram, griffin_lim
 from codi2.diffuse.vocoder import ISTFTVocoder, training_loss
-from codi2.train.config import TrainConfig
+from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at
 
@@ -32,7 +32,7 @@ class VocoderRecipe:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.options = options = VocoderOptions(**config.options)
+        self.options = options = options_of(VocoderOptions, config)
         torch.manual_seed(config.seed)
         self.model = ISTFTVocoder(channels=options.channels, blocks=options.blocks)
         self.mel = MelSpectrogram()
