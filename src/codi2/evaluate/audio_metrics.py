@@ -35,7 +35,11 @@ def log_spectral_distance(target: NDArray, estimate: NDArray, rate: int, floor_d
     if target.ndim != 1 or target.shape != estimate.shape or not target.size:
         raise DataError(f"LSD needs two sounds [N] of one length, not {target.shape} and {estimate.shape}; cut one.")
     _need_finite(target=target, estimate=estimate)
-    ours, truth = _power(estimate, rate), _power(target, rate)  # [frames, bins]
+    return spectral_distance(power_spectra(target, rate), power_spectra(estimate, rate), floor_db)
+
+
+def spectral_distance(truth: NDArray, ours: NDArray, floor_db: float = FLOOR_DB) -> float:
+    """`log_spectral_distance` of power spectra [frames, bins]: those of a target serve for many estimates."""
     heard = (ours.max(1) > 0) | (truth.max(1) > 0)
     if not heard.any():
         return 0.0
@@ -81,7 +85,7 @@ def kl(target_logits: NDArray, estimate_logits: NDArray) -> float:
     return float((np.exp(truth) * (truth - ours)).sum(1).mean())
 
 
-def _power(samples: NDArray, rate: int) -> NDArray:
+def power_spectra(samples: NDArray, rate: int) -> NDArray:
     """Power spectra [frames, bins]; the ends are padded with zeros so that every sample counts fully."""
     size, hop = int(2048 * rate / 44_100), rate // 100
     padded = np.pad(samples, (size // 2, size // 2 + hop))

@@ -74,6 +74,11 @@ class Bench:
         embeddings, logits = zip(*heard, strict=True)
         return np.stack(embeddings), np.stack(logits)
 
+    def spectra(self, target: Audio, make: Callable[[Audio], np.ndarray]) -> np.ndarray:
+        """The spectra of a target, made once for all that is held against it."""
+        found: np.ndarray = self._judged("spectra", [target], lambda some: [make(sound) for sound in some])[0]  # type: ignore[arg-type]
+        return found
+
     def _judged(self, kind: str, parts: Sequence[Part], judge: Callable[[list[Part]], list[Any]]) -> list[Any]:
         """What a judge makes of each part; `parts` may hold one object more than once."""
         known: dict[int, tuple[Part, Any]] = self.once(("judged", kind), dict)

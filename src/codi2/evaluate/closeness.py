@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from codi2.errors import DataError
-from codi2.evaluate.audio_metrics import log_spectral_distance
+from codi2.evaluate.audio_metrics import power_spectra, spectral_distance
 from codi2.evaluate.bench import RATE, Bench
 from codi2.evaluate.judge import similarity
 from codi2.media import to_clip
@@ -39,12 +39,23 @@ def closeness(bench: Bench, targets: Sequence[Part], outputs: Sequence[Part]) ->
         return similarity(ours, truth, bench.centre)
     if all(isinstance(part, Audio) for part in (*targets, *outputs)):
         pairs = zip(targets, outputs, strict=True)
-        return np.array([_lsd(a, b) for a, b in pairs])  # type: ignore[arg-type]
+        return np.array([_lsd(bench, a, b) for a, b in pairs])  # type: ignore[arg-type]
     kinds = {part.modality for part in (*targets, *outputs)}
     raise DataError(f"closeness is measured between pictures or between sounds, not {', '.join(sorted(kinds))}")
 
 
-def _lsd(target: Audio, output: Audio) -> float:
+def _lsd(bench: Bench, target: Audio, output: Audio) -> float:
     """At 16 kHz, over the target's length: a longer output is cut, a shorter one padded with silence."""
     length = round(len(target.samples) * RATE / target.rate)
-    return log_spectral_distance(to_clip(target, RATE, length), to_clip(output, RATE, length), RATE)
+
+    def spectra(sound: Audio) -> np.ndarray:
+        return power_spectra(finite_clip(sound, length), RATE)
+
+    return spectral_distance(bench.spectra(target, spectra), spectra(output))
+
+
+def finite_clip(sound: Audio, length: int) -> np.ndarray:
+    """Samples [length] at 16 kHz. Raises DataError: one is NaN or infinite, or there is none."""
+    if not len(sound.samples) or not np.isfinite(sound.samples).all():
+        raise DataError(f"the sound {sound.name!r} is empty or holds NaN; whatever made it is at fault")
+    return to_clip(sound, RATE, length)
