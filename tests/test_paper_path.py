@@ -229,3 +229,49 @@ def test_parts_run_in_half_precision(tmp_path: Path) -> None:
     for want in ("image", "audio", "video"):
         reply = model.generate((Text("draw "), picture(), sound(), clip()), want=want)
         assert [p.modality for p in reply.parts if not isinstance(p, Text)] == [want]
+
+
+def test_the_published_way_trains_with_its_decoders_heads(
+    model: CoDi2, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LoRA, projections and what leads features into published decoders learn together, and load again (B.2)."""
+    from codi2.data.build import Settings, build
+    from codi2.train.config import TrainConfig
+    from codi2.train.encoded import Encodings, weights_key
+    from codi2.train.loop import train
+    from codi2.train.parts import llm
+
+    source = str(rich_home / "data" / "tiny")
+    build(Settings("tables", source, str(tmp_path / "tables"), options={"records": 57}))
+    encodings = Encodings(lambda: model.encoder, weights_key(model.encoder), reads_words=False)
+    monkeypatch.setattr(llm, "locate", lambda name: (model.config, None))
+    monkeypatch.setattr(llm, "encodings_for", lambda config, folder: encodings)
+    monkeypatch.setattr(llm, "load_one_decoder", lambda modality, config, folder: model.decoders[modality])
+    before = {m: {n: v.clone() for n, v in trained_state(d).items()} for m, d in model.decoders.items()}
+    options = {"data": {str(tmp_path / "tables"): 1.0}, "diffusion_share": 1.0, "decoder_heads": True}
+    config = TrainConfig(
+        "llm", 4, 4, 1e-3, warmup_steps=1, options={**options, "phases": {"image": 0.5, "audio": 0.5}},
+        rates={"decoders": 0.5},
+    )  # fmt: skip
+    try:
+        recipe = llm.build(config)
+        frozen = [name for name, p in model.decoders["image"].unet.named_parameters() if p.requires_grad]
+        assert frozen and all(name.startswith("conv_in.") for name in frozen)
+        train(recipe, config, tmp_path / "out")
+        after = {m: trained_state(d) for m, d in model.decoders.items()}
+        for modality in ("image", "audio"):
+            names = [n for n in before[modality] if not torch.equal(before[modality][n], after[modality][n])]
+            assert any(name.startswith("unet.conv_in") for name in names), (modality, names)
+        assert any("head" in n and not torch.equal(before["audio"][n], after["audio"][n]) for n in before["audio"])
+        assert (tmp_path / "out" / "export" / "audio" / TRAINED).is_file()
+        kept = {n: v.clone() for n, v in after["audio"].items()}
+        with torch.no_grad():
+            for value in trained_state(model.decoders["audio"]).values():
+                value.add_(1)
+        recipe.restore(tmp_path / "out" / "export")
+        for name, value in trained_state(model.decoders["audio"]).items():
+            torch.testing.assert_close(value, kept[name], atol=1e-2, rtol=1e-2)
+    finally:  # the model is shared by the tests of this file
+        for modality, state in before.items():
+            for name, value in trained_state(model.decoders[modality]).items():
+                value.requires_grad_(False).copy_(state[name])

@@ -299,9 +299,9 @@ def test_language_model_trains_on_every_phase(
     lessons = recipe.held_out["add"]
     batch, features = recipe._collate(lessons, [recipe._lay_out(lesson) for lesson in lessons])
     with torch.no_grad():
-        items, predicted = own_predictions(recipe.model, batch, features)
+        items, predicted = own_predictions(recipe.mllm, batch, features)
         features[items] = torch.randn_like(features[items])
-        assert torch.allclose(own_predictions(recipe.model, batch, features)[1], predicted, atol=1e-5)
+        assert torch.allclose(own_predictions(recipe.mllm, batch, features)[1], predicted, atol=1e-5)
 
     # the diffusion loss of answers reaches the language model through their features
     for modality in ("image", "audio"):
@@ -313,7 +313,7 @@ def test_language_model_trains_on_every_phase(
     recipe.decoders = recipe._decoders(weights)
     image = next(d for d in drawn if d.lessons[0].record.phase == "image")
     recipe.model.zero_grad()
-    recipe._diffusion(image, recipe.model(image.batch, image.features, image.fed)).mean().backward()
+    recipe._diffusion(image, recipe.mllm(image.batch, image.features, image.fed)).mean().backward()
     assert any(p.grad is not None and p.grad.any() for name, p in recipe.model.named_parameters() if "lora" in name)
 
     # a decoder goes on with what this language model predicts
@@ -354,7 +354,7 @@ def test_the_way_out_learns_before_the_language_model(
         assert torch.allclose(recipe._predict(more)[: len(one.number)], recipe._predict(one), atol=1e-5)
 
     options = {"data": data, "model": str(weights), "diffusion_share": 0.0, "leave": str(tmp_path / "leave/export")}
-    started = llm.build(config("llm", options)).model.leave
+    started = llm.build(config("llm", options)).mllm.leave
     for name, value in recipe.model.state_dict().items():
         assert torch.allclose(started.state_dict()[name], value, atol=1e-2), name  # an average, kept as fp16
 

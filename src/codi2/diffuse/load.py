@@ -148,6 +148,14 @@ def trained_state(decoder: Decoder) -> dict[str, Any]:
     return state
 
 
+def trained_modules(decoder: Decoder) -> list[Any]:
+    """The modules that `trained_state` is of; none of a decoder that is trained as a whole, by itself."""
+    if isinstance(decoder.conditioner, Conditioner):
+        return []
+    heads = [module for name, module in decoder.conditioner.named_children() if _is_head(name)]
+    return [*heads, decoder.unet.conv_in] if hasattr(decoder.unet, "conv_in") else heads
+
+
 def load_trained(decoder: Decoder, path: Path) -> None:
     """Puts back what `trained_state` gave. Raises WeightsError if it is missing or of another decoder."""
     from codi2.tensors import read_tensors

@@ -22,7 +22,9 @@ class TrainConfig:
     spike: float = 20.0  # a step whose gradient is this many times the median of the last 100 is skipped; 0: none is
     best: str = ""  # figure of the validations by which the best checkpoint is kept; a minus before it: less is better
     keep: int = 2  # checkpoints kept beside the newest and the best
-    rates: dict[str, float] = field(default_factory=dict)  # first part of a parameter's name → factor on the peak
+    rates: dict[str, float] = field(
+        default_factory=dict
+    )  # a part of a parameter's name, as `leave` → factor on the peak
     seed: int = 0  # of weights, data order, noise and timesteps
     warmup_steps: int = 200  # linear, from zero
     decay_fraction: float = 0.2  # last part of the run, linear to a twentieth of the peak

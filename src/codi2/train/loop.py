@@ -272,7 +272,9 @@ def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[
     """The parameters by learning rate, matrices (which decay) apart from vectors (which do not)."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in trained.items():
-        rate = config.learning_rate * config.rates.get(name.split(".")[0], 1.0)
+        rate = config.learning_rate * next(
+            (config.rates[part] for part in name.split(".") if part in config.rates), 1.0
+        )
         groups.setdefault((rate, config.weight_decay * (parameter.ndim > 1)), []).append(parameter)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 

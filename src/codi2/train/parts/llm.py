@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from codi2.checkpoint import load_one_decoder, locate
+from codi2.config import Placement
 from codi2.data.chat import load_chats, load_prose
+from codi2.diffuse.load import trained_modules
 from codi2.heads.loss import codi2_loss
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import IGNORE, MODALITIES, Batch, Message, TokenSequence, collate, layout_for
@@ -40,11 +42,13 @@ class LLMOptions:
     alpha: float = 1.0  # weight of the MSE
     diffusion_share: float = 0.2  # last part of the run that has L_DM; 0: none
     diffusion_items: int = 4  # items a step that L_DM is computed on
+    decoder_heads: bool = False  # whether what projects features into published decoders learns from L_DM as well (B.2)
     fed_noise: float = 1.0  # most noise on the target's features when they are fed back (teacher forcing)
     lookahead: int = 8  # batches that are drawn together and sorted by length, so that little is padding
     kept_texts: int = 0  # plain texts a step on which the model is held to what it was without its adapters
     keep_weight: float = 1.0  # of that: the divergence from the base model, in nats a token
     gradient_checkpointing: bool = False  # less memory for more work
+    placement: dict[str, Any] = field(default_factory=dict)  # fields of `Placement`: bits, dtype, device
     leave: str = ""  # folder of the part `leave` that the way out starts from; empty: as it is
     model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
 
@@ -84,30 +88,35 @@ class LLMRecipe:
         heads = replace(base.heads, loss=options.loss, alpha=options.alpha)  # type: ignore[arg-type]
         self.codi2_config = replace(base, heads=heads)
         torch.manual_seed(config.seed)
-        self.model = MLLM(load_backbone(base.llm), heads)
+        placement = Placement(**options.placement)
+        self.mllm = MLLM(load_backbone(base.llm, placement), heads)
         if options.gradient_checkpointing:
-            self.model.backbone.checkpoint_gradients()
+            self.mllm.backbone.checkpoint_gradients()
         if options.leave:
             self._start_leave()
-        self.layout = layout_for(self.codi2_config, self.model.backbone.tokenizer)
+        self.layout = layout_for(self.codi2_config, self.mllm.backbone.tokenizer)
         encodings = encodings_for(self.codi2_config, folder)
         self.lessons = Lessons(options.data, encodings, config.batch_size, options.phases or None, config.seed)
         self.held_out = held_out_by_task(Lessons(options.held_out or options.data, encodings, VALIDATED, None, 1))
         self.kept = self._kept_texts() if options.kept_texts else []
         self.decoders = self._decoders(folder) if options.diffusion_share else {}
+        self.model = nn.ModuleDict({"mllm": self.mllm})
+        if options.decoder_heads:
+            heads_of = {m: nn.ModuleList(trained_modules(decoder)) for m, decoder in self.decoders.items()}
+            self.model["decoders"] = nn.ModuleDict(heads_of).requires_grad_(True)
         self._block: tuple[int, list[list[tuple[Lesson, TokenSequence]]]] = (-1, [])
 
     def _start_leave(self) -> None:
         from codi2.train.parts.leave import load_leave
 
-        load_leave(self.model.leave, Path(self.options.leave))
+        load_leave(self.mllm.leave, Path(self.options.leave))
 
     def _decoders(self, folder: Path | None) -> dict[str, Any]:
         return {m: load_one_decoder(m, self.codi2_config, folder and folder / m) for m in self.codi2_config.decoders}
 
     def _kept_texts(self) -> list[Tensor]:
         """Token ids of plain texts: prose without a template, and conversations in theirs."""
-        tokenizer = self.model.backbone.tokenizer
+        tokenizer = self.mllm.backbone.tokenizer
         prose = [tokenizer(text, add_special_tokens=False).input_ids for text in load_prose()]
         chats = []
         for question, answer in load_chats():
@@ -172,7 +181,7 @@ class LLMRecipe:
         return self.layout([Message(role, pieces) for role, pieces in lesson.record.turns])  # type: ignore[arg-type]
 
     def _collate(self, lessons: Sequence[Lesson], sequences: Sequence[TokenSequence]) -> tuple[Batch, Tensor]:
-        batch = collate(sequences, self.model.backbone.pad_id)
+        batch = collate(sequences, self.mllm.backbone.pad_id)
         features = [value for lesson in lessons for value in lesson.features]
         return batch, stack_features(features, self.codi2_config.heads.feature_dim)
 
@@ -186,7 +195,7 @@ class LLMRecipe:
         return ((1 - amount**2).sqrt() * features + amount * noise[:, : features.shape[1]]) * present
 
     def losses(self, model: nn.Module, drawn: Drawn) -> dict[str, Tensor]:
-        taught = model(drawn.batch, drawn.features, drawn.fed)
+        taught = self.mllm(drawn.batch, drawn.features, drawn.fed)
         diffusion = None
         if self.decoders and drawn.step >= self.config.steps * (1 - self.options.diffusion_share):
             diffusion = self._diffusion(drawn, taught)
@@ -203,7 +212,7 @@ class LLMRecipe:
         """How far the model has gone from the base model on plain texts: mean divergence of a token, in nats."""
         # every share sees all of the few texts: their mean is that of each
         rows = numpy_at(self.config.seed + 1, drawn.step).choice(len(self.kept), self.options.kept_texts, replace=False)
-        backbone, texts = self.model.backbone, [self.kept[int(i)] for i in rows]
+        backbone, texts = self.mllm.backbone, [self.kept[int(i)] for i in rows]
         ids = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=backbone.pad_id)
         mask = nn.utils.rnn.pad_sequence([torch.ones_like(text, dtype=torch.bool) for text in texts], batch_first=True)
         rows_in = backbone.embed(ids)
@@ -248,12 +257,12 @@ class LLMRecipe:
                 kinds = batch.item_modality[batch.slot_item[batch.slot_predicted]].unique()
                 if len(kinds) > 1:
                     continue
-                items, predicted = own_predictions(self.model, batch, features)
+                items, predicted = own_predictions(self.mllm, batch, features)
                 count = self.codi2_config.heads.num_slots[MODALITIES[int(kinds)]]
                 cosines = torch.cosine_similarity(predicted, features[items], dim=-1).mean(0).tolist()
                 figures |= {f"{task}/{slot}": cosine for slot, cosine in zip(SLOTS, cosines[:count], strict=False)}
             else:
-                taught = self.model(batch, features)
+                taught = self.mllm(batch, features)
                 figures[f"{task}/loss"] = float(nn.functional.cross_entropy(taught.logits.float(), taught.labels))
         return figures
 
@@ -265,9 +274,13 @@ class LLMRecipe:
 
         from codi2 import __version__
         from codi2.checkpoint import save_language
+        from codi2.diffuse.load import save_decoder
         from codi2.hub import write_atomic
 
-        save_language(self.model, folder)
+        save_language(self.mllm, folder)
+        if self.options.decoder_heads:
+            for modality, decoder in self.decoders.items():
+                save_decoder(decoder, folder / modality)
         write_atomic(folder / "config.json", self.codi2_config.to_json().encode())
         (folder / "adapter" / "training.json").write_text(
             json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n"
@@ -275,8 +288,12 @@ class LLMRecipe:
 
     def restore(self, folder: Path) -> None:
         from codi2.checkpoint import load_language
+        from codi2.diffuse.load import TRAINED, load_trained
 
-        load_language(self.model, folder)
+        load_language(self.mllm, folder)
+        if self.options.decoder_heads:
+            for modality, decoder in self.decoders.items():
+                load_trained(decoder, folder / modality / TRAINED)
 
 
 def _counts(sequence: TokenSequence) -> tuple[int, int]:
