@@ -18,6 +18,9 @@ def train(
         Path | None, typer.Option(help="Exported weights to start from, where --out holds no checkpoint.")
     ] = None,
     first_step: Annotated[int, typer.Option(min=0, help="Steps of the recipe that these weights have had.")] = 0,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only print what would be trained, the memory, samples and hours.")
+    ] = False,
     snapshot: Annotated[bool, typer.Option("--snapshot", help="Only export what the newest checkpoint holds.")] = False,
 ) -> None:
     """Train one part; the same --out again goes on where it stopped."""
@@ -25,4 +28,4 @@ def train(
 
     from codi2.train import run
 
-    run(config, out, steps=steps, snapshot=snapshot, start=start, first_step=first_step)
+    run(config, out, steps=steps, snapshot=snapshot, start=start, first_step=first_step, plan=plan)

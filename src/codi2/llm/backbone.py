@@ -39,7 +39,7 @@ class Backbone(nn.Module):
         self.logit_cap: float | None = getattr(model.config, "final_logit_softcapping", None)
         self.tokenizer = tokenizer
         self.first_new = _add_tokens(model, tokenizer, config)
-        self.peft = _adapt(model, config, list(range(self.first_new, len(tokenizer))))
+        self.peft = adapt(model, config, list(range(self.first_new, len(tokenizer))))
         self.source = config.id
         self.max_length = config.max_length
         self.width: int = model.config.hidden_size
@@ -274,7 +274,7 @@ def _add_tokens(model: Any, tokenizer: Any, config: LLMConfig) -> int:
     return first
 
 
-def _adapt(model: Any, config: LLMConfig, new: list[int]) -> Any:
+def adapt(model: Any, config: LLMConfig, new: list[int]) -> Any:
     """Freeze the model; add LoRA and the trained rows of the tokens `new`."""
     from peft import LoraConfig, get_peft_model
 

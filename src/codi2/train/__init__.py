@@ -27,11 +27,13 @@ def run(
     snapshot: bool = False,
     start: str | Path | None = None,
     first_step: int = 0,
+    plan: bool = False,
 ) -> dict[str, float]:
     """Trains the part that a config names, in `out`; a folder that holds checkpoints is resumed.
 
     With `snapshot` nothing is trained: the newest checkpoint is exported as it is. Where there are no checkpoints, the
-    run takes the exported weights in `start` and goes on at `first_step`, with fresh optimizer moments.
+    run takes the exported weights in `start` and goes on at `first_step`, with fresh optimizer moments. With `plan`
+    nothing is trained either: what the run would train, hold and take is printed.
 
     Raises:
         ConfigError: the config is not one, or names an unknown part.
@@ -42,5 +44,12 @@ def run(
     config = load_config(config_path, steps=steps, start=str(start) if start else None)
     if config.part not in PARTS:
         raise ConfigError(f"{config_path}: no part is called {config.part!r}; known parts: {', '.join(PARTS)}")
-    recipe = import_module(f"codi2.train.parts.{PARTS[config.part]}").build(config)
+    build = import_module(f"codi2.train.parts.{PARTS[config.part]}").build
+    if plan:
+        from codi2.train.plan import plan as make_plan
+        from codi2.train.plan import show
+
+        show(config, make_plan(config, build))
+        return {}
+    recipe = build(config)
     return train(recipe, config, Path(out), snapshot, first_step)

@@ -1,0 +1,56 @@
+"""What a run says of itself before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codi2.doctor.estimate import Language
+from codi2.errors import ConfigError
+from codi2.train.config import TrainConfig, load_config
+from codi2.train.plan import plan, show
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llm_8x80gb", "llm_1x24gb"])
+def test_the_papers_system_is_counted_at_full_size_without_its_weights(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from codi2.train.parts.llm import build
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = load_config(CONFIGS / "paper" / f"{name}.toml")
+    found = plan(config, build)
+    assert found.trained["LoRA"] == Language().lora == 319_815_680
+    assert found.trained["rows of the new tokens"] == 2 * 8 * 4096
+    assert found.frozen["imagebind"] == 1_200_781_057
+    fits = {"llm_8x80gb": "H100, 80 GB", "llm_1x24gb": "RTX 4090, 24 GB"}[name]
+    assert "which it has not" not in found.memory[fits]
+    show(config, found)
+    out = capsys.readouterr().out
+    assert "319,815,680" in out and f"samples: {config.steps * config.batch_size:,}" in out
+
+
+def test_a_small_run_is_tried(rich_home: Path, tmp_path: Path) -> None:
+    from codi2.data.build import Settings, build
+    from codi2.train.parts import llm
+
+    build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "set"), options={"records": 38}))
+    options = {"model": "debug", "data": {str(tmp_path / "set"): 1.0}, "diffusion_share": 1.0}
+    config = TrainConfig("llm", 7, 4, 1e-3, options=options)
+    recipes = []
+
+    def make(config: TrainConfig) -> llm.LLMRecipe:
+        recipes.append(llm.build(config))
+        return recipes[-1]
+
+    found = plan(config, make)
+    trained = sum(p.numel() for p in recipes[0].model.parameters() if p.requires_grad)
+    assert sum(found.trained.values()) == trained and found.samples == 28
+    assert "image decoder, for L_DM" in found.frozen and "GB" in found.memory["cpu"]
+    assert all(p.grad is None for p in recipes[0].model.parameters())
+    with pytest.raises(ConfigError, match="unknown key 'speed'"):
+        plan(TrainConfig("llm", 7, 4, 1e-3, options={**options, "speed": 3}), make)
