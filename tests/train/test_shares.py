@@ -99,3 +99,64 @@ def test_two_processes_and_two_passes_give_the_curve_of_one(
     assert len(set(whole)) == 20
     assert passes == pytest.approx(whole, abs=1.5e-4)  # four decimals are printed
     assert two == pytest.approx(whole, abs=1.5e-4)
+
+
+def sharded(rank: int, world: int, port: int, data: str, out: str) -> None:
+    """Five steps of one of `world` processes over which the language model's weights are cut up."""
+    import torch
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+    from torch.distributed.tensor import DTensor
+
+    from codi2.train.config import TrainConfig
+    from codi2.train.loop import Share, _Loss
+    from codi2.train.parts import llm
+
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
+    distributed.init_process_group("gloo", rank=rank, world_size=world)
+    options = {"model": "debug", "data": {data: 1.0}, "diffusion_share": 0.0}
+    recipe = llm.build(TrainConfig("llm", 5, 4, 1e-3, options=options))
+    model = _Loss(recipe)
+    if world > 1:
+        mesh = init_device_mesh("cpu", (world,))
+        for layer in recipe.mllm.backbone.model.base_model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        assert isinstance(model, FSDPModule)
+        assert all(isinstance(p, DTensor) for p in model.parameters())
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for step in range(5):
+        loss = model(recipe.batch(step, Share(rank, world)))["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        total = loss.detach().clone()
+        distributed.all_reduce(total)
+        losses.append(float(total) / world)
+    if rank == 0:
+        (Path(out) / f"{world}.txt").write_text(" ".join(map(str, losses)))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_weights_cut_up_over_two_processes_give_the_curve_of_one(
+    data: Path, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FSDP2's `fully_shard` over a mesh of CPUs, without accelerate, which may fall back to copies there."""
+    import socket
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    monkeypatch.setenv("CODI2_HOME", str(rich_home))
+    for world in (1, 2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with ProcessPoolExecutor(world, mp_context=get_context("spawn")) as pool:
+            runs = [pool.submit(sharded, rank, world, port, str(data), str(tmp_path)) for rank in range(world)]
+            [run.result(timeout=200) for run in runs]
+    one, two = ([float(x) for x in (tmp_path / f"{world}.txt").read_text().split()] for world in (1, 2))
+    assert two == pytest.approx(one, abs=1e-4) and len(set(one)) == 5

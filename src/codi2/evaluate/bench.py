@@ -32,7 +32,7 @@ from codi2.prompt.layout import Message, collate
 from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt
 
 RATE = 16_000  # Hz, of the corpus's sounds
-BATCH = 8  # prompts answered at once
+BATCH = 16  # prompts answered at once: the fastest of 1 to 16, by benchmarks/evaluate.py
 QUICK = 4  # items a figure in a quick run
 EMOJI = ("openmoji", "google", "twitter", "fluent3d")
 """The renderings that an analogy can have a true target in."""

@@ -40,9 +40,9 @@ class Projection(nn.Module):
         """[S, width_in] to float32 [S, width_out]; `modality` int64 [S], indices in MODALITIES."""
         out = x.new_zeros(len(x), self.width_out, dtype=torch.float32)
         for group, mlp in enumerate(self.maps.values()):
+            # a map that is not asked for runs on nothing: every process then has a gradient for it, if only of zeros
             (chosen,) = (self.group_of[modality] == group).nonzero(as_tuple=True)
-            if len(chosen):
-                out = out.index_put((chosen,), mlp(x[chosen].float()))
+            out = out.index_put((chosen,), mlp(x[chosen].float()))
         return out
 
 
