@@ -126,3 +126,42 @@ def test_what_goes_wrong_at_the_hub_is_one_sentence():
         if words != "disk on fire":
             with pytest.raises(WeightsError, match=words), hub_errors("'some/model'"):
                 raise wrapped
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in the hub's libraries: what is pushed is a folder that `from_pretrained` reads by the repo's name."""
+    import shutil
+
+    import huggingface_hub
+
+    from codi2 import CoDi2
+
+    calls: list[tuple[str, object]] = []
+
+    class Api:
+        def create_repo(self, repo: str, private: bool, exist_ok: bool) -> None:
+            calls.append((repo, private))
+
+        def upload_folder(self, folder_path: Path, repo_id: str, commit_message: str) -> str:
+            shutil.copytree(folder_path, tmp_path / "repo")
+            return f"hub:{repo_id}"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo: str(tmp_path / "repo"))
+    monkeypatch.chdir(tmp_path)
+    model = CoDi2.from_pretrained("debug")
+    assert model.push_to_hub("somebody/codi2-debug", private=True) == "hub:somebody/codi2-debug"
+    assert calls == [("somebody/codi2-debug", True)]
+    back = CoDi2.from_pretrained("somebody/codi2-debug")
+    assert back.config == model.config
+    ours, theirs = (m.mllm.leave.state_dict() for m in (model, back))
+    assert all((ours[name] - theirs[name]).abs().max() < 1e-2 for name in ours)
+
+
+def test_a_repo_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from codi2 import CoDi2
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match="the model 'nobody/nothing'"):
+        CoDi2.from_pretrained("nobody/nothing")

@@ -8,6 +8,7 @@ Frozen parts are named by the config and fetched by `codi2.hub`. No pickle is re
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from codi2.diffuse.codec import Codec
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError, WeightsError
-from codi2.hub import shipped, write_atomic
+from codi2.hub import fetch_repo, shipped, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
@@ -68,14 +69,23 @@ def place(model: CoDi2, placement: Placement, dtype: torch.dtype) -> None:
             decoder.unet.compile()
 
 
+REPO = re.compile(r"[\w.-]+/[\w.-]+")  # owner and name on the hub
+
+
 def locate(name_or_path: str | Path) -> tuple[CoDi2Config, Path | None]:
     """The config that a name or folder stands for, and the folder of its trained parts (None: random weights).
 
+    A name of the form `owner/name` that is no folder is a repo of the hub, as `push_to_hub` wrote it; its files are
+    fetched into the hub's own cache.
+
     Raises:
         ConfigError: neither a preset nor a folder with a config.json.
+        WeightsError: the hub has no such repo, or cannot be reached.
     """
     name = str(name_or_path)
     folder = shipped(name) if name in PRESETS else Path(name_or_path)
+    if not folder.exists() and REPO.fullmatch(name):
+        folder = fetch_repo(name)
     if name in ("debug", "paper"):  # all frozen parts are random or come from elsewhere
         return preset(name), None
     if (folder / "config.json").is_file():

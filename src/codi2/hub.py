@@ -258,6 +258,27 @@ def weight_file(source: str, names: Sequence[str]) -> Path:
     raise WeightsError(f"the repo {source!r} holds none of {', '.join(names)}; name one that does")
 
 
+def fetch_repo(repo: str) -> Path:
+    """A model's folder on the hub, in the hub's cache. Raises `WeightsError`."""
+    from huggingface_hub import snapshot_download
+
+    with hub_errors(f"the model {repo!r}"):
+        return Path(snapshot_download(repo))
+
+
+def push_folder(folder: Path, repo: str, private: bool, message: str) -> str:
+    """Uploads a folder as a model repo, which is made where there is none; returns its address.
+
+    Raises `WeightsError`: nobody is logged in, or the hub does not answer.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    with hub_errors(f"the repo {repo!r}"):
+        api.create_repo(repo, private=private, exist_ok=True)
+        return str(api.upload_folder(folder_path=folder, repo_id=repo, commit_message=message))
+
+
 def shipped(preset: str) -> Path:
     """Folder of the trained weights that the package carries for a preset."""
     return Path(__file__).parent / "weights" / preset

@@ -100,6 +100,19 @@ class CoDi2(nn.Module):
 
         save(self, Path(folder))
 
+    def push_to_hub(self, repo: str, private: bool = False, message: str = "A model of codi2") -> str:
+        """Uploads what `save_pretrained` writes to `owner/name`; `from_pretrained("owner/name")` gives it back.
+
+        Raises WeightsError: nobody is logged in (`hf auth login`), or the hub does not answer.
+        """
+        import tempfile
+
+        from codi2.hub import push_folder
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(Path(folder), repo, private, message)
+
     @property
     def device(self) -> torch.device:
         """Where features and tokens are; with `offload`, where the big parts come to."""

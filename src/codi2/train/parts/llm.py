@@ -6,6 +6,7 @@ loss of the frozen decoders joins in, its gradient reaching the LoRA weights thr
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,7 +85,7 @@ class LLMRecipe:
 
         self.config = config
         self.options = options = options_of(LLMOptions, config)
-        base, folder = locate(options.model)
+        base, self.folder = locate(options.model)
         heads = replace(base.heads, loss=options.loss, alpha=options.alpha)  # type: ignore[arg-type]
         self.codi2_config = replace(base, heads=heads)
         torch.manual_seed(config.seed)
@@ -95,11 +96,11 @@ class LLMRecipe:
         if options.leave:
             self._start_leave()
         self.layout = layout_for(self.codi2_config, self.mllm.backbone.tokenizer)
-        encodings = encodings_for(self.codi2_config, folder)
+        encodings = encodings_for(self.codi2_config, self.folder)
         self.lessons = Lessons(options.data, encodings, config.batch_size, options.phases or None, config.seed)
         self.held_out = held_out_by_task(Lessons(options.held_out or options.data, encodings, VALIDATED, None, 1))
         self.kept = self._kept_texts() if options.kept_texts else []
-        self.decoders = self._decoders(folder) if options.diffusion_share else {}
+        self.decoders = self._decoders(self.folder) if options.diffusion_share else {}
         self.model = nn.ModuleDict({"mllm": self.mllm})
         if options.decoder_heads:
             heads_of = {m: nn.ModuleList(trained_modules(decoder)) for m, decoder in self.decoders.items()}
@@ -277,6 +278,10 @@ class LLMRecipe:
         from codi2.diffuse.load import save_decoder
         from codi2.hub import write_atomic
 
+        if self.folder is not None:  # a whole model: what this run does not train is that of the one it is for
+            for part in self.folder.iterdir():
+                if part.is_dir() and part.name in ("encoder", *self.codi2_config.decoders):
+                    shutil.copytree(part, folder / part.name, dirs_exist_ok=True)
         save_language(self.mllm, folder)
         if self.options.decoder_heads:
             for modality, decoder in self.decoders.items():
