@@ -33,6 +33,8 @@ h3 { font-size: .8rem; color: var(--dim); margin: .6rem 0 .2rem; font-weight: 60
 figure { margin: 0 } figcaption { color: var(--dim); font-size: .8rem; max-width: 20rem }
 img { display: block; border-radius: 4px } audio { display: block; width: 16rem; margin-top: .3rem }
 table { border-collapse: collapse; font-size: .9rem } td { padding: .1rem 1.5rem .1rem 0; vertical-align: top }
+th { text-align: left; vertical-align: bottom; padding: .1rem 1.5rem .3rem 0; font-weight: 600 }
+.wide { overflow-x: auto; margin: .8rem 0 } .wide td { border-top: 1px solid var(--line) }
 pre { font-size: .8rem; color: var(--dim); white-space: pre-wrap; margin: .4rem 0 }
 .answer { margin: 0; padding: .4rem .8rem; border-left: 3px solid var(--line); max-width: 40rem; white-space: pre-wrap }
 """
@@ -55,6 +57,8 @@ class Row:
     """What stands over the outputs."""
     code: str = ""
     """Shown as it is, below."""
+    table: Sequence[Sequence[str]] = ()
+    """Lines of cells, the first one their headings."""
 
 
 def write_page(path: Path, title: str, rows: Sequence[Row], intro: str = "", head: str = "") -> None:
@@ -101,7 +105,18 @@ def _section(row: Row) -> str:
     shown = "".join(f'<h3>{name}</h3><div class="parts">{"".join(items)}</div>' for name, items in blocks if items)
     note = f'<p class="note">{escape(row.note)}</p>' if row.note else ""
     code = f"<pre>{escape(row.code)}</pre>" if row.code else ""
-    return f'<section><h2>{escape(row.title)}</h2><p class="prompt">{escape(template)}</p>{shown}{code}{note}</section>'
+    body = f"{shown}{_table(row.table)}{code}{note}"
+    return f'<section><h2>{escape(row.title)}</h2><p class="prompt">{escape(template)}</p>{body}</section>'
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    if not lines:
+        return ""
+    cells = [
+        "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in line)
+        for line, kind in zip(lines, ["th", *["td"] * (len(lines) - 1)], strict=True)
+    ]
+    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in cells)}</table></div>'
 
 
 def _figure(part: Part, label: str = "") -> str:

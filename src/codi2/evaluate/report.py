@@ -113,13 +113,21 @@ def _rows(section: Section) -> list[Row]:
     beneath = " ".join(filter(None, [absent, f"Quoted from the paper, not measured here: {quoted}" if quoted else ""]))
     judged = "; ".join(f"{name}: {which}" for name, which in section.networks.items())
     about = f"{section.about} Networks: {judged}." if judged else section.about
-    rows = [Row(section.title, (Text(about),), (), note=beneath)]
-    for figure in section.findings.figures:
-        verdict = {True: "met", False: "not met", None: ""}[figure.passes]
-        note = [f"n = {figure.n}" if figure.n else "", f"Asked: {figure.bar}: {verdict}" if figure.bar else ""]
-        beside = "Beside it: " + "; ".join(_beside(figure)) if figure.baselines else ""
-        rows.append(Row(f"{figure.name}: {shown(figure)}", (Text(beside),), (), note=". ".join(filter(None, note))))
+    rows = [Row(section.title, (Text(about),), (), note=beneath, table=_table(section.findings.figures))]
     return rows + [_example(example) for example in section.findings.examples]
+
+
+def _table(figures: Sequence[Figure]) -> list[list[str]]:
+    """A line for each figure, a column for each system."""
+    names = list(dict.fromkeys(name for figure in figures for name in figure.baselines))
+    judged = any(figure.bar for figure in figures)
+    lines = [["", "ours", *names, "n", *(["asked"] if judged else [])]]
+    for figure in figures:
+        beside = [shown(figure.baselines[name]) if name in figure.baselines else "" for name in names]
+        verdict = {True: "met", False: "not met", None: ""}[figure.passes]
+        asked = [f"{figure.bar}: {verdict}" if figure.bar else ""] if judged else []
+        lines.append([figure.name, shown(figure), *beside, str(figure.n or ""), *asked])
+    return lines
 
 
 def _example(example: Example) -> Row:

@@ -12,7 +12,8 @@ EMBEDDED = {
             "icl",
             "Learning from examples",
             "Held-out items; rules of two or three factors, shown by 0, 1, 2 or 4 examples that are each silent on a "
-            "factor with chance .4. `known` rules have values that training has, `new` ones one that it is kept from. "
+            "factor with chance .4. Known rules have values that training has, new ones one that it is kept from. The "
+            "unseen type of task lays one medium into another; its control shows examples in which nothing is laid. "
             "Feature arithmetic adds the mean of (after - before) to the given feature and decodes it alike.",
             icl.all_cases,
             icl.SYSTEMS,
