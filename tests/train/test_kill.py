@@ -57,8 +57,7 @@ def steps(lines: str) -> dict[int, str]:
 
 
 @pytest.mark.slow
-def test_killed_runs_continue_the_same_curve(command: list[str], rich_home: Path, tmp_path: Path) -> None:
-    os.environ["CODI2_HOME"] = str(rich_home)
+def test_killed_runs_continue_the_same_curve(command: list[str], tmp_path: Path) -> None:
     whole = start(command, tmp_path / "whole")
     _, lines = whole.communicate(timeout=300)
     assert whole.returncode == 0, lines

@@ -47,10 +47,8 @@ class World:
         object.__setattr__(self, "sounds_of", sounds_of)
 
 
-def caption_of(item: Item, edit: str = "plain") -> str:
-    """The words for an item: its caption, for pictures the kind of rendering, and the edit."""
-    words = item.caption
+def caption_of(item: Item) -> str:
+    """The words for an item: its caption, and for pictures the kind of rendering."""
     if item.modality == "image" and item.style in STYLES:
-        words += f", {STYLES[item.style]}"
-    extra = EDITS[item.modality].BY_NAME[edit].words
-    return f"{words}, {extra}" if extra else words
+        return f"{item.caption}, {STYLES[item.style]}"
+    return item.caption
