@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +161,93 @@ def test_weights_cut_up_over_two_processes_give_the_curve_of_one(
             [run.result(timeout=200) for run in runs]
     one, two = ([float(x) for x in (tmp_path / f"{world}.txt").read_text().split()] for world in (1, 2))
     assert two == pytest.approx(one, abs=1e-4) and len(set(one)) == 5
+
+
+def accelerated(rank: int, world: int, port: int, config: str, out: str, steps: int) -> None:
+    """A run of one of `world` processes as `accelerate launch --use_fsdp --fsdp_version 2` would start it."""
+    import torch
+    from accelerate import state
+    from accelerate.utils import DistributedType
+    from torch.distributed.tensor import DTensor
+
+    from codi2.train import loop, run
+
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {"LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"}
+    if world > 1:
+        os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
+        os.environ |= {
+            "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+            "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
+        }
+        plain = state.AcceleratorState.__init__
+
+        def sharding(self: state.AcceleratorState, *args: object, fsdp_plugin: object = None, **named: object) -> None:
+            """accelerate shards on accelerators only: here its own code does so on processors."""
+            plain(self, *args, fsdp_plugin=fsdp_plugin, **named)  # type: ignore[arg-type]
+            if fsdp_plugin is not None:
+                self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+        state.AcceleratorState.__init__ = sharding  # type: ignore[method-assign]
+        kept = loop.save_checkpoint
+
+        def checked(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], *rest: object) -> Path:
+            assert not any(isinstance(t, DTensor) for part in tensors.values() for t in part.values())
+            return kept(folder, step, tensors, *rest)  # type: ignore[arg-type]
+
+        loop.save_checkpoint = checked  # type: ignore[assignment]
+        dissolved = loop.dissolve
+
+        def dissolve(model: torch.nn.Module) -> None:
+            assert all(isinstance(p, DTensor) for p in model.parameters())
+            dissolved(model)
+
+        loop.dissolve = dissolve
+    run(Path(config), Path(out), steps=steps)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_of_accelerate_is_that_of_one_process_and_either_resumes_the_other(
+    data: Path, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    from safetensors.torch import load_file
+
+    monkeypatch.setenv("CODI2_HOME", str(rich_home))
+    config = tmp_path / "run.toml"
+    text = LLM.format(accumulate=1, data=data).replace("save_every = 20", "save_every = 4")
+    text = text.replace("diffusion_share = 0.5", "diffusion_share = 1.0")  # the same steps of a shorter run
+    config.write_text(text.replace("warmup_steps = 2", "warmup_steps = 2\nema_decay = 0.9"))
+
+    def go(world: int, out: str, steps: int) -> dict[str, object]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with ProcessPoolExecutor(world, mp_context=get_context("spawn")) as pool:
+            args = (world, port, str(config), str(tmp_path / out), steps)
+            runs = [pool.submit(accelerated, rank, *args) for rank in range(world)]
+            [run.result(timeout=300) for run in runs]
+        last = tmp_path / out / "checkpoints" / f"step-{steps:07d}"
+        return {name: load_file(last / f"{name}.safetensors") for name in ("model", "average")}
+
+    one = go(1, "one", 8)
+    go(2, "two", 4)
+    for first, then in (("two", 2), ("one-after-two", 1)):
+        if first != "two":
+            shutil.copytree(tmp_path / "two", tmp_path / first)
+            shutil.rmtree(tmp_path / first / "checkpoints" / "step-0000008")
+        resumed = go(then, first, 8)
+        for part, tensors in one.items():
+            for name, value in tensors.items():  # type: ignore[attr-defined]
+                torch_close(resumed[part][name], value)  # type: ignore[index]
+    assert (tmp_path / "two" / "export" / "heads.safetensors").is_file()
+
+
+def torch_close(ours: object, theirs: object) -> None:
+    import torch
+
+    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)

@@ -7,6 +7,7 @@ from the i-th to the next number. Both are written here: webdataset's writer kee
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -73,8 +74,8 @@ class Shard:
     def __getitem__(self, i: int) -> Record:
         """Raises DataError naming the shard when the bytes at the record's place are not a record."""
         start, end = int(self._places[i]), int(self._places[i + 1])
-        self._file.seek(start)
-        block = self._file.read(end - start)
+        # a loader's forked workers share the open file: whoever moved its position would move everyone's
+        block = os.pread(self._file.fileno(), end - start, start)
         if len(block) < end - start:
             raise DataError(
                 f"{self.path} is cut off: record {i} should end at byte {end:,}, the file at {start + len(block):,}; "

@@ -34,6 +34,7 @@ class TrainConfig:
     log_every: int = 20  # steps
     save_every: int = 250  # steps between checkpoints
     validate_every: int = 500  # steps between validations
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])  # where curves go: tensorboard, wandb
     start: str = ""  # folder of an export whose weights the run starts from; empty: fresh ones
     options: dict[str, Any] = field(default_factory=dict)
 

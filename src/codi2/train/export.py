@@ -24,15 +24,25 @@ def export_module(module: Any, folder: Path, provenance: dict[str, Any]) -> None
     (folder / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")
 
 
-def restore_module(module: Any, folder: Path) -> None:
-    """The weights of a diffusers module in `folder` → `module`. Raises WeightsError when they do not fit."""
+def restore_module(module: Any, folder: Path, partly: bool = False) -> None:
+    """The weights of a diffusers module in `folder` → `module`. `partly`: tensors of another shape stay as they are.
+
+    Raises WeightsError when they do not fit.
+    """
     from codi2.diffuse.load import load_part
     from codi2.errors import WeightsError
 
+    weights, own = load_part(type(module), folder).state_dict(), module.state_dict()
+    if partly:
+        weights = {name: weights[name] if _fits(weights, name, value) else value for name, value in own.items()}
     try:
-        module.load_state_dict(load_part(type(module), folder).state_dict())
+        module.load_state_dict(weights)
     except RuntimeError as error:
         raise WeightsError(f"the weights in {folder} are of another size than the config asks for: {error}") from error
+
+
+def _fits(weights: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> bool:
+    return name in weights and weights[name].shape == value.shape
 
 
 def export_tensors(tensors: dict[str, torch.Tensor], path: Path, provenance: dict[str, Any]) -> None:

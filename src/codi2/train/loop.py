@@ -23,8 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from codi2.errors import ConfigError, DataError
+from codi2.hub import sha256_of
 from codi2.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, sweep
 from codi2.train.config import TrainConfig
+from codi2.train.sharded import cut_like, dissolve, load_optimizer, local, put_together, whole
+from codi2.train.trackers import check_trackers, show_samples
 
 REMEMBERED = 100  # gradient norms that a spike is told by
 PATIENCE = 20  # steps that may be skipped in a row
@@ -102,15 +105,9 @@ def train(
         ConfigError: the batch cannot be divided among the processes; the checkpoint is of other sizes.
         DataError: too many steps in a row were no good.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
-
     from codi2.train.progress import progress_bar
 
-    # a batch of one modality leaves the others' projections without a gradient
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(log_with="tensorboard", project_dir=str(out), kwargs_handlers=[unused])
-    accelerator.init_trackers("curves")
+    accelerator = _accelerator(config, out)
     parts = accelerator.num_processes * config.accumulate
     if parts > 1 and not getattr(recipe, "divides", False):
         raise ConfigError(f"the part {config.part} learns from whole batches: run it in one process, with accumulate 1")
@@ -118,34 +115,40 @@ def train(
     if accelerator.is_main_process:
         sweep(out / "checkpoints")
     checkpoints = list_checkpoints(out / "checkpoints")
+    if snapshot and not checkpoints:
+        raise DataError(f"there is no checkpoint in {out} to export; train first")
+    began: dict[str, str] = {}  # file → SHA-256 of the weights that the run started from
     if config.start and not checkpoints:
         recipe.restore(Path(config.start))
+        files = sorted(Path(config.start).rglob("*.safetensors"))
+        began = {str(file.relative_to(config.start)): sha256_of(file) for file in files}
     trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
-    average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
-
-    step, figures, watch = first_step, {}, Watch(config.spike)
+    step, figures, watch, average_then = first_step, {}, Watch(config.spike), {}
     if checkpoints:
         tensors, states, state = load_checkpoint(checkpoints[-1])
         step, figures = state["step"], state["figures"]
         watch = Watch(config.spike, state.get("norms", []), state.get("skipped", 0))
+        average_then, began = tensors.get("average", {}), state.get("start_sha256", {})
         _copy_into(trained, tensors["model"], checkpoints[-1])
-        _copy_into(average, tensors.get("average", {}), checkpoints[-1])
-        optimizer.load_state_dict(states["optimizer"])
-        schedule.load_state_dict(states["schedule"])
-    if snapshot and not checkpoints:
-        raise DataError(f"there is no checkpoint in {out} to export; train first")
+    optimizer = torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99))
     model, optimizer = accelerator.prepare(_Loss(recipe), optimizer)
+    # what cuts weights up over processes has put others in their place
+    trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
+    average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, lambda step: _rate(step, config))
+    if checkpoints:
+        _copy_into(average, average_then, checkpoints[-1])
+        load_optimizer(optimizer.optimizer, states["optimizer"])
+        schedule.load_state_dict(states["schedule"])
 
     def save() -> None:
+        tensors = {"model": whole(trained)} | ({"average": whole(average)} if average else {})
+        states = {"optimizer": whole(optimizer.state_dict()), "schedule": schedule.state_dict()}
         if accelerator.is_main_process:
-            tensors: dict[str, dict[str, Any]] = {"model": trained, **({"average": average} if average else {})}
-            states = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
             state = {"step": step, "figures": figures, "norms": watch.norms, "skipped": watch.skipped}
             score = figures.get(config.best.lstrip("-"), None) if config.best else None
             state["score"] = None if score is None else score * (-1 if config.best.startswith("-") else 1)
-            state["config"] = asdict(config)
+            state |= {"config": asdict(config), "start_sha256": began}
             save_checkpoint(out / "checkpoints", step, tensors, states, state, config.keep)
 
     def one_step() -> tuple[dict[str, float], float]:
@@ -159,7 +162,7 @@ def train(
                 accelerator.backward(losses["loss"] / config.accumulate)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + torch.as_tensor(value).detach() / config.accumulate
-        norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        norm = whole(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
         means = accelerator.reduce(sums, "mean") if accelerator.num_processes > 1 else sums
         return {name: float(value) for name, value in means.items()}, float(norm)
 
@@ -190,24 +193,52 @@ def train(
                 progress(step, losses["loss"])
             done = step == config.steps
             if step % config.validate_every == 0 or done:
-                with _averaged(trained, average):
+                with _averaged(trained, average), put_together(model):
                     recipe.model.eval()
                     figures = recipe.validate()
-                    _show_samples(accelerator, recipe, step)
+                    show_samples(accelerator, recipe, step)
                 accelerator.log({f"validate/{name}": value for name, value in figures.items()}, step=step)
                 progress(step, losses["loss"], figures)
             if step % config.save_every == 0 or done:
                 save()
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    if accelerator.is_main_process:
-        with _averaged(trained, average):
+    with _averaged(trained, average):
+        dissolve(model)
+        if accelerator.is_main_process:
             recipe.model.eval()
             provenance = {"config": asdict(config), "steps": step, "figures": figures, "skipped": watch.skipped}
             provenance["seconds_this_run"] = round(time.monotonic() - started)
+            provenance |= {"start_sha256": began} if began else {}
             provenance |= getattr(recipe, "provenance", dict)()
             recipe.export(out / "export", provenance)
+        accelerator.wait_for_everyone()
+    accelerator.end_training()
     return figures
+
+
+def _accelerator(config: TrainConfig, out: Path) -> Any:
+    """What runs the loop on whatever `accelerate launch` was told.
+
+    Raises ConfigError: there is no such tracker; sharding was asked for, and is not what would be done.
+    """
+    import os
+
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+
+    # a batch of one modality leaves the others' projections without a gradient
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    check_trackers(config.trackers)
+    accelerator = Accelerator(log_with=config.trackers or None, project_dir=str(out), kwargs_handlers=[unused])
+    asked, kind = os.environ.get("ACCELERATE_USE_FSDP", "") == "true", accelerator.distributed_type
+    if asked and kind is not DistributedType.FSDP:
+        raise ConfigError(
+            f"FSDP was asked for, but accelerate would train as {kind.value} on {accelerator.device.type}: "
+            "it shards on accelerators only; launch without --use_fsdp here"
+        )
+    if kind is DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise ConfigError("the first version of FSDP was asked for; launch with --fsdp_version 2")
+    accelerator.init_trackers("curves")
+    return accelerator
 
 
 class Watch:
@@ -251,23 +282,6 @@ def _note_skipped(out: Path, about: Mapping[str, Any], writes: bool) -> None:
             file.write(json.dumps(about) + "\n")
 
 
-def _show_samples(accelerator: Any, recipe: Recipe, step: int) -> None:
-    """Pictures and sounds beside the curves, of recipes that have some."""
-    from codi2.prompt.parts import Audio, Image
-
-    samples: Callable[[], dict[str, Any]] | None = getattr(recipe, "samples", None)
-    if samples is None or not accelerator.is_main_process:
-        return
-    import numpy as np
-
-    writer = accelerator.get_tracker("tensorboard").writer
-    for name, part in samples().items():
-        if isinstance(part, Image):
-            writer.add_image(name, np.asarray(part.pixels), step, dataformats="HWC")
-        elif isinstance(part, Audio):
-            writer.add_audio(name, torch.from_numpy(part.samples)[None], step, sample_rate=part.rate)
-
-
 def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
     """The parameters by learning rate, matrices (which decay) apart from vectors (which do not)."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -293,7 +307,8 @@ def _update_average(average: dict[str, Tensor], trained: dict[str, nn.Parameter]
         return
     # early on the average follows quickly, or it would remember the random start for thousands of steps
     decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.values()), list(trained.values()), 1 - decay)
+    mine, theirs = ([local(tensor) for tensor in some.values()] for some in (average, trained))
+    torch._foreach_lerp_(mine, theirs, 1 - decay)
 
 
 @torch.no_grad()
@@ -304,7 +319,7 @@ def _copy_into(target: dict[str, Any], values: Mapping[str, Tensor], source: Pat
         raise ConfigError(f"the checkpoint {source} is of another model: {odd[0]} differs; choose another --out")
     for name, value in values.items():
         if name in target:
-            target[name].copy_(value)
+            target[name].copy_(cut_like(value, target[name]))
 
 
 class _averaged:

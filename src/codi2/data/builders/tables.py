@@ -37,6 +37,8 @@ ROWS: dict[str, Row] = {
     "analogy_cross": both.crossed,
     "subject_alive": both.alive,
     "counterpart": both.counterpart,
+    "described_image": pictures.described("image"),
+    "described_audio": pictures.described("audio"),
     # text answers over several media
     "difference_image": pictures.difference("image"),
     "difference_audio": pictures.difference("audio"),

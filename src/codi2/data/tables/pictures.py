@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from codi2.data.builders.contract import Draft
+from codi2.data.builders.contract import Draft, exchange
 from codi2.data.record import Piece
 from codi2.data.tables.factors import asks, scaled, shown, turned, words
 from codi2.data.tables.scene import counted, patterned, placed
@@ -164,5 +165,20 @@ def difference(modality: str) -> Row:
         return draft(
             f"difference_{modality}", write_prompt("difference", draw, fields), [Text(answer)], [item], change=change
         )
+
+    return row
+
+
+def described(modality: str) -> Row:
+    """Captions as exemplars of captions: several media, each described before the next is given."""
+
+    def row(studio: Studio, draw: np.random.Generator) -> Draft:
+        items = studio.items(modality, draw, 2 + int(draw.integers(SHOTS)))
+        turns = []
+        for item in items:
+            asked = write_prompt(f"caption_{modality}", draw, {"media": [studio.medium(item)]})
+            turns += exchange(asked, [Text(item.caption)])
+        last = draft(f"described_{modality}", (), (), items)
+        return replace(last, turns=tuple(turns))
 
     return row

@@ -42,6 +42,7 @@ class DecoderOptions:
     held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
     channels: tuple[int, ...] = (48, 128, 192)  # of the UNet's levels
     patch: int = 0  # side of the patches that the latents are; 0: the codec of `model`
+    partly: bool = False  # whether what has another shape in `start` begins anew: a trunk goes on with other latents
     drop_source: float = 0.25  # rate at which a source is withheld
     drop_feature: float = 0.1  # rate of the unconditional branch
     joint_alone: float = 0.15  # rate at which all but the joint vector is withheld
@@ -315,9 +316,11 @@ class DecoderRecipe:
     def restore(self, folder: Path) -> None:
         from codi2.train.export import restore_module
 
+        partly = self.options.partly
         for name, part in self._parts().items():
-            if name != "vae" or (folder / name).is_dir():  # a run that left the codec alone exported none
-                restore_module(part, folder / name)
+            # a run that left the codec alone exported none, and other latents have another
+            if name != "vae" or (not partly and (folder / name).is_dir()):
+                restore_module(part, folder / name, partly)
 
     def _parts(self) -> dict[str, Any]:
         """What the run trains, by the folder that it is kept in."""

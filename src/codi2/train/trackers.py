@@ -1,0 +1,55 @@
+"""Samples beside the curves, in whichever of accelerate's trackers a run writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+
+from codi2.errors import ConfigError
+from codi2.prompt.parts import Audio, Image, Part
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises ConfigError: we know no such tracker, or it is not installed."""
+    for name in names:
+        if name not in SHOWS:
+            raise ConfigError(f"there is no tracker {name!r}; there are {', '.join(SHOWS)}")
+        if find_spec(name) is None:
+            raise ConfigError(f"the tracker {name} is not installed: pip install {name}, or leave it out of trackers")
+
+
+def show_samples(accelerator: Any, recipe: Any, step: int) -> None:
+    """Pictures and sounds of recipes that have some."""
+    samples: Callable[[], dict[str, Part]] | None = getattr(recipe, "samples", None)
+    if samples is None or not accelerator.is_main_process or not accelerator.trackers:
+        return
+    made = samples()
+    for tracker in accelerator.trackers:
+        SHOWS[tracker.name](tracker.tracker, made, step)
+
+
+def _tensorboard(writer: Any, samples: dict[str, Part], step: int) -> None:
+    for name, part in samples.items():
+        if isinstance(part, Image):
+            writer.add_image(name, np.asarray(part.pixels), step, dataformats="HWC")
+        elif isinstance(part, Audio):
+            writer.add_audio(name, torch.from_numpy(part.samples)[None], step, sample_rate=part.rate)
+
+
+def _wandb(run: Any, samples: dict[str, Part], step: int) -> None:
+    import wandb  # type: ignore[import-not-found, unused-ignore]
+
+    shown: dict[str, Any] = {}
+    for name, part in samples.items():
+        if isinstance(part, Image):
+            shown[name] = wandb.Image(part.pixels)
+        elif isinstance(part, Audio):
+            shown[name] = wandb.Audio(part.samples, sample_rate=part.rate)
+    run.log(shown, step=step)
+
+
+SHOWS: dict[str, Callable[[Any, dict[str, Part], int], None]] = {"tensorboard": _tensorboard, "wandb": _wandb}
