@@ -13,7 +13,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -130,20 +129,22 @@ def train(
         watch = Watch(config.spike, state.get("norms", []), state.get("skipped", 0))
         average_then, began = tensors.get("average", {}), state.get("start_sha256", {})
         _copy_into(trained, tensors["model"], checkpoints[-1])
-    optimizer = torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99))
-    model, optimizer = accelerator.prepare(_Loss(recipe), optimizer)
+    adam = torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99))
+    model, optimizer = accelerator.prepare(_Loss(recipe), adam)
     # what cuts weights up over processes has put others in their place
     trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
     average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, lambda step: _rate(step, config))
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: _rate(step, config))
+    keeps_moments = accelerator.distributed_type.value != "DEEPSPEED"  # which has them in a form of its own
     if checkpoints:
         _copy_into(average, average_then, checkpoints[-1])
-        load_optimizer(optimizer.optimizer, states["optimizer"])
+        if keeps_moments:
+            load_optimizer(adam, states["optimizer"])
         schedule.load_state_dict(states["schedule"])
 
     def save() -> None:
         tensors = {"model": whole(trained)} | ({"average": whole(average)} if average else {})
-        states = {"optimizer": whole(optimizer.state_dict()), "schedule": schedule.state_dict()}
+        states = {"optimizer": whole(adam.state_dict()) if keeps_moments else {}, "schedule": schedule.state_dict()}
         if accelerator.is_main_process:
             state = {"step": step, "figures": figures, "norms": watch.norms, "skipped": watch.skipped}
             score = figures.get(config.best.lstrip("-"), None) if config.best else None
@@ -157,12 +158,12 @@ def train(
         for k in range(config.accumulate):
             share = Share(accelerator.process_index * config.accumulate + k, parts)
             torch.manual_seed(config.seed * 1_000_003 + step * parts + share.index)  # of dropout: all else is drawn
-            with accelerator.no_sync(model) if k + 1 < config.accumulate else nullcontext():
+            with accelerator.accumulate(model):  # the gradient's mean over the passes
                 losses = model(recipe.batch(step, share))
-                accelerator.backward(losses["loss"] / config.accumulate)
+                accelerator.backward(losses["loss"])
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + torch.as_tensor(value).detach() / config.accumulate
-        norm = whole(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
+        norm = whole(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)) or 0.0
         means = accelerator.reduce(sums, "mean") if accelerator.num_processes > 1 else sums
         return {name: float(value) for name, value in means.items()}, float(norm)
 
@@ -179,7 +180,7 @@ def train(
             else:
                 optimizer.step()
             schedule.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             step += 1
             _update_average(average, trained, config.ema_decay, step)
             if step % config.log_every == 0 or step == config.steps:
@@ -225,10 +226,14 @@ def _accelerator(config: TrainConfig, out: Path) -> Any:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
-    # a batch of one modality leaves the others' projections without a gradient
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     check_trackers(config.trackers)
-    accelerator = Accelerator(log_with=config.trackers or None, project_dir=str(out), kwargs_handlers=[unused])
+    accelerator = Accelerator(
+        gradient_accumulation_steps=config.accumulate,
+        log_with=config.trackers or None,
+        project_dir=str(out),
+        # a batch of one modality leaves the others' projections without a gradient
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
     asked, kind = os.environ.get("ACCELERATE_USE_FSDP", "") == "true", accelerator.distributed_type
     if asked and kind is not DistributedType.FSDP:
         raise ConfigError(
@@ -237,6 +242,11 @@ def _accelerator(config: TrainConfig, out: Path) -> Any:
         )
     if kind is DistributedType.FSDP and not accelerator.is_fsdp2:
         raise ConfigError("the first version of FSDP was asked for; launch with --fsdp_version 2")
+    if kind is DistributedType.DEEPSPEED:
+        settings = accelerator.state.deepspeed_plugin.deepspeed_config
+        if settings.get("zero_optimization", {}).get("stage") == 3:
+            raise ConfigError("DeepSpeed's stage 3 cuts up weights where checkpoints do not look; use FSDP2 or stage 2")
+        settings["train_micro_batch_size_per_gpu"] = config.batch_size // accelerator.num_processes // config.accumulate
     accelerator.init_trackers("curves")
     return accelerator
 
