@@ -217,3 +217,15 @@ def test_bad_configs_are_named(tmp_path: Path) -> None:
         run(path, tmp_path / "out")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path / "none.toml")
+
+
+def test_what_is_asked_for_and_would_not_happen_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ConfigError, match="there is no tracker 'paper'; there are tensorboard, wandb"):
+        train(Line(), replace(CONFIG, trackers=["paper"]), tmp_path)
+    monkeypatch.setattr("codi2.train.trackers.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="wandb is not installed: pip install wandb"):
+        train(Line(), replace(CONFIG, trackers=["wandb"]), tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    with pytest.raises(ConfigError, match="FSDP was asked for, but accelerate would train as NO on cpu"):
+        train(Line(), replace(CONFIG, trackers=[]), tmp_path)
