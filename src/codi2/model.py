@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.grammar import parse
 from codi2.prompt.layout import Message, collate, layout_for
 from codi2.prompt.parts import Audio, Image, Media, Part, Phrase, Prompt, Text, Video
+
+if TYPE_CHECKING:
+    from codi2.chat import Chat
 
 Callback = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all); stages are `encode`, `think` and `diffuse`."""
@@ -50,6 +53,7 @@ class Reply:
 
     parts: tuple[Part, ...]
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what the user should know of how it was made
 
     @property
     def text(self) -> str:
@@ -148,23 +152,29 @@ class CoDi2(nn.Module):
             prompt = parse(prompt, named or media)
         return self.answer([[Message("user", prompt)]], [Options(**settings)], callback)[0]
 
+    def chat(self, system: str | None = None, **defaults: Any) -> Chat:
+        """A conversation of many rounds. `defaults` are fields of `Options` for all of its messages."""
+        from codi2.chat import Chat
+
+        return Chat(self, system, **defaults)
+
     @torch.no_grad()
     def answer(
         self, conversations: Sequence[Sequence[Message]], options: Sequence[Options], callback: Callback | None = None
     ) -> list[Reply]:
         """Answers B conversations at once; a reply does not depend on the others of its batch."""
-        watch = _Stopwatch(callback or (lambda stage, step, total: None))
+        watch = Stopwatch(callback or (lambda stage, step, total: None))
         with watch("encode"):
             sequences = [self.layout(messages, reply=True) for messages in conversations]
             batch = collate(sequences, self.mllm.backbone.pad_id, left=True).to(self.device)
             features = self.encode(batch.items, batch.slot_item.bincount(minlength=len(batch.items)).tolist())
         with watch("think"), self.resident(self.mllm.backbone):
-            wants = [self._reply_options(o) for o in options]
+            wants = [self.reply_options(o) for o in options]
             written = generate(Conversation(self.mllm, len(options)), batch, features, wants)
         with watch("diffuse"):
             sources = [messages[-1].parts for messages in conversations]
             replies = self.diffuse(written, sources, options, watch.callback)
-        return [Reply(tuple(parts), self._recipe(o, watch.seconds)) for parts, o in zip(replies, options, strict=True)]
+        return [Reply(tuple(parts), self.recipe(o, watch.seconds)) for parts, o in zip(replies, options, strict=True)]
 
     def encode(self, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:
         """Media of mixed modalities [N] → features [N, T, D], zero beyond an item's own.
@@ -196,7 +206,7 @@ class CoDi2(nn.Module):
                 if isinstance(segment, FeatureSegment):
                     jobs.setdefault((segment.modality, *_sampling(options[b])), []).append((b, n))
                 else:
-                    replies[b][n] = Text(self.mllm.backbone.tokenizer.decode(segment.ids))
+                    replies[b][n] = Text(self.mllm.backbone.tokenizer.decode(segment.ids), segment.ids)
         for (modality, steps, scale, source_scale, negative), places in jobs.items():
             decoder = self.decoders[modality]
             unwanted = negative or self.config.decoders[modality].negative_prompt
@@ -216,7 +226,8 @@ class CoDi2(nn.Module):
                 replies[b][n] = part
         return [[part for part in parts if part is not None] for parts in replies]
 
-    def _reply_options(self, options: Options) -> ReplyOptions:
+    def reply_options(self, options: Options) -> ReplyOptions:
+        """What the step loop is told. Raises PromptError: a modality is wanted that this model does not make."""
         want = _want(options.want)
         missing = sorted(set(want or ()) - self.decoders.keys())
         if missing:
@@ -238,7 +249,8 @@ class CoDi2(nn.Module):
             return self.encode([Phrase(prompt) for prompt in prompts])[:, 0]
         return nn.utils.rnn.pad_sequence([state[0] for state in states], batch_first=True).to(self.device)  # type: ignore[index]
 
-    def _recipe(self, options: Options, seconds: Mapping[str, float]) -> dict[str, Any]:
+    def recipe(self, options: Options, seconds: Mapping[str, float]) -> dict[str, Any]:
+        """How a reply was made."""
         chosen = {key: value for key, value in vars(options).items() if value is not None}
         return {"model": self.config.name, **chosen, "seconds": {stage: round(s, 3) for stage, s in seconds.items()}}
 
@@ -259,13 +271,13 @@ def _last(prompt: Prompt, modality: str) -> Part | None:
     return next((part for part in reversed(prompt) if part.modality == modality), None)
 
 
-class _Stopwatch:
+class Stopwatch:
     """Seconds by stage; tells the callback where a stage begins and ends."""
 
     def __init__(self, callback: Callback) -> None:
         self.callback, self.seconds = callback, {}  # type: ignore[var-annotated]
 
-    def __call__(self, stage: str) -> _Stopwatch:
+    def __call__(self, stage: str) -> Stopwatch:
         self.stage = stage
         return self
 

@@ -9,8 +9,9 @@ B: samples, W: width of the language model, D: joint space, V: vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,6 +53,9 @@ class FeatureSegment:
 
 Segment = TextSegment | FeatureSegment
 
+Listener = Callable[[int, int], bool]
+"""Called with the sample and each text token that it says; True ends that sample's turn."""
+
 
 class Conversation:
     """What the model has read and written so far, for a batch of conversations: KV cache and media.
@@ -83,10 +87,32 @@ class Conversation:
     def remember(self, items: Memory) -> None:
         self.memory = self.memory.extend(items.hidden, items.features, items.sample)
 
+    @property
+    def mark(self) -> tuple[int, int]:
+        """Where it stands: positions and items, for `rewind`."""
+        return self.mask.shape[1], len(self.memory.sample)
+
+    def rewind(self, mark: tuple[int, int]) -> bool:
+        """Back to where it stood at `mark`. False, and nothing is done, where the cache has forgotten the way: sliding
+        windows drop what is behind them."""
+        positions, items = mark
+        if any(getattr(layer, "is_sliding", False) for layer in self.cache.layers):
+            return False
+        if positions < self.mask.shape[1]:
+            self.cache.crop(positions - self.mask.shape[1])  # how many are to go, as a negative number
+        self.mask = self.mask[:, :positions]
+        memory = self.memory
+        self.memory = Memory(memory.hidden[:items], memory.features[:items], memory.sample[:items])
+        return True
+
 
 @torch.no_grad()
 def generate(
-    conversation: Conversation, batch: Batch, features: Tensor, options: Sequence[ReplyOptions]
+    conversation: Conversation,
+    batch: Batch,
+    features: Tensor,
+    options: Sequence[ReplyOptions],
+    listen: Listener | None = None,
 ) -> list[list[Segment]]:
     """Read what is new in each conversation and write its reply, as segments in order.
 
@@ -100,7 +126,7 @@ def generate(
         raise PromptError(
             f"The conversation takes {length} positions, the model reads {mllm.backbone.max_length}; start a new one."
         )
-    writers = [_Writer(mllm, option) for option in options]
+    writers = [_Writer(mllm, option, partial(listen, b) if listen else None) for b, option in enumerate(options)]
     hidden = conversation.advance(mllm.rows(batch, features), batch.mask)
     conversation.remember(mllm.memory(batch, hidden, features))
     newest = hidden[:, -1]  # [B, W], of the row that was fed last
@@ -145,7 +171,8 @@ def _next_rows(conversation: Conversation, writers: list[_Writer], newest: Tenso
 class _Writer:
     """Where one sample is in its reply."""
 
-    def __init__(self, mllm: MLLM, options: ReplyOptions) -> None:
+    def __init__(self, mllm: MLLM, options: ReplyOptions, listen: Callable[[int], bool] | None = None) -> None:
+        self.listen = listen
         token_id = mllm.backbone.tokenizer.convert_tokens_to_ids
         self.options = options
         self.num_slots = mllm.config.num_slots
@@ -206,10 +233,12 @@ class _Writer:
             self.ended = FeatureSegment(self.modality, torch.stack(self.features))
             self.said.append(self.ended)
             self.modality, self.features = "", []
-        elif self.said and isinstance(self.said[-1], list):
-            self.said[-1].append(token)
         else:
-            self.said.append([token])
+            if not self.said or not isinstance(self.said[-1], list):
+                self.said.append([])
+            self.said[-1].append(token)  # type: ignore[union-attr]
+            if self.listen and self.listen(token):
+                self.budget, self.queue = 0, []
         return not self.closed
 
 

@@ -30,8 +30,7 @@ def parse(template: str, media: Mapping[str, Media | str] | Sequence[Media | str
 
     Raises PromptError when a placeholder has no item, an item has no placeholder, or the two differ in modality.
     """
-    matches = [m for m in _PLACEHOLDER.finditer(template) if len(m["escape"]) % 2 == 0]
-    names = list(dict.fromkeys(_name(m) for m in matches))
+    names = placeholders(template)
     given = (
         {key.lower(): item for key, item in media.items()} if isinstance(media, Mapping) else _in_order(names, media)
     )
@@ -52,6 +51,12 @@ def parse(template: str, media: Mapping[str, Media | str] | Sequence[Media | str
         end = match.end()
     parts.append(Text(template[end:]))
     return join_text(parts)
+
+
+def placeholders(template: str) -> list[str]:
+    """The names of the placeholders of a template, `image0`, …, in their order of appearance."""
+    matches = [m for m in _PLACEHOLDER.finditer(template) if len(m["escape"]) % 2 == 0]
+    return list(dict.fromkeys(_name(m) for m in matches))
 
 
 def render(prompt: Prompt) -> tuple[str, dict[str, Media | str]]:

@@ -126,6 +126,19 @@ class Layout:
         result starts right behind the content of the last of them. Raises PromptError for media that cannot stand
         where they are, for turns that the chat template refuses and for more than `max_length` positions.
         """
+        sequence = self._lay_out(messages, reply, known)
+        if len(sequence.ids) > self.max_length:
+            raise PromptError(
+                f"The prompt takes {len(sequence.ids)} positions, the model reads at most {self.max_length}; "
+                "shorten it."
+            )
+        return sequence
+
+    def measure(self, messages: Sequence[Message], *, known: int = 0) -> int:
+        """Positions that `messages` take with the assistant's turn opened, however many. Raises as the layout does."""
+        return len(self._lay_out(messages, True, known).ids)
+
+    def _lay_out(self, messages: Sequence[Message], reply: bool, known: int) -> TokenSequence:
         if self.system_prompt is not None and messages[0].role != "system":
             messages = [Message("system", (Text(self.system_prompt),)), *messages]
             known += known > 0
@@ -137,10 +150,6 @@ class Layout:
                 writer.parts(messages[i].parts, by_model=messages[i].role == "assistant")
                 if self.reads_words and messages[i].role == "user":
                     writer.parts(words_of(messages[i].parts), by_model=False)
-        if len(writer.ids) > self.max_length:
-            raise PromptError(
-                f"The prompt takes {len(writer.ids)} positions, the model reads at most {self.max_length}; shorten it."
-            )
         return writer.done()
 
     def _templates(self, messages: Sequence[Message], reply: bool) -> list[str]:
@@ -196,7 +205,11 @@ class _Writer:
     def parts(self, parts: Prompt, by_model: bool) -> None:
         for part in parts:
             if isinstance(part, Text):
-                ids = self.layout.tokenizer(part.text, add_special_tokens=False, split_special_tokens=True).input_ids
+                ids = list(part.ids) if by_model else []  # words can often be cut into tokens in another way
+                ids = (
+                    ids
+                    or self.layout.tokenizer(part.text, add_special_tokens=False, split_special_tokens=True).input_ids
+                )
                 self.ids += ids
                 self.labels += ids if by_model else [IGNORE] * len(ids)
             else:

@@ -6,7 +6,7 @@ decoded media only, never a path: reading files is `codi2.media`'s business.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """Plain words, tokenized by the language model."""
+    """Plain words, tokenized by the language model. `ids` are the tokens that they were said in, where it said them."""
 
     modality: ClassVar[str] = "text"
     text: str
+    ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def cut_like(value: Any, like: Tensor) -> Any:
 
 def local(tensor: Tensor) -> Tensor:
     """The numbers that this process holds."""
-    return tensor.to_local() if is_cut(tensor) else tensor  # type: ignore[attr-defined, no-any-return]
+    return tensor.to_local() if is_cut(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

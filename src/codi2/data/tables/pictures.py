@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from codi2.data.builders.contract import Draft, exchange
-from codi2.data.record import Piece
+from codi2.data.record import Piece, Turn
 from codi2.data.tables.factors import asks, scaled, shown, turned, words
 from codi2.data.tables.scene import counted, patterned, placed
 from codi2.data.tables.studio import Row, Studio, draft, pick, picture
@@ -174,7 +174,7 @@ def described(modality: str) -> Row:
 
     def row(studio: Studio, draw: np.random.Generator) -> Draft:
         items = studio.items(modality, draw, 2 + int(draw.integers(SHOTS)))
-        turns = []
+        turns: list[Turn] = []
         for item in items:
             asked = write_prompt(f"caption_{modality}", draw, {"media": [studio.medium(item)]})
             turns += exchange(asked, [Text(item.caption)])

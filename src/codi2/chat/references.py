@@ -1,0 +1,119 @@
+"""Which earlier item of a conversation a message speaks of.
+
+Items are numbered through the conversation, the user's and the model's alike: `[image0]` is its first picture,
+`[audio1]` its second sound. A message refers to one by its placeholder, or in words:
+
+- "the second image", "your last sound", "the picture": in a message that brings no item of that kind itself;
+- "it", "this", "that": the newest item, in a message that brings and names none.
+
+What is spoken of is put behind the words, as though the user had attached it again: the model reads it where an
+instruction stands in its training, and the fidelity path starts from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from codi2.errors import PromptError
+from codi2.prompt.grammar import join_text, parse, placeholders
+from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+NEWEST = ("last", "latest", "newest", "previous")
+NOUNS = {
+    "image": "image|picture|photograph|photo|drawing|illustration|icon|emoji",
+    "audio": "sound|audio|recording|noise",
+    "video": "video|clip|film|animation",
+}
+_NAMED = re.compile(
+    rf"\b(?:the|your|my|this|that)\s+(?:(?P<which>{'|'.join((*ORDINALS, *NEWEST))})\s+)?"
+    rf"(?:{'|'.join(f'(?P<{modality}>{nouns})' for modality, nouns in NOUNS.items())})\b(?!\s+(?:of|from|that)\b)",
+    re.IGNORECASE,
+)
+_PRONOUN = re.compile(r"\b(?:it|this)\b(?!\s+is\b)|\bthat\b(?=\s*(?:[.,;:!?]|$))", re.IGNORECASE)
+
+
+def numbered(items: Sequence[Part]) -> dict[str, Media]:
+    """`image0`, `image1`, `audio0`, … → the items of a conversation, in the order in which they came."""
+    named: dict[str, Media] = {}
+    for item in items:
+        if isinstance(item, (Text, Phrase)):
+            continue
+        named[f"{item.modality}{sum(name.startswith(item.modality) for name in named)}"] = item
+    return named
+
+
+def read(
+    template: str, given: Mapping[str, Media | str] | Sequence[Media | str], earlier: Mapping[str, Media]
+) -> Prompt:
+    """A message as the user wrote it → its parts, earlier items in their places.
+
+    Args:
+        given: the message's own media: by name, or in order for the placeholders that no earlier item has.
+        earlier: see `numbered`.
+    Raises:
+        PromptError: a placeholder stands for nothing, or a medium has no placeholder.
+    """
+    names = placeholders(template)
+    if not isinstance(given, Mapping):
+        free = [name for name in names if name not in earlier]
+        mine: dict[str, Media | str] = {}
+        for item in given:
+            kind = "text" if isinstance(item, str) else item.modality
+            fits = [name for name in free if name.startswith(kind) and name not in mine]
+            if not fits:
+                count = sum(name.startswith(kind) for name in (*earlier, *mine))
+                raise PromptError(f"there is no placeholder for the {kind} that was given; write [{kind}{count}]")
+            mine[fits[0]] = item
+        given = mine
+    named = {key.lower(): value for key, value in given.items()}
+    spoken = {name: earlier[name] for name in names if name in earlier and name not in named}
+    return parse(template, named | spoken)
+
+
+def resolve(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
+    """Puts the items that a message's words speak of behind these words."""
+    own = {part.modality for part in prompt if not isinstance(part, Text)}
+    found = False
+    parts: list[Part] = []
+    for part in prompt:
+        if not isinstance(part, Text):
+            parts.append(part)
+            continue
+        pieces = _with_items(part.text, {m: _of(m, earlier) for m in NOUNS if m not in own})
+        found = found or len(pieces) > 1
+        parts += pieces
+    if not found and not own and earlier:
+        parts = _with_newest(parts, list(earlier.values())[-1])
+    return join_text(parts)
+
+
+def _of(modality: str, earlier: Mapping[str, Media]) -> list[Media]:
+    return [item for item in earlier.values() if item.modality == modality]
+
+
+def _with_items(text: str, items: Mapping[str, Sequence[Media]]) -> list[Part]:
+    parts: list[Part] = []
+    end = 0
+    for match in _NAMED.finditer(text):
+        modality = next(kind for kind in NOUNS if match[kind])
+        choices, which = items.get(modality, ()), (match["which"] or NEWEST[0]).lower()
+        if not choices:
+            continue
+        number = ORDINALS.index(which) if which in ORDINALS else len(choices) - 1
+        if number >= len(choices):
+            raise PromptError(f"there is no {which} {match[modality].lower()}: this conversation has {len(choices)}")
+        parts += [Text(text[end : match.end()] + " "), choices[number]]
+        end = match.end()
+    return [*parts, Text(text[end:])]
+
+
+def _with_newest(parts: Sequence[Part], newest: Media) -> list[Part]:
+    out = list(parts)
+    for i, part in enumerate(out):
+        if isinstance(part, Text) and (match := _PRONOUN.search(part.text)):
+            end = match.end()
+            out[i : i + 1] = [Text(part.text[:end] + " "), newest, Text(part.text[end:])]
+            break
+    return out
