@@ -86,7 +86,7 @@ def test_only_what_is_new_is_read(model: CoDi2, red: Image, hum: Audio, monkeypa
 
 def test_undo_cuts_the_cache_and_retry_draws_again(model: CoDi2, red: Image, hum: Audio):
     chat = model.chat()
-    first, second, third, fourth = play(chat, red, hum)
+    first, _, _, fourth = play(chat, red, hum)
     state = chat._state
     chat.undo()
     assert chat._state is state, "nothing is read again"
