@@ -35,3 +35,15 @@ class OutputError(CoDi2Error):
 
 class MissingDependencyError(CoDi2Error):
     """An optional dependency is not installed; the message names the command that installs it."""
+
+
+class BusyError(CoDi2Error):
+    """The server has no room for another request now. `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class LateError(CoDi2Error):
+    """A request was not answered before its deadline."""

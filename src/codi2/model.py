@@ -19,10 +19,10 @@ from codi2.config import CoDi2Config, Placement
 from codi2.diffuse.decoder import Decoder
 from codi2.encode.contract import Encoder
 from codi2.errors import PromptError
-from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, Segment, generate
+from codi2.llm.decode import Conversation, FeatureSegment, Listener, ReplyOptions, Segment, generate
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.grammar import parse
-from codi2.prompt.layout import Message, collate, layout_for
+from codi2.prompt.layout import Batch, Message, collate, layout_for
 from codi2.prompt.parts import Audio, Image, Media, Part, Phrase, Prompt, Text, Video
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ class Options:
     keep_source: bool = True  # the fidelity path: start from the last given item of the reply's modality
     max_new_tokens: int = 128
     temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.want is not None and not isinstance(self.want, str):
+            object.__setattr__(self, "want", tuple(self.want))
 
 
 @dataclass(frozen=True)
@@ -165,16 +169,28 @@ class CoDi2(nn.Module):
         """Answers B conversations at once; a reply does not depend on the others of its batch."""
         watch = Stopwatch(callback or (lambda stage, step, total: None))
         with watch("encode"):
-            sequences = [self.layout(messages, reply=True) for messages in conversations]
-            batch = collate(sequences, self.mllm.backbone.pad_id, left=True).to(self.device)
-            features = self.encode(batch.items, batch.slot_item.bincount(minlength=len(batch.items)).tolist())
-        with watch("think"), self.resident(self.mllm.backbone):
-            wants = [self.reply_options(o) for o in options]
-            written = generate(Conversation(self.mllm, len(options)), batch, features, wants)
+            batch, features = self.read(conversations)
+        with watch("think"):
+            written = self.think(batch, features, options)
         with watch("diffuse"):
             sources = [messages[-1].parts for messages in conversations]
             replies = self.diffuse(written, sources, options, watch.callback)
         return [Reply(tuple(parts), self.recipe(o, watch.seconds)) for parts, o in zip(replies, options, strict=True)]
+
+    @torch.no_grad()
+    def read(self, conversations: Sequence[Sequence[Message]]) -> tuple[Batch, Tensor]:
+        """B conversations, each to be answered, as one batch with the features [N, T, D] of its items."""
+        sequences = [self.layout(messages, reply=True) for messages in conversations]
+        batch = collate(sequences, self.mllm.backbone.pad_id, left=True).to(self.device)
+        return batch, self.encode(batch.items, batch.slot_item.bincount(minlength=len(batch.items)).tolist())
+
+    def think(
+        self, batch: Batch, features: Tensor, options: Sequence[Options], listen: Listener | None = None
+    ) -> list[list[Segment]]:
+        """What the language model answers to each conversation of a batch: stretches of text, features of media."""
+        wants = [self.reply_options(o) for o in options]
+        with self.resident(self.mllm.backbone):
+            return generate(Conversation(self.mllm, len(options)), batch, features, wants, listen)
 
     def encode(self, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:
         """Media of mixed modalities [N] → features [N, T, D], zero beyond an item's own.

@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ class Chat:
                 callback(event.stage, event.step, event.total)
             return False
 
-        return self._round(prompt, media, settings, tell)
+        return self.play(prompt, media, settings, tell)
 
     def stream(self, prompt: str | Prompt, *media: Media, **settings: Any) -> Iterator[Event]:
         """`send`, as it happens. A reader who leaves early ends the round, and it is not kept."""
@@ -95,7 +96,7 @@ class Chat:
 
         def work() -> None:
             try:
-                self._round(prompt, media, settings, tell)
+                self.play(prompt, media, settings, tell)
             except BaseException as error:
                 news.put(error)
 
@@ -147,15 +148,35 @@ class Chat:
             self.add(last)
             raise
 
+    def save(self, folder: str | Path, title: str = "A conversation") -> Path:
+        """Writes the conversation to a folder, with a page that shows and plays it; `Chat.open` goes on with it.
+
+        Raises OutputError: the folder cannot be written.
+        """
+        from codi2.chat.files import save
+
+        return save(self, folder, title)
+
+    @classmethod
+    def open(cls, model: CoDi2, folder: str | Path) -> Chat:
+        """The conversation in a folder. Raises PromptError: there is none, or it is damaged."""
+        from codi2.chat.files import open_chat
+
+        return open_chat(model, folder)
+
     def add(self, round_: Round) -> None:
         """Appends a round that was made before, as when a conversation is opened; the model reads it with the next."""
         self.rounds.append(round_)
         self._state, self._marks = None, {}
 
     @torch.no_grad()
-    def _round(
+    def play(
         self, prompt: str | Prompt, media: Sequence[Media], settings: dict[str, Any], tell: Callable[[Event], bool]
     ) -> Reply:
+        """One round, `tell` being called with what happens; it returns True when nobody listens any more.
+
+        Raises as `send`; Stopped: nobody listened, and the round is not kept.
+        """
         message, options = self._message(prompt, media, settings)
         if self._state is None:
             self._marks = {}
@@ -169,7 +190,7 @@ class Chat:
             with watch("think"), model.resident(model.mllm.backbone):
                 fresh, self._state = self._state is None, self._state or Conversation(model.mllm)
                 mark = self._state.mark
-                listener = _Listener(model.mllm.backbone.tokenizer, tell)
+                listener = Listener(model.mllm.backbone.tokenizer, tell)
                 (written,) = generate(self._state, batch, features, [model.reply_options(options)], listener)
             with watch("diffuse"):
                 (parts,) = model.diffuse([written], [message.parts], [options], watch.callback)
@@ -266,8 +287,8 @@ def _key(part: Part) -> int | str:
     return part.text if isinstance(part, Phrase) else id(part)
 
 
-class _Listener:
-    """Tokens → pieces of text; half a character waits for its other half."""
+class Listener:
+    """What a step loop calls with its tokens. Tokens → pieces of text; half a character waits for its other half."""
 
     def __init__(self, tokenizer: Any, tell: Callable[[Event], bool]) -> None:
         self.tokenizer, self.tell = tokenizer, tell

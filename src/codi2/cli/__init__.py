@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from codi2 import __version__
+from codi2.cli.chat import chat
 from codi2.cli.convert import convert
 from codi2.cli.data import app as data
 from codi2.cli.demo import demo
@@ -44,6 +45,7 @@ app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 app.command()(generate)
+app.command()(chat)
 app.command()(demo)
 app.command()(train)
 app.command()(evaluate)

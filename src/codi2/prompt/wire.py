@@ -48,7 +48,7 @@ def _encode(part: Part) -> dict[str, Any]:
         case Image():
             return {"type": "image", "data": _base64(png(part.pixels)), "name": part.name}
         case Audio():
-            return {"type": "audio", "data": _base64(_flac(part)), "name": part.name}
+            return {"type": "audio", "data": _base64(flac(part)), "name": part.name}
         case Video():
             frames = [_base64(png(frame)) for frame in part.frames]
             return {"type": "video", "data": frames, "fps": part.fps, "name": part.name}
@@ -86,7 +86,8 @@ def _field(part: Mapping[str, Any], place: int, name: str, kind: type | UnionTyp
     return value
 
 
-def _flac(sound: Audio) -> bytes:
+def flac(sound: Audio) -> bytes:
+    """A sound as the bytes of a FLAC file of 24 bits."""
     import soundfile
 
     file = io.BytesIO()

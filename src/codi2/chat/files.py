@@ -1,0 +1,174 @@
+"""Conversations as files: rounds as JSON, media beside them by the hash of their content.
+
+    chat.json  media/<hash>.png, .flac  index.html
+
+What is read back continues as it would have: texts keep the tokens they were said in, the model's media the features
+that it predicted.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from codi2 import __version__
+from codi2.chat import Chat, Round
+from codi2.errors import CoDi2Error, PromptError
+from codi2.hub import write_atomic
+from codi2.media import load
+from codi2.model import CoDi2, Options, Reply
+from codi2.prompt.grammar import join_text
+from codi2.prompt.parts import Audio, Image, Part, Phrase, Text, Video
+from codi2.prompt.wire import flac, png
+
+SCHEMA = 1
+Put = Callable[[bytes, str], str]
+"""Keeps the bytes of a medium under a name of its own, which ends in the suffix that is given: the name."""
+Get = Callable[[str], bytes]
+"""The bytes that were kept under a name."""
+
+
+def save(chat: Chat, folder: str | Path, title: str = "A conversation") -> Path:
+    """Writes a conversation to a folder, with a page that shows and plays it.
+
+    Raises OutputError: the folder cannot be written.
+    """
+    folder = Path(folder)
+
+    def put(data: bytes, suffix: str) -> str:
+        name = content_name(data, suffix)
+        if not (folder / "media" / name).is_file():
+            write_atomic(folder / "media" / name, data)
+        return name
+
+    about = {
+        "schema": SCHEMA,
+        "codi2": __version__,
+        "model": chat.model.config.name,
+        "system": chat.system[0].parts[0].text if chat.system else None,  # type: ignore[union-attr]
+        "defaults": chat.defaults,
+        "rounds": [to_json(round_, put) for round_ in chat.rounds],
+    }
+    write_page(folder / "index.html", chat.rounds, title)
+    write_atomic(folder / "chat.json", (json.dumps(about, ensure_ascii=False, indent=1) + "\n").encode())
+    return folder
+
+
+def open_chat(model: CoDi2, folder: str | Path) -> Chat:
+    """The conversation that `save` wrote, to go on with. Raises PromptError: it is none, or damaged."""
+    folder = Path(folder)
+    read = reader(lambda name: (folder / "media" / name).read_bytes())
+    try:
+        about = json.loads((folder / "chat.json").read_text(encoding="utf-8"))
+        if about.get("schema") != SCHEMA:
+            raise PromptError(f"{folder} holds a conversation of schema {about.get('schema')}, not {SCHEMA}")
+        chat = model.chat(about["system"], **about["defaults"])
+        for value in about["rounds"]:
+            chat.add(read(value))
+    except CoDi2Error:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PromptError(
+            f"{folder} holds no conversation that can be read ({type(error).__name__}: {error})"
+        ) from error
+    return chat
+
+
+def content_name(data: bytes, suffix: str) -> str:
+    """A name that is the same for the same bytes only."""
+    return f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
+
+
+def to_json(round_: Round, put: Put) -> dict[str, Any]:
+    """A round as JSON values; its media go to `put`."""
+    return {
+        "prompt": [_part(part, put) for part in round_.prompt],
+        "reply": [_part(part, put) for part in round_.reply.parts],
+        "features": {str(place): _array(values) for place, values in round_.features.items()},
+        "options": vars(round_.options),
+        "recipe": dict(round_.reply.recipe),
+        "notes": list(round_.reply.notes),
+    }
+
+
+def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
+    """What reads the rounds of one conversation: a medium that occurs twice is one object, as it was."""
+    seen: dict[tuple[str, ...], Part] = {}
+
+    def part(value: Mapping[str, Any]) -> Part:
+        if value["type"] == "text":
+            return Text(value["text"], tuple(value.get("ids", ())))
+        if value["type"] == "phrase":
+            return Phrase(value["text"])
+        names = [value["file"]] if isinstance(value["file"], str) else value["file"]
+        key = (value["type"], value["name"], *names)
+        if key not in seen:
+            if value["type"] == "video":
+                frames = [load(get(name), name) for name in names]
+                pixels = tuple(frame.pixels for frame in frames if isinstance(frame, Image))
+                seen[key] = Video(pixels, float(value["fps"]), value["name"])
+            else:
+                seen[key] = load(get(names[0]), value["name"])
+        return seen[key]
+
+    def read(value: Mapping[str, Any]) -> Round:
+        options = {**value["options"], "want": _tuple(value["options"]["want"])}
+        parts = tuple(part(some) for some in value["reply"])
+        return Round(
+            tuple(part(some) for some in value["prompt"]),
+            Reply(parts, value["recipe"], tuple(value["notes"])),
+            {int(place): _tensor(some) for place, some in value["features"].items()},
+            Options(**options),
+        )
+
+    return read
+
+
+def write_page(path: Path, rounds: list[Round], title: str) -> None:
+    """The conversation as one page that shows and plays everything; nothing is requested."""
+    from codi2.report import Row
+    from codi2.report import write_page as write
+
+    rows = [
+        Row(f"Round {i}", join_text(round_.prompt), round_.reply.parts, note=" ".join(round_.reply.notes))
+        for i, round_ in enumerate(rounds, start=1)
+    ]
+    write(
+        path, title, rows, f"{len(rows)} rounds with {rounds[-1].reply.recipe['model']}" if rounds else "No round yet"
+    )
+
+
+def _part(part: Part, put: Put) -> dict[str, Any]:
+    match part:
+        case Text():
+            return {"type": "text", "text": part.text, **({"ids": list(part.ids)} if part.ids else {})}
+        case Phrase():
+            return {"type": "phrase", "text": part.text}
+        case Image():
+            return {"type": "image", "file": put(png(part.pixels), "png"), "name": part.name}
+        case Audio():
+            return {"type": "audio", "file": put(flac(part), "flac"), "name": part.name}
+        case Video():
+            files = [put(png(frame), "png") for frame in part.frames]
+            return {"type": "video", "file": files, "fps": part.fps, "name": part.name}
+
+
+def _array(values: torch.Tensor) -> dict[str, Any]:
+    numbers = np.ascontiguousarray(values.cpu().numpy(), dtype="<f4")
+    return {"shape": list(numbers.shape), "float32": base64.b64encode(numbers.tobytes()).decode()}
+
+
+def _tensor(value: Mapping[str, Any]) -> torch.Tensor:
+    numbers = np.frombuffer(base64.b64decode(value["float32"]), dtype="<f4")
+    return torch.from_numpy(numbers.reshape(value["shape"]).astype(np.float32))
+
+
+def _tuple(want: Any) -> Any:
+    return tuple(want) if isinstance(want, list) else want

@@ -1,0 +1,177 @@
+"""`codi2 chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from codi2.cli.output import Device, DeviceOption, ModelOption, OutOption, SeedOption, check_writable
+from codi2.errors import CoDi2Error, PromptError
+
+if TYPE_CHECKING:
+    from codi2.chat import Chat
+    from codi2.prompt.parts import Media
+
+HELP = """\
+Write a message. @cat.png puts a file in its place (Tab completes); [image0], "the last sound", "it" speak of an
+earlier item. What is made is saved and listed with its name.
+  /want image   what the next replies are: image, audio, text, or auto    /seed 3   another seed
+  /undo         take the last round back                                  /retry    the last message, another seed
+  /save DIR     write the conversation, with a page that plays it         /open DIR go on with a saved one
+  /items        what there is to speak of                                 /quit     leave"""
+ATTACHED = re.compile(r"""(?<!\S)@(?:"(?P<quoted>[^"]+)"|(?P<plain>\S+))""")
+
+
+def chat(
+    out: OutOption = Path("out/chat"),
+    seed: SeedOption = 0,
+    opened: Annotated[
+        Path | None, typer.Option("--open", help="A saved conversation to go on with.", metavar="DIR")
+    ] = None,
+    device: DeviceOption = Device.cpu,
+    model: ModelOption = "tiny",
+) -> None:
+    """Talk with pictures and sounds, over several rounds.
+
+    A line is a message; @photo.png or @"my sound.wav" in it is a file. /help says what else there is.
+    """
+    check_writable(out)
+
+    from codi2.chat import Chat
+    from codi2.model import CoDi2
+
+    typer.echo(f"Loading the model {model}.", err=True)
+    loaded = CoDi2.from_pretrained(model, device=device.value)
+    talk = Chat.open(loaded, opened) if opened else loaded.chat()
+    Terminal(loaded, talk, out, seed).run()
+
+
+class Terminal:
+    """Reads lines, writes replies."""
+
+    def __init__(self, model: Any, talk: Chat, out: Path, seed: int) -> None:
+        self.model, self.talk, self.out = model, talk, out
+        self.settings: dict[str, Any] = {"seed": seed}
+
+    def run(self) -> None:
+        _complete_files()
+        typer.echo("/help lists the commands, /quit leaves.", err=True)
+        while True:
+            try:
+                line = input("> ").strip()
+            except EOFError:
+                return
+            if line in ("/quit", "/exit"):
+                return
+            try:
+                if line.startswith("/"):
+                    self.command(line)
+                elif line:
+                    self.send(line)
+            except CoDi2Error as error:
+                typer.echo(f"codi2: {error}", err=True)
+            except KeyboardInterrupt:
+                typer.echo("stopped; the round is not kept", err=True)
+
+    def command(self, line: str) -> None:
+        name, _, rest = line.partition(" ")
+        rest = rest.strip()
+        match name:
+            case "/help":
+                typer.echo(HELP)
+            case "/items":
+                for item, part in self.talk.media.items():
+                    typer.echo(f"[{item}] {part.name}".rstrip())
+            case "/want":
+                if rest not in ("image", "audio", "video", "text", "auto"):
+                    raise PromptError(f"/want takes image, audio, video, text or auto, not {rest!r}")
+                self.settings["want"] = None if rest == "auto" else rest
+            case "/seed":
+                if not rest.isdigit():
+                    raise PromptError(f"/seed takes a whole number, not {rest!r}")
+                self.settings["seed"] = int(rest)
+            case "/undo":
+                self.talk.undo()
+                typer.echo(f"{len(self.talk.rounds)} rounds are left", err=True)
+            case "/retry":
+                self.settings["seed"] += 1
+                with _bar() as callback:
+                    reply = self.talk.retry(callback, **self.settings)
+                self.show(reply)
+            case "/save" if rest:
+                typer.echo(f"saved in {self.talk.save(rest) / 'index.html'}")
+            case "/open" if rest:
+                from codi2.chat import Chat
+
+                self.talk = Chat.open(self.model, rest)
+                typer.echo(f"{len(self.talk.rounds)} rounds; the next message goes on", err=True)
+            case _:
+                raise PromptError(f"there is no command {line!r}; /help lists them")
+
+    def send(self, line: str) -> None:
+        template, media = attach(line, self.talk.media)
+        with _bar() as callback:
+            reply = self.talk.send(template, callback=callback, **media, **self.settings)
+        self.show(reply)
+
+    def show(self, reply: Any) -> None:
+        from codi2.cli.output import save_reply
+
+        names = {id(part): name for name, part in self.talk.media.items()}
+        listed = save_reply(reply, self.out, stem=f"round-{len(self.talk.rounds)}")
+        for part, entry in zip(reply.parts, listed, strict=True):
+            typer.echo(entry["text"].strip() if entry["type"] == "text" else f"[{names[id(part)]}] {entry['path']}")
+        for note in reply.notes:
+            typer.echo(note, err=True)
+
+
+def attach(line: str, earlier: dict[str, Media]) -> tuple[str, dict[str, Media]]:
+    """A line with files in it → a template that names them as the conversation will, and the media by these names.
+
+    Raises MediaError: a file is none that can be read.
+    """
+    from codi2.media import load
+
+    media: dict[str, Media] = {}
+
+    def place(match: re.Match[str]) -> str:
+        part = load(Path(match["quoted"] or match["plain"].rstrip(".,;:!?")).expanduser())
+        count = sum(name.startswith(part.modality) for name in (*earlier, *media))
+        media[f"{part.modality}{count}"] = part
+        plain = match["plain"] or ""
+        return f"[{part.modality}{count}]{plain[len(plain.rstrip('.,;:!?')) :]}"
+
+    return ATTACHED.sub(place, line), media
+
+
+def _bar() -> Any:
+    from codi2.cli.output import progress
+
+    return progress()
+
+
+def _complete_files() -> None:
+    """Tab completes what follows an @, where the terminal has readline."""
+    try:
+        import readline
+    except ImportError:  # Windows
+        return
+
+    def complete(text: str, state: int) -> str | None:
+        if not text.startswith("@"):
+            return None
+        stem = Path(text[1:]).expanduser()
+        folder, start = (stem, "") if text.endswith("/") or text == "@" else (stem.parent, stem.name)
+        try:
+            found = sorted(path for path in folder.iterdir() if path.name.startswith(start))
+        except OSError:
+            return None
+        offers = [f"@{path}{'/' if path.is_dir() else ''}" for path in found]
+        return offers[state] if state < len(offers) else None
+
+    readline.set_completer(complete)
+    readline.set_completer_delims(" \t\n")
+    readline.parse_and_bind("tab: complete")

@@ -1,0 +1,70 @@
+"""Conversations on disk: what is read back says the same, and damage is one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+
+from codi2.chat import Chat
+from codi2.errors import OutputError, PromptError
+from codi2.model import CoDi2
+from codi2.prompt.parts import Audio, Image
+
+
+@pytest.fixture(scope="module")
+def model() -> CoDi2:
+    return CoDi2.from_pretrained("debug")
+
+
+@pytest.fixture
+def chat(model: CoDi2) -> Chat:
+    chat = model.chat(system="Be kind.", seed=2)
+    chat.send("Draw [image0]", Image(PILImage.new("RGB", (40, 40), "red"), "red.png"), want="image", max_new_tokens=4)
+    hum = Audio(np.round(np.sin(np.arange(16_000) / 20) * 2**22).astype(np.float32) / 2**23, 16_000)
+    chat.send("Play [audio0] for it", hum, want=["audio"], max_new_tokens=2)
+    chat.send("And for the first image", want="text", max_new_tokens=6)
+    return chat
+
+
+def test_an_opened_conversation_goes_on_as_it_would_have(model: CoDi2, chat: Chat, tmp_path: Path):
+    opened = Chat.open(model, chat.save(tmp_path / "kept"))
+    assert list(opened.media) == list(chat.media) and opened.system == chat.system
+    assert opened.rounds[2].prompt[1] is opened.rounds[0].prompt[1], "the same picture, not a second one"
+    for ours, theirs in zip(opened.rounds, chat.rounds, strict=True):
+        assert ours.reply.text == theirs.reply.text and ours.options == theirs.options
+        for place, values in theirs.features.items():
+            assert torch.equal(ours.features[place], values)
+    settings = {"want": "image", "max_new_tokens": 5}
+    one, two = (talk.send("Now mirror it", **settings) for talk in (opened, chat))
+    assert one.text == two.text
+    near = np.abs(np.asarray(one.images[0].pixels).astype(int) - np.asarray(two.images[0].pixels))
+    assert near.max() <= 2
+
+
+def test_equal_media_are_kept_once(model: CoDi2, tmp_path: Path):
+    chat = model.chat(want="text", max_new_tokens=1)
+    for _ in range(3):
+        chat.send("See [image9]", image9=Image(PILImage.new("RGB", (40, 40), "blue")))
+    chat.save(tmp_path)
+    assert len(list((tmp_path / "media").iterdir())) == 1
+
+
+def test_damage_is_one_sentence(model: CoDi2, chat: Chat, tmp_path: Path):
+    kept = chat.save(tmp_path / "kept")
+    for damage, words in (("{", "JSONDecodeError"), ('{"schema": 7}', "schema 7, not 1"), ("[]", "AttributeError")):
+        (kept / "chat.json").write_text(damage)
+        with pytest.raises(PromptError, match=words):
+            Chat.open(model, kept)
+    chat.save(kept)
+    next((kept / "media").glob("*.png")).unlink()
+    with pytest.raises(PromptError, match="holds no conversation that can be read"):
+        Chat.open(model, kept)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        chat.save(tmp_path / "file" / "kept")
+    assert json.loads((kept / "chat.json").read_text())["codi2"]
