@@ -192,6 +192,7 @@ class Chat:
                 mark = self._state.mark
                 listener = Listener(model.mllm.backbone.tokenizer, tell)
                 (written,) = generate(self._state, batch, features, [model.reply_options(options)], listener)
+                listener.finish()
             with watch("diffuse"):
                 (parts,) = model.diffuse([written], [message.parts], [options], watch.callback)
             for place, part in enumerate(parts):
@@ -295,10 +296,21 @@ class Listener:
         self.ids: list[int] = []
         self.told = ""
 
-    def __call__(self, sample: int, token: int) -> bool:
+    def __call__(self, sample: int, token: int, begins: bool) -> bool:
+        if begins:
+            self.finish()
         self.ids.append(token)
+        return self._tell(whole=False)
+
+    def finish(self) -> None:
+        """A stretch of text is over: what waited is told as it is."""
+        if self.ids:
+            self._tell(whole=True)
+        self.ids, self.told = [], ""
+
+    def _tell(self, whole: bool) -> bool:
         text: str = self.tokenizer.decode(self.ids)
-        if text.endswith("\ufffd"):
+        if not whole and text.endswith("\ufffd"):
             return False
         piece, self.told = text[len(self.told) :], text
         return self.tell(Said(piece)) if piece else False

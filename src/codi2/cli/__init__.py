@@ -21,6 +21,7 @@ from codi2.cli.demo import demo
 from codi2.cli.doctor import doctor
 from codi2.cli.evaluate import evaluate
 from codi2.cli.generate import generate
+from codi2.cli.serve import keys, serve
 from codi2.cli.train import train
 from codi2.errors import CoDi2Error
 
@@ -47,6 +48,8 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(chat)
 app.command()(demo)
+app.command()(serve)
+app.add_typer(keys, name="keys")
 app.command()(train)
 app.command()(evaluate)
 app.command()(doctor)

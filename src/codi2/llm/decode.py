@@ -53,8 +53,8 @@ class FeatureSegment:
 
 Segment = TextSegment | FeatureSegment
 
-Listener = Callable[[int, int], bool]
-"""Called with the sample and each text token that it says; True ends that sample's turn."""
+Listener = Callable[[int, int, bool], bool]
+"""Called with the sample, each text token that it says, and whether a stretch of text begins; True ends its turn."""
 
 
 class Conversation:
@@ -171,7 +171,7 @@ def _next_rows(conversation: Conversation, writers: list[_Writer], newest: Tenso
 class _Writer:
     """Where one sample is in its reply."""
 
-    def __init__(self, mllm: MLLM, options: ReplyOptions, listen: Callable[[int], bool] | None = None) -> None:
+    def __init__(self, mllm: MLLM, options: ReplyOptions, listen: Callable[[int, bool], bool] | None = None) -> None:
         self.listen = listen
         token_id = mllm.backbone.tokenizer.convert_tokens_to_ids
         self.options = options
@@ -234,10 +234,10 @@ class _Writer:
             self.said.append(self.ended)
             self.modality, self.features = "", []
         else:
-            if not self.said or not isinstance(self.said[-1], list):
+            if begins := not self.said or not isinstance(self.said[-1], list):
                 self.said.append([])
             self.said[-1].append(token)  # type: ignore[union-attr]
-            if self.listen and self.listen(token):
+            if self.listen and self.listen(token, begins):
                 self.budget, self.queue = 0, []
         return not self.closed
 

@@ -57,6 +57,7 @@ class Job:
     written: Sequence[Segment] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     play: Callable[[Callable[[Event], bool]], Reply] | None = None  # of a round
+    end: Callable[[], None] = lambda: None  # of a round that comes to nothing
     began: float = field(default_factory=time.monotonic)
     gone: bool = False
 
@@ -109,14 +110,32 @@ class Engine:
         return self._submit("think", tell, client, timeout, options=options, conversation=conversation, shape=shape)
 
     def round(
-        self, chat: Chat, prompt: str | Prompt, tell: Tell, client: str = "", timeout: float = 0.0, **settings: Any
+        self,
+        chat: Chat,
+        prompt: str | Prompt,
+        tell: Tell,
+        client: str = "",
+        timeout: float = 0.0,
+        keep: Callable[[], None] = lambda: None,
+        end: Callable[[], None] = lambda: None,
+        **settings: Any,
     ) -> Job:
-        """Asks for a round of a conversation that is held here; one conversation's rounds should not overlap."""
+        """Asks for a round of a conversation that is held here; one conversation's rounds should not overlap.
+
+        `keep` is called when the round is in the conversation, before anybody hears that it is done; `end` when the
+        conversation is free for the next, whatever became of this one.
+        """
 
         def play(hear: Callable[[Event], bool]) -> Reply:
-            return chat.play(prompt, (), settings, hear)
+            def told(event: Event) -> bool:
+                if isinstance(event, Done):
+                    keep()
+                    end()
+                return hear(event)
 
-        return self._submit("round", tell, client, timeout, play=play)
+            return chat.play(prompt, (), settings, told)
+
+        return self._submit("round", tell, client, timeout, play=play, end=end)
 
     def _submit(self, stage: Any, tell: Tell, client: str, timeout: float, **work: Any) -> Job:
         with self._change:
@@ -206,9 +225,10 @@ class Engine:
         with watch("encode"):
             batch, features = self.model.read([job.conversation for job in jobs])
         with watch("think"):
-            written = self.model.think(
-                batch, features, [job.options for job in jobs], lambda b, token: listeners[b](b, token)
-            )
+            options = [job.options for job in jobs]
+            written = self.model.think(batch, features, options, lambda b, *token: listeners[b](b, *token))
+        for listener in listeners:
+            listener.finish()
         for job, segments in zip(jobs, written, strict=True):
             job.seconds |= watch.seconds
             job.written = segments
@@ -268,6 +288,7 @@ class Engine:
         self.stats.asked[outcome] += 1
         if outcome == "late" and not isinstance(error, LateError):
             error = LateError("the reply was not ready before its deadline; ask for less, or allow more")
+        job.end()
         job.tell(Failed(error))
 
 

@@ -1,0 +1,79 @@
+"""`codi2 serve` and `codi2 keys`: the server and who may use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codi2.cli.output import Device, DeviceOption, ModelOption
+
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Where sessions and keys are kept; $CODI2_HOME/serve by default.")
+]
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; others than this machine's need a key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    data: DataOption = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="A web page's origin that may call from a browser, https://example.com.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, max=256, help="Most replies that are made together.")] = 8,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; above it they get a 429.")] = 64,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds until a request is given up.")] = 120.0,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="The chat page at /.")] = True,
+    device: DeviceOption = Device.cpu,
+    model: ModelOption = "tiny",
+) -> None:
+    """Serve a model: an OpenAI-shaped API, sessions, and a page to chat on."""
+    from codi2.serve.run import run
+
+    run(
+        model,
+        host,
+        port,
+        folder=data,
+        origins=allow_origin or [],
+        max_batch=max_batch,
+        max_waiting=max_waiting,
+        timeout=timeout,
+        page=page,
+        device=device.value,
+    )
+
+
+keys = typer.Typer(no_args_is_help=True, help="API keys of the server.")
+
+
+@keys.command()
+def new(
+    label: Annotated[str, typer.Argument(help="Whose key it is.")],
+    per_minute: Annotated[int, typer.Option(min=0, help="Requests a minute; 0: no limit.")] = 0,
+    data: DataOption = None,
+) -> None:
+    """Make a key; it is shown this once. From the first key on, the server asks for one."""
+    from codi2.serve.run import open_store
+
+    typer.echo(open_store(data).make_key(label, per_minute))
+
+
+@keys.command("list")
+def list_keys(data: DataOption = None) -> None:
+    """Labels and limits."""
+    from codi2.serve.run import open_store
+
+    for key in open_store(data).list_keys():
+        typer.echo(f"{key.label}  {key.per_minute or 'any number'} a minute")
+
+
+@keys.command()
+def revoke(label: str, data: DataOption = None) -> None:
+    """Take a key back; a running server refuses it from now on."""
+    from codi2.serve.run import open_store
+
+    open_store(data).revoke(label)

@@ -1,0 +1,391 @@
+"""The HTTP API: OpenAI's routes for what they have words for, `codi2` in a message for the rest.
+
+Version policy: the path says `/v1`. Fields are added within it; one that goes or changes its meaning makes a `/v2`, and
+`/v1` stays for two minor versions of the package. `codi2` objects follow the same rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Header, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from codi2 import __version__
+from codi2.chat.events import Done, Made, Said, Step
+from codi2.chat.references import numbered, read, resolve
+from codi2.errors import BusyError, CoDi2Error, LateError, MediaError, PromptError
+from codi2.model import Options, Reply
+from codi2.prompt.layout import Message
+from codi2.prompt.parts import Media, Text
+from codi2.serve import wire
+from codi2.serve.access import Access, BodyLimit, Counted, NoKey
+from codi2.serve.engine import Engine
+from codi2.serve.metrics import prometheus
+from codi2.serve.schemas import ChatRequest, ImageRequest, ResponsesRequest, Settings, SoundRequest
+from codi2.serve.store import NoSession, Store
+from codi2.serve.waiting import Waiting
+
+MOST_BODY = 64 << 20  # bytes of a request
+
+
+@dataclass
+class Server:
+    """What the routes work with."""
+
+    engine: Engine
+    store: Store
+    access: Access
+    model: str
+    default_tokens: int = 128
+    requests: dict[tuple[str, int], int] = field(default_factory=dict)  # by route and status, for /metrics
+
+
+def create_app(engine: Engine, store: Store, model: str, origins: Sequence[str] = ()) -> FastAPI:
+    """The application.
+
+    Args:
+        model: the name that `/v1/models` gives.
+        origins: web pages of other hosts that may call it from a browser; none by default.
+    """
+    from codi2.serve.sessions import Chats
+    from codi2.serve.sessions import router as sessions
+
+    app = FastAPI(title="codi2", version=__version__, description=__doc__ or "", docs_url=None, redoc_url=None)
+    server = Server(engine, store, Access(store), model)
+    app.state.server, app.state.chats = server, Chats(engine, store)
+    app.add_middleware(BodyLimit, most=MOST_BODY)
+    app.add_middleware(Counted, counts=server.requests)
+    if origins:
+        from fastapi.middleware.cors import CORSMiddleware
+
+        app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
+    app.include_router(router)
+    app.include_router(sessions)
+    for kind in (CoDi2Error, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _as_json)
+
+    return app
+
+
+router = APIRouter()
+
+
+def server_of(request: Request) -> Server:
+    server: Server = request.app.state.server
+    return server
+
+
+def client_of(request: Request, authorization: Annotated[str | None, Header()] = None) -> str:
+    """Who asks. Raises NoKey and BusyError."""
+    return server_of(request).access.client(authorization)
+
+
+Client = Annotated[str, Depends(client_of)]
+
+
+@router.get("/health")
+async def health(request: Request) -> dict[str, Any]:
+    """Alive, and how much waits. Never waits for the model, and asks for no key."""
+    engine = server_of(request).engine
+    return {"status": "ok", "waiting": engine.waiting, "running": engine.running}
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request, client: Client) -> Response:
+    """For Prometheus."""
+    return PlainTextResponse(prometheus(server_of(request)), media_type="text/plain; version=0.0.4")
+
+
+@router.get("/v1/models")
+async def models(request: Request, client: Client) -> dict[str, Any]:
+    server = server_of(request)
+    makes = ["text", *server.engine.model.decoders]
+    about = {"id": server.model, "object": "model", "created": 0, "owned_by": "codi2", "codi2": {"makes": makes}}
+    return {"object": "list", "data": [about]}
+
+
+@router.get("/v1/models/{name:path}")
+async def one_model(request: Request, name: str, client: Client) -> dict[str, Any]:
+    found = [model for model in (await models(request, client))["data"] if model["id"] == name]
+    if not found:
+        raise HTTPException(404, f"there is no model {name!r}; this server has {server_of(request).model!r}")
+    return dict(found[0])
+
+
+@router.post("/v1/chat/completions")
+async def chat_completions(request: Request, body: ChatRequest, client: Client) -> Any:
+    """A reply to a conversation that the client holds. Media come in `message.codi2.parts`, in their order."""
+    server = server_of(request)
+    check_model(server, body.model)
+    messages = await asyncio.to_thread(wire.conversation, body.messages)
+    messages = spoken_of(messages)
+    tokens = body.max_completion_tokens or body.max_tokens or server.default_tokens
+    asked = [
+        _ask(server, messages, options_of(body, body.modalities, tokens, i), client, body) for i in range(body.n or 1)
+    ]
+    about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": server.model}
+    if body.stream:
+        if len(asked) > 1:
+            for waiting in asked:
+                waiting.job.cancel()
+            raise PromptError("stream and n > 1 do not go together; ask n times")
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        return sse(_chunks(server, asked[0], about, tokens, messages, usage))
+    replies = await replies_of(request, asked)
+    choices = [
+        {"index": i, "message": message_of(reply), "finish_reason": finish_of(server, reply, tokens), "logprobs": None}
+        for i, reply in enumerate(replies)
+    ]
+    return {**about, "object": "chat.completion", "choices": choices, "usage": usage_of(server, messages, replies)}
+
+
+@router.post("/v1/responses")
+async def responses(request: Request, body: ResponsesRequest, client: Client) -> Any:
+    """The same in the shape of OpenAI's newer route; pictures are `image_generation_call` items."""
+    from codi2.serve.responses import answer, messages_of, stream
+
+    server = server_of(request)
+    check_model(server, body.model)
+    messages = spoken_of(await asyncio.to_thread(messages_of, body))
+    tokens = body.max_output_tokens or server.default_tokens
+    waiting = _ask(server, messages, options_of(body, body.modalities, tokens), client, body)
+    if body.stream:
+        return sse(stream(server, waiting, messages))
+    (reply,) = await replies_of(request, [waiting])
+    return answer(server, reply, messages)
+
+
+@router.post("/v1/images/generations")
+async def images_generations(request: Request, body: ImageRequest, client: Client) -> dict[str, Any]:
+    """Pictures from words."""
+    return await _pictures(request, (Text(body.prompt),), body, body.n or 1, body.size, body.response_format, client)
+
+
+@router.post("/v1/images/edits")
+async def images_edits(
+    request: Request,
+    client: Client,
+    prompt: Annotated[str, Form(min_length=1, max_length=20_000)],
+    image: Annotated[list[UploadFile] | None, File()] = None,
+    image_list: Annotated[list[UploadFile] | None, File(alias="image[]")] = None,
+    mask: Annotated[UploadFile | None, File()] = None,
+    model: Annotated[str, Form(max_length=200)] = "codi2",
+    n: Annotated[int, Form(ge=1, le=8)] = 1,
+    size: Annotated[str | None, Form()] = None,
+    response_format: Annotated[str | None, Form()] = None,
+    seed: Annotated[int | None, Form(ge=0, lt=2**63)] = None,
+) -> dict[str, Any]:
+    """A picture after words and other pictures, which may have placeholders: `make [image1] look like [image0]`."""
+    from codi2.media import load_image
+    from codi2.prompt.grammar import parse, placeholders
+
+    if mask is not None:
+        raise PromptError("a mask is not read here; say in words what is to change")
+    files = [*(image or []), *(image_list or [])]
+    if not files:
+        raise PromptError("there is no image to edit; send one or more in the field image")
+    given: list[Media] = []
+    for file in files:
+        data = await file.read(wire.MOST_BYTES + 1)
+        if len(data) > wire.MOST_BYTES:
+            raise MediaError(f"an image is larger than {wire.MOST_BYTES >> 20} MB; send a smaller one")
+        given.append(await asyncio.to_thread(load_image, data, "the image"))
+    words = prompt if placeholders(prompt) else f"{prompt} " + " ".join(f"[image{i}]" for i in range(len(given)))
+    body = ImageRequest(prompt=prompt, model=model, seed=seed)
+    return await _pictures(request, parse(words, given), body, n, size, response_format, client)
+
+
+@router.post("/v1/audio/generations", responses={200: {"content": {"audio/wav": {}}}}, response_class=Response)
+async def audio_generations(request: Request, body: SoundRequest, client: Client) -> Response:
+    """A sound from words, as the bytes of a file."""
+    server = server_of(request)
+    check_model(server, body.model)
+    options = options_of(body, ["audio"], 1)
+    waiting = _ask(server, [Message("user", (Text(body.input),))], options, client, body)
+    (reply,) = await replies_of(request, [waiting])
+    data = await asyncio.to_thread(wire.sound_bytes, reply.sounds[0], body.response_format)
+    return Response(data, media_type={"mp3": "audio/mpeg"}.get(body.response_format, f"audio/{body.response_format}"))
+
+
+async def _pictures(
+    request: Request, prompt: Any, body: Settings, n: int, size: str | None, form: str | None, client: str
+) -> dict[str, Any]:
+    server = server_of(request)
+    check_model(server, body.model)
+    side = server.engine.model.config.decoders["image"].size if "image" in server.engine.model.config.decoders else 0
+    if size not in (None, "auto", f"{side}x{side}"):
+        raise PromptError(f"size is {size!r}; this model draws {side}x{side}")
+    if form == "url":
+        raise PromptError("response_format is 'url'; this server keeps no files for others to fetch: use b64_json")
+    message = [Message("user", prompt)]
+    asked = [_ask(server, message, options_of(body, ["image"], 1, i), client, body) for i in range(n)]
+    replies = await replies_of(request, asked)
+    data = [{"b64_json": wire.b64(wire.png(reply.images[0].pixels))} for reply in replies]
+    return {"created": int(time.time()), "data": data, "output_format": "png", "size": f"{side}x{side}"}
+
+
+def check_model(server: Server, name: str) -> None:
+    """Raises HTTPException 404: this server has another model."""
+    if name not in (server.model, "codi2"):
+        raise HTTPException(404, f"there is no model {name!r}; this server has {server.model!r}")
+
+
+def options_of(body: Settings, modalities: Sequence[str] | None, max_new_tokens: int, plus: int = 0) -> Options:
+    """How a reply is to be made; the `plus`-th of several has a seed of its own."""
+    said = body.codi2.model_dump(exclude_none=True, exclude={"timeout", "want"})
+    want = body.codi2.want or modalities
+    if want is not None and set(want) == {"text"}:
+        want = ["text"]
+    elif body.codi2.want is None and want is not None:
+        want = [m for m in want if m != "text"]  # `modalities` says what may come: the media among it do
+    return Options(
+        want=tuple(want) if want is not None else None,
+        seed=(body.seed or 0) + plus,
+        temperature=body.temperature or 0.0,
+        max_new_tokens=max_new_tokens,
+        **said,
+    )
+
+
+def spoken_of(messages: Sequence[Message]) -> list[Message]:
+    """The conversation with the items that its last message speaks of put into it (`chat.references`)."""
+    *before, last = messages
+    earlier = [part for message in before for part in message.parts]
+    names = numbered([*earlier, *last.parts])
+    parts = [some for part in last.parts for some in (read(part.text, {}, names) if isinstance(part, Text) else [part])]
+    return [*before, Message(last.role, resolve(tuple(parts), numbered(earlier)))]
+
+
+def _ask(server: Server, messages: Sequence[Message], options: Options, client: str, body: Settings) -> Waiting:
+    who = f"{client}/{body.user or ''}"
+    return Waiting(lambda tell: server.engine.reply(messages, options, tell, who, timeout=body.codi2.timeout or 0.0))
+
+
+async def replies_of(request: Request, asked: Sequence[Waiting]) -> list[Reply]:
+    """The replies; when the client leaves before they are there, the work for it ends."""
+    waiting = asyncio.gather(*(one.reply() for one in asked))
+    try:
+        while not waiting.done():
+            await asyncio.wait([waiting], timeout=0.5)
+            if not waiting.done() and await request.is_disconnected():
+                raise HTTPException(499, "the client has left")
+        return list(await waiting)
+    finally:
+        for one in asked:
+            one.job.cancel()
+        waiting.cancel()
+
+
+def message_of(reply: Reply) -> dict[str, Any]:
+    return {
+        "role": "assistant",
+        "content": reply.text,
+        "refusal": None,
+        "codi2": {"parts": wire.to_parts(reply.parts), "recipe": recipe_of(reply), "notes": list(reply.notes)},
+    }
+
+
+def recipe_of(reply: Reply) -> dict[str, Any]:
+    return dict(reply.recipe)
+
+
+def finish_of(server: Server, reply: Reply, tokens: int) -> str:
+    return "length" if _said(reply) >= tokens else "stop"
+
+
+def _said(reply: Reply) -> int:
+    return sum(len(part.ids) for part in reply.parts if isinstance(part, Text))
+
+
+def usage_of(server: Server, messages: Sequence[Message], replies: Sequence[Reply]) -> dict[str, Any]:
+    """Positions of the language model, those of media included."""
+    slots = server.engine.model.config.heads.num_slots
+    read = server.engine.model.layout.measure(messages)
+    written = sum(
+        _said(reply) + sum(2 + slots[part.modality] for part in reply.parts if not isinstance(part, Text))
+        for reply in replies
+    )
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+async def _chunks(
+    server: Server, waiting: Waiting, about: dict[str, Any], tokens: int, messages: Sequence[Message], usage: bool
+) -> AsyncIterator[dict[str, Any]]:
+    """The events of `stream: true`: text as it is said, progress and media under `codi2`."""
+
+    def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        return {**about, "object": "chat.completion.chunk", "choices": [choice], **more}
+
+    yield chunk({"role": "assistant", "content": ""})
+    async for event in waiting:
+        match event:
+            case Said():
+                yield chunk({"content": event.text})
+            case Step():
+                yield chunk({}, codi2={"progress": {"stage": event.stage, "step": event.step, "total": event.total}})
+            case Made():
+                yield chunk({"codi2": {"place": event.place, "part": wire.to_part(event.part)}})
+            case Done():
+                reply = event.reply
+                yield chunk(
+                    {}, finish_of(server, reply, tokens), codi2={"recipe": recipe_of(reply), "notes": list(reply.notes)}
+                )
+                if usage:
+                    yield {**chunk({}), "choices": [], "usage": usage_of(server, messages, [reply])}
+
+
+def sse(events: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+    """Server-sent events, one JSON object each; an error is the last."""
+
+    async def lines() -> AsyncIterator[str]:
+        try:
+            async for event in events:
+                name = f"event: {event['type']}\n" if "type" in event and "choices" not in event else ""
+                yield f"{name}data: {json.dumps(event, ensure_ascii=False)}\n\n"
+            yield "data: [DONE]\n\n"
+        except CoDi2Error as error:
+            yield f"data: {json.dumps(_error(error)[1])}\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _error(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
+    status, kind, headers = 400, "invalid_request_error", {}
+    message = str(error)
+    match error:
+        case BusyError():
+            status, kind = 429, "rate_limit_error"
+            headers = {"Retry-After": str(max(1, round(error.retry_after)))}
+        case LateError():
+            status, kind = 408, "timeout_error"
+        case NoKey():
+            status, kind, headers = 401, "authentication_error", {"WWW-Authenticate": "Bearer"}
+        case NoSession():
+            status, kind = 404, "not_found_error"
+        case HTTPException():
+            status, message = error.status_code, str(error.detail)
+            kind = "not_found_error" if status == 404 else kind
+            headers = dict(error.headers or {})
+        case RequestValidationError():
+            found = error.errors()
+            # a content may be words or parts: what is wrong with the parts says more
+            first = next((one for one in found if one["type"] != "string_type"), found[0])
+            place = ".".join(str(step) for step in first["loc"] if step != "body")
+            message = f"{place or 'the body'}: {first['msg']}"[:500]
+    body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
+    return status, body, headers
+
+
+async def _as_json(request: Request, error: Exception) -> JSONResponse:
+    status, body, headers = _error(error)
+    return JSONResponse(body, status, headers)

@@ -1,0 +1,88 @@
+"""One process that serves: the model, its engine, the API and the page."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from codi2.errors import ConfigError, MissingDependencyError
+from codi2.hub import home
+from codi2.serve.store import Store
+
+PATIENCE = 30.0  # seconds that work which was taken has to finish when the server stops
+
+
+def open_store(folder: Path | None = None) -> Store:
+    """Sessions and keys; `$CODI2_HOME/serve` by default."""
+    return Store(folder or home() / "serve")
+
+
+def run(
+    model: str,
+    host: str,
+    port: int,
+    folder: Path | None = None,
+    origins: Sequence[str] = (),
+    max_batch: int = 8,
+    max_waiting: int = 64,
+    timeout: float = 120.0,
+    page: bool = True,
+    device: str = "cpu",
+) -> None:
+    """Serves until it is told to stop, then finishes what it has taken.
+
+    Raises:
+        ConfigError: others than this machine could reach it, and there is no key.
+        MissingDependencyError: the extra `serve` is not installed.
+    """
+    store = open_store(folder)
+    if not _is_loopback(host) and not store.list_keys():
+        raise ConfigError(
+            f"{host} can be reached by others: make a key first (codi2 keys new LABEL), or listen at 127.0.0.1"
+        )
+    try:
+        import uvicorn
+
+        from codi2.serve.api import create_app
+        from codi2.serve.engine import Engine
+    except ImportError as error:
+        raise MissingDependencyError(f"serving needs {error.name}: pip install 'codi2[serve]'") from error
+    from codi2.model import CoDi2
+
+    print(f"Loading the model {model}.", flush=True)
+    engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout)
+    app: Any = create_app(engine, store, model, origins)
+    if page:
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}  # or it looks outside
+        from codi2.serve.page import mount
+
+        app = mount(app)
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=int(PATIENCE), server_header=False
+    )
+    server = uvicorn.Server(config)
+    began = server.startup
+
+    async def told(*sockets: Any, **named: Any) -> None:
+        await began(*sockets, **named)
+        for listening in server.servers:
+            for socket in listening.sockets:
+                address = socket.getsockname()
+                print(f"Serving at http://{address[0]}:{address[1]}", flush=True)
+
+    server.startup = told  # type: ignore[method-assign]
+    try:
+        server.run()
+    finally:
+        engine.close(PATIENCE)
+        store.close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,162 @@
+"""OpenAI's content parts ↔ ours.
+
+In: `text`, `image_url` (a data URL), `input_audio` (base64 and format), `video_url` (a data URL; ours), and the same of
+the `responses` API (`input_text`, `input_image`). Nothing a client names is opened: no path, no URL but `data:`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from codi2.errors import MediaError, PromptError
+from codi2.media import load
+from codi2.prompt.layout import Message
+from codi2.prompt.parts import Audio, Image, Media, Part, Prompt, Text, Video
+from codi2.prompt.wire import flac, png
+from codi2.serve.schemas import MOST_PARTS, ChatMessage
+
+MOST_BYTES = 16 << 20  # of a medium
+_DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.IGNORECASE)
+_FAMILY = {"image": "image", "audio": "audio", "video": "video"}
+
+
+def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
+    """The messages of a request. Raises PromptError and MediaError: a part is none, or cannot be read."""
+    made = []
+    count = 0
+    for i, message in enumerate(messages):
+        content: Any = message.content
+        if message.role == "assistant" and message.codi2 and "parts" in message.codi2:
+            content = message.codi2["parts"]  # the reply as it was, media included
+        if content is None:
+            raise PromptError(f"message {i} has no content")
+        parts = prompt(content, f"message {i}")
+        count += len(parts)
+        if count > MOST_PARTS:
+            raise PromptError(f"the messages have more than {MOST_PARTS} parts; send fewer")
+        role = "system" if message.role == "developer" else message.role
+        made.append(Message(role, parts))
+    if made[-1].role != "user":
+        raise PromptError(f"the last message is from the {made[-1].role}; it should be the user's")
+    return made
+
+
+def prompt(content: str | Sequence[Mapping[str, Any]], where: str = "the content") -> Prompt:
+    """The parts of one message. Raises PromptError and MediaError."""
+    if isinstance(content, str):
+        return (Text(content),)
+    if not isinstance(content, Sequence):
+        raise PromptError(f"{where} is neither words nor a list of parts")
+    return tuple(_part(part, f"part {i} of {where}") for i, part in enumerate(content))
+
+
+def _part(part: Any, where: str) -> Part:
+    if not isinstance(part, Mapping):
+        raise PromptError(f"{where} is no object")
+    kind = part.get("type")
+    match kind:
+        case "text" | "input_text" | "output_text":
+            return Text(_words(part.get("text"), where))
+        case "image_url" | "input_image":
+            return _from_url(part.get("image_url"), Image, where)
+        case "video_url":
+            return _from_url(part.get("video_url"), Video, where)
+        case "input_audio":
+            return _sound(part.get("input_audio"), where)
+        case "audio":  # of a reply of ours
+            return _sound(part.get("audio"), where)
+    raise PromptError(f"{where} has the type {str(kind)[:40]!r}; known are text, image_url, input_audio and video_url")
+
+
+def _words(text: Any, where: str) -> str:
+    if not isinstance(text, str):
+        raise PromptError(f"{where} has no text")
+    return text
+
+
+def _from_url(value: Any, kind: type[Media], where: str) -> Media:
+    url = value.get("url") if isinstance(value, Mapping) else value
+    if not isinstance(url, str):
+        raise PromptError(f"{where} has no url")
+    found = _DATA_URL.match(url)
+    if found is None:
+        raise PromptError(
+            f"{where} is no data URL in base64 ({url[:40]!r}); this server fetches nothing: send the bytes"
+        )
+    media = _media(url[found.end() :], where)
+    if kind is Image and isinstance(media, Video) and (found["kind"] or "").lower().startswith("image/"):
+        media = Image(media.frames[0], media.name)  # an animated picture
+    said = (found["kind"] or "").partition("/")[0].lower()
+    if not isinstance(media, kind) or (said in _FAMILY and said != media.modality):
+        raise MediaError(f"{where} says that it is {said or kind.modality}, but its bytes are {media.modality}")
+    return media
+
+
+def _sound(value: Any, where: str) -> Audio:
+    if not isinstance(value, Mapping) or not isinstance(value.get("data"), str):
+        raise PromptError(f"{where} has no data")
+    media = _media(value["data"], where)
+    if not isinstance(media, Audio):
+        raise MediaError(f"{where} says that it is audio, but its bytes are {media.modality}")
+    return media
+
+
+def _media(text: str, where: str) -> Media:
+    if len(text) > MOST_BYTES * 4 // 3 + 4:
+        raise MediaError(f"{where} is larger than {MOST_BYTES >> 20} MB; send a smaller one")
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise PromptError(f"{where} is not base64 ({error})") from error
+    try:
+        return load(data)
+    except MediaError as error:
+        raise MediaError(f"{where} cannot be read: {error}") from error
+
+
+def to_parts(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """A reply's parts, in order, as `codi2.parts` of a message: they can be sent back as they are."""
+    return [to_part(part) for part in parts]
+
+
+def to_part(part: Part) -> dict[str, Any]:
+    match part:
+        case Image():
+            return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64(png(part.pixels))}"}}
+        case Audio():
+            return {"type": "audio", "audio": {"data": b64(flac(part)), "format": "flac"}}
+        case Video():
+            file = io.BytesIO()
+            first, *others = part.frames
+            first.save(
+                file,
+                "WEBP",
+                save_all=True,
+                append_images=others,
+                duration=round(1000 / part.fps),
+                loop=0,
+                lossless=True,
+            )
+            return {"type": "video_url", "video_url": {"url": f"data:image/webp;base64,{b64(file.getvalue())}"}}
+        case _:
+            return {"type": "text", "text": part.text}
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def sound_bytes(sound: Audio, kind: str) -> bytes:
+    """A sound as a file of `wav`, `flac`, `ogg` (Vorbis) or `mp3`."""
+    import soundfile
+
+    file = io.BytesIO()
+    names = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "mp3": ("MP3", None)}
+    form, subtype = names[kind]
+    soundfile.write(file, sound.samples, sound.rate, format=form, subtype=subtype)
+    return file.getvalue()

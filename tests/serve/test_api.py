@@ -1,0 +1,232 @@
+"""The routes, by the official client where there is one for them, on a real server."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import soundfile
+from PIL import Image as PILImage
+
+from .conftest import Running
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+
+
+def data_url(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def picture(b64: str) -> PILImage.Image:
+    return PILImage.open(io.BytesIO(base64.b64decode(b64.rpartition(",")[2])))
+
+
+def parts_of(message: Any) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = message.codi2["parts"]
+    return parts
+
+
+def test_words(client: openai.OpenAI):
+    made = client.chat.completions.create(
+        model="debug", messages=[{"role": "user", "content": "Hello"}], modalities=["text"], max_tokens=5
+    )
+    assert made.object == "chat.completion" and made.choices[0].finish_reason in ("stop", "length")
+    assert made.choices[0].message.role == "assistant" and isinstance(made.choices[0].message.content, str)
+    assert made.usage is not None and made.usage.total_tokens == made.usage.prompt_tokens + made.usage.completion_tokens
+
+
+def test_media_in_and_out_and_sent_back(client: openai.OpenAI, media: Path):
+    sound = base64.b64encode((media / "crow.wav").read_bytes()).decode()
+    asked: list[Any] = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Draw "},
+                {"type": "image_url", "image_url": {"url": data_url(media / "goose-google.png")}},
+                {"type": "text", "text": " as it sounds: "},
+                {"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}},
+            ],
+        }
+    ]
+    extra = {"codi2": {"want": ["image", "audio"]}}
+    made = client.chat.completions.create(model="debug", messages=asked, max_tokens=2, seed=3, extra_body=extra)
+    message = made.choices[0].message
+    image, played, *_ = parts_of(message)
+    assert picture(image["image_url"]["url"]).size == (64, 64)
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(played["audio"]["data"])))
+    assert rate == 16_000 and len(samples) == 40_960
+    again = client.chat.completions.create(model="debug", messages=asked, max_tokens=2, seed=3, extra_body=extra)
+    assert parts_of(again.choices[0].message)[0] == image, "the same seed, the same picture"
+    asked += [message.model_dump(), {"role": "user", "content": "Now make the second image night"}]
+    more = client.chat.completions.create(
+        model="debug", messages=asked, max_tokens=2, extra_body={"codi2": {"want": ["image"]}}
+    )
+    assert picture(parts_of(more.choices[0].message)[0]["image_url"]["url"]).size == (64, 64)
+    assert more.usage is not None and made.usage is not None
+    assert more.usage.prompt_tokens > made.usage.prompt_tokens
+
+
+def test_several_choices_differ_by_their_seeds(client: openai.OpenAI):
+    made = client.chat.completions.create(
+        model="debug",
+        messages=[{"role": "user", "content": "Draw"}],
+        n=3,
+        max_tokens=1,
+        extra_body={"codi2": {"want": ["image"]}},
+    )
+    assert [choice.index for choice in made.choices] == [0, 1, 2]
+    assert len({json.dumps(parts_of(choice.message)) for choice in made.choices}) == 3
+
+
+def test_streaming_says_what_the_whole_reply_says(client: openai.OpenAI):
+    asked: dict[str, Any] = {
+        "model": "debug",
+        "messages": [{"role": "user", "content": "Sing"}],
+        "max_tokens": 9,
+        "extra_body": {"codi2": {"want": ["image"]}},
+    }
+    whole = client.chat.completions.create(**asked)
+    chunks = list(client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **asked))
+    said = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert said.strip() == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == whole.choices[0].finish_reason
+    assert chunks[-1].usage == whole.usage
+    stages = [c.codi2["progress"]["stage"] for c in chunks if getattr(c, "codi2", None) and "progress" in c.codi2]  # type: ignore[attr-defined]
+    assert set(stages) == {"encode", "think", "diffuse"}
+    (made,) = [c.choices[0].delta.codi2 for c in chunks if c.choices and getattr(c.choices[0].delta, "codi2", None)]  # type: ignore[attr-defined]
+    assert made["part"] == parts_of(whole.choices[0].message)[made["place"]]
+
+
+def test_responses(client: openai.OpenAI, media: Path):
+    content: Any = [
+        {"type": "input_text", "text": "Draw "},
+        {"type": "input_image", "image_url": data_url(media / "goose-google.png")},
+    ]
+    asked: dict[str, Any] = {
+        "model": "debug",
+        "input": [{"role": "user", "content": content}],
+        "instructions": "Be brief.",
+        "max_output_tokens": 4,
+        "extra_body": {"codi2": {"want": ["image", "audio"]}},
+    }
+    made = client.responses.create(**asked)
+    kinds = [item.type for item in made.output]
+    assert kinds[:2] == ["image_generation_call", "codi2_audio"]
+    assert picture(made.output[0].result).size == (64, 64)  # type: ignore[union-attr]
+    events = list(client.responses.create(stream=True, **asked))
+    assert events[0].type == "response.created" and events[-1].type == "response.completed"
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert said == made.output_text
+    again = [*asked["input"], made.output[0].model_dump(), {"role": "user", "content": "Mirror it"}]
+    assert client.responses.create(**asked | {"input": again}).status == "completed"
+
+
+def test_pictures_from_words_and_edits(client: openai.OpenAI, media: Path):
+    made = client.images.generate(model="debug", prompt="a goose", n=2, size="64x64", response_format="b64_json")  # type: ignore[call-overload]
+    assert [picture(one.b64_json).size for one in made.data] == [(64, 64)] * 2
+    with open(media / "goose-google.png", "rb") as one, open(media / "mango-twitter.png", "rb") as two:
+        edited = client.images.edit(model="debug", image=[one, two], prompt="Make [image1] like [image0]")
+    assert edited.data and picture(edited.data[0].b64_json or "").size == (64, 64)
+    with open(media / "goose-google.png", "rb") as one:
+        assert client.images.edit(model="debug", image=one, prompt="Make it night").data
+
+
+@pytest.mark.parametrize("form", ["wav", "flac", "ogg", "mp3"])
+def test_sounds_from_words(server: Running, form: str):
+    asked = {"input": "a bell", "response_format": form, "seed": 4}
+    made = httpx.post(f"{server.url}/v1/audio/generations", json=asked, timeout=60)
+    samples, rate = soundfile.read(io.BytesIO(made.content))
+    assert made.headers["content-type"].startswith("audio/") and rate == 16_000 and len(samples) >= 40_960
+
+
+def test_what_is_served(client: openai.OpenAI, server: Running):
+    (model,) = client.models.list().data
+    assert model.id == "debug" and model.codi2["makes"] == ["text", "image", "audio"]  # type: ignore[attr-defined]
+    assert client.models.retrieve("debug").id == "debug"
+    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt-9'; this server has 'debug'"):
+        client.models.retrieve("gpt-9")
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-9'"):
+        client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "Hi"}])
+    assert httpx.get(f"{server.url}/health").json()["status"] == "ok"
+    text = httpx.get(f"{server.url}/metrics").text
+    assert 'codi2_jobs_total{outcome="done"}' in text
+    assert 'codi2_requests_total{route="/v1/chat/completions",status="200"}' in text
+    assert "/v1/sessions/{name}/rounds" in httpx.get(f"{server.url}/openapi.json").json()["paths"]
+
+
+BAD: list[tuple[Any, str]] = [
+    ([], "messages: List should have at least 1 item"),
+    ([{"role": "user", "content": None}], "message 0 has no content"),
+    ([{"role": "user", "content": [7]}], "Input should be a valid dictionary"),
+    ([{"role": "user", "content": [{"type": "smell"}]}], "part 0 of message 0 has the type 'smell'"),
+    (
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a.b/c.png"}}]}],
+        "fetches nothing",
+    ),
+    ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}], "no data URL"),
+    ([{"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,???"}]}], "not base64"),
+    (
+        [{"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,aGVsbG8="}]}],
+        "cannot be read",
+    ),
+    ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {"format": "wav"}}]}], "has no data"),
+    ([{"role": "user", "content": [{"type": "text", "text": "x"}] * 300}], "at most 256 items"),
+    ([{"role": "user", "content": "x" * 20_000}], "positions, the model reads at most"),
+    ([{"role": "assistant", "content": "Hi"}], "the last message is from the assistant"),
+    ([{"role": "user", "content": "Mirror [image0]"}], "[image0]"),
+    ([{"role": "robot", "content": "Hi"}], "messages.0.role"),
+]
+
+
+@pytest.mark.parametrize(("messages", "words"), BAD, ids=[words[:20] for _, words in BAD])
+def test_bad_conversations_are_one_sentence(server: Running, messages: Any, words: str):
+    answer = httpx.post(f"{server.url}/v1/chat/completions", json={"model": "debug", "messages": messages}, timeout=30)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert words in error["message"] and "Traceback" not in answer.text and "\n" not in error["message"]
+
+
+def test_bad_requests(server: Running, media: Path):
+    post = f"{server.url}/v1/chat/completions"
+    hello = [{"role": "user", "content": "Hi"}]
+    for body, words in (
+        (b"{", "JSON"),
+        (b"[]", "valid dict"),
+        (json.dumps({"messages": hello, "seed": -1}).encode(), "seed"),
+        (json.dumps({"messages": hello, "model": "debug", "codi2": {"speed": 3}}).encode(), "codi2.speed"),
+        (json.dumps({"messages": hello, "model": "debug", "modalities": ["video"]}).encode(), "not video"),
+        (json.dumps({"messages": hello, "model": "debug", "n": 2, "stream": True}).encode(), "do not go together"),
+    ):
+        answer = httpx.post(post, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 400 and words in answer.json()["error"]["message"], answer.text
+    lying = {
+        "type": "input_audio",
+        "input_audio": {"data": base64.b64encode((media / "goose-google.png").read_bytes()).decode()},
+    }
+    answer = httpx.post(post, json={"model": "debug", "messages": [{"role": "user", "content": [lying]}]})
+    assert "says that it is audio, but its bytes are image" in answer.json()["error"]["message"]
+    large = httpx.post(post, content=b"x" * (65 << 20), headers={"content-type": "application/json"}, timeout=60)
+    assert large.status_code == 413 and "larger than 64 MB" in large.json()["error"]["message"]
+
+    def drip() -> Any:
+        for _ in range(66):
+            yield b"x" * (1 << 20)
+
+    assert httpx.post(post, content=drip(), timeout=60).status_code == 413
+    assert httpx.get(f"{server.url}/nothing").status_code == 404
+    assert httpx.get(post).json()["error"]["message"] == "Method Not Allowed"
+    assert (
+        httpx.options(post, headers={"Origin": "https://a.b", "Access-Control-Request-Method": "POST"}).status_code
+        == 405
+    )
