@@ -25,7 +25,7 @@ from codi2.hub import write_atomic
 from codi2.media import load
 from codi2.model import CoDi2, Options, Reply
 from codi2.prompt.grammar import join_text
-from codi2.prompt.parts import Audio, Image, Part, Phrase, Text, Video
+from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt, Text, Video
 from codi2.prompt.wire import flac, png
 
 SCHEMA = 1
@@ -89,13 +89,18 @@ def content_name(data: bytes, suffix: str) -> str:
 def to_json(round_: Round, put: Put) -> dict[str, Any]:
     """A round as JSON values; its media go to `put`."""
     return {
-        "prompt": [_part(part, put) for part in round_.prompt],
-        "reply": [_part(part, put) for part in round_.reply.parts],
+        "prompt": to_json_parts(round_.prompt, put),
+        "reply": to_json_parts(round_.reply.parts, put),
         "features": {str(place): _array(values) for place, values in round_.features.items()},
         "options": vars(round_.options),
         "recipe": dict(round_.reply.recipe),
         "notes": list(round_.reply.notes),
     }
+
+
+def to_json_parts(parts: Prompt, put: Put) -> list[dict[str, Any]]:
+    """Parts as JSON values; the media among them go to `put`."""
+    return [_part(part, put) for part in parts]
 
 
 def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:

@@ -56,7 +56,9 @@ def run(
     engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout)
     app: Any = create_app(engine, store, model, origins)
     if page:
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}  # or it looks outside
+        # without the first two it looks outside; its copies of media are then where a deletion finds them
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+        os.environ["GRADIO_TEMP_DIR"] = str(store.folder / "page")
         from codi2.serve.page import mount
 
         app = mount(app)

@@ -17,8 +17,9 @@ from fastapi.responses import Response
 
 from codi2.chat import Chat
 from codi2.chat.events import Done, Made, Said, Step
-from codi2.chat.files import reader, save
+from codi2.chat.files import reader, save, to_json_parts
 from codi2.errors import BusyError
+from codi2.prompt.parts import Part
 from codi2.serve import wire
 from codi2.serve.api import Client, Server, check_model, message_of, options_of, replies_of, server_of, sse
 from codi2.serve.engine import Engine
@@ -93,6 +94,12 @@ class Chats:
         self.store.delete(owner, name)
         with self._lock:
             self._open.pop((owner, name), None)
+
+    def path(self, part: Part) -> Path:
+        """Where the store keeps a medium of a round: of a clip, its first frame."""
+        (made,) = to_json_parts((part,), self.store.put)
+        file = made["file"]
+        return self.store.path(file if isinstance(file, str) else file[0])
 
     def export(self, owner: str, name: str) -> bytes:
         """A zip file of one folder: the conversation, and a page that shows and plays it. Raises NoSession."""

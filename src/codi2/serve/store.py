@@ -200,7 +200,7 @@ class Store:
     def put(self, data: bytes, suffix: str) -> str:
         """Keeps a medium for a round that is about to be added: its name."""
         name = content_name(data, suffix)
-        path = self._path(name)
+        path = self.path(name)
         if not path.is_file():
             write_atomic(path, data)
         else:
@@ -210,11 +210,12 @@ class Store:
     def get(self, name: str) -> bytes:
         """A medium of a round. Raises DataError: it is gone."""
         try:
-            return self._path(name).read_bytes()
+            return self.path(name).read_bytes()
         except OSError as error:
             raise DataError(f"the medium {name} is missing from {self.folder}: {error.strerror}") from error
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Where a medium is."""
         return self.folder / "media" / name[:2] / name
 
     def _sweep(self) -> None:
@@ -230,7 +231,9 @@ class Store:
         with self._lock:
             for name in names:
                 if not self._db.execute("SELECT 1 FROM media WHERE name = ?", (name,)).fetchone():
-                    self._path(name).unlink(missing_ok=True)
+                    self.path(name).unlink(missing_ok=True)
+                    for copy in (self.folder / "page").rglob(name):  # what the page showed of it
+                        copy.unlink(missing_ok=True)
 
     def make_key(self, label: str, per_minute: int = 0) -> str:
         """A new API key, which is shown this once. Raises DataError: the label is taken."""
