@@ -34,6 +34,8 @@ def words(prompt: tuple[Part, ...]) -> str:
         ("Make the sound of a flute.", "Make the sound of a flute."),
         ("Draw a goose.", "Draw a goose."),
         ("Mirror [image0].", "Mirror <image0>."),
+        ("Make the first image like [image1]", "Make the first image <image0> like <image1>"),
+        ("Lay [image0] over the picture", "Lay <image0> over the picture"),
         ("Mirror [IMAGE0] and then it.", "Mirror <image0> and then it."),
     ],
 )

@@ -3,7 +3,8 @@
 Items are numbered through the conversation, the user's and the model's alike: `[image0]` is its first picture,
 `[audio1]` its second sound. A message refers to one by its placeholder, or in words:
 
-- "the second image", "your last sound", "the picture": in a message that brings no item of that kind itself;
+- "the second image", "your last sound", and plainly "the picture": in a message that brings no item of that kind
+  itself, and plainly only where it has no placeholder of that kind either;
 - "it", "this", "that": the newest item, in a message that brings and names none.
 
 What is spoken of is put behind the words, as though the user had attached it again: the model reads it where an
@@ -74,32 +75,28 @@ def read(
 
 def resolve(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
     """Puts the items that a message's words speak of behind these words."""
-    own = {part.modality for part in prompt if not isinstance(part, Text)}
+    known = {id(item) for item in earlier.values()}
+    present = {part.modality for part in prompt if not isinstance(part, Text)}
+    brought = {part.modality for part in prompt if not isinstance(part, Text) and id(part) not in known}
+    choices = {m: [item for item in earlier.values() if item.modality == m] for m in NOUNS if m not in brought}
     found = False
     parts: list[Part] = []
     for part in prompt:
-        if not isinstance(part, Text):
-            parts.append(part)
-            continue
-        pieces = _with_items(part.text, {m: _of(m, earlier) for m in NOUNS if m not in own})
+        pieces = _with_items(part.text, choices, present) if isinstance(part, Text) else [part]
         found = found or len(pieces) > 1
         parts += pieces
-    if not found and not own and earlier:
+    if not found and not present and earlier:
         parts = _with_newest(parts, list(earlier.values())[-1])
     return join_text(parts)
 
 
-def _of(modality: str, earlier: Mapping[str, Media]) -> list[Media]:
-    return [item for item in earlier.values() if item.modality == modality]
-
-
-def _with_items(text: str, items: Mapping[str, Sequence[Media]]) -> list[Part]:
+def _with_items(text: str, items: Mapping[str, Sequence[Media]], present: set[str]) -> list[Part]:
     parts: list[Part] = []
     end = 0
     for match in _NAMED.finditer(text):
         modality = next(kind for kind in NOUNS if match[kind])
         choices, which = items.get(modality, ()), (match["which"] or NEWEST[0]).lower()
-        if not choices:
+        if not choices or (match["which"] is None and modality in present):
             continue
         number = ORDINALS.index(which) if which in ORDINALS else len(choices) - 1
         if number >= len(choices):

@@ -1,0 +1,84 @@
+"""Sessions and keys on the disk."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from codi2.errors import DataError
+from codi2.serve.store import NoSession, Store
+
+
+def round_(store: Store, *files: str) -> dict[str, object]:
+    parts = [{"type": "image", "file": store.put(name.encode(), "png"), "name": ""} for name in files]
+    return {"prompt": parts, "reply": [{"type": "text", "text": "hello"}], "features": {}, "notes": []}
+
+
+def media(store: Store) -> int:
+    return len(list((store.folder / "media").glob("*/*")))
+
+
+def test_rounds_come_back_and_belong_to_their_owner(tmp_path: Path):
+    store = Store(tmp_path)
+    session = store.create("ann", "Geese", {"system": "Be kind."})
+    made = round_(store, "one", "two")
+    store.add("ann", session.id, 0, made)
+    store.close()
+    store = Store(tmp_path)
+    assert store.rounds("ann", session.id) == [made] and store.about("ann", session.id) == {"system": "Be kind."}
+    (listed,) = store.sessions("ann")
+    assert (listed.title, listed.rounds) == ("Geese", 1) and store.sessions("bob") == []
+    assert store.rename("ann", session.id, "Ducks").title == "Ducks"
+    for call in (store.rounds, store.session, store.delete, store.undo):
+        with pytest.raises(NoSession, match="there is no session"):
+            call("bob", session.id)
+    with pytest.raises(NoSession):
+        store.rounds("ann", "'; DROP TABLE sessions; --")
+    with pytest.raises(DataError, match="has 1 rounds and not 0: it was changed elsewhere"):
+        store.add("ann", session.id, 0, made)
+
+
+def test_what_is_deleted_is_gone_from_the_disk(tmp_path: Path):
+    store = Store(tmp_path)
+    first, second = store.create("ann", "a secret title"), store.create("ann")
+    store.add("ann", first.id, 0, round_(store, "shared", "mine"))
+    store.add("ann", second.id, 0, round_(store, "shared"))
+    page = tmp_path / "page" / "x" / Path(store.put(b"mine", "png")).name
+    page.parent.mkdir(parents=True)
+    page.write_bytes(b"mine")
+    assert media(store) == 2
+    store.delete("ann", first.id)
+    assert media(store) == 1 and not page.exists(), "what another session has stays"
+    assert store.get(store.put(b"shared", "png")) == b"shared"
+    store.add("ann", second.id, 1, round_(store, "later"))
+    assert store.undo("ann", second.id) == 1 and media(store) == 1
+    store.close()
+    assert b"secret title" not in b"".join(path.read_bytes() for path in tmp_path.glob("codi2.db*"))
+
+
+def test_a_medium_that_is_missing_or_a_file_that_is_none_of_ours(tmp_path: Path):
+    store = Store(tmp_path)
+    with pytest.raises(DataError, match=r"the medium ab\.png is missing"):
+        store.get("ab.png")
+    store.close()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "codi2.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(DataError, match="is no file of sessions"):
+        Store(tmp_path / "other")
+
+
+def test_keys_are_kept_as_hashes(tmp_path: Path):
+    store = Store(tmp_path)
+    secret = store.make_key("ann", 5)
+    key = store.key(secret)
+    assert key is not None and (key.label, key.per_minute) == ("ann", 5) and store.key("codi2-wrong") is None
+    with pytest.raises(DataError, match="there is a key 'ann' already"):
+        store.make_key("ann")
+    rows = sqlite3.connect(tmp_path / "codi2.db").execute("SELECT * FROM keys").fetchall()
+    assert secret not in str(rows) and secret.removeprefix("codi2-") not in str(rows)
+    store.revoke("ann")
+    assert store.key(secret) is None and store.list_keys() == []
+    with pytest.raises(DataError, match="there is no key 'ann'"):
+        store.revoke("ann")
