@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ def build(chats: Chats) -> gr.Blocks:
             run_on_click=True,
             cache_examples=False,
             label="Try one of these",
+            example_labels=[words for words, _, _ in EXAMPLES],
             elem_id="examples",
         )  # fmt: skip
         blocks.load(page.open, [name], shown).then(page.listed, None, opened)
@@ -188,13 +190,13 @@ class Page:
         chat = self.chats.get(owner, name)[0]
         before, said = self._messages(chat), ""
         words = "".join(part.text if isinstance(part, Text) else "…" for part in prompt)
-        asked: dict[str, Any] = {"role": "user", "content": words}
+        asked = _line("user", words)
         asked_files = [{"role": "user", "content": {"path": file, "alt_text": Path(file).name}} for file in files]
         settings: dict[str, Any] = {"seed": int(seed), "num_inference_steps": int(steps) or None, "max_new_tokens": 64}
         settings["want"] = None if want == "auto" else [] if want == "text" else [want]
 
         def now(stage: str, share: float) -> tuple[Any, ...]:
-            reply = [{"role": "assistant", "content": said}] if said else []
+            reply = [_line("assistant", said)] if said else []
             return [*before, asked, *asked_files, *reply], _bar(stage, share), gr.skip(), name
 
         try:
@@ -280,14 +282,14 @@ class Page:
             words = "".join(
                 part.text if isinstance(part, Text) else f"[{names.get(id(part), 'text')}]" for part in round_.prompt
             )
-            lines.append(("", {"role": "user", "content": words}))
+            lines.append(("", _line("user", words)))
             for role, parts in (("user", round_.prompt), ("assistant", round_.reply.parts)):
                 for part in parts:
                     if id(part) in names and id(part) not in seen:
                         seen.add(id(part))
                         lines.append((names[id(part)], self._figure(role, part, names[id(part)])))
                     elif role == "assistant" and isinstance(part, Text) and part.text.strip():
-                        lines.append(("", {"role": role, "content": part.text.strip()}))
+                        lines.append(("", _line(role, part.text.strip())))
         return lines
 
     def _figure(self, role: str, part: Part, name: str) -> dict[str, Any]:
@@ -302,6 +304,11 @@ def _prompt(text: str, media: list[Media], earlier: dict[str, Media]) -> Prompt:
         parts: Prompt = (*read(text, {}, earlier), *(part for item in media for part in (Text(" "), item)))
         return parts
     return resolve(read(text, media, earlier), earlier)
+
+
+def _line(role: str, words: str) -> dict[str, Any]:
+    """Words as a message. The component reads them as HTML, and they are none."""
+    return {"role": role, "content": escape(words, quote=False)}
 
 
 def _owner(request: gr.Request) -> str:
