@@ -14,8 +14,8 @@ import pytest
 class Running:
     """A server in a process of its own."""
 
-    def __init__(self, folder: Path, *options: str, model: str = "debug") -> None:
-        command = [sys.executable, "-m", "codi2", "serve", "--model", model, "--port", "0", "--data", str(folder)]
+    def __init__(self, folder: Path, *options: str, model: str = "debug", port: int = 0) -> None:
+        command = [sys.executable, "-m", "codi2", "serve", "--model", model, "--port", str(port), "--data", str(folder)]
         env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         self.log = folder.parent / f"{folder.name}.log"
         with open(self.log, "a") as log:
@@ -43,8 +43,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Starts servers; they stop with the tests."""
     running: list[Running] = []
 
-    def begin(*options: str, folder: Path | None = None) -> Running:
-        running.append(Running(folder or tmp_path_factory.mktemp("serve"), *options))
+    def begin(*options: str, folder: Path | None = None, port: int = 0) -> Running:
+        running.append(Running(folder or tmp_path_factory.mktemp("serve"), *options, port=port))
         return running[-1]
 
     yield begin

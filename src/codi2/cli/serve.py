@@ -27,6 +27,8 @@ def serve(
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; above it they get a 429.")] = 64,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until a request is given up.")] = 120.0,
     page: Annotated[bool, typer.Option("--page/--no-page", help="The chat page at /.")] = True,
+    ray: Annotated[int, typer.Option("--ray", min=0, help="Replicas of Ray Serve; 0: this process alone.")] = 0,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster, for --ray; by default one is started.")] = None,
     device: DeviceOption = Device.cpu,
     model: ModelOption = "tiny",
 ) -> None:
@@ -44,6 +46,8 @@ def serve(
         timeout=timeout,
         page=page,
         device=device.value,
+        replicas=ray,
+        address=address,
     )
 
 

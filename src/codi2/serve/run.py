@@ -31,6 +31,8 @@ def run(
     timeout: float = 120.0,
     page: bool = True,
     device: str = "cpu",
+    replicas: int = 0,
+    address: str | None = None,
 ) -> None:
     """Serves until it is told to stop, then finishes what it has taken.
 
@@ -43,6 +45,19 @@ def run(
         raise ConfigError(
             f"{host} can be reached by others: make a key first (codi2 keys new LABEL), or listen at 127.0.0.1"
         )
+    if replicas:
+        from codi2.serve.ray import run_replicas
+
+        store.close()
+        settings: dict[str, Any] = {
+            "folder": folder,
+            "origins": list(origins),
+            "max_batch": max_batch,
+            "device": device,
+        }
+        settings |= {"model": model, "max_waiting": max_waiting, "timeout": timeout}
+        run_replicas(replicas, host, port, address, **settings)
+        return
     try:
         import uvicorn
 
