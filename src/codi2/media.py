@@ -83,14 +83,19 @@ def save_image(path: str | Path, image: Image, metadata: Mapping[str, Any]) -> P
     Raises:
         OutputError: the name ends in something else than .png, or the file cannot be written.
     """
+    path, _ = _output(path, "picture", {".png": "PNG"})
+    write_atomic(path, png_bytes(image, metadata))
+    return path
+
+
+def png_bytes(image: Image, metadata: Mapping[str, Any]) -> bytes:
+    """The same as bytes."""
     from PIL.PngImagePlugin import PngInfo
 
-    path, _ = _output(path, "picture", {".png": "PNG"})
     info, out = PngInfo(), io.BytesIO()
     info.add_itxt(RECIPE_KEY, json.dumps(metadata))
     image.pixels.save(out, "PNG", pnginfo=info)
-    write_atomic(path, out.getvalue())
-    return path
+    return out.getvalue()
 
 
 def save_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any]) -> Path:
@@ -99,17 +104,22 @@ def save_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any]) -> P
     Raises:
         OutputError: the name ends in something else, or the file cannot be written.
     """
+    path, kind = _output(path, "sound", {".wav": "WAV", ".flac": "FLAC"})
+    write_atomic(path, sound_bytes(audio, kind, metadata))
+    return path
+
+
+def sound_bytes(audio: Audio, kind: str, metadata: Mapping[str, Any]) -> bytes:
+    """The same as bytes; `kind` is WAV or FLAC."""
     import soundfile
 
-    path, kind = _output(path, "sound", {".wav": "WAV", ".flac": "FLAC"})
     out = io.BytesIO()
     with soundfile.SoundFile(out, "w", audio.rate, 1, "PCM_16", format=kind) as file:
         if kind == "FLAC":
             file.comment = json.dumps(metadata)
         file.write(audio.samples.clip(-1, 1))
     data = out.getvalue()
-    write_atomic(path, _with_wav_comment(data, json.dumps(metadata)) if kind == "WAV" else data)
-    return path
+    return _with_wav_comment(data, json.dumps(metadata)) if kind == "WAV" else data
 
 
 def save_clip(path: str | Path, clip: Video, metadata: Mapping[str, Any]) -> Path:

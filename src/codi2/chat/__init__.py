@@ -171,9 +171,16 @@ class Chat:
 
     @torch.no_grad()
     def play(
-        self, prompt: str | Prompt, media: Sequence[Media], settings: dict[str, Any], tell: Callable[[Event], bool]
+        self,
+        prompt: str | Prompt,
+        media: Sequence[Media],
+        settings: dict[str, Any],
+        tell: Callable[[Event], bool],
+        check: Callable[[Sequence[Part]], tuple[list[Part], tuple[str, ...]]] | None = None,
     ) -> Reply:
         """One round, `tell` being called with what happens; it returns True when nobody listens any more.
+
+        `check` gives the parts that may be shown, and what the user is told of the others.
 
         Raises as `send`; Stopped: nobody listened, and the round is not kept.
         """
@@ -195,6 +202,7 @@ class Chat:
                 listener.finish()
             with watch("diffuse"):
                 (parts,) = model.diffuse([written], [message.parts], [options], watch.callback)
+            parts, told = check(parts) if check else (parts, ())
             for place, part in enumerate(parts):
                 if not isinstance(part, Text):
                     _check(tell(Made(place, part)))
@@ -202,7 +210,7 @@ class Chat:
             self._state, self.left = None, left_before  # what was read of this round is not to be kept
             raise
         made = {place: s.features for place, s in enumerate(written) if isinstance(s, FeatureSegment)}
-        reply = Reply(tuple(parts), model.recipe(options, watch.seconds), self._notes(left_before))
+        reply = Reply(tuple(parts), model.recipe(options, watch.seconds), (*self._notes(left_before), *told))
         if not fresh:
             self._marks[len(self.rounds)] = mark
         self.rounds.append(Round(message.parts, reply, made, options))

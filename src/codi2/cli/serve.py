@@ -26,6 +26,10 @@ def serve(
     max_batch: Annotated[int, typer.Option(min=1, max=256, help="Most replies that are made together.")] = 8,
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; above it they get a 429.")] = 64,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until a request is given up.")] = 120.0,
+    safety: Annotated[
+        bool, typer.Option("--safety", help="Withhold pictures that a classifier holds for unsafe.")
+    ] = False,
+    marks: Annotated[bool, typer.Option("--marks/--no-marks", help="Whether media say how they were made.")] = True,
     page: Annotated[bool, typer.Option("--page/--no-page", help="The chat page at /.")] = True,
     ray: Annotated[int, typer.Option("--ray", min=0, help="Replicas of Ray Serve; 0: this process alone.")] = 0,
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster, for --ray; by default one is started.")] = None,
@@ -44,6 +48,8 @@ def serve(
         max_batch=max_batch,
         max_waiting=max_waiting,
         timeout=timeout,
+        safety=safety,
+        marks=marks,
         page=page,
         device=device.value,
         replicas=ray,

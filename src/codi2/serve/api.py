@@ -46,21 +46,23 @@ class Server:
     access: Access
     model: str
     default_tokens: int = 128
+    marks: bool = True  # whether media say in their metadata how they were made
     requests: dict[tuple[str, int], int] = field(default_factory=dict)  # by route and status, for /metrics
 
 
-def create_app(engine: Engine, store: Store, model: str, origins: Sequence[str] = ()) -> FastAPI:
+def create_app(engine: Engine, store: Store, model: str, origins: Sequence[str] = (), marks: bool = True) -> FastAPI:
     """The application.
 
     Args:
         model: the name that `/v1/models` gives.
         origins: web pages of other hosts that may call it from a browser; none by default.
+        marks: whether media say in their metadata how they were made.
     """
     from codi2.serve.sessions import Chats
     from codi2.serve.sessions import router as sessions
 
     app = FastAPI(title="codi2", version=__version__, description=__doc__ or "", docs_url=None, redoc_url=None)
-    server = Server(engine, store, Access(store), model)
+    server = Server(engine, store, Access(store), model, marks=marks)
     app.state.server, app.state.chats = server, Chats(engine, store)
     app.add_middleware(BodyLimit, most=MOST_BODY)
     app.add_middleware(Counted, counts=server.requests)
@@ -142,7 +144,12 @@ async def chat_completions(request: Request, body: ChatRequest, client: Client) 
         return sse(_chunks(server, asked[0], about, tokens, messages, usage))
     replies = await replies_of(request, asked)
     choices = [
-        {"index": i, "message": message_of(reply), "finish_reason": finish_of(server, reply, tokens), "logprobs": None}
+        {
+            "index": i,
+            "message": message_of(server, reply),
+            "finish_reason": finish_of(server, reply, tokens),
+            "logprobs": None,
+        }
         for i, reply in enumerate(replies)
     ]
     return {**about, "object": "chat.completion", "choices": choices, "usage": usage_of(server, messages, replies)}
@@ -212,7 +219,7 @@ async def audio_generations(request: Request, body: SoundRequest, client: Client
     options = options_of(body, ["audio"], 1)
     waiting = _ask(server, [Message("user", (Text(body.input),))], options, client, body)
     (reply,) = await replies_of(request, [waiting])
-    data = await asyncio.to_thread(wire.sound_bytes, reply.sounds[0], body.response_format)
+    data = await asyncio.to_thread(wire.sound_file, reply.sounds[0], body.response_format, mark_of(server, reply))
     return Response(data, media_type={"mp3": "audio/mpeg"}.get(body.response_format, f"audio/{body.response_format}"))
 
 
@@ -229,7 +236,8 @@ async def _pictures(
     message = [Message("user", prompt)]
     asked = [_ask(server, message, options_of(body, ["image"], 1, i), client, body) for i in range(n)]
     replies = await replies_of(request, asked)
-    data = [{"b64_json": wire.b64(wire.png(reply.images[0].pixels))} for reply in replies]
+    shown = [wire.to_part(reply.images[0], mark_of(server, reply)) for reply in replies]
+    data = [{"b64_json": part["image_url"]["url"].partition(",")[2]} for part in shown]
     return {"created": int(time.time()), "data": data, "output_format": "png", "size": f"{side}x{side}"}
 
 
@@ -285,12 +293,18 @@ async def replies_of(request: Request, asked: Sequence[Waiting]) -> list[Reply]:
         waiting.cancel()
 
 
-def message_of(reply: Reply) -> dict[str, Any]:
+def mark_of(server: Server, reply: Reply) -> dict[str, Any] | None:
+    """What a medium's metadata say of it."""
+    return dict(reply.recipe) if server.marks else None
+
+
+def message_of(server: Server, reply: Reply) -> dict[str, Any]:
+    parts = wire.to_parts(reply.parts, mark_of(server, reply))
     return {
         "role": "assistant",
         "content": reply.text,
         "refusal": None,
-        "codi2": {"parts": wire.to_parts(reply.parts), "recipe": recipe_of(reply), "notes": list(reply.notes)},
+        "codi2": {"parts": parts, "recipe": recipe_of(reply), "notes": list(reply.notes)},
     }
 
 

@@ -41,6 +41,10 @@ Tell = Callable[[Event | Failed], None]
 """Is called from the engine's thread with what happens, and must not wait."""
 
 
+Check = Callable[[Sequence[Part]], tuple[list[Part], tuple[str, ...]]]
+"""A reply's parts → those that may be shown, and what the user is told of the others."""
+
+
 @dataclass
 class Job:
     """Work that was asked for. `cancel` it when nobody waits for it any more."""
@@ -86,9 +90,18 @@ class Engine:
         max_batch: most replies of a batch.
         max_waiting: jobs that may wait; above it `submit` raises BusyError.
         timeout: seconds until a job is given up, unless it brings its own.
+        check: what a reply's parts go through before anybody sees them (`serve.safety`).
     """
 
-    def __init__(self, model: CoDi2, max_batch: int = 8, max_waiting: int = 64, timeout: float = 120.0) -> None:
+    def __init__(
+        self,
+        model: CoDi2,
+        max_batch: int = 8,
+        max_waiting: int = 64,
+        timeout: float = 120.0,
+        check: Check | None = None,
+    ) -> None:
+        self.check = check or (lambda parts: (list(parts), ()))
         self.model, self.max_batch, self.max_waiting, self.timeout = model, max_batch, max_waiting, timeout
         self.stats = Stats()
         self._waiting: list[Job] = []
@@ -133,7 +146,7 @@ class Engine:
                     end()
                 return hear(event)
 
-            return chat.play(prompt, (), settings, told)
+            return chat.play(prompt, (), settings, told, self.check)
 
         return self._submit("round", tell, client, timeout, play=play, end=end)
 
@@ -255,19 +268,20 @@ class Engine:
                 [job.options for job in jobs],
                 watch.callback,
             )
-        for job, parts in zip(jobs, replies, strict=True):
+        for job, made in zip(jobs, replies, strict=True):
             job.seconds |= watch.seconds
+            parts, notes = self.check(made)
             for place, part in enumerate(parts):
                 if not isinstance(part, Text):
                     job.tell(Made(place, part))
-            self._finish(job, parts)
+            self._finish(job, parts, notes)
 
-    def _finish(self, job: Job, parts: Sequence[Part]) -> None:
+    def _finish(self, job: Job, parts: Sequence[Part], notes: tuple[str, ...] = ()) -> None:
         if job.over:
             self._end(job, LateError("the reply was not ready before its deadline; ask for less, or allow more"))
             return
         self.stats.asked["done"] += 1
-        job.tell(Done(Reply(tuple(parts), self.model.recipe(job.options, job.seconds))))
+        job.tell(Done(Reply(tuple(parts), self.model.recipe(job.options, job.seconds), notes)))
 
     def _round(self, jobs: list[Job]) -> None:
         (job,) = jobs

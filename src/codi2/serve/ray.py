@@ -60,12 +60,16 @@ def application(
     max_waiting: int = 64,
     timeout: float = 120.0,
     device: str = "cpu",
+    safety: bool = False,
+    marks: bool = True,
 ) -> Any:
     """A replica's application, with a model of its own. The page is left to single processes: it keeps state."""
     from codi2.model import CoDi2
     from codi2.serve.api import create_app
     from codi2.serve.engine import Engine
     from codi2.serve.run import open_store
+    from codi2.serve.safety import ImageFilter
 
-    engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout)
-    return create_app(engine, open_store(folder), model, origins)
+    check = ImageFilter() if safety else None
+    engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout, check)
+    return create_app(engine, open_store(folder), model, origins, marks)

@@ -29,6 +29,8 @@ def run(
     max_batch: int = 8,
     max_waiting: int = 64,
     timeout: float = 120.0,
+    safety: bool = False,
+    marks: bool = True,
     page: bool = True,
     device: str = "cpu",
     replicas: int = 0,
@@ -55,7 +57,7 @@ def run(
             "max_batch": max_batch,
             "device": device,
         }
-        settings |= {"model": model, "max_waiting": max_waiting, "timeout": timeout}
+        settings |= {"model": model, "max_waiting": max_waiting, "timeout": timeout, "safety": safety, "marks": marks}
         run_replicas(replicas, host, port, address, **settings)
         return
     try:
@@ -66,10 +68,12 @@ def run(
     except ImportError as error:
         raise MissingDependencyError(f"serving needs {error.name}: pip install 'codi2[serve]'") from error
     from codi2.model import CoDi2
+    from codi2.serve.safety import ImageFilter
 
+    check = ImageFilter() if safety else None
     print(f"Loading the model {model}.", flush=True)
-    engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout)
-    app: Any = create_app(engine, store, model, origins)
+    engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout, check)
+    app: Any = create_app(engine, store, model, origins, marks)
     if page:
         # without the first two it looks outside; its copies of media are then where a deletion finds them
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}

@@ -134,13 +134,16 @@ async def new_session(body: NewSession, chats: Held, client: Client) -> dict[str
 
 
 @router.get("/{name}")
-async def read_session(name: str, chats: Held, client: Client) -> dict[str, Any]:
+async def read_session(request: Request, name: str, chats: Held, client: Client) -> dict[str, Any]:
     """The session with its messages."""
     session = chats.store.session(client, name)
     chat = await asyncio.to_thread(lambda: chats.get(client, name)[0])
     messages: list[dict[str, Any]] = []
     for round_ in chat.rounds:
-        messages += [{"role": "user", "content": wire.to_parts(round_.prompt)}, message_of(round_.reply)]
+        messages += [
+            {"role": "user", "content": wire.to_parts(round_.prompt)},
+            message_of(server_of(request), round_.reply),
+        ]
     return {**_json(session), "messages": messages}
 
 
@@ -176,7 +179,7 @@ async def add_round(request: Request, name: str, body: RoundRequest, chats: Held
     if body.stream:
         return sse(_events(server, waiting))
     (reply,) = await replies_of(request, [waiting])
-    return {"object": "session.round", "session": name, "message": message_of(reply)}
+    return {"object": "session.round", "session": name, "message": message_of(server, reply)}
 
 
 @router.delete("/{name}/rounds/last")
@@ -209,7 +212,7 @@ async def _events(server: Server, waiting: Waiting) -> AsyncIterator[dict[str, A
             case Made():
                 yield {"type": "part", "place": event.place, "part": wire.to_part(event.part)}
             case Done():
-                yield {"type": "done", "message": message_of(event.reply)}
+                yield {"type": "done", "message": message_of(server, event.reply)}
 
 
 def _json(session: Session) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codi2.errors import MediaError, PromptError
-from codi2.media import load
+from codi2.media import load, png_bytes, sound_bytes
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Image, Media, Part, Prompt, Text, Video
 from codi2.prompt.wire import flac, png
@@ -119,17 +119,22 @@ def _media(text: str, where: str) -> Media:
         raise MediaError(f"{where} cannot be read: {error}") from error
 
 
-def to_parts(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """A reply's parts, in order, as `codi2.parts` of a message: they can be sent back as they are."""
-    return [to_part(part) for part in parts]
+def to_parts(parts: Sequence[Part], mark: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """A reply's parts, in order, as `codi2.parts` of a message: they can be sent back as they are.
+
+    `mark` is written into the files' metadata, as `codi2 generate` does: who made them, and how.
+    """
+    return [to_part(part, mark) for part in parts]
 
 
-def to_part(part: Part) -> dict[str, Any]:
+def to_part(part: Part, mark: Mapping[str, Any] | None = None) -> dict[str, Any]:
     match part:
         case Image():
-            return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64(png(part.pixels))}"}}
+            data = png_bytes(part, mark) if mark else png(part.pixels)
+            return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64(data)}"}}
         case Audio():
-            return {"type": "audio", "audio": {"data": b64(flac(part)), "format": "flac"}}
+            data = sound_bytes(part, "FLAC", mark) if mark else flac(part)
+            return {"type": "audio", "audio": {"data": b64(data), "format": "flac"}}
         case Video():
             file = io.BytesIO()
             first, *others = part.frames
@@ -151,9 +156,12 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def sound_bytes(sound: Audio, kind: str) -> bytes:
-    """A sound as a file of `wav`, `flac`, `ogg` (Vorbis) or `mp3`."""
+def sound_file(sound: Audio, kind: str, mark: Mapping[str, Any] | None = None) -> bytes:
+    """A sound as a file of `wav`, `flac`, `ogg` (Vorbis) or `mp3`; the first two hold the mark."""
     import soundfile
+
+    if mark and kind in ("wav", "flac"):
+        return sound_bytes(sound, kind.upper(), mark)
 
     file = io.BytesIO()
     names = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "mp3": ("MP3", None)}
