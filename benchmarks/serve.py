@@ -22,11 +22,12 @@ from typing import Any
 
 import httpx
 
+HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "modalities": ["text"]}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "text": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "modalities": ["text"]}),
+    "text": ("/v1/chat/completions", HELLO),
     "image": ("/v1/images/generations", {"prompt": "Draw a strawberry."}),
     "audio": ("/v1/audio/generations", {"input": "Make the sound of a flute playing a note."}),
-}  # fmt: skip
+}
 SEEDS, AT_ONCE, EQUAL = 6, 8, 24
 
 
@@ -94,15 +95,14 @@ async def load(url: str, clients: int, seconds: float) -> None:
                 await asyncio.sleep(0.2)
 
         await asyncio.gather(watch(), *(client(i) for i in range(clients)))
-    print(f"{clients} clients, {seconds:.0f} s: {dict(sorted(statuses.items()))}; other than 200 and 429: "
-          f"{sum(n for status, n in statuses.items() if status not in (200, 429))}")  # fmt: skip
+    others = sum(n for status, n in statuses.items() if status not in (200, 429))
+    print(f"{clients} clients, {seconds:.0f} s: {dict(sorted(statuses.items()))}; other than 200 and 429: {others}")
     mixed = sum(len(answers) > 1 for answers in said.values())
     print(f"equal requests with unequal answers: {mixed} of {len(said)}")
     for kind, values in times.items():
         values.sort()
-        print(
-            f"{kind}: n = {len(values)}, p50 {values[len(values) // 2]:.1f} s, p95 {values[int(len(values) * 0.95)]:.1f} s"
-        )
+        half, most = values[len(values) // 2], values[int(len(values) * 0.95)]
+        print(f"{kind}: n = {len(values)}, p50 {half:.1f} s, p95 {most:.1f} s")
     print(f"/health: p50 {statistics.median(health) * 1000:.0f} ms, most {max(health) * 1000:.0f} ms")
 
 
