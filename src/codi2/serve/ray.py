@@ -25,6 +25,7 @@ def run_replicas(replicas: int, host: str, port: int, address: str | None = None
         MissingDependencyError: Ray Serve is not installed. ConfigError: the cluster does not answer.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")  # a busy machine takes more than 5 s
     try:
         import ray
         from ray import serve
