@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def run(
     from codi2.model import CoDi2
     from codi2.serve.safety import ImageFilter
 
+    sys.setswitchinterval(0.001)  # seconds: how long the event loop may wait for the Python of the model's thread
     check = ImageFilter() if safety else None
     print(f"Loading the model {model}.", flush=True)
     engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout, check)

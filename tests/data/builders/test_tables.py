@@ -32,6 +32,8 @@ def test_every_row_has_a_builder_and_can_be_held_out(rich_home: Path, tmp_path: 
     table_1 = {"edit_image", "compose", "next_image", "analogy_image", "analogy_rendering", "concept_image"}
     table_2 = {"edit_audio", "analogy_audio", "analogy_mix", "concept_audio", "add", "remove", "replace", "fuse"}
     table_3 = {"edit_by_sound", "next_with_sound", "subject_alive", "analogy_cross_audio", "analogy_cross_image"}
+    table_3 |= {"described_image", "described_audio"}
+    assert all(len(record.turns) >= 4 for record in records if record.task.startswith("described"))
     assert table_1 | table_2 | table_3 | {"subject_pose", "subject_changed", "difference_image"} <= rows.keys()
     without = drawn(rich_home, tmp_path / "without", records=200, without="next_image,compose")
     assert not {"next_image", "compose"} & {record.task for record in without}
