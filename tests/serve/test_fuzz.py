@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import socket
 import time
 from pathlib import Path
 
@@ -95,6 +96,18 @@ def test_a_thousand_broken_media(server: Running, media: Path):
     assert "Traceback" not in server.log.read_text()
 
 
+def raw(server: Running, request: str) -> str:
+    """What a server says to bytes that no client would send."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request.encode())
+        connection.settimeout(5)
+        try:
+            return connection.recv(65536).decode("latin-1")
+        except (TimeoutError, ConnectionError):
+            return ""
+
+
 def test_ways_out_of_the_folder_and_strange_headers(server: Running):
     for path in (
         "/../../etc/passwd",
@@ -104,16 +117,17 @@ def test_ways_out_of_the_folder_and_strange_headers(server: Running):
     ):
         answer = httpx.get(server.url + path)
         assert answer.status_code in (400, 404) and "root:" not in answer.text
-    for headers in (
-        {"Content-Length": "-1"},
-        {"Content-Length": "99999999999999999999"},
-        {"X-Forwarded-For": "\x7f" * 200},
-        {"Authorization": "Bearer " + "x" * 10_000},
-        {"Origin": "https://evil.example"},
+    for header in (
+        "Content-Length: -1",
+        "Content-Length: 99999999999999999999",
+        "Transfer-Encoding: nonsense",
+        "X-Forwarded-For: " + "x" * 9000,
+        "Authorization: Bearer " + "x" * 9000,
+        "Origin: https://evil.example",
+        "Host: evil.example",
     ):
-        try:
-            answer = httpx.get(f"{server.url}/health", headers=headers)
-        except httpx.HTTPError:
-            continue  # the connection was closed
-        assert answer.status_code < 500 and "access-control-allow-origin" not in answer.headers
+        answer_ = raw(server, f"GET /health HTTP/1.1\r\n{header}\r\nConnection: close\r\n\r\n")
+        status = answer_.split(" ")[1] if answer_ else "closed"
+        assert status == "closed" or int(status) < 500, (header[:40], answer_[:200])
+        assert "access-control-allow-origin" not in answer_.lower()
     assert httpx.get(f"{server.url}/health").status_code == 200
