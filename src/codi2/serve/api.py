@@ -304,12 +304,8 @@ def message_of(server: Server, reply: Reply) -> dict[str, Any]:
         "role": "assistant",
         "content": reply.text,
         "refusal": None,
-        "codi2": {"parts": parts, "recipe": recipe_of(reply), "notes": list(reply.notes)},
+        "codi2": {"parts": parts, "recipe": dict(reply.recipe), "notes": list(reply.notes)},
     }
-
-
-def recipe_of(reply: Reply) -> dict[str, Any]:
-    return dict(reply.recipe)
 
 
 def finish_of(server: Server, reply: Reply, tokens: int) -> str:
@@ -352,7 +348,9 @@ async def _chunks(
             case Done():
                 reply = event.reply
                 yield chunk(
-                    {}, finish_of(server, reply, tokens), codi2={"recipe": recipe_of(reply), "notes": list(reply.notes)}
+                    {},
+                    finish_of(server, reply, tokens),
+                    codi2={"recipe": dict(reply.recipe), "notes": list(reply.notes)},
                 )
                 if usage:
                     yield {**chunk({}), "choices": [], "usage": usage_of(server, messages, [reply])}

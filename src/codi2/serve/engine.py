@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from codi2.chat import Chat, Listener
-from codi2.chat.events import Done, Event, Made, Said, Step
+from codi2.chat.events import Done, Event, Made, Step
 from codi2.errors import BusyError, CoDi2Error, LateError
 from codi2.llm.decode import FeatureSegment, Segment
 from codi2.model import CoDi2, Options, Reply, Stopwatch
@@ -314,6 +314,3 @@ def _hear(job: Job, event: Event) -> bool:
 def _tell_all(jobs: Sequence[Job], event: Event) -> None:
     for job in jobs:
         job.tell(event)
-
-
-__all__ = ["Done", "Engine", "Failed", "Job", "Made", "Said", "Stats", "Step"]

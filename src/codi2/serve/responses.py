@@ -13,7 +13,7 @@ from codi2.model import Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Image, Text
 from codi2.serve import wire
-from codi2.serve.api import Server, recipe_of, usage_of
+from codi2.serve.api import Server, usage_of
 from codi2.serve.schemas import ChatMessage, ResponsesRequest
 from codi2.serve.waiting import Waiting
 
@@ -65,7 +65,7 @@ def answer(server: Server, reply: Reply, messages: Sequence[Message], name: str 
             "input_tokens_details": {"cached_tokens": 0},
             "output_tokens_details": {"reasoning_tokens": 0},
         },
-        "codi2": {"recipe": recipe_of(reply), "notes": list(reply.notes)},
+        "codi2": {"recipe": dict(reply.recipe), "notes": list(reply.notes)},
     }
 
 
