@@ -50,6 +50,14 @@ def test_a_new_item_takes_the_words_for_itself():
     assert words(named) == "Like <new>"
 
 
+@pytest.mark.parametrize(
+    "said", ["Mirror the first picture", "Mirror it", "Lay the first picture over the second image"]
+)
+def test_what_was_put_there_is_not_put_there_again(said: str):
+    once = resolve(read(said, [], EARLIER), EARLIER)
+    assert resolve(once, EARLIER) == once and len(once) > 1
+
+
 def test_what_is_not_there():
     with pytest.raises(PromptError, match="there is no third image: this conversation has 2"):
         resolve((Text("Mirror the third image"),), EARLIER)

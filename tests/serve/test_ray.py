@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 from .conftest import Start
 
@@ -17,18 +21,18 @@ def test_two_replicas_share_their_sessions(start: Start, tmp_path: Path, monkeyp
     server = start("--ray", "2", port=8765, folder=tmp_path / "ray")
     http = httpx.Client(base_url=server.url, timeout=120)
 
-    def draw(seed: int) -> str:
+    def draw(seed: int) -> np.ndarray:
         body = {"prompt": "a goose", "seed": seed}
         answer = httpx.post(f"{server.url}/v1/images/generations", json=body, timeout=120)
         assert answer.status_code == 200, answer.text
-        picture: str = answer.json()["data"][0]["b64_json"]
-        return picture
+        file = io.BytesIO(base64.b64decode(answer.json()["data"][0]["b64_json"]))
+        return np.asarray(PILImage.open(file)).astype(int)
 
     with ThreadPoolExecutor(8) as pool:
         pictures = list(pool.map(draw, [i % 4 for i in range(16)]))
-    for i in range(4):
-        assert len({pictures[k] for k in range(i, 16, 4)}) == 1, "whoever draws it, the seed decides"
-    assert len(set(pictures)) == 4
+    for i, one in enumerate(pictures):
+        for k, other in enumerate(pictures):  # whoever draws it, the seed decides, but for rounding in batches
+            assert (np.abs(one - other).mean() < 0.5) == (i % 4 == k % 4)
     name = http.post("/v1/sessions", json={"title": "Geese"}).json()["id"]
     for round_ in range(6):  # replicas take turns: each reads what the other has played
         body = {"content": "Draw a goose", "codi2": {"want": ["image"]}, "max_tokens": 2}

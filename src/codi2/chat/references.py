@@ -81,8 +81,8 @@ def resolve(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
     choices = {m: [item for item in earlier.values() if item.modality == m] for m in NOUNS if m not in brought}
     found = False
     parts: list[Part] = []
-    for part in prompt:
-        pieces = _with_items(part.text, choices, present) if isinstance(part, Text) else [part]
+    for part, behind in zip(prompt, (*prompt[1:], None), strict=True):
+        pieces = _with_items(part.text, choices, present, behind) if isinstance(part, Text) else [part]
         found = found or len(pieces) > 1
         parts += pieces
     if not found and not present and earlier:
@@ -90,7 +90,8 @@ def resolve(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
     return join_text(parts)
 
 
-def _with_items(text: str, items: Mapping[str, Sequence[Media]], present: set[str]) -> list[Part]:
+def _with_items(text: str, items: Mapping[str, Sequence[Media]], present: set[str], behind: Part | None) -> list[Part]:
+    """Words with the items that they speak of. `behind` is what stands behind them: it need not be put there again."""
     parts: list[Part] = []
     end = 0
     for match in _NAMED.finditer(text):
@@ -101,6 +102,8 @@ def _with_items(text: str, items: Mapping[str, Sequence[Media]], present: set[st
         number = ORDINALS.index(which) if which in ORDINALS else len(choices) - 1
         if number >= len(choices):
             raise PromptError(f"there is no {which} {match[modality].lower()}: this conversation has {len(choices)}")
+        if choices[number] is behind and not text[match.end() :].strip():
+            continue
         parts += [Text(text[end : match.end()] + " "), choices[number]]
         end = match.end()
     return [*parts, Text(text[end:])]
