@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from codi2.errors import ConfigError, MissingDependencyError
 
 
-def run_replicas(replicas: int, host: str, port: int, address: str | None = None, **settings: Any) -> None:
+def run_replicas(
+    replicas: int, host: str, port: int, folder: Path | None, address: str | None = None, **settings: Any
+) -> None:
     """Starts the replicas and serves until it is told to stop.
 
     Args:
+        folder: of the store, see `run.open_store`.
         address: of a Ray cluster; None: one is started here.
-        settings: of `application`.
+        settings: of `run.application`.
     Raises:
         MissingDependencyError: Ray Serve is not installed. ConfigError: the cluster does not answer.
     """
@@ -36,8 +38,11 @@ def run_replicas(replicas: int, host: str, port: int, address: str | None = None
     except ConnectionError as error:
         raise ConfigError(f"no Ray cluster answers at {address}: start one, or leave the address out") from error
 
+    from codi2.serve.run import application, open_store
+
     def build() -> Any:
-        return application(**settings)
+        """A replica's application. The page is left to single processes: it keeps state."""
+        return application(open_store(folder), **settings)[0]
 
     serve.start(http_options={"host": host, "port": port})
     made = serve.deployment(num_replicas=replicas, max_ongoing_requests=256, graceful_shutdown_timeout_s=30)
@@ -51,26 +56,3 @@ def run_replicas(replicas: int, host: str, port: int, address: str | None = None
     finally:
         serve.shutdown()
         ray.shutdown()
-
-
-def application(
-    model: str,
-    folder: Path | None = None,
-    origins: Sequence[str] = (),
-    max_batch: int = 8,
-    max_waiting: int = 64,
-    timeout: float = 120.0,
-    device: str = "cpu",
-    safety: bool = False,
-    marks: bool = True,
-) -> Any:
-    """A replica's application, with a model of its own. The page is left to single processes: it keeps state."""
-    from codi2.model import CoDi2
-    from codi2.serve.api import create_app
-    from codi2.serve.engine import Engine
-    from codi2.serve.run import open_store
-    from codi2.serve.safety import ImageFilter
-
-    check = ImageFilter() if safety else None
-    engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout, check)
-    return create_app(engine, open_store(folder), model, origins, marks)

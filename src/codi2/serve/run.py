@@ -48,34 +48,21 @@ def run(
         raise ConfigError(
             f"{host} can be reached by others: make a key first (codi2 keys new LABEL), or listen at 127.0.0.1"
         )
+    settings: dict[str, Any] = {"model": model, "origins": list(origins), "device": device, "marks": marks}
+    settings |= {"max_batch": max_batch, "max_waiting": max_waiting, "timeout": timeout, "safety": safety}
     if replicas:
         from codi2.serve.ray import run_replicas
 
         store.close()
-        settings: dict[str, Any] = {
-            "folder": folder,
-            "origins": list(origins),
-            "max_batch": max_batch,
-            "device": device,
-        }
-        settings |= {"model": model, "max_waiting": max_waiting, "timeout": timeout, "safety": safety, "marks": marks}
-        run_replicas(replicas, host, port, address, **settings)
+        run_replicas(replicas, host, port, folder, address, **settings)
         return
     try:
         import uvicorn
-
-        from codi2.serve.api import create_app
-        from codi2.serve.engine import Engine
     except ImportError as error:
         raise MissingDependencyError(f"serving needs {error.name}: pip install 'codi2[serve]'") from error
-    from codi2.model import CoDi2
-    from codi2.serve.safety import ImageFilter
-
     sys.setswitchinterval(0.001)  # seconds: how long the event loop may wait for the Python of the model's thread
-    check = ImageFilter() if safety else None
     print(f"Loading the model {model}.", flush=True)
-    engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout, check)
-    app: Any = create_app(engine, store, model, origins, marks)
+    app, engine = application(store, **settings)
     if page:
         # without the first two it looks outside; its copies of media are then where a deletion finds them
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
@@ -102,6 +89,34 @@ def run(
     finally:
         engine.close(PATIENCE)
         store.close()
+
+
+def application(
+    store: Store,
+    model: str,
+    origins: Sequence[str],
+    max_batch: int,
+    max_waiting: int,
+    timeout: float,
+    device: str,
+    safety: bool,
+    marks: bool,
+) -> tuple[Any, Any]:
+    """The application of one process or replica, with a model of its own, and its engine.
+
+    Raises MissingDependencyError: the extra `serve`, or that of the filter, is not installed.
+    """
+    try:
+        from codi2.serve.api import create_app
+        from codi2.serve.engine import Engine
+    except ImportError as error:
+        raise MissingDependencyError(f"serving needs {error.name}: pip install 'codi2[serve]'") from error
+    from codi2.model import CoDi2
+    from codi2.serve.safety import ImageFilter
+
+    check = ImageFilter() if safety else None
+    engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout, check)
+    return create_app(engine, store, model, origins, marks), engine
 
 
 def _is_loopback(host: str) -> bool:
