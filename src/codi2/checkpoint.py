@@ -180,6 +180,7 @@ def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, co
         chosen.noise_level,
         chosen.feature_norm,
         chosen.negative_in_both,
+        chosen.detail,
     )
     dim = config.heads.feature_dim
     match chosen.kind:

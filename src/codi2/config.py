@@ -78,6 +78,7 @@ class DecoderConfig(_Strict):
     # decoder's own statistics say
     negative_prompt: str = ""  # B.1
     negative_in_both: bool = False  # it conditions the feature's branch too, as in the authors' code
+    detail: float = 0.0  # what the codec lost of a source is put back where the reply keeps it: how near is near
 
 
 @dataclass(frozen=True)

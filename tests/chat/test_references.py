@@ -66,3 +66,4 @@ def test_what_is_not_there():
     with pytest.raises(PromptError, match=r"\[audio4\] but no audio"):
         read("Mix [audio4]", [], EARLIER)
     assert resolve((Text("Make it night."),), {}) == (Text("Make it night."),)
+    assert resolve((), EARLIER) == ()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from codi2.errors import PromptError
 from codi2.prompt.grammar import join_text, parse, placeholders
@@ -81,7 +82,7 @@ def resolve(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
     choices = {m: [item for item in earlier.values() if item.modality == m] for m in NOUNS if m not in brought}
     found = False
     parts: list[Part] = []
-    for part, behind in zip(prompt, (*prompt[1:], None), strict=True):
+    for part, behind in zip_longest(prompt, prompt[1:]):
         pieces = _with_items(part.text, choices, present, behind) if isinstance(part, Text) else [part]
         found = found or len(pieces) > 1
         parts += pieces

@@ -37,6 +37,7 @@ class Sampling:
     noise_level: int = 0  # of the feature's noise augmentation, 0 … 999
     feature_norm: float | None = 0.0  # joint vectors are brought to this norm; 0: as they are; None: what is expected
     negative_in_both: bool = False  # a negative prompt conditions the feature's branch too
+    detail: float = 0.0  # how far from its source a place may be to get back what the codec lost of it; 0: never
 
 
 class Decoder(nn.Module):
@@ -139,7 +140,8 @@ class Decoder(nn.Module):
 
     def generate(self, features: Tensor, seeds: Sequence[int], **settings: Any) -> list[Part]:
         """Features [B, K, D] → B media. `settings` are those of `generate_latents`."""
-        return self.codec.to_parts(self.codec.decode(self.generate_latents(features, seeds, **settings)))
+        media = self.codec.decode(self.generate_latents(features, seeds, **settings))
+        return self.codec.to_parts(self._with_detail(media, settings.get("sources")))
 
     @torch.no_grad()
     def generate_latents(
@@ -221,6 +223,22 @@ class Decoder(nn.Module):
             length = max(quiet.shape[1], told.shape[1])
             quiet, told = (F.pad(states, (0, 0, 0, length - states.shape[1])) for states in (quiet, told))
         return quiet, told
+
+    @torch.no_grad()
+    def _with_detail(self, media: Tensor, sources: Sequence[Part | None] | None) -> Tensor:
+        """What the codec loses of a source is put back where the result [B, C, H, W] shows what the codec makes of it.
+
+        The weight of a place is exp(-e / detail²), with e the squared difference there, over channels and neighbours.
+        """
+        rows = [i for i, source in enumerate(sources or ()) if source is not None]
+        if sources is None or not rows or not self.sampling.detail or not self.sees_source:
+            return media
+        given = self.codec.to_tensor([sources[i] for i in rows])  # type: ignore[misc]
+        copy = self.codec.decode(self.codec.encode_source(given))
+        error = F.avg_pool2d((media[rows] - copy).square().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
+        mended = media.clone()
+        mended[rows] += torch.exp(-error / self.sampling.detail**2) * (given - copy)
+        return mended
 
     def _source_latents(self, sources: Sequence[Part | None] | None, like: Tensor) -> Tensor:
         latents = torch.zeros_like(like)
