@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import sys
@@ -70,6 +71,8 @@ def run(
         from codi2.serve.page import mount
 
         app = mount(app)
+    gc.collect()
+    gc.freeze()  # what was loaded stays: walking through it would hold the event loop for a fifth of a second
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=int(PATIENCE), server_header=False
     )
