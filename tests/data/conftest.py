@@ -26,6 +26,16 @@ def disc(colour: str, size: int = 72) -> bytes:
     return buffer.getvalue()
 
 
+def swaying(count: int = 30, milliseconds: int = 100) -> bytes:
+    """WebP of a disc that goes to the right, on a transparent ground."""
+    frames = [Image.new("RGBA", (72, 72)) for _ in range(count)]
+    for number, frame in enumerate(frames):
+        ImageDraw.Draw(frame).ellipse((number, 20, number + 30, 50), fill="#224466")
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=milliseconds, lossless=True)
+    return buffer.getvalue()
+
+
 def tone(hertz: float, seconds: float = 1.0, rate: int = 22_050, encoding: str = "WAV") -> bytes:
     buffer = io.BytesIO()
     time = np.arange(int(seconds * rate)) / rate
@@ -103,6 +113,10 @@ def sources(tmp_path: Path) -> Path:
         for style in ("google", "twitter"):
             write(root / f"emoji-datasource-{style}-16.0.0/package/img/{style}/64/{code.lower()}.png", disc(colour))
         write(root / f"lobehub-fluent-emoji-3d-1.1.0/package/assets/{code.lower()}.webp", disc(colour))
+
+    for part, code in ((1, "1f431"), (4, "1f550")):
+        write(root / f"lobehub-fluent-emoji-anim-{part}-1.0.0/package/assets/{code}.webp", swaying())
+    write(root / "lobehub-fluent-emoji-anim-2-1.0.0/package/assets/2648.webp", disc("#112233"))
 
     stamps = root / "tuxpaint-stamps-default/usr/share/tuxpaint/stamps"
     write(stamps / "animals/cat.txt", "A kitten.\nes.utf8=Un gato.\n")

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from codi2.data.prepare import CLIP, clips, open_sound, square
+from codi2.data.prepare import CLIP, clips, open_clip, open_sound, square
 from codi2.errors import DataError
 
 
@@ -40,6 +40,14 @@ def test_a_fully_transparent_picture_is_refused():
 
 def noise(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(0).normal(0, 0.1, (int(seconds * rate), channels)).astype(np.float32)
+
+
+def test_a_clip_is_played_again_where_it_is_short():
+    frames = [Image.new("RGBA", (8, 8), (40 * i, 0, 0, 255)) for i in range(4)]
+    file = io.BytesIO()
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:], duration=320)
+    read = open_clip(file.getvalue())  # 1.28 s, so that eight moments of 2.56 s are twice the four frames
+    assert [frame.getpixel((0, 0))[0] for frame in read] == [0, 40, 80, 120] * 2
 
 
 def test_a_short_sound_is_one_clip_from_its_start():

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from codi2.data.sources import emoji, games, gcompris, scratch, sonic_pi, stamps
+from codi2.data.sources import animated, emoji, games, gcompris, scratch, sonic_pi, stamps
 from codi2.data.sources.rcc import members
 from codi2.errors import DataError
 
@@ -36,6 +36,13 @@ def test_the_renderings_of_one_emoji_share_concept_and_group(sources: Path):
     assert captions["1f468-200d-1f466"] == "a family of a man and a boy"
     assert captions["2648"] == "an aries symbol"
     assert all(raws["1f431"].load().mode == "RGBA" for raws in found)
+
+
+def test_emoji_that_move_share_the_group_of_their_pictures(sources: Path):
+    found = read(animated.SOURCE, sources)
+    assert set(found) == {"1f431", "1f550", "2648"}
+    assert (found["1f431"].modality, found["1f431"].caption, found["1f431"].group) == ("video", "a cat face", "1f431")
+    assert len(found["1f431"].load()) == 8 and len(found["2648"].load()) == 1
 
 
 def test_stamps_leave_speech_and_symbols_out(sources: Path):

@@ -7,12 +7,12 @@ import pytest
 from codi2.data.build import Settings, build
 from codi2.data.items import load_corpus
 from codi2.data.shards import open_shards
-from codi2.data.sources import emoji, games, gcompris, scratch, sonic_pi, stamps
+from codi2.data.sources import animated, emoji, games, gcompris, scratch, sonic_pi, stamps
 from codi2.data.tiny import build_tiny
 from codi2.errors import DataError
 from codi2.prompt.parts import Text
 
-FEW = (*emoji.SOURCES, stamps.SOURCE, scratch.SOURCE, gcompris.SOURCE, sonic_pi.SOURCE)
+FEW = (*emoji.SOURCES, stamps.SOURCE, scratch.SOURCE, gcompris.SOURCE, sonic_pi.SOURCE, animated.SOURCE)
 
 
 @pytest.fixture
@@ -28,11 +28,18 @@ def test_the_corpus_is_read_as_it_was_built(built: Path):
     assert {(cat.source, cat.modality) for cat in cats} == {
         *((style, "image") for style in ("openmoji", "google", "twitter", "fluent3d", "tuxpaint")),
         ("tuxpaint", "audio"),
+        ("fluent-anim", "video"),
     }
     picture = corpus.image(corpus.select("image", style="photo", concept="cat")[0])
     assert (picture.size, picture.mode, picture.getpixel((0, 0))) == ((64, 64), "RGB", (255, 255, 255))
     sound = corpus.sound(corpus.select("audio", concept="cat")[0])
     assert sound.shape == (40_960,) and sound.dtype == np.float32 and 0.85 < np.abs(sound).max() <= 0.92
+    clips = corpus.select("video")
+    assert {clip.concept for clip in clips} == {"cat", "clock showing one o’clock"}  # what stands still is no clip
+    frames = corpus.media(clips[0])
+    assert frames.shape == (8, 64, 64, 3) and frames.dtype == np.uint8
+    middles = [np.nonzero(frame.min(-1) < 128)[1].mean() for frame in frames]
+    assert np.all(np.diff(middles) > 1)  # the disc goes to the right, and the crop stays
     assert len(corpus.select("audio", concept="tuba")) == 3  # clips of one long recording
     assert len({item.group for item in corpus.select("audio", concept="tuba")}) == 1
     assert [item.id for item in corpus.items if item.background] == ["scratch/background/beach-malibu"]
@@ -46,7 +53,7 @@ def test_two_builds_give_the_same_bytes(built: Path):
 
 
 def test_the_items_become_records_of_the_common_schema(built: Path, tmp_path: Path):
-    """Through the same engine as every other data set: each training item as a picture or sound and as a caption."""
+    """Through the same engine as every other data set: each training item as a medium and as a caption."""
     out = tmp_path / "pairs"
     report = build(Settings("tiny", str(built), str(out), options={"splits": "train"}), max_bad=1)
     train = [item for item in load_corpus(built).items if item.split == "train"]
@@ -60,7 +67,7 @@ def test_the_items_become_records_of_the_common_schema(built: Path, tmp_path: Pa
 
 def test_asking_for_the_wrong_modality(built: Path):
     corpus = load_corpus()
-    with pytest.raises(DataError, match="is a sound, not a picture"):
+    with pytest.raises(DataError, match="is of modality audio, not image"):
         corpus.image(corpus.select("audio")[0])
 
 

@@ -1,4 +1,4 @@
-"""The corpus on disk: one line of JSON per item, pictures and sounds in two arrays beside it."""
+"""The corpus on disk: one line of JSON per item; pictures, sounds and clips in three arrays beside it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from PIL import Image
 from codi2.errors import DataError
 from codi2.hub import home
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the files that `build` writes and `load_corpus` reads."""
+
+ARRAYS = {"image": "images.npy", "audio": "sounds.npy", "video": "clips.npy"}
+"""Where the media of a modality are, a row an item."""
 
 Split = Literal["train", "val", "test_family", "test_subject", "test_rendering"]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture or sound of the corpus."""
+    """One picture, sound or clip of the corpus."""
 
     id: str
     """`source/key`, unique."""
-    modality: Literal["image", "audio"]
+    modality: Literal["image", "audio", "video"]
     row: int
-    """Row of `images.npy` or `sounds.npy`."""
+    """Row of `images.npy`, `sounds.npy` or `clips.npy`."""
     file: str
     """Where it came from, below `<home>/sources`; members of archives follow a colon."""
     caption: str
@@ -38,7 +41,7 @@ class Item:
     family: str
     """`category/head`: near-duplicate concepts share the head, and a held-out head is held out everywhere."""
     style: str
-    """openmoji, google, twitter, fluent3d, photo, drawing, cartoon; for sounds recorded or synthesized."""
+    """openmoji, google, twitter, fluent3d, photo, drawing, cartoon; sounds recorded or synthesized; clips animated."""
     group: str
     """Shared by the renderings of one emoji and by the clips (or notes) of one recording."""
     subject: str
@@ -77,17 +80,31 @@ class Corpus:
         """int16 [M, 40960] at 16 kHz."""
         return np.load(self.folder / "sounds.npy", mmap_mode="r")
 
+    @cached_property
+    def clips(self) -> np.ndarray:
+        """uint8 [V, 8, 64, 64, 3], 2.56 s."""
+        return np.load(self.folder / "clips.npy", mmap_mode="r")
+
+    def media(self, item: Item) -> np.ndarray:
+        """An item's row of its array."""
+        return np.ascontiguousarray(getattr(self, Path(ARRAYS[item.modality]).stem)[item.row])
+
     def image(self, item: Item) -> Image.Image:
         """RGB, 64×64 pixels."""
-        if item.modality != "image":
-            raise DataError(f"item {item.id} is a sound, not a picture: ask for corpus.sound(item)")
-        return Image.fromarray(np.ascontiguousarray(self.images[item.row]))
+        self._is(item, "image")
+        return Image.fromarray(self.media(item))
 
     def sound(self, item: Item) -> np.ndarray:
         """float32 [40960] in [-1, 1] at 16 kHz."""
-        if item.modality != "audio":
-            raise DataError(f"item {item.id} is a picture, not a sound: ask for corpus.image(item)")
-        return self.sounds[item.row].astype(np.float32) / 32767
+        self._is(item, "audio")
+        return self.media(item).astype(np.float32) / 32767
+
+    @staticmethod
+    def _is(item: Item, modality: str) -> None:
+        if item.modality != modality:
+            raise DataError(
+                f"item {item.id} is of modality {item.modality}, not {modality}: ask for corpus.media(item)"
+            )
 
     def select(
         self,

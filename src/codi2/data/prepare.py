@@ -1,9 +1,9 @@
-"""Bring any picture to 64×64 RGB and any sound to clips of 40,960 samples."""
+"""Bring any picture to 64×64 RGB, any sound to cuts of 40,960 samples, any animation to 8 frames of as long."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +19,10 @@ RATE = 16_000
 """Hz."""
 CLIP = 40_960
 """Samples: 2.56 s at 16 kHz."""
+FRAMES = 8
+"""Of a clip, which lasts as long as a sound."""
+FPS = FRAMES * RATE / CLIP
+"""Frames a second."""
 _MARGIN = 0.06  # of the side, where the picture is a cut-out
 _PEAK = 0.9
 _FADE = RATE * 20 // 1000
@@ -32,16 +36,27 @@ def square(picture: Image.Image) -> np.ndarray:
 
     Cut-outs are cropped with a margin, laid on white and padded square; scenes are cut square from the middle.
     """
-    rgba = picture.convert("RGBA")
+    return square_clip([picture])[0]
+
+
+def square_clip(frames: Sequence[Image.Image]) -> np.ndarray:
+    """Frames of one size → uint8 [n, 64, 64, 3], as `square` does it: the same of all, so that nothing jumps."""
+    frames = [frame.convert("RGBA") for frame in frames]
+    alpha = np.stack([np.asarray(frame.getchannel("A")) for frame in frames])
     margin = 0.0
-    alpha = rgba.getchannel("A")
-    if np.asarray(alpha).min() < 128:
-        box = alpha.point(lambda a: 255 if a > 8 else 0).getbbox()
+    if alpha.min() < 128:
+        box = Image.fromarray(np.uint8(255) * (alpha.max(0) > 8)).getbbox()
         if box is None:
-            raise DataError(f"picture of {picture.size} pixels is fully transparent: leave it out of the corpus")
-        rgba, margin = rgba.crop(box), _MARGIN
-    elif not _on_white(rgba):
-        return np.asarray(ImageOps.fit(rgba.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS))
+            raise DataError(f"a picture of {frames[0].size} pixels is fully transparent: leave it out of the corpus")
+        frames, margin = [frame.crop(box) for frame in frames], _MARGIN
+    elif not all(map(_on_white, frames)):
+        fitted = [ImageOps.fit(frame.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS) for frame in frames]
+        return np.stack([np.asarray(frame) for frame in fitted])
+    return np.stack([_padded(frame, margin) for frame in frames])
+
+
+def _padded(rgba: Image.Image, margin: float) -> np.ndarray:
+    """Whole, in the middle of a white square."""
     side = round(max(rgba.size) * (1 + 2 * margin))
     canvas = Image.new("RGBA", (side, side), "white")
     canvas.alpha_composite(rgba, ((side - rgba.width) // 2, (side - rgba.height) // 2))
@@ -61,6 +76,27 @@ def open_picture(data: bytes) -> Image.Image:
         data = _draw_svg(data)
     with Image.open(io.BytesIO(data)) as picture:
         return picture.convert("RGBA")
+
+
+def open_clip(data: bytes) -> list[Image.Image]:
+    """An animated picture (WebP, GIF, APNG) → RGBA frames spread evenly over its first 2.56 s; it is played again where
+    it is shorter. A single frame where nothing moves.
+    """
+    with Image.open(io.BytesIO(data)) as file:
+        count = getattr(file, "n_frames", 1)
+        ends: list[int] = []  # milliseconds
+        for number in range(count):
+            file.seek(number)
+            file.load()
+            ends.append((ends[-1] if ends else 0) + round(file.info.get("duration") or 100))
+        if count == 1:
+            return [file.convert("RGBA")]
+        moments = np.round(np.arange(FRAMES) * 1000 / FPS) % ends[-1]
+        frames = []
+        for number in np.searchsorted(ends, moments, side="right").tolist():
+            file.seek(number)
+            frames.append(file.convert("RGBA"))
+        return frames
 
 
 def _draw_svg(data: bytes) -> bytes:
@@ -93,6 +129,10 @@ def _open_with_av(data: bytes) -> Sound:
 
 def read_picture(path: Path) -> Image.Image:
     return open_picture(path.read_bytes())
+
+
+def read_clip(path: Path) -> list[Image.Image]:
+    return open_clip(path.read_bytes())
 
 
 def read_sound(path: Path) -> Sound:

@@ -26,7 +26,7 @@ SCHEMA = 1
 SUFFIXES = {
     "image": ("png", "jpg", "jpeg", "webp"),
     "audio": ("flac", "wav", "ogg", "mp3", "m4a", "opus"),
-    "video": ("mp4", "webm", "gif"),
+    "video": ("mp4", "webm", "gif", "apng"),
 }
 """What a member's name may end in, by the modality that it then is."""
 MODALITY = {suffix: modality for modality, suffixes in SUFFIXES.items() for suffix in suffixes}

@@ -2,7 +2,7 @@
 
 - `test_family`: whole head nouns, in every source and modality, so no near-duplicate of them is in training.
 - `test_subject`: whole individuals of the cartoons.
-- `test_rendering`: one rendering of a known emoji; one whole recording of a known sound.
+- `test_rendering`: one rendering of a known emoji; one whole recording of a known sound; the clip of a known emoji.
 - `val`: two in a hundred of the rest, by (concept, style) and by recording.
 
 A held-out picture that has a twin in training all the same (the mage and the man mage of one hand) goes to training.
@@ -26,6 +26,7 @@ _LARGEST_HEARD = 6  # recordings
 _SOUND_SHARE = 0.06  # of the heads that are heard
 _SUBJECT_SHARE = 0.15
 _RENDERINGS = 250
+_MOVING_SHARE = 0.1  # of the clips
 _VAL_SHARE = 0.02
 _TWIN_RMS = 6.0  # of 255, over averages of 2×2 pixels: no more than a recoloured detail
 
@@ -91,12 +92,14 @@ def assign(items: list[Item], seed: int) -> dict[str, Split]:
         if item.modality == "audio":
             recordings[item.concept].add(item.group)
     hidden |= {(_shuffled(groups, seed)[0], "") for groups in recordings.values() if len(groups) > 1}
+    moving = _shuffled((item.group for item in rest if item.modality == "video"), seed + 1)
+    hidden |= {(group, "animated") for group in moving[: round(_MOVING_SHARE * len(moving))]}
     for item in rest:
         if (item.group, "" if item.modality == "audio" else item.style) in hidden:
             split[item.id] = "test_rendering"
     rest = [item for item in rest if item.id not in split]
 
-    for modality in ("image", "audio"):
+    for modality in ("image", "audio", "video"):
         units = _shuffled((_unit(item) for item in rest if item.modality == modality), seed)
         chosen = set(units[: round(_VAL_SHARE * len(units))])
         split |= {item.id: "val" for item in rest if item.modality == modality and _unit(item) in chosen}

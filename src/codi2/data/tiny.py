@@ -8,39 +8,42 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from codi2.data import fetch
-from codi2.data.items import SCHEMA, Item, dump_items
+from codi2.data.items import ARRAYS, SCHEMA, Item, dump_items
 from codi2.data.labels import concept_of, head_of
-from codi2.data.prepare import CLIP, SIDE, clips, square
-from codi2.data.sources import emoji, games, gcompris, scratch, sonic_pi, soundfont, stamps
+from codi2.data.prepare import CLIP, FRAMES, SIDE, clips, square, square_clip
+from codi2.data.sources import animated, emoji, games, gcompris, scratch, sonic_pi, soundfont, stamps
 from codi2.data.sources.raw import RawItem, Source
 from codi2.data.split import assign, give_up_twins
 from codi2.errors import DataError
 from codi2.hub import atomic_path, home, write_atomic
 
 SOURCES = (*emoji.SOURCES, stamps.SOURCE, scratch.SOURCE, gcompris.SOURCE, soundfont.SOURCE, sonic_pi.SOURCE,
-           games.WESNOTH, games.ARCADE)  # fmt: skip
+           games.WESNOTH, games.ARCADE, animated.SOURCE)  # fmt: skip
+
+STILL = 0.2
+"""Mean change from frame to frame, of 255, below which a clip is a picture."""
 
 
 def build_tiny(seed: int = 0, sources: tuple[Source, ...] = SOURCES, root: Path | None = None) -> Path:
     """Read every source under `root` (default `<home>/sources`), split, and write `<home>/data/tiny`.
 
-    Writes `items.jsonl`, `images.npy`, `sounds.npy` and, last, `build.json`.
+    Writes `items.jsonl`, `images.npy`, `sounds.npy`, `clips.npy` and, last, `build.json`.
     Raises `DataError` where a source is not fetched or yields nothing, `OutputError` where the folder is not writable.
     """
     root, folder = root or home() / "sources", home() / "data" / "tiny"
-    items, images, sounds = _collect(root, sources)
-    splits = give_up_twins(items, images, assign(items, seed))
+    items, media = _collect(root, sources)
+    splits = give_up_twins(items, media["image"], assign(items, seed))
     items = [replace(item, split=splits[item.id]) for item in items]
     lines = dump_items(items)
     write_atomic(folder / "build.json", b"{}")  # a build that dies half way is then refused, not read
     write_atomic(folder / "items.jsonl", lines)
-    for name, array in (("images", images), ("sounds", sounds)):
-        with atomic_path(folder / f"{name}.npy") as aside:
+    for modality, array in media.items():
+        with atomic_path(folder / ARRAYS[modality]) as aside:
             np.save(aside, array)
     about = {
         "schema": SCHEMA, "seed": seed, "sources": fetch.pinned(), "counts": count(items),
@@ -57,23 +60,23 @@ def count(items: list[Item]) -> dict[str, dict[str, int]]:
     return {"source": dict(sorted(by_source.items())), "split": dict(sorted(by_split.items()))}
 
 
-def _collect(root: Path, sources: tuple[Source, ...]) -> tuple[list[Item], np.ndarray, np.ndarray]:
+def _collect(root: Path, sources: tuple[Source, ...]) -> tuple[list[Item], dict[str, np.ndarray]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     items: list[Item] = []
-    images: list[np.ndarray] = []
-    sounds: list[np.ndarray] = []
+    rows: dict[str, list[np.ndarray]] = {modality: [] for modality in ARRAYS}
     with Progress(*columns) as progress:
         for source in sources:
             raws = _raws(source, root)
             for raw in progress.track(raws, description=source.name):
-                rows = images if raw.modality == "image" else sounds
+                mine = rows[raw.modality]
                 for index, media in enumerate(_media(raw)):
-                    items.append(_item(source, raw, index, len(rows)))
-                    rows.append(media)
-    pixels = np.asarray(images, np.uint8).reshape(-1, SIDE, SIDE, 3)
-    return items, pixels, np.asarray(sounds, np.int16).reshape(-1, CLIP)
+                    items.append(_item(source, raw, index, len(mine)))
+                    mine.append(media)
+    shapes = {"image": (-1, SIDE, SIDE, 3), "audio": (-1, CLIP), "video": (-1, FRAMES, SIDE, SIDE, 3)}
+    kinds = {"image": np.uint8, "audio": np.int16, "video": np.uint8}
+    return items, {m: np.asarray(rows[m], kinds[m]).reshape(shapes[m]) for m in ARRAYS}
 
 
 def _raws(source: Source, root: Path) -> list[RawItem]:
@@ -87,13 +90,17 @@ def _raws(source: Source, root: Path) -> list[RawItem]:
 
 
 def _media(raw: RawItem) -> Iterator[np.ndarray]:
-    """The prepared picture, or the clips of the sound; nothing where it is blank or silent."""
+    """The prepared picture or clip, or the cuts of the sound; nothing where it is blank, still or silent."""
     try:
-        media = raw.load()
-        if isinstance(media, Image.Image):
+        media: Any = raw.load()
+        if raw.modality == "image":
             pixels = square(media)
             if pixels.std() > 1:
                 yield pixels
+        elif raw.modality == "video":
+            frames = square_clip(media)
+            if len(frames) == FRAMES and np.abs(np.diff(frames.astype(np.int16), axis=0)).mean() > STILL:
+                yield frames
         else:
             for clip in clips(media):
                 yield np.round(clip * 32767).astype(np.int16)

@@ -13,7 +13,7 @@ from codi2.data.builders.contract import BadRecord, Builder, Draft, Raw, Unit
 from codi2.data.builders.lines import ranges
 from codi2.data.builders.paired import Paired, paired
 from codi2.data.items import Corpus, Item, load_corpus
-from codi2.data.tables.studio import picture, sound
+from codi2.data.tables.studio import moving, picture, sound
 
 ITEMS = 1_000  # a unit
 
@@ -25,7 +25,7 @@ class Options(Paired):
 
 
 class Tiny(Builder):
-    about = "the embedded corpus: pictures and sounds from captions, and captions of them"
+    about = "the embedded corpus: pictures, sounds and clips from captions, and captions of them"
     reads = "the tiny corpus, as `codi2 data build tiny` leaves it"
     Options = Options
 
@@ -47,11 +47,11 @@ class Tiny(Builder):
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
         for item in self._items[unit["start"] : unit["stop"]]:
-            media = (self._corpus.images if item.modality == "image" else self._corpus.sounds)[item.row]
+            media = self._corpus.media(item)
             yield Raw(item.id, (item, media), (media.tobytes(), item.caption))
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         item, media = raw.entry
-        medium = picture(media) if item.modality == "image" else sound(media)
+        medium = {"image": picture, "audio": sound, "video": moving}[item.modality](media)
         meta = {"concept": item.concept, "style": item.style, "attribution": item.attribution}
         yield from paired(medium, item.caption, draw, self.options.ways, item.licence, meta)

@@ -49,16 +49,21 @@ def _label(label: str, subgroup: str) -> str:
     return f"{label} symbol" if sign else label
 
 
-def read(style: str, root: Path) -> Iterator[RawItem]:
-    """`root` holds the unpacked packages side by side. Skin tones and flags are left out."""
-    folder, upper, suffix = _RENDERINGS[style]
+def labelled(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
+    """Code, name, subgroup and the stems of files of each emoji. Skin tones and flags are left out."""
     groups = json.loads((root / _DATA / "meta/groups.json").read_text(encoding="utf-8"))
     for entry in json.loads((root / _DATA / "en/data.json").read_text(encoding="utf-8")):
         if "group" not in entry or groups["groups"][str(entry["group"])] in _SKIPPED_GROUPS:
             continue
         subgroup = groups["subgroups"][str(entry["subgroup"])]
-        name, code = _label(entry["label"], subgroup), entry["hexcode"].lower()
-        stems = [stem if upper else stem.lower() for stem in _names(entry["hexcode"])]
+        yield entry["hexcode"].lower(), _label(entry["label"], subgroup), subgroup, _names(entry["hexcode"])
+
+
+def read(style: str, root: Path) -> Iterator[RawItem]:
+    """`root` holds the unpacked packages side by side."""
+    folder, upper, suffix = _RENDERINGS[style]
+    for code, name, subgroup, names in labelled(root):
+        stems = [stem if upper else stem.lower() for stem in names]
         path = next((p for s in stems if (p := root / folder / f"{s}.{suffix}").exists()), None)
         if path is not None:
             yield RawItem(

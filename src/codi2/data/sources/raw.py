@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,9 +10,11 @@ from typing import Literal
 import numpy as np
 from PIL.Image import Image
 
-Modality = Literal["image", "audio"]
+Modality = Literal["image", "audio", "video"]
 Sound = tuple[np.ndarray, int]
 """Float samples [N] or [N, channels] and their rate in Hz."""
+Clip = Sequence[Image]
+"""Frames of one size, spread evenly over as long as a sound of the corpus lasts."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class RawItem:
     """The source's own grouping, e.g. `animal-mammal`."""
     style: str
     """How it is rendered: openmoji, google, twitter, fluent3d, photo, drawing, cartoon; recorded, synthesized."""
-    load: Callable[[], Image | Sound]
-    """Reads and decodes the file; a picture is RGBA."""
+    load: Callable[[], Image | Sound | Clip]
+    """Reads and decodes the file; pictures and frames are RGBA."""
     group: str
     """Shared by the renderings of one emoji and by the clips of one recording; else the key."""
     subject: str = ""

@@ -13,6 +13,7 @@ from PIL import Image
 from codi2.data.builders.audio_edits import flac
 from codi2.data.builders.contract import Draft, exchange
 from codi2.data.items import Corpus, Item
+from codi2.data.prepare import FPS
 from codi2.data.record import Medium, Piece
 from codi2.data.sound_transforms import RATE
 from codi2.data.tables.changes import Changes
@@ -121,6 +122,14 @@ def picture(pixels: np.ndarray) -> Medium:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=3)
     return Medium("png", file.getvalue(), checked=True)
+
+
+def moving(frames: np.ndarray) -> Medium:
+    """uint8 [F, H, W, 3], `FPS` frames a second, as an animated PNG: nothing is lost."""
+    file = io.BytesIO()
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    first.save(file, "PNG", save_all=True, append_images=others, duration=1000 / FPS, loop=0, compress_level=3)
+    return Medium("apng", file.getvalue(), checked=True)
 
 
 def sound(clip: np.ndarray) -> Medium:
