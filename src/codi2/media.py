@@ -2,7 +2,7 @@
 
 What a file is, its content decides, never its suffix alone. Whatever cannot be used ends in a `MediaError` of one
 sentence: the file, what is wrong, the way out. Replies carry the recipe that made them inside the file
-(PNG text chunk or WAV/FLAC comment), which `read_recipe` gives back.
+(PNG text chunk, comment of a sound or an MP4, XMP of a WebP), which `read_recipe` gives back.
 """
 
 from __future__ import annotations
@@ -123,12 +123,46 @@ def sound_bytes(audio: Audio, kind: str, metadata: Mapping[str, Any]) -> bytes:
 
 
 def save_clip(path: str | Path, clip: Video, metadata: Mapping[str, Any]) -> Path:
-    """Writes an animated WebP with `metadata` as JSON in its XMP.
+    """Writes an MP4 or an animated WebP, as the name says, with `metadata` as JSON in its comment or XMP.
 
     Raises:
-        OutputError: the name ends in something else than .webp, or the file cannot be written.
+        OutputError: the name ends in something else, or the file cannot be written.
     """
-    path, _ = _output(path, "clip", {".webp": "WEBP"})
+    path, kind = _output(path, "clip", {".mp4": "MP4", ".webp": "WEBP"})
+    write_atomic(path, mp4_bytes(clip, metadata) if kind == "MP4" else webp_bytes(clip, metadata))
+    return path
+
+
+def mp4_bytes(clip: Video, metadata: Mapping[str, Any], sound: Audio | None = None) -> bytes:
+    """H.264 as browsers play it (4:2:0), and AAC where there is a sound."""
+    from fractions import Fraction
+
+    import av
+
+    out = io.BytesIO()
+    width, height = clip.frames[0].size
+    with av.open(out, "w", format="mp4") as container:
+        container.metadata["comment"] = json.dumps(metadata)
+        pictures = container.add_stream("libx264", rate=Fraction(clip.fps).limit_denominator(1000))
+        # colours are kept for blocks of two by two, so sides are even
+        pictures.width, pictures.height = width + width % 2, height + height % 2
+        pictures.pix_fmt, pictures.options = "yuv420p", {"crf": "12"}
+        voice = container.add_stream("aac", rate=sound.rate, layout="mono") if sound else None
+        for number, picture in enumerate(clip.frames):
+            pixels = np.pad(np.asarray(picture), ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = number
+            container.mux(pictures.encode(frame))
+        container.mux(pictures.encode())
+        if sound and voice:
+            heard = av.AudioFrame.from_ndarray(sound.samples.astype(np.float32)[None], format="fltp", layout="mono")
+            heard.rate = sound.rate
+            container.mux([*voice.encode(heard), *voice.encode()])
+    return out.getvalue()
+
+
+def webp_bytes(clip: Video, metadata: Mapping[str, Any]) -> bytes:
+    """An animated WebP that is played again and again."""
     first, *others = clip.frames
     out = io.BytesIO()
     first.save(
@@ -141,8 +175,7 @@ def save_clip(path: str | Path, clip: Video, metadata: Mapping[str, Any]) -> Pat
         quality=90,
         xmp=json.dumps(metadata).encode(),
     )
-    write_atomic(path, out.getvalue())
-    return path
+    return out.getvalue()
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -164,13 +197,18 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
                 text = clip.info["xmp"]
         elif data.startswith(b"RIFF"):
             text = _wav_comment(data)
+        elif data[4:8] == b"ftyp":
+            import av
+
+            with av.open(io.BytesIO(data)) as container:
+                text = container.metadata["comment"]
         else:
             with soundfile.SoundFile(io.BytesIO(data)) as sound:
                 text = sound.comment
         return dict(json.loads(text))
     except (OSError, KeyError, TypeError, ValueError, soundfile.LibsndfileError) as error:
         raise MediaError(
-            f"{name} carries no recipe; only PNG, WAV, FLAC and WebP files written by codi2 do."
+            f"{name} carries no recipe; only PNG, WAV, FLAC, MP4 and WebP files written by codi2 do."
         ) from error
 
 

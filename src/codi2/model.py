@@ -231,7 +231,9 @@ class CoDi2(nn.Module):
                 made = decoder.generate(
                     features,
                     seeds=[options[b].seed + n for b, n in places],
-                    sources=[_last(prompts[b], modality) if options[b].keep_source else None for b, _ in places],
+                    sources=[
+                        _last(prompts[b], decoder.codec.reads) if options[b].keep_source else None for b, _ in places
+                    ],
                     negative=self.read_words(decoder, [unwanted] * len(places)) if unwanted else None,
                     num_inference_steps=steps,
                     guidance_scale=scale,
@@ -282,9 +284,9 @@ def _sampling(options: Options) -> tuple[Any, ...]:
     return (options.num_inference_steps, options.guidance_scale, options.source_guidance_scale, options.negative_prompt)
 
 
-def _last(prompt: Prompt, modality: str) -> Part | None:
+def _last(prompt: Prompt, modalities: Sequence[str]) -> Part | None:
     """The item that an instruction edits: the last one given (for an analogy, too)."""
-    return next((part for part in reversed(prompt) if part.modality == modality), None)
+    return next((part for part in reversed(prompt) if part.modality in modalities), None)
 
 
 class Stopwatch:

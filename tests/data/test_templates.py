@@ -32,6 +32,8 @@ FIELDS = {
     "next_with_sound": {"shots"},
     "edit_by_sound": {"media", "sound"},
     "difference": {"first", "second"},
+    "animate": {"media"},
+    "clip_with_sound": {"caption"},
 }
 
 

@@ -76,7 +76,7 @@ def save_reply(reply: Reply, folder: Path, stem: str = "reply") -> list[dict[str
             path = folder / f"{stem}-{count}.wav"
             save_audio(path, part, metadata=reply.recipe)
         elif isinstance(part, Video):
-            path = folder / f"{stem}-{count}.webp"
+            path = folder / f"{stem}-{count}.mp4"
             save_clip(path, part, metadata=reply.recipe)
         else:
             raise OutputError(f"A reply with {part.modality} cannot be written to files.")

@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 
+from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.draft import Draft
 
 # height and width of what a codec reads: pixels, or mel frames and bins
-SIZES = {"image": (64, 64), "audio": (160, 64)}
-INPUT_CHANNELS = {"image": 3, "audio": 1}
+SIZES = {"image": (64, 64), "audio": (160, 64), "video": (64, 64)}
+INPUT_CHANNELS = {"image": 3, "audio": 1, "video": 3}
+FRAMES, FPS = 8, 3.125  # of a clip of `tiny`, which lasts as long as a sound
 
 
 def new_vae(modality: str, channels: Sequence[int], latent_channels: int) -> Any:
@@ -39,7 +41,7 @@ def new_vae(modality: str, channels: Sequence[int], latent_channels: int) -> Any
     ).to(memory_format=torch.channels_last)
 
 
-LEVELS = {"image": (0.57, 0.61), "audio": (-0.30, 0.58)}
+LEVELS = {"image": (0.57, 0.61), "audio": (-0.30, 0.58), "video": (0.57, 0.61)}
 """Mean and spread of the numbers that a codec reads, over the `tiny` corpus."""
 
 
@@ -50,16 +52,23 @@ def new_patches(modality: str, patch: int) -> Codec:
 
     mean, std = LEVELS[modality]
     patches = Patches(patch, max(SIZES[modality]), mean, std).eval()
-    return ImageCodec(patches) if modality == "image" else AudioCodec(patches, MelSpectrogram(), None)
+    match modality:
+        case "image":
+            return ImageCodec(patches)
+        case "video":
+            return ClipCodec(patches, FRAMES, *SIZES["video"], fps=FPS, whole=True)
+    return AudioCodec(patches, MelSpectrogram(), None)
 
 
 def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int], dim: int, num_slots: int) -> Any:
-    """The denoising network for latents [c, h, w]: attention on all levels but the first.
+    """The denoising network for latents [c, h, w], or [c, F, h, w]: attention on all levels but the first.
 
     Its input holds the noisy latent, the source's (the fidelity path of section 5.1) and the draft.
     """
     from diffusers import AudioLDM2UNet2DConditionModel, UNet2DConditionModel
 
+    if modality == "video":
+        return new_clip_unet(latent_shape, channels, dim)
     latent_channels, height, width = latent_shape
     deeper = len(channels) - 1
     network = UNet2DConditionModel if modality == "image" else AudioLDM2UNet2DConditionModel
@@ -81,10 +90,39 @@ def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int]
     ).to(memory_format=torch.channels_last)
 
 
+def new_clip_unet(latent_shape: Sequence[int], channels: Sequence[int], dim: int) -> Any:
+    """The same for clips [c, F, h, w]: what it has in space has the names and shapes of the network for pictures.
+
+    What it has in time starts as nothing, so that it draws each frame as that network would, but for the class labels,
+    which diffusers' network of clips does not look at.
+    """
+    from diffusers import UNet3DConditionModel
+
+    latent_channels, _, height, _ = latent_shape
+    deeper = len(channels) - 1
+    unet = UNet3DConditionModel(
+        in_channels=3 * latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=tuple(channels),
+        layers_per_block=1,
+        down_block_types=("DownBlock3D", *["CrossAttnDownBlock3D"] * deeper),
+        up_block_types=(*["CrossAttnUpBlock3D"] * deeper, "UpBlock3D"),
+        norm_num_groups=min(16, channels[0] // 2),
+        sample_size=height,
+        cross_attention_dim=dim,
+        attention_head_dim=8,
+    )
+    for name, module in unet.named_modules():
+        if name.endswith("proj_out") and ("temp_attentions" in name or "transformer_in" in name):
+            torch.nn.init.zeros_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+    return unet
+
+
 def new_decoder(
     codec: Codec, latent_shape: Sequence[int], channels: Sequence[int], dim: int, num_slots: int
 ) -> Decoder:
-    """A decoder with fresh weights on a given codec. `latent_shape` is [c, h, w].
+    """A decoder with fresh weights on a given codec. `latent_shape` is [c, h, w], of clips [c, F, h, w].
 
     It predicts the sample itself: to keep what the source shows is then a copy of its input, the same at every noise,
     where the velocity asks for (alpha z - source) / sigma.
@@ -93,7 +131,7 @@ def new_decoder(
 
     unet = new_unet(codec.modality, latent_shape, channels, dim, num_slots)
     scheduler = DPMSolverMultistepScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample")
-    draft = Draft(tuple(latent_shape), dim, label_dim(dim, num_slots))
+    draft = Draft((latent_shape[0], *latent_shape[-2:]), dim, label_dim(dim, num_slots))
     return Decoder(unet, Conditioner(dim, num_slots, dim), codec, scheduler, draft=draft)
 
 

@@ -13,30 +13,41 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from codi2.diffuse.codec import Codec, pixels_to_tensor
-from codi2.prompt.parts import Part, Video
+from codi2.diffuse.codec import Codec, fit_square, pixels_to_tensor
+from codi2.prompt.parts import Image, Part, Video
 
 FPS = 8.0  # of the clips that ModelScope's network was trained on
 
 
 class ClipCodec(Codec):
-    """Clips of a set length and size, frame by frame: tensors [B, 3, F, H, W], latents [B, c, F, h, w]."""
+    """Clips of a set length and size, frame by frame: tensors [B, 3, F, H, W], latents [B, c, F, h, w].
+
+    A picture is a clip in which nothing moves: as a source it is what is to be animated.
+
+    Args:
+        whole: whether frames of another shape are padded with white, as the encoder of `tiny` does it, or cropped.
+    """
 
     modality = "video"
+    others = ("image",)
 
-    def __init__(self, vae: Any, frames: int, height: int, width: int, fps: float = FPS) -> None:
+    def __init__(self, vae: Any, frames: int, height: int, width: int, fps: float = FPS, whole: bool = False) -> None:
         super().__init__(vae)
-        self.frames, self.height, self.width, self.fps = frames, height, width, fps
+        self.frames, self.height, self.width, self.fps, self.whole = frames, height, width, fps, whole
+
+    def latent_shape(self, unet: Any) -> tuple[int, ...]:
+        channels, height, width = super().latent_shape(unet)
+        return channels, self.frames, height, width
 
     def to_tensor(self, parts: Sequence[Part]) -> Tensor:
-        clips = [self._read(part) for part in parts if isinstance(part, Video)]
+        clips = [self._read(part) for part in parts if isinstance(part, (Video, Image))]
         return torch.stack(clips, dim=0).to(self.vae.device, self.vae.dtype)
 
-    def _read(self, clip: Video) -> Tensor:
-        """[3, F, H, W]: frames spread evenly over the clip, cropped to the shape of the network's."""
-        chosen = np.linspace(0, len(clip.frames) - 1, self.frames).round().astype(int)
-        frames = [np.asarray(_cover(clip.frames[i], self.width, self.height)) for i in chosen]
-        return pixels_to_tensor(np.stack(frames)).permute(1, 0, 2, 3)
+    def _read(self, clip: Video | Image) -> Tensor:
+        """[3, F, H, W]: frames spread evenly over the clip, brought to the shape of the network's."""
+        frames = spread(clip.frames if isinstance(clip, Video) else (clip.pixels,), self.frames)
+        fitted = [fit_square(f, self.width) if self.whole else _cover(f, self.width, self.height) for f in frames]
+        return pixels_to_tensor(np.stack([np.asarray(frame) for frame in fitted])).permute(1, 0, 2, 3)
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
         pixels = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()
@@ -54,6 +65,11 @@ class ClipCodec(Codec):
         frames = latents.transpose(1, 2)
         pixels = self.vae.decode(frames.flatten(0, 1) / self.vae.config.scaling_factor).sample
         return pixels.unflatten(0, frames.shape[:2]).transpose(1, 2)
+
+
+def spread(frames: Sequence[PILImage.Image], count: int) -> list[PILImage.Image]:
+    """`count` of the frames, evenly over the clip; some several times where it has fewer."""
+    return [frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]
 
 
 def _cover(frame: PILImage.Image, width: int, height: int) -> PILImage.Image:

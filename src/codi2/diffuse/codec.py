@@ -25,6 +25,8 @@ class Codec(nn.Module):
     """
 
     modality: ClassVar[str]
+    others: ClassVar[tuple[str, ...]] = ()
+    """What else than its own modality it reads as a source."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -37,6 +39,16 @@ class Codec(nn.Module):
     def to_parts(self, tensor: Tensor) -> list[Part]:
         """The autoencoder's output [B, channels, H, W] → media."""
         raise NotImplementedError
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Modalities of what may be a source."""
+        return (self.modality, *self.others)
+
+    def latent_shape(self, unet: Any) -> tuple[int, ...]:
+        """[c, h, w] of a network's own size."""
+        size = unet.config.sample_size
+        return (unet.config.out_channels, *((size, size) if isinstance(size, int) else size))
 
     def encode(self, tensor: Tensor) -> Tensor:
         """[B, channels, H, W] → latents [B, c, h, w]: the mode of the posterior, unit variance."""

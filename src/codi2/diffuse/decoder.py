@@ -64,7 +64,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.draft = draft
-        self.latent_shape = latent_shape or (unet.config.out_channels, *_pair(unet.config.sample_size))
+        self.latent_shape = latent_shape or codec.latent_shape(unet)
         self.unet, self.conditioner, self.codec = unet, conditioner, codec
         self.scheduler, self.sampling = scheduler, sampling
         self.process = process_of(scheduler)
@@ -247,7 +247,3 @@ class Decoder(nn.Module):
             given = self.codec.to_tensor([sources[i] for i in rows])  # type: ignore[misc]
             latents[rows] = self.codec.encode_source(given).to(like)
         return latents
-
-
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -55,11 +55,17 @@ class Draft(ModelMixin, ConfigMixin):
     def forward(self, latents: Tensor, source: Tensor, t: Tensor, class_labels: Tensor, appearance: Tensor) -> Tensor:
         """
         Args:
-            latents, source: noisy latents and the source's [B, c, h, w].
+            latents, source: noisy latents and the source's [B, c, h, w], or of clips [B, c, F, h, w]: each frame has a
+                draft of its own, with what the clip is told.
             t: timesteps [B] or [].
             class_labels: [B, L].
             appearance: [B, D], zeros where it is absent.
         """
+        if latents.ndim == 5:
+            frames = latents.shape[2]
+            told = [x.repeat_interleave(frames, 0) for x in (t.expand(len(latents)), class_labels, appearance)]
+            drawn = self(*(x.transpose(1, 2).flatten(0, 1) for x in (latents, source)), *told)
+            return drawn.unflatten(0, (-1, frames)).transpose(1, 2)
         shape, width = self.config["latent_shape"], self.config["width"]
         sinusoid = get_timestep_embedding(t.expand(len(latents)), width, flip_sin_to_cos=True, downscale_freq_shift=0)
         given = source.flatten(1).any(1, keepdim=True)

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from codi2.diffuse.build import FPS, FRAMES, SIZES
+from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner
 from codi2.diffuse.decoder import Decoder, Sampling
@@ -30,6 +32,8 @@ def load_codec(modality: str, folder: Path) -> Codec:
     vae = load_part(Patches if _class_of(folder / "vae") == "Patches" else AutoencoderKL, folder / "vae")
     if modality == "image":
         return ImageCodec(vae)
+    if modality == "video":
+        return ClipCodec(vae, FRAMES, *SIZES["video"], fps=FPS, whole=True)
     from codi2.diffuse.mel import MelSpectrogram
 
     return AudioCodec(vae, MelSpectrogram(), load_vocoder(folder))
@@ -56,9 +60,15 @@ def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, 
     Raises:
         WeightsError: a part is missing or does not fit its config.
     """
-    from diffusers import AudioLDM2UNet2DConditionModel, DPMSolverMultistepScheduler, UNet2DConditionModel
+    from diffusers import (
+        AudioLDM2UNet2DConditionModel,
+        DPMSolverMultistepScheduler,
+        UNet2DConditionModel,
+        UNet3DConditionModel,
+    )
 
-    unet = load_part(UNet2DConditionModel if modality == "image" else AudioLDM2UNet2DConditionModel, folder / "unet")
+    kinds = {"image": UNet2DConditionModel, "audio": AudioLDM2UNet2DConditionModel, "video": UNet3DConditionModel}
+    unet = load_part(kinds[modality], folder / "unet")
     conditioner = load_part(Conditioner, folder / "conditioner")
     draft = load_part(Draft, folder / "draft")
     scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")

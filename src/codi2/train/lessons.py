@@ -39,10 +39,12 @@ class Lesson:
         """The item that a decoder of this modality makes: the last of its kind that the assistant answers with."""
         return max(i for i, (role, piece) in enumerate(self.items) if (role, piece.modality) == ("assistant", modality))
 
-    def source(self, modality: str, answer: int | None = None) -> int | None:
-        """The item that an answer edits: the last of its kind that the user gave before it; None: there is none."""
+    def source(self, modality: str, others: Sequence[str] = (), answer: int | None = None) -> int | None:
+        """The item that an answer edits: the last that the user gave before it, of its own kind or of `others` that its
+        codec reads; None: there is none."""
         answer = self.answer(modality) if answer is None else answer
-        given = [i for i, (role, p) in enumerate(self.items[:answer]) if (role, p.modality) == ("user", modality)]
+        kinds = (modality, *others)
+        given = [i for i, (role, p) in enumerate(self.items[:answer]) if role == "user" and p.modality in kinds]
         return given[-1] if given else None
 
     def words(self, modality: str) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from codi2.errors import ConfigError
-from codi2.prompt.parts import Audio, Image, Part
+from codi2.prompt.parts import Audio, Image, Part, Video
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -23,7 +23,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def show_samples(accelerator: Any, recipe: Any, step: int) -> None:
-    """Pictures and sounds of recipes that have some."""
+    """Pictures, sounds and clips of recipes that have some."""
     samples: Callable[[], dict[str, Part]] | None = getattr(recipe, "samples", None)
     if samples is None or not accelerator.is_main_process or not accelerator.trackers:
         return
@@ -34,10 +34,16 @@ def show_samples(accelerator: Any, recipe: Any, step: int) -> None:
 
 def _tensorboard(writer: Any, samples: dict[str, Part], step: int) -> None:
     for name, part in samples.items():
-        if isinstance(part, Image):
-            writer.add_image(name, np.asarray(part.pixels), step, dataformats="HWC")
+        if isinstance(part, (Image, Video)):
+            writer.add_image(name, _pixels(part), step, dataformats="HWC")
         elif isinstance(part, Audio):
             writer.add_audio(name, torch.from_numpy(part.samples)[None], step, sample_rate=part.rate)
+
+
+def _pixels(part: Image | Video) -> np.ndarray:
+    """uint8 [H, W, 3]; the frames of a clip side by side."""
+    frames = part.frames if isinstance(part, Video) else (part.pixels,)
+    return np.concatenate([np.asarray(frame) for frame in frames], axis=1)
 
 
 def _wandb(run: Any, samples: dict[str, Part], step: int) -> None:
@@ -45,8 +51,8 @@ def _wandb(run: Any, samples: dict[str, Part], step: int) -> None:
 
     shown: dict[str, Any] = {}
     for name, part in samples.items():
-        if isinstance(part, Image):
-            shown[name] = wandb.Image(part.pixels)
+        if isinstance(part, (Image, Video)):
+            shown[name] = wandb.Image(_pixels(part))
         elif isinstance(part, Audio):
             shown[name] = wandb.Audio(part.samples, sample_rate=part.rate)
     run.log(shown, step=step)

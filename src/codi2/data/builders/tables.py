@@ -12,7 +12,7 @@ import numpy as np
 from codi2.data.builders.contract import BadRecord, Builder, Draft, Raw, Unit
 from codi2.data.builders.lines import ranges
 from codi2.data.items import load_corpus
-from codi2.data.tables import both, pictures
+from codi2.data.tables import both, clips, pictures
 from codi2.data.tables.studio import Row, Studio
 from codi2.errors import ConfigError
 
@@ -37,6 +37,11 @@ ROWS: dict[str, Row] = {
     "analogy_cross": both.crossed,
     "subject_alive": both.alive,
     "counterpart": both.counterpart,
+    "animate": clips.animated,
+    "clip_from_words": clips.from_words,
+    "edit_video": pictures.edit("video"),
+    "analogy_video": pictures.analogy("video"),
+    "described_video": pictures.described("video"),
     "described_image": pictures.described("image"),
     "described_audio": pictures.described("audio"),
     # text answers over several media

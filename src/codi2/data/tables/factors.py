@@ -130,16 +130,27 @@ VOICES: dict[str, dict[str, Value]] = {
 }
 """Of sounds, in the order in which they are applied."""
 
-FACTORS = {"image": LOOKS, "audio": VOICES}
+MOTIONS: dict[str, dict[str, Value]] = {
+    **LOOKS,
+    "time": {
+        "backwards": Value(lambda frames: frames[::-1], "play it backwards", "played backwards"),
+        "slow": Value(lambda frames: frames[np.arange(len(frames)) // 2], "play it at half speed", "at half speed"),
+        "fast": Value(lambda frames: frames[np.arange(len(frames)) * 2 % len(frames)], "play it twice as fast", "fast"),
+    },
+}
+"""Of clips: what a picture can have, frame by frame, and their time."""
+
+FACTORS = {"image": LOOKS, "audio": VOICES, "video": MOTIONS}
 HELD_OUT = frozenset({"poster", "270", "tilted", "pink", "sunset", "thin", "fade_in"})
 """Values that training data does not have unless asked for: what a model does with them, it learned from examples."""
 
 
 def apply(modality: str, media: np.ndarray, look: Look) -> np.ndarray:
-    """A picture uint8 [H, W, 3] or a sound int16 [N] with the look's values."""
+    """A picture uint8 [H, W, 3], a sound int16 [N] or a clip uint8 [F, H, W, 3] with the look's values."""
     for factor, values in FACTORS[modality].items():
         if factor in look:
-            media = values[look[factor]].apply(media)
+            change, by_frame = values[look[factor]].apply, modality == "video" and factor in LOOKS
+            media = np.stack([change(frame) for frame in media]) if by_frame else change(media)
     return media
 
 

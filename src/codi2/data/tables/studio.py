@@ -21,7 +21,7 @@ from codi2.data.tables.factors import Look, apply
 from codi2.data.tables.scene import is_cut_out
 from codi2.data.world import RENDERINGS, World
 from codi2.errors import DataError
-from codi2.prompt.parts import Audio, Part
+from codi2.prompt.parts import Audio, Part, Video
 from codi2.prompt.parts import Image as Picture
 
 _TRIES = 100
@@ -41,6 +41,7 @@ class Studio:
         self.world = World(
             [item for item in chosen if item.modality == "image"], [item for item in chosen if item.modality == "audio"]
         )
+        self.clips = [item for item in chosen if item.modality == "video"]
 
     @cached_property
     def scenes(self) -> list[Item]:
@@ -73,14 +74,26 @@ class Studio:
         """int16 [40960]."""
         return apply("audio", np.asarray(self.corpus.sounds[item.row]), look or {})
 
+    def frames(self, item: Item, look: Look | None = None) -> np.ndarray:
+        """uint8 [8, 64, 64, 3]."""
+        return apply("video", self.corpus.media(item), look or {})
+
     def medium(self, item: Item, look: Look | None = None) -> Medium:
-        return picture(self.pixels(item, look)) if item.modality == "image" else sound(self.clip(item, look))
+        match item.modality:
+            case "image":
+                return picture(self.pixels(item, look))
+            case "audio":
+                return sound(self.clip(item, look))
+        return moving(self.frames(item, look))
 
     def part(self, item: Item, look: Look | None = None) -> Part:
         """As a prompt holds it."""
-        if item.modality == "image":
-            return Picture(Image.fromarray(self.pixels(item, look)))
-        return Audio(self.clip(item, look).astype(np.float32) / 32767, RATE)
+        match item.modality:
+            case "image":
+                return Picture(Image.fromarray(self.pixels(item, look)))
+            case "audio":
+                return Audio(self.clip(item, look).astype(np.float32) / 32767, RATE)
+        return Video(tuple(Image.fromarray(frame) for frame in self.frames(item, look)), FPS)
 
     def things(self, draw: np.random.Generator, count: int, among: Sequence[Item] | None = None) -> list[Item]:
         """Different pictures of a thing on white, each of another concept. Raises DataError: there are fewer."""
@@ -106,8 +119,16 @@ class Studio:
             found.setdefault(item.concept, item)
         return list(found.values())
 
+    def moving(self, draw: np.random.Generator, count: int) -> list[Item]:
+        """Clips of different concepts. Raises DataError: there are fewer."""
+        found = {item.concept: item for item in (self.clips[int(i)] for i in draw.permutation(len(self.clips)))}
+        if len(found) < count:
+            raise DataError(f"these splits of the corpus hold no {count} clips of different things; name others")
+        return list(found.values())[:count]
+
     def items(self, modality: str, draw: np.random.Generator, count: int) -> list[Item]:
-        return self.things(draw, count) if modality == "image" else self.sounds(draw, count)
+        """Of different concepts. Raises DataError: there are fewer."""
+        return {"image": self.things, "audio": self.sounds, "video": self.moving}[modality](draw, count)
 
 
 def pick(draw: np.random.Generator, options: Sequence[Any]) -> Any:

@@ -195,7 +195,7 @@ class DecoderRecipe:
     def _assemble(self, lessons: Sequence[Lesson], keep: Sequence[bool], t: Tensor, share: Share = WHOLE) -> Batch:
         modality, codec = self.options.modality, self.decoder.codec
         answers = [lesson.answer(modality) for lesson in lessons]
-        sources = [lesson.source(modality) if kept else None for lesson, kept in zip(lessons, keep, strict=True)]
+        sources = [x.source(modality, codec.others) if kept else None for x, kept in zip(lessons, keep, strict=True)]
         words = [lesson.words(modality) for lesson in lessons]
         told = [lesson.features[i] for lesson, i in zip(lessons, answers, strict=True)]
         blank = torch.zeros(self.decoder.conditioner.config["dim"])
@@ -223,6 +223,10 @@ class DecoderRecipe:
             source_media=source_media[:count] if self.options.direction_weight else torch.empty(0),
         )
 
+    def _edits(self, lesson: Lesson) -> bool:
+        """Whether its answer has a source."""
+        return lesson.source(self.options.modality, self.decoder.codec.others) is not None
+
     def _latents(self, codec: Codec, parts: Sequence[Part]) -> Tensor:
         return self._encoded(codec, codec.to_tensor(parts))
 
@@ -241,7 +245,7 @@ class DecoderRecipe:
         whole = self.options.diffusion_weight * loss.mean() + self.options.sight_weight * losses["sight"]
         if len(b.media):
             ours = self.decoder.codec.decode(estimate[: len(b.media)])
-            losses |= reconstruction_terms(ours, b.media)
+            losses |= reconstruction_terms(_maps(ours), _maps(b.media))
             whole = whole + self.options.pixel_weight * total(losses)
             if self.perception is not None:
                 source = b.source_media if len(b.source_media) else None
@@ -265,7 +269,7 @@ class DecoderRecipe:
         lessons = self.held_out.batch(0)
         figures: dict[str, float] = {}
         for name, kept in (("source", True), ("no_source", False)):
-            chosen = [x for x in lessons if x.source(self.options.modality) is not None] if kept else lessons
+            chosen = [x for x in lessons if self._edits(x)] if kept else lessons
             b = self._assemble(chosen, [kept] * len(chosen), torch.linspace(20, 980, len(chosen)).long())
             b.noise = torch.randn(b.latents.shape, generator=torch.Generator().manual_seed(0))
             if self.options.by_words:
@@ -332,6 +336,11 @@ class DecoderRecipe:
 def _part(lesson: Lesson, item: int | None) -> Part:
     assert item is not None
     return lesson.medium(item).decode()
+
+
+def _maps(media: Tensor) -> Tensor:
+    """Pictures and spectrograms as they are, clips as their frames."""
+    return media.transpose(1, 2).flatten(0, 1) if media.ndim == 5 else media
 
 
 def _mean(values: Tensor) -> Tensor:

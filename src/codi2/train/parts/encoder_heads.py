@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from codi2.data import cache
 from codi2.data.items import Item
 from codi2.data.world import EDITS
-from codi2.encode.appearance import fit_components, fit_discriminants
-from codi2.encode.tiny import Head, build_heads, load_heads
+from codi2.encode.appearance import fit_components, fit_discriminants, motion
+from codi2.encode.tiny import Head, Heads, build_heads, load_heads
 from codi2.evaluate.retrieval import recall_at
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
@@ -112,6 +112,7 @@ class HeadRecipe:
         from codi2.nearest import write_index
         from codi2.train.export import export_tensors
 
+        self.explained |= fit_clips(self.heads)
         export_tensors(self.heads.state_dict(), folder / "heads.safetensors", provenance)
         joints: dict[str, Tensor] = {}
         members: dict[str, list[Item]] = {}
@@ -165,6 +166,19 @@ def fit_tokens(head: Head, modality: str, rows: np.ndarray) -> dict[str, float]:
         kinds = torch.from_numpy(np.unique(hands, return_inverse=True)[1])
         shares[f"manner_{modality}"] = fit_discriminants(head.manner, samples[1], kinds)
     return shares
+
+
+@torch.no_grad()
+def fit_clips(heads: Heads) -> dict[str, float]:
+    """Motion as principal components over training clips, both ways round.
+
+    Returns:
+        The share of the variance of motion that its token keeps.
+    """
+    frames = cache.corpus().clips[cache.rows("video", "train")]
+    moves = motion(torch.from_numpy(frames).movedim(-1, 2).float() / 127.5 - 1)
+    mirrored = motion(torch.from_numpy(frames[:, :, :, ::-1].copy()).movedim(-1, 2).float() / 127.5 - 1)
+    return {"motion_video": fit_components(heads.motion, torch.cat([moves, mirrored]))}
 
 
 def _same(concepts: list[str]) -> Tensor:

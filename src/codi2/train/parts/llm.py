@@ -235,7 +235,7 @@ class LLMRecipe:
             latents = decoder.codec.encode(decoder.codec.to_tensor(targets))
             source = torch.zeros_like(latents)
             for row, (lesson, item) in enumerate(asked):
-                if (given := lesson.source(modality, item)) is not None:
+                if (given := lesson.source(modality, decoder.codec.others, item)) is not None:
                     medium = [lesson.medium(given).decode()]
                     source[row] = decoder.codec.encode_source(decoder.codec.to_tensor(medium))[0]
             # of a sample's own, whatever the others of its share are
