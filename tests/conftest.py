@@ -98,10 +98,16 @@ def home(empty_home: Path) -> Path:
 
 @pytest.fixture
 def rich_home(empty_home: Path) -> Path:
-    """A small corpus with all that Tables 1 to 3 need: things, scenes, poses, renderings, sounds of things, moods."""
+    """A small corpus with all that Tables 1 to 3 need: things, scenes, poses, renderings, sounds, moods, clips."""
     draw = np.random.default_rng(0)
     items: list[Item] = []
-    pictures, sounds = [], []
+    pictures, sounds, clips = [], [], []
+
+    def move(**about: str) -> None:
+        """A thing that goes to the right and turns darker."""
+        items.append(_item("video", len(clips), **about))
+        still = _thing(draw)
+        clips.append(np.stack([(np.roll(still, n, axis=1) * (1 - n / 20)).astype(np.uint8) for n in range(8)]))
 
     def see(pixels: np.ndarray, **about: str) -> None:
         items.append(_item("image", len(pictures), **about))
@@ -121,6 +127,7 @@ def rich_home(empty_home: Path) -> Path:
             for pose in range(3):
                 see(_thing(draw), concept=name, style="cartoon", group=f"{name}/{pose}", subject=name, split=split)
             hear(concept=name, caption=f"a {name} sounding", split=split)
+            move(concept=name, style="animated", group=name, split=split)
         for n in range(3):
             scenery = draw.integers(0, 256, (64, 64, 3)).astype(np.uint8)
             see(scenery, concept=f"scene {n}", family=f"background/scene {n}", style="photo", split=split)
@@ -132,6 +139,7 @@ def rich_home(empty_home: Path) -> Path:
     (folder / "build.json").write_text(json.dumps({"schema": SCHEMA}))
     np.save(folder / "images.npy", np.stack(pictures))
     np.save(folder / "sounds.npy", np.stack(sounds))
+    np.save(folder / "clips.npy", np.stack(clips))
     return empty_home
 
 

@@ -30,6 +30,18 @@ def test_it_starts_as_a_copy_and_learns_to_keep_and_to_paint() -> None:
     assert loss < 0.05
 
 
+def test_a_clip_has_the_draft_of_each_of_its_frames() -> None:
+    draft = Draft((4, 8, 8), DIM, 2 * DIM)
+    for parameter in draft.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    latents, source = torch.randn(2, 2, 4, 3, 8, 8)
+    labels, appearance, t = torch.randn(2, 2 * DIM), torch.randn(2, DIM), torch.tensor([999, 500])
+    whole = draft(latents, source, t, labels, appearance)
+    for frame in range(3):
+        alone = draft(latents[:, :, frame], source[:, :, frame], t, labels, appearance)
+        assert torch.allclose(whole[:, :, frame], alone, atol=1e-5)
+
+
 def test_a_source_keeps_what_the_paint_cannot_show() -> None:
     torch.manual_seed(0)
     draft = Draft(SHAPE, DIM, LABELS, width=16)

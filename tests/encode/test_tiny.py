@@ -15,7 +15,7 @@ from codi2.encode.appearance import NUM_CELLS, cells, fit_components, fit_discri
 from codi2.encode.tiny import TinyEncoder, load_heads, load_trunk
 from codi2.hub import shipped
 from codi2.media import load_audio, load_image
-from codi2.prompt.parts import Audio, Image, Phrase
+from codi2.prompt.parts import Audio, Image, Phrase, Video
 
 MEDIA = Path(__file__).parents[2] / "examples" / "media"
 
@@ -64,6 +64,22 @@ def test_a_hand_keeps_its_manner_wherever_the_picture_stands(encoder: TinyEncode
     by_move, by_hand = (values[0] - values[1:]).norm(dim=-1)
     assert by_move[2] < 0.5 * by_hand[2]
     assert by_move[2] / by_hand[2] < by_move[1] / by_hand[1]
+
+
+def test_a_clip_is_where_its_pictures_are_and_moves_as_it_does(encoder: TinyEncoder) -> None:
+    small = np.asarray(picture().pixels.convert("RGB").resize((64, 64)))
+    moved = [np.roll(small, shift, axis=1) for shift in (0, 2, 4, 6, 6, 4, 2, 0)]
+    still, there, back = (
+        Video(tuple(PILImage.fromarray(frame) for frame in frames), 3.125)
+        for frames in ([small] * 8, moved, [frame[:, ::-1] for frame in moved])
+    )
+    clips = encoder([still, there, back]).values
+    seen = encoder([Image(PILImage.fromarray(small))]).values
+    assert clips.shape == (3, 3, 256)
+    assert min(cosines(clips[0, :2], seen[0, :2])) > 0.999
+    assert cosines(clips[1, :1], seen[0, :1])[0] > 0.8
+    by_motion = (clips[0, 2] - clips[1:, 2]).norm(dim=-1)
+    assert by_motion.min() > 1 and (clips[1, 2] - clips[2, 2]).norm() > 1
 
 
 def test_words_have_the_joint_vector_alone(encoder: TinyEncoder) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from codi2.diffuse.build import FPS, FRAMES, SIZES
+from codi2.diffuse.build import FPS, FRAMES, SIZES, channels_last
 from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner
@@ -91,7 +91,7 @@ def load_part(part_class: Any, folder: Path) -> Any:
     except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
         raise WeightsError(f"the weights in {folder} cannot be loaded: {error}") from error
     _whole(f"the checkpoint {folder}", info)
-    return module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return channels_last(module.eval().requires_grad_(False))
 
 
 def save_decoder(decoder: Decoder, folder: Path) -> None:

@@ -38,7 +38,7 @@ from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
 # pictures are brought to the size the decoder draws, so that a reply fed back looks like an input, then enlarged
 PICTURE_SIZE, TRUNK_SIZE, MANNER_SIZE = 64, 160, 128
 NUM_SPANS = 4
-NUM_FRAMES, LOOKED_AT = 8, 4  # of a clip; of them, those that the trunk sees
+NUM_FRAMES, LOOKED_AT = 8, 2  # of a clip; of them, those that the trunk sees
 TRUNK_CHANNELS = {"image": 1280, "audio": 512, "phrase": 384}
 
 

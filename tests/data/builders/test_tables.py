@@ -13,7 +13,7 @@ import pytest
 from codi2.data.build import Settings, _opened, build
 from codi2.data.builders.tables import ROWS
 from codi2.data.items import load_corpus
-from codi2.data.record import Record
+from codi2.data.record import Medium, Record
 from codi2.data.shards import open_shards
 from codi2.data.tables import factors, scene
 from codi2.data.tables.changes import Changes
@@ -110,7 +110,8 @@ def test_every_value_changes_its_medium():
     pixels[10:40, 20:50] = draw.integers(0, 255, (30, 30, 3))
     tones = sum(np.sin(np.arange(40_960) * pitch) for pitch in (0.05, 0.2, 0.9))
     clip = (4000 * tones * np.linspace(1, 0, 40_960)).astype(np.int16)
-    for modality, media in (("image", pixels), ("audio", clip)):
+    frames = np.stack([np.roll(pixels, 2 * n, axis=0) for n in range(8)])
+    for modality, media in (("image", pixels), ("audio", clip), ("video", frames)):
         for factor, values in factors.FACTORS[modality].items():
             for value in values:
                 made = factors.apply(modality, media, {factor: value})
@@ -151,6 +152,16 @@ def test_an_overlay_is_added_or_taken_as_the_example_shows(rich_home: Path, tmp_
         waves = [medium.decode().samples.astype(np.float64) for medium in record.media]
         shown, done = waves[1] - waves[0], waves[-1] - waves[-2]
         assert np.corrcoef(shown, done)[0, 1] > 0.95
+
+
+def test_a_still_picture_is_where_its_clip_begins(rich_home: Path, tmp_path: Path):
+    for record in drawn(rich_home, tmp_path / "out", records=10, only="animate"):
+        (still,), (clip,) = ([p for p in turn if isinstance(p, Medium)] for _, turn in record.turns)
+        assert (still.modality, clip.modality, record.phase) == ("image", "video", "video")
+        frames = [np.asarray(frame) for frame in clip.decode().frames]
+        assert len(frames) == 8 and np.array_equal(frames[0], np.asarray(still.decode().pixels))
+        assert any(not np.array_equal(frame, frames[0]) for frame in frames)
+        assert clip.decode().fps == pytest.approx(3.125)
 
 
 def test_the_mood_of_a_sound_changes_the_light(rich_home: Path, tmp_path: Path):

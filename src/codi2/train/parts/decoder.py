@@ -258,7 +258,9 @@ class DecoderRecipe:
         """How far the draft's reading of the sources is from their appearance tokens, over all samples."""
         draft = self.decoder.draft
         assert draft is not None
-        sketched = (b.source[given].flatten(1) @ draft.paint.weight).detach()  # what the paint is, others decide
+        sources = b.source[given]
+        seen = sources.mean(2) if sources.ndim == 5 else sources  # a clip's appearance is the mean of its frames'
+        sketched = (seen.flatten(1) @ draft.paint.weight).detach()  # what the paint is, others decide
         return (draft.see(sketched) - b.source_appearance[given]).square().mean(1).sum() / len(b.latents)
 
     @torch.no_grad()

@@ -1,0 +1,70 @@
+"""The decoder of clips: where it starts from that of pictures, and what it reads as a source."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image as PILImage
+
+from codi2.diffuse.build import new_clip_unet, new_decoder, new_patches, new_unet
+from codi2.diffuse.clip import spread
+from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.load import load_decoder, save_decoder
+from codi2.prompt.parts import Image, Video
+
+DIM, SLOTS, CHANNELS = 16, 3, (16, 32)
+
+
+def decoder() -> Decoder:
+    torch.manual_seed(0)
+    made = new_decoder(new_patches("video", 4), (48, 8, 16, 16), CHANNELS, DIM, SLOTS)
+    return made.eval().requires_grad_(False)
+
+
+def picture(colour: str) -> Image:
+    return Image(PILImage.new("RGB", (64, 64), colour))
+
+
+def test_in_space_it_has_the_names_and_shapes_of_the_network_for_pictures() -> None:
+    flat = new_unet("image", (48, 16, 16), CHANNELS, DIM, SLOTS).state_dict()
+    deep = new_clip_unet((48, 8, 16, 16), CHANNELS, DIM).state_dict()
+    shared = {name for name in flat if name in deep and deep[name].shape == flat[name].shape}
+    assert {name.split(".")[0] for name in flat.keys() - shared} == {"class_embedding"}
+
+
+def test_before_it_learns_frames_do_not_see_each_other() -> None:
+    made = decoder()
+    torch.nn.init.normal_(made.unet.conv_out.weight, std=0.1)
+    latents, features = torch.randn(1, 48, 8, 16, 16), torch.randn(1, SLOTS, DIM)
+    level, source, t = torch.zeros(1, dtype=torch.long), torch.zeros(1, 48, 8, 16, 16), torch.tensor([500])
+    other = latents.clone()
+    other[:, :, 1:] += 1
+    first = [made.denoise(x, t, features, level, source, None)[:, :, 0] for x in (latents, other)]
+    # group normalisation is over all frames of a clip: nothing else ties them together
+    assert (first[0] - first[1]).abs().mean() < 0.5 * first[0].abs().mean()
+
+
+def test_a_picture_is_a_source_in_which_nothing_moves() -> None:
+    made = decoder()
+    assert made.codec.reads == ("video", "image")
+    still = made.codec.to_tensor([picture("red")])
+    assert still.shape == (1, 3, 8, 64, 64) and torch.equal(still[:, :, 0], still[:, :, 7])
+    (clip,) = made.generate(torch.randn(1, SLOTS, DIM), [0], sources=[picture("red")], num_inference_steps=1)
+    assert isinstance(clip, Video) and len(clip.frames) == 8 and clip.frames[0].size == (64, 64)
+    assert 2.5 < len(clip.frames) / clip.fps < 2.6  # seconds, as a sound
+
+
+def test_frames_are_spread_evenly() -> None:
+    frames = [PILImage.new("L", (1, 1), n) for n in range(15)]
+    assert [frame.getpixel((0, 0)) for frame in spread(frames, 8)] == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert len(spread(frames[:3], 8)) == 8
+
+
+def test_it_is_saved_and_loaded_whole(tmp_path) -> None:
+    made = decoder()
+    save_decoder(made, tmp_path / "video")
+    again = load_decoder("video", tmp_path / "video", Sampling(num_inference_steps=1))
+    features = torch.randn(1, SLOTS, DIM)
+    ours, theirs = (m.generate(features, [3], num_inference_steps=1)[0] for m in (made, again))
+    apart = np.asarray(ours.frames[5], int) - np.asarray(theirs.frames[5], int)
+    assert np.abs(apart).mean() < 2  # of 255: half precision
