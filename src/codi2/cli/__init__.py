@@ -20,6 +20,7 @@ from codi2.cli.data import app as data
 from codi2.cli.demo import demo
 from codi2.cli.doctor import doctor
 from codi2.cli.evaluate import evaluate
+from codi2.cli.gallery import gallery
 from codi2.cli.generate import generate
 from codi2.cli.serve import keys, serve
 from codi2.cli.train import train
@@ -52,6 +53,7 @@ app.command()(serve)
 app.add_typer(keys, name="keys")
 app.command()(train)
 app.command()(evaluate)
+app.command()(gallery)
 app.command()(doctor)
 app.command()(convert)
 app.add_typer(data, name="data")

@@ -39,6 +39,7 @@ ROWS: dict[str, Row] = {
     "counterpart": both.counterpart,
     "animate": clips.animated,
     "clip_from_words": clips.from_words,
+    "clip_with_sound": clips.with_sound,
     "edit_video": pictures.edit("video"),
     "analogy_video": pictures.analogy("video"),
     "described_video": pictures.described("video"),

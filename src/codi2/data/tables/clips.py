@@ -6,7 +6,7 @@ import numpy as np
 
 from codi2.data.builders.contract import Draft
 from codi2.data.tables.factors import words
-from codi2.data.tables.studio import Studio, draft, picture
+from codi2.data.tables.studio import Studio, draft, pick, picture
 from codi2.data.templates import write_prompt
 
 
@@ -26,3 +26,12 @@ def from_words(studio: Studio, draw: np.random.Generator) -> Draft:
     caption = ", ".join(part for part in (item.caption, words("video", look)) if part)
     prompt = write_prompt("video_from_caption", draw, {"caption": caption})
     return draft("video_from_caption", prompt, [studio.medium(item, look)], [item], look=look)
+
+
+def with_sound(studio: Studio, draw: np.random.Generator) -> Draft:
+    """A thing by its name → a clip of it and its sound."""
+    heard_of = [item for item in studio.clips if item.concept in studio.world.sounds_of]
+    seen = pick(draw, heard_of)
+    heard = pick(draw, studio.world.sounds_of[seen.concept])
+    prompt = write_prompt("clip_with_sound", draw, {"caption": seen.caption})
+    return draft("clip_with_sound", prompt, [studio.medium(seen), studio.medium(heard)], [seen, heard])

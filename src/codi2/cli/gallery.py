@@ -1,0 +1,37 @@
+"""`codi2 gallery`: every row of the paper's Tables 1 to 3 and Figure 1, on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codi2.cli.output import ModelOption, OutOption, check_writable
+
+
+def gallery(
+    model: ModelOption = "tiny",
+    out: OutOption = Path("out/gallery"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few instances a row: a first look, without verdicts.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of what is drawn, and of the answers.")] = 0,
+) -> None:
+    """Run each row of the paper's tables of examples on held-out media, with a measured verdict."""
+    check_writable(out)
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from codi2.evaluate.bench import Bench
+    from codi2.evaluate.gallery import run_gallery
+    from codi2.model import CoDi2
+
+    shown = run_gallery(Bench(CoDi2.from_pretrained(model), seed, quick), out)
+    table = Table("row", "where", "right", "verdict")
+    for one in shown:
+        right = ", ".join(f"{figure.value:.2f}" for figure in one.figures) or one.lacking
+        table.add_row(one.entry.title, one.entry.where, right, one.verdict)
+    Console().print(table)
+    typer.echo(f"The page is {out / 'index.html'}.")
