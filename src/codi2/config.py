@@ -186,7 +186,12 @@ TINY = CoDi2Config(
     decoders={
         # compared as pictures and sounds while they learned, mostly on their first step: further ones make it worse
         "image": DecoderConfig(
-            kind="tiny", num_inference_steps=1, guidance_scale=1.0, source_guidance_scale=1.0, feature_norm=16.0
+            kind="tiny",
+            num_inference_steps=1,
+            guidance_scale=1.0,
+            source_guidance_scale=1.0,
+            feature_norm=16.0,
+            detail=0.3,
         ),
         "audio": DecoderConfig(
             kind="tiny",
