@@ -150,11 +150,13 @@ CHATML = (
 DEBUG = CoDi2Config(
     name="debug",
     llm=LLMConfig(kind="random", lora_rank=4, lora_alpha=8.0),
-    encoder=EncoderConfig(kind="debug", num_features={"image": 3, "audio": 3, "phrase": 1}, reads_words=True),
+    encoder=EncoderConfig(
+        kind="debug", num_features={"image": 3, "audio": 3, "video": 3, "phrase": 1}, reads_words=True
+    ),
     heads=HeadsConfig(
         feature_dim=16,
-        num_slots={"image": 3, "audio": 3},
-        groups={"image": "image", "audio": "audio", "phrase": "phrase"},
+        num_slots={"image": 3, "audio": 3, "video": 3},
+        groups={"image": "image", "audio": "audio", "video": "image", "phrase": "phrase"},
         hidden=32,
         copies=2,
         copy_dim=8,
@@ -162,6 +164,7 @@ DEBUG = CoDi2Config(
     decoders={
         "image": DecoderConfig(kind="debug", num_inference_steps=2),
         "audio": DecoderConfig(kind="debug", length=160, num_inference_steps=2),
+        "video": DecoderConfig(kind="debug", length=8, num_inference_steps=2),
     },
 )
 

@@ -149,14 +149,17 @@ def debug_decoder(modality: str, dim: int, num_slots: int, sampling: Sampling) -
         torch.manual_seed(0)
         vae = new_vae(modality, (8, 8, 8), latent_channels=4)
         codec: Codec
+        height, width = SIZES[modality]
+        shape: tuple[int, ...] = (4, height // 4, width // 4)
         if modality == "image":
             codec = ImageCodec(vae)
+        elif modality == "video":
+            codec, shape = ClipCodec(vae, FRAMES, height, width, fps=FPS, whole=True), (4, FRAMES, *shape[1:])
         else:
             from codi2.diffuse.mel import MelSpectrogram
             from codi2.diffuse.vocoder import ISTFTVocoder
 
             codec = AudioCodec(vae, MelSpectrogram(), ISTFTVocoder(channels=16, blocks=1))
-        height, width = SIZES[modality]
-        decoder = new_decoder(codec, (4, height // 4, width // 4), (8, 16), dim, num_slots)
+        decoder = new_decoder(codec, shape, (8, 16), dim, num_slots)
     decoder.sampling = sampling
     return decoder.eval().requires_grad_(False)
