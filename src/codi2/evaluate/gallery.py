@@ -147,10 +147,18 @@ def others(modality: str, look: Mapping[str, str], draw: np.random.Generator) ->
     return [pool[int(i)] for i in draw.permutation(len(pool))[: WRONG - 1]]
 
 
-def subject(task: str, factor: str = "") -> Callable[[Studio, np.random.Generator], Instance]:
-    """Pictures of one individual → it in another pose, light or place. Wrong: the last pictures that were given."""
-    fits = of_kind(pictures.poses, lambda d: d.task == task and (not factor or factor in d.meta["look"]))
-    return from_row(fits, last=2)
+def subject_in(factor: str) -> Callable[[Studio, np.random.Generator], Instance]:
+    """Pictures of one individual → it in another light or place. Wrong: the true answer in others."""
+    row = of_kind(pictures.poses, lambda d: factor in d.meta.get("look", ()))
+
+    def make(studio: Studio, draw: np.random.Generator) -> Instance:
+        made = row(studio, draw)
+        prompt, (target,) = (decode_pieces(pieces) for _, pieces in made.turns)
+        item = next(item for item in studio.world.images if item.id == made.meta["items"][0])
+        wrong = [studio.part(item, look) for look in others("image", made.meta["look"], draw)]
+        return Instance(prompt, {"image": target}, {"image": [studio.part(item), *wrong]})
+
+    return make
 
 
 def conversation(studio: Studio, draw: np.random.Generator) -> Instance:
@@ -169,6 +177,7 @@ def conversation(studio: Studio, draw: np.random.Generator) -> Instance:
     return Instance(prompt, {"image": studio.part(item, looks[-1])}, {"image": wrong}, later)
 
 
+_POSE = of_kind(pictures.poses, lambda d: d.task == "subject_pose")
 _PATTERN = of_kind(pictures.concept, lambda d: d.meta["kind"] == "pattern")
 _ADDED = of_kind(both.overlaid, lambda d: d.meta["edit"] == "add")
 _SOUNDED = of_kind(both.crossed, lambda d: d.task == "analogy_cross_audio")
@@ -180,9 +189,9 @@ ENTRIES = (
     Entry("Season and light, from one example", "Table 1, exemplar", changed("image", "light", LIGHTS, shots=1)),
     Entry("Season and light, from three examples", "Table 1, exemplars", changed("image", "light", LIGHTS, shots=3)),
     Entry("A pattern that examples share", "Table 1, concept", from_row(_PATTERN)),
-    Entry("The same individual in another pose", "Table 1, subject", subject("subject_pose"), SUBJECTS),
-    Entry("The same individual in another light", "Table 1, subject", subject("subject_changed", "light"), SUBJECTS),
-    Entry("The same individual elsewhere", "Table 1, subject", subject("subject_changed", "background"), SUBJECTS),
+    Entry("The same individual in another pose", "Table 1, subject", from_row(_POSE, last=2), SUBJECTS),
+    Entry("The same individual in another light", "Table 1, subject", subject_in("light"), SUBJECTS),
+    Entry("The same individual elsewhere", "Table 1, subject", subject_in("background"), SUBJECTS),
     Entry("An echo", "Table 2, zero-shot", changed("audio", "space", ["echo"])),
     Entry("Rain over a sound, learnt from a pair", "Table 2, exemplar", from_row(_ADDED)),
     Entry("A picture in the mood of a sound", "Table 3, zero-shot", from_row(both.by_mood), (*THINGS, "val")),
