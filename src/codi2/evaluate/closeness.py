@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from codi2.diffuse.clip import spread
 from codi2.errors import DataError
 from codi2.evaluate.audio_metrics import power_spectra, spectral_distance
 from codi2.evaluate.bench import RATE, Bench
 from codi2.evaluate.judge import similarity
 from codi2.media import to_clip
-from codi2.prompt.parts import Audio, Image, Part
+from codi2.prompt.parts import Audio, Image, Part, Video
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,12 @@ class Measure:
         return ours - others if self.rises else others - ours
 
 
-MEASURES = {"image": Measure("EffNet-sim", rises=True), "audio": Measure("LSD", rises=False)}
+MEASURES = {
+    "image": Measure("EffNet-sim", rises=True),
+    "audio": Measure("LSD", rises=False),
+    "video": Measure("EffNet-sim of frames", rises=True),
+}
+FRAMES = 8  # of a clip that are held against another's, one by one
 
 
 def closeness(bench: Bench, targets: Sequence[Part], outputs: Sequence[Part]) -> np.ndarray:
@@ -40,8 +46,16 @@ def closeness(bench: Bench, targets: Sequence[Part], outputs: Sequence[Part]) ->
     if all(isinstance(part, Audio) for part in (*targets, *outputs)):
         pairs = zip(targets, outputs, strict=True)
         return np.array([_lsd(bench, a, b) for a, b in pairs])  # type: ignore[arg-type]
+    if all(isinstance(part, Video) for part in (*targets, *outputs)):
+        truth, ours = (
+            bench.see([Image(frame) for clip in clips for frame in spread(clip.frames, FRAMES)])  # type: ignore[union-attr]
+            for clips in (targets, outputs)
+        )
+        return similarity(ours, truth, bench.centre).reshape(len(targets), FRAMES).mean(1)
     kinds = {part.modality for part in (*targets, *outputs)}
-    raise DataError(f"closeness is measured between pictures or between sounds, not {', '.join(sorted(kinds))}")
+    raise DataError(
+        f"closeness is measured between pictures, between sounds or between clips, not {', '.join(sorted(kinds))}"
+    )
 
 
 def _lsd(bench: Bench, target: Audio, output: Audio) -> float:

@@ -29,7 +29,7 @@ from codi2.evaluate.closeness import MEASURES, closeness
 from codi2.evaluate.figure import Figure, mean
 from codi2.model import Options
 from codi2.prompt.layout import Message
-from codi2.prompt.parts import Audio, Image, Part, Prompt, Text
+from codi2.prompt.parts import Audio, Image, Part, Prompt, Text, Video
 
 NUMBER, QUICK = 24, 4  # instances of a row
 WRONG = 5  # answers that the true one is told from
@@ -257,6 +257,8 @@ def right(bench: Bench, modality: str, instances: Sequence[Instance], answers: S
 
 def same(one: Part, other: Part) -> bool:
     """Whether two media are the same, number by number."""
+    if isinstance(one, Video) and isinstance(other, Video):
+        return all(map(np.array_equal, *([np.asarray(f) for f in clip.frames] for clip in (one, other))))
     if isinstance(one, Image) and isinstance(other, Image):
         return np.array_equal(np.asarray(one.pixels), np.asarray(other.pixels))
     return isinstance(one, Audio) and isinstance(other, Audio) and np.array_equal(one.samples, other.samples)
