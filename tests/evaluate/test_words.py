@@ -1,7 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
-from codi2.evaluate.suites.words import losses, plain_text
+from codi2.evaluate.bench import Bench
+from codi2.evaluate.suites import words
+from codi2.evaluate.suites.words import holds, losses, plain_text
 from codi2.model import CoDi2
 
 
@@ -24,3 +28,28 @@ def test_the_plain_text_is_prose_of_some_length():
     paragraphs = plain_text()
     assert len(paragraphs) >= 8
     assert 500 <= sum(len(paragraph.split()) for paragraph in paragraphs) <= 800
+
+
+def test_a_right_answer_holds_the_word_and_not_a_part_of_another():
+    assert holds("It is called ICE.", "ice") and not holds("It is nice.", "ice")
+    assert holds("There are 7 days.", "seven") and holds("seven", "seven") and not holds("70", "seven")
+
+
+def test_facts_are_those_of_the_base_model(monkeypatch):
+    """What the base model says wrong is not asked of ours; what it says right is, ten times at most."""
+    bench = Bench(CoDi2.from_pretrained("debug"))
+    monkeypatch.setattr(words, "alone", lambda backbone, question: dict(words.FACTS[:12]).get(question, "no idea"))
+    asked = []
+
+    def answer(messages, options):
+        asked.extend(message.parts[0].text for (message,) in messages)
+        return [SimpleNamespace(text=answer if i else "no idea") for i, (_, answer) in enumerate(words.FACTS[:10])]
+
+    monkeypatch.setattr(bench.model, "answer", answer)
+    kept = words.facts(bench)
+    assert asked == [question for question, _ in words.FACTS[:10]]
+    assert kept.value == 0.9 and kept.n == 10 and kept.passes
+    monkeypatch.undo()
+    backbone = bench.model.mllm.backbone
+    with backbone.peft.disable_adapter():
+        assert words.alone(backbone, "Who?") == words.alone(backbone, "Who?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from importlib.resources import files
 
 import numpy as np
@@ -10,13 +11,38 @@ import torch
 from torch.nn import functional as F
 
 from codi2.evaluate.bench import Bench
-from codi2.evaluate.figure import Example, Findings, known, mapped, mean
+from codi2.evaluate.figure import Example, Figure, Findings, known, mapped, mean
 from codi2.llm.backbone import Backbone
 from codi2.model import Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Prompt, Text
 
 QUESTION, ANSWER = "What is the capital of France?", "Paris"
+FACTS = (
+    ("What is the capital of Italy?", "Rome"),
+    ("What is the capital of Japan?", "Tokyo"),
+    ("What is the capital of Spain?", "Madrid"),
+    ("What is the capital of Germany?", "Berlin"),
+    ("What is the largest planet of the solar system?", "Jupiter"),
+    ("Which planet is known as the red planet?", "Mars"),
+    ("What is the chemical symbol of gold?", "Au"),
+    ("What gas do plants take in from the air?", "carbon dioxide"),
+    ("How many days does a week have?", "seven"),
+    ("Who wrote Romeo and Juliet?", "Shakespeare"),
+    ("Who painted the Mona Lisa?", "Leonardo"),
+    ("On which continent is Egypt?", "Africa"),
+    ("What is the largest ocean on Earth?", "Pacific"),
+    ("Which language is spoken in Brazil?", "Portuguese"),
+    ("What is frozen water called?", "ice"),
+    ("What do bees make?", "honey"),
+    ("What is the opposite of hot?", "cold"),
+    ("How many legs does a spider have?", "eight"),
+    ("Who was the first president of the United States?", "Washington"),
+    ("What is the name of the star that the Earth goes around?", "Sun"),
+)
+"""Questions, and what a right answer holds; figures count as words too."""
+KEPT, TOKENS = 10, 24
+NUMBERS = {"seven": "7", "eight": "8"}
 
 
 def text(bench: Bench) -> Findings:
@@ -34,7 +60,44 @@ def text(bench: Bench) -> Findings:
     perplexity = mapped(mean("perplexity of plain prose", ours, {"base model": base}, seed=bench.seed), math.exp)
     ratio = mapped(mean("perplexity, ours over the base model's", ours - base, seed=bench.seed), math.exp)
     ratio = ratio.judged("≤ 1.1", ratio.value <= 1.1)
-    return Findings([right, perplexity, ratio], [Example("Chat", prompt, {"ours": Text(reply.text)})])
+    kept = facts(bench)
+    return Findings([right, kept, perplexity, ratio], [Example("Chat", prompt, {"ours": Text(reply.text)})])
+
+
+def facts(bench: Bench) -> Figure:
+    """Of the first ten facts that the base model gets right, the share that ours does."""
+    backbone = bench.model.mllm.backbone
+    found: list[tuple[str, str]] = []
+    with backbone.peft.disable_adapter():
+        for question, answer in FACTS:
+            if len(found) < bench.count(KEPT) and holds(alone(backbone, question), answer):
+                found.append((question, answer))
+    if not found:
+        return known("facts that the base model gets right", 0.0, n=len(FACTS))
+    messages = [[Message("user", (Text(question),))] for question, _ in found]
+    replies = bench.model.answer(messages, [Options(want="text", max_new_tokens=TOKENS)] * len(found))
+    said = [holds(reply.text, answer) for reply, (_, answer) in zip(replies, found, strict=True)]
+    kept = mean(f"of {len(found)} facts that the base model gets right, kept", said, seed=bench.seed)
+    return kept.judged("≥ .9", kept.value >= 0.9)
+
+
+@torch.no_grad()
+def alone(backbone: Backbone, question: str) -> str:
+    """What a language model says by itself, in its own template."""
+    turns = [{"role": "user", "content": question}]
+    tokenizer, device = backbone.tokenizer, next(backbone.parameters()).device
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids.to(device)
+    out = backbone.peft.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False
+    )
+    return str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+
+
+def holds(text: str, answer: str) -> bool:
+    """Whether words are in a text, as words."""
+    spelled = "|".join(map(re.escape, filter(None, (answer, NUMBERS.get(answer, "")))))
+    return bool(re.search(rf"\b(?:{spelled})\b", text, re.IGNORECASE))
 
 
 @torch.no_grad()
