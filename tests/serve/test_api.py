@@ -155,7 +155,7 @@ def test_sounds_from_words(server: Running, form: str):
 
 def test_what_is_served(client: openai.OpenAI, server: Running):
     (model,) = client.models.list().data
-    assert model.id == "debug" and model.codi2["makes"] == ["text", "image", "audio"]  # type: ignore[attr-defined]
+    assert model.id == "debug" and model.codi2["makes"] == ["text", "image", "audio", "video"]  # type: ignore[attr-defined]
     assert client.models.retrieve("debug").id == "debug"
     with pytest.raises(openai.NotFoundError, match="there is no model 'gpt-9'; this server has 'debug'"):
         client.models.retrieve("gpt-9")
@@ -208,7 +208,7 @@ def test_bad_requests(server: Running, media: Path):
         (b"[]", "valid dict"),
         (json.dumps({"messages": hello, "seed": -1}).encode(), "seed"),
         (json.dumps({"messages": hello, "model": "debug", "codi2": {"speed": 3}}).encode(), "codi2.speed"),
-        (json.dumps({"messages": hello, "model": "debug", "modalities": ["video"]}).encode(), "not video"),
+        (json.dumps({"messages": hello, "model": "debug", "modalities": ["smell"]}).encode(), "modalities"),
         (json.dumps({"messages": hello, "model": "debug", "n": 2, "stream": True}).encode(), "do not go together"),
     ):
         answer = httpx.post(post, content=body, headers={"content-type": "application/json"})

@@ -142,7 +142,8 @@ def test_deadlines(engine: Engine):
     assert isinstance(slow.end.error, LateError)
 
 
-def test_what_cannot_be_done_never_waits(engine: Engine):
+def test_what_cannot_be_done_never_waits(model: CoDi2, engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(model.decoders, "video")
     with pytest.raises(PromptError, match="not video"):
         engine.reply(say("x"), Options(want=("video",)), Client())
     with pytest.raises(PromptError, match="positions"):

@@ -112,12 +112,15 @@ def build(chats: Chats) -> gr.Blocks:
         settings = [name, want, seed, steps]
         shown = [talk, bar, items, name]
         sent = box.submit(page.send, [box, *settings], [*shown, box])
-        box.stop(None, cancels=[sent])
-        undo.click(page.undo, [name], shown)
         again = retry.click(page.retry, settings, [*shown, seed])
-        box.stop(None, cancels=[again])
-        new.click(page.new, None, shown)
-        delete.click(page.delete, [name], shown).then(page.listed, None, opened)
+        coming: list[Any] = [
+            sent,
+            again,
+        ]  # replies under way: what comes of them later would be shown in another conversation
+        box.stop(None, cancels=coming)
+        undo.click(page.undo, [name], shown, cancels=coming)
+        new.click(page.new, None, shown, cancels=coming)
+        delete.click(page.delete, [name], shown, cancels=coming).then(page.listed, None, opened)
         opened.input(page.open, [opened], shown)
         items.input(_speak_of, [items, box], [box, items])
         talk.select(page.clicked, [name, box], box)
