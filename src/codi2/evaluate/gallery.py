@@ -193,7 +193,7 @@ ENTRIES = (
     Entry("The same individual in another light", "Table 1, subject", subject_in("light"), SUBJECTS),
     Entry("The same individual elsewhere", "Table 1, subject", subject_in("background"), SUBJECTS),
     Entry("An echo", "Table 2, zero-shot", changed("audio", "space", ["echo"])),
-    Entry("Rain over a sound, learnt from a pair", "Table 2, exemplar", from_row(_ADDED)),
+    Entry("One sound over another, learnt from pairs", "Table 2, exemplar", from_row(_ADDED)),
     Entry("A picture in the mood of a sound", "Table 3, zero-shot", from_row(both.by_mood), (*THINGS, "val")),
     Entry("The next frame with its sound", "Table 3, zero-shot", from_row(both.next_with_sound)),
     Entry("A picture's sound, as examples sound", "Table 3, exemplars", from_row(_SOUNDED)),

@@ -72,7 +72,7 @@ def run(
 
         app = mount(app)
     gc.collect()
-    gc.freeze()  # what was loaded stays: walking through it would hold the event loop for a fifth of a second
+    gc.freeze()  # what was loaded stays: walking through it would hold up the event loop
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=int(PATIENCE), server_header=False
     )
