@@ -96,6 +96,16 @@ def test_animated_pictures_are_clips(kind):
     assert part.frames[3].mode == "RGB" and abs(part.frames[3].getpixel((4, 4))[0] - 180) < 12
 
 
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_a_frame_that_is_shown_longer_comes_several_times(kind):
+    """Encoders merge frames that are alike: what is sampled evenly must be even in time."""
+    shown = [0, 200, 200, 200, 0, 0, 200, 0]
+    frames = [PILImage.new("RGB", (8, 8), (red, 0, 0)) for red in shown]
+    part = media.load(encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=320, lossless=True))
+    assert [frame.getpixel((4, 4))[0] > 100 for frame in part.frames] == [red > 100 for red in shown]
+    assert part.fps == pytest.approx(3.125)
+
+
 def test_several_pages_or_shots_of_one_file_are_a_still():
     pages = [PILImage.new("RGB", (8, 8), c) for c in ("red", "blue")]
     for kind in ("TIFF", "MPO"):

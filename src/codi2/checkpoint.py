@@ -1,15 +1,18 @@
 """What a checkpoint is: a folder with `config.json`, the PEFT adapter, and one safetensors file per trained part.
 
 ```
-config.json  adapter/  heads.safetensors  encoder/heads.safetensors  image/…  audio/…   (decoders: `diffuse.load`)
+config.json  adapter/  heads.safetensors  encoder/heads.safetensors  image/…  audio/…  video/…  joint/
 ```
-Frozen parts are named by the config and fetched by `codi2.hub`. No pickle is read.
+The folders of decoders are those of `diffuse.load`. Frozen parts are named by the config and fetched by `codi2.hub`. No
+pickle is read.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,6 +27,9 @@ from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
 from codi2.tensors import read_tensors
 
+if TYPE_CHECKING:
+    from codi2.diffuse.joint import JointAttention
+
 
 def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
     """See `CoDi2.from_pretrained`."""
@@ -37,7 +43,8 @@ def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
     if folder is not None:
         load_language(mllm, folder)
     decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
-    model = CoDi2(config, encoder, mllm, decoders).requires_grad_(False)
+    joint = load_joint(config, decoders, folder)
+    model = CoDi2(config, encoder, mllm, decoders, joint).requires_grad_(False)
     try:
         place(model, placement, dtype)
     except (RuntimeError, AssertionError, AttributeError) as error:
@@ -54,6 +61,8 @@ def place(model: CoDi2, placement: Placement, dtype: torch.dtype) -> None:
     torch.empty(0, device=device)  # fails here, and not in the middle of a reply
     for decoder in model.decoders.values():
         decoder.to(dtype)
+    if model.joint is not None:
+        model.joint.to(device, dtype)
     if model.encoder.in_half:
         model.encoder.to(dtype)
     model.mllm.enter.to(device)
@@ -160,7 +169,24 @@ def save(model: CoDi2, folder: Path) -> None:
         export_tensors(model.encoder.heads.state_dict(), folder / "encoder" / "heads.safetensors", {})
     for modality, decoder in model.decoders.items():
         save_decoder(decoder, folder / modality)
+    if model.joint is not None:
+        from codi2.train.export import export_module
+
+        export_module(model.joint, folder / "joint", {})
     write_atomic(folder / "config.json", model.config.to_json().encode())
+
+
+def load_joint(config: CoDi2Config, decoders: Mapping[str, Decoder], folder: Path | None) -> JointAttention | None:
+    """The layers between the decoders; before they are trained they add nothing. None: the config has none."""
+    if config.joint is None:
+        return None
+    from codi2.diffuse.joint import JointAttention, joint_attention
+    from codi2.diffuse.load import load_part
+
+    if folder is not None and (folder / "joint").is_dir():
+        joint: JointAttention = load_part(JointAttention, folder / "joint")
+        return joint
+    return joint_attention({m: decoders[m] for m in config.joint.modalities}).eval()
 
 
 def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, codec: Codec | None = None) -> Decoder:

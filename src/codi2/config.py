@@ -82,6 +82,14 @@ class DecoderConfig(_Strict):
 
 
 @dataclass(frozen=True)
+class JointConfig(_Strict):
+    """What decoders tell each other while they draw one reply: `diffuse.joint`."""
+
+    modalities: tuple[str, ...]  # of these, a reply's are drawn together
+    num_inference_steps: int = 50  # of what is drawn together
+
+
+@dataclass(frozen=True)
 class CoDi2Config(_Strict):
     """A whole model; `config.json` of a checkpoint."""
 
@@ -90,6 +98,7 @@ class CoDi2Config(_Strict):
     encoder: EncoderConfig
     heads: HeadsConfig
     decoders: Mapping[str, DecoderConfig]  # by modality of the output
+    joint: JointConfig | None = None  # None: every item is drawn by itself
 
     def __post_init__(self) -> None:
         heads, encoder = self.heads, self.encoder
@@ -100,6 +109,8 @@ class CoDi2Config(_Strict):
         for modality in encoder.num_features:
             if modality not in heads.groups:
                 raise ConfigError(f"heads.groups names no projection for {modality!r}, which the encoder reads.")
+        if self.joint and (unmade := sorted(set(self.joint.modalities) - set(self.decoders))):
+            raise ConfigError(f"joint.modalities has {unmade[0]!r}, for which there is no decoder.")
         if encoder.reads_words and "phrase" not in encoder.num_features:
             raise ConfigError("encoder.reads_words is on, but encoder.num_features has no 'phrase'.")
 
@@ -166,6 +177,7 @@ DEBUG = CoDi2Config(
         "audio": DecoderConfig(kind="debug", length=160, num_inference_steps=2),
         "video": DecoderConfig(kind="debug", length=8, num_inference_steps=2),
     },
+    joint=JointConfig(("image", "audio", "video"), num_inference_steps=2),
 )
 
 TINY = CoDi2Config(
@@ -260,6 +272,7 @@ PAPER = CoDi2Config(
         ),
         "video": DecoderConfig(kind="pipeline", id="cerspense/zeroscope_v2_576w", size=576, height=320, length=24),
     },
+    joint=JointConfig(("image", "audio", "video")),
 )
 
 PRESETS = {config.name: config for config in (DEBUG, TINY, PAPER)}

@@ -26,6 +26,7 @@ MAX_PIXELS = 64_000_000
 """Largest picture, width times height; read from the header, before anything is decoded."""
 MAX_SECONDS = 600
 """Longest sound or clip, seconds."""
+MAX_BEATS = 4096  # of an animation: its shortest frames may be a moment beside the others
 MAX_FRAMES = 256
 """Frames kept of a clip; longer ones are thinned evenly."""
 MAX_FRAME_SIDE = 512
@@ -79,12 +80,21 @@ def _to_rgb(picture: PILImage.Image) -> PILImage.Image:
 
 
 def _animation(file: PILImage.Image, name: str) -> Video:
-    kept, milliseconds = _Thinned(), 0.0
+    """Frames at the pace of the shortest one: those that are shown longer come several times."""
+    shown = []
     for index in range(getattr(file, "n_frames", 1)):
         file.seek(index)
-        kept.add(_to_rgb(file))
-        milliseconds += file.info.get("duration") or 100.0  # browsers, too, show frames without a duration for 0.1 s
-    return Video(tuple(kept.frames), 1000 * len(kept.frames) / milliseconds, name)
+        file.load()  # WebP tells a frame's duration only then
+        shown.append(float(file.info.get("duration") or 100))  # as browsers take frames without one
+    beat = max(min(shown), sum(shown) / MAX_BEATS)
+    ends = np.round(np.cumsum([0.0, *shown]) / beat).astype(int)
+    kept = _Thinned()
+    for index, times in enumerate(np.diff(ends)):
+        file.seek(index)
+        frame = _to_rgb(file)
+        for _ in range(times):
+            kept.add(frame)
+    return Video(tuple(kept.frames), 1000 * len(kept.frames) / sum(shown), name)
 
 
 class _Thinned:

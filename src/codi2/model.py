@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from codi2.config import CoDi2Config, Placement
 from codi2.diffuse.decoder import Decoder
+from codi2.diffuse.joint import JointAttention, sample_together
+from codi2.diffuse.sampling import Progress, sample
 from codi2.encode.contract import Encoder
 from codi2.errors import PromptError
 from codi2.llm.decode import Conversation, FeatureSegment, Listener, ReplyOptions, Segment, generate
@@ -79,9 +81,16 @@ class Reply:
 class CoDi2(nn.Module):
     """The whole model. Build one with `from_pretrained`."""
 
-    def __init__(self, config: CoDi2Config, encoder: Encoder, mllm: MLLM, decoders: Mapping[str, Decoder]) -> None:
+    def __init__(
+        self,
+        config: CoDi2Config,
+        encoder: Encoder,
+        mllm: MLLM,
+        decoders: Mapping[str, Decoder],
+        joint: JointAttention | None = None,
+    ) -> None:
         super().__init__()
-        self.config, self.encoder, self.mllm = config, encoder, mllm
+        self.config, self.encoder, self.mllm, self.joint = config, encoder, mllm, joint
         self.decoders: Mapping[str, Decoder] = decoders
         self._registered = nn.ModuleDict(decoders)  # so that they move and count with the model
         self.offload = False  # see `Placement`
@@ -214,35 +223,69 @@ class CoDi2(nn.Module):
         options: Sequence[Options],
         callback: Callback,
     ) -> list[list[Part]]:
-        """Turns the regressed features of B replies into media; all items of one kind and one setting run together."""
+        """Turns the regressed features of B replies into media.
+
+        What one reply has of several modalities is drawn together; all of one kind and one setting run in one batch.
+        """
         replies: list[list[Part | None]] = [[None] * len(segments) for segments in written]
-        jobs: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+        jobs: dict[tuple[Any, ...], list[tuple[int, Sequence[int]]]] = {}
         for b, segments in enumerate(written):
             for n, segment in enumerate(segments):
-                if isinstance(segment, FeatureSegment):
-                    jobs.setdefault((segment.modality, *_sampling(options[b])), []).append((b, n))
-                else:
+                if not isinstance(segment, FeatureSegment):
                     replies[b][n] = Text(self.mllm.backbone.tokenizer.decode(segment.ids), segment.ids)
-        for (modality, steps, scale, source_scale, negative), places in jobs.items():
-            decoder = self.decoders[modality]
-            unwanted = negative or self.config.decoders[modality].negative_prompt
-            features = torch.stack([written[b][n].features for b, n in places])  # type: ignore[union-attr]
-            with self.resident(decoder):
-                made = decoder.generate(
-                    features,
-                    seeds=[options[b].seed + n for b, n in places],
-                    sources=[
-                        _last(prompts[b], decoder.codec.reads) if options[b].keep_source else None for b, _ in places
-                    ],
-                    negative=self.read_words(decoder, [unwanted] * len(places)) if unwanted else None,
-                    num_inference_steps=steps,
-                    guidance_scale=scale,
-                    source_guidance_scale=source_scale,
-                    progress=lambda step, total: callback("diffuse", step, total),
-                )
-            for (b, n), part in zip(places, made, strict=True):
-                replies[b][n] = part
+            for numbers in self._drawn_together(segments):
+                modalities = tuple(segments[n].modality for n in numbers)  # type: ignore[union-attr]
+                jobs.setdefault((modalities, *_sampling(options[b])), []).append((b, numbers))
+        for (modalities, *_), places in jobs.items():
+            rows = {m: [(b, numbers[k]) for b, numbers in places] for k, m in enumerate(modalities)}
+            made = self._draw(rows, written, prompts, options, lambda done, of: callback("diffuse", done, of))
+            for modality, parts in made.items():
+                for (b, n), part in zip(rows[modality], parts, strict=True):
+                    replies[b][n] = part
         return [[part for part in parts if part is not None] for parts in replies]
+
+    def _drawn_together(self, segments: Sequence[Segment]) -> list[Sequence[int]]:
+        """The media of a reply in the groups that are drawn together: all, where each is of another modality."""
+        numbers = [n for n, segment in enumerate(segments) if isinstance(segment, FeatureSegment)]
+        kinds = [segments[n].modality for n in numbers]  # type: ignore[union-attr]
+        known = self.joint is not None and set(kinds) <= set(self.joint.modalities)
+        return [numbers] if known and len(set(kinds)) == len(kinds) > 1 else [[n] for n in numbers]
+
+    @torch.no_grad()
+    def _draw(
+        self,
+        rows: Mapping[str, Sequence[tuple[int, int]]],
+        written: Sequence[Sequence[Segment]],
+        prompts: Sequence[Prompt],
+        options: Sequence[Options],
+        progress: Progress,
+    ) -> dict[str, list[Part]]:
+        """Media of one setting, by modality: segment n of reply b for each (b, n) of `rows`."""
+        with ExitStack() as stack:
+            decoders, courses, sources = {}, {}, {}
+            for modality, places in rows.items():
+                decoders[modality] = decoder = self.decoders[modality]
+                stack.enter_context(self.resident(decoder))
+                sources[modality] = [
+                    _last(prompts[b], decoder.codec.reads) if options[b].keep_source else None for b, _ in places
+                ]
+                asked = options[places[0][0]]
+                unwanted = asked.negative_prompt or self.config.decoders[modality].negative_prompt
+                together = self.config.joint.num_inference_steps if self.config.joint and len(rows) > 1 else None
+                courses[modality] = decoder.course(
+                    torch.stack([written[b][n].features for b, n in places]),  # type: ignore[union-attr]
+                    seeds=[options[b].seed + n for b, n in places],
+                    sources=sources[modality],
+                    negative=self.read_words(decoder, [unwanted] * len(places)) if unwanted else None,
+                    num_inference_steps=asked.num_inference_steps or together,
+                    guidance_scale=asked.guidance_scale,
+                    source_guidance_scale=asked.source_guidance_scale,
+                )
+            if len(rows) > 1:
+                latents = sample_together(self.joint, decoders, courses, progress)  # type: ignore[arg-type]
+            else:
+                latents = {modality: sample(course, progress) for modality, course in courses.items()}
+            return {m: decoder.media(latents[m], sources[m]) for m, decoder in decoders.items()}
 
     def reply_options(self, options: Options) -> ReplyOptions:
         """What the step loop is told. Raises PromptError: a modality is wanted that this model does not make."""

@@ -30,6 +30,7 @@ class ClipCodec(Codec):
 
     modality = "video"
     others = ("image",)
+    time = "frames"
 
     def __init__(self, vae: Any, frames: int, height: int, width: int, fps: float = FPS, whole: bool = False) -> None:
         super().__init__(vae)

@@ -6,7 +6,7 @@ Letters: B batch, c channels, h w latent size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ class Codec(nn.Module):
     modality: ClassVar[str]
     others: ClassVar[tuple[str, ...]] = ()
     """What else than its own modality it reads as a source."""
+    time: ClassVar[Literal["", "frames", "rows"]] = ""
+    """What of its latents is time: the frames F of [c, F, h, w], the rows h of [c, h, w]; nothing of a picture's."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -91,6 +93,7 @@ class AudioCodec(Codec):
     """
 
     modality = "audio"
+    time = "rows"
 
     def __init__(self, vae: Any, mel: Any, vocoder: Any) -> None:
         super().__init__(vae)

@@ -20,7 +20,7 @@ from codi2.diffuse.codec import Codec
 from codi2.diffuse.condition import Condition
 from codi2.diffuse.draft import Draft
 from codi2.diffuse.process import Discrete, process_of
-from codi2.diffuse.sampling import Progress, guide, sample, seeded_noise
+from codi2.diffuse.sampling import Course, Progress, guide, sample, seeded_noise
 from codi2.prompt.parts import Part
 
 MAX_SAMPLE_WEIGHT = 5.0  # min-SNR weighting, arXiv:2303.09556
@@ -98,6 +98,15 @@ class Decoder(nn.Module):
         prediction: Tensor = self.unet(x, t, **condition).sample
         return prediction if self.draft is None else prediction + maps[-1]
 
+    def noisy(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Latents [B, c, h, w] with the noise of timesteps `t` [B]."""
+        signal, sigma = self._levels(t, latents)
+        return signal * latents + sigma * noise
+
+    def _levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        signal, sigma = (x.view(-1, *[1] * (like.ndim - 1)).to(like) for x in self.process.levels(t))
+        return signal, sigma
+
     def loss(
         self,
         latents: Tensor,
@@ -122,9 +131,8 @@ class Decoder(nn.Module):
         text: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`loss`, and the sample [B, c, h, w] that the network's prediction stands for."""
-        kind = self.process.kind
-        signal, sigma = (x.view(-1, *[1] * (latents.ndim - 1)).to(latents) for x in self.process.levels(t))
-        noisy = signal * latents + sigma * noise
+        kind, (signal, sigma) = self.process.kind, self._levels(t, latents)
+        noisy = self.noisy(latents, noise, t)
         prediction = self.denoise(noisy, t, features, noise_level, source, text)
         target, estimate = {
             "sample": (latents, prediction),
@@ -138,13 +146,26 @@ class Decoder(nn.Module):
             error = error / sigma.flatten().square().clamp(min=1 / MAX_SAMPLE_WEIGHT)
         return error, estimate
 
-    def generate(self, features: Tensor, seeds: Sequence[int], **settings: Any) -> list[Part]:
-        """Features [B, K, D] → B media. `settings` are those of `generate_latents`."""
-        media = self.codec.decode(self.generate_latents(features, seeds, **settings))
-        return self.codec.to_parts(self._with_detail(media, settings.get("sources")))
+    def generate(
+        self, features: Tensor, seeds: Sequence[int], progress: Progress | None = None, **settings: Any
+    ) -> list[Part]:
+        """Features [B, K, D] → B media. `settings` are those of `course`."""
+        return self.media(self.generate_latents(features, seeds, progress, **settings), settings.get("sources"))
 
     @torch.no_grad()
     def generate_latents(
+        self, features: Tensor, seeds: Sequence[int], progress: Progress | None = None, **settings: Any
+    ) -> Tensor:
+        """Features [B, K, D] → latents [B, c, h, w]. `settings` are those of `course`."""
+        return sample(self.course(features, seeds, **settings), progress)
+
+    @torch.no_grad()
+    def media(self, latents: Tensor, sources: Sequence[Part | None] | None = None) -> list[Part]:
+        """Latents [B, c, h, w] that were drawn from `sources` → B media."""
+        return self.codec.to_parts(self._with_detail(self.codec.decode(latents), sources))
+
+    @torch.no_grad()
+    def course(
         self,
         features: Tensor,
         seeds: Sequence[int],
@@ -156,9 +177,8 @@ class Decoder(nn.Module):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         source_guidance_scale: float | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
-        """Features [B, K, D] → latents [B, c, h, w].
+    ) -> Course:
+        """The way from noise to the latents [B, c, h, w] of features [B, K, D], not yet gone.
 
         Args:
             seeds: one per sample; a sample does not depend on the others of its batch.
@@ -166,7 +186,7 @@ class Decoder(nn.Module):
             negative: the negative prompt's words [B, …] as the conditioner takes them, for the unconditional branch
                 (appendix B.1), or for both.
             words: a prompt's, for the feature's branch: what decoders without a language model go by.
-            start: media to start from, noised as far as `strength`, a share of the schedule (see `sample`).
+            start: media to start from, noised as far as `strength`, a share of the schedule (see `Course`).
             guidance_scale: 1 takes the feature's branch alone, in half or a third of the time.
         """
         features = self.rescaled(features).to(next(self.unet.parameters()).dtype)
@@ -201,7 +221,7 @@ class Decoder(nn.Module):
             return guide(branches, scale, source_scale, copies)
 
         begun = None if start is None else self.codec.encode(self.codec.to_tensor(start)).to(noise)
-        return sample(denoise, self.scheduler, noise, steps, progress, begun, strength)
+        return Course(denoise, self.scheduler, noise, steps, begun, strength)
 
     def rescaled(self, features: Tensor) -> Tensor:
         """A regressed joint vector is shorter than a true one, since regression shrinks to the mean: undo that."""

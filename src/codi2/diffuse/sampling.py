@@ -5,6 +5,7 @@ Letters: B batch, c channels, h w latent size.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -15,44 +16,58 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]
 
 
-def sample(
-    denoise: Denoise,
-    scheduler: Any,
-    noise: Tensor,
-    num_inference_steps: int,
-    progress: Progress | None = None,
-    start: Tensor | None = None,
-    strength: float = 1.0,
-) -> Tensor:
-    """Noise [B, c, h, w] → latents [B, c, h, w], by any scheduler of diffusers.
+class Course:
+    """One way from noise [B, c, h, w] to latents, step by step, by any scheduler of diffusers.
 
     Args:
         denoise: (latents as the scheduler scales them, timestep []) → the model's (guided) prediction.
-        scheduler: a fresh or reusable diffusers scheduler; its timesteps are set here.
+        scheduler: of diffusers; a course has a copy of its own, since it counts its steps.
         noise: standard normal; it is scaled by the scheduler's `init_noise_sigma`.
-        progress: called with (steps done, steps in all) after each step.
         start: latents to start from in place of nothing, noised as far as `strength`, a share of the schedule
             (SDEdit, arXiv:2108.01073).
     """
-    scheduler.set_timesteps(num_inference_steps, device=noise.device)
-    timesteps = scheduler.timesteps
-    if start is None:
-        latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)  # flows start from plain noise
-    else:
-        first = min(len(timesteps) - 1, round(len(timesteps) * (1 - strength)))
-        timesteps = timesteps[first:]
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
-        at = timesteps[:1].expand(len(noise))
-        flows = not hasattr(scheduler, "add_noise")
-        latents = scheduler.scale_noise(start, at, noise) if flows else scheduler.add_noise(start, noise, at)
-    for i, t in enumerate(timesteps):
-        scaled = scheduler.scale_model_input(latents, t) if hasattr(scheduler, "scale_model_input") else latents
-        prediction = denoise(scaled, t)
-        latents = scheduler.step(prediction, t, latents).prev_sample
+
+    def __init__(
+        self,
+        denoise: Denoise,
+        scheduler: Any,
+        noise: Tensor,
+        num_inference_steps: int,
+        start: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> None:
+        scheduler = copy.deepcopy(scheduler)
+        scheduler.set_timesteps(num_inference_steps, device=noise.device)
+        self.denoise, self.scheduler, self.timesteps = denoise, scheduler, scheduler.timesteps
+        if start is None:
+            self.latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)  # flows start from plain noise
+        else:
+            first = min(len(self.timesteps) - 1, round(len(self.timesteps) * (1 - strength)))
+            self.timesteps = self.timesteps[first:]
+            if hasattr(scheduler, "set_begin_index"):
+                scheduler.set_begin_index(first)
+            at = self.timesteps[:1].expand(len(noise))
+            flows = not hasattr(scheduler, "add_noise")
+            self.latents = scheduler.scale_noise(start, at, noise) if flows else scheduler.add_noise(start, noise, at)
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def step(self, i: int) -> None:
+        """`latents`, after step i."""
+        t, scheduler = self.timesteps[i], self.scheduler
+        scales = hasattr(scheduler, "scale_model_input")
+        scaled = scheduler.scale_model_input(self.latents, t) if scales else self.latents
+        self.latents = scheduler.step(self.denoise(scaled, t), t, self.latents).prev_sample
+
+
+def sample(course: Course, progress: Progress | None = None) -> Tensor:
+    """Noise → latents [B, c, h, w]. `progress` is called with (steps done, steps in all) after each step."""
+    for i in range(len(course)):
+        course.step(i)
         if progress is not None:
-            progress(i + 1, len(timesteps))
-    return latents
+            progress(i + 1, len(course))
+    return course.latents
 
 
 def guide(branches: Tensor, guidance_scale: float, source_guidance_scale: float, copies: int) -> Tensor:

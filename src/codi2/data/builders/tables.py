@@ -40,6 +40,7 @@ ROWS: dict[str, Row] = {
     "animate": clips.animated,
     "clip_from_words": clips.from_words,
     "clip_with_sound": clips.with_sound,
+    "clip_in_time": clips.in_time,
     "edit_video": pictures.edit("video"),
     "analogy_video": pictures.analogy("video"),
     "described_video": pictures.described("video"),

@@ -56,6 +56,7 @@ class AudioLDM2Codec(Codec):
     """Sounds of a set length as log-mel spectrograms [B, 1, frames, 64], and back by HiFi-GAN."""
 
     modality = "audio"
+    time = "rows"
 
     def __init__(self, vae: Any, vocoder: Any, frames: int) -> None:
         super().__init__(vae)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codi2.checkpoint import load_one_decoder, locate
@@ -33,6 +34,7 @@ from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import Perception, reconstruction_terms, total
 
 VALIDATED, SHOWN = 96, 4  # held-out samples
+SEEN_FRAMES = 2  # of a clip, compared through the frozen trunk in a step
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class DecoderOptions:
     looked_at: int = 0  # samples a step whose estimate is decoded and compared as media
     diffusion_weight: float = 1.0  # of L_DM
     pixel_weight: float = 1.0  # of the comparison number by number
-    perception_weight: float = 0.3  # of the comparison through the frozen trunk, for pictures
+    perception_weight: float = 0.3  # of the comparison through the frozen trunk, for pictures and frames
+    motion_weight: float = 1.0  # of what changes from frame to frame
     aligned_weight: float = 1.0  # therein, of maps compared place by place
     manner_weight: float = 0.0  # therein, of maps compared by their channels' means and spreads
     direction_weight: float = 0.0  # therein, of the way from the source to the estimate
@@ -82,6 +85,7 @@ class Batch:
     source_media: Tensor  # likewise their sources; white where there is none
     shift: tuple[int, int] = (0, 0)  # of the pictures that the trunk compares
     mirrored: bool = False  # are they
+    frames: tuple[int, ...] = ()  # of clips, those that the trunk compares
 
 
 class DecoderRecipe:
@@ -129,7 +133,7 @@ class DecoderRecipe:
         options, vae = self.options, codec.vae
         if not options.patch:  # only the way out of the latents learns: the way in stays
             self.model["codec"] = nn.ModuleList([vae.post_quant_conv, vae.decoder]).requires_grad_(True)
-        if options.modality == "image" and options.perception_weight:
+        if options.modality in ("image", "video") and options.perception_weight:
             trunk = load_trunk("image")
             assert isinstance(trunk, ImageTrunk)
             self.perception = Perception(
@@ -179,6 +183,8 @@ class DecoderRecipe:
         if most := options.perception_shift:
             down, right = draw.integers(-most, most + 1, size=2).tolist()
             batch.shift, batch.mirrored = (down, right), bool(draw.random() < 0.5)
+        if batch.latents.ndim == 5:
+            batch.frames = tuple(draw.choice(batch.latents.shape[2], SEEN_FRAMES, replace=False).tolist())
         return batch
 
     def sources(self, step: int) -> list[str]:
@@ -247,10 +253,14 @@ class DecoderRecipe:
             ours = self.decoder.codec.decode(estimate[: len(b.media)])
             losses |= reconstruction_terms(_maps(ours), _maps(b.media))
             whole = whole + self.options.pixel_weight * total(losses)
+            if ours.ndim == 5:
+                losses["motion"] = F.l1_loss(ours.diff(dim=2), b.media.diff(dim=2))
+                whole = whole + self.options.motion_weight * losses["motion"]
             if self.perception is not None:
-                source = b.source_media if len(b.source_media) else None
-                edits = ~withheld[: len(b.media)]
-                losses["perception"] = self.perception(ours, b.media, source, edits, b.shift, b.mirrored)
+                source = _seen(b.source_media, b.frames) if len(b.source_media) else None
+                edits = (~withheld[: len(b.media)]).repeat_interleave(max(1, len(b.frames)))
+                pair = _seen(ours, b.frames), _seen(b.media, b.frames)
+                losses["perception"] = self.perception(*pair, source, edits, b.shift, b.mirrored)
                 whole = whole + self.options.perception_weight * losses["perception"]
         return {"loss": whole, **losses}
 
@@ -343,6 +353,11 @@ def _part(lesson: Lesson, item: int | None) -> Part:
 def _maps(media: Tensor) -> Tensor:
     """Pictures and spectrograms as they are, clips as their frames."""
     return media.transpose(1, 2).flatten(0, 1) if media.ndim == 5 else media
+
+
+def _seen(media: Tensor, frames: tuple[int, ...]) -> Tensor:
+    """Pictures as they are, of clips these frames."""
+    return _maps(media[:, :, list(frames)]) if frames else media
 
 
 def _mean(values: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ loss of the frozen decoders joins in, its gradient reaching the LoRA weights thr
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,16 +21,18 @@ from codi2.checkpoint import load_one_decoder, locate
 from codi2.config import Placement
 from codi2.data.chat import load_chats, load_prose
 from codi2.diffuse.load import trained_modules
+from codi2.encode.contract import Encoder
 from codi2.heads.loss import codi2_loss
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import IGNORE, MODALITIES, Batch, Message, TokenSequence, collate, layout_for
+from codi2.prompt.parts import Text
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.predicted import own_predictions
 
-KEPT_TOKENS = 64  # of a plain text that is kept
+KEPT_TOKENS = 64  # of a piece of prose that is kept
 SLOTS = ("joint", "appearance", "manner")  # what the slots of an item hold, in order
 VALIDATED, PER_TASK = 16, 24  # lessons of a held-out batch; of a task
 
@@ -52,6 +55,15 @@ class LLMOptions:
     placement: dict[str, Any] = field(default_factory=dict)  # fields of `Placement`: bits, dtype, device
     leave: str = ""  # folder of the part `leave` that the way out starts from; empty: as it is
     model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A text that the model is held to what the base model says of it: both have the same labels."""
+
+    plain: TokenSequence  # as the base model reads it
+    asked: TokenSequence  # as ours does
+    phrases: tuple[Tensor, ...] = ()  # features [T, D] of the items of `asked`
 
 
 @dataclass
@@ -99,7 +111,7 @@ class LLMRecipe:
         encodings = encodings_for(self.codi2_config, self.folder)
         self.lessons = Lessons(options.data, encodings, config.batch_size, options.phases or None, config.seed)
         self.held_out = held_out_by_task(Lessons(options.held_out or options.data, encodings, VALIDATED, None, 1))
-        self.kept = self._kept_texts() if options.kept_texts else []
+        self.kept = self._kept_texts(encodings.encoder) if options.kept_texts else []
         self.decoders = self._decoders(self.folder) if options.diffusion_share else {}
         self.model = nn.ModuleDict({"mllm": self.mllm})
         if options.decoder_heads:
@@ -115,16 +127,26 @@ class LLMRecipe:
     def _decoders(self, folder: Path | None) -> dict[str, Any]:
         return {m: load_one_decoder(m, self.codi2_config, folder and folder / m) for m in self.codi2_config.decoders}
 
-    def _kept_texts(self) -> list[Tensor]:
-        """Token ids of plain texts: prose without a template, and conversations in theirs."""
+    def _kept_texts(self, encoder: Encoder) -> list[Kept]:
+        """Prose without a template, and answers to questions that are asked as users ask, words once more as a phrase.
+
+        The base model reads the same questions in its own template, without the phrase.
+        """
         tokenizer = self.mllm.backbone.tokenizer
-        prose = [tokenizer(text, add_special_tokens=False).input_ids for text in load_prose()]
-        chats = []
+        kept = []
+        for text in load_prose():
+            ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0, :KEPT_TOKENS]
+            prose = TokenSequence(ids, torch.cat([torch.tensor([IGNORE]), ids[1:]]), (), (), ())
+            kept.append(Kept(prose, prose))
+        plain = copy.copy(self.layout)
+        plain.reads_words = False
         for question, answer in load_chats():
-            turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-            text = tokenizer.apply_chat_template(turns, tokenize=False)
-            chats.append(tokenizer(text, add_special_tokens=False).input_ids)
-        return [torch.tensor(ids[:KEPT_TOKENS]) for ids in (*prose, *chats)]
+            turns = [Message("user", (Text(question),)), Message("assistant", (Text(answer),))]
+            asked = self.layout(turns)
+            with torch.no_grad():
+                phrases = tuple(encoder(asked.items).values) if asked.items else ()
+            kept.append(Kept(plain(turns), asked, phrases))
+        return kept
 
     def batch(self, step: int, share: Share = WHOLE) -> Drawn:
         """The noise is drawn for the whole batch and its slots and labels are counted: the share's losses are weighted
@@ -213,14 +235,20 @@ class LLMRecipe:
         """How far the model has gone from the base model on plain texts: mean divergence of a token, in nats."""
         # every share sees all of the few texts: their mean is that of each
         rows = numpy_at(self.config.seed + 1, drawn.step).choice(len(self.kept), self.options.kept_texts, replace=False)
-        backbone, texts = self.mllm.backbone, [self.kept[int(i)] for i in rows]
-        ids = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=backbone.pad_id)
-        mask = nn.utils.rnn.pad_sequence([torch.ones_like(text, dtype=torch.bool) for text in texts], batch_first=True)
-        rows_in = backbone.embed(ids)
-        with torch.no_grad(), backbone.peft.disable_adapter():
-            base = backbone.logits(backbone(rows_in, mask)[mask])[:, : backbone.first_new].float().log_softmax(-1)
-        ours = backbone.logits(backbone(rows_in, mask)[mask]).float().log_softmax(-1)[:, : backbone.first_new]
+        texts, known = [self.kept[int(i)] for i in rows], self.mllm.backbone.first_new
+        with torch.no_grad(), self.mllm.backbone.peft.disable_adapter():
+            base = self._scores([text.plain for text in texts])[:, :known].float().log_softmax(-1)
+        phrases = [phrase for text in texts for phrase in text.phrases]
+        ours = self._scores([text.asked for text in texts], phrases).float().log_softmax(-1)[:, :known]
         return nn.functional.kl_div(ours, base, log_target=True, reduction="batchmean")
+
+    def _scores(self, sequences: Sequence[TokenSequence], features: Sequence[Tensor] = ()) -> Tensor:
+        """What the language model, as it is now, expects at the labels of sequences [labels, V]."""
+        backbone, batch = self.mllm.backbone, collate(sequences, self.mllm.backbone.pad_id)
+        given = stack_features(list(features), self.codi2_config.heads.feature_dim)
+        hidden = backbone(self.mllm.rows(batch, given), batch.mask)
+        sample, position = (batch.labels != IGNORE).nonzero(as_tuple=True)
+        return backbone.logits(hidden[sample, position - 1])
 
     def _diffusion(self, drawn: Drawn, taught: Any) -> Tensor | None:
         """L_DM of a few answers, through the frozen decoders."""

@@ -1,0 +1,239 @@
+"""Joint attention: denoisers that hear and see each other while they draw one reply.
+
+CoDi, which the paper builds on, draws several modalities of one thing together (arXiv:2305.11846, section 3.4): an
+environment encoder looks at each noisy latent, and the networks of the others attend to what it saw. Here the denoisers
+stay as they are, and layers behind their inner blocks add what they attend to; before training they add nothing.
+
+What is of one moment belongs together: tokens and places of a map know when they are, as shares of the whole length,
+and what is far in time is attended to less. A picture is of no moment.
+
+Letters: B batch, c channels, F frames, h w latent size, N tokens, T moments of a map, P places of one, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from torch import Tensor, nn
+
+from codi2.diffuse.decoder import Decoder
+from codi2.diffuse.sampling import Course, Progress
+from codi2.errors import ConfigError
+
+POSITIONS = 32  # numbers that say when
+PIECES = 8  # of a sound, each with a token
+
+
+class JointAttention(ModelMixin, ConfigMixin):
+    """What several denoisers tell each other.
+
+    Args:
+        latent_channels: modality → c.
+        time: modality → the codec's `time`: what of a latent is time.
+        block_out_channels: modality → channels of its network's levels.
+        width: W of the tokens.
+        heads: of the attention.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: dict[str, int],
+        time: dict[str, str],
+        block_out_channels: dict[str, list[int]],
+        width: int = 128,
+        heads: int = 4,
+    ) -> None:
+        super().__init__()
+        self.look = nn.ModuleDict({m: Environment(time[m], c, width, heads) for m, c in latent_channels.items()})
+        self.attend = nn.ModuleDict(
+            {
+                modality: nn.ModuleDict(
+                    {_key(block): Attend(time[modality], c, width, heads) for block, c in inner_blocks(channels)}
+                )
+                for modality, channels in block_out_channels.items()
+            }
+        )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.look)
+
+    @contextmanager
+    def between(
+        self, latents: Mapping[str, Tensor], t: Mapping[str, Tensor], unets: Mapping[str, Any]
+    ) -> Iterator[None]:
+        """While it lasts, each network attends to the others' noisy latents [B, c, …] at timesteps [B] or []."""
+        looks = {m: self.look[m] for m in latents}
+        seen = {m: looks[m](x.to(self.dtype), t[m].expand(len(x))) for m, x in latents.items()}
+        with ExitStack() as stack:
+            for modality in latents:
+                others = [seen[m] for m in latents if m != modality]
+                tokens = torch.cat([token for token, _ in others], dim=1)
+                times = torch.cat([when for _, when in others])
+                frames = latents[modality].shape[2] if latents[modality].ndim == 5 else 1
+                attend = self.attend[modality]
+                assert isinstance(attend, nn.ModuleDict)
+                for block, layer in attend.items():
+                    module = unets[modality].get_submodule(_name(block))
+                    stack.enter_context(_behind(module, partial(layer, tokens=tokens, times=times, frames=frames)))
+            yield
+
+
+def joint_attention(decoders: Mapping[str, Decoder]) -> JointAttention:
+    """A fresh one for these decoders. Raises ConfigError: one is a transformer, which has no blocks of this kind."""
+    for modality, decoder in decoders.items():
+        if not hasattr(decoder.unet, "up_blocks"):
+            raise ConfigError(
+                f"joint.modalities has {modality!r}, whose {type(decoder.unet).__name__} has no middle and upward "
+                "blocks to attend from; leave it out"
+            )
+    channels = {m: list(decoder.unet.config.block_out_channels) for m, decoder in decoders.items()}
+    latent_channels = {m: decoder.latent_shape[0] for m, decoder in decoders.items()}
+    return JointAttention(latent_channels, {m: decoder.codec.time for m, decoder in decoders.items()}, channels)
+
+
+@torch.no_grad()
+def sample_together(
+    joint: JointAttention, decoders: Mapping[str, Decoder], courses: Mapping[str, Course], progress: Progress
+) -> dict[str, Tensor]:
+    """As `sample`, of several modalities in step: latents [B, c, …] of each.
+
+    Every course has the same number of steps.
+    """
+    unets, count = {m: decoder.unet for m, decoder in decoders.items()}, min(map(len, courses.values()))
+    for i in range(count):
+        latents = {m: course.latents for m, course in courses.items()}
+        with joint.between(latents, {m: course.timesteps[i] for m, course in courses.items()}, unets):
+            for course in courses.values():
+                course.step(i)
+        progress(i + 1, count)
+    return {m: course.latents for m, course in courses.items()}
+
+
+class Environment(nn.Module):
+    """Noisy latents → what the others may attend to: a token for each frame, piece of a sound, or picture."""
+
+    def __init__(self, time: str, channels: int, width: int, heads: int, hidden: int = 64, side: int = 4) -> None:
+        super().__init__()
+        self.time = time
+        self.maps = nn.Sequential(
+            nn.Conv2d(channels, hidden, 3, 2, 1),
+            nn.SiLU(),
+            nn.Conv2d(hidden, hidden, 3, 2, 1),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(side),
+            nn.Flatten(),
+            nn.Linear(hidden * side**2, width),
+        )
+        self.noise_level, self.when = nn.Linear(width, width), nn.Linear(POSITIONS, width)
+        self.compare = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, batch_first=True, norm_first=True)
+
+    def forward(self, latents: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, c, h, w] or [B, c, F, h, w], timesteps [B] → tokens [B, N, W], and when they are [N]."""
+        pieces = _pieces(self.time, latents)  # [B, N, c, h, w]
+        times = moments(self.time, pieces.shape[1], latents.device)
+        tokens = self.maps(pieces.flatten(0, 1)).unflatten(0, pieces.shape[:2])
+        level = get_timestep_embedding(t, tokens.shape[-1], flip_sin_to_cos=True, downscale_freq_shift=0)
+        tokens = (
+            tokens + self.noise_level(level.to(tokens.dtype))[:, None] + self.when(positions(times).to(tokens.dtype))
+        )
+        return self.compare(tokens), times
+
+
+class Attend(nn.Module):
+    """A map of one network + what its places attend to among the tokens of the others."""
+
+    def __init__(self, time: str, channels: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.time, self.heads = time, heads
+        self.norm, self.norm_tokens = nn.LayerNorm(channels), nn.LayerNorm(width)
+        self.when = nn.Linear(POSITIONS, channels)
+        self.query = nn.Linear(channels, width)
+        self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
+        self.out = nn.Linear(width, channels)
+        self.far = nn.Parameter(torch.full((heads,), 16.0))  # how fast attention falls with the distance in time
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, hidden: Tensor, tokens: Tensor, times: Tensor, frames: int = 1) -> Tensor:
+        """[n · B (· F), C, h, w], where n branches of guidance are stacked, with tokens [B, N, W] of times [N]."""
+        maps = _timeline(self.time, hidden, frames)  # [n · B, T, P, C]
+        mine = moments(self.time, maps.shape[1], hidden.device)
+        asked = self.query(self.norm(maps) + self.when(positions(mine).to(maps.dtype))[:, None]).flatten(1, 2)
+        copies = len(maps) // len(tokens)
+        told = self.norm_tokens(tokens).repeat(copies, 1, 1)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (asked, self.key(told), self.value(told)))
+        apart = (mine[:, None] - times).abs().nan_to_num(0.0)  # nothing is far from what is of no moment
+        bias = -self.far[:, None, None] * apart.repeat_interleave(maps.shape[2], 0)
+        drawn = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q))
+        added = self.out(drawn.transpose(1, 2).flatten(2)).view_as(maps)
+        return hidden + _map(self.time, added, hidden)
+
+
+def inner_blocks(block_out_channels: Sequence[int]) -> list[tuple[str, int]]:
+    """The blocks that attend, the middle and the way up but for the finest level, with the channels of their maps."""
+    upwards = list(reversed(block_out_channels))
+    return [("mid_block", upwards[0]), *((f"up_blocks.{i}", c) for i, c in enumerate(upwards[:-1]))]
+
+
+def moments(time: str, count: int, device: torch.device) -> Tensor:
+    """When each of `count` equal pieces is, 0 … 1 of the whole [count]; not a number for pictures."""
+    if not time:
+        return torch.full((count,), torch.nan, device=device)
+    return (torch.arange(count, device=device) + 0.5) / count
+
+
+def positions(times: Tensor) -> Tensor:
+    """[N] → [N, POSITIONS]: waves of the time, zeros of what is of no moment."""
+    waves = get_timestep_embedding(
+        times.nan_to_num(0.0) * 1000, POSITIONS, flip_sin_to_cos=True, downscale_freq_shift=0
+    )
+    return waves * ~times.isnan()[:, None]
+
+
+def _pieces(time: str, latents: Tensor) -> Tensor:
+    """Latents as pieces in time [B, N, c, h, w]: a clip's frames, PIECES of a sound's rows, a picture whole."""
+    if time == "frames":
+        return latents.transpose(1, 2)
+    return latents.unflatten(2, (PIECES, -1)).transpose(1, 2) if time == "rows" else latents[:, None]
+
+
+def _timeline(time: str, hidden: Tensor, frames: int) -> Tensor:
+    """A map of a network as moments and places [n · B, T, P, C]."""
+    if time == "rows":
+        return hidden.permute(0, 2, 3, 1)
+    return hidden.flatten(2).transpose(1, 2).unflatten(0, (-1, frames))
+
+
+def _map(time: str, timeline: Tensor, like: Tensor) -> Tensor:
+    """The way back from `_timeline`."""
+    if time == "rows":
+        return timeline.permute(0, 3, 1, 2)
+    return timeline.flatten(0, 1).transpose(1, 2).view_as(like)
+
+
+def _key(block: str) -> str:
+    return block.replace(".", "-")
+
+
+def _name(key: str) -> str:
+    return key.replace("-", ".")
+
+
+@contextmanager
+def _behind(module: nn.Module, layer: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While it lasts, what `module` gives goes through `layer`."""
+    handle = module.register_forward_hook(lambda _module, _given, hidden: layer(hidden))
+    try:
+        yield
+    finally:
+        handle.remove()

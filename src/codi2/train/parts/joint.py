@@ -1,0 +1,165 @@
+"""The layers between the decoders, which stay as they are: what one hears and sees of the other while both draw.
+
+A record answers with media of two or more modalities that belong together: a clip in which a thing moves whenever it
+is heard, a picture with its sound. All of a step's records answer with the same modalities.
+
+Letters: B samples, K slots, D joint width; latents are [B, c, h, w], of clips [B, c, F, h, w].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from codi2.checkpoint import load_joint, load_one_decoder, locate
+from codi2.errors import ConfigError, DataError
+from codi2.train.config import TrainConfig, options_of
+from codi2.train.lessons import Lesson, Lessons, encodings_for
+from codi2.train.loop import WHOLE, Share
+from codi2.train.parts.draw import numpy_at, torch_at
+
+VALIDATED = 16  # held-out samples of each phase
+
+
+@dataclass(frozen=True)
+class JointOptions:
+    data: dict[str, float] = field(default_factory=dict)  # data set → share of the samples
+    held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
+    phases: dict[str, float] = field(default_factory=dict)  # phase → share of the steps; empty: all mixed
+    drop_rest: float = 0.6  # rate at which what features tell beside content and looks, as of movement, is withheld
+    model: str = "tiny"  # preset or folder: its encoder and its decoders, which stay as they are
+
+
+@dataclass
+class Batch:
+    """By modality."""
+
+    latents: dict[str, Tensor]
+    sources: dict[str, Tensor]  # as latents, zeros: none
+    features: dict[str, Tensor]  # [B, K, D]
+    noise: dict[str, Tensor]  # as latents
+    t: Tensor  # [B]
+
+
+class JointRecipe:
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.options = options = options_of(JointOptions, config)
+        model_config, folder = locate(options.model)
+        if model_config.joint is None:
+            raise ConfigError(f"the model {options.model!r} has no [joint]: its config should name the modalities")
+        modalities = model_config.joint.modalities
+        self.decoders = {m: load_one_decoder(m, model_config, folder and folder / m) for m in modalities}
+        torch.manual_seed(config.seed)
+        joint = load_joint(model_config, self.decoders, folder)
+        assert joint is not None
+        self.model = joint.train().requires_grad_(True)
+        self.unets = {m: decoder.unet for m, decoder in self.decoders.items()}
+        encodings = encodings_for(model_config, folder)
+        phases = options.phases or None
+        self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
+        self.held_out = {
+            phase: Lessons(options.held_out or options.data, encodings, VALIDATED, {phase: 1.0} if phase else None, 1)
+            for phase in options.phases or [""]
+        }
+
+    def batch(self, step: int, share: Share = WHOLE) -> Batch:
+        size, draw = self.config.batch_size, numpy_at(self.config.seed, step)
+        last = min(decoder.diffusion.config.num_train_timesteps for decoder in self.decoders.values())
+        t = torch.from_numpy(draw.integers(last, size=size))
+        return self._assemble(self.lessons.batch(step), t, draw, torch_at(self.config.seed, step))
+
+    def sources(self, step: int) -> list[str]:
+        """The records of a step, for reports."""
+        return [f"{lesson.record.source}:{lesson.record.key}" for lesson in self.lessons.batch(step)]
+
+    @torch.no_grad()
+    def _assemble(
+        self, lessons: Sequence[Lesson], t: Tensor, draw: np.random.Generator, generator: torch.Generator
+    ) -> Batch:
+        kinds = [_answered(lesson, self.decoders) for lesson in lessons]
+        if len(set(kinds)) > 1 or len(kinds[0]) < 2:
+            raise DataError(
+                f"the records of a step answer with {', '.join(map(str, sorted(set(kinds))))}: not together"
+            )
+        batch = Batch({}, {}, {}, {}, t)
+        for modality in kinds[0]:
+            codec = self.decoders[modality].codec
+            answers = [lesson.answer(modality) for lesson in lessons]
+            given = [lesson.source(modality, codec.others) for lesson in lessons]
+            latents = _latents(codec, lessons, answers)
+            rows = [n for n, i in enumerate(given) if i is not None]
+            sources = torch.zeros_like(latents)
+            if rows:
+                sources[rows] = _latents(codec, [lessons[n] for n in rows], [given[n] for n in rows])  # type: ignore[misc]
+            features = torch.stack([lesson.features[i] for lesson, i in zip(lessons, answers, strict=True)])
+            told = 2 if codec.time != "rows" else 1  # what it is and, of what is seen, how it looks
+            features[torch.from_numpy(draw.random(len(lessons)) < self.options.drop_rest), told:] = 0
+            batch.latents[modality], batch.sources[modality], batch.features[modality] = latents, sources, features
+            batch.noise[modality] = torch.randn(latents.shape, generator=generator)
+        return batch
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        b = batch
+        noisy = {m: self.decoders[m].noisy(x, b.noise[m], b.t) for m, x in b.latents.items()}
+        with self.model.between(noisy, dict.fromkeys(noisy, b.t), self.unets):
+            losses = self._apart(b)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _apart(self, b: Batch) -> dict[str, Tensor]:
+        """L_DM of each decoder."""
+        clean = torch.zeros_like(b.t)
+        return {
+            m: self.decoders[m].loss(x, b.noise[m], b.t, b.features[m], clean, b.sources[m]).mean()
+            for m, x in b.latents.items()
+        }
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """L_DM on held-out records, of the decoders together and of each by itself."""
+        figures: dict[str, float] = {}
+        for phase, lessons in self.held_out.items():
+            t = torch.linspace(20, 980, VALIDATED).long()
+            draw, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+            batch = self._assemble(lessons.batch(0), t, draw, generator)
+            name = f"{phase}/" if phase else ""
+            figures |= {
+                f"{name}{m}/together": float(x) for m, x in self.losses(self.model, batch).items() if m != "loss"
+            }
+            figures |= {f"{name}{m}/alone": float(x) for m, x in self._apart(batch).items()}
+        return figures
+
+    def provenance(self) -> dict[str, Any]:
+        return {"data_sha256": self.lessons.provenance()}
+
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        from codi2.train.export import export_module
+
+        export_module(self.model, folder, provenance)
+
+    def restore(self, folder: Path) -> None:
+        from codi2.train.export import restore_module
+
+        restore_module(self.model, folder)
+
+
+def _latents(codec: Any, lessons: Sequence[Lesson], items: Sequence[int]) -> Tensor:
+    parts = [lesson.medium(i).decode() for lesson, i in zip(lessons, items, strict=True)]
+    latents: Tensor = codec.encode(codec.to_tensor(parts))
+    return latents
+
+
+def _answered(lesson: Lesson, modalities: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the assistant answers with, of these modalities."""
+    kinds = {piece.modality for role, piece in lesson.items if role == "assistant"}
+    return tuple(m for m in modalities if m in kinds)
+
+
+def build(config: TrainConfig) -> JointRecipe:
+    return JointRecipe(config)

@@ -1,0 +1,86 @@
+"""Denoisers that attend to each other, on the networks of `debug`."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+import torch
+
+from codi2.diffuse.build import debug_decoder
+from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.joint import JointAttention, joint_attention, sample_together
+from codi2.errors import ConfigError
+
+DIM, SLOTS, STEPS = 16, 3, 2
+PAIRS = [*combinations(("image", "audio", "video"), 2), ("image", "audio", "video")]
+
+
+@pytest.fixture(scope="module")
+def decoders() -> dict[str, Decoder]:
+    sampling = Sampling(num_inference_steps=STEPS)
+    return {modality: debug_decoder(modality, DIM, SLOTS, sampling) for modality in ("image", "audio", "video")}
+
+
+@pytest.fixture
+def joint(decoders: dict[str, Decoder]) -> JointAttention:
+    torch.manual_seed(0)
+    made = joint_attention(decoders).eval().requires_grad_(False)
+    for attend in made.attend.values():
+        for layer in attend.values():
+            torch.nn.init.normal_(layer.out.weight)
+    return made
+
+
+def drawn(joint: JointAttention, decoders: dict[str, Decoder], seeds: dict[str, int]) -> dict[str, torch.Tensor]:
+    """One sample of each modality in `seeds`, of features that are the same each time."""
+    generator = torch.Generator().manual_seed(7)
+    features = torch.randn(1, SLOTS, DIM, generator=generator)
+    courses = {m: decoders[m].course(features, [seed]) for m, seed in seeds.items()}
+    return sample_together(joint, decoders, courses, lambda done, of: None)
+
+
+@pytest.mark.parametrize("together", PAIRS)
+def test_fresh_layers_change_nothing(together: tuple[str, ...], decoders: dict[str, Decoder]) -> None:
+    made = drawn(joint_attention(decoders), decoders, dict.fromkeys(together, 3))
+    features = torch.randn(1, SLOTS, DIM, generator=torch.Generator().manual_seed(7))
+    for modality, latents in made.items():
+        assert torch.allclose(latents, decoders[modality].generate_latents(features, [3]), atol=1e-5)
+
+
+@pytest.mark.parametrize("together", PAIRS)
+def test_each_hears_the_others(together: tuple[str, ...], joint: JointAttention, decoders: dict[str, Decoder]) -> None:
+    once = drawn(joint, decoders, dict.fromkeys(together, 3))
+    for changed in together:
+        other = drawn(joint, decoders, dict.fromkeys(together, 3) | {changed: 4})
+        for modality in together:
+            assert not torch.allclose(once[modality], other[modality], atol=1e-5)
+
+
+def test_guidance_branches_hear_the_same(joint: JointAttention, decoders: dict[str, Decoder]) -> None:
+    """Two branches of one sample, both told the same: guidance between them changes nothing."""
+    features = torch.zeros(1, SLOTS, DIM)
+    both = {m: decoders[m].course(features, [1], guidance_scale=4.0) for m in ("audio", "video")}
+    alone = {m: decoders[m].course(features, [1], guidance_scale=1.0) for m in ("audio", "video")}
+    made, plain = (sample_together(joint, decoders, courses, lambda done, of: None) for courses in (both, alone))
+    assert all(torch.allclose(made[m], plain[m], atol=1e-3) for m in made)
+
+
+def test_what_is_far_in_time_is_attended_to_less(joint: JointAttention, decoders: dict[str, Decoder]) -> None:
+    """A sound that changes in its first piece alone moves the map of a clip's first frame most."""
+    layer = joint.attend["video"]["mid_block"]
+    clip = torch.randn(8, decoders["video"].unet.config.block_out_channels[-1], 4, 4)
+    tokens = torch.randn(1, 8, joint.config["width"])
+    other = tokens.clone()
+    other[:, 0] = torch.randn(joint.config["width"])
+    times = (torch.arange(8) + 0.5) / 8
+    moved = (layer(clip, tokens, times, 8) - layer(clip, other, times, 8)).flatten(1).norm(dim=1)
+    assert moved.argmax() == 0
+    assert moved[0] > 5 * moved[4:].max()
+
+
+def test_a_network_without_blocks_is_refused(decoders: dict[str, Decoder], monkeypatch: pytest.MonkeyPatch) -> None:
+    unet = decoders["image"].unet
+    monkeypatch.delitem(unet._modules, "up_blocks")
+    with pytest.raises(ConfigError, match="'image', whose UNet2DConditionModel has no middle"):
+        joint_attention({"image": decoders["image"]})

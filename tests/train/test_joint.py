@@ -1,0 +1,58 @@
+"""Training what the decoders tell each other, on the networks of `debug`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codi2.checkpoint import load_joint, load_one_decoder
+from codi2.config import DEBUG, preset
+from codi2.data.build import Settings, build
+from codi2.errors import DataError
+from codi2.train.config import TrainConfig
+from codi2.train.loop import train
+from codi2.train.parts import joint
+
+
+@pytest.fixture
+def data(rich_home: Path, tmp_path: Path) -> dict[str, float]:
+    """Clips with their sounds, and pictures with theirs."""
+    source, folder = str(rich_home / "data" / "tiny"), tmp_path / "data"
+    options = {"records": 24, "only": "clip_in_time,next_with_sound"}
+    build(Settings("tables", source, str(folder), options=options))
+    return {str(folder): 1.0}
+
+
+def config(data: dict[str, float], phases: dict[str, float], steps: int = 3) -> TrainConfig:
+    options = {"data": data, "phases": phases, "model": "debug"}
+    return TrainConfig("joint", steps, batch_size=2, learning_rate=1e-2, warmup_steps=1, options=options)
+
+
+def test_it_learns_and_loads_again(data: dict[str, float], tmp_path: Path) -> None:
+    made = config(data, {"video": 0.5, "image": 0.5})
+    recipe = joint.build(made)
+    before = {name: value.clone() for name, value in recipe.decoders["video"].state_dict().items()}
+    figures = train(recipe, made, tmp_path / "run")
+    kinds = {f"{phase}/{m}" for phase, other in (("video", "video"), ("image", "image")) for m in (other, "audio")}
+    assert set(figures) == {f"{kind}/{way}" for kind in kinds for way in ("together", "alone")}
+    assert all(np.isfinite(value) for value in figures.values())
+    assert all(torch.equal(before[name], value) for name, value in recipe.decoders["video"].state_dict().items())
+    assert any(layer.out.weight.any() for layer in recipe.model.attend["video"].values())
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "run" / "export").rename(tmp_path / "model" / "joint")
+    decoders = {m: load_one_decoder(m, preset("debug"), None) for m in DEBUG.decoders}
+    again = load_joint(DEBUG, decoders, tmp_path / "model")  # in half precision
+    assert again is not None
+    ours, theirs = recipe.model.state_dict(), again.state_dict()
+    assert all(torch.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-3) for name in ours)
+
+
+def test_records_of_a_step_answer_alike(data: dict[str, float]) -> None:
+    recipe = joint.build(config(data, {}))
+    with pytest.raises(DataError, match="not together"):
+        for step in range(8):
+            recipe.batch(step)
