@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 
 from codi2 import CoDi2
 from codi2.checkpoint import place
-from codi2.config import DEBUG, PAPER, DecoderConfig, EncoderConfig, HeadsConfig, LLMConfig, Placement
+from codi2.config import DEBUG, PAPER, SENSES, DecoderConfig, EncoderConfig, HeadsConfig, LLMConfig, Placement
 from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.families.audioldm2 import audioldm2_decoder
 from codi2.diffuse.families.text_to_video import text_to_video_decoder
@@ -28,7 +28,7 @@ from codi2.heads.loss import codi2_loss
 from codi2.llm.backbone import Backbone, byte_tokenizer, load_backbone, random_llm
 from codi2.llm.mllm import MLLM
 from codi2.prompt.layout import Message, collate
-from codi2.prompt.parts import Audio, Image, Phrase, Text, Video
+from codi2.prompt.parts import IMU, Audio, Depth, Image, Phrase, Text, Thermal, Video
 
 DIM = 16
 
@@ -55,7 +55,7 @@ def build(folder: Path, features: int = 1) -> CoDi2:
     towers = {name: Tower(16, 1, 2) for name in ("vision", "text", "audio", "depth", "thermal", "imu")}
     torch.manual_seed(0)
     network = ImageBind(ImageBindConfig(dim=DIM, vocabulary=512, **towers)).eval()
-    counts = {"image": features, "audio": features, "video": features, "phrase": 1}
+    counts = {"image": features, "audio": features, "video": features, "phrase": 1, **dict.fromkeys(SENSES, 1)}
     encoder = ImageBindEncoder(network, words, counts, norm=1.0)
     slots = dict.fromkeys(("image", "audio", "video"), min(features, 4))
     heads = HeadsConfig(feature_dim=DIM, num_slots=slots, groups=PAPER.heads.groups, hidden=32, alpha=PAPER.heads.alpha)
@@ -68,7 +68,7 @@ def build(folder: Path, features: int = 1) -> CoDi2:
     }
     config = replace(
         PAPER,
-        llm=DEBUG.llm,
+        llm=replace(DEBUG.llm, senses=SENSES),
         heads=heads,
         encoder=EncoderConfig(kind="imagebind", num_features=counts, norm=1.0),
         decoders={m: DecoderConfig(kind="pipeline", negative_prompt="blurry") for m in decoders},
@@ -96,7 +96,8 @@ def clip() -> Video:
 
 @pytest.mark.parametrize("want", ["image", "audio", "video"])
 def test_every_modality_goes_in_and_each_comes_out(model: CoDi2, want: str) -> None:
-    prompt = (Text("As "), picture(), sound(), clip(), Phrase("a dog"), Text(" so "), picture(1))
+    senses = (Depth(np.ones((8, 9), np.float32)), Thermal(np.ones((8, 9), np.float32)), IMU(np.ones((6, 20)), 200.0))
+    prompt = (Text("As "), picture(), sound(), clip(), *senses, Phrase("a dog"), Text(" so "), picture(1))
     reply = model.generate(prompt, want=want, seed=1)
     (part,) = (p for p in reply.parts if not isinstance(p, Text))
     assert part.modality == want

@@ -11,6 +11,9 @@ from typing import Any, ClassVar, Literal
 
 from codi2.errors import ConfigError
 
+SENSES = ("depth", "thermal", "imu")
+"""What only some encoders read."""
+
 
 class _Strict:
     """Unknown keys in the JSON form are errors, not silently dropped."""
@@ -29,6 +32,7 @@ class LLMConfig(_Strict):
     max_length: int = 2048  # tokens and slots of a conversation
     chat_template: str = ""  # Jinja; "" is the tokenizer's own, or CHATML where it has none
     system_prompt: str | None = None  # opens a conversation that has none; None: what the chat template says
+    senses: tuple[str, ...] = ()  # of SENSES, those that it has tokens for
     lora_rank: int = 16  # r of the low-rank update; B.2: 128
     lora_alpha: float = 32.0  # the update is scaled by alpha / rank
     lora_dropout: float = 0.0  # probability
@@ -109,6 +113,8 @@ class CoDi2Config(_Strict):
         for modality in encoder.num_features:
             if modality not in heads.groups:
                 raise ConfigError(f"heads.groups names no projection for {modality!r}, which the encoder reads.")
+        if unheard := sorted({*encoder.num_features} & {*SENSES} - {*self.llm.senses}):
+            raise ConfigError(f"encoder.num_features has {unheard[0]!r}, for which llm.senses has no token.")
         if self.joint and (unmade := sorted(set(self.joint.modalities) - set(self.decoders))):
             raise ConfigError(f"joint.modalities has {unmade[0]!r}, for which there is no decoder.")
         if encoder.reads_words and "phrase" not in encoder.num_features:
@@ -226,6 +232,7 @@ PAPER = CoDi2Config(
         id="meta-llama/Llama-2-7b-chat-hf",
         dtype="bfloat16",
         max_length=4096,
+        senses=SENSES,
         lora_rank=128,
         lora_alpha=128.0,
         lora_dropout=0.05,
@@ -234,13 +241,15 @@ PAPER = CoDi2Config(
         kind="imagebind",
         id="imagebind_huge.pth",
         tokenizer="openai/clip-vit-base-patch32",
-        num_features={"image": 1, "audio": 1, "video": 1, "phrase": 1},
+        num_features={"image": 1, "audio": 1, "video": 1, "phrase": 1, **dict.fromkeys(SENSES, 1)},
         norm=1.0,
     ),
     heads=HeadsConfig(
         feature_dim=1024,
         num_slots={"image": 1, "audio": 1, "video": 1},
-        groups={"image": "image", "audio": "audio", "video": "image", "phrase": "image"},
+        groups={"image": "image", "audio": "audio", "video": "image", "phrase": "image"}
+        # all are bound to pictures, and pairs of these with text are few
+        | dict.fromkeys(SENSES, "image"),
         hidden=4096,
         # vectors have norm 1, so the mean over 1024 numbers is tiny; this makes it the squared distance
         alpha=1024.0,

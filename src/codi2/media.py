@@ -37,7 +37,7 @@ def load(source: Source, name: str = "") -> Media:
     Raises:
         MediaError: missing, a folder, empty, broken, beyond the limits, or of no known format.
     """
-    data, name = _read(source, name)
+    data, name = read_source(source, name)
     media = formats.picture(data, name) or formats.sound(data, name)
     media = media or formats.stream(data, name, "video") or formats.stream(data, name, "audio")
     if media is None:
@@ -58,7 +58,7 @@ def load_image(source: Source, name: str = "") -> Image:
 
 def load_audio(source: Source, name: str = "") -> Audio:
     """As `load`, but of a clip the sound track, and a picture is refused."""
-    data, name = _read(source, name)
+    data, name = read_source(source, name)
     media = formats.picture(data, name) or formats.sound(data, name) or formats.stream(data, name, "audio")
     if not isinstance(media, Audio):
         what = "a picture" if media else formats.guess(data)
@@ -161,7 +161,7 @@ def mp4_bytes(clip: Video, metadata: Mapping[str, Any], sound: Audio | None = No
     return out.getvalue()
 
 
-def webp_bytes(clip: Video, metadata: Mapping[str, Any]) -> bytes:
+def webp_bytes(clip: Video, metadata: Mapping[str, Any] | None = None, lossless: bool = False) -> bytes:
     """An animated WebP that is played again and again."""
     first, *others = clip.frames
     out = io.BytesIO()
@@ -173,7 +173,8 @@ def webp_bytes(clip: Video, metadata: Mapping[str, Any]) -> bytes:
         duration=round(1000 / clip.fps),  # milliseconds of a frame
         loop=0,
         quality=90,
-        xmp=json.dumps(metadata).encode(),
+        lossless=lossless,
+        xmp=json.dumps(metadata).encode() if metadata else b"",
     )
     return out.getvalue()
 
@@ -187,7 +188,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     import soundfile
     from PIL import Image as PILImage
 
-    data, name = _read(path, "")
+    data, name = read_source(path)
     try:
         if data.startswith(b"\x89PNG"):
             with PILImage.open(io.BytesIO(data), formats=["PNG"]) as picture:
@@ -238,7 +239,8 @@ def _output(path: str | Path, what: str, formats: Mapping[str, str]) -> tuple[Pa
     return path, formats[suffix]
 
 
-def _read(source: Source, name: str) -> tuple[bytes, str]:
+def read_source(source: Source, name: str = "") -> tuple[bytes, str]:
+    """The bytes of a file, and what messages call it. Raises MediaError: it is missing, a folder, or empty."""
     if isinstance(source, bytes):
         data, name = source, name or "the upload"
     else:

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image as PILImage
 
 from codi2.prompt.grammar import render
-from codi2.prompt.parts import Audio, Image, Part, Prompt, Video
+from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Prompt, Thermal, Video
 from codi2.prompt.wire import png
+from codi2.senses import drawn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +129,8 @@ def _figure(part: Part, label: str = "") -> str:
             shown += f'<audio controls src="{_data("audio/wav", _wav(part))}"></audio>'
         case Video():
             shown = _clip(part)
+        case Depth() | Thermal() | IMU():
+            shown = _picture(drawn(part), part.name or part.modality)
         case _:
             return f'<p class="answer">{escape(part.text)}</p>'
     caption = " ".join(word for word in (label, part.name) if word)

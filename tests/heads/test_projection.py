@@ -12,7 +12,7 @@ from codi2.heads.projection import Leave, Memory, Projection
 from codi2.prompt.layout import MODALITIES
 
 D, W = DEBUG.heads.feature_dim, 32
-IMAGE, AUDIO, VIDEO, PHRASE = range(len(MODALITIES))
+IMAGE, AUDIO, VIDEO, PHRASE, *_ = range(len(MODALITIES))
 
 
 def test_each_group_has_its_own_map_in_any_order():

@@ -25,8 +25,9 @@ from codi2.hub import write_atomic
 from codi2.media import load
 from codi2.model import CoDi2, Options, Reply
 from codi2.prompt.grammar import join_text
-from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt, Text, Video
+from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
 from codi2.prompt.wire import flac, png
+from codi2.senses import load_as, to_bytes
 
 SCHEMA = 1
 Put = Callable[[bytes, str], str]
@@ -120,7 +121,7 @@ def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
                 pixels = tuple(frame.pixels for frame in frames if isinstance(frame, Image))
                 seen[key] = Video(pixels, float(value["fps"]), value["name"])
             else:
-                seen[key] = load(get(names[0]), value["name"])
+                seen[key] = load_as(value["type"], get(names[0]), value["name"])
         return seen[key]
 
     def read(value: Mapping[str, Any]) -> Round:
@@ -163,6 +164,10 @@ def _part(part: Part, put: Put) -> dict[str, Any]:
         case Video():
             files = [put(png(frame), "png") for frame in part.frames]
             return {"type": "video", "file": files, "fps": part.fps, "name": part.name}
+        case Depth() | Thermal():
+            return {"type": part.modality, "file": put(to_bytes(part), "png"), "name": part.name}
+        case IMU():
+            return {"type": "imu", "file": put(to_bytes(part), "npy"), "name": part.name}
 
 
 def _array(values: torch.Tensor) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class Want(StrEnum):
 def generate(
     prompt: Annotated[str, typer.Argument(help="The prompt; [image0], [audio0], ... stand for the files.")],
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Pictures and sounds; they fill the placeholders in order, by modality.")
+        list[str] | None,
+        typer.Argument(help="Files; they fill the placeholders in order, by modality, or by name: depth0=room.png."),
     ] = None,
     out: OutOption = Path("out"),
     seed: SeedOption = 0,
@@ -60,14 +61,14 @@ def generate(
     import json
 
     from codi2.errors import ConfigError
-    from codi2.media import load
     from codi2.prompt.grammar import parse
+    from codi2.senses import load_files
 
     # what can be refused is refused before the model is loaded, which takes seconds
     if bits not in (0, 4, 8):
         raise ConfigError(f"--bits is {bits}; it can be 8 or 4")
     check_writable(out)
-    parts = parse(prompt, [load(path) for path in files or []])
+    parts = parse(prompt, load_files(files or []))
 
     from codi2.model import CoDi2
 

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image as PILImage
 from torch import Tensor
 
 from codi2.checkpoint import load_one_decoder
 from codi2.data import cache
 from codi2.data.items import Corpus, Item
 from codi2.data.mixes import Mix
+from codi2.data.prepare import FPS
 from codi2.diffuse.codec import AudioCodec
 from codi2.diffuse.decoder import Decoder
 from codi2.encode.tiny import TinyEncoder
@@ -29,7 +31,7 @@ from codi2.hub import home
 from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, generate
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Message, collate
-from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt
+from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt, Video
 
 RATE = 16_000  # Hz, of the corpus's sounds
 BATCH = 16  # prompts answered at once: the fastest of 1 to 16, by benchmarks/evaluate.py
@@ -155,10 +157,14 @@ class Bench:
         """In the bench's seeded order."""
         return [values[int(i)] for i in np.random.default_rng(self.seed).permutation(len(values))]
 
-    def part(self, item: Item) -> Image | Audio:
-        if item.modality == "image":
-            return Image(self.corpus.image(item), item.caption)
-        return Audio(self.corpus.sound(item), RATE, item.caption)
+    def part(self, item: Item) -> Image | Audio | Video:
+        match item.modality:
+            case "image":
+                return Image(self.corpus.image(item), item.caption)
+            case "audio":
+                return Audio(self.corpus.sound(item), RATE, item.caption)
+        frames = tuple(PILImage.fromarray(frame) for frame in self.corpus.media(item))
+        return Video(frames, FPS, item.caption)
 
     def mixes(self) -> list[Mix]:
         """Mixes of held-out sounds, in fours (see `data.mixes`)."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from codi2.errors import DataError
 from codi2.hub import write_atomic
+from codi2.media import webp_bytes
 from codi2.prompt.parts import Audio, Image, Part, Prompt, Text, Video
 from codi2.prompt.wire import png, to_wire
 
@@ -74,6 +75,8 @@ class Outputs:
         if case.want == "text":
             return Text(path.read_text(encoding="utf-8"))
         part = load(path)
+        if case.want == "video" and isinstance(part, Image):  # what does not move is written as a still
+            part = Video((part.pixels,), 1.0, part.name)
         if part.modality != case.want:
             raise DataError(f"{path} is {part.modality}, the case asks for {case.want}")
         return part
@@ -115,10 +118,10 @@ class Outputs:
 
 
 def _chunks(cases: Sequence[Case]) -> Iterator[list[Case]]:
-    """About CHUNK cases of one modality at a time, threads whole."""
-    for want in dict.fromkeys(case.want for case in cases):
+    """About CHUNK cases at a time: threads whole, others with those of their modality."""
+    for want in dict.fromkeys("" if case.thread else case.want for case in cases):
         chunk: list[Case] = []
-        mine = [case for case in cases if case.want == want]
+        mine = [case for case in cases if ("" if case.thread else case.want) == want]
         for n, case in enumerate(mine):
             chunk.append(case)
             ends = n + 1 == len(mine) or not case.thread or mine[n + 1].thread != case.thread
@@ -145,10 +148,7 @@ def _encoded(part: Part) -> bytes:
             soundfile.write(file, part.samples, part.rate, format="FLAC", subtype="PCM_16")
             return file.getvalue()
         case Video():
-            file = io.BytesIO()
-            first, *others = part.frames
-            duration = round(1000 / part.fps)
-            first.save(file, "WEBP", save_all=True, append_images=others, duration=duration, lossless=True)
-            return file.getvalue()
-        case _:
+            return webp_bytes(part, lossless=True)
+        case Text():
             return part.text.encode()
+    raise DataError(f"answers in {part.modality} are not kept")

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from codi2.config import CHATML, ON_CPU, LLMConfig, Placement
 from codi2.errors import ConfigError, WeightsError
 from codi2.hub import hub_errors
-from codi2.prompt.layout import SPECIAL_TOKENS
+from codi2.prompt.layout import special_tokens
 
 
 class Backbone(nn.Module):
-    """A causal language model, frozen, that learns through LoRA and the rows of SPECIAL_TOKENS.
+    """A causal language model, frozen, that learns through LoRA and the rows of `special_tokens`.
 
-    The new tokens are the last rows of the vocabulary, in the order of SPECIAL_TOKENS. peft owns their trained copies;
+    The new tokens are the last rows of the vocabulary, in the order of `special_tokens`. peft owns the trained copies;
     `embed` and `logits` read these directly, because peft's own layers copy the whole embedding matrix at every call;
     so they also do what a family does to its embedding and head (Gemma scales the one and caps the other).
     """
@@ -39,7 +39,8 @@ class Backbone(nn.Module):
         self.logit_cap: float | None = getattr(model.config, "final_logit_softcapping", None)
         self.tokenizer = tokenizer
         self.first_new = _add_tokens(model, tokenizer, config)
-        self.peft = adapt(model, config, list(range(self.first_new, len(tokenizer))))
+        self.new_ids = tuple(range(self.first_new, len(tokenizer)))
+        self.peft = adapt(model, config, list(self.new_ids))
         self.source = config.id
         self.max_length = config.max_length
         self.width: int = model.config.hidden_size
@@ -143,7 +144,7 @@ def load_backbone(config: LLMConfig, placement: Placement = ON_CPU) -> Backbone:
 
 
 def load_tokenizer(config: LLMConfig) -> Any:
-    """The tokenizer alone, with SPECIAL_TOKENS and chat template: what a layout needs. Raises WeightsError."""
+    """The tokenizer alone, with `special_tokens` and chat template: what a layout needs. Raises WeightsError."""
     tokenizer = _plain_tokenizer(config)
     _extend(tokenizer, config)
     return tokenizer
@@ -250,18 +251,19 @@ def byte_tokenizer() -> Any:
 
 
 def _extend(tokenizer: Any, config: LLMConfig) -> None:
-    """Give a tokenizer its chat template and SPECIAL_TOKENS."""
+    """Give a tokenizer its chat template and `special_tokens`."""
     from transformers import AddedToken
 
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template or CHATML
-    tokens = [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    names = special_tokens(config.senses)
+    tokens = [AddedToken(token, special=True, normalized=False) for token in names]
     if tokenizer.add_tokens(tokens, special_tokens=True) != len(tokens):
-        raise ConfigError(f"The tokenizer of the language model has some of {', '.join(SPECIAL_TOKENS)} already.")
+        raise ConfigError(f"The tokenizer of the language model has some of {', '.join(names)} already.")
 
 
 def _add_tokens(model: Any, tokenizer: Any, config: LLMConfig) -> int:
-    """Add SPECIAL_TOKENS to both and return the id of the first."""
-    spelled = [tokenizer(token, add_special_tokens=False).input_ids for token in SPECIAL_TOKENS]
+    """Add `special_tokens` to both and return the id of the first."""
+    spelled = [tokenizer(token, add_special_tokens=False).input_ids for token in special_tokens(config.senses)]
     first = len(tokenizer)
     _extend(tokenizer, config)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

@@ -20,7 +20,7 @@ from torch import Tensor
 from codi2.errors import PromptError
 from codi2.heads.projection import Memory, fit_features
 from codi2.llm.mllm import MLLM
-from codi2.prompt.layout import BEGIN, END, MODALITIES, SPECIAL_TOKENS, Batch
+from codi2.prompt.layout import BEGIN, END, MODALITIES, Batch
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class _Writer:
                     f"This model cannot generate {modality}; it can generate {', '.join(self.num_slots)}."
                 )
         self.eos_id = mllm.backbone.eos_id
-        self.special = token_id(list(SPECIAL_TOKENS))
+        self.special = list(mllm.backbone.new_ids)
         self.begin = {token_id(BEGIN[m]): m for m in self.num_slots if m in options.makes}
         self.end = {m: token_id(END[m]) for m in self.num_slots}
         self.generator = torch.Generator().manual_seed(options.seed)

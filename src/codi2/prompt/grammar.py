@@ -2,10 +2,10 @@ r"""The paper's way to write an interleaved prompt, and back (section 3.1).
 
     "Given the transformation between [image0] and [image1], apply the same editing to [image2]."
 
-A placeholder is `[image0]`, `[audio0]`, `[video0]` or `[text0]` (text given as features, section 4.1), in any case and
-with any number. A note after a colon is for the reader, `[image0: a couch]`; only in `[text0: a cat]` it is the phrase
-itself unless another is given. Any other bracket, `[foo0]`, is plain text, and a backslash keeps a placeholder plain:
-`\[image0]`.
+A placeholder is `[image0]`, `[audio0]`, `[video0]`, `[depth0]`, `[thermal0]`, `[imu0]` or `[text0]` (text given as
+features, section 4.1), in any case and with any number. A note after a colon is for the reader, `[image0: a couch]`;
+only in `[text0: a cat]` it is the phrase itself unless another is given. Any other bracket, `[foo0]`, is plain text,
+and a backslash keeps a placeholder plain: `\[image0]`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from codi2.errors import PromptError
 from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
 
 _PLACEHOLDER = re.compile(
-    r"(?<!\\)(?P<escape>\\*)\[(?P<kind>image|audio|video|text)(?P<number>[0-9]{1,4})(?::(?P<note>[^\[\]]*))?\]",
+    r"(?<!\\)(?P<escape>\\*)\[(?P<kind>image|audio|video|depth|thermal|imu|text)(?P<number>[0-9]{1,4})(?::(?P<note>[^\[\]]*))?\]",
     re.IGNORECASE | re.ASCII,
 )
 

@@ -17,16 +17,25 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 
-from codi2.config import CoDi2Config
+from codi2.config import SENSES, CoDi2Config
 from codi2.errors import PromptError
 from codi2.prompt.parts import Part, Phrase, Prompt, Text
 
-MODALITIES = ("image", "audio", "video", "phrase")
+MODALITIES = ("image", "audio", "video", "phrase", *SENSES)
 """Modalities that become slots; a modality's index in this tuple stands for it in tensors."""
 
-BEGIN = {"image": "<image>", "audio": "<audio>", "video": "<video>", "phrase": "<feature>"}
-END = {"image": "</image>", "audio": "</audio>", "video": "</video>", "phrase": "</feature>"}
-SPECIAL_TOKENS = tuple(token for modality in MODALITIES for token in (BEGIN[modality], END[modality]))
+_TAGS = {modality: "feature" if modality == "phrase" else modality for modality in MODALITIES}
+BEGIN = {modality: f"<{tag}>" for modality, tag in _TAGS.items()}
+END = {modality: f"</{tag}>" for modality, tag in _TAGS.items()}
+
+
+def special_tokens(senses: Sequence[str] = ()) -> tuple[str, ...]:
+    """What a language model's vocabulary gets, in order: the tokens of senses only where it has these."""
+    known = [modality for modality in MODALITIES if modality not in SENSES or modality in senses]
+    return tuple(token for modality in known for token in (BEGIN[modality], END[modality]))
+
+
+SPECIAL_TOKENS = special_tokens()
 
 IGNORE = -100
 """Label of a position that carries no text loss."""

@@ -64,7 +64,37 @@ class Video:
     name: str = ""
 
 
-Media = Image | Audio | Video
+@dataclass(frozen=True, eq=False)
+class Depth:
+    """How far things are. `metres` is float32 [H, W]; 0: unknown."""
+
+    modality: ClassVar[str] = "depth"
+    metres: np.ndarray
+    name: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Thermal:
+    """How warm things are. `warmth` is float32 [H, W] in [0, 1]."""
+
+    modality: ClassVar[str] = "thermal"
+    warmth: np.ndarray
+    name: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class IMU:
+    """How something moved. `readings` is float32 [6, N]: accelerometer x y z, gyroscope x y z; `rate` is in Hz."""
+
+    modality: ClassVar[str] = "imu"
+    readings: np.ndarray
+    rate: float
+    name: str = ""
+
+
+Sense = Depth | Thermal | IMU
+"""What only some encoders read."""
+Media = Image | Audio | Video | Sense
 Part = Text | Phrase | Media
 Prompt = tuple[Part, ...]
 """One message: parts in the order in which they are read."""

@@ -2,7 +2,8 @@
 
     [{"type": "text", "text": "Paint "}, {"type": "image", "data": "<base64 PNG>", "name": "cat.png"}]
 
-Pictures travel as PNG (exact), sounds as 24-bit FLAC (exact to 2^-23 of full scale), clips as PNG frames with `fps`.
+Pictures travel as PNG (exact), sounds as 24-bit FLAC (exact to 2^-23 of full scale), clips as PNG frames with `fps`,
+depth, thermal pictures and IMU as the files that `codi2.senses` reads.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from dataclasses import replace
 from types import UnionType
 from typing import TYPE_CHECKING, Any
 
+from codi2.config import SENSES
 from codi2.errors import PromptError
-from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt, Text, Video
+from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -42,6 +44,8 @@ def png(pixels: PILImage.Image) -> bytes:
 
 
 def _encode(part: Part) -> dict[str, Any]:
+    from codi2.senses import to_bytes
+
     match part:
         case Text() | Phrase():
             return {"type": part.modality, "text": part.text}
@@ -52,10 +56,13 @@ def _encode(part: Part) -> dict[str, Any]:
         case Video():
             frames = [_base64(png(frame)) for frame in part.frames]
             return {"type": "video", "data": frames, "fps": part.fps, "name": part.name}
+        case Depth() | Thermal() | IMU():
+            return {"type": part.modality, "data": _base64(to_bytes(part)), "name": part.name}
 
 
 def _decode(part: Mapping[str, Any], place: int) -> Part:
     from codi2.media import load_audio, load_image
+    from codi2.senses import load_as
 
     kind = _field(part, place, "type", str)
     if kind in ("text", "phrase"):
@@ -75,7 +82,10 @@ def _decode(part: Mapping[str, Any], place: int) -> Part:
                 f"Part {place} of the prompt is a clip of {len(frames)} frames at {fps} frames per second."
             )
         return Video(frames, fps, name)
-    raise PromptError(f"Part {place} of the prompt has the type {kind!r}; known are text, phrase, image, audio, video.")
+    if kind in SENSES:
+        return replace(load_as(kind, _bytes(_field(part, place, "data", str), place), label), name=name)
+    known = ", ".join(("text", "phrase", "image", "audio", "video", *SENSES))
+    raise PromptError(f"Part {place} of the prompt has the type {kind!r}; known are {known}.")
 
 
 def _field(part: Mapping[str, Any], place: int, name: str, kind: type | UnionType) -> Any:

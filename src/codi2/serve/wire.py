@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codi2.errors import MediaError, PromptError
-from codi2.media import load, png_bytes, sound_bytes
+from codi2.media import png_bytes, sound_bytes, webp_bytes
 from codi2.prompt.layout import Message
-from codi2.prompt.parts import Audio, Image, Media, Part, Prompt, Text, Video
+from codi2.prompt.parts import IMU, Audio, Depth, Image, Media, Part, Prompt, Text, Thermal, Video
 from codi2.prompt.wire import flac, png
+from codi2.senses import load_as, to_bytes
 from codi2.serve.schemas import MOST_PARTS, ChatMessage
 
 MOST_BYTES = 16 << 20  # of a medium
@@ -70,6 +71,8 @@ def _part(part: Any, where: str) -> Part:
             return _sound(part.get("input_audio"), where)
         case "audio":  # of a reply of ours
             return _sound(part.get("audio"), where)
+        case "depth" | "thermal" | "imu":  # ours: a file that `codi2.senses` reads
+            return _media(_words(part.get("data"), where), where, kind)
     raise PromptError(f"{where} has the type {str(kind)[:40]!r}; known are text, image_url, input_audio and video_url")
 
 
@@ -106,7 +109,7 @@ def _sound(value: Any, where: str) -> Audio:
     return media
 
 
-def _media(text: str, where: str) -> Media:
+def _media(text: str, where: str, kind: str = "") -> Media:
     if len(text) > MOST_BYTES * 4 // 3 + 4:
         raise MediaError(f"{where} is larger than {MOST_BYTES >> 20} MB; send a smaller one")
     try:
@@ -114,7 +117,7 @@ def _media(text: str, where: str) -> Media:
     except (binascii.Error, ValueError) as error:
         raise PromptError(f"{where} is not base64 ({error})") from error
     try:
-        return load(data)
+        return load_as(kind, data)
     except MediaError as error:
         raise MediaError(f"{where} cannot be read: {error}") from error
 
@@ -136,18 +139,10 @@ def to_part(part: Part, mark: Mapping[str, Any] | None = None) -> dict[str, Any]
             data = sound_bytes(part, "FLAC", mark) if mark else flac(part)
             return {"type": "audio", "audio": {"data": b64(data), "format": "flac"}}
         case Video():
-            file = io.BytesIO()
-            first, *others = part.frames
-            first.save(
-                file,
-                "WEBP",
-                save_all=True,
-                append_images=others,
-                duration=round(1000 / part.fps),
-                loop=0,
-                lossless=True,
-            )
-            return {"type": "video_url", "video_url": {"url": f"data:image/webp;base64,{b64(file.getvalue())}"}}
+            clip = b64(webp_bytes(part, mark, lossless=True))
+            return {"type": "video_url", "video_url": {"url": f"data:image/webp;base64,{clip}"}}
+        case Depth() | Thermal() | IMU():
+            return {"type": part.modality, "data": b64(to_bytes(part))}
         case _:
             return {"type": "text", "text": part.text}
 

@@ -104,7 +104,7 @@ def _estimated(config: TrainConfig) -> Plan:
     from codi2.doctor.parts import BY_NAME, PARTS, count, flops, llama
     from codi2.heads.projection import Leave, Projection
     from codi2.llm.backbone import adapt
-    from codi2.prompt.layout import SPECIAL_TOKENS
+    from codi2.prompt.layout import special_tokens
     from codi2.train.parts.llm import LLMOptions
 
     options = options_of(LLMOptions, config)
@@ -112,8 +112,9 @@ def _estimated(config: TrainConfig) -> Plan:
     with torch.device("meta"):
         language: Any = llama()
         first = language.get_input_embeddings().num_embeddings
-        language.resize_token_embeddings(first + len(SPECIAL_TOKENS), mean_resizing=False)
-        adapted = adapt(language, base.llm, list(range(first, first + len(SPECIAL_TOKENS))))
+        new = range(first, first + len(special_tokens(base.llm.senses)))
+        language.resize_token_embeddings(new.stop, mean_resizing=False)
+        adapted = adapt(language, base.llm, list(new))
         width = language.config.hidden_size
         heads = base.heads
         enter, leave = Projection(heads.groups, heads.feature_dim, heads.hidden, width), Leave(heads, width)

@@ -6,6 +6,9 @@
 | video    | vision | 1 + 16×16           |
 | audio    | audio  | 1 + 12×19           |
 | phrase   | text   | the joint vector    |
+| depth    | depth  | 1 + 14×14           |
+| thermal  | thermal | 1 + 14×14          |
+| imu      | imu    | 1 + 250             |
 
 Letters: B parts, T features of a part, L tokens of a sample, D joint width (1024).
 """
@@ -19,15 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codi2.config import SENSES
 from codi2.encode.contract import Encoder, Features
 from codi2.encode.imagebind.media import TextReader, read_clip, read_picture, read_sound
 from codi2.encode.imagebind.network import HUGE, ImageBind, ImageBindConfig
+from codi2.encode.imagebind.senses import read_depth, read_imu, read_thermal
 from codi2.errors import ConfigError
-from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
+from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Thermal, Video
 from codi2.tensors import load_exactly, read_tensors
 
-TOWERS = {"image": "vision", "video": "vision", "audio": "audio", "phrase": "text"}
-NUM_TOKENS = {"image": 257, "video": 257, "audio": 229, "phrase": 1}
+TOWERS = {"image": "vision", "video": "vision", "audio": "audio", "phrase": "text", **{s: s for s in SENSES}}
+NUM_TOKENS = {"image": 257, "video": 257, "audio": 229, "phrase": 1, "depth": 197, "thermal": 197, "imu": 251}
 """Most features that a part can have: its joint vector and its patch tokens."""
 
 
@@ -39,7 +44,7 @@ class ImageBindEncoder(Encoder):
         num_features: modality → T. 1: the joint vector C_x(x) alone. All of `NUM_TOKENS`: the patch tokens behind it,
             which is what the authors' code lets its language model see. Between: the patch tokens pooled to T - 1.
         norm: joint vectors are brought to this norm, and the tokens with them; 0: as ImageBind scales them (1 for
-            pictures and clips, 20 for sounds, a learned scale for words).
+            pictures and clips, 20 for sounds, 10 for thermal pictures, 5 for depth and IMU, a learned scale for words).
 
     Raises:
         ConfigError: more features than a modality has.
@@ -90,6 +95,12 @@ class ImageBindEncoder(Encoder):
                     samples.append(read_clip(part))
                 case Audio():
                     samples.append(read_sound(part))
+                case Depth(metres=metres):
+                    samples.append(read_depth(metres)[None])
+                case Thermal(warmth=warmth):
+                    samples.append(read_thermal(warmth)[None])
+                case IMU():
+                    samples.append(read_imu(part))
                 case Phrase(text=text):
                     samples.append(self.read_words([text]))
                 case _:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codi2.evaluate.suite import Suite
-from codi2.evaluate.suites import audio_edit, icl, rounds, subjects, texts
+from codi2.evaluate.suites import audio_edit, clips, icl, rounds, subjects, texts
 
 EMBEDDED = {
     suite.name: suite
@@ -69,6 +69,24 @@ EMBEDDED = {
             subjects.cases("compose"),
             subjects.SYSTEMS,
             subjects.score,
+        ),
+        Suite(
+            "clips",
+            "Clips from words, from a picture, and edited",
+            "Held-out clips, 8 frames of 64 pixels in 2.56 s. Frames are compared one by one; motion is the mean "
+            "difference of neighbouring frames in grey levels, flicker that of second differences.",
+            clips.cases,
+            clips.SYSTEMS,
+            clips.score,
+        ),
+        Suite(
+            "together",
+            "Clip and sound drawn together",
+            "Held-out things that hop whenever they are heard, one to three times in 2.56 s; features, noise and steps "
+            "are the same together and apart. Loudness is the root mean square over a frame.",
+            clips.timed_cases,
+            clips.TIMED_SYSTEMS,
+            clips.timing,
         ),
     )
 }

@@ -19,12 +19,12 @@ from codi2.prompt.parts import Part, Phrase, Text
 
 NUMBER, QUICK, EXAMPLES = 80, 4, 12
 TOP, AMONG = 5, 100
-ASKS = {"image": ("Describe ", "."), "audio": ("Say what ", " is.")}
+ASKS = {"image": ("Describe ", "."), "audio": ("Say what ", " is."), "video": ("Describe ", ".")}
 CHANGES = 60
 
 
 def caption_cases(bench: Bench, quick: bool) -> list[Case]:
-    """Held-out renderings of known concepts, and held-out recordings."""
+    """Held-out renderings of known concepts, and held-out recordings and clips."""
     made = []
     for modality, (before, after) in ASKS.items():
         for i, item in enumerate(bench.draw(modality, "test_rendering", QUICK if quick else NUMBER)):

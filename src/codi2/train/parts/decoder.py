@@ -282,6 +282,8 @@ class DecoderRecipe:
         figures: dict[str, float] = {}
         for name, kept in (("source", True), ("no_source", False)):
             chosen = [x for x in lessons if self._edits(x)] if kept else lessons
+            if not chosen:
+                continue
             b = self._assemble(chosen, [kept] * len(chosen), torch.linspace(20, 980, len(chosen)).long())
             b.noise = torch.randn(b.latents.shape, generator=torch.Generator().manual_seed(0))
             if self.options.by_words:

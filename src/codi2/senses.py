@@ -1,0 +1,188 @@
+"""Depth, warmth and movement from files and back: what ImageBind reads beside pictures, clips, sounds and words.
+
+| sense     | file                                           | numbers                                              |
+|-----------|------------------------------------------------|------------------------------------------------------|
+| `depth`   | PNG of 16 bits, grey                           | millimetres, as depth cameras write them; 0: unknown |
+| `thermal` | PNG of 8 or 16 bits, grey                      | the warmer, the brighter                             |
+| `imu`     | CSV or .npy of six columns, 200 readings a second | accelerometer x y z, gyroscope x y z, as they are |
+|           | the same of seven columns, at any rate         | seconds first                                        |
+
+A file does not say which sense it is of: its placeholder does, `[depth0]`, or the field that a client sends.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from codi2.config import SENSES
+from codi2.errors import MediaError, PromptError
+from codi2.media import Source, load, read_source
+from codi2.prompt.parts import IMU, Depth, Media, Sense, Thermal
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+IMU_RATE, AXES = 200.0, 6  # readings a second, where a file does not say when they were taken
+MOST_READINGS = 1_000_000
+_NAMED = re.compile(rf"((image|audio|video|{'|'.join(SENSES)})[0-9]{{1,4}})=(.+)", re.IGNORECASE | re.ASCII)
+DEEPEST = 65_535  # of a PNG of 16 bits
+
+
+def load_as(kind: str, source: Source, name: str = "") -> Media:
+    """A file as what a placeholder takes: `depth`, `thermal`, `imu`, or, for any other kind, as `media.load` has it.
+
+    Raises:
+        MediaError: it is missing, broken, or not of the form that this sense asks for.
+    """
+    return LOADERS[kind](source, name) if kind in LOADERS else load(source, name)
+
+
+def load_depth(source: Source, name: str = "") -> Depth:
+    """Metres. Raises MediaError."""
+    grey, name = _grey(source, name)
+    if grey.dtype != np.uint16:
+        raise MediaError(f"{name} has 8 bits; depth is a grey PNG of 16 bits that holds millimetres")
+    if not grey.any():
+        raise MediaError(f"{name} holds no depth: every number is 0, which means unknown")
+    return Depth(grey.astype(np.float32) / 1000, name)
+
+
+def load_thermal(source: Source, name: str = "") -> Thermal:
+    """0 … 1 of what its bits can hold. Raises MediaError."""
+    grey, name = _grey(source, name)
+    return Thermal(grey.astype(np.float32) / np.iinfo(grey.dtype).max, name)
+
+
+def load_imu(source: Source, name: str = "") -> IMU:
+    """Raises MediaError."""
+    data, name = read_source(source, name)
+    table = _npy(data, name) if data.startswith(b"\x93NUMPY") else _csv(data, name)
+    if table.ndim == 2 and table.shape[1] not in (AXES, AXES + 1) and table.shape[0] in (AXES, AXES + 1):
+        table = table.T
+    if table.ndim != 2 or table.shape[1] not in (AXES, AXES + 1) or len(table) < 2:
+        raise MediaError(
+            f"{name} is a table of {' × '.join(map(str, table.shape))}; IMU has 6 columns, or 7 with seconds"
+        )
+    if len(table) > MOST_READINGS:
+        raise MediaError(
+            f"{name} has {len(table)} readings, the limit is {MOST_READINGS}; cut out the part that matters"
+        )
+    if not np.isfinite(table).all():
+        raise MediaError(f"{name} holds numbers that are NaN or infinite; leave these readings out")
+    if table.shape[1] == AXES:
+        return IMU(np.ascontiguousarray(table.T, dtype=np.float32), IMU_RATE, name)
+    seconds = table[:, 0]
+    if not (np.diff(seconds) > 0).all():
+        raise MediaError(f"{name} goes back in time: its first column should be seconds that grow")
+    count = max(2, round((seconds[-1] - seconds[0]) * IMU_RATE) + 1)
+    if count > MOST_READINGS:
+        raise MediaError(f"{name} lasts {seconds[-1] - seconds[0]:.0f} s; its first column should be seconds")
+    when = seconds[0] + np.arange(count) / IMU_RATE
+    return IMU(np.stack([np.interp(when, seconds, axis) for axis in table.T[1:]]).astype(np.float32), IMU_RATE, name)
+
+
+LOADERS: dict[str, Callable[[Source, str], Sense]] = {"depth": load_depth, "thermal": load_thermal, "imu": load_imu}
+
+
+def to_bytes(part: Sense) -> bytes:
+    """A file that the loader of its sense reads again."""
+    from PIL import Image as PILImage
+
+    file = io.BytesIO()
+    match part:
+        case Depth():
+            values = (part.metres * 1000).round().clip(0, DEEPEST).astype(np.uint16)
+            PILImage.fromarray(values).save(file, "PNG")
+        case Thermal():
+            PILImage.fromarray((part.warmth * DEEPEST).round().clip(0, DEEPEST).astype(np.uint16)).save(file, "PNG")
+        case IMU():
+            seconds = np.arange(part.readings.shape[1]) / part.rate
+            np.save(file, np.concatenate([seconds[None], part.readings]).T)
+    return file.getvalue()
+
+
+def drawn(part: Sense) -> PILImage.Image:
+    """What people can look at: near and warm things bright, the six axes of an IMU as waves."""
+    from PIL import Image as PILImage
+
+    match part:
+        case Depth(metres=metres):
+            near = np.where(metres > 0, 1 / np.maximum(metres, 0.1), 0)
+            plane = near / max(float(near.max()), 1e-9)
+        case Thermal(warmth=warmth):
+            plane = warmth
+        case IMU(readings=readings):
+            plane = np.ones((6 * 32, 320))
+            for row, axis in enumerate(readings):
+                shown = np.interp(np.linspace(0, len(axis) - 1, 320), np.arange(len(axis)), axis)
+                span = max(float(np.ptp(shown)), 1e-9)
+                height = 31 - ((shown - shown.min()) / span * 31).round().astype(int)
+                plane[row * 32 + height, np.arange(320)] = 0
+    return PILImage.fromarray((plane * 255).round().astype(np.uint8)).convert("RGB")
+
+
+def _grey(source: Source, name: str) -> tuple[np.ndarray, str]:
+    """uint8 or uint16 [H, W] of a PNG."""
+    from PIL import Image as PILImage
+
+    data, name = read_source(source, name)
+    if not data.startswith(b"\x89PNG"):
+        raise MediaError(f"{name} is no PNG; depth and thermal pictures are grey PNG files")
+    try:
+        with PILImage.open(io.BytesIO(data), formats=["PNG"]) as file:
+            if file.mode not in ("L", "I;16", "I"):
+                raise MediaError(f"{name} has colours ({file.mode}); depth and thermal pictures are grey PNG files")
+            deep = file.mode != "L"
+            values = np.asarray(file)
+    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
+        raise MediaError(f"{name} is a broken PNG file ({error}); export or download it again.") from error
+    return values.astype(np.uint16 if deep else np.uint8), name
+
+
+def _npy(data: bytes, name: str) -> np.ndarray:
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        raise MediaError(f"{name} is a broken .npy file ({error}); save plain numbers again") from error
+
+
+def _csv(data: bytes, name: str) -> np.ndarray:
+    """Rows of numbers; a first row of names is left out."""
+    try:
+        lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
+        first = lines[0].replace(";", ",").split(",") if lines else []
+        named = any(not _is_number(cell) for cell in first)
+        return np.loadtxt([line.replace(";", ",") for line in lines[named:]], delimiter=",", ndmin=2)
+    except (UnicodeDecodeError, ValueError) as error:
+        raise MediaError(
+            f"{name} is no table of numbers ({str(error).splitlines()[0]}); give a CSV or .npy file"
+        ) from error
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def load_files(files: Sequence[str]) -> dict[str, Media] | list[Media]:
+    """`["cat.png", "rain.wav"]` → media in order; `["image0=cat.png", "depth0=room.png"]` → media by placeholder.
+
+    Raises:
+        PromptError: some have a name and some have none.
+        MediaError: one cannot be read.
+    """
+    named = {match[1].lower(): match for file in files if (match := _NAMED.fullmatch(file)) and not Path(file).exists()}
+    if not named:
+        return [load(file) for file in files]
+    if len(named) < len(files):
+        raise PromptError("name all files or none, each with another placeholder: image0=cat.png depth0=room.png")
+    return {name: load_as(match[2].lower(), match[3]) for name, match in named.items()}

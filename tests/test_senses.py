@@ -1,0 +1,123 @@
+"""Depth, thermal pictures and IMU: their files, their way through prompts, and what does not read them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from codi2 import CoDi2
+from codi2.config import DEBUG, SENSES, CoDi2Config, EncoderConfig
+from codi2.encode.imagebind.senses import READINGS, read_depth, read_imu, read_thermal
+from codi2.errors import ConfigError, MediaError, PromptError
+from codi2.prompt.grammar import parse, render
+from codi2.prompt.layout import SPECIAL_TOKENS, special_tokens
+from codi2.prompt.parts import IMU, Depth, Image, Sense, Thermal
+from codi2.prompt.wire import from_wire, to_wire
+from codi2.senses import drawn, load_as, load_files, to_bytes
+
+DEPTH = Depth(np.linspace(0.5, 8, 48 * 64, dtype=np.float32).reshape(48, 64).round(3), "room")
+THERMAL = Thermal(np.linspace(0, 1, 48 * 64, dtype=np.float32).reshape(48, 64), "street")
+MOVED = IMU(np.sin(np.arange(6 * 900, dtype=np.float32).reshape(6, 900) / 50), 200.0, "walk")
+
+
+def grey(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    PILImage.fromarray(values).save(file, "PNG")
+    return file.getvalue()
+
+
+def numbers(part: Sense) -> np.ndarray:
+    match part:
+        case Depth(metres=values) | Thermal(warmth=values) | IMU(readings=values):
+            return values
+
+
+@pytest.mark.parametrize("part", [DEPTH, THERMAL, MOVED], ids=SENSES)
+def test_a_sense_survives_its_file_json_and_a_template(part: Sense) -> None:
+    again = load_as(part.modality, to_bytes(part), part.name)
+    assert type(again) is type(part)
+    np.testing.assert_allclose(numbers(again), numbers(part), atol=1e-3)  # type: ignore[arg-type]
+    (sent,) = from_wire(json.loads(json.dumps(to_wire((part,)))))
+    np.testing.assert_allclose(numbers(sent), numbers(part), atol=1e-3)  # type: ignore[arg-type]
+    template, media = render((part,))
+    assert template == f"[{part.modality}0]" and parse(template, media) == (part,)
+    assert drawn(part).mode == "RGB"
+
+
+def test_files_state_their_units(tmp_path: Path) -> None:
+    depth = load_as("depth", grey(np.full((4, 4), 1500, np.uint16)))
+    assert isinstance(depth, Depth) and depth.metres.max() == 1.5
+    thermal = load_as("thermal", grey(np.full((4, 4), 51, np.uint8)))
+    assert isinstance(thermal, Thermal) and thermal.warmth.max() == pytest.approx(0.2)
+    rows = "\n".join(f"{i / 50},{i},0,0,0,0,1" for i in range(101))  # 50 readings a second, 2 s
+    (tmp_path / "walk.csv").write_text(f"seconds,ax,ay,az,gx,gy,gz\n{rows}\n")
+    moved = load_as("imu", tmp_path / "walk.csv")
+    assert isinstance(moved, IMU) and moved.readings.shape == (6, 401) and moved.rate == 200
+    assert moved.readings[0, 1] == pytest.approx(0.25) and moved.readings[5].min() == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "message"),
+    [
+        ("depth", grey(np.ones((4, 4), np.uint8)), "has 8 bits; depth is a grey PNG of 16 bits"),
+        ("depth", grey(np.zeros((4, 4), np.uint16)), "every number is 0"),
+        ("depth", grey(np.zeros((4, 4, 3), np.uint8)), "has colours"),
+        ("thermal", b"GIF89a", "is no PNG"),
+        ("thermal", grey(np.zeros((64, 64), np.uint8))[:60], "broken PNG"),
+        ("imu", b"1,2,3\n4,5,6\n7,8,9", "3 × 3; IMU has 6 columns"),
+        ("imu", b"a,b,c,d,e,f\n1,2,3,4,5,x\n", "no table of numbers"),
+        ("imu", b"\x93NUMPY", "broken .npy"),
+        ("imu", b"0,1,1,1,1,1,1\n0,1,1,1,1,1,1\n", "goes back in time"),
+        ("imu", b"1,2,3,4,5,6\n1,2,3,4,5,nan\n", "NaN or infinite"),
+        ("imu", b"0,1,1,1,1,1,1\n90000,1,1,1,1,1,1\n", "lasts 90000 s"),
+    ],
+)
+def test_wrong_files_get_a_sentence(kind: str, data: bytes, message: str) -> None:
+    with pytest.raises(MediaError, match=message):
+        load_as(kind, data, "the file")
+
+
+def test_a_pickle_in_npy_is_not_loaded() -> None:
+    file = io.BytesIO()
+    np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(MediaError, match=r"broken \.npy"):
+        load_as("imu", file.getvalue())
+
+
+def test_files_are_named_or_in_order(tmp_path: Path) -> None:
+    (tmp_path / "room.png").write_bytes(grey(np.full((4, 4), 1500, np.uint16)))
+    assert isinstance(load_files([str(tmp_path / "room.png")])[0], Image)  # type: ignore[index]
+    named = load_files([f"depth0={tmp_path / 'room.png'}", f"image0={tmp_path / 'room.png'}"])
+    assert isinstance(named, dict) and isinstance(named["depth0"], Depth) and isinstance(named["image0"], Image)
+    with pytest.raises(PromptError, match="name all files or none"):
+        load_files([f"depth0={tmp_path / 'room.png'}", str(tmp_path / "room.png")])
+
+
+def test_what_a_tower_reads() -> None:
+    depth = read_depth(np.full((100, 300), 2.0, np.float32))
+    assert depth.shape == (1, 224, 224)
+    assert float(depth.mean()) == pytest.approx((518.857901 * 0.075 / 2 / 75 - 0.0418) / 0.0295, rel=1e-4)
+    assert float(read_depth(np.zeros((9, 9), np.float32)).max()) == pytest.approx(-0.0418 / 0.0295, rel=1e-4)
+    assert float(read_thermal(np.full((300, 100), 0.3, np.float32)).std()) < 1e-5
+    short, long = read_imu(MOVED), read_imu(IMU(np.arange(6 * 9000, dtype=np.float32).reshape(6, 9000), 200.0))
+    assert short.shape == long.shape == (3, 6, READINGS)
+    assert (short[0, 0, 900:] == short[0, 0, 899]).all()
+    assert long[:, 0, 0].tolist() == [0, 3500, 7000]
+    assert read_imu(IMU(np.zeros((6, 500), np.float32), 50.0)).shape == (3, 6, READINGS)
+
+
+def test_tokens_are_those_of_the_senses_that_a_model_has() -> None:
+    assert special_tokens(SENSES)[:8] == SPECIAL_TOKENS and len(special_tokens(("imu",))) == 10
+    features = {**DEBUG.encoder.num_features, "depth": 1}
+    with pytest.raises(ConfigError, match="names no projection for 'depth'"):
+        CoDi2Config("odd", DEBUG.llm, EncoderConfig("debug", features), DEBUG.heads, DEBUG.decoders)
+
+
+def test_an_encoder_without_them_says_so() -> None:
+    with pytest.raises(PromptError, match="This model cannot read depth; it can read image, audio, video, phrase"):
+        CoDi2.from_pretrained("debug").generate("What is in [depth0]?", depth0=DEPTH, want="text")
