@@ -12,25 +12,30 @@ from PIL import Image, ImageDraw, ImageFont
 
 from codi2.demo import ASKS, media_folder
 from codi2.media import load
-from codi2.prompt.parts import Audio
+from codi2.prompt.parts import Audio, Video
 from codi2.report import spectrogram
 
 SIDE, WIDTH, PAD, TEXT = 96, 240, 8, 17  # pixels: pictures, spectrograms, gaps, a line of words
 
 
 def tile(path: Path) -> Image.Image:
-    """A picture, or a sound's spectrogram."""
+    """A picture, a sound's spectrogram, or every second frame of a clip."""
     part = load(path)
     if isinstance(part, Audio):
         return spectrogram(part, (WIDTH, SIDE))
-    return part.pixels.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    frames = part.frames[::2] if isinstance(part, Video) else (part.pixels,)
+    strip = Image.new("RGB", (SIDE * len(frames), SIDE))
+    for i, frame in enumerate(frames):
+        strip.paste(frame.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS), (SIDE * i, 0))
+    return strip
 
 
 def first_look(out: Path) -> Image.Image:
-    """Every prompt of the demo that is answered with a picture or a sound: its words, what is given, the answer."""
+    """Every prompt of the demo that is answered with media: its words, what is given, the answer."""
     media, rows = media_folder(), []
     for number, ask in enumerate(ASKS, start=1):
-        answers = sorted(path for path in out.glob(f"{number:02}*") if path.suffix in (".png", ".wav"))
+        kinds = (".png", ".wav", ".mp4")
+        answers = sorted(path for path in out.glob(f"{number:02}*") if path.suffix in kinds)
         if answers:
             rows.append((ask.template, [tile(media / name) for name in ask.files], [tile(path) for path in answers]))
     width = max(sum(t.width + PAD for t in given + made) for _, given, made in rows) + 40 + 2 * PAD

@@ -11,7 +11,7 @@ from codi2.prompt.parts import Part, Prompt
 
 @dataclass(frozen=True)
 class Ask:
-    """One prompt of the demo; `files` fill the placeholders, `want` is the modality of the reply."""
+    """One prompt of the demo; `files` fill the placeholders, `want` is what the reply holds, `video,audio`."""
 
     title: str
     template: str
@@ -57,6 +57,15 @@ ASKS = (
     ),
     Ask("Sound of a picture", "Make the sound of [image0].", ("goose-fluent.png",), "audio"),
     Ask("Picture of a sound", "Draw what makes the sound [audio0].", ("crow.wav",), "image"),
+    Ask("Caption of a clip", "Describe [video0].", ("rabbit.webp",)),
+    Ask("A picture that moves", "Bring [image0] to life.", ("tiger.png",), "video"),
+    Ask("Clip from a caption", "Make a clip of a waving hand.", want="video"),
+    Ask("Edit of a clip", "Take [video0] and make it night.", ("rabbit.webp",), "video"),
+    Ask(
+        "Clip with its sound",
+        "Make a clip of a rooster that hops whenever it is heard, with its sound.",
+        want="video,audio",
+    ),
 )
 
 
@@ -79,7 +88,7 @@ def sample_media() -> dict[str, list[Part]]:
 
     found: dict[str, list[Part]] = {}
     for path in sorted(media_folder().iterdir()):
-        if path.suffix in (".png", ".wav"):
+        if path.suffix in (".png", ".wav", ".webp"):
             media = load(path)
             found.setdefault(media.modality, []).append(media)
     found["phrase"] = [Phrase(ask.title) for ask in ASKS]

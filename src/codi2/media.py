@@ -122,14 +122,14 @@ def sound_bytes(audio: Audio, kind: str, metadata: Mapping[str, Any]) -> bytes:
     return _with_wav_comment(data, json.dumps(metadata)) if kind == "WAV" else data
 
 
-def save_clip(path: str | Path, clip: Video, metadata: Mapping[str, Any]) -> Path:
-    """Writes an MP4 or an animated WebP, as the name says, with `metadata` as JSON in its comment or XMP.
+def save_clip(path: str | Path, clip: Video, metadata: Mapping[str, Any], sound: Audio | None = None) -> Path:
+    """Writes an MP4, with `sound`, or an animated WebP, as the name says; `metadata` as JSON in its comment or XMP.
 
     Raises:
         OutputError: the name ends in something else, or the file cannot be written.
     """
     path, kind = _output(path, "clip", {".mp4": "MP4", ".webp": "WEBP"})
-    write_atomic(path, mp4_bytes(clip, metadata) if kind == "MP4" else webp_bytes(clip, metadata))
+    write_atomic(path, mp4_bytes(clip, metadata, sound) if kind == "MP4" else webp_bytes(clip, metadata))
     return path
 
 

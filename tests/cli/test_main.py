@@ -52,5 +52,5 @@ def test_ctrl_c_is_130(monkeypatch, tmp_path):
     def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("codi2.media.load", interrupted)
+    monkeypatch.setattr("codi2.senses.load", interrupted)
     assert CliRunner().invoke(app, ["generate", "[image0]", "a.png", "--out", str(tmp_path)]).exit_code == 130

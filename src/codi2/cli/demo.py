@@ -27,12 +27,13 @@ def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOp
     loaded, media, rows = CoDi2.from_pretrained(model), media_folder(), []
     folder = locate(model)[1]
     for number, ask in enumerate(ASKS, start=1):
-        if ask.want not in ("text", *loaded.decoders):
-            print(f"{number:>2}/{len(ASKS)} {ask.title}: left out, this checkpoint makes no {ask.want}", flush=True)
+        want = ask.want.split(",")
+        if unmade := [kind for kind in want if kind not in ("text", *loaded.decoders)]:
+            print(f"{number:>2}/{len(ASKS)} {ask.title}: left out, this checkpoint makes no {unmade[0]}", flush=True)
             continue
         print(f"{number:>2}/{len(ASKS)} {ask.title}", flush=True)
         prompt = ask.prompt(media)
-        reply = loaded.generate(prompt, want=ask.want, seed=seed)
+        reply = loaded.generate(prompt, want=want, seed=seed)
         save_reply(reply, out, stem=f"{number:02}")
         seconds = ", ".join(f"{stage} {time:.2f} s" for stage, time in reply.recipe["seconds"].items())
         nearest = nearest_parts(folder, loaded.encoder, reply.parts)

@@ -43,7 +43,12 @@ def generate(
         float | None, typer.Option(min=0, help="How strongly the prompt steers; 1: not at all.")
     ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What the picture or sound should not be like.")] = None,
-    want: Annotated[Want | None, typer.Option(help="The modality of the reply; by default the model decides.")] = None,
+    want: Annotated[
+        list[Want] | None,
+        typer.Option(
+            help="What the reply holds, in order; by default the model decides. Twice: a clip with its sound."
+        ),
+    ] = None,
     device: DeviceOption = Device.cpu,
     dtype: DtypeOption = Dtype.float32,
     bits: Annotated[int, typer.Option(help="Of the language model's weights: 8 or 4 where the hardware has it.")] = 0,
@@ -53,7 +58,7 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the parts and the recipe as one JSON object.")] = False,
     model: ModelOption = "tiny",
 ) -> None:
-    """Answer a prompt of text, pictures and sounds.
+    """Answer a prompt of text, pictures, sounds and clips.
 
     codi2 generate "Given the transformation between [image0] and [image1], apply the same editing to [image2]."
     a.png b.png c.png
@@ -77,7 +82,7 @@ def generate(
         made = CoDi2.from_pretrained(model, device=device.value, dtype=dtype.value, bits=bits, offload=offload)
         reply = made.generate(
             parts,
-            want=want.value if want else None,
+            want=want[0].value if want and len(want) == 1 else [one.value for one in want or ()] or None,
             seed=seed,
             num_inference_steps=steps,
             guidance_scale=guidance_scale,

@@ -58,6 +58,7 @@ def make_folder(folder: Path) -> None:
 def save_reply(reply: Reply, folder: Path, stem: str = "reply") -> list[dict[str, Any]]:
     """Write the media of a reply as `<stem>-0.png`, `<stem>-1.wav`, …, each with the recipe in its metadata.
 
+    Where it has one clip and one sound, they are of one thing: the file of the clip is heard, too.
     Returns the parts in their order, text as `{"type", "text"}` and media as `{"type", "path"}`.
     """
     from codi2.media import save_audio, save_clip, save_image
@@ -77,7 +78,8 @@ def save_reply(reply: Reply, folder: Path, stem: str = "reply") -> list[dict[str
             save_audio(path, part, metadata=reply.recipe)
         elif isinstance(part, Video):
             path = folder / f"{stem}-{count}.mp4"
-            save_clip(path, part, metadata=reply.recipe)
+            heard = reply.sounds[0] if len(reply.sounds) == len(reply.clips) == 1 else None
+            save_clip(path, part, metadata=reply.recipe, sound=heard)
         else:
             raise OutputError(f"A reply with {part.modality} cannot be written to files.")
         listed.append({"type": part.modality, "path": str(path)})

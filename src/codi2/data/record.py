@@ -26,13 +26,19 @@ SCHEMA = 1
 SUFFIXES = {
     "image": ("png", "jpg", "jpeg", "webp"),
     "audio": ("flac", "wav", "ogg", "mp3", "m4a", "opus"),
-    "video": ("mp4", "webm", "gif", "apng"),
+    "video": ("mp4", "webm", "gif", "apng", "awebp"),
 }
-"""What a member's name may end in, by the modality that it then is."""
+"""What a member's name may end in, by the modality that it then is; `apng` and `awebp` are PNG and WebP that move."""
 MODALITY = {suffix: modality for modality, suffixes in SUFFIXES.items() for suffix in suffixes}
 ROLES = ("user", "assistant")
 PHASES = ("video", "image", "audio", "text")
 """Of a record that answers with several modalities, the first of these is its phase."""
+
+
+def suffix_in_shards(suffix: str, data: bytes) -> str:
+    """A file's suffix as members of shards have it, where a moving picture tells itself from a still one."""
+    moves = {"png": b"acTL" in data[:256], "webp": data[12:16] == b"VP8X" and bool(data[20] & 2)}
+    return f"a{suffix}" if moves.get(suffix) else suffix
 
 
 @dataclass(frozen=True)

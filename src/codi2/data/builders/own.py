@@ -26,7 +26,7 @@ from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw
 from codi2.data.builders.instruct_pix2pix import clause
 from codi2.data.builders.lines import Lines, csv_fields, csv_header, index_lines, numbered, ranges
 from codi2.data.builders.paired import Paired, paired
-from codi2.data.record import MODALITY, ROLES, Medium, Turn
+from codi2.data.record import MODALITY, ROLES, Medium, Turn, suffix_in_shards
 from codi2.data.templates import write_prompt
 from codi2.errors import DataError, PromptError
 from codi2.hub import write_atomic
@@ -151,6 +151,7 @@ class Own(Builder):
         if suffix not in MODALITY:
             raise BadRecord("malformed", f"{name} ends in none of {', '.join(MODALITY)}")
         try:
-            return Medium(suffix, path.read_bytes())
+            data = path.read_bytes()
+            return Medium(suffix_in_shards(suffix, data), data)
         except FileNotFoundError as error:
             raise LeftOut("absent", f"no {name}") from error
