@@ -7,13 +7,16 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 from codi2.errors import ConfigError
 from codi2.evaluate import NAMES, run
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.suites import EMBEDDED, icl
 from codi2.model import CoDi2
+from codi2.prompt.parts import Audio, Video
 
 
 @pytest.fixture
@@ -88,3 +91,27 @@ def test_examples_say_more_the_more_there_are(bench: Bench):
             told[shots] += len(case.about["shown"]) / len(case.about["rule"]) / 12
         assert len(mine[0].about["rule"]) > 1
     assert told[0] == 0 and told[1] < told[2] < told[4] and told[1] < 0.8
+
+
+def test_the_questions_of_training_are_not_those_of_the_evaluation():
+    from codi2.data.chat import questions
+    from codi2.evaluate.suites.words import FACTS, QUESTION
+
+    assert not {QUESTION, *(question for question, _ in FACTS)} & set(questions())
+
+
+def test_motion_flicker_and_step_of_clips():
+    from codi2.data.tables.clips import hopping, loudness, struck
+    from codi2.evaluate.suites.clips import flicker, in_step, motion, still
+
+    hits = np.array([0, 1, 0, 0, 0.7, 0, 0, 0])
+    heard = struck((np.random.default_rng(0).normal(size=40_960) * 3000).astype(np.int16), hits)
+    assert (loudness(heard) > 0.3).tolist() == (hits > 0).tolist()
+    thing = np.full((64, 64, 3), 255, np.uint8)
+    thing[20:44, 20:44] = 0
+    frames = hopping(thing, loudness(heard))
+    clip = Video(tuple(PILImage.fromarray(frame) for frame in frames), 3.125)
+    sound = Audio(heard.astype(np.float32) / 32767, 16_000)
+    assert in_step(clip, sound) > 0.95 > 0.5 > in_step(clip, Audio(sound.samples[::-1].copy(), 16_000))
+    assert motion(clip).max() > 1 and (motion(still(clip)) == 0).all()
+    assert flicker(clip) > 0 and flicker(still(clip)) == 0 and in_step(still(clip), sound) == 0

@@ -289,6 +289,11 @@ def test_language_model_trains_on_every_phase(
     keys = sorted(lesson.record.key for d in drawn for lesson in d.lessons)
     assert keys == sorted(lesson.record.key for step in range(4) for lesson in recipe.lessons.batch(step))
 
+    # both read a question's answer, ours behind the question's phrase
+    (chat,) = (kept for kept in recipe.kept if kept.phrases)
+    plain, asked = (text.labels[text.labels >= 0] for text in (chat.plain, chat.asked))
+    assert torch.equal(plain, asked) and len(chat.asked.ids) > len(chat.plain.ids)
+
     # held to the base model: what it drifted is seen, and the gradient against it reaches the adapters
     adapted = recipe._drift(drawn[0])
     adapted.backward()  # type: ignore[no-untyped-call]

@@ -135,3 +135,11 @@ def test_sources_that_are_none(tmp_path: Path):
     }.items():
         with pytest.raises(DataError, match=message):
             build(Settings("folder", str(tmp_path / source), str(tmp_path / "out")))
+
+
+def test_a_webp_that_moves_is_a_clip():
+    from codi2.data.record import suffix_in_shards
+    from codi2.demo import media_folder
+
+    assert suffix_in_shards("webp", (media_folder() / "rabbit.webp").read_bytes()) == "awebp"
+    assert suffix_in_shards("png", (media_folder() / "tiger.png").read_bytes()) == "png"
