@@ -62,7 +62,7 @@ def place(model: CoDi2, placement: Placement, dtype: torch.dtype) -> None:
     for decoder in model.decoders.values():
         decoder.to(dtype)
     if model.joint is not None:
-        model.joint.to(device, dtype)
+        torch.nn.Module.to(model.joint, device, dtype)  # diffusers' own warns of what does not concern it
     if model.encoder.in_half:
         model.encoder.to(dtype)
     model.mllm.enter.to(device)

@@ -222,7 +222,17 @@ TINY = CoDi2Config(
             source_guidance_scale=1.0,
             feature_norm=16.0,
         ),
+        # one step gives the mean of all ways to move: hardly any
+        "video": DecoderConfig(
+            kind="tiny",
+            length=8,
+            num_inference_steps=8,
+            guidance_scale=1.0,
+            source_guidance_scale=1.0,
+            feature_norm=16.0,
+        ),
     },
+    joint=JointConfig(("audio", "video"), num_inference_steps=8),
 )
 
 PAPER = CoDi2Config(

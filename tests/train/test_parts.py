@@ -85,7 +85,9 @@ def weights(trunks: None, tmp_path: Path) -> Path:
         (tmp_path / "weights" / modality).mkdir(parents=True)
         (tmp_path / modality / "export").rename(tmp_path / "weights" / modality / "vae")
     (tmp_path / "heads" / "export").rename(tmp_path / "weights" / "encoder")
-    (tmp_path / "weights" / "config.json").write_text(replace(TINY, llm=DEBUG.llm).to_json())
+    decoders = {modality: TINY.decoders[modality] for modality in ("image", "audio")}
+    small = replace(TINY, llm=DEBUG.llm, decoders=decoders, joint=None)
+    (tmp_path / "weights" / "config.json").write_text(small.to_json())
     return tmp_path / "weights"
 
 

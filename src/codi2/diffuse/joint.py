@@ -49,7 +49,7 @@ class JointAttention(ModelMixin, ConfigMixin):
         latent_channels: dict[str, int],
         time: dict[str, str],
         block_out_channels: dict[str, list[int]],
-        width: int = 128,
+        width: int = 64,
         heads: int = 4,
     ) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ def sample_together(
 class Environment(nn.Module):
     """Noisy latents → what the others may attend to: a token for each frame, piece of a sound, or picture."""
 
-    def __init__(self, time: str, channels: int, width: int, heads: int, hidden: int = 64, side: int = 4) -> None:
+    def __init__(self, time: str, channels: int, width: int, heads: int, hidden: int = 32, side: int = 4) -> None:
         super().__init__()
         self.time = time
         self.maps = nn.Sequential(

@@ -16,6 +16,7 @@ PARTS = {
     "image_decoder": "decoder",
     "audio_decoder": "decoder",
     "video_decoder": "decoder",
+    "joint": "joint",
     "leave": "leave",
     "llm": "llm",
 }

@@ -17,7 +17,8 @@ def export_module(module: Any, folder: Path, provenance: dict[str, Any]) -> None
     """
     from codi2 import __version__
 
-    copy.deepcopy(module).to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    half = torch.nn.Module.to(copy.deepcopy(module), torch.float16)  # diffusers' own warns of what does not concern it
+    half.save_pretrained(folder, safe_serialization=True)
     config = json.loads((folder / "config.json").read_text())
     config.pop("_name_or_path", None)  # where this machine keeps the weights that it started from
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
