@@ -73,7 +73,7 @@ def test_tiny_is_whole_and_its_norms_are_told(tmp_path: Path) -> None:
     figures = json.loads(out.read_text())
     norms = {one["modality"]: one for one in figures["norms"]["encoder"]}
     assert norms["image"]["mean"] == pytest.approx(16.0, abs=0.01)
-    assert [one["given"] for one in figures["norms"]["decoders"]] == [16.0, 16.0]
+    assert [one["given"] for one in figures["norms"]["decoders"]] == [16.0, 16.0, 16.0]
     assert all(one["expected"] == 16.0 for one in figures["norms"]["decoders"])
 
 
