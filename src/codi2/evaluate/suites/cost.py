@@ -43,7 +43,7 @@ def cost(bench: Bench, n: int) -> Findings:
     started = mean("codi2 --help", [_help_seconds() for _ in range(3)], unit="s")
     return Findings([
         *figures,
-        memory.judged("≤ 3 GB", memory.value <= 3),
+        memory.judged("≤ 2.5 GB", memory.value <= 2.5),
         started.judged("≤ 0.5 s", started.value <= 0.5),
     ])  # fmt: skip
 
