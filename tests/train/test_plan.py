@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from codi2.config import SENSES
 from codi2.doctor.estimate import Language
 from codi2.errors import ConfigError
+from codi2.prompt.layout import special_tokens
 from codi2.train.config import TrainConfig, load_config
 from codi2.train.plan import plan, show
 
@@ -25,7 +27,7 @@ def test_the_papers_system_is_counted_at_full_size_without_its_weights(
     config = load_config(CONFIGS / "paper" / f"{name}.toml")
     found = plan(config, build)
     assert found.trained["LoRA"] == Language().lora == 319_815_680
-    assert found.trained["rows of the new tokens"] == 2 * 8 * 4096
+    assert found.trained["rows of the new tokens"] == 2 * len(special_tokens(SENSES)) * 4096 == 2 * 14 * 4096
     assert found.frozen["imagebind"] == 1_200_781_057
     fits = {"llm_8x80gb": "H100, 80 GB", "llm_1x24gb": "RTX 4090, 24 GB"}[name]
     assert "which it has not" not in found.memory[fits]
