@@ -12,11 +12,11 @@ from torchmetrics.functional.retrieval import retrieval_hit_rate
 from codi2.errors import DataError
 from codi2.evaluate.audio_metrics import fd, kl, log_spectral_distance
 from codi2.evaluate.bench import Bench
-from codi2.evaluate.closeness import closeness
+from codi2.evaluate.closeness import closeness, colour_distance
 from codi2.evaluate.figure import mean
 from codi2.evaluate.judge import ranks, similarity
 from codi2.evaluate.retrieval import bootstrap, recall_at
-from codi2.prompt.parts import Audio, Image
+from codi2.prompt.parts import Audio, Image, Video
 
 RANDOM = np.random.default_rng(5)
 RATE = 16_000
@@ -35,6 +35,20 @@ def test_pictures_of_one_colour_are_as_near_as_can_be_or_refused(bench: Bench):
     assert closeness(bench, [grey, noise], [grey, noise]) == pytest.approx([1, 1])
     black = Image(PILImage.new("RGB", (64, 64)))  # the judge of these tests sees nothing there: no direction
     assert closeness(bench, [black], [noise]) == pytest.approx([0], abs=1e-6)
+
+
+def test_colours_are_told_apart_by_place_and_not_by_what_a_blur_loses():
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:32] = 200
+    fine = pixels.copy()
+    fine[::2], fine[1::2] = np.minimum(pixels[::2] + 20, 255), np.maximum(pixels[1::2].astype(int) - 20, 0)
+    picture, lines, turned, darker = (
+        Image(PILImage.fromarray(p.astype(np.uint8))) for p in (pixels, fine, pixels[::-1], pixels // 2)
+    )
+    same, blurred, other_way, dark = colour_distance([picture] * 4, [picture, lines, turned, darker])
+    assert same == 0 and blurred < 15 and other_way == pytest.approx(200) and dark == pytest.approx(100 / 2**0.5)
+    clip, still = (Video(tuple(x.pixels for x in frames), 8.0) for frames in ([picture, turned] * 4, [picture] * 8))
+    assert colour_distance([clip, still], [still, still]) == pytest.approx([200 / 2**0.5, 0])
 
 
 def test_sounds_of_other_rates_and_lengths_are_brought_to_the_targets(bench: Bench):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree
+from shutil import copy, copytree
 from typing import Any
 
 import numpy as np
@@ -366,6 +366,46 @@ def test_the_way_out_learns_before_the_language_model(
     started = llm.build(config("llm", options)).mllm.leave
     for name, value in recipe.model.state_dict().items():
         assert torch.allclose(started.state_dict()[name], value, atol=1e-2), name  # an average, kept as fp16
+
+
+def test_the_way_out_goes_on_when_the_language_model_has_read(
+    weights: Path, data: dict[str, float], chats: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codi2.checkpoint import load_language
+    from codi2.llm.backbone import load_backbone
+    from codi2.llm.mllm import MLLM, stack_features
+    from codi2.prompt.layout import Message, collate, layout_for
+    from codi2.train.parts import leave, llm, states
+
+    model = tmp_path / "model"
+    llm.build(config("llm", {"data": data, "model": str(weights), "diffusion_share": 0.0})).export(model, {})
+    options = {"data": data, "model": str(model), "width": 32, "reads": True, "drop": 0.2, "noise": 0.1}
+    monkeypatch.setattr(states, "NOISE", 0.0)
+    recipe = leave.build(made := config("leave", options, steps=30))
+    monkeypatch.setattr(states, "_read", lambda *_: pytest.fail("read again"))
+    leave.build(made)
+
+    # what it predicts from kept states is what the whole model predicts
+    whole = MLLM(load_backbone(recipe.base.llm), recipe.heads).eval()
+    load_language(whole, model)
+    (lesson,) = recipe.lessons.batch(0)[:1]
+    layout = layout_for(recipe.base, whole.backbone.tokenizer)
+    batch = collate([layout([Message(role, pieces) for role, pieces in lesson.record.turns])], whole.backbone.pad_id)
+    recipe.model.eval()
+    with torch.no_grad():
+        taught = whole(batch, stack_features(list(lesson.features), recipe.heads.feature_dim))
+        assert torch.allclose(recipe._predict(recipe._collate([lesson])), taught.prediction, atol=2e-2)
+
+    figures = train(recipe, made, tmp_path / "leave")
+    assert {"analogy_image/manner", "add/appearance"} <= set(figures)
+    copytree(model, tmp_path / "tuned")
+    copy(tmp_path / "leave/export/heads.safetensors", tmp_path / "tuned")
+    load_language(whole, tmp_path / "tuned")
+    for name, value in recipe.model.state_dict().items():
+        assert torch.allclose(whole.leave.state_dict()[name], value, atol=1e-2), name
+    before = leave.build(made).model.state_dict()
+    assert not torch.equal(whole.leave.share, before["share"])  # it learned
+    assert torch.allclose(whole.leave.query.weight, before["query.weight"], atol=1e-3)  # and points as it did
 
 
 def test_vocoder_trains(home: Path, tmp_path: Path) -> None:

@@ -114,6 +114,14 @@ class Mixture:
         """Records of all sources and phases."""
         return sum(pool.total for pools in self._pools.values() for pool in pools)
 
+    def every(self) -> list[tuple[Path, int]]:
+        """Shard and record of all that the mixture draws from, each once."""
+        pools = [pool for pools in self._pools.values() for pool in pools]
+        places = [
+            (pool.folder / name, size) for pool in pools for name, size in zip(pool.files, pool.sizes, strict=True)
+        ]
+        return [(path, number) for path, size in places for number in range(size)]
+
     def phase(self, step: int) -> str:
         """Which phase a step has; empty where there is but one of all."""
         return list(self.phases)[self._steps(step)[0]]

@@ -1,10 +1,14 @@
 """The rows of the paper's Tables 1 to 3 and Figure 1, each as something that runs, with a verdict that is measured.
 
 Of every row 24 instances are drawn from held-out media. An answer is *right* where it is nearer to the true one than
-to five wrong ones: what was given, and answers to other requests about the same thing, or of other instances. A row
-*works* where at least half of its answers are right, *partly* where more are than chance explains (the 95 % interval
-is above it), and else does *not yet*. Pictures are held against each other by EfficientNet-Lite2, sounds by their
-log-spectral distance: neither is part of the model.
+to five wrong ones: what was given and answers to other requests about the same thing, and answers of other instances.
+A row *works* where at least half of its answers are right, *partly* where more are than chance explains (the 95 %
+interval is above it), and else does *not yet*.
+
+Pictures and clips are told from those of other instances by EfficientNet-Lite2, which sees what is shown, and from
+other requests about the same thing by the colours of their places, since that network hardly sees light and colour
+(of true answers in another light, seen through the codec, it knows .42 again, colours .96). Sounds are told from
+either by log-spectral distance. None of these is part of the model.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from codi2.data.tables.studio import Row, Studio, draft
 from codi2.data.templates import write_prompt
 from codi2.errors import DataError
 from codi2.evaluate.bench import BATCH, Bench
-from codi2.evaluate.closeness import MEASURES, closeness
+from codi2.evaluate.closeness import MEASURES, closeness, colour_distance
 from codi2.evaluate.figure import Figure, mean
 from codi2.model import Options
 from codi2.prompt.layout import Message
@@ -240,19 +244,29 @@ def right(bench: Bench, modality: str, instances: Sequence[Instance], answers: S
     """The share of answers that are nearer to the true one than to every wrong one, of which at least one is the true
     answer of another instance: what is asked is to be done, and to the thing that was given.
     """
-    measure, found, chance = MEASURES[modality], [], []
+    found, chance = [], []
     for i, (instance, parts) in enumerate(zip(instances, answers, strict=True)):
         truth = instance.targets[modality]
-        rest = [one.targets[modality] for one in (*instances[i + 1 :], *instances[:i])]
-        rest = [part for part in rest if not same(part, truth)]  # two may be about one thing
-        given = list(instance.wrong.get(modality, ()))[: WRONG - 1]
+        others_ = (one.targets[modality] for one in (*instances[i + 1 :], *instances[:i]))
+        # two instances may be about one thing, and what was given may be the answer
+        asked, rest = ([p for p in some if not same(p, truth)] for some in (instance.wrong.get(modality, ()), others_))
+        asked = asked[: WRONG - 1]
+        rest = rest[: WRONG - len(asked)]
         ours = next(part for part in parts if part.modality == modality)
-        candidates = [truth, *given, *rest[: WRONG - len(given)]]
-        near = closeness(bench, candidates, [ours] * len(candidates))
-        best = near[1:].max() if measure.rises else near[1:].min()
-        found.append(float(near[0] > best if measure.rises else near[0] < best))
-        chance.append(1 / len(candidates))
+        done, of_this = (first_is_nearest(bench, ours, [truth, *wrong], wrong is asked) for wrong in (asked, rest))
+        found.append(float(done and of_this))
+        chance.append(1 / (1 + len(asked) + len(rest)))
     return mean(f"{modality}: right answers", found, {"chance": chance}, seed=bench.seed)
+
+
+def first_is_nearest(bench: Bench, ours: Part, candidates: Sequence[Part], one_thing: bool) -> bool:
+    """Whether the first is the nearest to ours, by what tells other things or (`one_thing`) other looks of one."""
+    copies = [ours] * len(candidates)
+    if one_thing and ours.modality in ("image", "video"):
+        far = colour_distance(candidates, copies)
+    else:
+        far = closeness(bench, candidates, copies) * (-1 if MEASURES[ours.modality].rises else 1)
+    return bool((far[0] < far[1:]).all())
 
 
 def same(one: Part, other: Part) -> bool:

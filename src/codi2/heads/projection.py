@@ -84,6 +84,7 @@ class Leave(nn.Module):
         self.copies, num_features = config.copies, max(config.num_slots.values())
         seen = width + self.copies * num_features * config.feature_dim
         self.projection = Projection(outputs, seen, config.hidden, config.feature_dim, rms=0.1)
+        self.withheld = nn.Dropout(0.0)  # of what the projection sees; training on few records sets it
         if self.copies:
             self.query = nn.Linear(width, self.copies * config.copy_dim)
             self.key = nn.Linear(width, self.copies * config.copy_dim)
@@ -108,7 +109,7 @@ class Leave(nn.Module):
         same = pointed[torch.arange(len(number), device=number.device), :, number]  # [P, copies, D]
         share = self.share[self.projection.group_of[modality], number]
         seen = torch.cat([hidden, pointed.flatten(1)], dim=-1)
-        return self.projection(seen, modality) + torch.einsum("pc,pcd->pd", share, same)
+        return self.projection(self.withheld(seen), modality) + torch.einsum("pc,pcd->pd", share, same)
 
     def pointed(self, hidden: Tensor, memory: Memory, visible: Tensor) -> Tensor:
         """What each head points at, [P, copies, T, D], from normalised states [P, W]."""

@@ -29,6 +29,7 @@ class Lesson:
     record: Record
     features: Sequence[Tensor]
     reads_words: bool
+    place: str = ""  # data set, shard and number
 
     @cached_property
     def items(self) -> list[tuple[str, Medium | Phrase]]:
@@ -88,9 +89,15 @@ class Lessons:
         """A rank's lessons of a step."""
         return [self.read(address) for address in self.mixture.addresses(step)[rank::world_size]]
 
+    def every(self) -> list[Lesson]:
+        """All of them, each once."""
+        return [self.read(address) for address in self.mixture.every()]
+
     def read(self, address: tuple[Path, int]) -> Lesson:
         shard, number = address
-        return Lesson(self.mixture.read(address), self.encodings.of(shard)[number], self.encodings.reads_words)
+        record, features = self.mixture.read(address), self.encodings.of(shard)[number]
+        place = f"{'/'.join(shard.parts[-3:])}:{number}"
+        return Lesson(record, features, self.encodings.reads_words, place)
 
 
 def find_data(name: str) -> Path:

@@ -49,7 +49,7 @@ class DecoderOptions:
     drop_feature: float = 0.1  # rate of the unconditional branch
     joint_alone: float = 0.15  # rate at which all but the joint vector is withheld
     no_appearance: float = 0.0  # rate at which the appearance token is
-    no_motion: float = 0.0  # rate at which a clip's motion is: neither words nor a still picture tell it
+    no_manner: float = 0.0  # rate at which the third token is: a picture's manner, or the motion of a clip
     words_share: float = 0.3  # of samples that are given the user's words
     by_words: bool = False  # the user's words are all that it is told: a baseline without a language model
     noised_share: float = 0.5  # of features that are noised
@@ -178,7 +178,7 @@ class DecoderRecipe:
         batch.features[chance(options.drop_feature)] = 0
         batch.text[~chance(options.words_share)] = 0
         batch.features[chance(options.no_appearance), 1] = 0
-        batch.features[chance(options.no_motion), 2:] = 0
+        batch.features[chance(options.no_manner), 2:] = 0
         if options.by_words:
             self._tell_words(batch)
         batch.t[chance(options.from_noise_share)] = last

@@ -2,7 +2,8 @@
 
 What an edit or an example does to a feature is a map of the features given (see `heads.projection.Leave`), and such a
 map takes more examples than a language model can read. So it is taught first, on what prompts give alone, with zeros
-for hidden states: the language model then has a way out to start from.
+for hidden states: the language model then has a way out to start from. And it is taught once more at the end (`reads`),
+when the language model stays as it is: records are read once, and their states give many epochs.
 
 Letters: P slots, N items, T features of an item, D joint width, W width of the language model.
 """
@@ -27,6 +28,9 @@ from codi2.train.lessons import Lesson, Lessons, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import torch_at
 from codi2.train.parts.llm import SLOTS, held_out_by_task
+from codi2.train.parts.states import States, language_states
+
+HEADS = "heads.safetensors"  # of a model: its ways in and out
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class LeaveOptions:
     noise: float = 0.3  # standard deviation of the noise on the features given: what is learned of few things is coarse
     width: int = 576  # W
     phases: tuple[str, ...] = ("image", "audio")  # what answers are of
+    reads: bool = False  # whether the language model of `model` has read the records, and its way out goes on
+    drop: float = 0.0  # rate at which numbers are withheld from the projection, against learning by heart
+    joint_weight: float = 1.0  # of joint vectors, which say most of what no prompt tells
     model: str = "tiny"  # preset or folder: its encoder
 
 
@@ -49,27 +56,44 @@ class Batch:
     features: Tensor  # [N, T, D]
     sample: Tensor  # int64 [N]
     visible: Tensor  # bool [P, N]
+    hidden: Tensor  # [P, W], zeros where nothing was read
+    ends: Tensor  # [N, W], likewise
 
 
 class LeaveRecipe:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.options = options = options_of(LeaveOptions, config)
-        base, folder = locate(options.model)
-        self.heads = base.heads
+        self.base, folder = locate(options.model)
+        self.heads = self.base.heads
         torch.manual_seed(config.seed)
         self.model = Leave(self.heads, options.width)
-        encodings = encodings_for(base, folder)
+        self.model.withheld.p = options.drop
+        encodings = encodings_for(self.base, folder)
         phases = dict.fromkeys(options.phases, 1.0)
         self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
-        held_out = held_out_by_task(Lessons(options.held_out or options.data, encodings, 16, phases, 1))
-        self.held_out = {task: some for task, some in held_out.items() if _answered(some[0], self.heads.num_slots)}
+        held_out = Lessons(options.held_out or options.data, encodings, 16, phases, 1)
+        by_task = held_out_by_task(held_out)
+        self.held_out = {task: some for task, some in by_task.items() if _answered(some[0], self.heads.num_slots)}
+        self.states: dict[str, States] = {}
+        self.folder = folder if options.reads else None
         for asking in (self.model.query, self.model.key):
             asking.requires_grad_(False)
+        if options.reads:
+            self.model.late.requires_grad_(False)  # where it points, the language model has learned
+            self._read([*self.lessons.every(), *(lesson for some in self.held_out.values() for lesson in some)])
+            return
         for mlp in self.model.projection.maps.values():
             first = next(mlp.children())
             assert isinstance(first, nn.Linear)
             nn.init.zeros_(first.weight.data[:, : options.width])  # hidden states say nothing yet
+
+    def _read(self, lessons: Sequence[Lesson]) -> None:
+        """The states of all records, and the way out as the language model has it."""
+        for lesson, found in zip(lessons, language_states(self.options.model, lessons), strict=True):
+            self.states[lesson.place] = found
+        if self.folder is not None:
+            load_leave(self.model, self.folder)
 
     def batch(self, step: int, share: Share = WHOLE) -> Batch:
         batch = self._collate(self.lessons.batch(step))
@@ -78,16 +102,22 @@ class LeaveRecipe:
         return batch
 
     def _collate(self, lessons: Sequence[Lesson]) -> Batch:
-        """The last answer of each, from the items before it."""
-        slots, given, sample, targets = [], [], [], []
-        for i, lesson in enumerate(lessons):
-            (answer,) = _answered(lesson, self.heads.num_slots)[-1:]
-            modality = lesson.items[answer][1].modality
-            count = self.heads.num_slots[modality]
-            slots += [(i, MODALITIES.index(modality), number) for number in range(count)]
-            targets.append(lesson.features[answer][:count])
-            given += list(lesson.features[:answer])
-            sample += [i] * answer
+        """The answers of each, from the items before them; without states the last answer alone."""
+        slots, given, sample, targets, hidden, ends = [], [], [], [], [], []
+        nothing, i = torch.zeros(1, self.options.width), 0
+        for lesson in lessons:
+            states, first = self.states.get(lesson.place), 0
+            answers = _answered(lesson, self.heads.num_slots)
+            for answer in answers if states else answers[-1:]:
+                modality = lesson.items[answer][1].modality
+                count = self.heads.num_slots[modality]
+                slots += [(i, MODALITIES.index(modality), number) for number in range(count)]
+                targets.append(lesson.features[answer][:count])
+                given += list(lesson.features[:answer])
+                sample += [i] * answer
+                hidden.append(states.slots[first : first + count].float() if states else nothing.expand(count, -1))
+                ends.append(states.items[:answer].float() if states else nothing.expand(answer, -1))
+                first, i = first + count, i + 1
         of, kind, number = torch.tensor(slots).unbind(1)
         of_items = torch.tensor(sample, dtype=torch.long)
         features = stack_features(given, self.heads.feature_dim)
@@ -98,16 +128,18 @@ class LeaveRecipe:
             features=fit_features(features, max(self.heads.num_slots.values())),
             sample=of_items,
             visible=of[:, None] == of_items,
+            hidden=torch.cat(hidden),
+            ends=torch.cat(ends),
         )
 
     def _predict(self, b: Batch) -> Tensor:
-        width = self.options.width
-        memory = Memory(torch.zeros(len(b.sample), width), b.features, b.sample)
-        found: Tensor = self.model(torch.zeros(len(b.number), width), b.modality, b.number, memory, b.visible)
+        memory = Memory(b.ends, b.features, b.sample)
+        found: Tensor = self.model(b.hidden, b.modality, b.number, memory, b.visible)
         return found
 
     def losses(self, model: nn.Module, b: Batch) -> dict[str, Tensor]:
-        return {"loss": mean((self._predict(b) - b.target).square().mean(1))}
+        error = (self._predict(b) - b.target).square().mean(1)
+        return {"loss": mean(error * torch.where(b.number == 0, self.options.joint_weight, 1.0))}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -124,16 +156,24 @@ class LeaveRecipe:
         return {"data_sha256": self.lessons.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        from codi2.tensors import read_tensors
         from codi2.train.export import export_tensors
 
-        export_tensors(self.model.state_dict(), folder / "leave.safetensors", provenance)
+        found = self.model.state_dict()
+        if self.folder is None:
+            export_tensors(found, folder / "leave.safetensors", provenance)
+        else:  # both ways of a model: this one is half of a file
+            whole = read_tensors(self.folder / "heads.safetensors")
+            export_tensors(
+                whole | {f"leave.{name}": value for name, value in found.items()}, folder / HEADS, provenance
+            )
 
     def restore(self, folder: Path) -> None:
         load_leave(self.model, folder)
 
 
 def load_leave(leave: Leave, folder: Path) -> None:
-    """What `LeaveRecipe.export` wrote.
+    """What `LeaveRecipe.export` wrote, or that part of a model's heads.
 
     Raises:
         WeightsError: it is missing or does not fit.
@@ -142,8 +182,12 @@ def load_leave(leave: Leave, folder: Path) -> None:
     from codi2.tensors import read_tensors
 
     path = folder / "leave.safetensors"
+    path = path if path.is_file() or not (folder / HEADS).is_file() else folder / HEADS
+    tensors = {name: value.float() for name, value in read_tensors(path).items()}
+    if path.name == HEADS:
+        tensors = {name.removeprefix("leave."): value for name, value in tensors.items() if name.startswith("leave.")}
     try:
-        leave.load_state_dict({name: value.float() for name, value in read_tensors(path).items()})
+        leave.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit the config: {error}") from error
 
