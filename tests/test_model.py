@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,27 @@ def test_reply_holds_what_was_wanted(model: CoDi2, media: tuple[Image, Image, Au
     assert len(reply.sounds[0].samples) == 40_960
     assert reply.recipe["seed"] == 0
     assert set(reply.recipe["seconds"]) == {"encode", "think", "diffuse"}
+
+
+def test_a_clip_of_nothing_given_begins_as_a_picture(
+    media: tuple[Image, Image, Audio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red, model = media[0], CoDi2.from_pretrained("debug")
+    clips, pictures = model.decoders["video"], model.decoders["image"]
+    clips.sampling = replace(clips.sampling, first_frame=True)
+    given: list[object] = []
+    course, drawn = clips.course, pictures.generate
+    monkeypatch.setattr(clips, "course", lambda *a, **k: given.append(k["sources"]) or course(*a, **k))
+    looks: list[torch.Tensor] = []
+    monkeypatch.setattr(pictures, "generate", lambda f, seeds: looks.append(f) or drawn(f, seeds))
+    settings = {"want": "video", "max_new_tokens": 1, "num_inference_steps": 1}
+    model.generate("A cat runs.", seed=4, **settings)
+    model.generate("It runs: [image0]", red, **settings)
+    assert isinstance(given[0][0], Image) and given[1] == [red]
+    assert len(looks) == 1 and looks[0][:, :2].abs().min() > 0 and not looks[0][:, 2:].any()
+    model.decoders = {"video": clips}  # no decoder of pictures: from nothing, as before
+    model.generate("A cat runs.", **settings)
+    assert given[2] == [None]
 
 
 def test_text_only_reply(model: CoDi2) -> None:

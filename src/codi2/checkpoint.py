@@ -207,6 +207,8 @@ def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, co
         chosen.feature_norm,
         chosen.negative_in_both,
         chosen.detail,
+        chosen.motion_scale,
+        chosen.first_frame,
     )
     dim = config.heads.feature_dim
     match chosen.kind:

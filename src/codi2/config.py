@@ -83,6 +83,8 @@ class DecoderConfig(_Strict):
     negative_prompt: str = ""  # B.1
     negative_in_both: bool = False  # it conditions the feature's branch too, as in the authors' code
     detail: float = 0.0  # what the codec lost of a source is put back where the reply keeps it: how near is near
+    motion_scale: float = 1.0  # of what moves in a clip that begins as a picture: regression shrinks it to stillness
+    first_frame: bool = False  # a clip of nothing that was given begins as a picture: the decoder of pictures draws it
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,8 @@ TINY = CoDi2Config(
             guidance_scale=1.0,
             source_guidance_scale=1.0,
             feature_norm=16.0,
+            motion_scale=1.4,
+            first_frame=True,
         ),
     },
     joint=JointConfig(("audio", "video"), num_inference_steps=8),

@@ -269,12 +269,16 @@ class CoDi2(nn.Module):
                 sources[modality] = [
                     _last(prompts[b], decoder.codec.reads) if options[b].keep_source else None for b, _ in places
                 ]
+                features = torch.stack([written[b][n].features for b, n in places])  # type: ignore[union-attr]
+                seeds = [options[b].seed + n for b, n in places]
+                if decoder.sampling.first_frame and "image" in decoder.codec.reads:
+                    sources[modality] = self._first_frames(features, seeds, sources[modality])
                 asked = options[places[0][0]]
                 unwanted = asked.negative_prompt or self.config.decoders[modality].negative_prompt
                 together = self.config.joint.num_inference_steps if self.config.joint and len(rows) > 1 else None
                 courses[modality] = decoder.course(
-                    torch.stack([written[b][n].features for b, n in places]),  # type: ignore[union-attr]
-                    seeds=[options[b].seed + n for b, n in places],
+                    features,
+                    seeds=seeds,
                     sources=sources[modality],
                     negative=self.read_words(decoder, [unwanted] * len(places)) if unwanted else None,
                     num_inference_steps=asked.num_inference_steps or together,
@@ -286,6 +290,21 @@ class CoDi2(nn.Module):
             else:
                 latents = {modality: sample(course, progress) for modality, course in courses.items()}
             return {m: decoder.media(latents[m], sources[m]) for m, decoder in decoders.items()}
+
+    def _first_frames(
+        self, features: Tensor, seeds: Sequence[int], sources: Sequence[Part | None]
+    ) -> list[Part | None]:
+        """The sources of clips [B, K, D]; where there is none, a picture of what the feature says, but for motion."""
+        rows = [i for i, source in enumerate(sources) if source is None]
+        made = list(sources)
+        if rows and "image" in self.decoders:
+            decoder = self.decoders["image"]
+            looks = features[rows]  # a copy
+            looks[:, 2:] = 0  # a clip's joint vector and appearance are those of its pictures
+            with self.resident(decoder):
+                for i, picture in zip(rows, decoder.generate(looks, [seeds[i] for i in rows]), strict=True):
+                    made[i] = picture
+        return made
 
     def reply_options(self, options: Options) -> ReplyOptions:
         """What the step loop is told. Raises PromptError: a modality is wanted that this model does not make."""

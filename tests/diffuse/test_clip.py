@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from PIL import Image as PILImage
 
@@ -52,6 +55,24 @@ def test_a_picture_is_a_source_in_which_nothing_moves() -> None:
     (clip,) = made.generate(torch.randn(1, SLOTS, DIM), [0], sources=[picture("red")], num_inference_steps=1)
     assert isinstance(clip, Video) and len(clip.frames) == 8 and clip.frames[0].size == (64, 64)
     assert 2.5 < len(clip.frames) / clip.fps < 2.6  # seconds, as a sound
+
+
+def test_what_begins_as_a_picture_moves_more_and_a_clip_as_it_did() -> None:
+    made = decoder()
+    torch.nn.init.normal_(made.unet.conv_out.weight, std=0.1)
+    red, blue = picture("red"), picture("blue")
+    clip = Video((*(red.pixels,) * 4, *(blue.pixels,) * 4), 3.125)
+
+    def moves(source: Image | Video | None) -> float:
+        features = torch.ones(1, SLOTS, DIM)
+        latents = made.generate_latents(features, [0], sources=[source], num_inference_steps=1, guidance_scale=1)
+        return float(latents.diff(dim=2).abs().mean())
+
+    before = [moves(source) for source in (red, clip, None)]
+    made.sampling = replace(made.sampling, motion_scale=2.0)
+    assert [moves(source) / was for source, was in zip((red, clip, None), before, strict=True)] == pytest.approx(
+        [2, 1, 1]
+    )
 
 
 def test_frames_are_spread_evenly() -> None:

@@ -8,7 +8,7 @@ Letters: B batch, K slots, D feature width, c channels, h w latent size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ class Sampling:
     feature_norm: float | None = 0.0  # joint vectors are brought to this norm; 0: as they are; None: what is expected
     negative_in_both: bool = False  # a negative prompt conditions the feature's branch too
     detail: float = 0.0  # how far from its source a place may be to get back what the codec lost of it; 0: never
+    motion_scale: float = 1.0  # of a clip whose source is still, at each step
+    first_frame: bool = False  # whether a clip without a source is given one, drawn by the decoder of pictures
 
 
 class Decoder(nn.Module):
@@ -213,15 +215,31 @@ class Decoder(nn.Module):
             all_features, all_sources = torch.cat([blank, features]), torch.cat([source, source])
             all_text, copies = torch.cat([quiet, told]), 2
         level = level.repeat(copies)
+        livelier = self._livelier(source)
 
         def denoise(latents: Tensor, t: Tensor) -> Tensor:
             branches = self.denoise(
                 latents.repeat(copies, *[1] * (latents.ndim - 1)), t, all_features, level, all_sources, all_text
             )
-            return guide(branches, scale, source_scale, copies)
+            return livelier(guide(branches, scale, source_scale, copies))
 
         begun = None if start is None else self.codec.encode(self.codec.to_tensor(start)).to(noise)
         return Course(denoise, self.scheduler, noise, steps, begun, strength)
+
+    def _livelier(self, source: Tensor) -> Callable[[Tensor], Tensor]:
+        """What makes estimates of clips whose source is still move as they should: what is foretold of a motion that
+        nothing tells is the mean of all, hardly any. Sources [B, c, F, h, w]."""
+        scale = self.sampling.motion_scale
+        if scale == 1 or source.ndim != 5 or self.process.kind != "sample":
+            return lambda estimate: estimate
+        still = source.flatten(1).any(1) & ~source.diff(dim=2).flatten(1).any(1)
+        by = torch.where(still, scale, 1.0).to(source).view(-1, 1, 1, 1, 1)
+
+        def moved(estimate: Tensor) -> Tensor:
+            mean = estimate.mean(2, keepdim=True)
+            return mean + by * (estimate - mean)
+
+        return moved
 
     def rescaled(self, features: Tensor) -> Tensor:
         """A regressed joint vector is shorter than a true one, since regression shrinks to the mean: undo that."""
