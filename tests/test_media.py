@@ -28,14 +28,14 @@ def sound(samples, rate=16_000, kind="WAV", subtype=None) -> bytes:
     return out.getvalue()
 
 
-def clip(frames=10, audio=True) -> bytes:
+def clip(frames=10, audio=True, rate=10, codec="mpeg4") -> bytes:
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as container:
-        video = container.add_stream("mpeg4", rate=10)
+        video = container.add_stream(codec, rate=rate)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         track = container.add_stream("aac", rate=16_000, layout="mono") if audio else None
         for i in range(frames):
-            picture = np.full((48, 64, 3), i * 20, np.uint8)
+            picture = np.full((48, 64, 3), i * 20 % 256, np.uint8)
             container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(video.encode())
         if track:
@@ -202,6 +202,14 @@ def test_huge_pictures_are_refused_from_the_header_alone(side):
 def test_long_sounds_are_refused():
     with pytest.raises(MediaError, match="lasts 601 s"):
         media.load(sound(np.zeros(601 * 8000, np.float32), 8000))
+
+
+def test_films_and_codecs_that_nobody_reads_are_refused():
+    with pytest.raises(MediaError, match=r"film\.mp4 lasts 10800 s, the limit is 600 s"):
+        media.load(clip(frames=10_800, audio=False, rate=1), "film.mp4")
+    odd = clip(audio=False, codec="libx264").replace(b"avc1", b"zzzz")
+    with pytest.raises(MediaError, match=r"odd\.mp4 is a broken or unsupported MP4"):
+        media.load(odd, "odd.mp4")
 
 
 def test_the_wrong_modality_is_named():

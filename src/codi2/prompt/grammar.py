@@ -100,6 +100,11 @@ def _kind(item: object) -> str:
     return "text" if isinstance(item, str) else getattr(item, "modality", type(item).__name__)
 
 
+def _named(item: object) -> str:
+    name = getattr(item, "name", "")
+    return f", {name}," if name else ""
+
+
 def _in_order(names: Sequence[str], items: Sequence[Media | str]) -> dict[str, Media | str]:
     """Match items with placeholder names, modality by modality."""
     given: dict[str, Media | str] = {}
@@ -108,6 +113,12 @@ def _in_order(names: Sequence[str], items: Sequence[Media | str]) -> dict[str, M
         free = [name for name in names if name.startswith(kind) and name not in given]
         if not free:
             numbers = [int(name.removeprefix(kind)) for name in names if name.startswith(kind)]
+            due = next((name for name in names if name not in given), None)
+            if due and not numbers:
+                raise PromptError(
+                    f"[{due}] is due, and what was given{_named(item)} is of modality {kind}; write [{kind}0] or give "
+                    f"what is due."
+                )
             raise PromptError(
                 f"The prompt has {len(numbers)} {kind} placeholder(s) but more were given; "
                 f"write [{kind}{max(numbers, default=-1) + 1}] where the next one belongs."
