@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def in_columns(whole: Image.Image) -> Image.Image:
     rules = ((inner.max(1) - inner.min(1) < 3) & (inner[:, 0] < 250)).nonzero()[0]
     ends = [int(rules[np.abs(rules - whole.height * n / COLUMNS).argmin()]) for n in range(1, COLUMNS)]
     edges = [0, *ends, whole.height]
-    parts = [whole.crop((0, top, WIDTH, bottom)) for top, bottom in zip(edges, edges[1:], strict=False)]
+    parts = [whole.crop((0, top, WIDTH, bottom)) for top, bottom in pairwise(edges)]
     parts = [part.resize((SHOWN, part.height * SHOWN // WIDTH), Image.Resampling.LANCZOS) for part in parts]
     made = Image.new("RGB", (SHOWN * COLUMNS, max(part.height for part in parts)), "white")
     for n, part in enumerate(parts):
