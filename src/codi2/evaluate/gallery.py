@@ -247,9 +247,11 @@ def right(bench: Bench, modality: str, instances: Sequence[Instance], answers: S
     found, chance = [], []
     for i, (instance, parts) in enumerate(zip(instances, answers, strict=True)):
         truth = instance.targets[modality]
-        others_ = (one.targets[modality] for one in (*instances[i + 1 :], *instances[:i]))
+        elsewhere = (one.targets[modality] for one in (*instances[i + 1 :], *instances[:i]))
         # two instances may be about one thing, and what was given may be the answer
-        asked, rest = ([p for p in some if not same(p, truth)] for some in (instance.wrong.get(modality, ()), others_))
+        asked, rest = (
+            [p for p in some if not same(p, truth)] for some in (instance.wrong.get(modality, ()), elsewhere)
+        )
         asked = asked[: WRONG - 1]
         rest = rest[: WRONG - len(asked)]
         ours = next(part for part in parts if part.modality == modality)
