@@ -8,18 +8,17 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import webdataset
+from alternate import medians
 from PIL import Image
 
 from codi2.data.build import Settings, build
@@ -90,14 +89,7 @@ def load_plain(out: Path) -> int:
 
 def ratio(one: Callable[[], Any], other: Callable[[], Any]) -> tuple[float, float, float]:
     """Median seconds of each over alternating runs, and the second over the first: how fast the first is beside it."""
-    times: tuple[list[float], list[float]] = ([], [])
-    one(), other()  # warm
-    for i in range(ROUNDS):
-        for which in (0, 1) if i % 2 else (1, 0):
-            began = time.perf_counter()
-            (one, other)[which]()
-            times[which].append(time.perf_counter() - began)
-    a, b = (statistics.median(t) for t in times)
+    a, b = medians(one, other, ROUNDS)
     return a, b, b / a
 
 

@@ -5,15 +5,14 @@ Prints ratios of medians over alternating runs: 1.00 is no cost, 1.03 three perc
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from alternate import medians
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "diffuse" / "families"))
 
@@ -22,14 +21,7 @@ ROUNDS, STEPS, TOKENS = 7, 6, 48
 
 def ratio(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, float, float]:
     """Median seconds of each over alternating runs, and their ratio."""
-    times: tuple[list[float], list[float]] = ([], [])
-    ours(), theirs()  # warm
-    for i in range(ROUNDS):
-        for which in (0, 1) if i % 2 else (1, 0):
-            began = time.perf_counter()
-            (ours, theirs)[which]()
-            times[which].append(time.perf_counter() - began)
-    a, b = (statistics.median(t) for t in times)
+    a, b = medians(ours, theirs, ROUNDS)
     return a, b, a / b
 
 

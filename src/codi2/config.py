@@ -6,7 +6,7 @@ A preset only names components and sizes. No code asks which preset it runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from codi2.errors import ConfigError
@@ -93,6 +93,7 @@ class JointConfig(_Strict):
 
     modalities: tuple[str, ...]  # of these, a reply's are drawn together
     num_inference_steps: int = 50  # of what is drawn together
+    lead: Mapping[str, int] = field(default_factory=dict)  # modality → steps that it is ahead of the others
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from codi2.config import CoDi2Config, Placement
-from codi2.diffuse.decoder import Decoder
+from codi2.diffuse.decoder import Decoder, first_frames
 from codi2.diffuse.joint import JointAttention, sample_together
 from codi2.diffuse.sampling import Progress, sample
 from codi2.encode.contract import Encoder
@@ -286,7 +286,8 @@ class CoDi2(nn.Module):
                     source_guidance_scale=asked.source_guidance_scale,
                 )
             if len(rows) > 1:
-                latents = sample_together(self.joint, decoders, courses, progress)  # type: ignore[arg-type]
+                assert self.joint is not None and self.config.joint is not None
+                latents = sample_together(self.joint, decoders, courses, progress, self.config.joint.lead)
             else:
                 latents = {modality: sample(course, progress) for modality, course in courses.items()}
             return {m: decoder.media(latents[m], sources[m]) for m, decoder in decoders.items()}
@@ -299,11 +300,10 @@ class CoDi2(nn.Module):
         made = list(sources)
         if rows and "image" in self.decoders:
             decoder = self.decoders["image"]
-            looks = features[rows]  # a copy
-            looks[:, 2:] = 0  # a clip's joint vector and appearance are those of its pictures
             with self.resident(decoder):
-                for i, picture in zip(rows, decoder.generate(looks, [seeds[i] for i in rows]), strict=True):
-                    made[i] = picture
+                pictures = first_frames(decoder, features[rows], [seeds[i] for i in rows])
+            for i, picture in zip(rows, pictures, strict=True):
+                made[i] = picture
         return made
 
     def reply_options(self, options: Options) -> ReplyOptions:

@@ -57,6 +57,21 @@ def test_each_hears_the_others(together: tuple[str, ...], joint: JointAttention,
             assert not torch.allclose(once[modality], other[modality], atol=1e-5)
 
 
+def test_one_may_go_ahead(joint: JointAttention, decoders: dict[str, Decoder]) -> None:
+    """A sound that is a step ahead is drawn beside another clip, and the clip beside another sound."""
+    features, ticks = torch.randn(1, SLOTS, DIM, generator=torch.Generator().manual_seed(7)), []
+
+    def make(layers: JointAttention, lead: dict[str, int]) -> dict[str, torch.Tensor]:
+        courses = {m: decoders[m].course(features, [3]) for m in ("audio", "video")}
+        return sample_together(layers, decoders, courses, lambda done, of: ticks.append((done, of)), lead)
+
+    level, ahead = make(joint, {}), make(joint, {"audio": 1})
+    assert ticks == [(1, 2), (2, 2), (1, 3), (2, 3), (3, 3)]
+    assert all(not torch.allclose(level[m], ahead[m], atol=1e-5) for m in level)
+    fresh = make(joint_attention(decoders), {"audio": 1})
+    assert all(torch.allclose(fresh[m], decoders[m].generate_latents(features, [3]), atol=1e-5) for m in fresh)
+
+
 def test_guidance_branches_hear_the_same(joint: JointAttention, decoders: dict[str, Decoder]) -> None:
     """Two branches of one sample, both told the same: guidance between them changes nothing."""
     features = torch.zeros(1, SLOTS, DIM)

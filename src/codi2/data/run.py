@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from codi2 import errors
 from codi2.errors import CoDi2Error, DataError, MissingDependencyError
+from codi2.progress import columns
 
 Task = TypeVar("Task")
 
@@ -48,19 +49,9 @@ def results(
 
 def _shown(stream: Iterator[dict[str, Any]], title: str, done: int, total: int) -> Iterator[dict[str, Any]]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns(), console=Console(stderr=True)) as progress:
         bar = progress.add_task(title, total=total, completed=done)
         for result in stream:
             progress.advance(bar)

@@ -285,3 +285,10 @@ class Decoder(nn.Module):
             given = self.codec.to_tensor([sources[i] for i in rows])  # type: ignore[misc]
             latents[rows] = self.codec.encode_source(given).to(like)
         return latents
+
+
+def first_frames(pictures: Decoder, features: Tensor, seeds: Sequence[int]) -> list[Part]:
+    """What a decoder of pictures draws of clips' features [B, K, D], but for what they tell of motion."""
+    looks = features.clone()
+    looks[:, 2:] = 0  # a clip's joint vector and appearance are those of its pictures
+    return pictures.generate(looks, seeds)

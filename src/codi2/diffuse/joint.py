@@ -103,18 +103,27 @@ def joint_attention(decoders: Mapping[str, Decoder]) -> JointAttention:
 
 @torch.no_grad()
 def sample_together(
-    joint: JointAttention, decoders: Mapping[str, Decoder], courses: Mapping[str, Course], progress: Progress
+    joint: JointAttention,
+    decoders: Mapping[str, Decoder],
+    courses: Mapping[str, Course],
+    progress: Progress,
+    lead: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
     """As `sample`, of several modalities in step: latents [B, c, …] of each.
 
-    Every course has the same number of steps.
+    Args:
+        lead: modality → steps by which it goes ahead of those that have none: the others then see more of it.
     """
-    unets, count = {m: decoder.unet for m, decoder in decoders.items()}, min(map(len, courses.values()))
+    unets, ahead = {m: decoder.unet for m, decoder in decoders.items()}, {m: (lead or {}).get(m, 0) for m in courses}
+    begins = {m: max(ahead.values()) - steps for m, steps in ahead.items()}
+    count = max(begins[m] + len(course) for m, course in courses.items())
     for i in range(count):
         latents = {m: course.latents for m, course in courses.items()}
-        with joint.between(latents, {m: course.timesteps[i] for m, course in courses.items()}, unets):
-            for course in courses.values():
-                course.step(i)
+        at = {m: course.timestep(i - begins[m]) for m, course in courses.items()}
+        with joint.between(latents, at, unets):
+            for m, course in courses.items():
+                if 0 <= i - begins[m] < len(course):
+                    course.step(i - begins[m])
         progress(i + 1, count)
     return {m: course.latents for m, course in courses.items()}
 

@@ -53,6 +53,11 @@ class Course:
     def __len__(self) -> int:
         return len(self.timesteps)
 
+    def timestep(self, i: int) -> Tensor:
+        """Of the latents before step i []; before the first step that of the noise, after the last zero."""
+        ended = i >= len(self)
+        return torch.zeros_like(self.timesteps[0]) if ended else self.timesteps[max(i, 0)]
+
     def step(self, i: int) -> None:
         """`latents`, after step i."""
         t, scheduler = self.timesteps[i], self.scheduler

@@ -7,19 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from codi2.progress import columns
+
 
 @contextmanager
 def progress_bar(title: str, total: int, start: int = 0) -> Iterator[Callable[..., None]]:
     """Yields `report(step, loss, figures=None)`."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -34,14 +29,7 @@ def progress_bar(title: str, total: int, start: int = 0) -> Iterator[Callable[..
 
         yield line
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns(), console=console) as bar:
         task = bar.add_task(title, total=total, completed=start)
 
         def move(step: int, loss: float, figures: Mapping[str, float] | None = None) -> None:

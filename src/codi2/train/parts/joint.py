@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from codi2.checkpoint import load_joint, load_one_decoder, locate
+from codi2.diffuse.decoder import first_frames
 from codi2.errors import ConfigError, DataError
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, encodings_for
@@ -44,7 +45,7 @@ class Batch:
     sources: dict[str, Tensor]  # as latents, zeros: none
     features: dict[str, Tensor]  # [B, K, D]
     noise: dict[str, Tensor]  # as latents
-    t: Tensor  # [B]
+    t: dict[str, Tensor]  # [B], each its own: one may be ahead of the other
 
 
 class JointRecipe:
@@ -60,6 +61,9 @@ class JointRecipe:
         joint = load_joint(model_config, self.decoders, folder)
         assert joint is not None
         self.model = joint.train().requires_grad_(True)
+        # clips that nothing was given for begin as pictures, as they will when they are drawn
+        begins = any(d.sampling.first_frame for d in self.decoders.values()) and "image" in model_config.decoders
+        self.pictures = load_one_decoder("image", model_config, folder and folder / "image") if begins else None
         self.unets = {m: decoder.unet for m, decoder in self.decoders.items()}
         encodings = encodings_for(model_config, folder)
         phases = options.phases or None
@@ -72,7 +76,7 @@ class JointRecipe:
     def batch(self, step: int, share: Share = WHOLE) -> Batch:
         size, draw = self.config.batch_size, numpy_at(self.config.seed, step)
         last = min(decoder.diffusion.config.num_train_timesteps for decoder in self.decoders.values())
-        t = torch.from_numpy(draw.integers(last, size=size))
+        t = {m: torch.from_numpy(draw.integers(last, size=size)) for m in self.decoders}
         return self._assemble(self.lessons.batch(step), t, draw, torch_at(self.config.seed, step))
 
     def sources(self, step: int) -> list[str]:
@@ -81,7 +85,7 @@ class JointRecipe:
 
     @torch.no_grad()
     def _assemble(
-        self, lessons: Sequence[Lesson], t: Tensor, draw: np.random.Generator, generator: torch.Generator
+        self, lessons: Sequence[Lesson], t: dict[str, Tensor], draw: np.random.Generator, generator: torch.Generator
     ) -> Batch:
         kinds = [_answered(lesson, self.decoders) for lesson in lessons]
         if len(set(kinds)) > 1 or len(kinds[0]) < 2:
@@ -90,7 +94,7 @@ class JointRecipe:
             )
         batch = Batch({}, {}, {}, {}, t)
         for modality in kinds[0]:
-            codec = self.decoders[modality].codec
+            codec, sampling = self.decoders[modality].codec, self.decoders[modality].sampling
             answers = [lesson.answer(modality) for lesson in lessons]
             given = [lesson.source(modality, codec.others) for lesson in lessons]
             latents = _latents(codec, lessons, answers)
@@ -99,6 +103,12 @@ class JointRecipe:
             if rows:
                 sources[rows] = _latents(codec, [lessons[n] for n in rows], [given[n] for n in rows])  # type: ignore[misc]
             features = torch.stack([lesson.features[i] for lesson, i in zip(lessons, answers, strict=True)])
+            if sampling.first_frame and self.pictures is not None and len(rows) < len(lessons):
+                begun = [n for n, i in enumerate(given) if i is None]
+                pictures = first_frames(
+                    self.pictures, features[begun], draw.integers(1 << 30, size=len(begun)).tolist()
+                )
+                sources[begun] = codec.encode_source(codec.to_tensor(pictures))
             told = 2 if codec.time != "rows" else 1  # what it is and, of what is seen, how it looks
             features[torch.from_numpy(draw.random(len(lessons)) < self.options.drop_rest), told:] = 0
             batch.latents[modality], batch.sources[modality], batch.features[modality] = latents, sources, features
@@ -107,16 +117,17 @@ class JointRecipe:
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         b = batch
-        noisy = {m: self.decoders[m].noisy(x, b.noise[m], b.t) for m, x in b.latents.items()}
-        with self.model.between(noisy, dict.fromkeys(noisy, b.t), self.unets):
+        noisy = {m: self.decoders[m].noisy(x, b.noise[m], b.t[m]) for m, x in b.latents.items()}
+        with self.model.between(noisy, b.t, self.unets):
             losses = self._apart(b)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def _apart(self, b: Batch) -> dict[str, Tensor]:
         """L_DM of each decoder."""
-        clean = torch.zeros_like(b.t)
         return {
-            m: self.decoders[m].loss(x, b.noise[m], b.t, b.features[m], clean, b.sources[m]).mean()
+            m: self.decoders[m]
+            .loss(x, b.noise[m], b.t[m], b.features[m], torch.zeros_like(b.t[m]), b.sources[m])
+            .mean()
             for m, x in b.latents.items()
         }
 
@@ -125,7 +136,7 @@ class JointRecipe:
         """L_DM on held-out records, of the decoders together and of each by itself."""
         figures: dict[str, float] = {}
         for phase, lessons in self.held_out.items():
-            t = torch.linspace(20, 980, VALIDATED).long()
+            t = dict.fromkeys(self.decoders, torch.linspace(20, 980, VALIDATED).long())
             draw, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
             batch = self._assemble(lessons.batch(0), t, draw, generator)
             name = f"{phase}/" if phase else ""
