@@ -14,6 +14,8 @@ import torch
 from codi2.config import DEBUG, TINY
 from codi2.data import cache
 from codi2.data.build import Settings, build
+from codi2.diffuse.build import debug_decoder
+from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.load import load_codec, load_decoder
 from codi2.encode.appearance import NUM_CELLS, NUM_MANNER
 from codi2.encode.debug import DebugEncoder
@@ -169,6 +171,27 @@ def test_decoder_on_patches_begins_as_a_copy_and_loads_with_them(
     shapes = {"image": (3, 64, 64), "audio": (1, 160, 64), "video": (3, 8, 64, 64)}
     media = torch.rand(2, *shapes[modality])
     assert torch.allclose(codec.decode(codec.encode(media)), media, atol=1e-5)
+
+
+def test_clips_of_words_begin_as_pictures_of_their_features(
+    weights: Path, data: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codi2.train.parts import decoder
+
+    pictures = debug_decoder("image", 256, 3, Sampling(num_inference_steps=1))
+    monkeypatch.setattr(decoder, "load_one_decoder", lambda modality, config, folder: pictures)
+    options = {"modality": "video", "data": data, "channels": (16, 32), "model": str(weights), "patch": 4}
+    plain, begun = (decoder.build(config("video_decoder", {**options, "begun": rate})) for rate in (0.0, 1.0))
+    drawn = 0
+    for step in range(4):
+        before, after = plain.batch(step), begun.batch(step)
+        given = before.source.flatten(1).any(1)
+        assert torch.equal(before.source[given], after.source[given])
+        begins = after.source[~given]
+        assert begins.flatten(1).any(1).all() and not begins.diff(dim=2).any()  # pictures: nothing moves
+        assert after.source_appearance[~given].any(1).all() and not before.source_appearance[~given].any()
+        drawn += len(begins)
+    assert drawn
 
 
 def test_a_decoder_can_be_told_words_alone(weights: Path, data: dict[str, float]) -> None:

@@ -23,7 +23,7 @@ from codi2.checkpoint import load_one_decoder, locate
 from codi2.config import CoDi2Config
 from codi2.diffuse.build import new_decoder, new_patches
 from codi2.diffuse.codec import AudioCodec, Codec
-from codi2.diffuse.decoder import Sampling
+from codi2.diffuse.decoder import Sampling, first_frames
 from codi2.diffuse.load import load_codec, load_vocoder
 from codi2.encode.tiny import ImageTrunk, load_trunk
 from codi2.prompt.parts import Part
@@ -59,6 +59,7 @@ class DecoderOptions:
     predicted_share: float = 0.5  # of the samples, where there are such
     feature_norm: float = 16.0  # that a predicted joint vector is brought to, as when the model generates
     model: str = "tiny"  # preset or folder: its encoder, its codec, and the language model that predicts
+    begun: float = 0.0  # of clips that nothing was given for, the share that begins as the decoder of pictures draws it
     looked_at: int = 0  # samples a step whose estimate is decoded and compared as media
     diffusion_weight: float = 1.0  # of L_DM
     pixel_weight: float = 1.0  # of the comparison number by number
@@ -113,6 +114,7 @@ class DecoderRecipe:
             some = [lesson for step in range(options.predicted) for lesson in self.lessons.batch(step)]
             self.foretold = some
             self.predictions = self.decoder.rescaled(predicted_features(options.model, some, options.modality))
+        self.pictures = load_one_decoder("image", model_config, folder and folder / "image") if options.begun else None
         trained = ("unet", "conditioner", "draft")
         self.model = nn.ModuleDict({name: getattr(self.decoder, name).requires_grad_(True) for name in trained})
         self.perception: nn.Module | None = None
@@ -175,6 +177,8 @@ class DecoderRecipe:
             if i in told:
                 batch.noise_level[k], batch.features[k] = 0, 0
                 batch.features[k, : len(told[i])] = told[i]
+        if options.begun:
+            self._begin(batch, chance(options.begun) & (batch.source == 0).flatten(1).all(1), draw)
         batch.features[chance(options.drop_feature)] = 0
         batch.text[~chance(options.words_share)] = 0
         batch.features[chance(options.no_appearance), 1] = 0
@@ -192,6 +196,15 @@ class DecoderRecipe:
     def sources(self, step: int) -> list[str]:
         """The records of a step, for reports."""
         return [f"{lesson.record.source}:{lesson.record.key}" for lesson in self.lessons.batch(step)]
+
+    def _begin(self, batch: Batch, chosen: Tensor, draw: np.random.Generator) -> None:
+        """These clips begin as pictures of what their features say, as when they are generated."""
+        assert self.pictures is not None
+        if rows := chosen.nonzero().flatten().tolist():
+            codec, seeds = self.decoder.codec, draw.integers(1 << 30, size=len(rows)).tolist()
+            drawn = first_frames(self.pictures, batch.features[rows], seeds)
+            batch.source[rows] = self._encoded(codec, codec.to_tensor(drawn))
+            batch.source_appearance[rows] = batch.features[rows, 1]
 
     def _tell_words(self, batch: Batch) -> None:
         """The words' vector stands in for the joint one and fills the text slot; nothing else is told."""
