@@ -168,6 +168,7 @@ class DecoderRecipe:
         noise = torch.randn((size, *batch.latents.shape[1:]), generator=torch_at(self.config.seed, step))
         batch.noise = noise[rows]
 
+        looks = batch.features.clone()  # that a first picture is drawn of
         levels = draw.integers(1, options.max_noise_level, size=size) * (draw.random(size) < options.noised_share)
         batch.noise_level = torch.from_numpy(levels)[rows]
         blur = torch.randn((size, *batch.features.shape[1:]), generator=torch_at(self.config.seed + 1, step))
@@ -177,8 +178,9 @@ class DecoderRecipe:
             if i in told:
                 batch.noise_level[k], batch.features[k] = 0, 0
                 batch.features[k, : len(told[i])] = told[i]
+                looks[k] = batch.features[k]
         if options.begun:
-            self._begin(batch, chance(options.begun) & (batch.source == 0).flatten(1).all(1), draw)
+            self._begin(batch, looks, chance(options.begun) & (batch.source == 0).flatten(1).all(1), draw)
         batch.features[chance(options.drop_feature)] = 0
         batch.text[~chance(options.words_share)] = 0
         batch.features[chance(options.no_appearance), 1] = 0
@@ -197,14 +199,14 @@ class DecoderRecipe:
         """The records of a step, for reports."""
         return [f"{lesson.record.source}:{lesson.record.key}" for lesson in self.lessons.batch(step)]
 
-    def _begin(self, batch: Batch, chosen: Tensor, draw: np.random.Generator) -> None:
-        """These clips begin as pictures of what their features say, as when they are generated."""
+    def _begin(self, batch: Batch, looks: Tensor, chosen: Tensor, draw: np.random.Generator) -> None:
+        """The chosen clips begin as pictures of what `looks` [B, T, D] say of them, as when they are generated."""
         assert self.pictures is not None
         if rows := chosen.nonzero().flatten().tolist():
             codec, seeds = self.decoder.codec, draw.integers(1 << 30, size=len(rows)).tolist()
-            drawn = first_frames(self.pictures, batch.features[rows], seeds)
+            drawn = first_frames(self.pictures, looks[rows], seeds)
             batch.source[rows] = self._encoded(codec, codec.to_tensor(drawn))
-            batch.source_appearance[rows] = batch.features[rows, 1]
+            batch.source_appearance[rows] = looks[rows, 1]
 
     def _tell_words(self, batch: Batch) -> None:
         """The words' vector stands in for the joint one and fills the text slot; nothing else is told."""
