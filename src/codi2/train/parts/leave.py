@@ -39,7 +39,7 @@ class LeaveOptions:
     held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
     noise: float = 0.3  # standard deviation of the noise on the features given: what is learned of few things is coarse
     width: int = 576  # W
-    phases: tuple[str, ...] = ("image", "audio")  # what answers are of
+    phases: dict[str, float] = field(default_factory=lambda: {"image": 1.0, "audio": 1.0})  # answers of
     reads: bool = False  # whether the language model of `model` has read the records, and its way out goes on
     drop: float = 0.0  # rate at which numbers are withheld from the projection, against learning by heart
     joint_weight: float = 1.0  # of joint vectors, which say most of what no prompt tells
@@ -70,9 +70,8 @@ class LeaveRecipe:
         self.model = Leave(self.heads, options.width)
         self.model.withheld.p = options.drop
         encodings = encodings_for(self.base, folder)
-        phases = dict.fromkeys(options.phases, 1.0)
-        self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
-        held_out = Lessons(options.held_out or options.data, encodings, 16, phases, 1)
+        self.lessons = Lessons(options.data, encodings, config.batch_size, options.phases, config.seed)
+        held_out = Lessons(options.held_out or options.data, encodings, 16, options.phases, 1)
         by_task = held_out_by_task(held_out)
         self.held_out = {task: some for task, some in by_task.items() if _answered(some[0], self.heads.num_slots)}
         self.states: dict[str, States] = {}
