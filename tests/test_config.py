@@ -31,6 +31,10 @@ def test_faults_are_named():
         CoDi2Config.from_json(mended(lambda data: data["heads"]["num_slots"].update(audio=9)))
     with pytest.raises(ConfigError, match="reads_words"):
         CoDi2Config.from_json(mended(lambda data: data["encoder"]["num_features"].pop("phrase")))
+    with pytest.raises(ConfigError, match=r"joint\.modalities has 'depth'"):
+        CoDi2Config.from_json(mended(lambda data: data["joint"].update(modalities=["audio", "depth"])))
+    with pytest.raises(ConfigError, match=r"joint\.lead\['audio'\] is -1"):
+        CoDi2Config.from_json(mended(lambda data: data["joint"].update(lead={"audio": -1})))
     with pytest.raises(ConfigError, match="not a model config"):
         CoDi2Config.from_json("{")
 

@@ -120,6 +120,9 @@ class CoDi2Config(_Strict):
             raise ConfigError(f"encoder.num_features has {unheard[0]!r}, for which llm.senses has no token.")
         if self.joint and (unmade := sorted(set(self.joint.modalities) - set(self.decoders))):
             raise ConfigError(f"joint.modalities has {unmade[0]!r}, for which there is no decoder.")
+        for modality, steps in (self.joint.lead if self.joint else {}).items():
+            if modality not in self.joint.modalities or steps < 0:  # type: ignore[union-attr]
+                raise ConfigError(f"joint.lead[{modality!r}] is {steps}; name one of joint.modalities, and 0 or more.")
         if encoder.reads_words and "phrase" not in encoder.num_features:
             raise ConfigError("encoder.reads_words is on, but encoder.num_features has no 'phrase'.")
 
