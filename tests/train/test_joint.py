@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from codi2.checkpoint import load_joint, load_one_decoder
 from codi2.config import DEBUG, preset
 from codi2.data.build import Settings, build
-from codi2.errors import DataError
+from codi2.errors import ConfigError, DataError
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
 from codi2.train.parts import joint
@@ -56,3 +57,17 @@ def test_records_of_a_step_answer_alike(data: dict[str, float]) -> None:
     with pytest.raises(DataError, match="not together"):
         for step in range(8):
             recipe.batch(step)
+
+
+def test_one_may_be_drawn_first_and_features_be_as_bad_as_regressed_ones(data: dict[str, float]) -> None:
+    plain, other = (
+        replace(config(data, {"video": 1.0}), options=config(data, {"video": 1.0}).options | more)
+        for more in ({}, {"ahead": "audio", "ahead_share": 1.0, "noise": 0.8})
+    )
+    before, after = (joint.build(made).batch(0) for made in (plain, other))
+    assert not after.t["audio"].any() and torch.equal(before.t["video"], after.t["video"])
+    for modality, features in before.features.items():
+        near = torch.cosine_similarity(features[:, 0], after.features[modality][:, 0])
+        assert (near > 0.4).all() and (near < 0.999).any()
+    with pytest.raises(ConfigError, match=r"options\.ahead is 'smell'"):
+        joint.build(replace(plain, options=plain.options | {"ahead": "smell"}))

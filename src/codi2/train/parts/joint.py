@@ -34,6 +34,9 @@ class JointOptions:
     held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
     phases: dict[str, float] = field(default_factory=dict)  # phase → share of the steps; empty: all mixed
     drop_rest: float = 0.6  # rate at which what features tell beside content and looks, as of movement, is withheld
+    ahead: str = ""  # what is drawn first (`joint.lead`): its noise is gone in `ahead_share` of the samples
+    ahead_share: float = 0.7
+    noise: float = 0.0  # most noise on the features: regressed ones are no true ones
     model: str = "tiny"  # preset or folder: its encoder and its decoders, which stay as they are
 
 
@@ -56,6 +59,8 @@ class JointRecipe:
         if model_config.joint is None:
             raise ConfigError(f"the model {options.model!r} has no [joint]: its config should name the modalities")
         modalities = model_config.joint.modalities
+        if options.ahead and options.ahead not in modalities:
+            raise ConfigError(f"options.ahead is {options.ahead!r}; it should be one of {', '.join(modalities)}")
         self.decoders = {m: load_one_decoder(m, model_config, folder and folder / m) for m in modalities}
         torch.manual_seed(config.seed)
         joint = load_joint(model_config, self.decoders, folder)
@@ -77,7 +82,10 @@ class JointRecipe:
         size, draw = self.config.batch_size, numpy_at(self.config.seed, step)
         last = min(decoder.diffusion.config.num_train_timesteps for decoder in self.decoders.values())
         t = {m: torch.from_numpy(draw.integers(last, size=size)) for m in self.decoders}
-        return self._assemble(self.lessons.batch(step), t, draw, torch_at(self.config.seed, step))
+        if self.options.ahead:
+            t[self.options.ahead][torch.from_numpy(draw.random(size) < self.options.ahead_share)] = 0
+        generator = torch_at(self.config.seed, step)
+        return self._assemble(self.lessons.batch(step), t, draw, generator, self.options.noise)
 
     def sources(self, step: int) -> list[str]:
         """The records of a step, for reports."""
@@ -85,7 +93,12 @@ class JointRecipe:
 
     @torch.no_grad()
     def _assemble(
-        self, lessons: Sequence[Lesson], t: dict[str, Tensor], draw: np.random.Generator, generator: torch.Generator
+        self,
+        lessons: Sequence[Lesson],
+        t: dict[str, Tensor],
+        draw: np.random.Generator,
+        generator: torch.Generator,
+        noise: float = 0.0,
     ) -> Batch:
         kinds = [_answered(lesson, self.decoders) for lesson in lessons]
         if len(set(kinds)) > 1 or len(kinds[0]) < 2:
@@ -103,6 +116,9 @@ class JointRecipe:
             if rows:
                 sources[rows] = _latents(codec, [lessons[n] for n in rows], [given[n] for n in rows])  # type: ignore[misc]
             features = torch.stack([lesson.features[i] for lesson, i in zip(lessons, answers, strict=True)])
+            amount = noise * torch.rand(len(lessons), 1, 1, generator=generator)
+            blur = torch.randn(features.shape, generator=generator) * (features != 0)
+            features = (1 - amount**2).sqrt() * features + amount * blur
             if sampling.first_frame and self.pictures is not None and len(rows) < len(lessons):
                 begun = [n for n, i in enumerate(given) if i is None]
                 pictures = first_frames(
