@@ -236,7 +236,7 @@ TINY = CoDi2Config(
             guidance_scale=1.0,
             source_guidance_scale=1.0,
             feature_norm=16.0,
-            motion_scale=1.4,
+            motion_scale=1.55,
             first_frame=True,
         ),
     },
