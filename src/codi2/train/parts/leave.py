@@ -39,7 +39,7 @@ class LeaveOptions:
     held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
     noise: float = 0.3  # standard deviation of the noise on the features given: what is learned of few things is coarse
     width: int = 576  # W
-    phases: dict[str, float] = field(default_factory=lambda: {"image": 1.0, "audio": 1.0})  # answers of
+    phases: dict[str, float] = field(default_factory=lambda: {"image": 1.0, "audio": 1.0})  # answers → share
     reads: bool = False  # whether the language model of `model` has read the records, and its way out goes on
     drop: float = 0.0  # rate at which numbers are withheld from the projection, against learning by heart
     joint_weight: float = 1.0  # of joint vectors, which say most of what no prompt tells
