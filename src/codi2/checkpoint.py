@@ -25,7 +25,7 @@ from codi2.hub import fetch_repo, shipped, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
-from codi2.tensors import read_tensors
+from codi2.tensors import in_half, read_tensors
 
 if TYPE_CHECKING:
     from codi2.diffuse.joint import JointAttention
@@ -150,10 +150,10 @@ def save_language(mllm: MLLM, folder: Path) -> None:
 
     mllm.backbone.save_adapter(folder / "adapter")
     state = {f"{part}.{n}": v for part in ("enter", "leave") for n, v in getattr(mllm, part).state_dict().items()}
-    half = {name: value.detach().to(torch.float16).contiguous() for name, value in state.items()}
-    write_atomic(folder / "heads.safetensors", save(half))
+    wide = [f"leave.{name}" for name in mllm.leave.wide]
+    write_atomic(folder / "heads.safetensors", save(in_half(state, wide)))
     adapter = folder / "adapter" / "adapter_model.safetensors"
-    write_atomic(adapter, save({n: v.to(torch.float16).contiguous() for n, v in read_tensors(adapter).items()}))
+    write_atomic(adapter, save(in_half(read_tensors(adapter))))
 
 
 def save(model: CoDi2, folder: Path) -> None:

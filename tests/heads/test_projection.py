@@ -92,3 +92,42 @@ def test_items_of_other_conversations_are_not_seen():
     torch.testing.assert_close(
         leave(hidden, image, number, memory, visible), leave(hidden, image, number, others, visible)
     )
+
+
+def test_two_edits_of_full_rank_are_learned_side_by_side():
+    """The state says which of two rotations of what was given is asked for; two linear maps hold both."""
+    torch.manual_seed(0)
+    leave = Leave(replace(DEBUG.heads, copies=1, copy_dim=4, maps=2), W)
+    turns = [torch.linalg.qr(torch.randn(D, D))[0] for _ in range(2)]
+    asked, last = torch.eye(W)[:2] * 8, torch.zeros(1, dtype=torch.long)
+    trained = [leave.maps, *leave.choose.parameters()]
+    optimizer = torch.optim.Adam(trained, 0.03)
+
+    def error(items: int) -> torch.Tensor:
+        off = []
+        for hidden, turn in zip(asked, turns, strict=True):
+            given = torch.randn(items, 3, D)
+            memory = Memory(torch.zeros(items, W), given, last.expand(items))
+            found = leave(
+                hidden.expand(items, -1), torch.full((items,), AUDIO), last.expand(items), memory, torch.eye(items) > 0
+            )
+            off.append((found - given[:, 0] @ turn).square().mean())
+        return torch.stack(off).mean()
+
+    before = float(error(64))
+    for _ in range(200):
+        optimizer.zero_grad()
+        error(32).backward()
+        optimizer.step()
+    assert float(error(64)) < 0.05 * before
+
+
+def test_fresh_maps_change_nothing():
+    torch.manual_seed(3)
+    leave, memory = make_leave()
+    mapped = Leave(replace(DEBUG.heads, copies=2, copy_dim=4, maps=3), W)
+    mapped.load_state_dict(leave.state_dict(), strict=False)
+    given = (torch.randn(2, W), torch.tensor([IMAGE, AUDIO]), torch.tensor([0, 1]), memory, torch.ones(2, 4) > 0)
+    torch.testing.assert_close(mapped(*given), leave(*given))
+    assert mapped.wide == ["maps", "projection.maps.image.0.weight", "projection.maps.audio.0.weight"]
+    assert leave.wide == []

@@ -41,14 +41,14 @@ def test_it_learns_and_loads_again(data: dict[str, float], tmp_path: Path) -> No
     assert set(figures) == {f"{kind}/{way}" for kind in kinds for way in ("together", "alone")}
     assert all(np.isfinite(value) for value in figures.values())
     assert all(torch.equal(before[name], value) for name, value in recipe.decoders["video"].state_dict().items())
-    assert any(layer.out.weight.any() for layer in recipe.model.attend["video"].values())
+    assert any(layer.out.weight.any() for layer in recipe.joint.attend["video"].values())
 
     (tmp_path / "model").mkdir()
     (tmp_path / "run" / "export").rename(tmp_path / "model" / "joint")
     decoders = {m: load_one_decoder(m, preset("debug"), None) for m in DEBUG.decoders}
     again = load_joint(DEBUG, decoders, tmp_path / "model")  # in half precision
     assert again is not None
-    ours, theirs = recipe.model.state_dict(), again.state_dict()
+    ours, theirs = recipe.joint.state_dict(), again.state_dict()
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-3) for name in ours)
 
 
@@ -64,10 +64,36 @@ def test_one_may_be_drawn_first_and_features_be_as_bad_as_regressed_ones(data: d
         replace(config(data, {"video": 1.0}), options=config(data, {"video": 1.0}).options | more)
         for more in ({}, {"ahead": "audio", "ahead_share": 1.0, "noise": 0.8})
     )
-    before, after = (joint.build(made).batch(0) for made in (plain, other))
+    (before,), (after,) = (joint.build(made).batch(0) for made in (plain, other))
     assert not after.t["audio"].any() and torch.equal(before.t["video"], after.t["video"])
     for modality, features in before.features.items():
         near = torch.cosine_similarity(features[:, 0], after.features[modality][:, 0])
         assert (near > 0.4).all() and (near < 0.999).any()
     with pytest.raises(ConfigError, match=r"options\.ahead is 'smell'"):
         joint.build(replace(plain, options=plain.options | {"ahead": "smell"}))
+
+
+def test_networks_learn_too_where_they_are_opened(data: dict[str, float], rich_home: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    options = {"records": 12, "only": "animate"}
+    build(Settings("tables", str(rich_home / "data" / "tiny"), str(alone), options=options))
+    made = config(data | {str(alone): 1.0}, {"video": 1.0})
+    more = {"opened": ["video"], "predicted_share": 0.5, "held_out": data}
+    made = replace(made, batch_size=4, options=made.options | more)
+    recipe = joint.build(made)
+    kinds = {tuple(b.latents) for step in range(4) for b in recipe.batch(step)}
+    assert kinds == {("video",), ("audio", "video")}
+    before = {m: {n: x.clone() for n, x in recipe.unets[m].state_dict().items()} for m in ("audio", "video")}
+    train(recipe, made, tmp_path / "run")
+    moved = {m: any((before[m][n] != x).any() for n, x in recipe.unets[m].state_dict().items()) for m in before}
+    assert moved == {"audio": False, "video": True}
+    again = joint.build(made)
+    again.restore(tmp_path / "run" / "export")
+    ours, theirs = (one.unets["video"].state_dict() for one in (recipe, again))
+    assert all(torch.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-3) for name in ours)
+    with pytest.raises(ConfigError, match=r"options\.opened has 'smell'"):
+        joint.build(replace(made, options=made.options | {"opened": ["smell"]}))
+    with pytest.raises(DataError, match="not together"):
+        shut = joint.build(replace(made, options=made.options | {"opened": []}))
+        for step in range(8):
+            shut.batch(step)

@@ -17,6 +17,7 @@ from codi2.prompt.layout import MODALITIES
 
 LATEST = 8  # items from the end that a head tells apart by how late they came
 POINTED = 5.0  # score of the item that a head starts at, where others have zero
+MAPPED = 2  # heads whose items the linear maps read
 KEPT = 0.3  # share of the features that the first two heads point at, in a prediction at the start
 
 
@@ -76,6 +77,10 @@ class Leave(nn.Module):
     the end and learns when to look elsewhere. The projection sees all features of the items pointed at, [copies, T, D],
     beside the hidden state, and a share of each goes straight to the prediction: what an edit or an example does to a
     feature is a map of features, which need not pass through the language model.
+
+    Such a map is nearly linear where it is one edit's (an echo, night), of full rank, and another for every edit; the
+    projection has no room for them side by side. So `maps` linear ones of what the first two heads point at are
+    learned beside it, and the state says how much of each an answer takes.
     """
 
     def __init__(self, config: HeadsConfig, width: int) -> None:
@@ -95,6 +100,18 @@ class Leave(nn.Module):
             with torch.no_grad():
                 self.late.fill_diagonal_(POINTED)
                 self.share[..., :2] = KEPT
+        self.mapped = min(self.copies, MAPPED) if config.maps else 0
+        if self.mapped:
+            groups, dim = len(self.projection.maps), config.feature_dim
+            self.choose = nn.Linear(width, groups * config.maps)
+            self.favour = nn.Parameter(torch.zeros(groups, num_features, config.maps))  # what each slot is apt to take
+            self.maps = nn.Parameter(torch.zeros(groups, config.maps, dim, self.mapped * dim))
+
+    @property
+    def wide(self) -> list[str]:
+        """The tensors that are kept in bytes: with `maps` they are most of a model's heads."""
+        first = [f"projection.maps.{name}.0.weight" for name in self.projection.maps]
+        return ["maps", *first] if self.mapped else []
 
     def forward(self, hidden: Tensor, modality: Tensor, number: Tensor, memory: Memory, visible: Tensor) -> Tensor:
         """Features float32 [P, D].
@@ -107,9 +124,24 @@ class Leave(nn.Module):
             return self.projection(hidden, modality)
         pointed = self.pointed(hidden, memory, visible)
         same = pointed[torch.arange(len(number), device=number.device), :, number]  # [P, copies, D]
-        share = self.share[self.projection.group_of[modality], number]
+        group = self.projection.group_of[modality]
+        share = self.share[group, number]
         seen = torch.cat([hidden, pointed.flatten(1)], dim=-1)
-        return self.projection(self.withheld(seen), modality) + torch.einsum("pc,pcd->pd", share, same)
+        found = self.projection(self.withheld(seen), modality) + torch.einsum("pc,pcd->pd", share, same)
+        if self.mapped:
+            found = found + self._map(hidden, same[:, : self.mapped].flatten(1), group, number)
+        return found
+
+    def _map(self, hidden: Tensor, given: Tensor, groups: Tensor, number: Tensor) -> Tensor:
+        """The linear maps of `given` [P, mapped · D] that the states [P, W] and the slots choose, [P, D]."""
+        chosen = self.choose(self.withheld(hidden)).unflatten(-1, (len(self.maps), -1))
+        chosen = chosen + self.favour[:, number].transpose(0, 1)
+        out = torch.zeros(len(given), self.maps.shape[2], device=given.device)
+        for group, maps in enumerate(self.maps):
+            (rows,) = (groups == group).nonzero(as_tuple=True)  # of none too, as in `Projection`
+            ways = torch.einsum("pi,mdi->pmd", given[rows], maps)
+            out = out.index_put((rows,), torch.einsum("pm,pmd->pd", chosen[rows, group].softmax(-1), ways))
+        return out
 
     def pointed(self, hidden: Tensor, memory: Memory, visible: Tensor) -> Tensor:
         """What each head points at, [P, copies, T, D], from normalised states [P, W]."""

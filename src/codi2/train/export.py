@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,19 @@ def _fits(weights: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> b
     return name in weights and weights[name].shape == value.shape
 
 
-def export_tensors(tensors: dict[str, torch.Tensor], path: Path, provenance: dict[str, Any]) -> None:
-    """Plain tensors → one fp16 safetensors file, written atomically, with `training.json` beside it."""
+def export_tensors(
+    tensors: dict[str, torch.Tensor], path: Path, provenance: dict[str, Any], in_bytes: Collection[str] = ()
+) -> None:
+    """Plain tensors → one fp16 safetensors file, written atomically, with `training.json` beside it. Those of
+    `in_bytes` as `tensors.in_half` has it.
+    """
     from safetensors.torch import save_file
 
     from codi2 import __version__
     from codi2.hub import atomic_path
+    from codi2.tensors import in_half
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as aside:
-        save_file({k: v.detach().to(torch.float16).contiguous() for k, v in tensors.items()}, aside)
+        save_file(in_half(tensors, in_bytes), aside)
     (path.parent / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")

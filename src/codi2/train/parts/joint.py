@@ -1,7 +1,8 @@
-"""The layers between the decoders, which stay as they are: what one hears and sees of the other while both draw.
+"""The layers between the decoders: what one hears and sees of the other while both draw.
 
 A record answers with media of two or more modalities that belong together: a clip in which a thing moves whenever it
-is heard, a picture with its sound. All of a step's records answer with the same modalities.
+is heard, a picture with its sound. The decoders stay as they are, or (`opened`) their networks learn too, to do what
+they are told; records that answer with one medium then keep them what they were.
 
 Letters: B samples, K slots, D joint width; latents are [B, c, h, w], of clips [B, c, F, h, w].
 """
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from codi2.checkpoint import load_joint, load_one_decoder, locate
 from codi2.diffuse.decoder import first_frames
 from codi2.errors import ConfigError, DataError
+from codi2.heads.projection import fit_features
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, encodings_for
 from codi2.train.loop import WHOLE, Share
@@ -37,6 +39,8 @@ class JointOptions:
     ahead: str = ""  # what is drawn first (`joint.lead`): its noise is gone in `ahead_share` of the samples
     ahead_share: float = 0.7
     noise: float = 0.0  # most noise on the features: regressed ones are no true ones
+    predicted_share: float = 0.0  # of the samples have the features that the language model predicts
+    opened: tuple[str, ...] = ()  # modalities whose own networks learn too
     model: str = "tiny"  # preset or folder: its encoder and its decoders, which stay as they are
 
 
@@ -65,7 +69,11 @@ class JointRecipe:
         torch.manual_seed(config.seed)
         joint = load_joint(model_config, self.decoders, folder)
         assert joint is not None
-        self.model = joint.train().requires_grad_(True)
+        self.joint = joint
+        if unknown := sorted({*options.opened} - {*modalities}):
+            raise ConfigError(f"options.opened has {unknown[0]!r}; it should have some of {', '.join(modalities)}")
+        opened = {m: self.decoders[m].unet for m in options.opened}
+        self.model = nn.ModuleDict({"joint": joint, **opened}).train().requires_grad_(True)
         # clips that nothing was given for begin as pictures, as they will when they are drawn
         begins = any(d.sampling.first_frame for d in self.decoders.values()) and "image" in model_config.decoders
         self.pictures = load_one_decoder("image", model_config, folder and folder / "image") if begins else None
@@ -77,15 +85,42 @@ class JointRecipe:
             phase: Lessons(options.held_out or options.data, encodings, VALIDATED, {phase: 1.0} if phase else None, 1)
             for phase in options.phases or [""]
         }
+        self.predictions: dict[str, dict[str, Tensor]] = {}  # place of a record → by modality [K, D]
+        if options.predicted_share:
+            self._predict(self.lessons.every())
 
-    def batch(self, step: int, share: Share = WHOLE) -> Batch:
+    def _predict(self, lessons: Sequence[Lesson]) -> None:
+        """What the language model predicts of every record."""
+        from codi2.train.parts.predicted import predicted_features
+
+        for modality, decoder in self.decoders.items():
+            some = [lesson for lesson in lessons if modality in _answered(lesson, self.decoders)]
+            if not some:
+                continue
+            found = decoder.rescaled(predicted_features(self.options.model, some, modality))
+            for lesson, features in zip(some, found, strict=True):
+                self.predictions.setdefault(lesson.place, {})[modality] = features
+
+    def batch(self, step: int, share: Share = WHOLE) -> list[Batch]:
+        """The records that answer with the same modalities are drawn together."""
         size, draw = self.config.batch_size, numpy_at(self.config.seed, step)
         last = min(decoder.diffusion.config.num_train_timesteps for decoder in self.decoders.values())
         t = {m: torch.from_numpy(draw.integers(last, size=size)) for m in self.decoders}
         if self.options.ahead:
             t[self.options.ahead][torch.from_numpy(draw.random(size) < self.options.ahead_share)] = 0
-        generator = torch_at(self.config.seed, step)
-        return self._assemble(self.lessons.batch(step), t, draw, generator, self.options.noise)
+        generator, lessons = torch_at(self.config.seed, step), self.lessons.batch(step)
+        kinds = [_answered(lesson, self.decoders) for lesson in lessons]
+        fewest = 1 if self.options.opened else 2
+        if (len(set(kinds)) > 1 and not self.options.opened) or min(map(len, kinds)) < fewest:
+            raise DataError(
+                f"the records of a step answer with {', '.join(map(str, sorted(set(kinds))))}: not together"
+            )
+        made = []
+        for kind in sorted(set(kinds)):
+            rows = [i for i, own in enumerate(kinds) if own == kind]
+            times = {m: x[rows] for m, x in t.items()}
+            made.append(self._assemble([lessons[i] for i in rows], times, draw, generator, self.options))
+        return made
 
     def sources(self, step: int) -> list[str]:
         """The records of a step, for reports."""
@@ -98,15 +133,11 @@ class JointRecipe:
         t: dict[str, Tensor],
         draw: np.random.Generator,
         generator: torch.Generator,
-        noise: float = 0.0,
+        options: JointOptions,
     ) -> Batch:
-        kinds = [_answered(lesson, self.decoders) for lesson in lessons]
-        if len(set(kinds)) > 1 or len(kinds[0]) < 2:
-            raise DataError(
-                f"the records of a step answer with {', '.join(map(str, sorted(set(kinds))))}: not together"
-            )
         batch = Batch({}, {}, {}, {}, t)
-        for modality in kinds[0]:
+        told = torch.from_numpy(draw.random(len(lessons)) < options.predicted_share)
+        for modality in _answered(lessons[0], self.decoders):
             codec, sampling = self.decoders[modality].codec, self.decoders[modality].sampling
             answers = [lesson.answer(modality) for lesson in lessons]
             given = [lesson.source(modality, codec.others) for lesson in lessons]
@@ -116,27 +147,39 @@ class JointRecipe:
             if rows:
                 sources[rows] = _latents(codec, [lessons[n] for n in rows], [given[n] for n in rows])  # type: ignore[misc]
             features = torch.stack([lesson.features[i] for lesson, i in zip(lessons, answers, strict=True)])
-            amount = noise * torch.rand(len(lessons), 1, 1, generator=generator)
+            amount = options.noise * torch.rand(len(lessons), 1, 1, generator=generator)
             blur = torch.randn(features.shape, generator=generator) * (features != 0)
             features = (1 - amount**2).sqrt() * features + amount * blur
+            for n in told.nonzero().flatten().tolist():
+                predicted = self.predictions[lessons[n].place][modality]
+                features[n] = fit_features(predicted[None], features.shape[1])[0]
             if sampling.first_frame and self.pictures is not None and len(rows) < len(lessons):
                 begun = [n for n, i in enumerate(given) if i is None]
                 pictures = first_frames(
                     self.pictures, features[begun], draw.integers(1 << 30, size=len(begun)).tolist()
                 )
                 sources[begun] = codec.encode_source(codec.to_tensor(pictures))
-            told = 2 if codec.time != "rows" else 1  # what it is and, of what is seen, how it looks
-            features[torch.from_numpy(draw.random(len(lessons)) < self.options.drop_rest), told:] = 0
+            known = 2 if codec.time != "rows" else 1  # what it is and, of what is seen, how it looks
+            features[torch.from_numpy(draw.random(len(lessons)) < options.drop_rest) & ~told, known:] = 0
             batch.latents[modality], batch.sources[modality], batch.features[modality] = latents, sources, features
             batch.noise[modality] = torch.randn(latents.shape, generator=generator)
         return batch
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        b = batch
+    def losses(self, model: nn.Module, batch: list[Batch]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        whole = []
+        for b in batch:
+            alone = len(b.latents) == 1
+            found = self._apart(b) if alone else self._together(b)
+            losses |= {f"{m}/alone" if alone else m: x for m, x in found.items()}
+            whole.append(torch.stack(list(found.values())).sum() * len(next(iter(b.latents.values()))))
+        return {"loss": torch.stack(whole).sum() / self.config.batch_size, **losses}
+
+    def _together(self, b: Batch) -> dict[str, Tensor]:
+        """L_DM of decoders that hear and see each other."""
         noisy = {m: self.decoders[m].noisy(x, b.noise[m], b.t[m]) for m, x in b.latents.items()}
-        with self.model.between(noisy, b.t, self.unets):
-            losses = self._apart(b)
-        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+        with self.joint.between(noisy, b.t, self.unets):
+            return self._apart(b)
 
     def _apart(self, b: Batch) -> dict[str, Tensor]:
         """L_DM of each decoder."""
@@ -154,11 +197,9 @@ class JointRecipe:
         for phase, lessons in self.held_out.items():
             t = dict.fromkeys(self.decoders, torch.linspace(20, 980, VALIDATED).long())
             draw, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-            batch = self._assemble(lessons.batch(0), t, draw, generator)
+            batch = self._assemble(lessons.batch(0), t, draw, generator, JointOptions(drop_rest=self.options.drop_rest))
             name = f"{phase}/" if phase else ""
-            figures |= {
-                f"{name}{m}/together": float(x) for m, x in self.losses(self.model, batch).items() if m != "loss"
-            }
+            figures |= {f"{name}{m}/together": float(x) for m, x in self._together(batch).items()}
             figures |= {f"{name}{m}/alone": float(x) for m, x in self._apart(batch).items()}
         return figures
 
@@ -168,12 +209,17 @@ class JointRecipe:
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         from codi2.train.export import export_module
 
-        export_module(self.model, folder, provenance)
+        export_module(self.joint, folder, provenance)
+        for modality in self.options.opened:
+            export_module(self.unets[modality], folder / modality / "unet", provenance)
 
     def restore(self, folder: Path) -> None:
         from codi2.train.export import restore_module
 
-        restore_module(self.model, folder)
+        restore_module(self.joint, folder)
+        for modality in self.options.opened:
+            if (folder / modality).is_dir():  # else they go on from the model's
+                restore_module(self.unets[modality], folder / modality / "unet")
 
 
 def _latents(codec: Any, lessons: Sequence[Lesson], items: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ Letters: P slots, N items, T features of an item, D joint width, W width of the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class LeaveOptions:
     reads: bool = False  # whether the language model of `model` has read the records, and its way out goes on
     drop: float = 0.0  # rate at which numbers are withheld from the projection, against learning by heart
     joint_weight: float = 1.0  # of joint vectors, which say most of what no prompt tells
+    maps: int = 0  # linear maps (`heads.maps`) of a model that has none yet; 0: as it has them
     model: str = "tiny"  # preset or folder: its encoder
 
 
@@ -65,7 +66,7 @@ class LeaveRecipe:
         self.config = config
         self.options = options = options_of(LeaveOptions, config)
         self.base, folder = locate(options.model)
-        self.heads = self.base.heads
+        self.heads = replace(self.base.heads, maps=options.maps or self.base.heads.maps)
         torch.manual_seed(config.seed)
         self.model = Leave(self.heads, options.width)
         self.model.withheld.p = options.drop
@@ -92,7 +93,7 @@ class LeaveRecipe:
         for lesson, found in zip(lessons, language_states(self.options.model, lessons), strict=True):
             self.states[lesson.place] = found
         if self.folder is not None:
-            load_leave(self.model, self.folder)
+            load_leave(self.model, self.folder, begins=("choose.", "maps"))
 
     def batch(self, step: int, share: Share = WHOLE) -> Batch:
         batch = self._collate(self.lessons.batch(step))
@@ -163,16 +164,17 @@ class LeaveRecipe:
             export_tensors(found, folder / "leave.safetensors", provenance)
         else:  # both ways of a model: this one is half of a file
             whole = read_tensors(self.folder / "heads.safetensors")
-            export_tensors(
-                whole | {f"leave.{name}": value for name, value in found.items()}, folder / HEADS, provenance
-            )
+            ours = {f"leave.{name}": value for name, value in found.items()}
+            wide = [f"leave.{name}" for name in self.model.wide]
+            export_tensors(whole | ours, folder / HEADS, provenance, wide)
 
     def restore(self, folder: Path) -> None:
         load_leave(self.model, folder)
 
 
-def load_leave(leave: Leave, folder: Path) -> None:
-    """What `LeaveRecipe.export` wrote, or that part of a model's heads.
+def load_leave(leave: Leave, folder: Path, begins: tuple[str, ...] = ()) -> None:
+    """What `LeaveRecipe.export` wrote, or that part of a model's heads. Tensors whose names begin with one of `begins`
+    may be missing, and then stay as they are.
 
     Raises:
         WeightsError: it is missing or does not fit.
@@ -185,8 +187,9 @@ def load_leave(leave: Leave, folder: Path) -> None:
     tensors = {name: value.float() for name, value in read_tensors(path).items()}
     if path.name == HEADS:
         tensors = {name.removeprefix("leave."): value for name, value in tensors.items() if name.startswith("leave.")}
+    begun = {name: value for name, value in leave.state_dict().items() if name.startswith(begins)} if begins else {}
     try:
-        leave.load_state_dict(tensors)
+        leave.load_state_dict(begun | tensors)
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit the config: {error}") from error
 
