@@ -100,8 +100,8 @@ def test_two_edits_of_full_rank_are_learned_side_by_side():
     leave = Leave(replace(DEBUG.heads, copies=1, copy_dim=4, maps=2), W)
     turns = [torch.linalg.qr(torch.randn(D, D))[0] for _ in range(2)]
     asked, last = torch.eye(W)[:2] * 8, torch.zeros(1, dtype=torch.long)
-    trained = [leave.maps, *leave.choose.parameters()]
-    optimizer = torch.optim.Adam(trained, 0.03)
+    assert leave.edits is not None
+    optimizer = torch.optim.Adam(leave.edits.parameters(), 0.03)
 
     def error(items: int) -> torch.Tensor:
         off = []
@@ -114,12 +114,12 @@ def test_two_edits_of_full_rank_are_learned_side_by_side():
             off.append((found - given[:, 0] @ turn).square().mean())
         return torch.stack(off).mean()
 
-    before = float(error(64))
+    before = error(64).item()
     for _ in range(200):
         optimizer.zero_grad()
         error(32).backward()
         optimizer.step()
-    assert float(error(64)) < 0.05 * before
+    assert error(64).item() < 0.05 * before
 
 
 def test_fresh_maps_change_nothing():
@@ -129,5 +129,5 @@ def test_fresh_maps_change_nothing():
     mapped.load_state_dict(leave.state_dict(), strict=False)
     given = (torch.randn(2, W), torch.tensor([IMAGE, AUDIO]), torch.tensor([0, 1]), memory, torch.ones(2, 4) > 0)
     torch.testing.assert_close(mapped(*given), leave(*given))
-    assert mapped.wide == ["maps", "projection.maps.image.0.weight", "projection.maps.audio.0.weight"]
+    assert mapped.wide == ["edits.maps", "projection.maps.image.0.weight", "projection.maps.audio.0.weight"]
     assert leave.wide == []

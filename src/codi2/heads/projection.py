@@ -69,6 +69,29 @@ class Memory:
         )
 
 
+class Edits(nn.Module):
+    """Linear maps of what the first heads point at, and how much of each a state takes. Fresh ones add nothing."""
+
+    def __init__(self, config: HeadsConfig, width: int, groups: int) -> None:
+        super().__init__()
+        num_features, dim = max(config.num_slots.values()), config.feature_dim
+        self.read = min(config.copies, MAPPED)
+        self.choose = nn.Linear(width, groups * config.maps)
+        self.favour = nn.Parameter(torch.zeros(groups, num_features, config.maps))  # what each slot is apt to take
+        self.maps = nn.Parameter(torch.zeros(groups, config.maps, dim, self.read * dim))
+
+    def forward(self, hidden: Tensor, given: Tensor, group: Tensor, number: Tensor) -> Tensor:
+        """States [P, W] and features [P, copies, D] pointed at → [P, D]; `group`, `number` int64 [P] of the slots."""
+        chosen = self.choose(hidden).unflatten(-1, (len(self.maps), -1)) + self.favour[:, number].transpose(0, 1)
+        given = given[:, : self.read].flatten(1)
+        out = torch.zeros(len(given), self.maps.shape[2], device=given.device)
+        for g, maps in enumerate(self.maps):
+            (rows,) = (group == g).nonzero(as_tuple=True)  # of none too, as in `Projection`
+            ways = torch.einsum("pi,mdi->pmd", given[rows], maps)
+            out = out.index_put((rows,), torch.einsum("pm,pmd->pd", chosen[rows, g].softmax(-1), ways))
+        return out
+
+
 class Leave(nn.Module):
     """Hidden states to features, by way of what was given.
 
@@ -79,8 +102,7 @@ class Leave(nn.Module):
     feature is a map of features, which need not pass through the language model.
 
     Such a map is nearly linear where it is one edit's (an echo, night), of full rank, and another for every edit; the
-    projection has no room for them side by side. So `maps` linear ones of what the first two heads point at are
-    learned beside it, and the state says how much of each an answer takes.
+    projection has no room for them side by side, and so there are `Edits` beside it.
     """
 
     def __init__(self, config: HeadsConfig, width: int) -> None:
@@ -100,18 +122,13 @@ class Leave(nn.Module):
             with torch.no_grad():
                 self.late.fill_diagonal_(POINTED)
                 self.share[..., :2] = KEPT
-        self.mapped = min(self.copies, MAPPED) if config.maps else 0
-        if self.mapped:
-            groups, dim = len(self.projection.maps), config.feature_dim
-            self.choose = nn.Linear(width, groups * config.maps)
-            self.favour = nn.Parameter(torch.zeros(groups, num_features, config.maps))  # what each slot is apt to take
-            self.maps = nn.Parameter(torch.zeros(groups, config.maps, dim, self.mapped * dim))
+        self.edits = Edits(config, width, len(self.projection.maps)) if self.copies and config.maps else None
 
     @property
     def wide(self) -> list[str]:
         """The tensors that are kept in bytes: with `maps` they are most of a model's heads."""
         first = [f"projection.maps.{name}.0.weight" for name in self.projection.maps]
-        return ["maps", *first] if self.mapped else []
+        return ["edits.maps", *first] if self.edits else []
 
     def forward(self, hidden: Tensor, modality: Tensor, number: Tensor, memory: Memory, visible: Tensor) -> Tensor:
         """Features float32 [P, D].
@@ -128,20 +145,9 @@ class Leave(nn.Module):
         share = self.share[group, number]
         seen = torch.cat([hidden, pointed.flatten(1)], dim=-1)
         found = self.projection(self.withheld(seen), modality) + torch.einsum("pc,pcd->pd", share, same)
-        if self.mapped:
-            found = found + self._map(hidden, same[:, : self.mapped].flatten(1), group, number)
+        if self.edits is not None:
+            found = found + self.edits(self.withheld(hidden), same, group, number)
         return found
-
-    def _map(self, hidden: Tensor, given: Tensor, groups: Tensor, number: Tensor) -> Tensor:
-        """The linear maps of `given` [P, mapped · D] that the states [P, W] and the slots choose, [P, D]."""
-        chosen = self.choose(self.withheld(hidden)).unflatten(-1, (len(self.maps), -1))
-        chosen = chosen + self.favour[:, number].transpose(0, 1)
-        out = torch.zeros(len(given), self.maps.shape[2], device=given.device)
-        for group, maps in enumerate(self.maps):
-            (rows,) = (groups == group).nonzero(as_tuple=True)  # of none too, as in `Projection`
-            ways = torch.einsum("pi,mdi->pmd", given[rows], maps)
-            out = out.index_put((rows,), torch.einsum("pm,pmd->pd", chosen[rows, group].softmax(-1), ways))
-        return out
 
     def pointed(self, hidden: Tensor, memory: Memory, visible: Tensor) -> Tensor:
         """What each head points at, [P, copies, T, D], from normalised states [P, W]."""

@@ -93,7 +93,7 @@ class LeaveRecipe:
         for lesson, found in zip(lessons, language_states(self.options.model, lessons), strict=True):
             self.states[lesson.place] = found
         if self.folder is not None:
-            load_leave(self.model, self.folder, begins=("choose.", "maps"))
+            load_leave(self.model, self.folder, begins="edits.")
 
     def batch(self, step: int, share: Share = WHOLE) -> Batch:
         batch = self._collate(self.lessons.batch(step))
@@ -172,8 +172,8 @@ class LeaveRecipe:
         load_leave(self.model, folder)
 
 
-def load_leave(leave: Leave, folder: Path, begins: tuple[str, ...] = ()) -> None:
-    """What `LeaveRecipe.export` wrote, or that part of a model's heads. Tensors whose names begin with one of `begins`
+def load_leave(leave: Leave, folder: Path, begins: str = "") -> None:
+    """What `LeaveRecipe.export` wrote, or that part of a model's heads. Tensors whose names begin with `begins`
     may be missing, and then stay as they are.
 
     Raises:
