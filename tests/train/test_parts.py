@@ -394,7 +394,7 @@ def test_the_way_out_learns_before_the_language_model(
 def test_the_way_out_goes_on_when_the_language_model_has_read(
     weights: Path, data: dict[str, float], chats: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from codi2.checkpoint import load_language
+    from codi2.checkpoint import load_language, locate
     from codi2.llm.backbone import load_backbone
     from codi2.llm.mllm import MLLM, stack_features
     from codi2.prompt.layout import Message, collate, layout_for
@@ -429,6 +429,20 @@ def test_the_way_out_goes_on_when_the_language_model_has_read(
     before = leave.build(made).model.state_dict()
     assert not torch.equal(whole.leave.share, before["share"])  # it learned
     assert torch.allclose(whole.leave.query.weight, before["query.weight"], atol=1e-3)  # and points as it did
+
+    # a model that has no linear maps yet gets some, and learns where to point too
+    mapped = leave.build(made := config("leave", options | {"maps": 3, "points": True}, steps=30))
+    train(mapped, made, tmp_path / "mapped")
+    copytree(tmp_path / "mapped/export", tmp_path / "tuned", dirs_exist_ok=True)
+    loaded, folder = locate(str(tmp_path / "tuned"))
+    assert loaded.heads.maps == 3 and folder is not None
+    again = MLLM(load_backbone(loaded.llm), loaded.heads)
+    load_language(again, folder)
+    theirs = mapped.model.state_dict()
+    for name, value in again.leave.state_dict().items():
+        assert torch.allclose(value, theirs[name], atol=1e-2), name  # matrices in bytes
+    assert again.leave.edits is not None and again.leave.edits.maps.any()
+    assert not torch.allclose(again.leave.query.weight, before["query.weight"], atol=1e-3)
 
 
 def test_vocoder_trains(home: Path, tmp_path: Path) -> None:

@@ -126,9 +126,11 @@ class Leave(nn.Module):
 
     @property
     def wide(self) -> list[str]:
-        """The tensors that are kept in bytes: with `maps` they are most of a model's heads."""
-        first = [f"projection.maps.{name}.0.weight" for name in self.projection.maps]
-        return ["edits.maps", *first] if self.edits else []
+        """The tensors that are kept in bytes: where it has linear maps, all of its matrices."""
+        matrices = [
+            n for n, value in self.named_parameters() if value.ndim > 1 and n.endswith(("weight", "edits.maps"))
+        ]
+        return matrices if self.edits is not None else []
 
     def forward(self, hidden: Tensor, modality: Tensor, number: Tensor, memory: Memory, visible: Tensor) -> Tensor:
         """Features float32 [P, D].

@@ -49,6 +49,9 @@ ROWS: dict[str, Row] = {
     # text answers over several media
     "difference_image": pictures.difference("image"),
     "difference_audio": pictures.difference("audio"),
+    # nothing but words, so that what learns from rows does not forget them
+    "picture_from_words": pictures.from_words("image"),
+    "sound_from_words": pictures.from_words("audio"),
 }
 DRAWS = 500  # a unit
 

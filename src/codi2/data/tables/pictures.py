@@ -21,6 +21,18 @@ ASK_BARE = "Apply an editing to "
 BARE = 0.1  # share of analogies without an example: what nobody has shown is not to be guessed at
 
 
+def from_words(modality: str) -> Row:
+    """A caption → what it is of."""
+
+    def row(studio: Studio, draw: np.random.Generator) -> Draft:
+        (item,) = studio.items(modality, draw, 1)
+        task = f"{modality}_from_caption"
+        prompt = write_prompt(task, draw, {"caption": item.caption})
+        return draft(task, prompt, [studio.medium(item)], [item])
+
+    return row
+
+
 def edit(modality: str) -> Row:
     """Zero-shot: season, hue, light, background, style or effect by instruction."""
 

@@ -90,13 +90,12 @@ class JointRecipe:
             self._predict(self.lessons.every())
 
     def _predict(self, lessons: Sequence[Lesson]) -> None:
-        """What the language model predicts of every record."""
+        """What the language model predicts of every record whose media are drawn together."""
         from codi2.train.parts.predicted import predicted_features
 
         for modality, decoder in self.decoders.items():
-            some = [lesson for lesson in lessons if modality in _answered(lesson, self.decoders)]
-            if not some:
-                continue
+            kinds = (_answered(lesson, self.decoders) for lesson in lessons)
+            some = [x for x, kind in zip(lessons, kinds, strict=True) if modality in kind and len(kind) > 1]
             found = decoder.rescaled(predicted_features(self.options.model, some, modality))
             for lesson, features in zip(some, found, strict=True):
                 self.predictions.setdefault(lesson.place, {})[modality] = features
@@ -137,6 +136,7 @@ class JointRecipe:
     ) -> Batch:
         batch = Batch({}, {}, {}, {}, t)
         told = torch.from_numpy(draw.random(len(lessons)) < options.predicted_share)
+        told &= torch.tensor([lesson.place in self.predictions for lesson in lessons])
         for modality in _answered(lessons[0], self.decoders):
             codec, sampling = self.decoders[modality].codec, self.decoders[modality].sampling
             answers = [lesson.answer(modality) for lesson in lessons]

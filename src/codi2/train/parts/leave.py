@@ -43,6 +43,7 @@ class LeaveOptions:
     reads: bool = False  # whether the language model of `model` has read the records, and its way out goes on
     drop: float = 0.0  # rate at which numbers are withheld from the projection, against learning by heart
     joint_weight: float = 1.0  # of joint vectors, which say most of what no prompt tells
+    points: bool = False  # whether it learns where to point; without, as the language model has learned it
     maps: int = 0  # linear maps (`heads.maps`) of a model that has none yet; 0: as it has them
     model: str = "tiny"  # preset or folder: its encoder
 
@@ -78,9 +79,9 @@ class LeaveRecipe:
         self.states: dict[str, States] = {}
         self.folder = folder if options.reads else None
         for asking in (self.model.query, self.model.key):
-            asking.requires_grad_(False)
+            asking.requires_grad_(options.points)
         if options.reads:
-            self.model.late.requires_grad_(False)  # where it points, the language model has learned
+            self.model.late.requires_grad_(options.points)
             self._read([*self.lessons.every(), *(lesson for some in self.held_out.values() for lesson in some)])
             return
         for mlp in self.model.projection.maps.values():
@@ -156,6 +157,7 @@ class LeaveRecipe:
         return {"data_sha256": self.lessons.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        from codi2.hub import write_atomic
         from codi2.tensors import read_tensors
         from codi2.train.export import export_tensors
 
@@ -167,6 +169,8 @@ class LeaveRecipe:
             ours = {f"leave.{name}": value for name, value in found.items()}
             wide = [f"leave.{name}" for name in self.model.wide]
             export_tensors(whole | ours, folder / HEADS, provenance, wide)
+            if self.heads != self.base.heads:
+                write_atomic(folder / "config.json", replace(self.base, heads=self.heads).to_json().encode())
 
     def restore(self, folder: Path) -> None:
         load_leave(self.model, folder)
