@@ -94,7 +94,7 @@ class LeaveRecipe:
         for lesson, found in zip(lessons, language_states(self.options.model, lessons), strict=True):
             self.states[lesson.place] = found
         if self.folder is not None:
-            load_leave(self.model, self.folder, begins="edits.")
+            self.restore(self.folder)
 
     def batch(self, step: int, share: Share = WHOLE) -> Batch:
         batch = self._collate(self.lessons.batch(step))
@@ -173,12 +173,12 @@ class LeaveRecipe:
                 write_atomic(folder / "config.json", replace(self.base, heads=self.heads).to_json().encode())
 
     def restore(self, folder: Path) -> None:
-        load_leave(self.model, folder)
+        load_leave(self.model, folder, begins="edits.")
 
 
 def load_leave(leave: Leave, folder: Path, begins: str = "") -> None:
-    """What `LeaveRecipe.export` wrote, or that part of a model's heads. Tensors whose names begin with `begins`
-    may be missing, and then stay as they are.
+    """What `LeaveRecipe.export` wrote, or that part of a model's heads. Tensors whose names begin with `begins` may
+    be missing, and then stay as they are.
 
     Raises:
         WeightsError: it is missing or does not fit.
