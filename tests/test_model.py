@@ -109,6 +109,30 @@ def test_the_source_reaches_the_picture(model: CoDi2, media: tuple[Image, Image,
     assert not np.array_equal(pixels(kept.images[0]), pixels(left.images[0]))
 
 
+def test_an_edit_goes_as_far_from_its_source_as_it_is_told(
+    model: CoDi2, media: tuple[Image, Image, Audio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red, noise, sound = media
+    prompts = [(Text("Make "), sound, Text(" a drum, as "), red, noise, Text(" look.")), (Text("A drum."),)]
+    batch, given = model.read([[Message("user", prompt)] for prompt in prompts])
+
+    def answered(**settings: bool) -> list[list[torch.Tensor]]:
+        options = [Options(want=["audio", "image"], max_new_tokens=0, **settings)] * 2
+        found = model.think(batch, given, prompts, options)
+        return [[segment.features for segment in segments] for segments in found]  # type: ignore[union-attr]
+
+    before, source = answered(), given[0]
+    decoders = dict(model.config.decoders)
+    decoders["audio"] = replace(decoders["audio"], edit_scale=1.5)
+    monkeypatch.setattr(model, "config", replace(model.config, decoders=decoders))
+    (heard, seen), (drum, _) = answered()
+    start = source[: len(heard)]
+    torch.testing.assert_close(heard - start, 1.5 * (before[0][0] - start))
+    torch.testing.assert_close(seen, before[0][1])  # pictures have a scale of their own
+    torch.testing.assert_close(drum, before[1][0])  # nothing is edited
+    torch.testing.assert_close(answered(keep_source=False)[0][0], before[0][0])
+
+
 def test_a_batch_gives_what_single_runs_give(model: CoDi2, media: tuple[Image, Image, Audio]) -> None:
     red, noise, sound = media
     conversations = [

@@ -84,6 +84,7 @@ class DecoderConfig(_Strict):
     negative_prompt: str = ""  # B.1
     negative_in_both: bool = False  # it conditions the feature's branch too, as in the authors' code
     detail: float = 0.0  # what the codec lost of a source is put back where the reply keeps it: how near is near
+    edit_scale: float = 1.0  # of the way from the features of what is edited to those of the answer: regression is shy
     motion_scale: float = 1.0  # of what moves in a clip that begins as a picture: regression shrinks it to stillness
     first_frame: bool = False  # a clip of nothing that was given begins as a picture: the decoder of pictures draws it
 
@@ -210,6 +211,7 @@ TINY = CoDi2Config(
         groups={"image": "image", "audio": "audio", "video": "image", "phrase": "phrase"},
         hidden=384,
         copies=4,
+        maps=12,
     ),
     decoders={
         # compared as pictures and sounds while they learned, mostly on their first step: further ones make it worse
@@ -228,6 +230,7 @@ TINY = CoDi2Config(
             guidance_scale=1.0,
             source_guidance_scale=1.0,
             feature_norm=16.0,
+            edit_scale=1.3,
         ),
         # one step gives the mean of all ways to move: hardly any
         "video": DecoderConfig(

@@ -180,10 +180,10 @@ class CoDi2(nn.Module):
         with watch("encode"):
             batch, features = self.read(conversations)
         with watch("think"):
-            written = self.think(batch, features, options)
+            prompts = [messages[-1].parts for messages in conversations]
+            written = self.think(batch, features, prompts, options)
         with watch("diffuse"):
-            sources = [messages[-1].parts for messages in conversations]
-            replies = self.diffuse(written, sources, options, watch.callback)
+            replies = self.diffuse(written, prompts, options, watch.callback)
         return [Reply(tuple(parts), self.recipe(o, watch.seconds)) for parts, o in zip(replies, options, strict=True)]
 
     @torch.no_grad()
@@ -194,12 +194,36 @@ class CoDi2(nn.Module):
         return batch, self.encode(batch.items, batch.slot_item.bincount(minlength=len(batch.items)).tolist())
 
     def think(
-        self, batch: Batch, features: Tensor, options: Sequence[Options], listen: Listener | None = None
+        self,
+        batch: Batch,
+        features: Tensor,
+        prompts: Sequence[Prompt],
+        options: Sequence[Options],
+        listen: Listener | None = None,
     ) -> list[list[Segment]]:
-        """What the language model answers to each conversation of a batch: stretches of text, features of media."""
+        """What the language model answers to each conversation of a batch, of which `prompts` are the last messages:
+        stretches of text, features of media.
+        """
         wants = [self.reply_options(o) for o in options]
         with self.resident(self.mllm.backbone):
-            return generate(Conversation(self.mllm, len(options)), batch, features, wants, listen)
+            written = generate(Conversation(self.mllm, len(options)), batch, features, wants, listen)
+        given = {id(item): value for item, value in zip(batch.items, features, strict=True)}
+        return [
+            [self._in_full(segment, _last(prompt, self._edits(segment, asked)), given) for segment in segments]
+            for segments, prompt, asked in zip(written, prompts, options, strict=True)
+        ]
+
+    def _edits(self, segment: Segment, options: Options) -> Sequence[str]:
+        """The modalities of which an answer edits the last item given."""
+        edits = isinstance(segment, FeatureSegment) and options.keep_source
+        return self.decoders[segment.modality].codec.reads if edits else ()  # type: ignore[union-attr]
+
+    def _in_full(self, segment: Segment, source: Part | None, given: Mapping[int, Tensor]) -> Segment:
+        """An edit, as far from its source's features as `edit_scale` has it; `given` are features by item."""
+        if not isinstance(segment, FeatureSegment) or id(source) not in given:
+            return segment
+        scale, start = self.config.decoders[segment.modality].edit_scale, given[id(source)][: len(segment.features)]
+        return FeatureSegment(segment.modality, start + scale * (segment.features - start)) if scale != 1 else segment
 
     def encode(self, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:
         """Media of mixed modalities [N] → features [N, T, D], zero beyond an item's own.

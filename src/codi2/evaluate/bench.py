@@ -28,9 +28,9 @@ from codi2.errors import DataError, WeightsError
 from codi2.evaluate.judge import Judge, load_judge
 from codi2.evaluate.sound_judge import SoundJudge, load_sound_judge
 from codi2.hub import home
-from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, generate
+from codi2.llm.decode import FeatureSegment
 from codi2.model import CoDi2, Options
-from codi2.prompt.layout import Message, collate
+from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt, Video
 
 RATE = 16_000  # Hz, of the corpus's sounds
@@ -192,14 +192,11 @@ class Bench:
     @torch.no_grad()
     def think(self, prompts: Sequence[Prompt], modality: str) -> Tensor:
         """The features [n, K, D] that the language model regresses for an answer of one modality."""
-        model, features = self.model, []
-        wants = ReplyOptions(want=(modality,), max_new_tokens=0)
+        features, options = [], Options(want=modality, max_new_tokens=0)
         for start in range(0, len(prompts), BATCH):
             some = prompts[start : start + BATCH]
-            sequences = [model.layout([Message("user", prompt)], reply=True) for prompt in some]
-            batch = collate(sequences, model.mllm.backbone.pad_id, left=True).to(model.device)
-            conversation = Conversation(model.mllm, len(some))
-            replies = generate(conversation, batch, model.encode(batch.items), [wants] * len(some))
+            batch, given = self.model.read([[Message("user", prompt)] for prompt in some])
+            replies = self.model.think(batch, given, some, [options] * len(some))
             features += [part.features for parts in replies for part in parts if isinstance(part, FeatureSegment)]
         return torch.stack(features)
 

@@ -238,8 +238,8 @@ class Engine:
         with watch("encode"):
             batch, features = self.model.read([job.conversation for job in jobs])
         with watch("think"):
-            options = [job.options for job in jobs]
-            written = self.model.think(batch, features, options, lambda b, *token: listeners[b](b, *token))
+            options, prompts = [job.options for job in jobs], [job.conversation[-1].parts for job in jobs]
+            written = self.model.think(batch, features, prompts, options, lambda b, *token: listeners[b](b, *token))
         for listener in listeners:
             listener.finish()
         for job, segments in zip(jobs, written, strict=True):
