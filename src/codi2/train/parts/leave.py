@@ -44,6 +44,7 @@ class LeaveOptions:
     drop: float = 0.0  # rate at which numbers are withheld from the projection, against learning by heart
     joint_weight: float = 1.0  # of joint vectors, which say most of what no prompt tells
     points: bool = False  # whether it learns where to point; without, as the language model has learned it
+    gone: float = 1.0  # share of the way from the weights that it went on from, of what is exported (arXiv:2109.01903)
     maps: int = 0  # linear maps (`heads.maps`) of a model that has none yet; 0: as it has them
     model: str = "tiny"  # preset or folder: its encoder
 
@@ -77,12 +78,16 @@ class LeaveRecipe:
         by_task = held_out_by_task(held_out)
         self.held_out = {task: some for task, some in by_task.items() if _answered(some[0], self.heads.num_slots)}
         self.states: dict[str, States] = {}
+        self.began: dict[str, Tensor] = {}
         self.folder = folder if options.reads else None
         for asking in (self.model.query, self.model.key):
             asking.requires_grad_(options.points)
         if options.reads:
             self.model.late.requires_grad_(options.points)
             self._read([*self.lessons.every(), *(lesson for some in self.held_out.values() for lesson in some)])
+            if config.start:
+                self.restore(Path(config.start))
+            self.began = {name: value.clone() for name, value in self.model.state_dict().items()}
             return
         for mlp in self.model.projection.maps.values():
             first = next(mlp.children())
@@ -161,7 +166,7 @@ class LeaveRecipe:
         from codi2.tensors import read_tensors
         from codi2.train.export import export_tensors
 
-        found = self.model.state_dict()
+        found = self._gone()
         if self.folder is None:
             export_tensors(found, folder / "leave.safetensors", provenance)
         else:  # both ways of a model: this one is half of a file
@@ -171,6 +176,18 @@ class LeaveRecipe:
             export_tensors(whole | ours, folder / HEADS, provenance, wide)
             if self.heads != self.base.heads:
                 write_atomic(folder / "config.json", replace(self.base, heads=self.heads).to_json().encode())
+
+    def _gone(self) -> dict[str, Tensor]:
+        """The weights, or `gone` of the way to them: what is learned of few things is in the rest. What chooses the
+        linear maps had nothing to go on from.
+        """
+        kept, share = ("edits.choose", "edits.favour"), self.options.gone
+        return {
+            name: torch.lerp(self.began[name], value, share)
+            if name in self.began and share < 1 and not name.startswith(kept)
+            else value
+            for name, value in self.model.state_dict().items()
+        }
 
     def restore(self, folder: Path) -> None:
         load_leave(self.model, folder, begins="edits.")
