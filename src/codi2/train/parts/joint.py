@@ -9,6 +9,7 @@ Letters: B samples, K slots, D joint width; latents are [B, c, h, w], of clips [
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ class JointOptions:
     noise: float = 0.0  # most noise on the features: regressed ones are no true ones
     predicted_share: float = 0.0  # of the samples have the features that the language model predicts
     opened: tuple[str, ...] = ()  # modalities whose own networks learn too
+    gone: float = 1.0  # share of the way from what those were, of what is exported of them (arXiv:2109.01903)
     model: str = "tiny"  # preset or folder: its encoder and its decoders, which stay as they are
 
 
@@ -73,6 +75,7 @@ class JointRecipe:
         if unknown := sorted({*options.opened} - {*modalities}):
             raise ConfigError(f"options.opened has {unknown[0]!r}; it should have some of {', '.join(modalities)}")
         opened = {m: self.decoders[m].unet for m in options.opened}
+        self.began = {m: copy.deepcopy(unet) for m, unet in opened.items()}
         self.model = nn.ModuleDict({"joint": joint, **opened}).train().requires_grad_(True)
         # clips that nothing was given for begin as pictures, as they will when they are drawn
         begins = any(d.sampling.first_frame for d in self.decoders.values()) and "image" in model_config.decoders
@@ -210,8 +213,11 @@ class JointRecipe:
         from codi2.train.export import export_module
 
         export_module(self.joint, folder, provenance)
-        for modality in self.options.opened:
-            export_module(self.unets[modality], folder / modality / "unet", provenance)
+        for modality, before in self.began.items():
+            unet, after = copy.deepcopy(before), self.unets[modality].state_dict()
+            gone = {n: torch.lerp(x, after[n].to(x), self.options.gone) for n, x in before.state_dict().items()}
+            unet.load_state_dict(gone)
+            export_module(unet, folder / modality / "unet", provenance)
 
     def restore(self, folder: Path) -> None:
         from codi2.train.export import restore_module
