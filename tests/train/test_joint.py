@@ -90,7 +90,14 @@ def test_networks_learn_too_where_they_are_opened(data: dict[str, float], rich_h
     again = joint.build(made)
     again.restore(tmp_path / "run" / "export")
     ours, theirs = (one.unets["video"].state_dict() for one in (recipe, again))
+    ours = {name: value.clone() for name, value in ours.items()}
     assert all(torch.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-3) for name in ours)
+    half = joint.build(replace(made, options=made.options | {"gone": 0.5}))
+    half.unets["video"].load_state_dict(ours)
+    half.export(tmp_path / "half", {})
+    again.restore(tmp_path / "half")
+    for name, value in again.unets["video"].state_dict().items():
+        assert torch.allclose(value, (before["video"][name] + ours[name]) / 2, rtol=1e-3, atol=1e-3), name
     with pytest.raises(ConfigError, match=r"options\.opened has 'smell'"):
         joint.build(replace(made, options=made.options | {"opened": ["smell"]}))
     with pytest.raises(DataError, match="not together"):
