@@ -230,7 +230,7 @@ TINY = CoDi2Config(
             guidance_scale=1.0,
             source_guidance_scale=1.0,
             feature_norm=16.0,
-            edit_scale=1.3,
+            edit_scale=1.2,
         ),
         # one step gives the mean of all ways to move: hardly any
         "video": DecoderConfig(
