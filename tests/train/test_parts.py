@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from codi2.config import DEBUG, TINY
+from codi2.config import DEBUG, TINY, CoDi2Config
 from codi2.data import cache
 from codi2.data.build import Settings, build
 from codi2.diffuse.build import debug_decoder
@@ -400,8 +400,11 @@ def test_the_way_out_goes_on_when_the_language_model_has_read(
     from codi2.prompt.layout import Message, collate, layout_for
     from codi2.train.parts import leave, llm, states
 
-    model = tmp_path / "model"
-    llm.build(config("llm", {"data": data, "model": str(weights), "diffusion_share": 0.0})).export(model, {})
+    plain, model = tmp_path / "plain", tmp_path / "model"  # one that has no linear maps
+    copytree(weights, plain)
+    about = CoDi2Config.from_json((plain / "config.json").read_bytes())
+    (plain / "config.json").write_text(replace(about, heads=replace(about.heads, maps=0)).to_json())
+    llm.build(config("llm", {"data": data, "model": str(plain), "diffusion_share": 0.0})).export(model, {})
     options = {"data": data, "model": str(model), "width": 32, "reads": True, "drop": 0.2, "noise": 0.1}
     monkeypatch.setattr(states, "NOISE", 0.0)
     recipe = leave.build(made := config("leave", options, steps=30))
