@@ -99,6 +99,8 @@ class JointRecipe:
         for modality, decoder in self.decoders.items():
             kinds = (_answered(lesson, self.decoders) for lesson in lessons)
             some = [x for x, kind in zip(lessons, kinds, strict=True) if modality in kind and len(kind) > 1]
+            if not some:
+                continue
             found = decoder.rescaled(predicted_features(self.options.model, some, modality))
             for lesson, features in zip(some, found, strict=True):
                 self.predictions.setdefault(lesson.place, {})[modality] = features
