@@ -43,7 +43,7 @@ class JointOptions:
     predicted_share: float = 0.0  # of the samples have the features that the language model predicts
     opened: tuple[str, ...] = ()  # modalities whose own networks learn too
     gone: float = 1.0  # share of the way from what those were, of what is exported of them (arXiv:2109.01903)
-    model: str = "tiny"  # preset or folder: its encoder and its decoders, which stay as they are
+    model: str = "tiny"  # preset or folder: its encoder and its decoders, which stay as they are but for `opened`
 
 
 @dataclass
@@ -228,6 +228,7 @@ class JointRecipe:
         for modality in self.options.opened:
             if (folder / modality).is_dir():  # else they go on from the model's
                 restore_module(self.unets[modality], folder / modality / "unet")
+                self.began[modality] = copy.deepcopy(self.unets[modality])
 
 
 def _latents(codec: Any, lessons: Sequence[Lesson], items: Sequence[int]) -> Tensor:
