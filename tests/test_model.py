@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from codi2.errors import ConfigError, PromptError
 from codi2.heads.loss import codi2_loss
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Layout, Message, collate
-from codi2.prompt.parts import Audio, Image, Text
+from codi2.prompt.parts import Audio, Image, Text, Video
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +201,27 @@ def test_a_saved_model_comes_back(tmp_path: Path) -> None:
         assert all(torch.allclose(ours[name], theirs[name], atol=2e-3) for name in ours)
     reply = loaded.generate("Draw", want="image", max_new_tokens=1)
     assert reply.images[0].pixels.size == (64, 64)
+
+
+def test_what_is_drawn_together_may_have_a_network_of_its_own(tmp_path: Path) -> None:
+    model = CoDi2.from_pretrained("debug")
+    other = copy.deepcopy(model.decoders["video"].unet)
+    other.conv_out.bias.add_(0.5)
+
+    def drawn(model: CoDi2, *want: str) -> np.ndarray:
+        parts = model.generate("Draw", want=want, max_new_tokens=1, seed=3).parts
+        (clip,) = (part for part in parts if isinstance(part, Video))
+        return np.stack([np.asarray(frame) for frame in clip.frames])
+
+    alone, together = drawn(model, "video"), drawn(model, "video", "audio")
+    with_other = CoDi2(model.config, model.encoder, model.mllm, model.decoders, model.joint, {"video": other})
+    assert np.array_equal(drawn(with_other, "video"), alone)
+    assert not np.array_equal(drawn(with_other, "video", "audio"), together)
+    with_other.save_pretrained(tmp_path / "model")
+    again = CoDi2.from_pretrained(tmp_path / "model")
+    assert torch.equal(again.joint_networks["video"].conv_out.bias, other.conv_out.bias.half().float())
+    assert again.joint_networks["video"].conv_out.bias is not again.decoders["video"].unet.conv_out.bias
+    assert np.array_equal(drawn(again, "video", "audio"), drawn(again, "video", "audio"))
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """What a checkpoint is: a folder with `config.json`, the PEFT adapter, and one safetensors file per trained part.
 
 ```
-config.json  adapter/  heads.safetensors  encoder/heads.safetensors  image/…  audio/…  video/…  joint/
+config.json  adapter/  heads.safetensors  encoder/heads.safetensors  image/…  audio/…  video/…
+joint/  joint/video/unet/
 ```
-The folders of decoders are those of `diffuse.load`. Frozen parts are named by the config and fetched by `codi2.hub`. No
+The folders of decoders are those of `diffuse.load`; a network under `joint/` draws in its decoder's place where several
+media are drawn together. Frozen parts are named by the config and fetched by `codi2.hub`. No
 pickle is read.
 """
 
@@ -43,8 +45,8 @@ def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
     if folder is not None:
         load_language(mllm, folder)
     decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
-    joint = load_joint(config, decoders, folder)
-    model = CoDi2(config, encoder, mllm, decoders, joint).requires_grad_(False)
+    joint, networks = load_joint(config, decoders, folder), load_joint_networks(decoders, folder)
+    model = CoDi2(config, encoder, mllm, decoders, joint, networks).requires_grad_(False)
     try:
         place(model, placement, dtype)
     except (RuntimeError, AssertionError, AttributeError) as error:
@@ -59,8 +61,8 @@ def place(model: CoDi2, placement: Placement, dtype: torch.dtype) -> None:
     """Moves a model where it is to run. With `offload` its big parts stay in main memory until they work."""
     model.offload, device = placement.offload, torch.device(placement.device)
     torch.empty(0, device=device)  # fails here, and not in the middle of a reply
-    for decoder in model.decoders.values():
-        decoder.to(dtype)
+    for part in (*model.decoders.values(), model.joint_networks):
+        part.to(dtype)
     if model.joint is not None:
         torch.nn.Module.to(model.joint, device, dtype)  # diffusers' own warns of what does not concern it
     if model.encoder.in_half:
@@ -68,8 +70,8 @@ def place(model: CoDi2, placement: Placement, dtype: torch.dtype) -> None:
     model.mllm.enter.to(device)
     model.mllm.leave.to(device)
     if not placement.offload:
-        for decoder in model.decoders.values():
-            decoder.to(device)
+        for part in (*model.decoders.values(), model.joint_networks):
+            part.to(device)
         model.encoder.to(device)
     if not placement.bits and not placement.device_map:  # those are where their loader put them
         model.mllm.backbone.to("cpu" if placement.offload else device)
@@ -173,6 +175,8 @@ def save(model: CoDi2, folder: Path) -> None:
         from codi2.train.export import export_module
 
         export_module(model.joint, folder / "joint", {})
+        for modality, network in model.joint_networks.items():
+            export_module(network, folder / "joint" / modality / "unet", {})
     write_atomic(folder / "config.json", model.config.to_json().encode())
 
 
@@ -187,6 +191,18 @@ def load_joint(config: CoDi2Config, decoders: Mapping[str, Decoder], folder: Pat
         joint: JointAttention = load_part(JointAttention, folder / "joint")
         return joint
     return joint_attention({m: decoders[m] for m in config.joint.modalities}).eval()
+
+
+def load_joint_networks(decoders: Mapping[str, Decoder], folder: Path | None) -> dict[str, torch.nn.Module]:
+    """Modality → the network that draws in its decoder's place where several media are drawn together, if it has one.
+
+    Raises:
+        WeightsError: its weights are damaged, or of another network.
+    """
+    from codi2.diffuse.load import load_part
+
+    folders = {m: folder / "joint" / m / "unet" for m in decoders} if folder is not None else {}
+    return {m: load_part(type(decoders[m].unet), path) for m, path in folders.items() if path.is_dir()}
 
 
 def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, codec: Codec | None = None) -> Decoder:

@@ -88,11 +88,14 @@ class CoDi2(nn.Module):
         mllm: MLLM,
         decoders: Mapping[str, Decoder],
         joint: JointAttention | None = None,
+        joint_networks: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.config, self.encoder, self.mllm, self.joint = config, encoder, mllm, joint
         self.decoders: Mapping[str, Decoder] = decoders
         self._registered = nn.ModuleDict(decoders)  # so that they move and count with the model
+        self.joint_networks = nn.ModuleDict(dict(joint_networks or {}))
+        """Modality → the network that draws in its decoder's place where several media are drawn together."""
         self.offload = False  # see `Placement`
         self.layout = layout_for(config, mllm.backbone.tokenizer)
         self.eval()
@@ -288,7 +291,10 @@ class CoDi2(nn.Module):
         with ExitStack() as stack:
             decoders, courses, sources = {}, {}, {}
             for modality, places in rows.items():
-                decoders[modality] = decoder = self.decoders[modality]
+                decoder = self.decoders[modality]
+                if len(rows) > 1 and modality in self.joint_networks:
+                    decoder = decoder.with_network(self.joint_networks[modality])
+                decoders[modality] = decoder
                 stack.enter_context(self.resident(decoder))
                 sources[modality] = [
                     _last(prompts[b], decoder.codec.reads) if options[b].keep_source else None for b, _ in places

@@ -54,10 +54,11 @@ def read_tensors(path: Path, inside: str = "") -> dict[str, Tensor]:
 
 
 def in_half(tensors: Mapping[str, Tensor], in_bytes: Collection[str] = ()) -> dict[str, Tensor]:
-    """Tensors as they are shipped: float16, and those of `in_bytes` int8 with one scale for each of their last rows.
+    """Tensors as they are shipped: float16, and those of `in_bytes` int8 with one scale for each of their last rows,
+    of convolutions [C, …] for each channel that comes out.
 
-    A byte's rounding is 0.4 % of a row's largest number: for the few wide matrices of a small model, which would not
-    fit otherwise.
+    A byte's rounding is 0.4 % of a row's largest number: for the wide matrices of a small model, which would not fit
+    otherwise.
     """
     import torch
 
@@ -65,11 +66,24 @@ def in_half(tensors: Mapping[str, Tensor], in_bytes: Collection[str] = ()) -> di
     for name, value in tensors.items():
         value = value.detach()
         if name in in_bytes:
-            scale = kept[name + SCALE] = value.float().abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127
+            rows = -1 if value.ndim < 4 else tuple(range(1, value.ndim))
+            scale = kept[name + SCALE] = value.float().abs().amax(rows, keepdim=True).clamp(min=1e-12) / 127
             kept[name] = (value.float() / scale).round().to(torch.int8).contiguous()
         else:
             kept[name] = value.to(torch.float16).contiguous()
     return kept
+
+
+def in_bytes(path: Path) -> bool:
+    """Whether a safetensors file holds what `in_half` kept in bytes; a file that cannot be read holds nothing."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+    except (OSError, SafetensorError):
+        return False  # whoever loads it says what is wrong
+    return any(name + SCALE in names for name in names)
 
 
 def _from_bytes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ Letters: B batch, K slots, D feature width, c channels, h w latent size.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,12 @@ class Decoder(nn.Module):
     @property
     def modality(self) -> str:
         return self.codec.modality
+
+    def with_network(self, unet: Any) -> Decoder:
+        """This decoder with another network of the same shape; all else is shared."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "unet": unet}
+        return other
 
     @property
     def diffusion(self) -> Any:

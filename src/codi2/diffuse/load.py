@@ -21,6 +21,9 @@ from codi2.diffuse.condition import Conditioner
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.draft import Draft
 from codi2.errors import WeightsError
+from codi2.tensors import in_bytes, load_exactly, read_tensors
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def load_codec(modality: str, folder: Path) -> Codec:
@@ -86,6 +89,10 @@ def load_part(part_class: Any, folder: Path) -> Any:
         raise WeightsError(
             f"there are no weights of {part_class.__name__} in {folder}; train them or name another model"
         )
+    if in_bytes(folder / WEIGHTS):
+        module = part_class.from_config(part_class.load_config(folder))
+        load_exactly(module, read_tensors(folder / WEIGHTS), f"the checkpoint {folder}")
+        return channels_last(module.float().eval().requires_grad_(False))
     try:
         module, info = part_class.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:

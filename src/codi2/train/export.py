@@ -10,19 +10,31 @@ from typing import Any
 
 import torch
 
+WIDE = 4096  # numbers from which a tensor is worth a scale of its own
 
-def export_module(module: Any, folder: Path, provenance: dict[str, Any]) -> None:
+
+def export_module(module: Any, folder: Path, provenance: dict[str, Any], in_bytes: bool = False) -> None:
     """A diffusers module → `folder` in diffusers' own layout (config.json + one safetensors), fp16.
 
-    `provenance` (config, steps, measured figures) goes into `training.json`.
+    Args:
+        provenance: config, steps, measured figures, for `training.json`.
+        in_bytes: its matrices and convolutions as `tensors.in_half` has them; `load_part` reads both.
     """
+    from safetensors.torch import save
+
     from codi2 import __version__
+    from codi2.hub import write_atomic
+    from codi2.tensors import in_half
 
     half = torch.nn.Module.to(copy.deepcopy(module), torch.float16)  # diffusers' own warns of what does not concern it
     half.save_pretrained(folder, safe_serialization=True)
     config = json.loads((folder / "config.json").read_text())
     config.pop("_name_or_path", None)  # where this machine keeps the weights that it started from
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    if in_bytes:
+        state = module.state_dict()
+        wide = [name for name, value in state.items() if value.ndim > 1 and value.numel() >= WIDE]
+        write_atomic(folder / "diffusion_pytorch_model.safetensors", save(in_half(state, wide)))
     (folder / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codi2.checkpoint import load_one_decoder, locate
@@ -31,7 +30,14 @@ from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
-from codi2.train.parts.reconstruction import Perception, reconstruction_terms, total
+from codi2.train.parts.reconstruction import (
+    Perception,
+    frames_of,
+    loudness_term,
+    motion_term,
+    reconstruction_terms,
+    total,
+)
 
 VALIDATED, SHOWN = 96, 4  # held-out samples
 SEEN_FRAMES = 2  # of a clip, compared through the frozen trunk in a step
@@ -64,6 +70,7 @@ class DecoderOptions:
     diffusion_weight: float = 1.0  # of L_DM
     pixel_weight: float = 1.0  # of the comparison number by number
     perception_weight: float = 0.3  # of the comparison through the frozen trunk, for pictures and frames
+    loudness_weight: float = 0.0  # of how loud a sound's windows are
     motion_weight: float = 1.0  # of what changes from frame to frame
     aligned_weight: float = 1.0  # therein, of maps compared place by place
     manner_weight: float = 0.0  # therein, of maps compared by their channels' means and spreads
@@ -268,15 +275,18 @@ class DecoderRecipe:
         whole = self.options.diffusion_weight * loss.mean() + self.options.sight_weight * losses["sight"]
         if len(b.media):
             ours = self.decoder.codec.decode(estimate[: len(b.media)])
-            losses |= reconstruction_terms(_maps(ours), _maps(b.media))
+            losses |= reconstruction_terms(frames_of(ours), frames_of(b.media))
             whole = whole + self.options.pixel_weight * total(losses)
+            if isinstance(self.decoder.codec, AudioCodec) and self.options.loudness_weight:
+                losses["loudness"] = loudness_term(ours, b.media, self.decoder.codec.mel.half_range)
+                whole = whole + self.options.loudness_weight * losses["loudness"]
             if ours.ndim == 5:
-                losses["motion"] = F.l1_loss(ours.diff(dim=2), b.media.diff(dim=2))
+                losses["motion"] = motion_term(ours, b.media)
                 whole = whole + self.options.motion_weight * losses["motion"]
             if self.perception is not None:
-                source = _seen(b.source_media, b.frames) if len(b.source_media) else None
+                source = frames_of(b.source_media, b.frames) if len(b.source_media) else None
                 edits = (~withheld[: len(b.media)]).repeat_interleave(max(1, len(b.frames)))
-                pair = _seen(ours, b.frames), _seen(b.media, b.frames)
+                pair = frames_of(ours, b.frames), frames_of(b.media, b.frames)
                 losses["perception"] = self.perception(*pair, source, edits, b.shift, b.mirrored)
                 whole = whole + self.options.perception_weight * losses["perception"]
         return {"loss": whole, **losses}
@@ -367,16 +377,6 @@ class DecoderRecipe:
 def _part(lesson: Lesson, item: int | None) -> Part:
     assert item is not None
     return lesson.medium(item).decode()
-
-
-def _maps(media: Tensor) -> Tensor:
-    """Pictures and spectrograms as they are, clips as their frames."""
-    return media.transpose(1, 2).flatten(0, 1) if media.ndim == 5 else media
-
-
-def _seen(media: Tensor, frames: tuple[int, ...]) -> Tensor:
-    """Pictures as they are, of clips these frames."""
-    return _maps(media[:, :, list(frames)]) if frames else media
 
 
 def _mean(values: Tensor) -> Tensor:

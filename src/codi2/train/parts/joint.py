@@ -19,16 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi2.checkpoint import load_joint, load_one_decoder, locate
+from codi2.checkpoint import load_joint, load_joint_networks, load_one_decoder, locate
+from codi2.diffuse.build import FRAMES
 from codi2.diffuse.decoder import first_frames
+from codi2.encode.tiny import ImageTrunk, load_trunk
 from codi2.errors import ConfigError, DataError
 from codi2.heads.projection import fit_features
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
+from codi2.train.parts.reconstruction import Perception, frames_of, motion_term, reconstruction_terms, total
 
 VALIDATED = 16  # held-out samples of each phase
+SEEN_FRAMES = 2  # of a clip, compared through the frozen trunk in a step
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class JointOptions:
     predicted_share: float = 0.0  # of the samples have the features that the language model predicts
     opened: tuple[str, ...] = ()  # modalities whose own networks learn too
     gone: float = 1.0  # share of the way from what those were, of what is exported of them (arXiv:2109.01903)
+    pixel_weight: float = 0.0  # of what those draw, compared number by number, and of what moves in it
+    perception_weight: float = 0.0  # of the comparison of two of a clip's frames through the encoder's trunk
     model: str = "tiny"  # preset or folder: its encoder and its decoders, which stay as they are but for `opened`
 
 
@@ -55,6 +61,8 @@ class Batch:
     features: dict[str, Tensor]  # [B, K, D]
     noise: dict[str, Tensor]  # as latents
     t: dict[str, Tensor]  # [B], each its own: one may be ahead of the other
+    media: dict[str, Tensor]  # of the opened, as the codec reads them
+    frames: tuple[int, ...] = ()  # of clips, those that the trunk compares
 
 
 class JointRecipe:
@@ -68,6 +76,8 @@ class JointRecipe:
         if options.ahead and options.ahead not in modalities:
             raise ConfigError(f"options.ahead is {options.ahead!r}; it should be one of {', '.join(modalities)}")
         self.decoders = {m: load_one_decoder(m, model_config, folder and folder / m) for m in modalities}
+        for modality, network in load_joint_networks(self.decoders, folder).items():
+            self.decoders[modality] = self.decoders[modality].with_network(network)
         torch.manual_seed(config.seed)
         joint = load_joint(model_config, self.decoders, folder)
         assert joint is not None
@@ -88,6 +98,11 @@ class JointRecipe:
             phase: Lessons(options.held_out or options.data, encodings, VALIDATED, {phase: 1.0} if phase else None, 1)
             for phase in options.phases or [""]
         }
+        self.perception: Perception | None = None
+        if options.perception_weight:
+            trunk = load_trunk("image")
+            assert isinstance(trunk, ImageTrunk)
+            self.perception = Perception(trunk.net)
         self.predictions: dict[str, dict[str, Tensor]] = {}  # place of a record → by modality [K, D]
         if options.predicted_share:
             self._predict(self.lessons.every())
@@ -139,14 +154,17 @@ class JointRecipe:
         generator: torch.Generator,
         options: JointOptions,
     ) -> Batch:
-        batch = Batch({}, {}, {}, {}, t)
+        batch = Batch({}, {}, {}, {}, t, {}, tuple(draw.choice(FRAMES, SEEN_FRAMES, replace=False).tolist()))
         told = torch.from_numpy(draw.random(len(lessons)) < options.predicted_share)
         told &= torch.tensor([lesson.place in self.predictions for lesson in lessons])
         for modality in _answered(lessons[0], self.decoders):
             codec, sampling = self.decoders[modality].codec, self.decoders[modality].sampling
             answers = [lesson.answer(modality) for lesson in lessons]
             given = [lesson.source(modality, codec.others) for lesson in lessons]
-            latents = _latents(codec, lessons, answers)
+            media = codec.to_tensor([lesson.medium(i).decode() for lesson, i in zip(lessons, answers, strict=True)])
+            latents = codec.encode(media)
+            if modality in self.options.opened:
+                batch.media[modality] = media
             rows = [n for n, i in enumerate(given) if i is not None]
             sources = torch.zeros_like(latents)
             if rows:
@@ -187,13 +205,27 @@ class JointRecipe:
             return self._apart(b)
 
     def _apart(self, b: Batch) -> dict[str, Tensor]:
-        """L_DM of each decoder."""
-        return {
-            m: self.decoders[m]
-            .loss(x, b.noise[m], b.t[m], b.features[m], torch.zeros_like(b.t[m]), b.sources[m])
-            .mean()
-            for m, x in b.latents.items()
-        }
+        """L_DM of each decoder, and how far from the truth is what the opened draw."""
+        losses = {}
+        for m, x in b.latents.items():
+            level = torch.zeros_like(b.t[m])
+            error, drawn = self.decoders[m].loss_and_estimate(x, b.noise[m], b.t[m], b.features[m], level, b.sources[m])
+            losses[m] = error.mean()
+            if m in b.media and self.options.pixel_weight and torch.is_grad_enabled():
+                losses |= {f"{m}/{kind}": value for kind, value in self._seen(m, drawn, b).items()}
+        return losses
+
+    def _seen(self, modality: str, drawn: Tensor, b: Batch) -> dict[str, Tensor]:
+        """The weighted terms of latents that were drawn [B, c, …], as media."""
+        ours, truth, options = self.decoders[modality].codec.decode(drawn), b.media[modality], self.options
+        pixels = total(reconstruction_terms(frames_of(ours), frames_of(truth)))
+        if ours.ndim == 5:
+            pixels = pixels + motion_term(ours, truth)
+        terms = {"pixels": options.pixel_weight * pixels}
+        if self.perception is not None and modality != "audio":
+            seen = self.perception(frames_of(ours, b.frames), frames_of(truth, b.frames))
+            terms["perception"] = options.perception_weight * seen
+        return terms
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
