@@ -84,6 +84,8 @@ class DecoderConfig(_Strict):
     negative_prompt: str = ""  # B.1
     negative_in_both: bool = False  # it conditions the feature's branch too, as in the authors' code
     detail: float = 0.0  # what the codec lost of a source is put back where the reply keeps it: how near is near
+    joint_alone: bool = False  # what nothing was given for is drawn of its joint vector alone: how it looks or sounds
+    # is a mean of many, where it is regressed of nothing
     edit_scale: float = 1.0  # of the way from the features of what is edited to those of the answer: regression is shy
     motion_scale: float = 1.0  # of what moves in a clip that begins as a picture: regression shrinks it to stillness
     first_frame: bool = False  # a clip of nothing that was given begins as a picture: the decoder of pictures draws it

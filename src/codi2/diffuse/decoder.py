@@ -39,6 +39,7 @@ class Sampling:
     feature_norm: float | None = 0.0  # joint vectors are brought to this norm; 0: as they are; None: what is expected
     negative_in_both: bool = False  # a negative prompt conditions the feature's branch too
     detail: float = 0.0  # how far from its source a place may be to get back what the codec lost of it; 0: never
+    joint_alone: bool = False  # whether what has no source is drawn of its joint vector alone
     motion_scale: float = 1.0  # of a clip whose source is still, at each step
     first_frame: bool = False  # whether a clip without a source is given one, drawn by the decoder of pictures
 
@@ -198,7 +199,10 @@ class Decoder(nn.Module):
             start: media to start from, noised as far as `strength`, a share of the schedule (see `Course`).
             guidance_scale: 1 takes the feature's branch alone, in half or a third of the time.
         """
-        features = self.rescaled(features).to(next(self.unet.parameters()).dtype)
+        features = self.rescaled(features).to(next(self.unet.parameters()).dtype, copy=True)
+        if self.sampling.joint_alone:
+            given = torch.tensor([source is not None for source in sources or [None] * len(features)])
+            features[~given.to(features.device), 1:] = 0
         steps = self.sampling.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.sampling.guidance_scale if guidance_scale is None else guidance_scale
         source_scale = self.sampling.source_guidance_scale if source_guidance_scale is None else source_guidance_scale

@@ -94,6 +94,13 @@ class Bench:
         """[C]: the judge's mean over held-out pictures, the zero of EffNet-sim."""
         return self.judge([self.part(item) for item in self.draw("image", "test_family", 100)]).mean(0)  # type: ignore[misc]
 
+    @cached_property
+    def sound_centre(self) -> np.ndarray:
+        """[512]: the sound judge's mean over held-out sounds, the zero of its similarities."""
+        embeddings, _ = self.hear([self.part(item) for item in self.draw("audio", "test_rendering", 100)])
+        mean: np.ndarray = embeddings.mean(0)
+        return mean
+
     def count(self, n: int) -> int:
         """`n` items, or a few in a quick run."""
         return min(n, QUICK) if self.quick else n

@@ -76,6 +76,16 @@ def colour_distance(targets: Sequence[Part], outputs: Sequence[Part]) -> np.ndar
     return np.array([np.sqrt(np.square(places(a) - places(b)).mean()) for a, b in pairs])
 
 
+def heard_distance(bench: Bench, targets: Sequence[Part], outputs: Sequence[Part]) -> np.ndarray:
+    """[n]: cosine distance of sounds as aiSFX hears them, 0 … 2: what is heard, and not when or how loud."""
+    (truth, _), (ours, _) = bench.hear(targets), bench.hear(outputs)
+    one, other = (
+        x / np.linalg.norm(x, axis=1, keepdims=True) for x in (truth - bench.sound_centre, ours - bench.sound_centre)
+    )
+    apart: np.ndarray = 1 - (one * other).sum(1)
+    return apart
+
+
 def _lsd(bench: Bench, target: Audio, output: Audio) -> float:
     """At 16 kHz, over the target's length: a longer output is cut, a shorter one padded with silence."""
     length = round(len(target.samples) * RATE / target.rate)

@@ -54,6 +54,7 @@ class DecoderOptions:
     drop_source: float = 0.25  # rate at which a source is withheld
     drop_feature: float = 0.1  # rate of the unconditional branch
     joint_alone: float = 0.15  # rate at which all but the joint vector is withheld
+    no_source_alone: float = 0.0  # the same, of samples without a source: nothing tells how what is asked for sounds
     no_appearance: float = 0.0  # rate at which the appearance token is
     no_manner: float = 0.0  # rate at which the third token is: a picture's manner, or the motion of a clip
     words_share: float = 0.3  # of samples that are given the user's words
@@ -188,6 +189,8 @@ class DecoderRecipe:
                 looks[k] = batch.features[k]
         if options.begun:
             self._begin(batch, looks, chance(options.begun) & (batch.source == 0).flatten(1).all(1), draw)
+        if options.no_source_alone:
+            batch.features[chance(options.no_source_alone) & (batch.source == 0).flatten(1).all(1), 1:] = 0
         batch.features[chance(options.drop_feature)] = 0
         batch.text[~chance(options.words_share)] = 0
         batch.features[chance(options.no_appearance), 1] = 0
