@@ -61,6 +61,7 @@ class HeadsConfig(_Strict):
     hidden: int  # width between the two linear maps
     copies: int = 0  # heads that point at given items, whose features a prediction sees; 0: none
     copy_dim: int = 64  # width of the queries and keys that make these weights
+    operators: Mapping[str, int] = field(default_factory=dict)  # group → affine maps that are known by what they do
     maps: int = 0  # linear maps of the features pointed at, of which a state chooses; 0: none
     loss: Literal["paper", "released"] = "paper"  # alpha * MSE (section 3.2), or the authors' code: -0.1 * cosine
     alpha: float = 1.0  # weight of the MSE in "paper"

@@ -34,7 +34,8 @@ def make_leave(copies: int = 2) -> tuple[Leave, Memory]:
     config = replace(DEBUG.heads, copies=copies, copy_dim=4)
     features = torch.randn(4, 3, D)
     features[3, 1:] = 0  # a phrase has one feature
-    return Leave(config, W), Memory(torch.eye(W)[:4], features, torch.zeros(4, dtype=torch.long))
+    kinds = torch.tensor([IMAGE, AUDIO, IMAGE, PHRASE])
+    return Leave(config, W), Memory(torch.eye(W)[:4], features, torch.zeros(4, dtype=torch.long), kinds)
 
 
 def test_each_head_starts_at_its_place_from_the_end():
@@ -76,7 +77,7 @@ def test_a_share_of_what_is_pointed_at_goes_straight_to_the_same_slot():
 def test_works_without_items_and_without_the_path():
     for copies in (2, 0):
         leave, memory = make_leave(copies)
-        empty = Memory(memory.hidden[:0], memory.features[:0], memory.sample[:0])
+        empty = memory.first(0)
         hidden, image = torch.randn(1, W), torch.tensor([IMAGE])
         out = leave(hidden, image, torch.tensor([1]), empty, torch.ones(1, 0, dtype=torch.bool))
         seen = torch.cat([F.layer_norm(hidden, (W,)), torch.zeros(1, copies * 3 * D)], dim=1)
@@ -87,7 +88,7 @@ def test_items_of_other_conversations_are_not_seen():
     leave, memory = make_leave()
     hidden, image, number = torch.randn(1, W), torch.tensor([IMAGE]), torch.tensor([0])
     visible = torch.tensor([[True, True, False, False]])
-    others = Memory(memory.hidden, memory.features.clone(), memory.sample)
+    others = replace(memory, features=memory.features.clone())
     others.features[2:] += 1
     torch.testing.assert_close(
         leave(hidden, image, number, memory, visible), leave(hidden, image, number, others, visible)
@@ -107,7 +108,7 @@ def test_two_edits_of_full_rank_are_learned_side_by_side():
         off = []
         for hidden, turn in zip(asked, turns, strict=True):
             given = torch.randn(items, 3, D)
-            memory = Memory(torch.zeros(items, W), given, last.expand(items))
+            memory = Memory(torch.zeros(items, W), given, last.expand(items), last.expand(items))
             found = leave(
                 hidden.expand(items, -1), torch.full((items,), AUDIO), last.expand(items), memory, torch.eye(items) > 0
             )

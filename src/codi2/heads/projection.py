@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codi2.config import HeadsConfig
+from codi2.heads.operators import Operators
 from codi2.prompt.layout import MODALITIES
 
 LATEST = 8  # items from the end that a head tells apart by how late they came
@@ -61,12 +62,18 @@ class Memory:
     hidden: Tensor  # [N, W], the language model's state at each item's end token
     features: Tensor  # float32 [N, T, D], zero beyond an item's own features
     sample: Tensor  # int64 [N], row of the batch
+    modality: Tensor  # int64 [N], index in MODALITIES
 
-    def extend(self, hidden: Tensor, features: Tensor, sample: Tensor) -> Memory:
+    def extend(self, other: Memory) -> Memory:
         """With further items appended."""
-        return Memory(
-            torch.cat([self.hidden, hidden]), torch.cat([self.features, features]), torch.cat([self.sample, sample])
-        )
+        return Memory(*(torch.cat(pair) for pair in zip(self._tensors(), other._tensors(), strict=True)))
+
+    def first(self, count: int) -> Memory:
+        """The first items alone."""
+        return Memory(*(tensor[:count] for tensor in self._tensors()))
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.hidden, self.features, self.sample, self.modality
 
 
 class Edits(nn.Module):
@@ -122,13 +129,15 @@ class Leave(nn.Module):
             with torch.no_grad():
                 self.late.fill_diagonal_(POINTED)
                 self.share[..., :2] = KEPT
-        self.edits = Edits(config, width, len(self.projection.maps)) if self.copies and config.maps else None
+        names = list(self.projection.maps)
+        self.edits = Edits(config, width, len(names)) if self.copies and config.maps else None
+        self.operators = Operators(config.operators, names, config.feature_dim, width) if config.operators else None
 
     @property
     def wide(self) -> list[str]:
         """The tensors that are kept in bytes: where it has linear maps, all of its matrices."""
         matrices = [
-            n for n, value in self.named_parameters() if value.ndim > 1 and n.endswith(("weight", "edits.maps"))
+            n for n, value in self.named_parameters() if value.ndim > 1 and ("maps" in n or n.endswith("weight"))
         ]
         return matrices if self.edits is not None else []
 
@@ -149,6 +158,9 @@ class Leave(nn.Module):
         found = self.projection(self.withheld(seen), modality) + torch.einsum("pc,pcd->pd", share, same)
         if self.edits is not None:
             found = found + self.edits(self.withheld(hidden), same, group, number)
+        if self.operators is not None:
+            of_items = self.projection.group_of[memory.modality]
+            found = self.operators(found, self.withheld(hidden), group, number, memory, of_items, visible)
         return found
 
     def pointed(self, hidden: Tensor, memory: Memory, visible: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ class Conversation:
             torch.zeros(0, mllm.backbone.width, device=device),
             torch.zeros(0, slots, dim, device=device),
             torch.zeros(0, dtype=torch.long, device=device),
+            torch.zeros(0, dtype=torch.long, device=device),
         )
 
     def advance(self, rows: Tensor, mask: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class Conversation:
         return self.mllm.backbone(rows, self.mask, positions, self.cache)
 
     def remember(self, items: Memory) -> None:
-        self.memory = self.memory.extend(items.hidden, items.features, items.sample)
+        self.memory = self.memory.extend(items)
 
     @property
     def mark(self) -> tuple[int, int]:
@@ -101,8 +102,7 @@ class Conversation:
         if positions < self.mask.shape[1]:
             self.cache.crop(positions - self.mask.shape[1])  # how many are to go, as a negative number
         self.mask = self.mask[:, :positions]
-        memory = self.memory
-        self.memory = Memory(memory.hidden[:items], memory.features[:items], memory.sample[:items])
+        self.memory = self.memory.first(items)
         return True
 
 
@@ -138,7 +138,8 @@ def generate(
         for b in fed:
             if (item := writers[b].ended) is not None:
                 made = fit_features(item.features[None], conversation.memory.features.shape[1])
-                conversation.remember(Memory(newest[b : b + 1], made, samples.new_tensor([b])))
+                kind = samples.new_tensor([MODALITIES.index(item.modality)])
+                conversation.remember(Memory(newest[b : b + 1], made, samples.new_tensor([b]), kind))
     return [writer.segments for writer in writers]
 
 

@@ -57,7 +57,7 @@ class MLLM(nn.Module):
     def memory(self, batch: Batch, hidden: Tensor, features: Tensor) -> Memory:
         """The items of the batch as `Leave` can point at them; `hidden` [B, L, W]."""
         copied = fit_features(features, max(self.config.num_slots.values()))
-        return Memory(hidden[batch.item_sample, batch.item_end], copied, batch.item_sample)
+        return Memory(hidden[batch.item_sample, batch.item_end], copied, batch.item_sample, batch.item_modality)
 
     def forward(self, batch: Batch, features: Tensor, fed: Tensor | None = None) -> Taught:
         """One teacher-forced pass over whole conversations, padded on the right.

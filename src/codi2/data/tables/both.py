@@ -9,6 +9,7 @@ from codi2.data.items import Item
 from codi2.data.mixes import LEVELS_DB, overlay
 from codi2.data.tables.factors import apply, scaled, words
 from codi2.data.tables.pictures import SHOTS
+from codi2.data.tables.steps import nearing
 from codi2.data.tables.studio import Studio, draft, pick, picture, sound
 from codi2.data.templates import listing, series, write_prompt
 
@@ -96,7 +97,7 @@ def next_with_sound(studio: Studio, draw: np.random.Generator) -> Draft:
     seen = pick(draw, studio.world.by["concept"][concept_name])
     heard = pick(draw, studio.world.sounds_of[concept_name])
     length, nears = 2 + int(draw.integers(2)), draw.random() < 0.5
-    sizes = np.geomspace(0.3, 1.0, length + 1)
+    sizes = nearing(length)
     frames = [
         (picture(scaled(float(size))(studio.pixels(seen))), sound((studio.clip(heard) * size**2).astype(np.int16)))
         for size in (sizes if nears else sizes[::-1])

@@ -9,6 +9,7 @@ import numpy as np
 
 from codi2.data.builders.contract import Draft, exchange
 from codi2.data.record import Piece, Turn
+from codi2.data.tables import steps
 from codi2.data.tables.factors import asks, scaled, shown, turned, words
 from codi2.data.tables.scene import counted, patterned, placed
 from codi2.data.tables.studio import Row, Studio, draft, pick, picture
@@ -98,21 +99,21 @@ def following(studio: Studio, draw: np.random.Generator) -> Draft:
     length = 2 + int(draw.integers(3))  # frames given
     match kind:
         case "count":
-            step = int(draw.choice([1, 2])) if length < 4 else 1
-            first = 1 + int(draw.integers(9 - step * length))
+            step = int(draw.choice(steps.COUNTS)) if length < 4 else 1
+            first = 1 + int(draw.integers(steps.MOST - step * length))
             counts = [first + step * k for k in range(length + 1)]
             frames = [counted(pixels, n) for n in (counts if draw.random() < 0.7 else counts[::-1])]
         case "rotation":
-            step = int(draw.choice([-60, -45, -30, 30, 45, 60]))
-            small = scaled(0.75)(pixels)
+            step = int(draw.choice(steps.TURNS))
+            small = scaled(steps.TURNED)(pixels)
             frames = [turned(step * k)(small) for k in range(length + 1)]
         case "growth":
-            sizes = np.geomspace(0.25, 0.25 * float(draw.choice([1.25, 1.35])) ** length, length + 1)
+            sizes = steps.growing(float(draw.choice(steps.GROWTHS)), length)
             frames = [scaled(float(size))(pixels) for size in (sizes if draw.random() < 0.5 else sizes[::-1])]
         case _:
-            ways = np.linspace(-0.28, 0.28, length + 1) * (1 if draw.random() < 0.5 else -1)
+            ways = steps.way(length) * (1 if draw.random() < 0.5 else -1)
             flat = draw.random() < 0.5
-            frames = [scaled(0.4, dx=w if flat else 0, dy=0 if flat else w)(pixels) for w in ways]
+            frames = [scaled(steps.ON_WAY, dx=w if flat else 0, dy=0 if flat else w)(pixels) for w in ways]
     media = [picture(frame) for frame in frames]
     prompt = write_prompt("next", draw, {"shots": series(media[:-1])})
     return draft("next_image", prompt, [media[-1]], [item], kind=kind)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from codi2.checkpoint import locate
+from codi2.encode.tiny import load_heads
 from codi2.heads.loss import mean
 from codi2.heads.projection import Leave, Memory, fit_features
 from codi2.llm.mllm import stack_features
@@ -28,6 +29,7 @@ from codi2.train.lessons import Lesson, Lessons, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import torch_at
 from codi2.train.parts.llm import SLOTS, held_out_by_task
+from codi2.train.parts.operators import fit_operators, known_changes
 from codi2.train.parts.states import States, language_states
 
 HEADS = "heads.safetensors"  # of a model: its ways in and out
@@ -45,6 +47,8 @@ class LeaveOptions:
     joint_weight: float = 1.0  # of joint vectors, which say most of what no prompt tells
     points: bool = False  # whether it learns where to point; without, as the language model has learned it
     gone: float = 1.0  # share of the way from the weights that it went on from, of what is exported (arXiv:2109.01903)
+    operators: bool = False  # whether it begins with operators that are fitted to known changes, and learns to use them
+    # alone: the rest stays as it is
     maps: int = 0  # linear maps (`heads.maps`) of a model that has none yet; 0: as it has them
     model: str = "tiny"  # preset or folder: its encoder
 
@@ -58,6 +62,7 @@ class Batch:
     target: Tensor  # [P, D]
     features: Tensor  # [N, T, D]
     sample: Tensor  # int64 [N]
+    item_modality: Tensor  # int64 [N]
     visible: Tensor  # bool [P, N]
     hidden: Tensor  # [P, W], zeros where nothing was read
     ends: Tensor  # [N, W], likewise
@@ -69,10 +74,20 @@ class LeaveRecipe:
         self.options = options = options_of(LeaveOptions, config)
         self.base, folder = locate(options.model)
         self.heads = replace(self.base.heads, maps=options.maps or self.base.heads.maps)
+        known = known_changes(self.heads) if options.operators else {}
+        if known:
+            counts = {name: len(some) for name, (_, some) in known.items()}
+            self.heads = replace(self.heads, operators=counts)
         torch.manual_seed(config.seed)
         self.model = Leave(self.heads, options.width)
         self.model.withheld.p = options.drop
         encodings = encodings_for(self.base, folder)
+        if known:
+            assert self.model.operators is not None and folder is not None
+            encoder = load_heads(folder / "encoder" / "heads.safetensors", self.heads.feature_dim)
+            fit_operators(self.model.operators.maps, known, encoder)
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(name.startswith("operators.") and ".maps." not in name)
         self.lessons = Lessons(options.data, encodings, config.batch_size, options.phases, config.seed)
         held_out = Lessons(options.held_out or options.data, encodings, 16, options.phases, 1)
         by_task = held_out_by_task(held_out)
@@ -80,10 +95,10 @@ class LeaveRecipe:
         self.states: dict[str, States] = {}
         self.began: dict[str, Tensor] = {}
         self.folder = folder if options.reads else None
-        for asking in (self.model.query, self.model.key):
+        late = (self.model.late,) if options.reads else ()
+        for asking in () if known else (self.model.query, self.model.key, *late):
             asking.requires_grad_(options.points)
         if options.reads:
-            self.model.late.requires_grad_(options.points)
             self._read([*self.lessons.every(), *(lesson for some in self.held_out.values() for lesson in some)])
             if config.start:
                 self.restore(Path(config.start))
@@ -109,7 +124,7 @@ class LeaveRecipe:
 
     def _collate(self, lessons: Sequence[Lesson]) -> Batch:
         """The answers of each, from the items before them; without states the last answer alone."""
-        slots, given, sample, targets, hidden, ends = [], [], [], [], [], []
+        slots, given, sample, kinds, targets, hidden, ends = [], [], [], [], [], [], []
         nothing, i = torch.zeros(1, self.options.width), 0
         for lesson in lessons:
             states, first = self.states.get(lesson.place), 0
@@ -121,6 +136,7 @@ class LeaveRecipe:
                 targets.append(lesson.features[answer][:count])
                 given += list(lesson.features[:answer])
                 sample += [i] * answer
+                kinds += [MODALITIES.index(part.modality) for _, part in lesson.items[:answer]]
                 hidden.append(states.slots[first : first + count].float() if states else nothing.expand(count, -1))
                 ends.append(states.items[:answer].float() if states else nothing.expand(answer, -1))
                 first, i = first + count, i + 1
@@ -133,13 +149,14 @@ class LeaveRecipe:
             target=torch.cat(targets),
             features=fit_features(features, max(self.heads.num_slots.values())),
             sample=of_items,
+            item_modality=torch.tensor(kinds, dtype=torch.long),
             visible=of[:, None] == of_items,
             hidden=torch.cat(hidden),
             ends=torch.cat(ends),
         )
 
     def _predict(self, b: Batch) -> Tensor:
-        memory = Memory(b.ends, b.features, b.sample)
+        memory = Memory(b.ends, b.features, b.sample, b.item_modality)
         found: Tensor = self.model(b.hidden, b.modality, b.number, memory, b.visible)
         return found
 
@@ -181,7 +198,7 @@ class LeaveRecipe:
         """The weights, or `gone` of the way to them: what is learned of few things is in the rest. What chooses the
         linear maps had nothing to go on from.
         """
-        kept, share = ("edits.choose", "edits.favour"), self.options.gone
+        kept, share = ("edits.choose", "edits.favour", "operators."), self.options.gone
         return {
             name: torch.lerp(self.began[name], value, share)
             if name in self.began and share < 1 and not name.startswith(kept)
@@ -190,10 +207,10 @@ class LeaveRecipe:
         }
 
     def restore(self, folder: Path) -> None:
-        load_leave(self.model, folder, begins="edits.")
+        load_leave(self.model, folder, begins=("edits.", "operators."))
 
 
-def load_leave(leave: Leave, folder: Path, begins: str = "") -> None:
+def load_leave(leave: Leave, folder: Path, begins: tuple[str, ...] = ()) -> None:
     """What `LeaveRecipe.export` wrote, or that part of a model's heads. Tensors whose names begin with `begins` may
     be missing, and then stay as they are.
 
