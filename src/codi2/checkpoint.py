@@ -23,6 +23,7 @@ from codi2.diffuse.codec import Codec
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError, WeightsError
+from codi2.heads.projection import kept_in_bytes
 from codi2.hub import fetch_repo, shipped, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
@@ -152,8 +153,7 @@ def save_language(mllm: MLLM, folder: Path) -> None:
 
     mllm.backbone.save_adapter(folder / "adapter")
     state = {f"{part}.{n}": v for part in ("enter", "leave") for n, v in getattr(mllm, part).state_dict().items()}
-    wide = [f"leave.{name}" for name in mllm.leave.wide]
-    write_atomic(folder / "heads.safetensors", save(in_half(state, wide)))
+    write_atomic(folder / "heads.safetensors", save(in_half(state, kept_in_bytes(state, mllm.leave))))
     adapter = folder / "adapter" / "adapter_model.safetensors"
     write_atomic(adapter, save(in_half(read_tensors(adapter))))
 

@@ -14,6 +14,7 @@ import torch
 from codi2.config import DEBUG, TINY, CoDi2Config
 from codi2.data import cache
 from codi2.data.build import Settings, build
+from codi2.data.tables.steps import changes
 from codi2.diffuse.build import debug_decoder
 from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.load import load_codec, load_decoder
@@ -400,10 +401,10 @@ def test_the_way_out_goes_on_when_the_language_model_has_read(
     from codi2.prompt.layout import Message, collate, layout_for
     from codi2.train.parts import leave, llm, states
 
-    plain, model = tmp_path / "plain", tmp_path / "model"  # one that has no linear maps
+    plain, model = tmp_path / "plain", tmp_path / "model"  # one that has neither linear maps nor operators
     copytree(weights, plain)
     about = CoDi2Config.from_json((plain / "config.json").read_bytes())
-    (plain / "config.json").write_text(replace(about, heads=replace(about.heads, maps=0)).to_json())
+    (plain / "config.json").write_text(replace(about, heads=replace(about.heads, maps=0, operators={})).to_json())
     llm.build(config("llm", {"data": data, "model": str(plain), "diffusion_share": 0.0})).export(model, {})
     options = {"data": data, "model": str(model), "width": 32, "reads": True, "drop": 0.2, "noise": 0.1}
     monkeypatch.setattr(states, "NOISE", 0.0)
@@ -446,6 +447,21 @@ def test_the_way_out_goes_on_when_the_language_model_has_read(
         assert torch.allclose(value, theirs[name], atol=1e-2), name  # matrices in bytes
     assert again.leave.edits is not None and again.leave.edits.maps.any()
     assert not torch.allclose(again.leave.query.weight, before["query.weight"], atol=1e-3)
+
+    # and operators, which are fitted, while all but their use stays as it is
+    few = {"image": ("image", dict(list(changes("image").items())[:3]))}
+    monkeypatch.setattr(leave, "known_changes", lambda heads: few)
+    fitted = leave.build(made := config("leave", options | {"operators": True}, steps=10))
+    train(fitted, made, tmp_path / "fitted")
+    copytree(tmp_path / "fitted/export", tmp_path / "tuned", dirs_exist_ok=True)
+    loaded, folder = locate(str(tmp_path / "tuned"))
+    assert loaded.heads.operators == {"image": 3} and folder is not None
+    again = MLLM(load_backbone(loaded.llm), loaded.heads)
+    load_language(again, folder)
+    ours = again.leave.state_dict()
+    for name, value in before.items():
+        assert torch.allclose(ours[name], value, atol=1e-2), name
+    assert ours["operators.maps.image"].any() and ours["operators.asked.image.weight"].any()
 
 
 def test_vocoder_trains(home: Path, tmp_path: Path) -> None:

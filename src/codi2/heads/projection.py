@@ -179,6 +179,12 @@ class Leave(nn.Module):
         return F.layer_norm(hidden.float(), hidden.shape[-1:])
 
 
+def kept_in_bytes(heads: Mapping[str, Tensor], leave: Leave) -> list[str]:
+    """Of heads as a model keeps them, `enter.…` and `leave.…`: `Leave.wide`, and then the matrices of the way in."""
+    wide = [f"leave.{name}" for name in leave.wide]
+    return [n for n, value in heads.items() if n in wide or (wide and n.startswith("enter.") and value.ndim > 1)]
+
+
 def fit_features(features: Tensor, count: int) -> Tensor:
     """[N, T, D] to [N, count, D]: zeros behind, or the last ones left out."""
     return F.pad(features, (0, 0, 0, count - features.shape[1]))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from codi2.checkpoint import locate
 from codi2.encode.tiny import load_heads
 from codi2.heads.loss import mean
-from codi2.heads.projection import Leave, Memory, fit_features
+from codi2.heads.projection import Leave, Memory, fit_features, kept_in_bytes
 from codi2.llm.mllm import stack_features
 from codi2.prompt.layout import MODALITIES
 from codi2.train.config import TrainConfig, options_of
@@ -49,6 +49,11 @@ class LeaveOptions:
     gone: float = 1.0  # share of the way from the weights that it went on from, of what is exported (arXiv:2109.01903)
     operators: bool = False  # whether it begins with operators that are fitted to known changes, and learns to use them
     # alone: the rest stays as it is
+    bold: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # added to the logits of the operators' shares, where something was shown and
+    # where not: they learn beside predictions of records that the rest knows by heart, and so too little
     maps: int = 0  # linear maps (`heads.maps`) of a model that has none yet; 0: as it has them
     model: str = "tiny"  # preset or folder: its encoder
 
@@ -189,22 +194,25 @@ class LeaveRecipe:
         else:  # both ways of a model: this one is half of a file
             whole = read_tensors(self.folder / "heads.safetensors")
             ours = {f"leave.{name}": value for name, value in found.items()}
-            wide = [f"leave.{name}" for name in self.model.wide]
-            export_tensors(whole | ours, folder / HEADS, provenance, wide)
+            heads = whole | ours
+            export_tensors(heads, folder / HEADS, provenance, kept_in_bytes(heads, self.model))
             if self.heads != self.base.heads:
                 write_atomic(folder / "config.json", replace(self.base, heads=self.heads).to_json().encode())
 
     def _gone(self) -> dict[str, Tensor]:
-        """The weights, or `gone` of the way to them: what is learned of few things is in the rest. What chooses the
-        linear maps had nothing to go on from.
+        """The weights, or `gone` of the way to them: what is learned of few things is in the rest. What chooses linear
+        maps and operators had nothing to go on from.
         """
-        kept, share = ("edits.choose", "edits.favour", "operators."), self.options.gone
-        return {
+        kept = ("edits.choose", "edits.favour", "operators.asked", "operators.trust", "operators.certain")
+        share, bold = self.options.gone, torch.tensor(self.options.bold)
+        found = {
             name: torch.lerp(self.began[name], value, share)
             if name in self.began and share < 1 and not name.startswith(kept)
             else value
             for name, value in self.model.state_dict().items()
         }
+        shares = [name for name in found if name.startswith("operators.share") and name.endswith("bias")]
+        return found | {name: found[name] + bold for name in shares}
 
     def restore(self, folder: Path) -> None:
         load_leave(self.model, folder, begins=("edits.", "operators."))
