@@ -223,7 +223,6 @@ def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, co
         chosen.feature_norm,
         chosen.negative_in_both,
         chosen.detail,
-        chosen.joint_alone,
         chosen.motion_scale,
         chosen.first_frame,
     )

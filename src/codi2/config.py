@@ -85,8 +85,6 @@ class DecoderConfig(_Strict):
     negative_prompt: str = ""  # B.1
     negative_in_both: bool = False  # it conditions the feature's branch too, as in the authors' code
     detail: float = 0.0  # what the codec lost of a source is put back where the reply keeps it: how near is near
-    joint_alone: bool = False  # what nothing was given for is drawn of its joint vector alone: how it looks or sounds
-    # is a mean of many, where it is regressed of nothing
     edit_scale: float = 1.0  # of the way from the features of what is edited to those of the answer: regression is shy
     motion_scale: float = 1.0  # of what moves in a clip that begins as a picture: regression shrinks it to stillness
     first_frame: bool = False  # a clip of nothing that was given begins as a picture: the decoder of pictures draws it
@@ -99,6 +97,7 @@ class JointConfig(_Strict):
     modalities: tuple[str, ...]  # of these, a reply's are drawn together
     num_inference_steps: int = 50  # of what is drawn together
     lead: Mapping[str, int] = field(default_factory=dict)  # modality → steps that it is ahead of the others
+    motion_scale: float = 1.0  # of clips that are drawn together, in place of their decoder's
 
 
 @dataclass(frozen=True)
@@ -243,12 +242,12 @@ TINY = CoDi2Config(
             guidance_scale=1.0,
             source_guidance_scale=1.0,
             feature_norm=16.0,
-            motion_scale=1.15,
+            motion_scale=1.55,
             first_frame=True,
         ),
     },
     # a clip follows a sound that is half drawn when it begins
-    joint=JointConfig(("audio", "video"), num_inference_steps=8, lead={"audio": 4}),
+    joint=JointConfig(("audio", "video"), num_inference_steps=8, lead={"audio": 4}, motion_scale=1.15),
 )
 
 PAPER = CoDi2Config(

@@ -291,9 +291,7 @@ class CoDi2(nn.Module):
         with ExitStack() as stack:
             decoders, courses, sources = {}, {}, {}
             for modality, places in rows.items():
-                decoder = self.decoders[modality]
-                if len(rows) > 1 and modality in self.joint_networks:
-                    decoder = decoder.with_network(self.joint_networks[modality])
+                decoder = self._joint_decoder(modality) if len(rows) > 1 else self.decoders[modality]
                 decoders[modality] = decoder
                 stack.enter_context(self.resident(decoder))
                 sources[modality] = [
@@ -321,6 +319,13 @@ class CoDi2(nn.Module):
             else:
                 latents = {modality: sample(course, progress) for modality, course in courses.items()}
             return {m: decoder.media(latents[m], sources[m]) for m, decoder in decoders.items()}
+
+    def _joint_decoder(self, modality: str) -> Decoder:
+        """A decoder as it draws beside others."""
+        assert self.config.joint is not None
+        decoder = self.decoders[modality]
+        network = dict(self.joint_networks).get(modality, decoder.unet)
+        return decoder.with_network(network, motion_scale=self.config.joint.motion_scale)
 
     def _first_frames(
         self, features: Tensor, seeds: Sequence[int], sources: Sequence[Part | None]

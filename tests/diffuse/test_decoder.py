@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -106,22 +103,6 @@ def test_the_loss_is_that_of_what_the_network_predicts(
     loss = decoder.loss(latents, noise, t, torch.zeros(2, SLOTS, DIM), torch.zeros(2), torch.zeros_like(latents))
     weight = torch.tensor([5.0, 1 / float(sigma[1]) ** 2]) if kind == "sample" else torch.ones(2)
     assert torch.allclose(loss, 0.01 * weight, rtol=1e-4)
-
-
-def test_what_has_no_source_may_be_drawn_of_its_joint_vector_alone(
-    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    features = torch.randn(2, SLOTS, DIM, generator=torch.Generator().manual_seed(0))
-    alone = features.clone()
-    alone[0, 1:] = 0
-    (source,) = decoder.generate(features[:1], [4])
-    settings: dict[str, Any] = {"seeds": [0, 1], "sources": [None, source]}
-    wanted, plain = (decoder.generate_latents(some, **settings) for some in (alone, features))
-    monkeypatch.setattr(decoder, "sampling", replace(decoder.sampling, joint_alone=True))
-    given = features.clone()
-    drawn = decoder.generate_latents(features, **settings)
-    assert torch.equal(drawn, wanted) and not torch.equal(drawn[0], plain[0])
-    assert torch.equal(features, given)  # who asked keeps them
 
 
 def test_without_guidance_one_branch_is_drawn_and_a_negative_prompt_still_acts(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,7 +39,6 @@ class Sampling:
     feature_norm: float | None = 0.0  # joint vectors are brought to this norm; 0: as they are; None: what is expected
     negative_in_both: bool = False  # a negative prompt conditions the feature's branch too
     detail: float = 0.0  # how far from its source a place may be to get back what the codec lost of it; 0: never
-    joint_alone: bool = False  # whether what has no source is drawn of its joint vector alone
     motion_scale: float = 1.0  # of a clip whose source is still, at each step
     first_frame: bool = False  # whether a clip without a source is given one, drawn by the decoder of pictures
 
@@ -78,10 +77,11 @@ class Decoder(nn.Module):
     def modality(self) -> str:
         return self.codec.modality
 
-    def with_network(self, unet: Any) -> Decoder:
-        """This decoder with another network of the same shape; all else is shared."""
+    def with_network(self, unet: Any, **sampling: Any) -> Decoder:
+        """This decoder with another network of the same shape and other fields of `Sampling`; all else is shared."""
         other = copy.copy(self)
         other._modules = {**self._modules, "unet": unet}
+        other.sampling = replace(self.sampling, **sampling)
         return other
 
     @property
@@ -199,10 +199,7 @@ class Decoder(nn.Module):
             start: media to start from, noised as far as `strength`, a share of the schedule (see `Course`).
             guidance_scale: 1 takes the feature's branch alone, in half or a third of the time.
         """
-        features = self.rescaled(features).to(next(self.unet.parameters()).dtype, copy=True)
-        if self.sampling.joint_alone:
-            given = torch.tensor([source is not None for source in sources or [None] * len(features)])
-            features[~given.to(features.device), 1:] = 0
+        features = self.rescaled(features).to(next(self.unet.parameters()).dtype)
         steps = self.sampling.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.sampling.guidance_scale if guidance_scale is None else guidance_scale
         source_scale = self.sampling.source_guidance_scale if source_guidance_scale is None else source_guidance_scale
