@@ -213,6 +213,7 @@ TINY = CoDi2Config(
         groups={"image": "image", "audio": "audio", "video": "image", "phrase": "phrase"},
         hidden=384,
         copies=4,
+        operators={"image": 51, "audio": 12},
         maps=12,
     ),
     decoders={

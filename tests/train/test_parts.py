@@ -143,12 +143,27 @@ def test_decoder_trains_and_loads_again(weights: Path, data: dict[str, float], t
 
     # tuned on what its estimates look like: the codec's way out learns, its way in and the cached latents stay
     start = str(tmp_path / "decoder" / "export")
-    tuning = config(f"{modality}_decoder", {**options, "looked_at": 2, "perception_weight": 0.0}, steps=2, start=start)
+    tuning = config(
+        f"{modality}_decoder",
+        {**options, "looked_at": 2, "perception_weight": 0.0, "loudness_weight": 0.5},
+        steps=2,
+        start=start,
+    )
     train(build(tuning), tuning, tmp_path / "tuned")
     tuned, codec = (load_codec(modality, folder) for folder in (tmp_path / "tuned" / "export", weights / modality))
     media = torch.randn(1, *((3, 64, 64) if modality == "image" else (1, 160, 64)))
     assert torch.equal(tuned.encode(media), codec.encode(media))
     assert not torch.equal(tuned.decode(latents), codec.decode(latents))
+
+    # a part of the way from what it went on from
+    half = build(config(f"{modality}_decoder", {**options, "gone": 0.5}, start=start))
+    half.restore(Path(start))
+    before = half.decoder.unet.conv_out.bias.clone()
+    half.decoder.unet.conv_out.bias.data += 1
+    half.export(tmp_path / "half", {})
+    again = load_decoder(modality, tmp_path / "half", codec=codec)
+    torch.testing.assert_close(again.unet.conv_out.bias, before + 0.5, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(half.decoder.unet.conv_out.bias.detach(), before + 1)
 
 
 @pytest.mark.parametrize("modality", ["image", "audio", "video"])

@@ -9,6 +9,7 @@ Letters: B samples, c h w latent size, T features, K slots, D joint width.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,7 @@ class DecoderOptions:
     manner_weight: float = 0.0  # therein, of maps compared by their channels' means and spreads
     direction_weight: float = 0.0  # therein, of the way from the source to the estimate
     perception_shift: int = 0  # most pixels that both pictures are moved by before the trunk sees them
+    gone: float = 1.0  # share of the way from the weights that it went on from, of what is exported (arXiv:2109.01903)
     sight_weight: float = 0.1  # of reading a source's appearance token back from its latents
 
 
@@ -123,6 +125,7 @@ class DecoderRecipe:
             self.foretold = some
             self.predictions = self.decoder.rescaled(predicted_features(options.model, some, options.modality))
         self.pictures = load_one_decoder("image", model_config, folder and folder / "image") if options.begun else None
+        self.began: dict[str, dict[str, Tensor]] = {}  # by part, what the run went on from
         trained = ("unet", "conditioner", "draft")
         self.model = nn.ModuleDict({name: getattr(self.decoder, name).requires_grad_(True) for name in trained})
         self.perception: nn.Module | None = None
@@ -358,6 +361,10 @@ class DecoderRecipe:
         from codi2.train.export import export_module
 
         for name, part in self._parts().items():
+            began = self.began.get(name, {})
+            if began:
+                part, after = copy.deepcopy(part), part.state_dict()
+                part.load_state_dict({n: torch.lerp(x, after[n].to(x), self.options.gone) for n, x in began.items()})
             export_module(part, folder / name, provenance)
         self.decoder.scheduler.save_pretrained(folder / "scheduler")
 
@@ -369,6 +376,9 @@ class DecoderRecipe:
             # a run that left the codec alone exported none, and other latents have another
             if name != "vae" or (not partly and (folder / name).is_dir()):
                 restore_module(part, folder / name, partly)
+        if self.options.gone < 1:
+            parts = self._parts().items()
+            self.began = {name: {n: x.clone() for n, x in part.state_dict().items()} for name, part in parts}
 
     def _parts(self) -> dict[str, Any]:
         """What the run trains, by the folder that it is kept in."""
