@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,13 @@ def export_module(module: Any, folder: Path, provenance: dict[str, Any], in_byte
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if in_bytes:
         state = module.state_dict()
-        wide = [name for name, value in state.items() if value.ndim > 1 and value.numel() >= WIDE]
-        write_atomic(folder / "diffusion_pytorch_model.safetensors", save(in_half(state, wide)))
+        write_atomic(folder / "diffusion_pytorch_model.safetensors", save(in_half(state, wide(state))))
     (folder / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")
+
+
+def wide(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """The matrices and convolutions that are worth keeping in bytes."""
+    return [name for name, value in tensors.items() if value.ndim > 1 and value.numel() >= WIDE]
 
 
 def restore_module(module: Any, folder: Path, partly: bool = False) -> None:
