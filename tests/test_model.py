@@ -221,7 +221,6 @@ def test_what_is_drawn_together_may_have_a_network_of_its_own(tmp_path: Path) ->
     again = CoDi2.from_pretrained(tmp_path / "model")
     assert torch.equal(again.joint_networks["video"].conv_out.bias, other.conv_out.bias.half().float())
     assert again.joint_networks["video"].conv_out.bias is not again.decoders["video"].unet.conv_out.bias
-    assert np.array_equal(drawn(again, "video", "audio"), drawn(again, "video", "audio"))
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_networks_learn_too_where_they_are_opened(data: dict[str, float], rich_h
     options = {"records": 12, "only": "animate"}
     build(Settings("tables", str(rich_home / "data" / "tiny"), str(alone), options=options))
     made = config(data | {str(alone): 1.0}, {"video": 1.0})
-    more = {"opened": ["video"], "predicted_share": 0.5, "held_out": data}
+    more = {"opened": ["video"], "predicted_share": 0.5, "pixel_weight": 0.5, "held_out": data}
     made = replace(made, batch_size=4, options=made.options | more)
     recipe = joint.build(made)
     kinds = {tuple(b.latents) for step in range(4) for b in recipe.batch(step)}

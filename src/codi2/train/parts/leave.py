@@ -49,11 +49,9 @@ class LeaveOptions:
     gone: float = 1.0  # share of the way from the weights that it went on from, of what is exported (arXiv:2109.01903)
     operators: bool = False  # whether it begins with operators that are fitted to known changes, and learns to use them
     # alone: the rest stays as it is
-    bold: tuple[float, float] = (
-        0.0,
-        0.0,
-    )  # added to the logits of the operators' shares, where something was shown and
-    # where not: they learn beside predictions of records that the rest knows by heart, and so too little
+    # added to the logits of the operators' shares, where something was shown and where not: they learn beside
+    # predictions of records that the rest knows by heart, and so too little
+    bold: tuple[float, float] = (0.0, 0.0)
     maps: int = 0  # linear maps (`heads.maps`) of a model that has none yet; 0: as it has them
     model: str = "tiny"  # preset or folder: its encoder
 
