@@ -13,7 +13,7 @@ from codi2.config import TINY
 from codi2.data import cache
 from codi2.data.tables.steps import changes
 from codi2.encode.tiny import build_heads
-from codi2.train.parts.operators import fit_operators, known_changes, ridge
+from codi2.train.parts.operators import _Token, fit_operators, known_changes, ridge
 
 
 @pytest.mark.parametrize("modality", ["image", "audio"])
@@ -43,7 +43,13 @@ def test_operators_do_what_the_changes_do(rich_home: Path) -> None:
     zeros = {group: nn.Parameter(torch.zeros(2, dim + 1, dim), requires_grad=False) for group in known}
     maps = nn.ParameterDict(zeros)
     fit_operators(maps, known, encoder)
-    assert all(table.flatten(1).any(1).all() for table in maps.values())
+    for group, (kind, some) in known.items():
+        media = [cache.corpus().media(item) for item in cache.corpus().select(kind, "train")]
+        token, draw = _Token(encoder, kind), np.random.default_rng(0)
+        for table, change in zip(maps[group], some.values(), strict=True):
+            before, after = (token(list(side)) for side in zip(*(change(m, draw) for m in media), strict=True))
+            left = after - before - nn.functional.pad(before, (0, 1), value=1.0) @ table
+            assert left.square().mean() < 0.5 * (after - before).square().mean()
     first = {group: table.clone() for group, table in maps.items()}
     fit_operators(maps, known, encoder)
     assert all(torch.equal(maps[group], first[group]) for group in known)
