@@ -13,6 +13,7 @@ from PIL import Image as PILImage
 
 from codi2.errors import ConfigError, PromptError
 from codi2.heads.loss import codi2_loss
+from codi2.heads.recall import Recall
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Layout, Message, collate
 from codi2.prompt.parts import Audio, Image, Text, Video
@@ -132,6 +133,65 @@ def test_an_edit_goes_as_far_from_its_source_as_it_is_told(
     torch.testing.assert_close(seen, before[0][1])  # pictures have a scale of their own
     torch.testing.assert_close(drum, before[1][0])  # nothing is edited
     torch.testing.assert_close(answered(keep_source=False)[0][0], before[0][0])
+
+
+def test_what_nothing_given_shows_is_as_the_nearest_training_item(
+    model: CoDi2, media: tuple[Image, Image, Audio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red, _, sound = media
+    prompts = [(Text("A drum and its sound."),), (red, Text(" and its sound.")), (sound, Text(" and its picture."))]
+    batch, given = model.read([[Message("user", prompt)] for prompt in prompts])
+    options = [Options(want=["audio", "image", "video"], max_new_tokens=0)] * 3
+
+    def answered() -> list[list[torch.Tensor]]:
+        found = model.think(batch, given, prompts, options)
+        return [[segment.features for segment in segments] for segments in found]  # type: ignore[union-attr]
+
+    before = answered()
+    items = {m: torch.randn(9, 3, 16, generator=torch.Generator().manual_seed(1)) for m in ("image", "audio")}
+    decoders = {m: replace(chosen, recall=1.0) for m, chosen in model.config.decoders.items()}
+    monkeypatch.setattr(model, "config", replace(model.config, decoders=decoders))
+    assert all(map(torch.equal, answered()[0], before[0]))  # there is nothing to recall
+    monkeypatch.setattr(model, "recall", Recall(items))
+    (heard, seen, moving), (voice, edited, _), (remixed, shown, _) = answered()
+    for told, modality in ((heard, "audio"), (seen, "image"), (voice, "audio"), (shown, "image")):
+        assert (items[modality] == told).all(-1).all(-1).any()
+    assert (items["image"][:, :2] == moving[:2]).all(-1).all(-1).any()
+    assert torch.equal(moving[2], before[0][2][2])
+    assert torch.equal(edited, before[1][1])  # of what is given the model knows how it looks
+    assert torch.equal(remixed, before[2][0])
+
+
+def test_a_sound_is_finished_by_its_source_and_by_what_it_should_sound_like(
+    media: tuple[Image, Image, Audio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, model = media[2], CoDi2.from_pretrained("debug")
+    decoder = model.decoders["audio"]
+    kept: list[torch.Tensor] = []
+    agreed: list[tuple[torch.Tensor, float]] = []
+
+    def put_back(latents: torch.Tensor, sources: object, own: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        kept.append(own)
+        return torch.zeros_like(latents)
+
+    def agree(modality: str, maps: torch.Tensor, features: torch.Tensor, share: float) -> torch.Tensor:
+        agreed.append((features, share))
+        return maps
+
+    decoder.sampling = replace(decoder.sampling, kept=0.5)
+    monkeypatch.setattr(decoder, "with_kept", put_back)
+    monkeypatch.setattr(model.encoder, "agree", agree)
+    decoders = model.config.decoders | {"audio": replace(model.config.decoders["audio"], agreement=0.25)}
+    model.config = replace(model.config, decoders=decoders)
+    settings = {"want": "audio", "max_new_tokens": 1}
+    edited = model.generate("Make [audio0] louder.", sound, **settings).sounds[0]
+    assert torch.allclose(kept[0], model.encode([sound], [3]))
+    assert agreed[0][1] == 0.25 and agreed[0][0].shape == (1, 3, 16)
+    other = model.generate("Make [audio0] louder.", sound, seed=5, **settings).sounds[0]
+    assert np.array_equal(edited.samples, other.samples)  # what was put back is what is heard
+    model.generate("A drum.", **settings)
+    model.generate("Draw it.", want="image", max_new_tokens=1)
+    assert len(kept) == 2 and len(agreed) == 3
 
 
 def test_a_batch_gives_what_single_runs_give(model: CoDi2, media: tuple[Image, Image, Audio]) -> None:

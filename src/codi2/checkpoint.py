@@ -1,7 +1,8 @@
 """What a checkpoint is: a folder with `config.json`, the PEFT adapter, and one safetensors file per trained part.
 
 ```
-config.json  adapter/  heads.safetensors  encoder/heads.safetensors  image/…  audio/…  video/…
+config.json  adapter/  heads.safetensors  encoder/heads.safetensors  encoder/recall.safetensors
+image/…  audio/…  video/…
 joint/  joint/video/unet/
 ```
 The folders of decoders are those of `diffuse.load`; a network under `joint/` draws in its decoder's place where several
@@ -24,6 +25,7 @@ from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError, WeightsError
 from codi2.heads.projection import kept_in_bytes
+from codi2.heads.recall import FILE, Recall
 from codi2.hub import fetch_repo, shipped, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
@@ -47,7 +49,7 @@ def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
         load_language(mllm, folder)
     decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
     joint, networks = load_joint(config, decoders, folder), load_joint_networks(decoders, folder)
-    model = CoDi2(config, encoder, mllm, decoders, joint, networks).requires_grad_(False)
+    model = CoDi2(config, encoder, mllm, decoders, joint, networks, load_recall(config, folder)).requires_grad_(False)
     try:
         place(model, placement, dtype)
     except (RuntimeError, AssertionError, AttributeError) as error:
@@ -158,6 +160,16 @@ def save_language(mllm: MLLM, folder: Path) -> None:
     write_atomic(adapter, save(in_half(read_tensors(adapter))))
 
 
+def load_recall(config: CoDi2Config, folder: Path | None) -> Recall | None:
+    """Features of training items; None: no decoder asks for them, or nothing was trained.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    asked = folder is not None and any(decoder.recall for decoder in config.decoders.values())
+    return Recall.load(folder / "encoder" / FILE) if asked else None  # type: ignore[operator]
+
+
 def save(model: CoDi2, folder: Path) -> None:
     """See `CoDi2.save_pretrained`."""
     from codi2.diffuse.load import save_decoder
@@ -169,6 +181,8 @@ def save(model: CoDi2, folder: Path) -> None:
 
         assert isinstance(model.encoder, TinyEncoder)
         export_tensors(model.encoder.heads.state_dict(), folder / "encoder" / "heads.safetensors", {})
+    if model.recall is not None:
+        model.recall.save(folder / "encoder" / FILE)
     for modality, decoder in model.decoders.items():
         save_decoder(decoder, folder / modality)
     if model.joint is not None:
@@ -225,6 +239,7 @@ def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, co
         chosen.detail,
         chosen.motion_scale,
         chosen.first_frame,
+        chosen.kept,
     )
     dim = config.heads.feature_dim
     match chosen.kind:

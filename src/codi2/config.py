@@ -85,6 +85,9 @@ class DecoderConfig(_Strict):
     negative_prompt: str = ""  # B.1
     negative_in_both: bool = False  # it conditions the feature's branch too, as in the authors' code
     detail: float = 0.0  # what the codec lost of a source is put back where the reply keeps it: how near is near
+    kept: float = 0.0  # share put back of what drawing a source by its own features loses of it
+    agreement: float = 0.0  # how far what is drawn is moved to the appearance that it should have
+    recall: float = 0.0  # how far what nothing given shows is taken to be as the nearest training item
     edit_scale: float = 1.0  # of the way from the features of what is edited to those of the answer: regression is shy
     motion_scale: float = 1.0  # of what moves in a clip that begins as a picture: regression shrinks it to stillness
     first_frame: bool = False  # a clip of nothing that was given begins as a picture: the decoder of pictures draws it
@@ -234,6 +237,9 @@ TINY = CoDi2Config(
             source_guidance_scale=1.0,
             feature_norm=16.0,
             edit_scale=1.2,
+            kept=0.5,
+            agreement=0.8,
+            recall=1.0,
         ),
         # one step gives the mean of all ways to move: hardly any
         "video": DecoderConfig(

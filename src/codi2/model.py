@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from codi2.diffuse.joint import JointAttention, sample_together
 from codi2.diffuse.sampling import Progress, sample
 from codi2.encode.contract import Encoder
 from codi2.errors import PromptError
+from codi2.heads.recall import Recall
 from codi2.llm.decode import Conversation, FeatureSegment, Listener, ReplyOptions, Segment, generate
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.grammar import parse
@@ -89,9 +91,10 @@ class CoDi2(nn.Module):
         decoders: Mapping[str, Decoder],
         joint: JointAttention | None = None,
         joint_networks: Mapping[str, nn.Module] | None = None,
+        recall: Recall | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.encoder, self.mllm, self.joint = config, encoder, mllm, joint
+        self.config, self.encoder, self.mllm, self.joint, self.recall = config, encoder, mllm, joint, recall
         self.decoders: Mapping[str, Decoder] = decoders
         self._registered = nn.ModuleDict(decoders)  # so that they move and count with the model
         self.joint_networks = nn.ModuleDict(dict(joint_networks or {}))
@@ -212,21 +215,24 @@ class CoDi2(nn.Module):
             written = generate(Conversation(self.mllm, len(options)), batch, features, wants, listen)
         given = {id(item): value for item, value in zip(batch.items, features, strict=True)}
         return [
-            [self._in_full(segment, _last(prompt, self._edits(segment, asked)), given) for segment in segments]
+            [self._settled(segment, prompt, asked, given) for segment in segments]
             for segments, prompt, asked in zip(written, prompts, options, strict=True)
         ]
 
-    def _edits(self, segment: Segment, options: Options) -> Sequence[str]:
-        """The modalities of which an answer edits the last item given."""
-        edits = isinstance(segment, FeatureSegment) and options.keep_source
-        return self.decoders[segment.modality].codec.reads if edits else ()  # type: ignore[union-attr]
-
-    def _in_full(self, segment: Segment, source: Part | None, given: Mapping[int, Tensor]) -> Segment:
-        """An edit, as far from its source's features as `edit_scale` has it; `given` are features by item."""
-        if not isinstance(segment, FeatureSegment) or id(source) not in given:
+    def _settled(self, segment: Segment, prompt: Prompt, asked: Options, given: Mapping[int, Tensor]) -> Segment:
+        """What a decoder is told: an edit as far from its source's features as `edit_scale` has it; what nothing given
+        shows, as training items are (`recall`). `given` are features by item.
+        """
+        if not isinstance(segment, FeatureSegment):
             return segment
-        scale, start = self.config.decoders[segment.modality].edit_scale, given[id(source)][: len(segment.features)]
-        return FeatureSegment(segment.modality, start + scale * (segment.features - start)) if scale != 1 else segment
+        modality, features = segment.modality, segment.features
+        chosen, source = self.config.decoders[modality], _last(prompt, self.decoders[modality].codec.reads)
+        if source is None and self.recall is not None and chosen.recall:
+            features = self.recall(modality, self.config.heads.groups[modality], features, chosen.recall)
+        elif asked.keep_source and id(source) in given:
+            start = given[id(source)][: len(features)]
+            features = start + chosen.edit_scale * (features - start)
+        return FeatureSegment(modality, features)
 
     def encode(self, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:
         """Media of mixed modalities [N] → features [N, T, D], zero beyond an item's own.
@@ -289,36 +295,61 @@ class CoDi2(nn.Module):
     ) -> dict[str, list[Part]]:
         """Media of one setting, by modality: segment n of reply b for each (b, n) of `rows`."""
         with ExitStack() as stack:
-            decoders, courses, sources = {}, {}, {}
+            drawings = {}
             for modality, places in rows.items():
                 decoder = self._joint_decoder(modality) if len(rows) > 1 else self.decoders[modality]
-                decoders[modality] = decoder
                 stack.enter_context(self.resident(decoder))
-                sources[modality] = [
-                    _last(prompts[b], decoder.codec.reads) if options[b].keep_source else None for b, _ in places
-                ]
-                features = torch.stack([written[b][n].features for b, n in places])  # type: ignore[union-attr]
-                seeds = [options[b].seed + n for b, n in places]
-                if decoder.sampling.first_frame and "image" in decoder.codec.reads:
-                    sources[modality] = self._first_frames(features, seeds, sources[modality])
-                asked = options[places[0][0]]
-                unwanted = asked.negative_prompt or self.config.decoders[modality].negative_prompt
-                together = self.config.joint.num_inference_steps if self.config.joint and len(rows) > 1 else None
-                courses[modality] = decoder.course(
-                    features,
-                    seeds=seeds,
-                    sources=sources[modality],
-                    negative=self.read_words(decoder, [unwanted] * len(places)) if unwanted else None,
-                    num_inference_steps=asked.num_inference_steps or together,
-                    guidance_scale=asked.guidance_scale,
-                    source_guidance_scale=asked.source_guidance_scale,
-                )
+                drawings[modality] = self._drawing(decoder, places, written, prompts, options, len(rows) > 1)
+            courses = {
+                m: d.decoder.course(d.features, d.seeds, sources=d.sources, **d.settings) for m, d in drawings.items()
+            }
             if len(rows) > 1:
                 assert self.joint is not None and self.config.joint is not None
+                decoders = {m: d.decoder for m, d in drawings.items()}
                 latents = sample_together(self.joint, decoders, courses, progress, self.config.joint.lead)
             else:
                 latents = {modality: sample(course, progress) for modality, course in courses.items()}
-            return {m: decoder.media(latents[m], sources[m]) for m, decoder in decoders.items()}
+            return {modality: self._finished(drawing, latents[modality]) for modality, drawing in drawings.items()}
+
+    def _drawing(
+        self,
+        decoder: Decoder,
+        places: Sequence[tuple[int, int]],
+        written: Sequence[Sequence[Segment]],
+        prompts: Sequence[Prompt],
+        options: Sequence[Options],
+        together: bool,
+    ) -> Drawing:
+        """What `decoder` is to draw: segment n of reply b for each (b, n) of `places`, all of one setting."""
+        asked, chosen = options[places[0][0]], self.config.decoders[decoder.modality]
+        features = torch.stack([written[b][n].features for b, n in places])  # type: ignore[union-attr]
+        seeds = [options[b].seed + n for b, n in places]
+        sources = [_last(prompts[b], decoder.codec.reads) if options[b].keep_source else None for b, _ in places]
+        if decoder.sampling.first_frame and "image" in decoder.codec.reads:
+            sources = self._first_frames(features, seeds, sources)
+        unwanted = asked.negative_prompt or chosen.negative_prompt
+        steps = self.config.joint.num_inference_steps if self.config.joint and together else None
+        settings = {
+            "negative": self.read_words(decoder, [unwanted] * len(places)) if unwanted else None,
+            "num_inference_steps": asked.num_inference_steps or steps,
+            "guidance_scale": asked.guidance_scale,
+            "source_guidance_scale": asked.source_guidance_scale,
+        }
+        return Drawing(decoder, features, seeds, sources, settings)
+
+    def _finished(self, drawing: Drawing, latents: Tensor) -> list[Part]:
+        """Latents [B, …] → media, of which each keeps more of its source, and looks or sounds more as it was told."""
+        decoder, sources = drawing.decoder, drawing.sources
+        if decoder.sampling.kept and any(source is not None for source in sources):
+            own, rows = (
+                torch.zeros_like(drawing.features),
+                [i for i, source in enumerate(sources) if source is not None],
+            )
+            own[rows] = self.encode([sources[i] for i in rows], [own.shape[1]] * len(rows))  # type: ignore[misc]
+            latents = decoder.with_kept(latents, sources, own, drawing.seeds, **drawing.settings)
+        share = self.config.decoders[decoder.modality].agreement
+        agree = partial(self.encoder.agree, decoder.modality, features=drawing.features, share=share)
+        return decoder.media(latents, sources, agree if share else None)
 
     def _joint_decoder(self, modality: str) -> Decoder:
         """A decoder as it draws beside others."""
@@ -384,6 +415,17 @@ def _sampling(options: Options) -> tuple[Any, ...]:
 def _last(prompt: Prompt, modalities: Sequence[str]) -> Part | None:
     """The item that an instruction edits: the last one given (for an analogy, too)."""
     return next((part for part in reversed(prompt) if part.modality in modalities), None)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What one decoder draws at once: B media of one modality."""
+
+    decoder: Decoder
+    features: Tensor  # [B, K, D]
+    seeds: Sequence[int]
+    sources: Sequence[Part | None]
+    settings: Mapping[str, Any]  # of `Decoder.course`
 
 
 class Stopwatch:

@@ -1,9 +1,10 @@
 """The nearest training item of an output, so that a copy would show.
 
-The index ships with the weights: the joint vector and caption of every training item, and thumbnails of the pictures
-whose licences are permissive (Apache-2.0, MIT, CC-BY). It is written when the encoder's heads are exported.
+The index ships with the weights: the caption of every training item, beside its features (`heads.recall`), and
+thumbnails of the pictures whose licences are permissive (Apache-2.0, MIT, CC-BY). It is written when the encoder's
+heads are exported.
 
-Letters: N items, D joint width.
+Letters: D joint width.
 """
 
 from __future__ import annotations
@@ -13,29 +14,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image as PILImage
 from torch import Tensor
 
 from codi2.data.items import Item
 from codi2.encode.contract import Encoder
+from codi2.heads.recall import FILE, Recall
 from codi2.hub import atomic_path, write_atomic
 from codi2.prompt.parts import Image, Part, Text
 
 THUMB = 32  # pixels of a thumbnail's side
 COLUMNS = 80  # thumbnails in a row of the sheet
-THIN = 2  # every second number of a vector, a byte each, is enough to find the nearest
 PERMISSIVE = {"google", "twitter", "fluent3d"}  # sources whose pictures may be shown
 
 
 class TrainingIndex:
-    """Training items by modality: unit vectors [N, D], what they are, and where their thumbnails are."""
+    """Training items by modality: their features, what they are, and where their thumbnails are."""
 
     def __init__(self, folder: Path) -> None:
-        from safetensors.torch import load_file
-
-        self.vectors = load_file(folder / "vectors.safetensors")
+        self.recall = Recall.load(folder.parent / FILE)
         self.about: dict[str, list[dict[str, str]]] = json.loads((folder / "items.json").read_text(encoding="utf-8"))
         self.sheet = PILImage.open(folder / "thumbnails.webp").convert("RGB")
 
@@ -45,10 +42,9 @@ class TrainingIndex:
         Returns:
             Its thumbnail (or its name, where the licence forbids a picture), and a line of words.
         """
-        cosine = F.normalize(joint.float()[::THIN], dim=-1) @ F.normalize(self.vectors[modality].float(), dim=-1).T
-        row = int(cosine.argmax())
+        row, cosine = self.recall.nearest(modality, joint)
         item = self.about[modality][row]
-        line = f"{item['caption']} ({item['source']}), cosine {float(cosine[row]):.2f}"
+        line = f"{item['caption']} ({item['source']}), cosine {cosine:.2f}"
         if "thumb" not in item:
             return Text(line), line
         y, x = divmod(int(item["thumb"]), COLUMNS)
@@ -61,22 +57,17 @@ def nearest_parts(folder: Path | None, encoder: Encoder, parts: Sequence[Part]) 
     if folder is None or not (folder / "encoder" / "nearest").is_dir():
         return []
     index = TrainingIndex(folder / "encoder" / "nearest")
-    media = [part for part in parts if part.modality in index.vectors]
+    media = [part for part in parts if part.modality in index.about]
     return [index.nearest(part.modality, encoder([part]).values[0, 0].cpu())[0] for part in media]
 
 
-def write_index(
-    folder: Path, joints: dict[str, Tensor], items: Mapping[str, Sequence[Item]], pixels: np.ndarray
-) -> None:
-    """Writes the index of training items.
+def write_index(folder: Path, items: Mapping[str, Sequence[Item]], pixels: np.ndarray) -> None:
+    """Writes what training items are, in the order of their features.
 
     Args:
-        joints: modality → joint vectors [N, D].
-        items: modality → the N items (`codi2.data.items.Item`).
+        items: modality → the items (`codi2.data.items.Item`).
         pixels: uint8 [M, 64, 64, 3], pictures of the corpus by `Item.row`.
     """
-    from safetensors.torch import save
-
     about: dict[str, list[dict[str, str]]] = {}
     thumbs: list[PILImage.Image] = []
     for modality, members in items.items():
@@ -91,9 +82,6 @@ def write_index(
     sheet = PILImage.new("RGB", (COLUMNS * THUMB, max(1, -(-len(thumbs) // COLUMNS)) * THUMB), "white")
     for n, thumb in enumerate(thumbs):
         sheet.paste(thumb, (n % COLUMNS * THUMB, n // COLUMNS * THUMB))
-    thin = {m: F.normalize(v[:, ::THIN], dim=-1) for m, v in joints.items()}
-    small = {m: (v / v.abs().amax(1, keepdim=True) * 127).round().to(torch.int8).contiguous() for m, v in thin.items()}
-    write_atomic(folder / "vectors.safetensors", save(small))
     write_atomic(folder / "items.json", json.dumps(about, ensure_ascii=False, separators=(",", ":")).encode())
     with atomic_path(folder / "thumbnails.webp") as aside:
         sheet.save(aside, "WEBP", quality=60, method=6)

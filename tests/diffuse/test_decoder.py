@@ -125,3 +125,19 @@ def test_without_guidance_one_branch_is_drawn_and_a_negative_prompt_still_acts(
     assert torch.allclose(plain, nearly, atol=1e-4)
     assert not torch.allclose(plain, denied, atol=1e-4)
     assert torch.allclose(draw(negative, scale=1.0), plain)  # who sets the guidance gets it
+
+
+def test_what_a_source_loses_when_it_is_drawn_is_put_back(decoder: Decoder) -> None:
+    """All of it put back: the source's own features give the source. Without a source nothing changes."""
+    kept = decoder.with_network(decoder.unet, kept=1.0)
+    media = decoder.codec.to_parts(
+        torch.rand(1, *decoder.codec.decode(torch.zeros(1, *decoder.latent_shape)).shape[1:])
+    )
+    own, seeds = torch.randn(2, SLOTS, DIM, generator=torch.Generator().manual_seed(0)), [3, 4]
+    sources = [media[0], None]
+    drawn = kept.generate_latents(own, seeds, sources=sources)
+    whole = kept.with_kept(drawn, sources, own, seeds)
+    source = decoder.codec.encode_source(decoder.codec.to_tensor(media))
+    assert torch.allclose(whole[0], source[0], atol=1e-4)
+    assert not torch.allclose(drawn[0], source[0], atol=1e-2)
+    assert torch.equal(whole[1], drawn[1])

@@ -55,6 +55,28 @@ def test_half_as_loud_is_the_same_sound_and_another_appearance(encoder: TinyEnco
     assert appearance > 1
 
 
+def test_what_was_drawn_is_made_to_agree_with_what_it_should_look_or_sound_like(encoder: TinyEncoder) -> None:
+    sound = load_audio(sorted(MEDIA.glob("*.wav"))[0])
+    trunk = encoder.trunks["audio"]
+    maps = trunk.mel(trunk.read([Audio(sound.samples / 8, sound.rate)]))
+    told = encoder([sound]).values
+
+    def apart(drawn: torch.Tensor) -> float:
+        token = encoder.heads["audio"].appearance(cells(drawn))
+        return float((token - told[:, 1]).square().mean())
+
+    some, all_of_it = (encoder.agree("audio", maps, told, share) for share in (0.5, 1.0))
+    assert apart(all_of_it) < 0.1 * apart(maps)
+    assert apart(all_of_it) < apart(some) < apart(maps)
+    finer = (maps - all_of_it).diff(dim=-1).abs().amax()
+    assert finer < 0.5 * maps.diff(dim=-1).abs().amax()  # what moves is smooth
+    absent = torch.stack([told[:, 0], torch.zeros_like(told[:, 0])], dim=1)
+    assert torch.equal(encoder.agree("audio", maps, absent, 1.0), maps)
+    assert encoder.agree("audio", maps, told[:, :1], 1.0) is maps
+    clips = torch.zeros(1, 3, 8, 64, 64)
+    assert encoder.agree("video", clips, told, 1.0) is clips
+
+
 def test_a_hand_keeps_its_manner_wherever_the_picture_stands(encoder: TinyEncoder) -> None:
     """Two hands draw broccoli; one of the drawings is moved by three pixels. Appearance takes the move for more."""
     google, fluent = (load_image(MEDIA / f"broccoli-{hand}.png") for hand in ("google", "fluent"))

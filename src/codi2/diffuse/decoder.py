@@ -41,6 +41,7 @@ class Sampling:
     detail: float = 0.0  # how far from its source a place may be to get back what the codec lost of it; 0: never
     motion_scale: float = 1.0  # of a clip whose source is still, at each step
     first_frame: bool = False  # whether a clip without a source is given one, drawn by the decoder of pictures
+    kept: float = 0.0  # share put back of what drawing a source by its own features loses of it
 
 
 class Decoder(nn.Module):
@@ -170,9 +171,29 @@ class Decoder(nn.Module):
         return sample(self.course(features, seeds, **settings), progress)
 
     @torch.no_grad()
-    def media(self, latents: Tensor, sources: Sequence[Part | None] | None = None) -> list[Part]:
-        """Latents [B, c, h, w] that were drawn from `sources` → B media."""
-        return self.codec.to_parts(self._with_detail(self.codec.decode(latents), sources))
+    def media(
+        self,
+        latents: Tensor,
+        sources: Sequence[Part | None] | None = None,
+        finish: Callable[[Tensor], Tensor] | None = None,
+    ) -> list[Part]:
+        """Latents [B, c, h, w] that were drawn from `sources` → B media; `finish` has the codec's tensors first."""
+        tensor = self._with_detail(self.codec.decode(latents), sources)
+        return self.codec.to_parts(tensor if finish is None else finish(tensor))
+
+    @torch.no_grad()
+    def with_kept(
+        self, latents: Tensor, sources: Sequence[Part | None], own: Tensor, seeds: Sequence[int], **settings: Any
+    ) -> Tensor:
+        """Latents [B, c, h, w] with `kept` of what each source loses when it is drawn by its own features [B, K, D].
+
+        A network that edits redraws what it should have left alone, and errs there as it does on the source itself,
+        where the error can be seen (so does Direct Inversion, arXiv:2310.01506). `settings` are those of `course`.
+        """
+        source = self._source_latents(sources, latents)
+        given = source.flatten(1).any(1).view(-1, *[1] * (source.ndim - 1))
+        drawn = self.generate_latents(own, seeds, sources=sources, **settings)
+        return latents + self.sampling.kept * given * (source - drawn)
 
     @torch.no_grad()
     def course(

@@ -33,6 +33,20 @@ def cells(maps: Tensor) -> Tensor:
     return torch.cat([mean.flatten(1), SPREAD * spread.flatten(1)], dim=1)
 
 
+@torch.no_grad()
+def towards(token: nn.Linear, maps: Tensor, wished: Tensor, share: float) -> Tensor:
+    """Maps [B, C, H, W], moved by `share` of the way to those whose appearance tokens are `wished` [B, D].
+
+    Only the means of their cells move, smoothly from one to the next: what is finer stays. The rows of `token` are
+    orthogonal and of one length, so that its transpose leads back. A token of zeros is absent and moves nothing.
+    """
+    missing = (wished - token(cells(maps))) * wished.any(1, keepdim=True)
+    means = missing @ token.weight / token.weight.square().sum(1).mean()
+    grid = (maps.shape[1], maps.shape[2] // CELL, maps.shape[3] // CELL)
+    means = means[:, : means.shape[1] // 2].unflatten(1, grid)  # the others are spreads
+    return maps + share * F.interpolate(means, scale_factor=CELL, mode="bilinear")
+
+
 def manner(maps: Tensor) -> Tensor:
     """Maps [B, C, H, W] → means and spreads of their channels [B, 2C], wherever in the picture they are."""
     spread = (maps.flatten(2).var(2) + 1e-6).sqrt()  # the root of zero has no gradient

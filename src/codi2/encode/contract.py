@@ -44,3 +44,9 @@ class Encoder(nn.Module):
         `count` is how many features are wanted of each, the joint vector first: T by default, K for what is regressed.
         """
         raise NotImplementedError
+
+    def agree(self, modality: str, maps: Tensor, features: Tensor, share: float) -> Tensor:
+        """What was drawn of features [B, K, D], as a codec gives it [B, C, H, W], moved by `share` of the way to what
+        they say of its appearance; as it is, where no feature does.
+        """
+        return maps

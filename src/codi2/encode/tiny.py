@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from codi2.diffuse.clip import spread
 from codi2.diffuse.codec import fit_square
 from codi2.diffuse.mel import MelSpectrogram
-from codi2.encode.appearance import MANNER_TAPS, NUM_CELLS, NUM_MANNER, NUM_MOTION, cells, manner, motion
+from codi2.encode.appearance import MANNER_TAPS, NUM_CELLS, NUM_MANNER, NUM_MOTION, cells, manner, motion, towards
 from codi2.encode.contract import Encoder, Features
 from codi2.errors import WeightsError
 from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
@@ -260,6 +260,10 @@ class TinyEncoder(Encoder):
         values = self.heads(modality, trunk(media), *trunk.statistics(media))[:, :count]
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         return Features(values, mask)
+
+    def agree(self, modality: str, maps: Tensor, features: Tensor, share: float) -> Tensor:
+        token = self.heads[modality].appearance if maps.ndim == 4 else None  # a clip's is of all its frames
+        return maps if token is None or features.shape[1] < 2 else towards(token, maps, features[:, 1], share)
 
 
 def load_trunk(modality: str) -> Trunk:

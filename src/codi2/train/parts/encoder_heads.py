@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codi2.data import cache
-from codi2.data.items import Item
 from codi2.data.world import EDITS
 from codi2.encode.appearance import fit_components, fit_discriminants, motion
 from codi2.encode.tiny import Head, Heads, build_heads, load_heads
@@ -26,13 +25,15 @@ from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
 
+PLAIN = "plain"  # the view of items as they are
+
 
 @dataclass(frozen=True)
 class HeadOptions:
     dim: int = 256  # D, width of the joint space
     temperature: float = 0.07
     recover_weight: float = 1.0  # of the linear recovery of the trunk's features
-    views: tuple[str, ...] = ("plain", "mirror", "grey", "hue_120", "on_blue", "night", "sketch")
+    views: tuple[str, ...] = (PLAIN, "mirror", "grey", "hue_120", "on_blue", "night", "sketch")
 
 
 @dataclass
@@ -50,7 +51,7 @@ class HeadRecipe:
         self.config = config
         self.options = options = options_of(HeadOptions, config)
         torch.manual_seed(config.seed)
-        self.sides = {"image": _side("image", options.views), "audio": _side("audio", ("plain",))}
+        self.sides = {"image": _side("image", options.views), "audio": _side("audio", (PLAIN,))}
         self.heads = heads = build_heads(options.dim)
         self.recover = nn.ModuleDict({m: nn.Linear(options.dim, s.features.shape[-1]) for m, s in self.sides.items()})
         self.model = nn.ModuleDict({"heads": heads, "recover": self.recover})
@@ -109,17 +110,22 @@ class HeadRecipe:
 
     @torch.no_grad()
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        from codi2.heads.recall import FILE, Recall
         from codi2.nearest import write_index
         from codi2.train.export import export_tensors
 
         self.explained |= fit_clips(self.heads)
         export_tensors(self.heads.state_dict(), folder / "heads.safetensors", provenance)
-        joints: dict[str, Tensor] = {}
-        members: dict[str, list[Item]] = {}
-        for modality, side in self.sides.items():
-            joints[modality] = self.heads[modality](side.features[0, side.train].float())[:, 0]
-            members[modality] = [cache.items(modality)[row] for row in side.train]
-        write_index(folder / "nearest", joints, members, cache.view("image"))
+        Recall({modality: self._features(modality) for modality in self.sides}).save(folder / FILE)
+        members = {m: [cache.items(m)[row] for row in side.train] for m, side in self.sides.items()}
+        write_index(folder / "nearest", members, cache.view("image"))
+
+    def _features(self, modality: str) -> Tensor:
+        """Of training items as they are [N, T, D]."""
+        side = self.sides[modality]
+        numbers = [torch.from_numpy(x[side.train].astype(np.float32)) for x in cache.statistics(modality, PLAIN)]
+        features: Tensor = self.heads(modality, side.features[0, side.train].float(), *numbers)
+        return features
 
     def restore(self, folder: Path) -> None:
         """The heads; what recovers the trunk's features from them is not exported and starts anew."""
