@@ -215,20 +215,24 @@ class CoDi2(nn.Module):
             written = generate(Conversation(self.mllm, len(options)), batch, features, wants, listen)
         given = {id(item): value for item, value in zip(batch.items, features, strict=True)}
         return [
-            [self._settled(segment, prompt, asked, given) for segment in segments]
+            [self._settled(segment, prompt, asked, given, self._alone(segments)) for segment in segments]
             for segments, prompt, asked in zip(written, prompts, options, strict=True)
         ]
 
-    def _settled(self, segment: Segment, prompt: Prompt, asked: Options, given: Mapping[int, Tensor]) -> Segment:
+    def _settled(
+        self, segment: Segment, prompt: Prompt, asked: Options, given: Mapping[int, Tensor], alone: bool
+    ) -> Segment:
         """What a decoder is told: an edit as far from its source's features as `edit_scale` has it; what nothing given
-        shows, as training items are (`recall`). `given` are features by item.
+        shows, as training items are (`recall`), unless it is to fit what is drawn with it.
+
+        `given` are features by item.
         """
         if not isinstance(segment, FeatureSegment):
             return segment
         modality, features = segment.modality, segment.features
         chosen, source = self.config.decoders[modality], _last(prompt, self.decoders[modality].codec.reads)
-        if source is None and self.recall is not None and chosen.recall:
-            features = self.recall(modality, self.config.heads.groups[modality], features, chosen.recall)
+        if source is None and self.recall is not None and chosen.recall and alone:
+            features = self.recall(modality, features, chosen.recall)
         elif asked.keep_source and id(source) in given:
             start = given[id(source)][: len(features)]
             features = start + chosen.edit_scale * (features - start)
@@ -283,6 +287,10 @@ class CoDi2(nn.Module):
         kinds = [segments[n].modality for n in numbers]  # type: ignore[union-attr]
         known = self.joint is not None and set(kinds) <= set(self.joint.modalities)
         return [numbers] if known and len(set(kinds)) == len(kinds) > 1 else [[n] for n in numbers]
+
+    def _alone(self, segments: Sequence[Segment]) -> bool:
+        """Whether each medium of a reply is drawn by itself."""
+        return all(len(numbers) == 1 for numbers in self._drawn_together(segments))
 
     @torch.no_grad()
     def _draw(

@@ -5,6 +5,9 @@ and a decoder draws what it is told. Its joint vector can. So its features are t
 regressed joint vector, as retrieval-augmented diffusion conditions on neighbours (arXiv:2204.11824). The items'
 features ship with the weights; their media do not.
 
+Words may say more than a name: by night, in blue. Then the regressed appearance lies farther from the mean of the items
+like it than these lie themselves, and is taken as it is.
+
 Letters: N items, T features of an item, K slots, D joint width.
 """
 
@@ -18,7 +21,8 @@ from torch.nn import functional as F
 
 from codi2.tensors import in_half, read_tensors
 
-SHARED = 2  # features that modalities of one group have in common: the joint vector and the appearance
+ALIKE = 32  # items that are like what is asked for
+LOOK = 1  # number of the appearance token
 FILE = "recall.safetensors"
 
 
@@ -44,21 +48,25 @@ class Recall:
 
     def nearest(self, modality: str, joint: Tensor) -> tuple[int, float]:
         """The row of the item whose joint vector is nearest to `joint` [D], and their cosine."""
-        cosines = self._joint[modality] @ F.normalize(joint.to(self._joint[modality]), dim=-1)
+        cosines = self._cosines(modality, joint)
         row = int(cosines.argmax())
         return row, float(cosines[row])
 
-    def __call__(self, modality: str, group: str, features: Tensor, share: float) -> Tensor:
-        """Features [K, D] of a medium, moved by `share` of the way to the nearest item's.
-
-        Args:
-            group: the modality whose items are looked through: a clip is where its pictures are.
-        """
-        if group not in self.items:
+    def __call__(self, modality: str, features: Tensor, share: float) -> Tensor:
+        """Features [K, D] of a medium that nothing given shows, moved by `share` of the way to the nearest item's."""
+        if modality not in self.items:
             return features
-        row, _ = self.nearest(group, features[0])
-        count = len(features) if group == modality else SHARED
-        known = self.items[group][row, :count].to(features)
-        told = features.clone()
-        told[: len(known)] = features[: len(known)].lerp(known, share)
-        return told
+        known = self.items[modality]
+        alike = known[self._cosines(modality, features[0]).topk(min(ALIKE, len(known))).indices, : len(features)]
+        if len(features) > LOOK and _apart(features, alike.mean(0)) > _apart(alike, alike.mean(0)):
+            return features
+        return features.lerp(alike[0].to(features), share)
+
+    def _cosines(self, modality: str, joint: Tensor) -> Tensor:
+        joints = self._joint[modality]
+        return joints @ F.normalize(joint.to(joints), dim=-1)
+
+
+def _apart(features: Tensor, mean: Tensor) -> Tensor:
+    """Mean square distance of the appearance of features [..., K, D] from that of others [K, D]."""
+    return (features[..., LOOK, :] - mean[LOOK]).square().mean()
