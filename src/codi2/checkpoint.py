@@ -166,8 +166,9 @@ def load_recall(config: CoDi2Config, folder: Path | None) -> Recall | None:
     Raises:
         WeightsError: the file is missing or damaged.
     """
-    asked = folder is not None and any(decoder.recall for decoder in config.decoders.values())
-    return Recall.load(folder / "encoder" / FILE) if asked else None  # type: ignore[operator]
+    if folder is None or not any(decoder.recall for decoder in config.decoders.values()):
+        return None
+    return Recall.load(folder / "encoder" / FILE)
 
 
 def save(model: CoDi2, folder: Path) -> None:

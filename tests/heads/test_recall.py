@@ -35,7 +35,7 @@ def test_what_words_say_of_a_look_is_not_forgotten(items: dict[str, torch.Tensor
     recall, known = Recall(items), items["image"][7]
     night = torch.stack([known[0], torch.full((DIM,), 3.0), known[2]])
     assert recall("image", night, 1.0) is night
-    assert recall("image", night[:1], 1.0) is not night[:1]
+    assert torch.allclose(recall("image", night[:1], 1.0), known[:1])  # a joint vector alone says nothing of a look
 
 
 def test_what_nobody_knows_stays(items: dict[str, torch.Tensor]) -> None:

@@ -57,10 +57,12 @@ class Recall:
         if modality not in self.items:
             return features
         known = self.items[modality]
-        alike = known[self._cosines(modality, features[0]).topk(min(ALIKE, len(known))).indices, : len(features)]
+        alike = known[self._cosines(modality, features[0]).topk(min(ALIKE, len(known))).indices, : len(features)].to(
+            features
+        )
         if len(features) > LOOK and _apart(features, alike.mean(0)) > _apart(alike, alike.mean(0)):
             return features
-        return features.lerp(alike[0].to(features), share)
+        return features.lerp(alike[0], share)
 
     def _cosines(self, modality: str, joint: Tensor) -> Tensor:
         joints = self._joint[modality]
