@@ -135,7 +135,9 @@ def test_an_edit_goes_as_far_from_its_source_as_it_is_told(
     torch.testing.assert_close(answered(keep_source=False)[0][0], before[0][0])
 
 
-def test_what_nothing_given_shows_is_as_the_nearest_training_item(media: tuple[Image, Image, Audio]) -> None:
+def test_what_nothing_given_shows_is_as_the_nearest_training_item(
+    media: tuple[Image, Image, Audio], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (red, _, sound), model = media, CoDi2.from_pretrained("debug")
     prompts = [(Text("A drum and its sound."),), (red, Text(" and its sound.")), (sound, Text(" and its picture."))]
     batch, given = model.read([[Message("user", prompt)] for prompt in prompts])
@@ -151,14 +153,19 @@ def test_what_nothing_given_shows_is_as_the_nearest_training_item(media: tuple[I
     model.config = replace(model.config, decoders=decoders)
     assert all(map(torch.equal, answered()[0], before[0]))  # there is nothing to recall
     model.recall = Recall(items)
-    assert all(map(torch.equal, answered()[0], before[0]))  # drawn together
-    model.joint = None
-    (heard, seen, moving), (voice, edited, _), (remixed, shown, _) = answered()
-    for told, modality in ((heard, "audio"), (seen, "image"), (voice, "audio"), (shown, "image")):
-        assert torch.isclose(items[modality], told).all(-1).all(-1).any()
-    assert torch.equal(moving, before[0][2])  # no clip is known
-    assert torch.equal(edited, before[1][1])  # of what is given the model knows how it looks
-    assert torch.equal(remixed, before[2][0])
+    joint = model.joint
+    for model.joint in (joint, None):  # drawn together, and one by one
+        (heard, seen, moving), (voice, edited, _), (remixed, shown, _) = answered()
+        for told, modality in ((heard, "audio"), (seen, "image"), (voice, "audio"), (shown, "image")):
+            assert torch.isclose(items[modality], told).all(-1).all(-1).any()
+        assert torch.equal(moving, before[0][2])  # no clip is known
+        assert torch.equal(edited, before[1][1])  # of what is given the model knows how it looks
+        assert torch.equal(remixed, before[2][0])
+
+    monkeypatch.setattr(Recall, "told_more", lambda self, modality, features: modality == "video")
+    assert torch.isclose(items["audio"], answered()[0][0]).all(-1).all(-1).any()
+    model.joint = joint
+    assert all(map(torch.equal, answered()[0], before[0]))  # what is drawn with a clip that hops
 
 
 def test_a_sound_is_finished_by_its_source_and_by_what_it_should_sound_like(

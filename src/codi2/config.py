@@ -87,7 +87,7 @@ class DecoderConfig(_Strict):
     detail: float = 0.0  # what the codec lost of a source is put back where the reply keeps it: how near is near
     kept: float = 0.0  # share put back of what drawing a source by its own features loses of it
     agreement: float = 0.0  # how far what is drawn is moved to the appearance that it should have
-    recall: float = 0.0  # how far what nothing given shows, drawn alone, is taken to be as the nearest training item
+    recall: float = 0.0  # how far what nothing given shows is taken to be as the nearest training item
     edit_scale: float = 1.0  # of the way from the features of what is edited to those of the answer: regression is shy
     motion_scale: float = 1.0  # of what moves in a clip that begins as a picture: regression shrinks it to stillness
     first_frame: bool = False  # a clip of nothing that was given begins as a picture: the decoder of pictures draws it
@@ -250,6 +250,7 @@ TINY = CoDi2Config(
             guidance_scale=1.0,
             source_guidance_scale=1.0,
             feature_norm=16.0,
+            recall=1.0,
             motion_scale=1.55,
             first_frame=True,
         ),

@@ -215,28 +215,35 @@ class CoDi2(nn.Module):
             written = generate(Conversation(self.mllm, len(options)), batch, features, wants, listen)
         given = {id(item): value for item, value in zip(batch.items, features, strict=True)}
         return [
-            [self._settled(segment, prompt, asked, given, self._alone(segments)) for segment in segments]
+            self._settled(segments, prompt, asked, given)
             for segments, prompt, asked in zip(written, prompts, options, strict=True)
         ]
 
     def _settled(
-        self, segment: Segment, prompt: Prompt, asked: Options, given: Mapping[int, Tensor], alone: bool
-    ) -> Segment:
-        """What a decoder is told: an edit as far from its source's features as `edit_scale` has it; what nothing given
-        shows, as training items are (`recall`), unless it is to fit what is drawn with it.
+        self, segments: Sequence[Segment], prompt: Prompt, asked: Options, given: Mapping[int, Tensor]
+    ) -> list[Segment]:
+        """What the decoders are told of one reply: an edit as far from its source's features as `edit_scale` has it;
+        what nothing given shows, as training items are (`recall`), unless more is known of what is drawn with it.
 
         `given` are features by item.
         """
-        if not isinstance(segment, FeatureSegment):
-            return segment
-        modality, features = segment.modality, segment.features
-        chosen, source = self.config.decoders[modality], _last(prompt, self.decoders[modality].codec.reads)
-        if source is None and self.recall is not None and chosen.recall and alone:
-            features = self.recall(modality, features, chosen.recall)
-        elif asked.keep_source and id(source) in given:
-            start = given[id(source)][: len(features)]
-            features = start + chosen.edit_scale * (features - start)
-        return FeatureSegment(modality, features)
+        told = list(segments)
+        for numbers in self._drawn_together(segments):
+            media = [(n, segment) for n in numbers if isinstance(segment := segments[n], FeatureSegment)]
+            sources = [_last(prompt, self.decoders[medium.modality].codec.reads) for _, medium in media]
+            unseen = [medium for (_, medium), source in zip(media, sources, strict=True) if source is None]
+            recall = self.recall
+            if recall is not None and any(recall.told_more(medium.modality, medium.features) for medium in unseen):
+                recall = None
+            for (n, medium), source in zip(media, sources, strict=True):
+                features, chosen = medium.features, self.config.decoders[medium.modality]
+                if source is None and recall is not None and chosen.recall:
+                    features = recall(medium.modality, features, chosen.recall)
+                elif asked.keep_source and id(source) in given:
+                    start = given[id(source)][: len(features)]
+                    features = start + chosen.edit_scale * (features - start)
+                told[n] = FeatureSegment(medium.modality, features)
+        return told
 
     def encode(self, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:
         """Media of mixed modalities [N] → features [N, T, D], zero beyond an item's own.
@@ -287,10 +294,6 @@ class CoDi2(nn.Module):
         kinds = [segments[n].modality for n in numbers]  # type: ignore[union-attr]
         known = self.joint is not None and set(kinds) <= set(self.joint.modalities)
         return [numbers] if known and len(set(kinds)) == len(kinds) > 1 else [[n] for n in numbers]
-
-    def _alone(self, segments: Sequence[Segment]) -> bool:
-        """Whether each medium of a reply is drawn by itself."""
-        return all(len(numbers) == 1 for numbers in self._drawn_together(segments))
 
     @torch.no_grad()
     def _draw(

@@ -30,17 +30,24 @@ def test_the_item_whose_joint_vector_comes_nearest(items: dict[str, torch.Tensor
     assert not asked[1:].any()  # what was asked for is left as it was
 
 
-def test_what_words_say_of_a_look_is_not_forgotten(items: dict[str, torch.Tensor]) -> None:
+def test_what_words_say_of_a_look_is_noticed(items: dict[str, torch.Tensor]) -> None:
     """Far from the mean of what is like it, and farther than these are from each other."""
     recall, known = Recall(items), items["image"][7]
     night = torch.stack([known[0], torch.full((DIM,), 3.0), known[2]])
-    assert recall("image", night, 1.0) is night
-    assert torch.allclose(recall("image", night[:1], 1.0), known[:1])  # a joint vector alone says nothing of a look
+    assert recall.told_more("image", night)
+    assert not recall.told_more("image", night[:1])  # a joint vector alone says nothing of a look
+    plain = torch.stack([known[0], *items["image"][:, 1:].mean(0)])
+    assert not recall.told_more("image", plain)
+    hopping = plain + torch.tensor([0.0, 0.0, 0.7])[:, None]
+    assert not recall.told_more("image", hopping)
+    assert Recall({"video": items["image"]}).told_more("video", hopping)  # how a clip moves is told by little
 
 
 def test_what_nobody_knows_stays(items: dict[str, torch.Tensor]) -> None:
     asked = torch.randn(2, DIM)
-    assert Recall({"image": items["image"]})("audio", asked, 1.0) is asked
+    recall = Recall({"image": items["image"]})
+    assert recall("audio", asked, 1.0) is asked
+    assert not recall.told_more("audio", asked)
 
 
 def test_kept_in_bytes(items: dict[str, torch.Tensor], tmp_path: Path) -> None:

@@ -95,10 +95,14 @@ class AiSFX(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """Waveforms [B, N] to maps [B, C, T'] >= 0; one step of T' is 0.19 s. No gradient reaches the weights."""
-        x = self.log_mel(wave).contiguous(memory_format=torch.channels_last)
+        return self.stages(wave)[-1].mean(dim=3)
+
+    def stages(self, wave: Tensor) -> list[Tensor]:
+        """Waveforms [B, N] to the maps [B, c, t, m] behind each of the four blocks."""
+        maps = [self.log_mel(wave).contiguous(memory_format=torch.channels_last)]
         for block in (self.conv_block1, self.conv_block2, self.conv_block3, self.conv_block4):
-            x = block(x)
-        return x.mean(dim=3)
+            maps.append(block(maps[-1]))
+        return maps[1:]
 
 
 def load_aisfx(weights: Path | None = None, rate: int = 16_000) -> AiSFX:

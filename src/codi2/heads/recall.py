@@ -5,8 +5,9 @@ and a decoder draws what it is told. Its joint vector can. So its features are t
 regressed joint vector, as retrieval-augmented diffusion conditions on neighbours (arXiv:2204.11824). The items'
 features ship with the weights; their media do not.
 
-Words may say more than a name: by night, in blue. Then the regressed appearance lies farther from the mean of the items
-like it than these lie themselves, and is taken as it is.
+Words may say more than a name: by night, in blue, hopping. Then the regressed appearance lies farther from the mean of
+the items like it than these lie themselves, and is taken as it is; or the motion of a clip, which nearly always is
+regressed as none at all, lies some way from it.
 
 Letters: N items, T features of an item, K slots, D joint width.
 """
@@ -22,7 +23,9 @@ from torch.nn import functional as F
 from codi2.tensors import in_half, read_tensors
 
 ALIKE = 32  # items that are like what is asked for
-LOOK = 1  # number of the appearance token
+FAR, MOVING_FAR = 1.0, 0.2
+"""How far a regressed token is from the mean of those like it where words said more than a name, as a share of the mean
+square distance of these: an appearance, and the motion of a clip."""
 FILE = "recall.safetensors"
 
 
@@ -52,23 +55,25 @@ class Recall:
         row = int(cosines.argmax())
         return row, float(cosines[row])
 
+    def told_more(self, modality: str, features: Tensor) -> bool:
+        """Whether features [K, D] say how it looks or moves, and not only what it is."""
+        if modality not in self.items:
+            return False
+        alike = self._alike(modality, features)
+        apart, spread = ((x - alike.mean(0)).square().mean(-1) for x in (features, alike))
+        limits = {1: FAR} | ({2: MOVING_FAR} if modality == "video" else {})
+        return any(bool(apart[n] > far * spread[:, n].mean()) for n, far in limits.items() if n < len(features))
+
     def __call__(self, modality: str, features: Tensor, share: float) -> Tensor:
         """Features [K, D] of a medium that nothing given shows, moved by `share` of the way to the nearest item's."""
-        if modality not in self.items:
-            return features
+        return features if modality not in self.items else features.lerp(self._alike(modality, features)[0], share)
+
+    def _alike(self, modality: str, features: Tensor) -> Tensor:
+        """Features of the items that are like it [ALIKE, K, D], the nearest first."""
         known = self.items[modality]
-        alike = known[self._cosines(modality, features[0]).topk(min(ALIKE, len(known))).indices, : len(features)].to(
-            features
-        )
-        if len(features) > LOOK and _apart(features, alike.mean(0)) > _apart(alike, alike.mean(0)):
-            return features
-        return features.lerp(alike[0], share)
+        rows = self._cosines(modality, features[0]).topk(min(ALIKE, len(known))).indices
+        return known[rows, : len(features)].to(features)
 
     def _cosines(self, modality: str, joint: Tensor) -> Tensor:
         joints = self._joint[modality]
         return joints @ F.normalize(joint.to(joints), dim=-1)
-
-
-def _apart(features: Tensor, mean: Tensor) -> Tensor:
-    """Mean square distance of the appearance of features [..., K, D] from that of others [K, D]."""
-    return (features[..., LOOK, :] - mean[LOOK]).square().mean()

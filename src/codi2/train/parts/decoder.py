@@ -25,13 +25,14 @@ from codi2.diffuse.build import new_decoder, new_patches
 from codi2.diffuse.codec import AudioCodec, Codec
 from codi2.diffuse.decoder import Sampling, first_frames
 from codi2.diffuse.load import load_codec, load_vocoder
-from codi2.encode.tiny import ImageTrunk, load_trunk
+from codi2.encode.tiny import AudioTrunk, ImageTrunk, load_trunk
 from codi2.prompt.parts import Part
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import (
+    Hearing,
     Perception,
     frames_of,
     loudness_term,
@@ -65,6 +66,7 @@ class DecoderOptions:
     from_noise_share: float = 0.0  # of the samples are at the last timestep, beside those that are there by chance
     predicted: int = 0  # steps whose records the language model has answered; 0: true features only
     predicted_share: float = 0.5  # of the samples, where there are such
+    predicted_edits: bool = False  # of edits alone: what nothing given shows is recalled, and so told as it is
     feature_norm: float = 16.0  # that a predicted joint vector is brought to, as when the model generates
     model: str = "tiny"  # preset or folder: its encoder, its codec, and the language model that predicts
     begun: float = 0.0  # of clips that nothing was given for, the share that begins as the decoder of pictures draws it
@@ -73,6 +75,8 @@ class DecoderOptions:
     pixel_weight: float = 1.0  # of the comparison number by number
     perception_weight: float = 0.3  # of the comparison through the frozen trunk, for pictures and frames
     loudness_weight: float = 0.0  # of how loud a sound's windows are
+    hearing_weight: float = 0.0  # of the comparison of sounds through the frozen trunk
+    heard_at: int = 4  # samples a step that are compared so, of those that are looked at: first those without a source
     motion_weight: float = 1.0  # of what changes from frame to frame
     aligned_weight: float = 1.0  # therein, of maps compared place by place
     manner_weight: float = 0.0  # therein, of maps compared by their channels' means and spreads
@@ -122,13 +126,15 @@ class DecoderRecipe:
             from codi2.train.parts.predicted import predicted_features
 
             some = [lesson for step in range(options.predicted) for lesson in self.lessons.batch(step)]
+            some = [lesson for lesson in some if self._edits(lesson)] if options.predicted_edits else some
             self.foretold = some
             self.predictions = self.decoder.rescaled(predicted_features(options.model, some, options.modality))
         self.pictures = load_one_decoder("image", model_config, folder and folder / "image") if options.begun else None
         self.began: dict[str, dict[str, Tensor]] = {}  # by part, what the run went on from
         trained = ("unet", "conditioner", "draft")
         self.model = nn.ModuleDict({name: getattr(self.decoder, name).requires_grad_(True) for name in trained})
-        self.perception: nn.Module | None = None
+        self.perception: Perception | None = None
+        self.hearing: Hearing | None = None
         if options.looked_at:
             self._look(codec)
 
@@ -156,6 +162,10 @@ class DecoderRecipe:
                 manner=options.manner_weight,
                 direction=options.direction_weight,
             )
+        if isinstance(codec, AudioCodec) and options.hearing_weight:
+            trunk = load_trunk("audio")
+            assert isinstance(trunk, AudioTrunk) and codec.vocoder is not None
+            self.hearing = Hearing(copy.deepcopy(codec.vocoder), trunk.net)
 
     def batch(self, step: int, share: Share = WHOLE) -> Batch:
         """Everything is drawn for the whole batch; media are read for the share alone."""
@@ -286,6 +296,10 @@ class DecoderRecipe:
             if isinstance(self.decoder.codec, AudioCodec) and self.options.loudness_weight:
                 losses["loudness"] = loudness_term(ours, b.media, self.decoder.codec.mel.half_range)
                 whole = whole + self.options.loudness_weight * losses["loudness"]
+            if self.hearing is not None:
+                told = withheld[: len(ours)].int().argsort(descending=True, stable=True)[: self.options.heard_at]
+                losses["hearing"] = self.hearing(ours[told], b.media[told])
+                whole = whole + self.options.hearing_weight * losses["hearing"]
             if ours.ndim == 5:
                 losses["motion"] = motion_term(ours, b.media)
                 whole = whole + self.options.motion_weight * losses["motion"]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from codi2.data import cache
 from codi2.data.world import EDITS
 from codi2.encode.appearance import fit_components, fit_discriminants, motion
-from codi2.encode.tiny import Head, Heads, build_heads, load_heads
+from codi2.encode.tiny import Head, Heads, build_heads, load_heads, load_trunk
 from codi2.evaluate.retrieval import recall_at
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
@@ -116,8 +116,10 @@ class HeadRecipe:
 
         self.explained |= fit_clips(self.heads)
         export_tensors(self.heads.state_dict(), folder / "heads.safetensors", provenance)
-        Recall({modality: self._features(modality) for modality in self.sides}).save(folder / FILE)
-        members = {m: [cache.items(m)[row] for row in side.train] for m, side in self.sides.items()}
+        features = {modality: self._features(modality) for modality in self.sides}
+        Recall(features | {"video": clip_features(self.heads)}).save(folder / FILE)
+        rows = {m: side.train for m, side in self.sides.items()} | {"video": cache.rows("video", "train")}
+        members = {m: [cache.items(m)[row] for row in some] for m, some in rows.items()}
         write_index(folder / "nearest", members, cache.view("image"))
 
     def _features(self, modality: str) -> Tensor:
@@ -185,6 +187,13 @@ def fit_clips(heads: Heads) -> dict[str, float]:
     moves = motion(torch.from_numpy(frames).movedim(-1, 2).float() / 127.5 - 1)
     mirrored = motion(torch.from_numpy(frames[:, :, :, ::-1].copy()).movedim(-1, 2).float() / 127.5 - 1)
     return {"motion_video": fit_components(heads.motion, torch.cat([moves, mirrored]))}
+
+
+def clip_features(heads: Heads) -> Tensor:
+    """Of training clips as they are [N, T, D]."""
+    trunk, frames = load_trunk("video"), torch.from_numpy(cache.corpus().clips[cache.rows("video", "train")])
+    found = [heads("video", trunk(some), *trunk.statistics(some)) for some in frames.split(cache.BATCH)]
+    return torch.cat(found)
 
 
 def _same(concepts: list[str]) -> Tensor:

@@ -10,6 +10,7 @@ Letters: P slots, N items, T features of an item, D joint width, W width of the 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +53,9 @@ class LeaveOptions:
     # added to the logits of the operators' shares, where something was shown and where not: they learn beside
     # predictions of records that the rest knows by heart, and so too little
     bold: tuple[float, float] = (0.0, 0.0)
+    taught: tuple[
+        str, ...
+    ] = ()  # tasks; where some are named, what the way out makes of other records is to stay as it is
     maps: int = 0  # linear maps (`heads.maps`) of a model that has none yet; 0: as it has them
     model: str = "tiny"  # preset or folder: its encoder
 
@@ -63,6 +67,7 @@ class Batch:
     modality: Tensor  # int64 [P]
     number: Tensor  # int64 [P]
     target: Tensor  # [P, D]
+    taught: Tensor  # bool [P], whether the target is learned
     features: Tensor  # [N, T, D]
     sample: Tensor  # int64 [N]
     item_modality: Tensor  # int64 [N]
@@ -97,6 +102,7 @@ class LeaveRecipe:
         self.held_out = {task: some for task, some in by_task.items() if _answered(some[0], self.heads.num_slots)}
         self.states: dict[str, States] = {}
         self.began: dict[str, Tensor] = {}
+        self.before: Leave | None = None  # as it was, where other tasks than the taught ones are to stay so
         self.folder = folder if options.reads else None
         late = (self.model.late,) if options.reads else ()
         for asking in () if known else (self.model.query, self.model.key, *late):
@@ -106,6 +112,7 @@ class LeaveRecipe:
             if config.start:
                 self.restore(Path(config.start))
             self.began = {name: value.clone() for name, value in self.model.state_dict().items()}
+            self.before = copy.deepcopy(self.model).eval().requires_grad_(False) if options.taught else None
             return
         for mlp in self.model.projection.maps.values():
             first = next(mlp.children())
@@ -127,7 +134,7 @@ class LeaveRecipe:
 
     def _collate(self, lessons: Sequence[Lesson]) -> Batch:
         """The answers of each, from the items before them; without states the last answer alone."""
-        slots, given, sample, kinds, targets, hidden, ends = [], [], [], [], [], [], []
+        slots, given, sample, kinds, targets, taught, hidden, ends = [], [], [], [], [], [], [], []
         nothing, i = torch.zeros(1, self.options.width), 0
         for lesson in lessons:
             states, first = self.states.get(lesson.place), 0
@@ -137,6 +144,7 @@ class LeaveRecipe:
                 count = self.heads.num_slots[modality]
                 slots += [(i, MODALITIES.index(modality), number) for number in range(count)]
                 targets.append(lesson.features[answer][:count])
+                taught += [not self.options.taught or lesson.record.task in self.options.taught] * count
                 given += list(lesson.features[:answer])
                 sample += [i] * answer
                 kinds += [MODALITIES.index(part.modality) for _, part in lesson.items[:answer]]
@@ -150,6 +158,7 @@ class LeaveRecipe:
             modality=kind,
             number=number,
             target=torch.cat(targets),
+            taught=torch.tensor(taught),
             features=fit_features(features, max(self.heads.num_slots.values())),
             sample=of_items,
             item_modality=torch.tensor(kinds, dtype=torch.long),
@@ -158,13 +167,17 @@ class LeaveRecipe:
             ends=torch.cat(ends),
         )
 
-    def _predict(self, b: Batch) -> Tensor:
+    def _predict(self, b: Batch, leave: nn.Module | None = None) -> Tensor:
         memory = Memory(b.ends, b.features, b.sample, b.item_modality)
-        found: Tensor = self.model(b.hidden, b.modality, b.number, memory, b.visible)
+        found: Tensor = (leave or self.model)(b.hidden, b.modality, b.number, memory, b.visible)
         return found
 
     def losses(self, model: nn.Module, b: Batch) -> dict[str, Tensor]:
-        error = (self._predict(b) - b.target).square().mean(1)
+        target = b.target
+        if self.before is not None:
+            with torch.no_grad():
+                target = torch.where(b.taught[:, None], target, self._predict(b, self.before))
+        error = (self._predict(b) - target).square().mean(1)
         return {"loss": mean(error * torch.where(b.number == 0, self.options.joint_weight, 1.0))}
 
     @torch.no_grad()

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codi2.diffuse.vocoder import ISTFTVocoder
+from codi2.encode.aisfx import AiSFX, embedding
 from codi2.encode.appearance import manner
 from codi2.encode.efficientnet import EfficientNetLite
 
@@ -127,6 +129,32 @@ class Perception(nn.Module):
         """Maps [B, C, h, w] at the taps, and the last ones."""
         x = F.interpolate(pictures / 2 + 0.5, size=(self.size, self.size), mode="bilinear")
         return self.net.stages(x.contiguous(memory_format=torch.channels_last), (-1, *self.TAPS))
+
+
+class Hearing(nn.Module):
+    """`Perception` of sounds: log-mel spectrograms as the encoder's trunk hears what the vocoder makes of them.
+
+    Args:
+        vocoder: stays as it is.
+        trunk: likewise.
+    """
+
+    def __init__(self, vocoder: ISTFTVocoder, trunk: AiSFX) -> None:
+        super().__init__()
+        self.vocoder, self.trunk = vocoder.requires_grad_(False), trunk
+
+    def forward(self, ours: Tensor, target: Tensor) -> Tensor:
+        """Log-mel [B, 1, T, M] → mean distance []; the gradient flows through `ours`."""
+        with torch.no_grad():
+            *theirs_maps, their_last = self._maps(target)
+        *ours_maps, our_last = self._maps(ours)
+        placed = torch.stack([_apart(a, b) for a, b in zip(ours_maps, theirs_maps, strict=True)]).mean()
+        return placed + _apart(embedding(our_last), embedding(their_last))
+
+    def _maps(self, log_mel: Tensor) -> list[Tensor]:
+        """Maps behind each block of the trunk, and the last over time alone [B, C, T']."""
+        *maps, last = self.trunk.stages(self.vocoder(log_mel))
+        return [*maps, last, last.mean(dim=3)]
 
 
 def _apart(ours: Tensor, theirs: Tensor) -> Tensor:
