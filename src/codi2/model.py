@@ -237,7 +237,7 @@ class CoDi2(nn.Module):
                 recall = None
             for (n, medium), source in zip(media, sources, strict=True):
                 features, chosen = medium.features, self.config.decoders[medium.modality]
-                if source is None and recall is not None and chosen.recall:
+                if source is None and recall is not None:
                     features = recall(medium.modality, features, chosen.recall)
                 elif asked.keep_source and id(source) in given:
                     start = given[id(source)][: len(features)]
