@@ -58,6 +58,13 @@ def wait_for(page: Any, selector: str, count: int) -> None:
     page.wait_for_function(f"document.querySelectorAll({selector!r}).length == {count}")
 
 
+# the list of items may be drawn anew under the click; then it is clicked again
+TICK = """(name) => {
+    const label = [...document.querySelectorAll("#items label")].find((one) => one.innerText.trim() == name);
+    const box = label && label.querySelector("input");
+    if (box && !box.checked) box.click();
+    return document.querySelector("#box textarea").value.includes(`[${name}]`);
+}"""
 PICTURE, SOUND = "#talk [data-testid=bot] img", "#talk [data-testid=bot] [data-testid^=waveform]"
 
 
@@ -71,8 +78,7 @@ def test_a_whole_conversation(page: Any, server: Running, media: Path, tmp_path:
     wait_for(page, SOUND, 1)
     names = page.locator("#items label").all_inner_texts()
     assert names == ["image0", "image1", "image2", "audio0"]
-    page.locator("#items").get_by_label("image1").check()  # by keyboard or click: the message speaks of it
-    page.wait_for_function("document.querySelector('#box textarea').value.includes('[image1]')")
+    page.wait_for_function(TICK, arg="image1")  # by keyboard or click: the message speaks of it
     send(page, "Mirror [image1]", "image")
     wait_for(page, PICTURE, 3)
     page.screenshot(path=str(tmp_path / "page.png"), full_page=True)
