@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,12 +236,13 @@ class CoDi2(nn.Module):
                 recall = None
             for (n, medium), source in zip(media, sources, strict=True):
                 features, chosen = medium.features, self.config.decoders[medium.modality]
+                recalled = source is None and recall is not None and medium.modality in recall.items
                 if source is None and recall is not None:
                     features = recall(medium.modality, features, chosen.recall)
                 elif asked.keep_source and id(source) in given:
                     start = given[id(source)][: len(features)]
                     features = start + chosen.edit_scale * (features - start)
-                told[n] = FeatureSegment(medium.modality, features)
+                told[n] = FeatureSegment(medium.modality, features, recalled and chosen.recall > 0)
         return told
 
     def encode(self, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:
@@ -346,7 +346,9 @@ class CoDi2(nn.Module):
             "guidance_scale": asked.guidance_scale,
             "source_guidance_scale": asked.source_guidance_scale,
         }
-        return Drawing(decoder, features, seeds, sources, settings)
+        # of all that it might be, the steps of what is drawn together choose; an appearance is foretold as its mean
+        agrees = torch.tensor([not together or written[b][n].recalled for b, n in places])  # type: ignore[union-attr]
+        return Drawing(decoder, features, seeds, sources, settings, agrees.to(features.device))
 
     def _finished(self, drawing: Drawing, latents: Tensor) -> list[Part]:
         """Latents [B, …] → media, of which each keeps more of its source, and looks or sounds more as it was told."""
@@ -359,7 +361,11 @@ class CoDi2(nn.Module):
             own[rows] = self.encode([sources[i] for i in rows], [own.shape[1]] * len(rows))  # type: ignore[misc]
             latents = decoder.with_kept(latents, sources, own, drawing.seeds, **drawing.settings)
         share = self.config.decoders[decoder.modality].agreement
-        agree = partial(self.encoder.agree, decoder.modality, features=drawing.features, share=share)
+
+        def agree(maps: Tensor) -> Tensor:
+            agreeing = self.encoder.agree(decoder.modality, maps, drawing.features, share)
+            return torch.where(drawing.agrees.view(-1, *[1] * (maps.ndim - 1)), agreeing, maps)
+
         return decoder.media(latents, sources, agree if share else None)
 
     def _joint_decoder(self, modality: str) -> Decoder:
@@ -437,6 +443,7 @@ class Drawing:
     seeds: Sequence[int]
     sources: Sequence[Part | None]
     settings: Mapping[str, Any]  # of `Decoder.course`
+    agrees: Tensor  # bool [B], what is moved to the appearance that is told
 
 
 class Stopwatch:

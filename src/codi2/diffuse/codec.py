@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from codi2.prompt.parts import Audio, Image, Part
 
 NUM_SAMPLES = 40_960  # of a clip: 2.56 s at 16 kHz
+AUDIBLE = 0.1  # peak of a sound that was made of nothing given, at least
 
 
 class Codec(nn.Module):
@@ -41,6 +42,10 @@ class Codec(nn.Module):
     def to_parts(self, tensor: Tensor) -> list[Part]:
         """The autoencoder's output [B, channels, H, W] → media."""
         raise NotImplementedError
+
+    def perceptible(self, part: Part) -> Part:
+        """A medium that was drawn of nothing given, so that one sees or hears it: as it is."""
+        return part
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -110,6 +115,14 @@ class AudioCodec(Codec):
         # spectra and their inverse exist in single precision only
         waves = self.vocoder.float().decode(tensor.float()).cpu().numpy()
         return [Audio(wave, self.mel.rate) for wave in waves]
+
+    def perceptible(self, part: Part) -> Part:
+        """With a peak of AUDIBLE at least: a regressed level is that of the mean of logarithms, and near silence where
+        nothing says when a sound is to be loud.
+        """
+        assert isinstance(part, Audio)
+        peak = float(np.abs(part.samples).max())
+        return Audio(part.samples * (AUDIBLE / peak), part.rate) if 0 < peak < AUDIBLE else part
 
 
 def fit_square(pixels: PILImage.Image, size: int) -> PILImage.Image:

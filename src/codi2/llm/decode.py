@@ -49,6 +49,7 @@ class FeatureSegment:
 
     modality: str
     features: Tensor
+    recalled: bool = False  # whether they are those of a training item
 
 
 Segment = TextSegment | FeatureSegment
