@@ -168,6 +168,31 @@ def test_what_nothing_given_shows_is_as_the_nearest_training_item(
     assert all(map(torch.equal, answered()[0], before[0]))  # what is drawn with a clip that hops
 
 
+def test_what_is_guessed_does_not_agree_with_the_guess_and_is_heard(
+    media: tuple[Image, Image, Audio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sound of nothing given, drawn with a picture; not one that edits, nor one that is drawn by itself."""
+    sound, model = media[2], CoDi2.from_pretrained("debug")
+    decoders = model.config.decoders | {"audio": replace(model.config.decoders["audio"], agreement=1.0)}
+    model.config = replace(model.config, decoders=decoders)
+    silence = -1.0
+    monkeypatch.setattr(model.encoder, "agree", lambda m, maps, features, share: torch.full_like(maps, silence))
+    raised: list[Audio] = []
+    monkeypatch.setattr(model.decoders["audio"].codec, "perceptible", lambda part: raised.append(part) or part)
+    given: list[torch.Tensor] = []
+    to_parts = model.decoders["audio"].codec.to_parts
+    monkeypatch.setattr(model.decoders["audio"].codec, "to_parts", lambda maps: given.append(maps) or to_parts(maps))
+    for prompt, want, guessed in (
+        ("A drum", ["audio", "image"], 1),
+        ("Echo [audio0]", ["audio", "image"], 0),
+        ("A drum", ["audio"], 0),
+    ):
+        raised.clear()
+        model.generate(prompt, *([sound] if "[" in prompt else []), want=want, max_new_tokens=0)
+        assert len(raised) == guessed
+        assert bool((given[-1] == silence).all()) is not bool(guessed)
+
+
 def test_a_sound_is_finished_by_its_source_and_by_what_it_should_sound_like(
     media: tuple[Image, Image, Audio], monkeypatch: pytest.MonkeyPatch
 ) -> None:

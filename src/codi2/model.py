@@ -346,9 +346,12 @@ class CoDi2(nn.Module):
             "guidance_scale": asked.guidance_scale,
             "source_guidance_scale": asked.source_guidance_scale,
         }
-        # of all that it might be, the steps of what is drawn together choose; an appearance is foretold as its mean
-        agrees = torch.tensor([not together or written[b][n].recalled for b, n in places])  # type: ignore[union-attr]
-        return Drawing(decoder, features, seeds, sources, settings, agrees.to(features.device))
+        # of all that it might be, the steps of what is drawn together choose; what is foretold is the mean of that
+        guessed = [
+            together and source is None and not written[b][n].recalled  # type: ignore[union-attr]
+            for (b, n), source in zip(places, sources, strict=True)
+        ]
+        return Drawing(decoder, features, seeds, sources, settings, guessed)
 
     def _finished(self, drawing: Drawing, latents: Tensor) -> list[Part]:
         """Latents [B, …] → media, of which each keeps more of its source, and looks or sounds more as it was told."""
@@ -363,10 +366,14 @@ class CoDi2(nn.Module):
         share = self.config.decoders[decoder.modality].agreement
 
         def agree(maps: Tensor) -> Tensor:
-            agreeing = self.encoder.agree(decoder.modality, maps, drawing.features, share)
-            return torch.where(drawing.agrees.view(-1, *[1] * (maps.ndim - 1)), agreeing, maps)
+            known = ~torch.tensor(drawing.guessed, device=maps.device).view(-1, *[1] * (maps.ndim - 1))
+            return torch.where(known, self.encoder.agree(decoder.modality, maps, drawing.features, share), maps)
 
-        return decoder.media(latents, sources, agree if share else None)
+        made = decoder.media(latents, sources, agree if share else None)
+        return [
+            decoder.codec.perceptible(part) if guessed else part
+            for part, guessed in zip(made, drawing.guessed, strict=True)
+        ]
 
     def _joint_decoder(self, modality: str) -> Decoder:
         """A decoder as it draws beside others."""
@@ -443,7 +450,7 @@ class Drawing:
     seeds: Sequence[int]
     sources: Sequence[Part | None]
     settings: Mapping[str, Any]  # of `Decoder.course`
-    agrees: Tensor  # bool [B], what is moved to the appearance that is told
+    guessed: Sequence[bool]  # whose looks and level nothing given or recalled tells
 
 
 class Stopwatch:

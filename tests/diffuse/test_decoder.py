@@ -32,16 +32,12 @@ def test_a_perfect_denoiser_gives_the_latents_back() -> None:
     assert seen == [(i, 5) for i in range(1, 6)]
 
 
-def test_a_sound_of_nothing_given_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = debug_decoder("audio", DIM, SLOTS, Sampling(num_inference_steps=1, feature_norm=4.0))
-    levels = (0.001, 0.6, 0.0, 0.001)
-    sounds = [Audio(np.array([level, -level / 2], np.float32), 16_000) for level in levels]
-    monkeypatch.setattr(decoder.codec, "to_parts", lambda tensor: sounds)
-    latents = torch.zeros(4, *decoder.latent_shape)
-    made = decoder.media(latents, [None, None, None, sounds[1]])
-    assert [float(np.abs(part.samples).max()) for part in made] == pytest.approx([0.1, 0.6, 0.0, 0.001])  # type: ignore[union-attr]
-    assert made[0].samples[1] == pytest.approx(-0.05)  # type: ignore[union-attr]
-    assert np.abs(decoder.media(latents)[3].samples).max() == pytest.approx(0.1)  # type: ignore[union-attr]
+def test_a_sound_whose_level_nothing_tells_is_heard() -> None:
+    codec = debug_decoder("audio", DIM, SLOTS, Sampling(num_inference_steps=1, feature_norm=4.0)).codec
+    for level, heard in ((0.001, 0.1), (0.6, 0.6), (0.0, 0.0)):
+        sound = codec.perceptible(Audio(np.array([level, -level / 2], np.float32), 16_000))
+        assert isinstance(sound, Audio)
+        assert sound.samples == pytest.approx(np.array([heard, -heard / 2]))
 
 
 def test_guidance_of_two_and_three_branches() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from codi2.prompt.parts import Audio, Image, Part
 
 NUM_SAMPLES = 40_960  # of a clip: 2.56 s at 16 kHz
-AUDIBLE = 0.1  # peak of a sound that was made of nothing given, at least
+AUDIBLE = 0.1  # peak of a sound whose level nothing tells, at least
 
 
 class Codec(nn.Module):
@@ -44,7 +44,7 @@ class Codec(nn.Module):
         raise NotImplementedError
 
     def perceptible(self, part: Part) -> Part:
-        """A medium that was drawn of nothing given, so that one sees or hears it: as it is."""
+        """A medium whose level nothing tells, so that one sees or hears it: as it is."""
         return part
 
     @property

@@ -179,11 +179,7 @@ class Decoder(nn.Module):
     ) -> list[Part]:
         """Latents [B, c, h, w] that were drawn from `sources` → B media; `finish` has the codec's tensors first."""
         tensor = self._with_detail(self.codec.decode(latents), sources)
-        parts = self.codec.to_parts(tensor if finish is None else finish(tensor))
-        given = sources or [None] * len(parts)
-        return [
-            self.codec.perceptible(part) if source is None else part for part, source in zip(parts, given, strict=True)
-        ]
+        return self.codec.to_parts(tensor if finish is None else finish(tensor))
 
     @torch.no_grad()
     def with_kept(

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 from codi2.tensors import in_half, read_tensors
 
 ALIKE = 32  # items that are like what is asked for
-FAR, MOVING_FAR = 1.0, 0.2
-"""How far a regressed token is from the mean of those like it where words said more than a name, as a share of the mean
-square distance of these: an appearance, and the motion of a clip."""
+LOOK, MOVES = (1.0,), {"video": (1.0, 0.2)}
+"""How far the regressed tokens behind the joint vector are from the mean of those like them where words said more than
+a name, as a share of the mean square distance of these: an appearance, and of a clip its motion."""
 FILE = "recall.safetensors"
 
 
@@ -61,8 +61,8 @@ class Recall:
             return False
         alike = self._alike(modality, features)
         apart, spread = ((x - alike.mean(0)).square().mean(-1) for x in (features, alike))
-        limits = {1: FAR} | ({2: MOVING_FAR} if modality == "video" else {})
-        return any(bool(apart[n] > far * spread[:, n].mean()) for n, far in limits.items() if n < len(features))
+        limits = enumerate(MOVES.get(modality, LOOK)[: len(features) - 1], 1)
+        return any(bool(apart[n] > far * spread[:, n].mean()) for n, far in limits)
 
     def __call__(self, modality: str, features: Tensor, share: float) -> Tensor:
         """Features [K, D] of a medium that nothing given shows, moved by `share` of the way to the nearest item's."""

@@ -53,9 +53,8 @@ class LeaveOptions:
     # added to the logits of the operators' shares, where something was shown and where not: they learn beside
     # predictions of records that the rest knows by heart, and so too little
     bold: tuple[float, float] = (0.0, 0.0)
-    taught: tuple[
-        str, ...
-    ] = ()  # tasks; where some are named, what the way out makes of other records is to stay as it is
+    # tasks that it is taught, while what it makes of others is to stay as it is; without, all
+    taught: tuple[str, ...] = ()
     maps: int = 0  # linear maps (`heads.maps`) of a model that has none yet; 0: as it has them
     model: str = "tiny"  # preset or folder: its encoder
 
