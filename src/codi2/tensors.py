@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -129,3 +129,8 @@ def load_published(module: Network, path: Path, what: str, skip: tuple[str, ...]
     found = {n: v for n, v in read_tensors(path, "model").items() if not n.startswith(skip) and not n.endswith(counter)}
     load_exactly(module, {**found, **kept}, what)
     return module.eval().requires_grad_(False)
+
+
+def groups_of(channels: Sequence[int]) -> int:
+    """The number of groups of a group norm that fits every level."""
+    return next(n for n in (16, 8, 4, 2, 1) if all(c % n == 0 and c > n for c in channels))

@@ -1,4 +1,4 @@
-"""`codi2 train`: train one part from its config."""
+"""`codi2 train`: train one part from its config, or all parts of a recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from codi2.cli.output import OutOption, check_writable
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="The recipe of one part, e.g. configs/tiny/image_decoder.toml.")],
+    config: Annotated[
+        Path,
+        typer.Argument(help="The config of one part, or a folder of numbered configs; `tiny`: the embedded model's."),
+    ],
     out: OutOption,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the recipe's.")] = None,
     start: Annotated[
@@ -23,9 +26,14 @@ def train(
     ] = False,
     snapshot: Annotated[bool, typer.Option("--snapshot", help="Only export what the newest checkpoint holds.")] = False,
 ) -> None:
-    """Train one part; the same --out again goes on where it stopped."""
+    """Train one part, or every part of a recipe; the same --out again continues where it stopped."""
     check_writable(out)
 
     from codi2.train import run
+    from codi2.train.recipe import recipe_folder, run_recipe
+
+    if folder := recipe_folder(config):
+        run_recipe(folder, out, lambda one, where: run(one, where, steps=steps, plan=plan, snapshot=snapshot))
+        return
 
     run(config, out, steps=steps, snapshot=snapshot, start=start, first_step=first_step, plan=plan)

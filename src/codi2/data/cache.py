@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MIXES = {"mix": (("train",), 2000), "test_mix": (("test_rendering",), 160)}
 TRUNKS = {"image": "lite0-160", "audio": "aisfx"}
 """What the trunk features depend on: the network and the size of its input."""
+EDITED = "edited-"
+"""`edited-0`, `edited-1`, …: views in which every item is under a drawn edit of its own."""
+EDITS_VERSION = "1"  # raise it when the edits change
 BATCH = 64  # samples per call of a frozen network
 
 
@@ -43,6 +46,11 @@ def view(modality: str, name: str = "plain") -> np.ndarray:
         from codi2.data.mixes import overlay
 
         return np.stack([overlay(media[m.base], media[m.overlay], m.level_db) for m in mixes(name)])
+    if name.startswith(EDITED):
+        number, keys = int(name.removeprefix(EDITED)), _row_keys(modality, "plain")
+        return _cached(
+            f"{modality}-{name}", EDITS_VERSION, keys, lambda rows: np.stack([_edited(modality, r, number) for r in rows])
+        )
     if modality == "image":
         from codi2.data.transforms import BY_NAME
     else:
@@ -51,6 +59,14 @@ def view(modality: str, name: str = "plain") -> np.ndarray:
     return _cached(
         f"{modality}-{name}", "", _row_keys(modality, "plain"), lambda rows: np.stack([edit(media[r]) for r in rows])
     )
+
+
+def _edited(modality: str, row: int, number: int) -> np.ndarray:
+    """An item under one drawn edit; which one is a function of the medium and `number`."""
+    from codi2.data import edits
+
+    key = int(_row_keys(modality, "plain")[row])
+    return edits.draw(modality, np.random.default_rng((key, number)))(np.asarray(view(modality)[row]))
 
 
 def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
@@ -67,7 +83,8 @@ def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
             view(modality, name)[rows], lambda x: trunk(torch.from_numpy(x) if modality == "image" else waveforms(x))
         )
 
-    return _cached(f"{modality}-{name}-trunk", TRUNKS[modality], _row_keys(modality, name), compute)
+    version = EDITS_VERSION if name.startswith(EDITED) else ""
+    return _cached(f"{modality}-{name}-trunk", TRUNKS[modality] + version, _row_keys(modality, name), compute)
 
 
 def statistics(modality: str, name: str = "plain") -> tuple[np.ndarray, ...]:

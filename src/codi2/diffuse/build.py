@@ -15,6 +15,7 @@ from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.draft import Draft
+from codi2.tensors import groups_of
 
 # height and width of what a codec reads: pixels, or mel frames and bins
 SIZES = {"image": (64, 64), "audio": (160, 64), "video": (64, 64)}
@@ -22,20 +23,24 @@ INPUT_CHANNELS = {"image": 3, "audio": 1, "video": 3}
 FRAMES, FPS = 8, 3.125  # of a clip of `tiny`, which lasts as long as a sound
 
 
-def new_vae(modality: str, channels: Sequence[int], latent_channels: int) -> Any:
-    """A small `AutoencoderKL` without attention; every level but the last halves the sides."""
+def new_vae(modality: str, channels: Sequence[int], latent_channels: int, patch: int = 1) -> Any:
+    """A small `AutoencoderKL` without attention; every level but the last halves the sides.
+
+    Args:
+        patch: side of the patches whose numbers are its input channels: the codec cuts media into them.
+    """
     from diffusers import AutoencoderKL
 
     levels = len(channels)
     return AutoencoderKL(
-        in_channels=INPUT_CHANNELS[modality],
-        out_channels=INPUT_CHANNELS[modality],
+        in_channels=INPUT_CHANNELS[modality] * patch**2,
+        out_channels=INPUT_CHANNELS[modality] * patch**2,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         block_out_channels=tuple(channels),
         layers_per_block=1,
         latent_channels=latent_channels,
-        norm_num_groups=min(16, channels[0] // 2),
+        norm_num_groups=groups_of(channels),
         sample_size=max(SIZES[modality]),
         mid_block_add_attention=False,
     ).to(memory_format=torch.channels_last)
@@ -68,37 +73,49 @@ def new_patches(modality: str, patch: int) -> Codec:
     return AudioCodec(patches, MelSpectrogram(), None)
 
 
-def new_unet(modality: str, latent_shape: Sequence[int], channels: Sequence[int], dim: int, num_slots: int) -> Any:
+def new_unet(
+    modality: str,
+    latent_shape: Sequence[int],
+    channels: Sequence[int],
+    dim: int,
+    num_slots: int,
+    map_shape: Sequence[int] = (),
+    layers: int = 1,
+) -> Any:
     """The denoising network for latents [c, h, w], or [c, F, h, w]: attention on all levels but the first.
 
-    Its input holds the noisy latent, the source's (the fidelity path of section 5.1) and the draft.
+    Its input holds the noisy latent, the source's (the fidelity path of section 5.1), and the map of the compact
+    features or, where there is none, the draft.
     """
     from diffusers import AudioLDM2UNet2DConditionModel, UNet2DConditionModel
 
+    in_channels = 2 * latent_shape[0] + (map_shape[0] if map_shape else latent_shape[0])
     if modality == "video":
-        return new_clip_unet(latent_shape, channels, dim)
+        return new_clip_unet(latent_shape, channels, dim, in_channels, layers)
     latent_channels, height, width = latent_shape
     deeper = len(channels) - 1
     network = UNet2DConditionModel if modality == "image" else AudioLDM2UNet2DConditionModel
     return network(
-        in_channels=3 * latent_channels,
+        in_channels=in_channels,
         out_channels=latent_channels,
         block_out_channels=tuple(channels),
-        layers_per_block=1,
+        layers_per_block=layers,
         down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * deeper),
         up_block_types=(*["CrossAttnUpBlock2D"] * deeper, "UpBlock2D"),
         norm_num_groups=min(16, channels[0] // 2),
         # UNet3DConditionModel projects linearly: only so can a video network start from this one
         use_linear_projection=True,
         class_embed_type="projection",
-        projection_class_embeddings_input_dim=label_dim(dim, num_slots),
+        projection_class_embeddings_input_dim=label_dim(dim, num_slots, bool(map_shape)),
         sample_size=(height, width),
         cross_attention_dim=dim,
         attention_head_dim=8,
     ).to(memory_format=torch.channels_last)
 
 
-def new_clip_unet(latent_shape: Sequence[int], channels: Sequence[int], dim: int) -> Any:
+def new_clip_unet(
+    latent_shape: Sequence[int], channels: Sequence[int], dim: int, in_channels: int, layers: int = 1
+) -> Any:
     """The same for clips [c, F, h, w]: what it has in space has the names and shapes of the network for pictures.
 
     What it has in time starts as nothing, so that it draws each frame as that network would, but for the class labels,
@@ -109,10 +126,10 @@ def new_clip_unet(latent_shape: Sequence[int], channels: Sequence[int], dim: int
     latent_channels, _, height, _ = latent_shape
     deeper = len(channels) - 1
     unet = UNet3DConditionModel(
-        in_channels=3 * latent_channels,
+        in_channels=in_channels,
         out_channels=latent_channels,
         block_out_channels=tuple(channels),
-        layers_per_block=1,
+        layers_per_block=layers,
         down_block_types=("DownBlock3D", *["CrossAttnDownBlock3D"] * deeper),
         up_block_types=(*["CrossAttnUpBlock3D"] * deeper, "UpBlock3D"),
         norm_num_groups=min(16, channels[0] // 2),
@@ -128,7 +145,13 @@ def new_clip_unet(latent_shape: Sequence[int], channels: Sequence[int], dim: int
 
 
 def new_decoder(
-    codec: Codec, latent_shape: Sequence[int], channels: Sequence[int], dim: int, num_slots: int
+    codec: Codec,
+    latent_shape: Sequence[int],
+    channels: Sequence[int],
+    dim: int,
+    num_slots: int,
+    map_shape: Sequence[int] = (),
+    layers: int = 1,
 ) -> Decoder:
     """A decoder with fresh weights on a given codec. `latent_shape` is [c, h, w], of clips [c, F, h, w].
 
@@ -137,10 +160,12 @@ def new_decoder(
     """
     from diffusers import DPMSolverMultistepScheduler
 
-    unet = new_unet(codec.modality, latent_shape, channels, dim, num_slots)
+    unet = new_unet(codec.modality, latent_shape, channels, dim, num_slots, map_shape, layers)
     scheduler = DPMSolverMultistepScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample")
-    draft = Draft((latent_shape[0], *latent_shape[-2:]), dim, label_dim(dim, num_slots))
-    return Decoder(unet, Conditioner(dim, num_slots, dim), codec, scheduler, draft=draft)
+    conditioner = Conditioner(dim, num_slots, dim, map_shape=tuple(map_shape))
+    shape = (latent_shape[0], *latent_shape[-2:])
+    draft = None if map_shape else Draft(shape, dim, label_dim(dim, num_slots))
+    return Decoder(unet, conditioner, codec, scheduler, draft=draft)
 
 
 def debug_decoder(modality: str, dim: int, num_slots: int, sampling: Sampling) -> Decoder:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image as PILImage
 from torch import Tensor
 
@@ -59,13 +60,13 @@ class ClipCodec(Codec):
 
     def encode_source(self, tensor: Tensor) -> Tensor:
         frames = tensor.transpose(1, 2)  # [B, F, 3, H, W]
-        latents = self.vae.encode(frames.flatten(0, 1)).latent_dist.mode()
+        latents = self.vae.encode(F.pixel_unshuffle(frames.flatten(0, 1), self.patch)).latent_dist.mode()
         return latents.unflatten(0, frames.shape[:2]).transpose(1, 2)
 
     def decode(self, latents: Tensor) -> Tensor:
         frames = latents.transpose(1, 2)
         pixels = self.vae.decode(frames.flatten(0, 1) / self.vae.config.scaling_factor).sample
-        return pixels.unflatten(0, frames.shape[:2]).transpose(1, 2)
+        return F.pixel_shuffle(pixels, self.patch).unflatten(0, frames.shape[:2]).transpose(1, 2)
 
 
 def spread(frames: Sequence[PILImage.Image], count: int) -> list[PILImage.Image]:

@@ -5,11 +5,13 @@ Letters: B batch, c channels, h w latent size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
@@ -30,10 +32,13 @@ class Codec(nn.Module):
     """What else than its own modality it reads as a source."""
     time: ClassVar[Literal["", "frames", "rows"]] = ""
     """What of its latents is time: the frames F of [c, F, h, w], the rows h of [c, h, w]; nothing of a picture's."""
+    channels: ClassVar[int] = 3
+    """Of a medium as a tensor. An autoencoder that reads patch² times as many reads patches."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae = vae
+        self.patch = math.isqrt(getattr(vae.config, "in_channels", self.channels) // self.channels)
 
     def to_tensor(self, parts: Sequence[Part]) -> Tensor:
         """Media → the autoencoder's input [B, channels, H, W], about [-1, 1]."""
@@ -59,7 +64,7 @@ class Codec(nn.Module):
 
     def encode(self, tensor: Tensor) -> Tensor:
         """[B, channels, H, W] → latents [B, c, h, w]: the mode of the posterior, unit variance."""
-        posterior = self.vae.encode(tensor).latent_dist
+        posterior = self.vae.encode(F.pixel_unshuffle(tensor, self.patch)).latent_dist
         return posterior.mode() * self.vae.config.scaling_factor
 
     def encode_source(self, tensor: Tensor) -> Tensor:
@@ -68,7 +73,8 @@ class Codec(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, c, h, w] → [B, channels, H, W]."""
-        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        maps: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return F.pixel_shuffle(maps, self.patch)
 
 
 class ImageCodec(Codec):
@@ -99,6 +105,7 @@ class AudioCodec(Codec):
 
     modality = "audio"
     time = "rows"
+    channels = 1
 
     def __init__(self, vae: Any, mel: Any, vocoder: Any) -> None:
         super().__init__(vae)

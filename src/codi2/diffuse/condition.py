@@ -10,6 +10,8 @@ Letters: B batch, K slots, D feature width, C cross-attention width, L width of 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,14 +47,18 @@ class Condition(nn.Module):
         """
         return features
 
+    def maps(self, features: Tensor, latents: Tensor) -> Tensor | None:
+        """Channels [B, M, …] beside the latents [B, c, …]; None: the network has none for features [B, K, D]."""
+        return None
+
     def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
         """Keyword arguments of the denoising network. A sample whose features are all zero is unconditional."""
         raise NotImplementedError
 
 
-def label_dim(dim: int, num_slots: int) -> int:
-    """L: the joint vector, the sinusoid, and the slots from the third on."""
-    return dim * max(2, num_slots)
+def label_dim(dim: int, num_slots: int, with_map: bool = False) -> int:
+    """L: the joint vector, the sinusoid, and the slots from the second on (without a map: from the third on)."""
+    return dim * (num_slots + 1 if with_map else max(2, num_slots))
 
 
 class Conditioner(Condition, ModelMixin, ConfigMixin):
@@ -65,10 +71,19 @@ class Conditioner(Condition, ModelMixin, ConfigMixin):
         num_slots: K, the most slots a modality has.
         cross_attention_dim: C.
         num_noise_levels: levels of the feature's noise augmentation (unCLIP uses 1000).
+        map_shape: [M, h, w] of the compact features as a map (`encode.compact`), which the network sees enlarged beside
+            its latents: it starts from the right layout (DiffuseVAE, arXiv:2201.00308). (): no map.
     """
 
     @register_to_config
-    def __init__(self, dim: int, num_slots: int, cross_attention_dim: int, num_noise_levels: int = 1000) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_slots: int,
+        cross_attention_dim: int,
+        num_noise_levels: int = 1000,
+        map_shape: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         self.slots = nn.Linear(dim, cross_attention_dim)
         self.words = nn.Linear(dim, cross_attention_dim)
@@ -85,6 +100,16 @@ class Conditioner(Condition, ModelMixin, ConfigMixin):
         mixed = self.levels.add_noise(features, noise, noise_level)
         return torch.where((noise_level > 0)[:, None, None], mixed, features)
 
+    def maps(self, features: Tensor, latents: Tensor) -> Tensor | None:
+        """The compact features [B, 1:1+S, D] as a map of the latents' size, of a clip the same beside every frame."""
+        shape: Sequence[int] = self.config["map_shape"]
+        if not shape:
+            return None
+        count = math.prod(shape) // self.config["dim"]
+        compact = F.pad(features, (0, 0, 0, max(0, 1 + count - features.shape[1])))[:, 1 : 1 + count]
+        enlarged = F.interpolate(compact.reshape(-1, *shape), size=latents.shape[-2:])
+        return enlarged if latents.ndim == 4 else enlarged[:, :, None].expand(-1, -1, latents.shape[2], -1, -1)
+
     def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
         """Class labels and cross-attention states.
 
@@ -99,7 +124,8 @@ class Conditioner(Condition, ModelMixin, ConfigMixin):
         present = features.abs().amax(-1, keepdim=True) > 0  # [B, K, 1]
         sinusoid = get_timestep_embedding(noise_level, dim, flip_sin_to_cos=True, downscale_freq_shift=0)
         sinusoid = sinusoid.to(features.dtype) * present[:, 0]
-        class_labels = torch.cat([features[:, 0], sinusoid, features[:, 2:].flatten(1)], dim=-1)
+        others = features[:, 1 if self.config["map_shape"] else 2 :]
+        class_labels = torch.cat([features[:, 0], sinusoid, others.flatten(1)], dim=-1)
 
         states = (self.slots(features) + self.place[:-1]) * present
         if text is None:

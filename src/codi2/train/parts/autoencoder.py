@@ -1,0 +1,168 @@
+"""The autoencoders: the VAE whose latents a decoder draws, and the compact one whose latent is a feature.
+
+Both learn to give media back: pictures or log-mel spectrograms, as they are and edited. They differ in what is between.
+
+| part | between encoder and decoder | exported |
+|---|---|---|
+| `image_vae`, `audio_vae` | a sample of the posterior, held near the standard normal | the `AutoencoderKL` |
+| `image_features`, `audio_features` | S vectors, layer-normalised, with noise | the encoder alone |
+
+Letters: B batch, C channels, H W size, c h w the latent's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codi2.data import cache
+from codi2.diffuse.build import INPUT_CHANNELS, SIZES, new_vae
+from codi2.encode.compact import CompactDecoder, CompactEncoder
+from codi2.encode.tiny import ImageTrunk, load_trunk
+from codi2.train.config import TrainConfig, options_of
+from codi2.train.export import export_module, restore_module
+from codi2.train.loop import WHOLE, Share
+from codi2.train.parts.draw import torch_at
+from codi2.train.parts.media import Modality, TrainingMedia, held_out_media
+from codi2.train.parts.reconstruction import Perception, reconstruction_terms, total
+
+
+@dataclass(frozen=True)
+class AutoencoderOptions:
+    channels: tuple[int, ...] = (48, 96, 160)  # of each level; each level but the last halves the sides
+    latent_channels: int = 16  # c
+    patch: int = 2  # side of the patches that the first level reads
+    noise: float = 0.1  # standard deviation added to compact features, which have unit variance
+    kl_weight: float = 5e-4  # on the mean KL per number of a VAE's latent
+    perception_weight: float = 0.5  # of the comparison of pictures through the encoder's trunk
+    perception_size: int = 96  # pixels to which pictures are enlarged for it
+    feature_dim: int = 256  # D, of compact features
+
+
+class VAE(nn.Module):
+    """An `AutoencoderKL` on patches: maps [B, C, H, W] ↔ latents [B, c, h, w]."""
+
+    def __init__(self, modality: Modality, options: AutoencoderOptions) -> None:
+        super().__init__()
+        self.patch, self.kl_weight = options.patch, options.kl_weight
+        self.net = new_vae(modality, options.channels, options.latent_channels, options.patch)
+
+    def encode(self, maps: Tensor) -> Any:
+        """The posterior."""
+        return self.net.encode(F.pixel_unshuffle(maps, self.patch)).latent_dist
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.net.decode(latents).sample, self.patch)
+
+    def forward(self, maps: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The maps given back, and the penalty on the latent []. Without `noise` [B, c, h, w]: from the mode."""
+        posterior = self.encode(maps)
+        latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
+        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        return self.decode(latents), self.kl_weight * kl
+
+
+class Compact(nn.Module):
+    """A compact autoencoder: maps [B, C, H, W] ↔ features [B, S, D]."""
+
+    def __init__(self, modality: Modality, options: AutoencoderOptions) -> None:
+        super().__init__()
+        height, width = (side // self.stride(options) for side in SIZES[modality])
+        self.encoder = CompactEncoder(
+            INPUT_CHANNELS[modality],
+            (options.latent_channels, height, width),
+            tuple(options.channels),
+            options.patch,
+            options.feature_dim,
+        )
+        self.decoder = CompactDecoder(dict(self.encoder.config))
+        self.noise = options.noise
+
+    @staticmethod
+    def stride(options: AutoencoderOptions) -> int:
+        return int(options.patch * 2 ** (len(options.channels) - 1))
+
+    def forward(self, maps: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `VAE`; the noise is [B, c, h, w] as well."""
+        features = self.encoder(maps)
+        if noise is not None:
+            features = features + self.noise * noise.flatten(1).view_as(features)
+        return self.decoder(features), features.new_zeros(())
+
+
+class AutoencoderRecipe:
+    divides = True
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.options = config, options_of(AutoencoderOptions, config)
+        modality, _, kind = config.part.partition("_")
+        self.modality: Modality = "image" if modality == "image" else "audio"
+        self.media = TrainingMedia(self.modality, config.seed)
+        torch.manual_seed(config.seed)
+        self.model: VAE | Compact = (VAE if kind == "vae" else Compact)(self.modality, self.options)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.perception: Perception | None = None
+        if self.modality == "image" and self.options.perception_weight:
+            trunk = load_trunk("image")
+            assert isinstance(trunk, ImageTrunk)
+            self.perception = Perception(trunk.net, self.options.perception_size)
+
+    def batch(self, step: int, share: Share = WHOLE) -> dict[str, Tensor]:
+        size = self.config.batch_size
+        maps = cache.codec_inputs(self.modality, self.media.batch(step, size, share))
+        stride = self.options.patch * 2 ** (len(self.options.channels) - 1)
+        shape = (size, self.options.latent_channels, *(side // stride for side in maps.shape[-2:]))
+        noise = torch.randn(shape, generator=torch_at(self.config.seed, step))
+        return {"maps": maps, "noise": noise[share.rows(size)]}
+
+    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        maps = batch["maps"].contiguous(memory_format=torch.channels_last)
+        ours, penalty = self.model(maps, batch["noise"])
+        terms = reconstruction_terms(ours, maps)
+        if self.perception is not None:
+            terms["perception"] = self.perception(ours, maps)
+        seen = self.options.perception_weight * terms.get("perception", torch.zeros(()))
+        return {"loss": total(terms) + seen + penalty, **terms, "penalty": penalty}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """On the split `val`: PSNR in dB, mean absolute gradient over the true media's, distance through the trunk."""
+        psnr, ours_edges, true_edges, seen = [], [], [], []
+        for maps in held_out_media(self.modality):
+            ours = self.model(maps)[0].clamp(-1, 1)
+            psnr.append(10 * torch.log10(4 / (ours - maps).square().mean((1, 2, 3)).clamp(min=1e-6)))
+            ours_edges.append(edges(ours))
+            true_edges.append(edges(maps))
+            if self.perception is not None:
+                seen.append(float(self.perception(ours, maps)))
+        figures = {"psnr": float(torch.cat(psnr).mean())}
+        figures["sharpness"] = float(torch.cat(ours_edges).mean() / torch.cat(true_edges).mean())
+        return figures | ({"perception": sum(seen) / len(seen)} if seen else {})
+
+    @torch.no_grad()
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        if isinstance(self.model, Compact):
+            export_module(self.model.encoder, folder, provenance)
+            return
+        latents = [self.model.encode(self.batch(step)["maps"]).mode() for step in range(16)]
+        # diffusion wants latents of unit variance
+        self.model.net.register_to_config(scaling_factor=float(1 / torch.cat(latents).std()))
+        export_module(self.model.net, folder, provenance)
+
+    def restore(self, folder: Path) -> None:
+        restore_module(self.model.encoder if isinstance(self.model, Compact) else self.model.net, folder)
+
+
+def edges(maps: Tensor) -> Tensor:
+    """Mean absolute difference of neighbours [B] of maps [B, C, H, W]."""
+    return maps.diff(dim=-1).abs().mean((1, 2, 3)) + maps.diff(dim=-2).abs().mean((1, 2, 3))
+
+
+def build(config: TrainConfig) -> AutoencoderRecipe:
+    return AutoencoderRecipe(config)

@@ -1,0 +1,227 @@
+"""The denoising network of a decoder, in the latents of its VAE, with the fidelity path (section 5.1).
+
+It sees the noisy latent, the source's, and the features of what it is to draw: by class embedding, by cross-attention,
+and the compact ones as a map. Features are noised and dropped, sources are dropped, so that guidance works towards both.
+
+Letters: B samples, c h w latent size, K features, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from codi2.data import cache
+from codi2.diffuse.build import new_decoder
+from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
+from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.load import load_part
+from codi2.diffuse.mel import MelSpectrogram
+from codi2.encode.compact import CompactEncoder
+from codi2.encode.embedded import EmbeddedEncoder, joint_heads
+from codi2.encode.tiny import load_trunk
+from codi2.hub import sha256_of
+from codi2.tensors import load_exactly, read_tensors
+from codi2.train.bank import bank
+from codi2.train.config import TrainConfig, options_of
+from codi2.train.loop import WHOLE, Share
+from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
+from codi2.train.parts.media import Modality
+from codi2.train.parts.pairs import Pair, TrainingPairs
+
+CALL = 100  # samples per call of the frozen networks
+SHOWN, VALIDATED = 16, 192  # held-out media
+
+
+@dataclass(frozen=True)
+class DenoiserOptions:
+    encoder: str = ""  # export of the encoder's heads
+    features: str = ""  # export of the compact encoder
+    vae: str = ""  # export of the VAE
+    samples: int = 60_000  # pairs that are drawn and encoded, then seen again
+    channels: tuple[int, ...] = (128, 256)  # of the network's levels
+    layers: int = 1  # residual blocks of a level
+    drop_feature: float = 0.05  # rate at which all features are withheld
+    drop_source: float = 0.05  # rate at which the source is
+    drop_both: float = 0.05
+    joint_alone: float = 0.1  # rate at which the compact features are withheld
+    noised: float = 0.5  # share of the features that are noised
+    max_noise_level: int = 500  # of 1000
+
+
+@dataclass
+class Batch:
+    latents: Tensor  # [B, c, h, w]
+    source: Tensor  # [B, c, h, w], zeros: none
+    features: Tensor  # [B, K, D]
+    noise_level: Tensor  # [B]
+    t: Tensor  # [B]
+    noise: Tensor  # [B, c, h, w]
+
+
+class Encoding(nn.Module):
+    """The frozen networks between media and what a denoising network is trained on."""
+
+    def __init__(self, modality: Modality, options: DenoiserOptions) -> None:
+        super().__init__()
+        self.modality = modality
+        heads = Path(options.encoder) / "heads.safetensors"
+        self.files = {"heads": heads, **{k: _weights(Path(getattr(options, k))) for k in ("features", "vae")}}
+        compact = load_part(CompactEncoder, Path(options.features))
+        joint = joint_heads(compact.config["dim"])
+        load_exactly(joint, read_tensors(heads), f"the encoder heads in {options.encoder}")
+        self.encoder = EmbeddedEncoder({modality: load_trunk(modality)}, joint.float(), {modality: compact})
+        self.codec = load_vae(modality, Path(options.vae))
+        self.requires_grad_(False).eval()
+
+    def depends(self) -> dict[str, str]:
+        return {name: sha256_of(path) for name, path in self.files.items()}
+
+    def forward(self, pairs: Sequence[Pair]) -> dict[str, Tensor]:
+        """Latents of targets and sources [B, c, h, w], zeros where there is no source, and the targets' features."""
+        sources, targets = zip(*pairs, strict=True)
+        media = np.stack(targets)
+        trunk_input = torch.from_numpy(media) if self.modality == "image" else cache.waveforms(media)
+        latents = self.codec.encode(cache.codec_inputs(self.modality, media))
+        source = torch.zeros_like(latents)
+        rows = [i for i, medium in enumerate(sources) if medium is not None]
+        if rows:
+            source[rows] = self.codec.encode(cache.codec_inputs(self.modality, np.stack([sources[i] for i in rows])))
+        return {"latents": latents, "source": source, "features": self.encoder.encode(self.modality, trunk_input)}
+
+    def many(self, pair: Callable[[int], Pair], places: Sequence[int]) -> dict[str, Tensor]:
+        calls = [self([pair(i) for i in places[k : k + CALL]]) for k in range(0, len(places), CALL)]
+        return {key: torch.cat([call[key] for call in calls]) for key in calls[0]}
+
+
+class DenoiserRecipe:
+    divides = True
+
+    def __init__(self, config: TrainConfig, encoding: Encoding | None = None) -> None:
+        self.config, self.options = config, options_of(DenoiserOptions, config)
+        modality: Modality = "image" if config.part.startswith("image") else "audio"
+        self.encoding = encoding = encoding or Encoding(modality, self.options)
+        pairs = TrainingPairs(modality, config.seed)
+        depends = {**encoding.depends(), "seed": config.seed, "edits": cache.EDITS_VERSION, "corpus": cache.corpus().version}
+        self.samples = bank(
+            f"{modality}-pairs", depends, self.options.samples, lambda places: encoding.many(pairs.pair, places)
+        )
+        self.held_out = encoding.many(_held_out_pairs(modality), range(VALIDATED))
+        torch.manual_seed(config.seed)
+        compact = encoding.encoder.compact[modality].config
+        shape, slots = self.samples["latents"].shape[1:], self.samples["features"].shape[1]
+        self.decoder = new_decoder(
+            encoding.codec, shape, self.options.channels, compact["dim"], slots, compact["latent_shape"], self.options.layers
+        )
+        parts = {"unet": self.decoder.unet, "conditioner": self.decoder.conditioner}
+        self.model = nn.ModuleDict({name: part.requires_grad_(True) for name, part in parts.items()})
+
+    def batch(self, step: int, share: Share = WHOLE) -> Batch:
+        options, draw, size = self.options, numpy_at(self.config.seed, step), self.config.batch_size
+        places = epoch_order(self.config.seed, step, size, options.samples)
+        shape = (size, *self.samples["latents"].shape[1:])
+        noise = torch.randn(shape, generator=torch_at(self.config.seed, step))
+        blur = torch.randn((size, *self.samples["features"].shape[1:]), generator=torch_at(self.config.seed + 1, step))
+        t = self.decoder.process.times(size, torch_at(self.config.seed + 2, step))
+        levels = draw.integers(1, options.max_noise_level, size=size) * (draw.random(size) < options.noised)
+        chance, alone = draw.random(size), draw.random(size) < options.joint_alone
+        rows = share.rows(size)
+        latents, source, features = (
+            self.samples[key][places[rows]].float() for key in ("latents", "source", "features")
+        )
+        noise_level = torch.from_numpy(levels[rows])
+        features = self.decoder.conditioner.noised(features, blur[rows], noise_level)
+        features[torch.from_numpy(alone[rows]), 1:] = 0
+        feature_dropped = chance < options.drop_feature + options.drop_both
+        source_dropped = (chance >= options.drop_feature) & (chance < options.drop_feature + options.drop_both + options.drop_source)
+        features[torch.from_numpy(feature_dropped[rows])] = 0
+        source[torch.from_numpy(source_dropped[rows])] = 0
+        return Batch(latents, source, features, noise_level, t[rows], noise[rows])
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        b = batch
+        loss = self.decoder.loss(b.latents, b.noise, b.t, b.features, b.noise_level, b.source)
+        edits = b.source.flatten(1).any(1)
+        return {"loss": loss.mean(), "edit": _mean(loss[edits]), "alone": _mean(loss[~edits])}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """L_DM on held-out pairs with their features, the joint vector alone, another's and none."""
+        held = {key: value.float() for key, value in self.held_out.items()}
+        count = len(held["latents"])
+        noise = torch.randn(held["latents"].shape, generator=torch.Generator().manual_seed(0))
+        t = self.decoder.process.times(count, torch.Generator().manual_seed(1))
+        features, edits = held["features"], held["source"].flatten(1).any(1)
+        level = torch.zeros(count, dtype=torch.long)
+        blank = torch.zeros_like(features)
+        alone = torch.cat([features[:, :1], blank[:, 1:]], dim=1)
+        ways = {"": features, "joint_": alone, "others_": features.roll(7, dims=0), "no_feature_": blank}
+        figures = {}
+        for way, told in ways.items():
+            loss = self.decoder.loss(held["latents"], noise, t, told, level, held["source"])
+            figures |= {f"{way}edit": float(loss[edits].mean()), f"{way}alone": float(loss[~edits].mean())}
+        return figures
+
+    @torch.no_grad()
+    def samples_shown(self) -> dict[str, Any]:
+        """A few held-out answers as they are drawn, beside them."""
+        held = {key: value[:SHOWN].float() for key, value in self.held_out.items()}
+        self.decoder.sampling = Sampling(12, 1.5, 1.0)
+        drawn = self.decoder.generate_latents(held["features"], range(SHOWN))
+        codec = self.decoder.codec
+        return {name: codec.to_parts(codec.decode(x)) for name, x in (("target", held["latents"]), ("drawn", drawn))}
+
+    def provenance(self) -> dict[str, Any]:
+        return {"frozen_sha256": self.encoding.depends(), "corpus": cache.corpus().version}
+
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        from codi2.train.export import export_module
+
+        for name, part in self.model.items():
+            export_module(part, folder / name, provenance)
+        self.decoder.scheduler.save_pretrained(folder / "scheduler")
+
+    def restore(self, folder: Path) -> None:
+        from codi2.train.export import restore_module
+
+        for name, part in self.model.items():
+            restore_module(part, folder / name)
+
+
+def load_vae(modality: Modality, folder: Path) -> Codec:
+    """The codec on a trained VAE; one of sounds has no vocoder here."""
+    from diffusers import AutoencoderKL
+
+    vae = load_part(AutoencoderKL, folder)
+    return ImageCodec(vae) if modality == "image" else AudioCodec(vae, MelSpectrogram(), None)
+
+
+def _weights(folder: Path) -> Path:
+    return folder / "diffusion_pytorch_model.safetensors"
+
+
+def _held_out_pairs(modality: Modality) -> Callable[[int], Pair]:
+    """Pairs of the split `val` by training edits."""
+    from codi2.data import edits
+
+    rows, media = cache.rows(modality, "val"), cache.view(modality)
+
+    def pair(number: int) -> Pair:
+        draw, target = np.random.default_rng((1, number)), np.asarray(media[rows[number % len(rows)]])
+        return (None, target) if number % 2 else (target, edits.draw(modality, draw)(target))
+
+    return pair
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.sum() / max(1, len(values))
+
+
+def build(config: TrainConfig) -> DenoiserRecipe:
+    return DenoiserRecipe(config)

@@ -1,0 +1,169 @@
+"""The heads of the encoder: one joint space with images as the anchor.
+
+Contrastive between pictures and their captions, sounds and their captions, and pictures and sounds of one concept
+(ImageBind's recipe, images being the common side). Beside it, each joint vector must let a linear map recover what its
+trunk gives: a purely contrastive head forgets style and timbre, which are what examples are about.
+
+Letters: V views, N items, S spans of a trunk, C trunk channels, D joint width, B rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codi2.data import cache
+from codi2.encode.embedded import joint_heads
+from codi2.encode.tiny import Head
+from codi2.evaluate.retrieval import recall_at
+from codi2.tensors import load_exactly, read_tensors
+from codi2.train.config import TrainConfig, options_of
+from codi2.train.loop import WHOLE, Share
+from codi2.train.parts.draw import numpy_at
+
+CANDIDATES = 100  # of the retrieval that it is validated by
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    dim: int = 256  # D
+    temperature: float = 0.07
+    recover_weight: float = 1.0  # of the linear recovery of the trunk's features
+    edited_views: int = 3  # of each item, beside the one as it is
+
+
+@dataclass
+class Side:
+    """What one modality brings."""
+
+    features: Tensor  # [V, N, S, C] of the trunk
+    train: np.ndarray  # rows
+    concepts: list[str]  # [N]
+    captions: Tensor  # [N, 1, 384]
+
+    @classmethod
+    def read(cls, modality: str, edited_views: int) -> Side:
+        views = ["plain", *(f"{cache.EDITED}{i}" for i in range(edited_views))]
+        items = cache.items(modality)
+        return cls(
+            torch.from_numpy(np.stack([cache.trunk_features(modality, view) for view in views])),
+            cache.rows(modality, "train"),
+            [item.concept for item in items],
+            torch.from_numpy(np.array(cache.phrase_features([item.caption for item in items]))),
+        )
+
+
+class EncoderRecipe:
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.options = config, options_of(EncoderOptions, config)
+        torch.manual_seed(config.seed)
+        self.sides = {modality: Side.read(modality, self.options.edited_views) for modality in ("image", "audio")}
+        self.heads = joint_heads(self.options.dim)
+        channels = {modality: side.features.shape[-1] for modality, side in self.sides.items()}
+        self.recover = nn.ModuleDict({modality: nn.Linear(self.options.dim, n) for modality, n in channels.items()})
+        self.model = nn.ModuleDict({"heads": self.heads, "recover": self.recover})
+        for modality, side in self.sides.items():
+            _standardise(self._head(modality), side.features[:, side.train].flatten(0, 1))
+        _standardise(self._head("phrase"), torch.cat([side.captions[side.train] for side in self.sides.values()]))
+        self.shared = _shared_concepts(self.sides)
+
+    def _head(self, name: str) -> Head:
+        head = self.heads[name]
+        assert isinstance(head, Head)
+        return head
+
+    def batch(self, step: int, share: Share = WHOLE) -> dict[str, Any]:
+        draw, size = numpy_at(self.config.seed, step), self.config.batch_size
+        picks: dict[str, Any] = {}
+        for modality, side in self.sides.items():
+            rows = draw.choice(side.train, min(size, len(side.train)), replace=False)
+            picks[modality] = (draw.integers(len(side.features), size=len(rows)), rows)
+        concepts = draw.permutation(len(self.shared))[:size]
+        picks["pairs"] = [tuple(int(draw.choice(rows)) for rows in self.shared[c]) for c in concepts]
+        return picks
+
+    def losses(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        for modality, side in self.sides.items():
+            views, rows = batch[modality]
+            head, trunk = self._head(modality), side.features[views, rows].float()
+            joint, words = head(trunk)[:, 0], self._head("phrase")(side.captions[rows].float())[:, 0]
+            same = _same([side.concepts[row] for row in rows])
+            terms[f"{modality}_text"] = contrast(joint, words, same, self.options.temperature)
+            standard = (trunk - head.mean) / head.std
+            pooled = standard.mean(1) if head.pool == "mean" else standard.amax(1)
+            terms[f"{modality}_recover"] = F.mse_loss(self.recover[modality](joint), pooled)
+        if batch["pairs"]:
+            rows = dict(zip(("image", "audio"), (list(some) for some in zip(*batch["pairs"], strict=True)), strict=True))
+            image, audio = (self._head(m)(self.sides[m].features[0, rows[m]].float())[:, 0] for m in rows)
+            # the image is the anchor: the sound moves
+            different = torch.eye(len(image), dtype=torch.bool)
+            terms["audio_image"] = contrast(audio, image.detach(), different, self.options.temperature)
+        weights = {name: self.options.recover_weight if name.endswith("recover") else 1.0 for name in terms}
+        return {"loss": torch.as_tensor(sum(weights[name] * value for name, value in terms.items())), **terms}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Captions → media of `val`: recall among the first five of a hundred."""
+        figures = {}
+        for modality, side in self.sides.items():
+            rows = _one_per_concept(cache.rows(modality, "val"), side.concepts)
+            media = self._head(modality)(side.features[0, rows].float())[:, 0]
+            words = self._head("phrase")(side.captions[rows].float())[:, 0]
+            found = recall_at(5, words, media, candidates=min(CANDIDATES, len(rows)))
+            figures[f"text_{modality}_recall_5"] = found["mean"]
+        return figures
+
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        from codi2.train.export import export_tensors
+
+        export_tensors(self.heads.state_dict(), folder / "heads.safetensors", provenance)
+
+    def restore(self, folder: Path) -> None:
+        """The heads; what recovers the trunk's features from them is not exported and is initialised."""
+        load_exactly(self.heads, read_tensors(folder / "heads.safetensors"), f"the encoder heads in {folder}")
+
+
+def contrast(a: Tensor, b: Tensor, same: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE over rows [B, D]; rows of one concept (`same` [B, B]) are no negatives of each other."""
+    logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature
+    others = same & ~torch.eye(len(a), dtype=torch.bool)
+    logits, target = logits.masked_fill(others, float("-inf")), torch.arange(len(a))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _standardise(head: Head, features: Tensor) -> None:
+    flat = features.flatten(0, 1).float()
+    head.mean.copy_(flat.mean(0))
+    head.std.copy_(flat.std(0).clamp(min=1e-3))
+
+
+def _same(concepts: list[str]) -> Tensor:
+    codes = np.unique(concepts, return_inverse=True)[1]
+    return torch.from_numpy(codes[:, None] == codes[None])
+
+
+def _shared_concepts(sides: dict[str, Side]) -> list[tuple[list[int], list[int]]]:
+    """Training rows (pictures, sounds) of each concept that has both."""
+    where: dict[str, dict[str, list[int]]] = {}
+    for modality, side in sides.items():
+        for row in side.train:
+            where.setdefault(side.concepts[row], {}).setdefault(modality, []).append(int(row))
+    return [(rows["image"], rows["audio"]) for _, rows in sorted(where.items()) if len(rows) == 2]
+
+
+def _one_per_concept(rows: np.ndarray, concepts: list[str]) -> np.ndarray:
+    first: dict[str, int] = {}
+    for row in rows:
+        first.setdefault(concepts[row], int(row))
+    return np.array(list(first.values()), dtype=np.int64)
+
+
+def build(config: TrainConfig) -> EncoderRecipe:
+    return EncoderRecipe(config)

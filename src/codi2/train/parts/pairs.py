@@ -1,0 +1,64 @@
+"""What the decoders learn to draw: a medium, and the one that it edits, if there is one.
+
+Everything is a function of (seed, number), and of the training split alone. Pictures: as they are or edited, by an edit
+of another picture, in another style. Sounds: likewise, and by adding, removing and replacing one of two sounds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codi2.data import cache, edits
+from codi2.data.mixes import overlay
+from codi2.train.parts.media import Modality, TrainingMedia
+
+ALONE = 0.4  # share of the media that edit nothing
+RESTYLED = 0.15  # share of the edits of pictures that redraw a concept in another style
+MIXED = 0.45  # share of the edits of sounds that add, remove or replace a sound
+EDITED_BEFORE = 0.4  # share of the sources that are edited themselves
+
+Pair = tuple[np.ndarray | None, np.ndarray]
+
+
+class TrainingPairs(TrainingMedia):
+    """Draws (source, target); the source is None where the target edits nothing."""
+
+    def __init__(self, modality: Modality, seed: int) -> None:
+        super().__init__(modality, seed)
+        groups: dict[str, dict[str, int]] = {}
+        if modality == "image":
+            items = cache.items(modality)
+            for row in self.rows:
+                groups.setdefault(items[row].group, {})[items[row].style] = int(row)
+        self.styles = [sorted(rows.values()) for rows in groups.values() if len(rows) > 1]
+
+    def pair(self, number: int) -> Pair:
+        draw = np.random.default_rng((self.seed, number))
+        row = int(draw.choice(self.rows))
+        if draw.random() < ALONE:
+            return None, self._one(draw, row)
+        if self.modality == "image" and self.styles and draw.random() < RESTYLED:
+            first, second = draw.choice(self.styles[draw.integers(len(self.styles))], 2, replace=False)
+            return self._both(draw, np.asarray(self.media[first]), np.asarray(self.media[second]))
+        if self.modality == "audio" and draw.random() < MIXED:
+            return self._mixed(draw, np.asarray(self.media[row]))
+        before = self._picture(draw, row) if self.modality == "image" else self._sound(draw, row)
+        if draw.random() < EDITED_BEFORE:
+            before = edits.draw(self.modality, draw)(before)
+        return before, edits.draw(self.modality, draw)(before)
+
+    def _both(self, draw: np.random.Generator, source: np.ndarray, target: np.ndarray) -> Pair:
+        """At times under one edit."""
+        if draw.random() < EDITED_BEFORE:
+            edit = edits.draw(self.modality, draw)
+            return edit(source), edit(target)
+        return source, target
+
+    def _mixed(self, draw: np.random.Generator, base: np.ndarray) -> Pair:
+        """Add, remove or replace."""
+        others = [np.asarray(self.media[row]) for row in draw.choice(self.rows, 2, replace=False)]
+        levels = draw.uniform(-6, 6, 2)
+        first, second = (overlay(base, other, float(level)) for other, level in zip(others, levels, strict=True))
+        alone = (base / 2).astype(np.int16)  # as loud as it is in a mix
+        pairs: list[Pair] = [(base, first), (first, alone), (first, second)]
+        return pairs[draw.integers(3)]

@@ -1,0 +1,89 @@
+"""A recipe: the numbered configs of a folder, one part each, run in their order.
+
+A config names an earlier part's export as `@02_image_vae`; it stands for `OUT/02_image_vae/export`. What is finished is
+skipped, what was stopped continues, and nothing is changed between parts: the configs alone lead to the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from codi2.errors import ConfigError, DataError
+from codi2.train.config import TrainConfig, load_config
+
+NUMBERED = "[0-9][0-9]_*.toml"
+
+
+def recipe_folder(config: Path) -> Path | None:
+    """The folder of a recipe that the command line names: one with configs, or `tiny`. None: it is one part's file."""
+    if config.is_dir():
+        return config
+    if str(config) != "tiny":
+        return None
+    packaged = Path(str(files("codi2").joinpath("configs", "tiny")))
+    return packaged if packaged.is_dir() else Path(str(files("codi2"))).parents[1] / "configs" / "tiny"
+
+
+def configs_of(folder: Path) -> list[Path]:
+    """The numbered configs of a recipe. Raises ConfigError: there are none."""
+    found = sorted(folder.glob(NUMBERED))
+    if not found:
+        raise ConfigError(f"{folder} holds no recipe; expected configs named like 01_encoder.toml")
+    return found
+
+
+def run_recipe(folder: Path, out: Path, run: Callable[[Path, Path], Any]) -> list[str]:
+    """Runs every part that is not finished; `run(config, out)` trains one. Returns the names of the parts that ran.
+
+    Raises:
+        ConfigError: a finished part was made by another config.
+    """
+    ran = []
+    for path in configs_of(folder):
+        if not is_finished(load_config(path), out / path.stem):
+            run(path, out / path.stem)
+            ran.append(path.stem)
+    return ran
+
+
+def is_finished(config: TrainConfig, out: Path) -> bool:
+    """Whether `out` holds the export of all steps. Raises ConfigError: it is of another config."""
+    reports = sorted((out / "export").rglob("training.json"))
+    if not reports:
+        return False
+    report = json.loads(reports[0].read_text(encoding="utf-8"))
+    if report["steps"] < config.steps:
+        return False
+    theirs, ours = json.loads(json.dumps(report["config"])), json.loads(json.dumps(config.__dict__))
+    differ = sorted(key for key in ours if key != "options" and theirs.get(key) != ours[key])
+    if differ:
+        raise ConfigError(
+            f"{out} was trained with {differ[0]} = {theirs.get(differ[0])!r}, the config says {ours[differ[0]]!r}; "
+            "choose another --out or delete that folder"
+        )
+    return True
+
+
+def resolved(config: TrainConfig, runs: Path) -> TrainConfig:
+    """The config with every `@part` replaced by that part's export below `runs`.
+
+    Raises:
+        DataError: that part has no export yet.
+    """
+
+    def place(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: place(inner) for key, inner in value.items()}
+        if not (isinstance(value, str) and value.startswith("@")):
+            return value
+        export = runs / value[1:] / "export"
+        if not export.is_dir():
+            raise DataError(f"{config.part} needs the export of {value[1:]}, but {export} is missing; train it first")
+        return str(export)
+
+    return replace(config, options=place(config.options), start=place(config.start))

@@ -1,0 +1,82 @@
+"""A recipe runs its parts in order, skips what is finished, and continues what was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codi2.errors import ConfigError, DataError
+from codi2.train import run
+from codi2.train.config import TrainConfig, load_config
+from codi2.train.recipe import configs_of, recipe_folder, resolved, run_recipe
+
+SMALL = """
+part = "audio_features"
+steps = 2
+batch_size = 4
+learning_rate = 1e-3
+
+[options]
+channels = [8, 8, 8, 8]
+latent_channels = 32
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "recipe"
+    folder.mkdir()
+    for name in ("02_second", "01_first"):
+        (folder / f"{name}.toml").write_text(SMALL)
+    (folder / "notes.toml").write_text("no part of the recipe")
+    return folder
+
+
+def test_parts_run_in_order_once(folder: Path, home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    calls: list[str] = []
+
+    def train(config: Path, where: Path) -> None:
+        calls.append(config.stem)
+        run(config, where)
+
+    assert run_recipe(folder, out, train) == ["01_first", "02_second"] == calls
+    assert run_recipe(folder, out, train) == []  # all is finished
+    (folder / "02_second.toml").write_text(SMALL.replace("steps = 2", "steps = 3"))
+    assert run_recipe(folder, out, train) == ["02_second"]  # and is prolonged
+
+
+def test_another_config_of_a_finished_part_is_refused(folder: Path, home: Path, tmp_path: Path) -> None:
+    run_recipe(folder, tmp_path / "runs", run)
+    (folder / "01_first.toml").write_text(SMALL.replace("1e-3", "2e-3"))
+    with pytest.raises(ConfigError, match="learning_rate = 0.001, the config says 0.002"):
+        run_recipe(folder, tmp_path / "runs", run)
+
+
+def test_a_name_of_a_part_is_its_export(tmp_path: Path) -> None:
+    config = TrainConfig("image_decoder", 1, 1, 1e-3, options={"vae": "@02_image_vae", "side": 64, "of": {"a": "@x"}})
+    with pytest.raises(DataError, match="needs the export of 02_image_vae"):
+        resolved(config, tmp_path)
+    for part in ("02_image_vae", "x"):
+        (tmp_path / part / "export").mkdir(parents=True)
+    options: dict[str, Any] = resolved(config, tmp_path).options
+    assert options == {
+        "vae": str(tmp_path / "02_image_vae/export"), "side": 64, "of": {"a": str(tmp_path / "x/export")}
+    }  # fmt: skip
+
+
+def test_the_shipped_recipe_is_found_and_names_known_parts() -> None:
+    from codi2.train import PARTS
+
+    folder = recipe_folder(Path("tiny"))
+    assert folder is not None
+    configs = [load_config(path) for path in configs_of(folder)]
+    assert {config.part for config in configs} <= set(PARTS)
+    assert recipe_folder(Path("configs/tiny/01_encoder.toml")) is None
+
+
+def test_an_empty_folder_is_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no recipe"):
+        configs_of(tmp_path)
