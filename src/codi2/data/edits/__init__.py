@@ -1,0 +1,130 @@
+"""Edits of pictures and sounds, drawn with continuous values.
+
+They are the instructional edits of the training data, the hidden rules of in-context examples, and the augmentation
+of the autoencoders. An edit is a pure function with the words that ask for it and the words that describe the result:
+
+    edit = draw("image", np.random.default_rng(0))
+    edited = edit(picture)                          # uint8 [H, W, 3]
+    assert from_json(**edit.to_json()) == edit
+
+Two things are held out from training: a part inside the range of each value, and whole kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from codi2.data.edits import colour, geometry, ground, texture
+from codi2.data.edits.kind import Kind
+from codi2.errors import DataError
+
+HeldOut = Literal["", "values", "kinds"]
+
+KINDS: dict[str, tuple[Kind, ...]] = {"image": (*colour.KINDS, *ground.KINDS, *geometry.KINDS, *texture.KINDS)}
+"""Modality → kinds."""
+_BY_NAME = {kind.name: kind for kinds in KINDS.values() for kind in kinds}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit, or several in a row.
+
+    Args:
+        kind: name of the kind; `rotate+night` for edits in a row.
+        values: by name; in a row with the number of the edit before it: `0.angle`, `1.strength`.
+        ask: an instruction for it.
+        words: what a caption says of the result.
+    """
+
+    kind: str
+    values: Mapping[str, float]
+    ask: str
+    words: str
+
+    def __call__(self, media: np.ndarray) -> np.ndarray:
+        """A picture uint8 [H, W, 3] or a sound int16 [N] at 16 kHz, edited: a new array of the same shape."""
+        for kind, values in _steps(self.kind, self.values):
+            media = kind.apply(media, **values)
+        return media
+
+    def to_json(self) -> dict[str, Any]:
+        """The arguments of `from_json`."""
+        return {"kind": self.kind, "values": dict(self.values), "ask": self.ask}
+
+
+def draw(modality: str, rng: np.random.Generator, held_out: HeldOut = "") -> Edit:
+    """An edit of `modality`.
+
+    Args:
+        held_out: "" draws what training may see. "values" draws a kind that training sees, with one value from the
+            part of its range that training never sees. "kinds" draws a kind that training never sees.
+    """
+    kinds = [kind for kind in KINDS[modality] if kind.held_out == (held_out == "kinds")]
+    if held_out == "values":
+        kinds = [kind for kind in kinds if any(span.reserved for span in kind.spans.values())]
+    kind = kinds[int(rng.integers(len(kinds)))]
+    values = kind.draw(rng, held_out == "values")
+    return _edit(kind, values, kind.asks[int(rng.integers(len(kind.asks)))])
+
+
+def compose(first: Edit, second: Edit) -> Edit:
+    """`first`, then `second`, as one edit."""
+    steps = [*_steps(first.kind, first.values), *_steps(second.kind, second.values)]
+    return Edit(
+        "+".join(kind.name for kind, _ in steps),
+        {f"{number}.{name}": value for number, (_, values) in enumerate(steps) for name, value in values.items()},
+        f"{first.ask} and then {second.ask}",
+        f"{first.words}, {second.words}",
+    )
+
+
+def from_json(kind: str, values: Mapping[str, float], ask: str = "") -> Edit:
+    """The edit that a record names.
+
+    Args:
+        ask: its instruction; the first phrasing of its kind where it is empty.
+
+    Raises:
+        DataError: for an unknown kind, or values that are not those of the kind.
+    """
+    edits = [_edit(step, own, step.asks[0]) for step, own in _steps(kind, values)]
+    edit = edits[0]
+    for other in edits[1:]:
+        edit = compose(edit, other)
+    return Edit(edit.kind, edit.values, ask or edit.ask, edit.words)
+
+
+def visible(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether an edit changed a medium enough to be seen or heard.
+
+    The mean absolute difference is above 3 of 255 for pictures, above a tenth of the mean level for sounds.
+    """
+    difference = np.abs(before.astype(np.float32) - after.astype(np.float32)).mean()
+    if before.dtype == np.uint8:
+        return bool(difference > 3)
+    return bool(difference > 0.1 * np.abs(before.astype(np.float32)).mean())
+
+
+def _edit(kind: Kind, values: Mapping[str, float], ask: str) -> Edit:
+    said = kind.say(**values)
+    return Edit(kind.name, dict(values), ask.format(**said), kind.words.format(**said))
+
+
+def _steps(kind: str, values: Mapping[str, float]) -> list[tuple[Kind, dict[str, float]]]:
+    """The edits of a row, each with its own values."""
+    names = kind.split("+")
+    steps = []
+    for number, name in enumerate(names):
+        if name not in _BY_NAME:
+            raise DataError(f"Edit kind {name!r} is unknown; the kinds are {', '.join(_BY_NAME)}.")
+        prefix = f"{number}." if len(names) > 1 else ""
+        own = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+        if own.keys() != _BY_NAME[name].spans.keys():
+            expected = ", ".join(_BY_NAME[name].spans) or "no values"
+            raise DataError(f"Edit {name!r} got the values {sorted(own)}; it expects {expected}.")
+        steps.append((_BY_NAME[name], own))
+    return steps

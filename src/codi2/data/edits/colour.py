@@ -1,0 +1,419 @@
+"""Edits of colour and light."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from codi2.data.edits import words as w
+from codi2.data.edits.kind import HUE, Kind, Span
+from codi2.data.edits.pixels import Pixels, floats, grey, grid, image, mixed, rgb, whole
+
+PAIRS = (("red", "green"), ("red", "blue"), ("green", "blue"))
+
+
+def _hue(pixels: Pixels, turn: float) -> Pixels:
+    hue, saturation, value = image(pixels).convert("HSV").split()
+    turned = hue.point([(h + round(turn * 256 / 360)) % 256 for h in range(256)])
+    return np.asarray(Image.merge("HSV", (turned, saturation, value)).convert("RGB"))
+
+
+def _brightness(pixels: Pixels, factor: float) -> Pixels:
+    return whole(floats(pixels) * factor)
+
+
+def _contrast(pixels: Pixels, factor: float) -> Pixels:
+    middle = grey(pixels).mean() * 0.5 + 64  # between the picture's own lightness and medium grey
+    return whole((floats(pixels) - middle) * factor + middle)
+
+
+def _gamma(pixels: Pixels, power: float) -> Pixels:
+    table = np.round(255 * (np.arange(256) / 255) ** power).astype(np.uint8)
+    return table[pixels]
+
+
+def _tint(pixels: Pixels, hue: float, strength: float) -> Pixels:
+    return mixed(pixels, floats(pixels) * (rgb(hue, 0.6, 0.9) / 255), strength)
+
+
+def _temperature(pixels: Pixels, change: float) -> Pixels:
+    return whole(floats(pixels) * (1 + change * np.array([0.28, -0.04, -0.55], np.float32)))
+
+
+def _posterise(pixels: Pixels, levels: float) -> Pixels:
+    steps = levels - 1
+    table = np.round(np.round(np.arange(256) / 255 * steps) / steps * 255).clip(0, 255).astype(np.uint8)
+    return table[pixels]
+
+
+def _solarise(pixels: Pixels, threshold: float) -> Pixels:
+    return np.where(pixels >= threshold, 255 - pixels, pixels)
+
+
+def _duotone(pixels: Pixels, dark: float, light: float) -> Pixels:
+    share = grey(pixels) / 255
+    return whole(rgb(dark, 0.22, 0.9) * (1 - share) + rgb(light, 0.78, 0.9) * share)
+
+
+def _sepia(pixels: Pixels, strength: float) -> Pixels:
+    return mixed(pixels, grey(pixels) * np.array([1.0, 0.86, 0.64], np.float32), strength)
+
+
+def _night(pixels: Pixels, strength: float) -> Pixels:
+    return mixed(pixels, floats(pixels) * np.array([0.16, 0.22, 0.48], np.float32), strength)
+
+
+def _fog(pixels: Pixels, density: float) -> Pixels:
+    y, _ = grid(*pixels.shape[:2])
+    return mixed(pixels, np.array([205, 212, 220], np.float32), (density * (0.9 + 0.1 * y))[..., None])
+
+
+def _channel(index: int, pixels: Pixels, change: float) -> Pixels:
+    gain = np.full(3, 1 - max(change, 0), np.float32)
+    gain[index] = 1 + min(change, 0)
+    return whole(floats(pixels) * gain)
+
+
+def _swap(pixels: Pixels, pair: float, amount: float) -> Pixels:
+    order = ([1, 0, 2], [2, 1, 0], [0, 2, 1])[int(pair)]
+    return mixed(pixels, pixels[..., order], amount)
+
+
+def _recolour(pixels: Pixels, hue: float, strength: float) -> Pixels:
+    share = grey(pixels) / 255
+    middle = rgb(hue, 0.5, 0.85)
+    shades = np.where(share < 0.5, middle * share * 2, middle + (255 - middle) * (share * 2 - 1))
+    return mixed(pixels, shades, strength)
+
+
+def _keep_hue(pixels: Pixels, hue: float, width: float) -> Pixels:
+    own, saturation, _ = (np.asarray(band).astype(np.float32) for band in image(pixels).convert("HSV").split())
+    distance = np.abs((own * 360 / 256 - hue + 180) % 360 - 180)
+    kept = np.clip((width / 2 - distance) / 12 + 0.5, 0, 1) * (saturation > 25)
+    return mixed(pixels, grey(pixels), 1 - kept[..., None])
+
+
+def _stencil(pixels: Pixels, level: float) -> Pixels:
+    return whole(np.repeat(np.clip((grey(pixels) - level) * 8 + 128, 0, 255), 3, -1))
+
+
+def _two(change: float, up: str, down: str, low: float, high: float) -> str:
+    return f"{w.more(abs(change), low, high)} {up if change > 0 else down}"
+
+
+def _channel_kind(index: int, name: str) -> Kind:
+    def say(change: float) -> dict[str, str]:
+        verb, less = ("strengthen", "more") if change > 0 else ("weaken", "less")
+        return {"verb": verb, "more": less, "much": w.much(abs(change), 0.2, 0.8), "percent": w.percent(change)}
+
+    return Kind(
+        f"more_{name}",
+        {"change": Span(-0.8, 0.8, gap=(-0.2, 0.2), held=(0.38, 0.6))},
+        lambda pixels, change: _channel(index, pixels, change),
+        (
+            f"{{verb}} its {name} {{much}}",
+            f"give it {{more}} {name}, by {{percent}}",
+            f"put {{percent}} {{more}} {name} into it",
+            f"{{verb}} the {name} of the picture by {{percent}}",
+        ),
+        f"with {{percent}} {{more}} {name}",
+        say,
+    )
+
+
+KINDS = (
+    Kind(
+        "hue",
+        {"turn": Span(-180, 180, 1, gap=(-25, 25), held=(60, 110))},
+        _hue,
+        (
+            "turn its hues by {turn}",
+            "shift all its colours {turn} around the colour circle",
+            "rotate the colours by {turn}",
+            "move every hue on by {turn}",
+        ),
+        "with hues turned by {turn}",
+        lambda turn: {"turn": f"{'minus ' if turn < 0 else ''}{w.degrees(turn)}"},
+    ),
+    Kind(
+        "vivid",
+        {"factor": Span(1.4, 3.5)},
+        lambda pixels, factor: whole(grey(pixels) + (pixels - grey(pixels)) * factor),
+        (
+            "make its colours {more} stronger",
+            "make it {more} more colourful",
+            "multiply its saturation by {factor}",
+            "give it colours {factor} times as strong",
+        ),
+        "with colours {factor} times as strong",
+        lambda factor: {"more": w.more(factor, 1.4, 3.5), "factor": w.number(factor)},
+    ),
+    Kind(
+        "grey",
+        {"amount": Span(0.4, 1.0)},
+        lambda pixels, amount: mixed(pixels, grey(pixels), amount),
+        (
+            "take {amount} of its colour away",
+            "remove {amount} of the colour",
+            "make it {grey}",
+            "lower its saturation by {amount}",
+        ),
+        "{grey}, without {amount} of its colour",
+        lambda amount: {
+            "amount": "all" if amount == 1 else w.percent(amount),
+            "grey": w.level(amount, 0.4, 1, ("half grey", "mostly grey", "black and white")),
+        },
+    ),
+    Kind(
+        "brightness",
+        {"factor": Span(0.3, 1.8, gap=(0.8, 1.25), held=(0.48, 0.66))},
+        _brightness,
+        (
+            "make it {more}",
+            "set its brightness to {percent}",
+            "multiply its light by {factor}",
+            "show it {more}, at {percent} of its brightness",
+        ),
+        "{more}, at {percent} brightness",
+        lambda factor: {
+            "more": _two(factor - 1, "brighter", "darker", 0.1, 0.8),
+            "percent": w.percent(factor),
+            "factor": w.number(factor),
+        },
+    ),
+    Kind(
+        "contrast",
+        {"factor": Span(0.25, 2.4, gap=(0.75, 1.35), held=(1.6, 1.95))},
+        _contrast,
+        (
+            "give it {more} contrast",
+            "set its contrast to {percent}",
+            "multiply the contrast by {factor}",
+            "show it with {more} contrast, {factor} times as much",
+        ),
+        "with {percent} contrast",
+        lambda factor: {
+            "more": _two(factor - 1, "more", "less", 0.1, 1.2),
+            "percent": w.percent(factor),
+            "factor": w.number(factor),
+        },
+    ),
+    Kind(
+        "gamma",
+        {"power": Span(0.35, 3.0, gap=(0.7, 1.4), held=(1.75, 2.3), log=True)},
+        _gamma,
+        (
+            "apply a gamma of {power}",
+            "make its middle tones {more}",
+            "set the gamma to {power}",
+            "{verb} its shades with a gamma of {power}",
+        ),
+        "with a gamma of {power}",
+        lambda power: {
+            "power": w.number(power),
+            "more": _two(1 / power - 1, "lighter", "darker", 0.1, 1.4),
+            "verb": "lift" if power < 1 else "deepen",
+        },
+    ),
+    Kind(
+        "tint",
+        {"hue": HUE, "strength": Span(0.35, 1.0)},
+        _tint,
+        (
+            "tint it {colour} by {percent}",
+            "lay {percent} of {colour} light over it",
+            "show it {much} under {colour} light",
+            "look at it through {a_colour} glass of {percent}",
+        ),
+        "in {colour} light of {percent}",
+        lambda hue, strength: {
+            "colour": w.colour(hue),
+            "a_colour": w.a(w.colour(hue)),
+            "percent": w.percent(strength),
+            "much": w.much(strength, 0.35, 1),
+        },
+    ),
+    Kind(
+        "temperature",
+        {"change": Span(-1, 1, gap=(-0.35, 0.35), held=(-0.8, -0.5))},
+        _temperature,
+        (
+            "make its colours {more}",
+            "make the light {more}",
+            "change its colour temperature by {percent} towards {end}",
+            "shift its white balance {much} towards {end}",
+        ),
+        "in {more} light",
+        lambda change: {
+            "more": _two(change, "warmer", "cooler", 0.35, 1),
+            "end": "warm" if change > 0 else "cool",
+            "percent": w.percent(change),
+            "much": w.much(abs(change), 0.35, 1),
+        },
+    ),
+    Kind(
+        "invert",
+        {"amount": Span(0.65, 1.0)},
+        lambda pixels, amount: mixed(pixels, 255 - floats(pixels), amount),
+        (
+            "invert it by {percent}",
+            "make a negative of it, {percent}",
+            "turn it {much} into its negative",
+            "exchange light and dark, at {percent}",
+        ),
+        "as a negative of {percent}",
+        lambda amount: {
+            "percent": w.percent(amount),
+            "much": w.level(amount, 0.65, 1, ("mostly", "almost", "completely")),
+        },
+    ),
+    Kind(
+        "posterise",
+        {"levels": Span(2, 6, 1, held=(4, 4))},
+        _posterise,
+        (
+            "use only {levels} levels of each colour",
+            "make a poster of it with {levels} levels",
+            "reduce each channel to {levels} values",
+            "posterise it to {levels} steps",
+        ),
+        "as a poster of {levels} levels",
+        lambda levels: {"levels": w.count(levels)},
+    ),
+    Kind(
+        "solarise",
+        {"threshold": Span(50, 220, 5)},
+        _solarise,
+        (
+            "invert everything brighter than {percent}",
+            "solarise it above {percent}",
+            "turn the tones above {percent} of full light into their negative",
+            "solarise the picture with a threshold of {percent}",
+        ),
+        "solarised above {percent}",
+        lambda threshold: {"percent": w.percent(threshold / 255)},
+    ),
+    Kind(
+        "sepia",
+        {"strength": Span(0.5, 1.0)},
+        _sepia,
+        (
+            "give it a sepia tone of {percent}",
+            "make it look like an old photograph, {percent}",
+            "turn it {much} to sepia",
+            "let it yellow with age by {percent}",
+        ),
+        "in a sepia tone of {percent}",
+        lambda strength: {
+            "percent": w.percent(strength),
+            "much": w.level(strength, 0.5, 1, ("partly", "mostly", "fully")),
+        },
+    ),
+    Kind(
+        "night",
+        {"strength": Span(0.45, 1.0)},
+        _night,
+        ("make it {night}", "show it at {night}", "let {night} fall on it", "turn day into night, {percent} dark"),
+        "at {night}",
+        lambda strength: {
+            "night": w.level(strength, 0.45, 1, ("dusk", "night", "deep night")),
+            "percent": w.percent(strength),
+        },
+    ),
+    Kind(
+        "fog",
+        {"density": Span(0.3, 0.85)},
+        _fog,
+        (
+            "wrap it in {fog}",
+            "put {fog} over it",
+            "let {fog} come up, covering {percent}",
+            "hide {percent} of it in fog",
+        ),
+        "in {fog}",
+        lambda density: {
+            "fog": w.level(density, 0.3, 0.85, ("light fog", "fog", "thick fog")),
+            "percent": w.percent(density),
+        },
+    ),
+    *(_channel_kind(index, name) for index, name in enumerate(("red", "green", "blue"))),
+    Kind(
+        "swap",
+        {"pair": Span(0, 2, 1, free=True), "amount": Span(0.6, 1.0)},
+        _swap,
+        (
+            "swap its {one} and its {other} by {percent}",
+            "exchange {one} and {other}, at {percent}",
+            "let {one} become {other} and {other} become {one}, by {percent}",
+            "swap the {one} channel with the {other} one {much}",
+        ),
+        "with {one} and {other} swapped by {percent}",
+        lambda pair, amount: {
+            "one": PAIRS[int(pair)][0],
+            "other": PAIRS[int(pair)][1],
+            "percent": w.percent(amount),
+            "much": w.level(amount, 0.6, 1, ("mostly", "almost", "completely")),
+        },
+    ),
+    Kind(
+        "recolour",
+        {"hue": HUE, "strength": Span(0.6, 1.0)},
+        _recolour,
+        (
+            "paint it in shades of {colour}",
+            "make it all {colour}, at {percent}",
+            "use nothing but {colour} tones, {percent}",
+            "recolour it {colour} by {percent}",
+        ),
+        "in shades of {colour}",
+        lambda hue, strength: {"colour": w.colour(hue), "percent": w.percent(strength)},
+    ),
+    Kind(
+        "keep_hue",
+        {"hue": HUE, "width": Span(40, 140, 1)},
+        _keep_hue,
+        (
+            "keep only what is {colour} and make the rest grey",
+            "leave the {colour} parts in colour, {width} wide, and the rest black and white",
+            "remove every colour but {colour}",
+            "keep the hues within {width} around {colour}",
+        ),
+        "with only {colour} left in colour",
+        lambda hue, width: {"colour": w.colour(hue), "width": w.degrees(width)},
+    ),
+    Kind(
+        "pale",
+        {"amount": Span(0.3, 0.8)},
+        lambda pixels, amount: mixed(pixels, np.float32(255), amount),
+        ("let it fade by {percent}", "make it {much} paler", "wash it out by {percent}", "mix {percent} white into it"),
+        "faded by {percent}",
+        lambda amount: {"percent": w.percent(amount), "much": w.more(amount, 0.3, 0.8)},
+    ),
+    Kind(
+        "stencil",
+        {"level": Span(60, 210, 5)},
+        _stencil,
+        (
+            "reduce it to pure black and pure white at {percent}",
+            "make a stencil of it, white above {percent}",
+            "turn all tones above {percent} white and the others black",
+            "threshold it at {percent}",
+        ),
+        "as a black and white stencil cut at {percent}",
+        lambda level: {"percent": w.percent(level / 255)},
+    ),
+    Kind(
+        "duotone",
+        {"dark": HUE, "light": HUE},
+        _duotone,
+        (
+            "print it in {dark} and {light}",
+            "make it a duotone of {dark} shadows and {light} lights",
+            "use {dark} for its dark tones and {light} for its light ones",
+            "map black to {dark} and white to {light}",
+        ),
+        "printed in {dark} and {light}",
+        lambda dark, light: {"dark": w.colour(dark, 0.3), "light": w.colour(light, 0.78)},
+        held_out=True,
+    ),
+)

@@ -1,0 +1,98 @@
+"""Kinds of edits, and the ranges that their values are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import exp, log
+
+import numpy as np
+
+HELD_SHARE = (0.55, 0.70)
+"""The part of a range that training does not draw from, as shares of its length (of its logarithm in a log range)."""
+HELD_HUES = (255.0, 305.0)
+"""The arc of the colour circle, in degrees, that training does not draw from: violet and purple."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The range of one value.
+
+    Args:
+        low: smallest value.
+        high: largest value.
+        step: values are multiples of it, so that words can name them exactly.
+        gap: values strictly between these two are never drawn: the edit would do nothing.
+        held: the closed interval inside the range that training does not draw from; computed from `HELD_SHARE`
+            where it is not given.
+        log: whether draws are uniform in the logarithm.
+        free: whether no part is held out (seeds, choices without an order).
+    """
+
+    low: float
+    high: float
+    step: float = 0.01
+    gap: tuple[float, float] | None = None
+    held: tuple[float, float] | None = None
+    log: bool = False
+    free: bool = False
+
+    @property
+    def reserved(self) -> tuple[float, float] | None:
+        """The interval that training does not draw from."""
+        if self.free or self.held is not None:
+            return self.held
+        if self.log:
+            ratio = log(self.high / self.low)
+            return self.low * exp(HELD_SHARE[0] * ratio), self.low * exp(HELD_SHARE[1] * ratio)
+        width = self.high - self.low
+        return self.low + HELD_SHARE[0] * width, self.low + HELD_SHARE[1] * width
+
+    def holds(self, value: float) -> bool:
+        """Whether a value lies in the part that training does not draw from."""
+        return self.reserved is not None and self.reserved[0] <= value <= self.reserved[1]
+
+    def draw(self, rng: np.random.Generator, held_out: bool = False) -> float:
+        """A value of the training part, or of the held-out part."""
+        low, high = self.reserved if held_out and self.reserved else (self.low, self.high)
+        low, high = low - self.step / 2, high + self.step / 2  # whole numbers at both ends are as likely as the others
+        while True:
+            value = exp(rng.uniform(log(low), log(high))) if self.log else rng.uniform(low, high)
+            value = round(round(value / self.step) * self.step, 4)
+            inside = self.low <= value <= self.high and not (self.gap and self.gap[0] < value < self.gap[1])
+            if inside and self.holds(value) == held_out:
+                return value
+
+
+HUE = Span(0, 359, 1, held=HELD_HUES)
+LIGHT = Span(0.3, 0.82)
+SEED = Span(0, 9999, 1, free=True)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of edit.
+
+    Args:
+        name: unique over both modalities.
+        spans: the range of each value, by the name of `apply`'s argument.
+        apply: the edit: `apply(media, **values)`.
+        asks: instructions, with placeholders in braces that `say` fills.
+        words: what a caption says of the result, with the same placeholders.
+        say: `say(**values)` gives the words of each placeholder.
+        held_out: whether training never draws this kind.
+    """
+
+    name: str
+    spans: Mapping[str, Span]
+    apply: Callable[..., np.ndarray]
+    asks: tuple[str, ...]
+    words: str
+    say: Callable[..., dict[str, str]] = field(default=lambda **_: {})
+    held_out: bool = False
+
+    def draw(self, rng: np.random.Generator, held_out: bool = False) -> dict[str, float]:
+        """Values; with `held_out`, one of them from its held-out part."""
+        names = [name for name, span in self.spans.items() if span.reserved]
+        held = names[int(rng.integers(len(names)))] if held_out else ""
+        return {name: span.draw(rng, name == held) for name, span in self.spans.items()}

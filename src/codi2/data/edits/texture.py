@@ -1,0 +1,410 @@
+"""Edits of sharpness, drawing style, grain and weather."""
+
+from __future__ import annotations
+
+from math import cos, radians, sin
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from codi2.data.edits import words as w
+from codi2.data.edits.kind import SEED, Kind, Span
+from codi2.data.edits.pixels import LUMA, Pixels, along, floats, grid, image, mixed, whole
+
+
+def _filtered(pixels: Pixels, kernel: ImageFilter.Filter) -> Pixels:
+    return np.asarray(image(pixels).filter(kernel))
+
+
+def _lightness(pixels: Pixels) -> np.ndarray:
+    """Float32 [H, W]."""
+    return np.asarray(pixels @ LUMA, np.float32)
+
+
+def _three(values: np.ndarray) -> Pixels:
+    """[H, W] as a grey picture."""
+    return np.repeat(whole(values)[..., None], 3, -1)
+
+
+def _motion(pixels: Pixels, length: float, angle: float) -> Pixels:
+    """The mean of copies moved along a line; what comes in from outside repeats the edge."""
+    count = round(length) + 1
+    padded = np.pad(floats(pixels), ((count, count), (count, count), (0, 0)), mode="edge")
+    height, width = pixels.shape[:2]
+    total = np.zeros_like(floats(pixels))
+    for part in np.linspace(-0.5, 0.5, count):
+        dy, dx = round(part * length * sin(radians(angle))), round(part * length * cos(radians(angle)))
+        total += padded[count + dy : count + dy + height, count + dx : count + dx + width]
+    return whole(total / count)
+
+
+def _pixelate(pixels: Pixels, blocks: float) -> Pixels:
+    small = image(pixels).resize((round(blocks),) * 2, Image.Resampling.BOX)
+    return np.asarray(small.resize(pixels.shape[1::-1], Image.Resampling.NEAREST))
+
+
+def _sketch(pixels: Pixels, width: float, strength: float) -> Pixels:
+    """Colour dodge: a picture over its own blurred negative keeps only its lines."""
+    light = _lightness(pixels)
+    soft = floats(np.asarray(Image.fromarray(whole(light)).filter(ImageFilter.GaussianBlur(width))))
+    lines = 255 * light / np.maximum(soft, 1)
+    return _three(255 - (255 - lines) * strength)
+
+
+def _emboss(pixels: Pixels, strength: float, angle: float) -> Pixels:
+    light = np.pad(_lightness(pixels), 1, mode="edge")
+    down, right = light[2:, 1:-1] - light[:-2, 1:-1], light[1:-1, 2:] - light[1:-1, :-2]
+    return _three(128 + strength * (right * cos(radians(angle)) + down * sin(radians(angle))))
+
+
+def _neon(pixels: Pixels, strength: float) -> Pixels:
+    """Edges in their own colours on black."""
+    values = np.pad(floats(pixels), ((1, 1), (1, 1), (0, 0)), mode="edge")
+    edges = np.hypot(values[2:, 1:-1] - values[:-2, 1:-1], values[1:-1, 2:] - values[1:-1, :-2])
+    return whole(edges * strength)
+
+
+def _grain(pixels: Pixels, amount: float, size: float, seed: float) -> Pixels:
+    height, width = pixels.shape[:2]
+    rng = np.random.default_rng(int(seed))
+    noise = rng.standard_normal((round(height / size), round(width / size)), np.float32)
+    noise = np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
+    return whole(floats(pixels) + 128 * amount * noise[..., None])
+
+
+def _speckle(pixels: Pixels, share: float, seed: float) -> Pixels:
+    rng = np.random.default_rng(int(seed))
+    hit, colours = rng.random(pixels.shape[:2]) < share, rng.integers(0, 256, pixels.shape, np.uint8)
+    return np.where(hit[..., None], colours, pixels)
+
+
+def _rain(pixels: Pixels, amount: float, angle: float, seed: float) -> Pixels:
+    rng = np.random.default_rng(int(seed))
+    height, width = pixels.shape[:2]
+    streaks = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(streaks)
+    count = round(amount * height * width / 40)
+    for x, y, length in rng.random((count, 3)) * (1.4, 1.2, 1):
+        start = ((x - 0.2) * width, (y - 0.2) * height)
+        reach = (0.12 + 0.12 * length) * height
+        end = (start[0] + reach * sin(radians(angle)), start[1] + reach * cos(radians(angle)))
+        draw.line((*start, *end), fill=190)
+    wet = floats(pixels) * np.array([0.62, 0.7, 0.8], np.float32)
+    return mixed(wet, np.array([225, 235, 245], np.float32), floats(np.asarray(streaks))[..., None] / 255)
+
+
+def _snow(pixels: Pixels, amount: float, size: float, seed: float) -> Pixels:
+    rng = np.random.default_rng(int(seed))
+    height, width = pixels.shape[:2]
+    flakes = Image.new("L", (width * 2, height * 2))
+    draw = ImageDraw.Draw(flakes)
+    for x, y, part in rng.random((round(amount * 110), 3)):
+        radius = size * (0.5 + part) * height / 64
+        draw.ellipse(
+            [x * 2 * width - radius, y * 2 * height - radius, x * 2 * width + radius, y * 2 * height + radius], fill=255
+        )
+    cover = floats(np.asarray(flakes.reduce(2)))[..., None] / 255
+    return mixed(floats(pixels) * np.array([0.62, 0.7, 0.82], np.float32), np.float32(255), cover)
+
+
+def _lines(pixels: Pixels, distance: float, strength: float) -> Pixels:
+    rows = np.arange(len(pixels)) * 64 / len(pixels)
+    dark = 0.5 + 0.5 * np.cos(2 * np.pi * rows / distance)
+    return whole(floats(pixels) * (1 - strength * dark)[:, None, None])
+
+
+def _weave(pixels: Pixels, size: float, strength: float) -> Pixels:
+    """A cloth of crossing threads."""
+    y, x = grid(*pixels.shape[:2])
+    threads = np.sin(np.pi * x / size) * np.sin(np.pi * y / size)
+    return whole(floats(pixels) * (1 - strength / 2 + strength / 2 * threads)[..., None])
+
+
+def _fringe(pixels: Pixels, distance: float, angle: float) -> Pixels:
+    """Red and blue moved apart, as by a poor lens."""
+    dx, dy = round(distance * cos(radians(angle))), round(distance * sin(radians(angle)))
+    pad = max(abs(dx), abs(dy))
+    padded = np.pad(pixels, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+    height, width = pixels.shape[:2]
+    out = pixels.copy()
+    for channel, sign in ((0, 1), (2, -1)):
+        rows, columns = pad - sign * dy, pad - sign * dx
+        out[..., channel] = padded[rows : rows + height, columns : columns + width, channel]
+    return out
+
+
+def _hatching(pixels: Pixels, distance: float, angle: float) -> Pixels:
+    """Parallel pen strokes, broader where the picture is darker."""
+    place = np.abs((along(pixels.shape, angle) * 32 / distance) % 1 - 0.5) * 2
+    ink = 1 - _lightness(pixels) / 255
+    return _three(255 * np.clip((place - ink * 1.15) * 2.5 + 0.75, 0, 1))
+
+
+def _halftone(pixels: Pixels, size: float, angle: float) -> Pixels:
+    """Black dots on a turned raster, larger where the picture is darker."""
+    u, v = along(pixels.shape, angle) * 32 / size, along(pixels.shape, angle + 90) * 32 / size
+    ink = 1 - np.asarray(Image.fromarray(whole(_lightness(pixels))).filter(ImageFilter.BoxBlur(size / 3))) / 255
+    distance = np.hypot(u % 1 - 0.5, v % 1 - 0.5)
+    return _three(255 * np.clip((distance - 0.72 * np.sqrt(ink)) * size * 0.8 + 0.5, 0, 1))
+
+
+def _painted(pixels: Pixels, reach: float) -> Pixels:
+    """Flat dabs: the median of a neighbourhood."""
+    return _filtered(pixels, ImageFilter.MedianFilter(2 * int(reach) + 1))
+
+
+KINDS = (
+    Kind(
+        "blur",
+        {"radius": Span(0.8, 5.0, 0.1)},
+        lambda pixels, radius: _filtered(pixels, ImageFilter.GaussianBlur(radius)),
+        (
+            "blur it {much}",
+            "blur it by {radius} pixels",
+            "make it {more} out of focus",
+            "soften it with a radius of {radius}",
+        ),
+        "{much} blurred",
+        lambda radius: {
+            "much": w.much(radius, 0.8, 5),
+            "more": w.level(radius, 0.8, 5, ("slightly", "clearly", "completely")),
+            "radius": w.number(radius),
+        },
+    ),
+    Kind(
+        "motion_blur",
+        {"length": Span(4, 18, 1), "angle": Span(0, 179, 1)},
+        _motion,
+        (
+            "blur it by a movement of {length} pixels {along}",
+            "show it rushing past {along}",
+            "smear it {along} over {length} pixels",
+            "let the camera shake {along} by {length} pixels",
+        ),
+        "smeared {along} over {length} pixels",
+        lambda length, angle: {
+            "length": w.count(length),
+            "along": w.level(
+                (angle + 22.5) % 180,
+                0,
+                180,
+                ("sideways", "towards the lower right", "up and down", "towards the upper right"),
+            ),
+        },
+    ),
+    Kind(
+        "sharpen",
+        {"amount": Span(1.5, 5.0, 0.1)},
+        lambda pixels, amount: _filtered(pixels, ImageFilter.UnsharpMask(2, round(amount * 100), 0)),
+        (
+            "sharpen it {much}",
+            "make its edges {more} sharper",
+            "sharpen it {amount} times",
+            "bring out its details {much}",
+        ),
+        "{much} sharpened",
+        lambda amount: {"much": w.much(amount, 1.5, 5), "more": w.more(amount, 1.5, 5), "amount": w.number(amount)},
+    ),
+    Kind(
+        "pixelate",
+        {"blocks": Span(6, 26, 1)},
+        _pixelate,
+        (
+            "show it in {blocks} by {blocks} blocks",
+            "make it a mosaic of {blocks} squares a side",
+            "pixelate it to {blocks} pixels",
+            "let it look like a game with {blocks} pixels a row",
+        ),
+        "in {blocks} by {blocks} blocks",
+        lambda blocks: {"blocks": w.number(blocks)},
+    ),
+    Kind(
+        "sketch",
+        {"width": Span(1.0, 5.0, 0.1), "strength": Span(0.6, 1.6)},
+        _sketch,
+        (
+            "draw it as a {dark} pencil sketch",
+            "turn it into a {dark} line drawing",
+            "sketch it with {broad} strokes",
+            "draw it with a pencil, in {broad} {dark} lines",
+        ),
+        "as a {dark} pencil sketch",
+        lambda width, strength: {
+            "broad": w.level(width, 1, 5, ("fine", "medium", "broad")),
+            "dark": w.level(strength, 0.6, 1.6, ("pale", "clear", "dark")),
+        },
+    ),
+    Kind(
+        "emboss",
+        {"strength": Span(0.5, 2.5), "angle": Span(0, 359, 1)},
+        _emboss,
+        (
+            "emboss it {much}",
+            "press it into grey metal, lit {direction}",
+            "make a relief of it with light going {direction}",
+            "show it {much} raised from a grey plate",
+        ),
+        "as a grey relief lit {direction}",
+        lambda strength, angle: {"much": w.much(strength, 0.5, 2.5), "direction": w.direction(angle)},
+    ),
+    Kind(
+        "neon",
+        {"strength": Span(0.6, 3.0)},
+        _neon,
+        (
+            "show only its edges, glowing {much} on black",
+            "draw it in neon lines {strength} times as bright",
+            "turn it into neon light on black",
+            "make its contours shine {much} in the dark",
+        ),
+        "in neon lines on black",
+        lambda strength: {"much": w.much(strength, 0.6, 3), "strength": w.number(strength)},
+    ),
+    Kind(
+        "grain",
+        {"amount": Span(0.12, 0.5), "size": Span(1.0, 4.0, 0.1), "seed": SEED},
+        _grain,
+        (
+            "add {coarse} grain of {percent}",
+            "put {percent} of noise on it",
+            "make it {more} grainy",
+            "let it look like {coarse} film, {percent} noise",
+        ),
+        "with {coarse} grain of {percent}",
+        lambda amount, size, seed: {
+            "percent": w.percent(amount),
+            "coarse": w.level(size, 1, 4, ("fine", "medium", "coarse")),
+            "more": w.level(amount, 0.12, 0.5, ("slightly", "clearly", "very")),
+        },
+    ),
+    Kind(
+        "speckle",
+        {"share": Span(0.06, 0.4), "seed": SEED},
+        _speckle,
+        (
+            "sprinkle coloured dots on {percent} of it",
+            "replace {percent} of its pixels by random ones",
+            "put confetti on {percent} of it",
+            "speckle it {much}, {percent}",
+        ),
+        "with coloured dots on {percent} of it",
+        lambda share, seed: {"percent": w.percent(share), "much": w.much(share, 0.06, 0.4)},
+    ),
+    Kind(
+        "rain",
+        {"amount": Span(0.15, 0.9), "angle": Span(-40, 40, 1), "seed": SEED},
+        _rain,
+        ("let {rain} fall on it", "put it in {rain}", "show it in {rain} that falls {way}", "make the weather {rain}"),
+        "in {rain}",
+        lambda amount, angle, seed: {
+            "rain": w.level(amount, 0.15, 0.9, ("light rain", "rain", "heavy rain")),
+            "way": "straight down" if abs(angle) < 10 else "to the right" if angle > 0 else "to the left",
+        },
+    ),
+    Kind(
+        "snow",
+        {"amount": Span(0.2, 1.0), "size": Span(1.2, 3.5, 0.1), "seed": SEED},
+        _snow,
+        (
+            "let {snow} fall on it",
+            "put it in {snow} with {big} flakes",
+            "let it snow {big} flakes on it",
+            "make it a winter day with {snow}",
+        ),
+        "in {snow} with {big} flakes",
+        lambda amount, size, seed: {
+            "snow": w.level(amount, 0.2, 1, ("light snow", "snow", "thick snow")),
+            "big": w.level(size, 1.2, 3.5, ("small", "medium", "big")),
+        },
+    ),
+    Kind(
+        "scan_lines",
+        {"distance": Span(2.5, 9.0, 0.1), "strength": Span(0.35, 0.9)},
+        _lines,
+        (
+            "put dark lines over it, {distance} pixels apart",
+            "show it on an old screen with lines every {distance} pixels",
+            "darken every row at a distance of {distance} by {percent}",
+            "add scan lines of {percent}",
+        ),
+        "with dark lines every {distance} pixels",
+        lambda distance, strength: {"distance": w.number(distance), "percent": w.percent(strength)},
+    ),
+    Kind(
+        "cloth",
+        {"size": Span(0.08, 0.3), "strength": Span(0.35, 0.9)},
+        _weave,
+        (
+            "print it on {coarse} cloth",
+            "weave it into {coarse} fabric, {percent} deep",
+            "put a {coarse} woven texture on it",
+            "show it on canvas with a {coarse} weave of {percent}",
+        ),
+        "on {coarse} cloth",
+        lambda size, strength: {
+            "coarse": w.level(size, 0.08, 0.3, ("fine", "medium", "coarse")),
+            "percent": w.percent(strength),
+        },
+    ),
+    Kind(
+        "fringe",
+        {"distance": Span(1.5, 6.0, 0.1), "angle": Span(0, 359, 1)},
+        _fringe,
+        (
+            "move its red {direction} and its blue the other way",
+            "separate its colours by {distance} pixels",
+            "print its colours {distance} pixels apart",
+            "give it colour fringes of {distance} pixels {direction}",
+        ),
+        "with its colours {distance} pixels apart",
+        lambda distance, angle: {"distance": w.number(distance), "direction": w.direction(angle)},
+    ),
+    Kind(
+        "hatching",
+        {"distance": Span(3.0, 8.0, 0.1), "angle": Span(0, 179, 1)},
+        _hatching,
+        (
+            "hatch it with {slant} pen strokes",
+            "draw it in {fine} {slant} lines",
+            "engrave it with {fine} lines",
+            "shade it with strokes {distance} pixels apart",
+        ),
+        "hatched in {fine} {slant} lines",
+        lambda distance, angle: {
+            "fine": w.level(distance, 3, 8, ("fine", "medium", "coarse")),
+            "slant": w.slant(angle),
+            "distance": w.number(distance),
+        },
+    ),
+    Kind(
+        "painted",
+        {"reach": Span(1, 4, 1, held=(3, 3)), "strength": Span(0.7, 1.0)},
+        lambda pixels, reach, strength: mixed(pixels, _painted(pixels, reach), strength),
+        (
+            "paint it with {broad} dabs",
+            "simplify it to {broad} flat spots",
+            "make it look painted with a {broad} brush, {percent}",
+            "smooth away everything smaller than {size} pixels",
+        ),
+        "painted with a {broad} brush",
+        lambda reach, strength: {
+            "broad": w.level(reach, 1, 4, ("fine", "medium", "broad")),
+            "size": w.count(2 * reach + 1),
+            "percent": w.percent(strength),
+        },
+    ),
+    Kind(
+        "halftone",
+        {"size": Span(3.0, 8.0, 0.1), "angle": Span(0, 89, 1)},
+        _halftone,
+        (
+            "print it in black dots {size} pixels apart",
+            "make a newspaper print of it with {fine} dots",
+            "turn it into a halftone of {fine} dots",
+            "raster it with dots every {size} pixels",
+        ),
+        "printed in {fine} black dots",
+        lambda size, angle: {"size": w.number(size), "fine": w.level(size, 3, 8, ("fine", "medium", "coarse"))},
+        held_out=True,
+    ),
+)
