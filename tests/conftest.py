@@ -32,7 +32,7 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 STYLES = ("openmoji", "google", "twitter", "fluent3d")
-SPLITS = {"train": 6, "test_rendering": 6, "test_family": 5}  # concepts each
+SPLITS = {"train": 6, "test_rendering": 6, "test_family": 5, "val": 3}  # concepts each
 
 
 def item(modality: str, row: int, concept: str, style: str, split: str) -> Item:
@@ -119,7 +119,7 @@ def rich_home(empty_home: Path) -> Path:
         items.append(_item("audio", len(sounds), **about))
         sounds.append((wave / np.abs(wave).max() * 0.9 * 32767).astype(np.int16))
 
-    for split in ("train", "test_family", "test_rendering", "test_subject"):
+    for split in ("train", "test_family", "test_rendering", "test_subject", "val"):
         for n in range(8):
             name = f"{split} thing {n}"
             for style in STYLES:

@@ -128,6 +128,7 @@ class EncoderRecipe:
     def restore(self, folder: Path) -> None:
         """The heads; what recovers the trunk's features from them is not exported and is initialised."""
         load_exactly(self.heads, read_tensors(folder / "heads.safetensors"), f"the encoder heads in {folder}")
+        self.heads.float()
 
 
 def contrast(a: Tensor, b: Tensor, same: Tensor, temperature: float) -> Tensor:

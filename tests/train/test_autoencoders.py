@@ -1,0 +1,176 @@
+"""Autoencoders, encoder heads and denoising networks on a small corpus: a step learns, exports load again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from codi2.data import cache, edits
+from codi2.diffuse.load import load_part
+from codi2.encode.compact import CompactEncoder
+from codi2.encode.tiny import TRUNK_CHANNELS, Trunk
+from codi2.train.config import TrainConfig
+from codi2.train.loop import Share, train
+from codi2.train.parts import autoencoder, denoiser, encoder
+from codi2.train.parts.media import TrainingMedia
+from codi2.train.parts.pairs import TrainingPairs
+
+SMALL = {
+    "image_vae": {"channels": (8, 8, 8), "latent_channels": 4, "perception_weight": 0.0},
+    "audio_vae": {"channels": (8, 8, 8), "latent_channels": 4},
+    "image_features": {"channels": (8, 8, 8, 8), "latent_channels": 3, "feature_dim": 16, "perception_weight": 0.0},
+    "audio_features": {"channels": (8, 8, 8, 8), "latent_channels": 2, "feature_dim": 16},
+}
+
+
+def config(part: str, options: dict[str, Any] | None = None, steps: int = 3) -> TrainConfig:
+    return TrainConfig(
+        part, steps, 4, 1e-3, warmup_steps=1, ema_decay=0.5, save_every=2, options=options or SMALL.get(part, {})
+    )
+
+
+@pytest.mark.parametrize("part", SMALL)
+def test_an_autoencoder_learns_resumes_and_loads(part: str, rich_home: Path, tmp_path: Path) -> None:
+    made = config(part)
+    figures = train(autoencoder.build(made), made, tmp_path / "whole")
+    assert figures["psnr"] > 0 and figures["sharpness"] > 0
+    halves = config(part, steps=2)
+    train(autoencoder.build(halves), halves, tmp_path / "halves")
+    again = train(autoencoder.build(made), made, tmp_path / "halves")
+    assert again["psnr"] != figures["psnr"] or again == figures  # the schedule of a shorter run differs, the batches do not
+    maps = next(iter(autoencoder.held_out_media("image" if part.startswith("image") else "audio")))
+    if part.endswith("features"):
+        features = load_part(CompactEncoder, tmp_path / "whole/export")(maps)
+        assert features.shape[2] == 16
+    else:
+        codec = denoiser.load_vae("image" if part.startswith("image") else "audio", tmp_path / "whole/export")
+        latents = codec.encode(maps)
+        assert codec.patch == 2 and latents.shape[-2:] == (maps.shape[-2] // 8, maps.shape[-1] // 8)
+        assert codec.decode(latents).shape == maps.shape
+        assert 0.2 < float(latents.std()) < 5  # unit variance, over what it was measured on
+
+
+def test_a_step_lowers_the_loss_of_its_batch(rich_home: Path) -> None:
+    recipe = autoencoder.build(config("image_features"))
+    batch, adam = recipe.batch(0), torch.optim.Adam(recipe.model.parameters(), 3e-3)
+    losses = []
+    for _ in range(12):
+        loss = recipe.losses(recipe.model, batch)["loss"]
+        losses.append(float(loss.detach()))
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_shares_of_a_batch_are_the_batch(modality: Any, rich_home: Path) -> None:
+    media = TrainingMedia(modality, seed=3)
+    whole = media.batch(5, 4)
+    halves = [media.batch(5, 4, Share(i, 2)) for i in range(2)]
+    assert np.array_equal(whole[0::2], halves[0]) and np.array_equal(whole[1::2], halves[1])
+    assert np.array_equal(whole, TrainingMedia(modality, seed=3).batch(5, 4))
+    assert not np.array_equal(whole, TrainingMedia(modality, seed=4).batch(5, 4))
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_training_media_and_pairs_read_nothing_held_out(
+    modality: Any, rich_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held-out rows are replaced by a value that would be seen, and held-out draws of edits would raise."""
+    seen = np.array(cache.view(modality))
+    held = np.setdiff1d(np.arange(len(seen)), cache.rows(modality, "train"))
+    seen[held] = 77
+    monkeypatch.setattr(cache, "view", lambda m, name="plain": seen)
+    plain: Callable[..., Any] = edits.draw
+
+    def draw(kind: str, rng: np.random.Generator, held_out: str = "") -> Any:
+        assert not held_out
+        edit = plain(kind, rng)
+        assert not next(k for k in edits.KINDS[kind] if k.name == edit.kind).held_out
+        return lambda medium: medium
+
+    monkeypatch.setattr(edits, "draw", draw)
+    media, pairs = TrainingMedia(modality, 0), TrainingPairs(modality, 0)
+    drawn = [*media.batch(0, 40), *(medium for n in range(60) for medium in pairs.pair(n) if medium is not None)]
+    assert not any((np.abs(medium.astype(int) - 77) < 2).mean() > 0.2 for medium in drawn)
+
+
+def test_pairs_edit_some_and_draw_others_alone(rich_home: Path) -> None:
+    for modality in ("image", "audio"):
+        pairs = [TrainingPairs(modality, 0).pair(n) for n in range(40)]  # type: ignore[arg-type]
+        alone = sum(source is None for source, _ in pairs)
+        assert 8 <= alone <= 24
+        assert any(source is not None and not np.array_equal(source, target) for source, target in pairs)
+
+
+class Numbers(Trunk):
+    """Media → random projections of their numbers."""
+
+    def __init__(self, modality: str) -> None:
+        super().__init__()
+        self.modality = modality
+
+    def forward(self, media: Tensor) -> Tensor:
+        flat = media.float().flatten(1)[:, ::401][:, :64]
+        mix = torch.randn(64, TRUNK_CHANNELS[self.modality], generator=torch.Generator().manual_seed(0))
+        return (flat @ mix[: flat.shape[1]])[:, None] / 100
+
+
+@pytest.fixture
+def exports(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Exports of random small parts: what a denoising network stands on."""
+    monkeypatch.setattr(denoiser, "load_trunk", Numbers)
+    from codi2.encode.embedded import joint_heads
+    from codi2.train.export import export_tensors
+
+    export_tensors(joint_heads(16).state_dict(), tmp_path / "encoder/heads.safetensors", {})
+    for part in SMALL:
+        made = config(part, steps=1)
+        train(autoencoder.build(made), made, tmp_path / part)
+    return {"encoder": str(tmp_path / "encoder"), **{part: str(tmp_path / part / "export") for part in SMALL}}
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_a_denoiser_learns_and_loads(modality: str, exports: dict[str, str], tmp_path: Path) -> None:
+    options = {
+        "encoder": exports["encoder"], "features": exports[f"{modality}_features"], "vae": exports[f"{modality}_vae"],
+        "samples": 40, "channels": (8, 16),
+    }  # fmt: skip
+    made = config(f"{modality}_denoiser", options)
+    recipe = denoiser.build(made)
+    figures = train(recipe, made, tmp_path / "run")
+    assert {"edit", "alone", "joint_edit", "others_alone", "no_feature_alone"} <= set(figures)
+    batches = [recipe.batch(step) for step in range(12)]
+    features = torch.cat([b.features for b in batches]).flatten(1).any(1)
+    sources = torch.cat([b.source for b in batches]).flatten(1).any(1)
+    assert 0 < (~features).sum() < 24 and 0 < sources.sum() < 48  # some are withheld, most are not
+    shown = recipe.samples_shown()
+    assert len(shown["drawn"]) == len(shown["target"]) == denoiser.SHOWN
+    assert (tmp_path / "run/export/unet/config.json").is_file() and (tmp_path / "run/export/conditioner").is_dir()
+
+
+def test_encoder_heads_learn_and_export(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
+        draw = np.random.default_rng(len(modality) + len(name))
+        return draw.normal(size=(len(cache.items(modality)), 4, TRUNK_CHANNELS[modality])).astype(np.float16)
+
+    def phrase_features(texts: list[str]) -> np.ndarray:
+        rows = [np.random.default_rng(sum(map(ord, text))).normal(size=(1, 384)) for text in texts]
+        return np.array(rows, dtype=np.float16)
+
+    monkeypatch.setattr(cache, "trunk_features", trunk_features)
+    monkeypatch.setattr(cache, "phrase_features", phrase_features)
+    made = config("encoder", {"dim": 16, "edited_views": 1})
+    recipe = encoder.build(made)
+    figures = train(recipe, made, tmp_path / "run")
+    assert 0 <= figures["text_image_recall_5"] <= 1
+    before = {name: value.clone() for name, value in recipe.heads.state_dict().items()}
+    recipe.restore(tmp_path / "run/export")
+    assert all(torch.allclose(value, before[name], atol=1e-2) for name, value in recipe.heads.state_dict().items())
