@@ -1,10 +1,13 @@
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from codi2.data.items import Item
-from codi2.data.split import EMOJI_STYLES, assign, give_up_twins
+from codi2.data.split import assign
+from codi2.data.twins import give_up_twins, twins
+from codi2.data.world import ADDED_RENDERINGS, RENDERINGS, UNSEEN_RENDERING
 
 
 def item(id_: str, **changes) -> Item:
@@ -22,7 +25,7 @@ def items() -> list[Item]:
     emoji = [
         item(f"{style}/{n}", concept=f"e{n}", family=f"animal/h{n // 2}", style=style, group=f"g{n}")
         for n in range(400)
-        for style in EMOJI_STYLES
+        for style in RENDERINGS
     ]
     photos = [item(f"photo/{n}", concept=f"p{n}", family=f"stamps/h{n}") for n in range(200)]
     poses = [item(f"pose/{n}-{k}", family="costume/x", subject=f"one{n}") for n in range(60) for k in range(2)]
@@ -43,9 +46,45 @@ def by_split(items) -> dict[str, list[Item]]:
     return groups
 
 
+@pytest.fixture(scope="module")
+def added(items) -> list[Item]:
+    """The same emoji, drawn by the hands that came later."""
+    return [
+        replace(one, id=f"{style}/{one.group}", style=style)
+        for one in items
+        if one.style == RENDERINGS[0]
+        for style in ADDED_RENDERINGS
+    ]
+
+
+def test_renderings_that_are_added_leave_every_other_item_on_its_side(items, added):
+    before, after = assign(items, 0), assign(added[::2] + items + added[1::2], 0)
+    assert {id_: after[id_] for id_ in before} == before
+
+
+def test_a_held_out_head_is_held_out_in_the_added_renderings_too(items, added):
+    split, sides = assign(items + added, 0), defaultdict(set)
+    for one in items + added:
+        sides[one.head].add(split[one.id] == "test_family")
+    assert all(len(which) == 1 for which in sides.values())
+    assert {split[one.id] for one in added if split[one.id] == "test_family"}
+
+
+def test_one_added_rendering_is_held_out_whole(items, added):
+    split = assign(items + added, 0)
+    sides = {side: {one.style for one in added if split[one.id] == side} for side in set(split.values())}
+    assert sides["test_style"] == {UNSEEN_RENDERING}
+    assert UNSEEN_RENDERING not in sides["train"] | sides["val"] | sides["test_rendering"]
+    hidden = [one for one in added if split[one.id] == "test_rendering"]
+    assert len(hidden) == len({one.group for one in hidden}) == 250
+    assert {one.style for one in hidden} == set(ADDED_RENDERINGS) - {UNSEEN_RENDERING}
+    left = [one for one in added if split[one.id] in {"train", "val"}]
+    assert 0.01 < sum(split[one.id] == "val" for one in left) / len(left) < 0.03
+
+
 def test_a_held_out_head_is_held_out_in_every_source(by_split):
     held = {one.head for one in by_split["test_family"]}
-    assert 120 <= len({one.group for one in by_split["test_family"] if one.style in EMOJI_STYLES}) <= 160
+    assert 120 <= len({one.group for one in by_split["test_family"] if one.style in RENDERINGS}) <= 160
     assert any(one.id.startswith("photo/") for one in by_split["test_family"])
     assert any(one.modality == "audio" for one in by_split["test_family"])
     for name in by_split.keys() - {"test_family"}:
@@ -99,3 +138,22 @@ def test_a_held_out_picture_that_training_shows_too_goes_to_training():
     four = [item(str(row), row=row) for row in range(4)] + [item("sound", modality="audio", row=0)]
     split = {"0": "train", "1": "val", "2": "test_rendering", "3": "test_family", "sound": "val"}
     assert give_up_twins(four, images, split) == split | {"2": "train"}
+
+
+def test_an_added_picture_takes_the_side_of_a_held_out_twin_and_the_unseen_rendering_stays():
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)[[0, 1, 1, 0, 0]]
+    styles = ["google", "twitter", "noto1", UNSEEN_RENDERING, "emojione"]
+    five = [item(str(row), row=row, style=style) for row, style in enumerate(styles)]
+    split = {"0": "train", "1": "test_rendering", "2": "train", "3": "test_style", "4": "val"}
+    assert give_up_twins(five, images, split) == split | {"2": "test_rendering", "4": "train"}
+
+
+def test_twins_are_found_beyond_one_chunk(monkeypatch):
+    monkeypatch.setattr("codi2.data.twins._CHUNK", 3)
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    images = np.concatenate([images, images[::-1]])
+    all_ = [item(str(row), row=row) for row in range(16)]
+    assert {one.row: other.row for one, other in twins(images, all_[:8], all_[8:]).items()} == {
+        row: 15 - row for row in range(8)
+    }

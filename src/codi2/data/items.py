@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ SCHEMA = 2
 ARRAYS = {"image": "images.npy", "audio": "sounds.npy", "video": "clips.npy"}
 """Where the media of a modality are, a row an item."""
 
-Split = Literal["train", "val", "test_family", "test_subject", "test_rendering"]
+Split = Literal["train", "val", "test_family", "test_subject", "test_rendering", "test_style"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Item:
     family: str
     """`category/head`: near-duplicate concepts share the head, and a held-out head is held out everywhere."""
     style: str
-    """openmoji, google, twitter, fluent3d, photo, drawing, cartoon; sounds recorded or synthesized; clips animated."""
+    """One of `world.ALL_RENDERINGS`, or photo, drawing, cartoon; sounds recorded or synthesized; clips animated."""
     group: str
     """Shared by the renderings of one emoji and by the clips (or notes) of one recording."""
     subject: str
@@ -117,6 +118,10 @@ class Corpus:
         wanted = {"modality": modality, "split": split, "style": style, "concept": concept}
         given = {name: value for name, value in wanted.items() if value is not None}
         return [item for item in self.items if all(getattr(item, name) == value for name, value in given.items())]
+
+    def without(self, styles: Collection[str]) -> Corpus:
+        """The same corpus less the items of these styles."""
+        return Corpus(self.folder, [item for item in self.items if item.style not in styles], self.version)
 
 
 def dump_items(items: list[Item]) -> bytes:

@@ -3,9 +3,11 @@
 - `test_family`: whole head nouns, in every source and modality, so no near-duplicate of them is in training.
 - `test_subject`: whole individuals of the cartoons.
 - `test_rendering`: one rendering of a known emoji; one whole recording of a known sound; the clip of a known emoji.
+- `test_style`: one whole rendering of all that is not held out by head noun.
 - `val`: two in a hundred of the rest, by (concept, style) and by recording.
 
-A held-out picture that has a twin in training all the same (the mage and the man mage of one hand) goes to training.
+The first four renderings decide by themselves; those that were added later follow the held-out heads and are split
+apart, so that the side of every older item is what it was.
 """
 
 from __future__ import annotations
@@ -14,12 +16,10 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 
-import numpy as np
-
 from codi2.data.items import Item, Split
 from codi2.data.labels import tables
+from codi2.data.world import ADDED_RENDERINGS, RENDERINGS, UNSEEN_RENDERING
 
-EMOJI_STYLES = ("openmoji", "google", "twitter", "fluent3d")
 _FAMILY_EMOJI = 140  # held-out emoji that exist in all four renderings
 _LARGEST_HEAD = 16  # emoji; a larger head would be most of the held-out set
 _LARGEST_HEARD = 6  # recordings
@@ -28,7 +28,6 @@ _SUBJECT_SHARE = 0.15
 _RENDERINGS = 250
 _MOVING_SHARE = 0.1  # of the clips
 _VAL_SHARE = 0.02
-_TWIN_RMS = 6.0  # of 255, over averages of 2×2 pixels: no more than a recoloured detail
 
 
 def _shuffled(values: Iterable[str], seed: int) -> list[str]:
@@ -71,22 +70,23 @@ def _held_out_subjects(items: list[Item], seed: int) -> set[str]:
 
 def assign(items: list[Item], seed: int) -> dict[str, Split]:
     """Item id → split."""
+    first = [item for item in items if item.style not in ADDED_RENDERINGS]
     styles: dict[str, set[str]] = defaultdict(set)
-    for item in items:
-        if item.style in EMOJI_STYLES:
+    for item in first:
+        if item.style in RENDERINGS:
             styles[item.group].add(item.style)
-    complete = {group for group, seen in styles.items() if len(seen) == len(EMOJI_STYLES)}
-    heads, subjects = _held_out_heads(items, complete, seed), _held_out_subjects(items, seed)
+    complete = {group for group, seen in styles.items() if len(seen) == len(RENDERINGS)}
+    heads, subjects = _held_out_heads(first, complete, seed), _held_out_subjects(first, seed)
     split: dict[str, Split] = {}
-    for item in items:
+    for item in first:
         if item.head in heads:
             split[item.id] = "test_family"
         elif item.subject in subjects:
             split[item.id] = "test_subject"
-    rest = [item for item in items if item.id not in split]
+    rest = [item for item in first if item.id not in split]
 
     known = _shuffled((item.group for item in rest if item.group in complete), seed)[:_RENDERINGS]
-    hidden = {(group, _shuffled((f"{style} {group}" for style in EMOJI_STYLES), seed)[0].split()[0]) for group in known}
+    hidden = {(group, _shuffled((f"{style} {group}" for style in RENDERINGS), seed)[0].split()[0]) for group in known}
     recordings: dict[str, set[str]] = defaultdict(set)
     for item in rest:
         if item.modality == "audio":
@@ -100,32 +100,35 @@ def assign(items: list[Item], seed: int) -> dict[str, Split]:
     rest = [item for item in rest if item.id not in split]
 
     for modality in ("image", "audio", "video"):
-        units = _shuffled((_unit(item) for item in rest if item.modality == modality), seed)
-        chosen = set(units[: round(_VAL_SHARE * len(units))])
-        split |= {item.id: "val" for item in rest if item.modality == modality and _unit(item) in chosen}
+        split |= _validation([item for item in rest if item.modality == modality], seed)
+    split |= _assign_added([item for item in items if item.style in ADDED_RENDERINGS], heads, seed)
     return {item.id: split.get(item.id, "train") for item in items}
+
+
+def _assign_added(items: list[Item], heads: set[str], seed: int) -> dict[str, Split]:
+    """Item id → split of the renderings that were added, less what is for training."""
+    split: dict[str, Split] = {}
+    for item in items:
+        if item.head in heads:
+            split[item.id] = "test_family"
+        elif item.style == UNSEEN_RENDERING:
+            split[item.id] = "test_style"
+    rest = [item for item in items if item.id not in split]
+    hands: dict[str, set[str]] = defaultdict(set)
+    for item in rest:
+        hands[item.group].add(item.style)
+    for group in _shuffled(hands, seed + 2)[:_RENDERINGS]:
+        style = _shuffled((f"{style} {group}" for style in hands[group]), seed)[0].split()[0]
+        split |= {item.id: "test_rendering" for item in rest if (item.group, item.style) == (group, style)}
+    return split | _validation([item for item in rest if item.id not in split], seed)
+
+
+def _validation(items: list[Item], seed: int) -> dict[str, Split]:
+    """Item id → `val`, of two in a hundred of the units."""
+    units = _shuffled(map(_unit, items), seed)
+    chosen = set(units[: round(_VAL_SHARE * len(units))])
+    return {item.id: "val" for item in items if _unit(item) in chosen}
 
 
 def _unit(item: Item) -> str:
     return item.group if item.modality == "audio" else f"{item.concept}\t{item.style}"
-
-
-def give_up_twins(items: list[Item], images: np.ndarray, split: dict[str, Split]) -> dict[str, Split]:
-    """`split` with every held-out picture that training shows too moved there; `images` uint8 [N, side, side, 3]."""
-    pictures = [item for item in items if item.modality == "image"]
-    known = [item for item in pictures if split[item.id] == "train"]
-    held = [item for item in pictures if split[item.id] != "train"]
-    if not known or not held:
-        return split
-    theirs, ours = _small(images, known), _small(images, held)
-    # |a - b|² = |a|² + |b|² - 2ab, so that one product compares all with all
-    squares = (ours**2).sum(1)[:, None] + (theirs**2).sum(1) - 2 * ours @ theirs.T
-    twin = squares.min(1) / ours.shape[1] < _TWIN_RMS**2
-    return split | {item.id: "train" for item, has in zip(held, twin, strict=True) if has}
-
-
-def _small(images: np.ndarray, items: list[Item]) -> np.ndarray:
-    """Averages of 2×2 pixels of the items' pictures, float32 [n, numbers]."""
-    pixels = images[[item.row for item in items]].astype(np.float32)
-    n, height, width, channels = pixels.shape
-    return pixels.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4)).reshape(n, -1)

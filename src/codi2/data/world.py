@@ -16,10 +16,24 @@ STYLES = {
     "photo": "as a photo",
     "drawing": "as a drawing",
     "cartoon": "as a cartoon",
+    "emojione": "as a muted flat emoji",
+    "emojione1": "as a retro emoji",
+    "emojionemono": "as a black stencil emoji",
+    "fxemoji": "as a playful emoji",
+    "noto1": "as a blob emoji",
+    "fluentflat": "as a bright flat emoji",
+    "fluentmono": "as a bold black-and-white emoji",
 }
 """How a caption names a rendering."""
 RENDERINGS = ("openmoji", "google", "twitter", "fluent3d")
-"""Styles in which one concept is drawn by several hands: the true answers of an exemplar task."""
+"""Styles in which one concept is drawn by several hands: the true answers of an exemplar task. They decide which
+families are held out, and the shipped weights know no others."""
+ADDED_RENDERINGS = ("emojione", "emojione1", "emojionemono", "fxemoji", "noto1", "fluentflat", "fluentmono")
+"""Further hands that drew the same emoji."""
+ALL_RENDERINGS = (*RENDERINGS, *ADDED_RENDERINGS)
+UNSEEN_RENDERING = "fxemoji"
+"""Held out whole. It is in colour, its makers drew no other rendering (as those of `emojione1` and `noto1` did), and
+it is the smallest, so training loses least."""
 EDITS = {"image": transforms, "audio": sound_transforms}
 
 

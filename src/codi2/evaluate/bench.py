@@ -21,6 +21,7 @@ from codi2.data import cache
 from codi2.data.items import Corpus, Item
 from codi2.data.mixes import Mix
 from codi2.data.prepare import FPS
+from codi2.data.world import ADDED_RENDERINGS
 from codi2.diffuse.codec import AudioCodec
 from codi2.diffuse.decoder import Decoder
 from codi2.encode.tiny import TinyEncoder
@@ -55,8 +56,11 @@ class Bench:
 
     @property
     def corpus(self) -> Corpus:
-        """Raises DataError where it was not built."""
-        return cache.corpus()
+        """Less the renderings that were added after the shipped weights, so that each draw is what it was for them.
+
+        Raises DataError where it was not built.
+        """
+        return self.once("corpus", lambda: cache.corpus().without(ADDED_RENDERINGS))
 
     @cached_property
     def judge(self) -> Judge:

@@ -59,6 +59,12 @@ def labelled(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
         yield entry["hexcode"].lower(), _label(entry["label"], subgroup), subgroup, _names(entry["hexcode"])
 
 
+def raw_labels(root: Path) -> dict[str, str]:
+    """Code → label as the data set has it: `person: blond hair`."""
+    entries = json.loads((root / _DATA / "en/data.json").read_text(encoding="utf-8"))
+    return {entry["hexcode"].lower(): entry["label"] for entry in entries}
+
+
 def read(style: str, root: Path) -> Iterator[RawItem]:
     """`root` holds the unpacked packages side by side."""
     folder, upper, suffix = _RENDERINGS[style]

@@ -32,7 +32,7 @@ class RawItem:
     category: str
     """The source's own grouping, e.g. `animal-mammal`."""
     style: str
-    """How it is rendered: openmoji, google, twitter, fluent3d, photo, drawing, cartoon; recorded, synthesized."""
+    """How it is rendered: one of `world.ALL_RENDERINGS`, photo, drawing, cartoon; recorded, synthesized."""
     load: Callable[[], Image | Sound | Clip]
     """Reads and decodes the file; pictures and frames are RGBA."""
     group: str
