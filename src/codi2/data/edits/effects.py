@@ -43,6 +43,11 @@ def echo(x: Clip, delay: float, decay: float) -> Clip:
     return y
 
 
+def tempo(x: Clip, factor: float) -> Clip:
+    """`factor` times as fast at the same pitch."""
+    return w.fitted(w.stretched(x[: round(len(x) * factor)], 1 / factor), len(x))
+
+
 def vibrato(x: Clip, rate: float, semitones: float) -> Clip:
     # a sine of the delay whose steepest slope is the largest change of pitch
     depth = (2 ** (semitones / 12) - 1) / (2 * np.pi * rate) * RATE

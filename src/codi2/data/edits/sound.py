@@ -77,7 +77,7 @@ KINDS = (
     Kind(
         "tempo",
         {"factor": Span(0.5, 2.0, gap=(0.85, 1.18), held=(0.6, 0.72), log=True)},
-        e.peak(lambda x, factor: waves.fitted(waves.stretched(x, 1 / factor), len(x))),
+        e.peak(e.tempo),
         lambda factor: {
             "factor": w.times(factor),
             "percent": w.percent(factor),

@@ -71,26 +71,24 @@ def faster(x: Clip, factor: float) -> Clip:
     return np.asarray(soxr.resample(x, RATE * factor, RATE, quality="MQ"))
 
 
-def stretched(x: Clip, factor: float, window: int = 1024) -> Clip:
-    """`factor` times as long at the same pitch: a phase vocoder with four windows an overlap."""
-    hop = window // 4
-    padded = np.pad(x, (window, window + hop))
-    places = np.arange(0, len(padded) - window - hop, hop / factor)
+def stretched(x: Clip, factor: float, window: int = 960) -> Clip:
+    """`factor` times as long at the same pitch: a phase vocoder, three windows an overlap."""
+    hop = window // 3
+    padded = np.pad(x, (window, window + hop)).astype(np.float32)
+    starts = np.arange(0, len(padded) - window - hop, hop / factor).astype(int)
     hann = np.hanning(window + 1)[:-1].astype(np.float32)
-    pieces = sliding_window_view(padded.astype(np.float32), window)
-    starts = places.astype(int)
-    now, then = rfft(pieces[starts] * hann, axis=1), rfft(pieces[starts + hop] * hann, axis=1)
-    # the phase moves on by as much as between two windows a hop apart
-    turns = then * now.conj()
-    turns /= np.maximum(np.abs(turns), 1e-9)
-    phasors = np.cumprod(np.concatenate([now[:1] / np.maximum(np.abs(now[:1]), 1e-9), turns[:-1]]), 0)
-    frames = irfft(np.abs(now) * phasors, axis=1) * hann
-    quarters = frames.reshape(len(frames), 4, hop)
-    out = np.zeros((len(frames) + 3, hop))
-    for part in range(4):
-        out[part : part + len(frames)] += quarters[:, part]
-    start = round(window * factor)
-    return out.ravel()[start:][: round(len(x) * factor)] / 1.5
+    pieces = sliding_window_view(padded, window)
+    before, now = rfft(pieces[starts] * hann, axis=1), rfft(pieces[starts + hop] * hann, axis=1)
+    # The phase moves on by as much as between two windows a hop apart; after silence it is the phase of the sound.
+    turns = now * (before.conj() + np.float32(1e-3)) + np.float32(1e-6)
+    phasors = np.cumprod(turns / np.abs(turns), 0)
+    thirds = (irfft(np.abs(now) * phasors, axis=1) * hann).reshape(len(starts), 3, hop)
+    out = np.zeros((len(starts) + 2, hop))
+    for part in range(3):
+        out[part : part + len(starts)] += thirds[:, part]
+    start = round((window - hop) * factor)
+    # the squares of three Hann windows add up to 9/8
+    return out.ravel()[start:][: round(len(x) * factor)] / 1.125
 
 
 def pitched(x: Clip, semitones: float) -> Clip:
