@@ -18,13 +18,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from codi2.data.edits import colour, geometry, ground, texture
-from codi2.data.edits.kind import Kind
+from codi2.data.edits import colour, cover, geometry, ground, sound, texture
+from codi2.data.edits.kind import Kind, phrases
 from codi2.errors import DataError
 
 HeldOut = Literal["", "values", "kinds"]
 
-KINDS: dict[str, tuple[Kind, ...]] = {"image": (*colour.KINDS, *ground.KINDS, *geometry.KINDS, *texture.KINDS)}
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "image": (*colour.KINDS, *ground.KINDS, *cover.KINDS, *geometry.KINDS, *texture.KINDS),
+    "audio": sound.KINDS,
+}
 """Modality → kinds."""
 _BY_NAME = {kind.name: kind for kinds in KINDS.values() for kind in kinds}
 
@@ -68,7 +71,7 @@ def draw(modality: str, rng: np.random.Generator, held_out: HeldOut = "") -> Edi
         kinds = [kind for kind in kinds if any(span.reserved for span in kind.spans.values())]
     kind = kinds[int(rng.integers(len(kinds)))]
     values = kind.draw(rng, held_out == "values")
-    return _edit(kind, values, kind.asks[int(rng.integers(len(kind.asks)))])
+    return _edit(kind, values, int(rng.integers(len(phrases()[kind.name].asks))))
 
 
 def compose(first: Edit, second: Edit) -> Edit:
@@ -91,7 +94,7 @@ def from_json(kind: str, values: Mapping[str, float], ask: str = "") -> Edit:
     Raises:
         DataError: for an unknown kind, or values that are not those of the kind.
     """
-    edits = [_edit(step, own, step.asks[0]) for step, own in _steps(kind, values)]
+    edits = [_edit(step, own) for step, own in _steps(kind, values)]
     edit = edits[0]
     for other in edits[1:]:
         edit = compose(edit, other)
@@ -101,17 +104,19 @@ def from_json(kind: str, values: Mapping[str, float], ask: str = "") -> Edit:
 def visible(before: np.ndarray, after: np.ndarray) -> bool:
     """Whether an edit changed a medium enough to be seen or heard.
 
-    The mean absolute difference is above 3 of 255 for pictures, above a tenth of the mean level for sounds.
+    Pictures: the mean absolute difference is above 3 of 255. Sounds: it is above a tenth of the mean level, and the
+    result is not near silence (its peak is above 2 % of the peak before).
     """
-    difference = np.abs(before.astype(np.float32) - after.astype(np.float32)).mean()
+    old, new = before.astype(np.float32), after.astype(np.float32)
+    difference = np.abs(new - old).mean()
     if before.dtype == np.uint8:
         return bool(difference > 3)
-    return bool(difference > 0.1 * np.abs(before.astype(np.float32)).mean())
+    return bool(difference > 0.1 * np.abs(old).mean() and np.abs(new).max() > 0.02 * np.abs(old).max())
 
 
-def _edit(kind: Kind, values: Mapping[str, float], ask: str) -> Edit:
-    said = kind.say(**values)
-    return Edit(kind.name, dict(values), ask.format(**said), kind.words.format(**said))
+def _edit(kind: Kind, values: Mapping[str, float], phrasing: int = 0) -> Edit:
+    said, known = kind.say(**values), phrases()[kind.name]
+    return Edit(kind.name, dict(values), known.asks[phrasing].format(**said), known.words.format(**said))
 
 
 def _steps(kind: str, values: Mapping[str, float]) -> list[tuple[Kind, dict[str, float]]]:

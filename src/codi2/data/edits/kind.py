@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 from math import exp, log
 
 import numpy as np
@@ -70,25 +72,49 @@ SEED = Span(0, 9999, 1, free=True)
 
 
 @dataclass(frozen=True)
+class Phrases:
+    """How people put a kind into words, with placeholders in braces."""
+
+    asks: tuple[str, ...]
+    """Instructions: `turn it {angle}`."""
+    words: str
+    """What a caption says of the result: `turned {angle}`."""
+
+
+@lru_cache(maxsize=1)
+def phrases() -> dict[str, Phrases]:
+    """Kind → its phrases: lines `kind: words` of `phrases/*.txt`, each with its instructions indented below."""
+    found: dict[str, Phrases] = {}
+    for name in ("image.txt", "audio.txt"):
+        text = (files(__package__) / "phrases" / name).read_text(encoding="utf-8")
+        for block in text.replace("\n    ", "\0").splitlines():
+            head, *asks = block.split("\0")
+            kind, words = head.split(": ", 1)
+            found[kind] = Phrases(tuple(asks), words)
+    return found
+
+
+def nothing(**_: float) -> dict[str, str]:
+    """The words of a kind without placeholders."""
+    return {}
+
+
+@dataclass(frozen=True)
 class Kind:
     """One kind of edit.
 
     Args:
-        name: unique over both modalities.
+        name: unique over both modalities; its phrases are in `phrases/`.
         spans: the range of each value, by the name of `apply`'s argument.
         apply: the edit: `apply(media, **values)`.
-        asks: instructions, with placeholders in braces that `say` fills.
-        words: what a caption says of the result, with the same placeholders.
-        say: `say(**values)` gives the words of each placeholder.
+        say: `say(**values)` gives the words of each placeholder of the phrases.
         held_out: whether training never draws this kind.
     """
 
     name: str
     spans: Mapping[str, Span]
     apply: Callable[..., np.ndarray]
-    asks: tuple[str, ...]
-    words: str
-    say: Callable[..., dict[str, str]] = field(default=lambda **_: {})
+    say: Callable[..., dict[str, str]] = nothing
     held_out: bool = False
 
     def draw(self, rng: np.random.Generator, held_out: bool = False) -> dict[str, float]:

@@ -34,9 +34,9 @@ def grey(pixels: Pixels) -> np.ndarray:
     return (pixels @ LUMA)[..., None]
 
 
-def mixed(old: np.ndarray, new: np.ndarray, share: float | np.ndarray) -> Pixels:
+def mixed(old: np.ndarray, new: np.ndarray | float, share: float | np.ndarray) -> Pixels:
     """Interpolation from `old` (share 0) to `new` (share 1)."""
-    return whole(old + (new - floats(old)) * np.asarray(share, np.float32))
+    return whole(old + (np.asarray(new, np.float32) - old) * np.asarray(share, np.float32))
 
 
 @lru_cache(maxsize=8)

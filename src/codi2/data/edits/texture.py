@@ -104,7 +104,7 @@ def _snow(pixels: Pixels, amount: float, size: float, seed: float) -> Pixels:
             [x * 2 * width - radius, y * 2 * height - radius, x * 2 * width + radius, y * 2 * height + radius], fill=255
         )
     cover = floats(np.asarray(flakes.reduce(2)))[..., None] / 255
-    return mixed(floats(pixels) * np.array([0.62, 0.7, 0.82], np.float32), np.float32(255), cover)
+    return mixed(floats(pixels) * np.array([0.62, 0.7, 0.82], np.float32), 255, cover)
 
 
 def _lines(pixels: Pixels, distance: float, strength: float) -> Pixels:
@@ -137,7 +137,7 @@ def _hatching(pixels: Pixels, distance: float, angle: float) -> Pixels:
     """Parallel pen strokes, broader where the picture is darker."""
     place = np.abs((along(pixels.shape, angle) * 32 / distance) % 1 - 0.5) * 2
     ink = 1 - _lightness(pixels) / 255
-    return _three(255 * np.clip((place - ink * 1.15) * 2.5 + 0.75, 0, 1))
+    return _three(255 * np.clip((place - ink * 1.15) * 2.5 + 1, 0, 1))
 
 
 def _halftone(pixels: Pixels, size: float, angle: float) -> Pixels:
@@ -145,7 +145,8 @@ def _halftone(pixels: Pixels, size: float, angle: float) -> Pixels:
     u, v = along(pixels.shape, angle) * 32 / size, along(pixels.shape, angle + 90) * 32 / size
     ink = 1 - np.asarray(Image.fromarray(whole(_lightness(pixels))).filter(ImageFilter.BoxBlur(size / 3))) / 255
     distance = np.hypot(u % 1 - 0.5, v % 1 - 0.5)
-    return _three(255 * np.clip((distance - 0.72 * np.sqrt(ink)) * size * 0.8 + 0.5, 0, 1))
+    radius = 0.78 * np.sqrt(ink) - 0.65 / size  # below zero on white: no dot
+    return _three(255 * np.clip((distance - radius) * size * 0.8 + 0.5, 0, 1))
 
 
 def _painted(pixels: Pixels, reach: float) -> Pixels:
@@ -158,13 +159,6 @@ KINDS = (
         "blur",
         {"radius": Span(0.8, 5.0, 0.1)},
         lambda pixels, radius: _filtered(pixels, ImageFilter.GaussianBlur(radius)),
-        (
-            "blur it {much}",
-            "blur it by {radius} pixels",
-            "make it {more} out of focus",
-            "soften it with a radius of {radius}",
-        ),
-        "{much} blurred",
         lambda radius: {
             "much": w.much(radius, 0.8, 5),
             "more": w.level(radius, 0.8, 5, ("slightly", "clearly", "completely")),
@@ -175,60 +169,19 @@ KINDS = (
         "motion_blur",
         {"length": Span(4, 18, 1), "angle": Span(0, 179, 1)},
         _motion,
-        (
-            "blur it by a movement of {length} pixels {along}",
-            "show it rushing past {along}",
-            "smear it {along} over {length} pixels",
-            "let the camera shake {along} by {length} pixels",
-        ),
-        "smeared {along} over {length} pixels",
-        lambda length, angle: {
-            "length": w.count(length),
-            "along": w.level(
-                (angle + 22.5) % 180,
-                0,
-                180,
-                ("sideways", "towards the lower right", "up and down", "towards the upper right"),
-            ),
-        },
+        lambda length, angle: {"length": w.count(length), "along": w.line(angle)},
     ),
     Kind(
         "sharpen",
         {"amount": Span(1.5, 5.0, 0.1)},
         lambda pixels, amount: _filtered(pixels, ImageFilter.UnsharpMask(2, round(amount * 100), 0)),
-        (
-            "sharpen it {much}",
-            "make its edges {more} sharper",
-            "sharpen it {amount} times",
-            "bring out its details {much}",
-        ),
-        "{much} sharpened",
         lambda amount: {"much": w.much(amount, 1.5, 5), "more": w.more(amount, 1.5, 5), "amount": w.number(amount)},
     ),
-    Kind(
-        "pixelate",
-        {"blocks": Span(6, 26, 1)},
-        _pixelate,
-        (
-            "show it in {blocks} by {blocks} blocks",
-            "make it a mosaic of {blocks} squares a side",
-            "pixelate it to {blocks} pixels",
-            "let it look like a game with {blocks} pixels a row",
-        ),
-        "in {blocks} by {blocks} blocks",
-        lambda blocks: {"blocks": w.number(blocks)},
-    ),
+    Kind("pixelate", {"blocks": Span(6, 26, 1)}, _pixelate, lambda blocks: {"blocks": w.number(blocks)}),
     Kind(
         "sketch",
         {"width": Span(1.0, 5.0, 0.1), "strength": Span(0.6, 1.6)},
         _sketch,
-        (
-            "draw it as a {dark} pencil sketch",
-            "turn it into a {dark} line drawing",
-            "sketch it with {broad} strokes",
-            "draw it with a pencil, in {broad} {dark} lines",
-        ),
-        "as a {dark} pencil sketch",
         lambda width, strength: {
             "broad": w.level(width, 1, 5, ("fine", "medium", "broad")),
             "dark": w.level(strength, 0.6, 1.6, ("pale", "clear", "dark")),
@@ -238,39 +191,18 @@ KINDS = (
         "emboss",
         {"strength": Span(0.5, 2.5), "angle": Span(0, 359, 1)},
         _emboss,
-        (
-            "emboss it {much}",
-            "press it into grey metal, lit {direction}",
-            "make a relief of it with light going {direction}",
-            "show it {much} raised from a grey plate",
-        ),
-        "as a grey relief lit {direction}",
         lambda strength, angle: {"much": w.much(strength, 0.5, 2.5), "direction": w.direction(angle)},
     ),
     Kind(
         "neon",
         {"strength": Span(0.6, 3.0)},
         _neon,
-        (
-            "show only its edges, glowing {much} on black",
-            "draw it in neon lines {strength} times as bright",
-            "turn it into neon light on black",
-            "make its contours shine {much} in the dark",
-        ),
-        "in neon lines on black",
         lambda strength: {"much": w.much(strength, 0.6, 3), "strength": w.number(strength)},
     ),
     Kind(
         "grain",
         {"amount": Span(0.12, 0.5), "size": Span(1.0, 4.0, 0.1), "seed": SEED},
         _grain,
-        (
-            "add {coarse} grain of {percent}",
-            "put {percent} of noise on it",
-            "make it {more} grainy",
-            "let it look like {coarse} film, {percent} noise",
-        ),
-        "with {coarse} grain of {percent}",
         lambda amount, size, seed: {
             "percent": w.percent(amount),
             "coarse": w.level(size, 1, 4, ("fine", "medium", "coarse")),
@@ -281,21 +213,12 @@ KINDS = (
         "speckle",
         {"share": Span(0.06, 0.4), "seed": SEED},
         _speckle,
-        (
-            "sprinkle coloured dots on {percent} of it",
-            "replace {percent} of its pixels by random ones",
-            "put confetti on {percent} of it",
-            "speckle it {much}, {percent}",
-        ),
-        "with coloured dots on {percent} of it",
         lambda share, seed: {"percent": w.percent(share), "much": w.much(share, 0.06, 0.4)},
     ),
     Kind(
         "rain",
         {"amount": Span(0.15, 0.9), "angle": Span(-40, 40, 1), "seed": SEED},
         _rain,
-        ("let {rain} fall on it", "put it in {rain}", "show it in {rain} that falls {way}", "make the weather {rain}"),
-        "in {rain}",
         lambda amount, angle, seed: {
             "rain": w.level(amount, 0.15, 0.9, ("light rain", "rain", "heavy rain")),
             "way": "straight down" if abs(angle) < 10 else "to the right" if angle > 0 else "to the left",
@@ -305,13 +228,6 @@ KINDS = (
         "snow",
         {"amount": Span(0.2, 1.0), "size": Span(1.2, 3.5, 0.1), "seed": SEED},
         _snow,
-        (
-            "let {snow} fall on it",
-            "put it in {snow} with {big} flakes",
-            "let it snow {big} flakes on it",
-            "make it a winter day with {snow}",
-        ),
-        "in {snow} with {big} flakes",
         lambda amount, size, seed: {
             "snow": w.level(amount, 0.2, 1, ("light snow", "snow", "thick snow")),
             "big": w.level(size, 1.2, 3.5, ("small", "medium", "big")),
@@ -321,26 +237,12 @@ KINDS = (
         "scan_lines",
         {"distance": Span(2.5, 9.0, 0.1), "strength": Span(0.35, 0.9)},
         _lines,
-        (
-            "put dark lines over it, {distance} pixels apart",
-            "show it on an old screen with lines every {distance} pixels",
-            "darken every row at a distance of {distance} by {percent}",
-            "add scan lines of {percent}",
-        ),
-        "with dark lines every {distance} pixels",
         lambda distance, strength: {"distance": w.number(distance), "percent": w.percent(strength)},
     ),
     Kind(
         "cloth",
         {"size": Span(0.08, 0.3), "strength": Span(0.35, 0.9)},
         _weave,
-        (
-            "print it on {coarse} cloth",
-            "weave it into {coarse} fabric, {percent} deep",
-            "put a {coarse} woven texture on it",
-            "show it on canvas with a {coarse} weave of {percent}",
-        ),
-        "on {coarse} cloth",
         lambda size, strength: {
             "coarse": w.level(size, 0.08, 0.3, ("fine", "medium", "coarse")),
             "percent": w.percent(strength),
@@ -350,26 +252,12 @@ KINDS = (
         "fringe",
         {"distance": Span(1.5, 6.0, 0.1), "angle": Span(0, 359, 1)},
         _fringe,
-        (
-            "move its red {direction} and its blue the other way",
-            "separate its colours by {distance} pixels",
-            "print its colours {distance} pixels apart",
-            "give it colour fringes of {distance} pixels {direction}",
-        ),
-        "with its colours {distance} pixels apart",
         lambda distance, angle: {"distance": w.number(distance), "direction": w.direction(angle)},
     ),
     Kind(
         "hatching",
         {"distance": Span(3.0, 8.0, 0.1), "angle": Span(0, 179, 1)},
         _hatching,
-        (
-            "hatch it with {slant} pen strokes",
-            "draw it in {fine} {slant} lines",
-            "engrave it with {fine} lines",
-            "shade it with strokes {distance} pixels apart",
-        ),
-        "hatched in {fine} {slant} lines",
         lambda distance, angle: {
             "fine": w.level(distance, 3, 8, ("fine", "medium", "coarse")),
             "slant": w.slant(angle),
@@ -380,13 +268,6 @@ KINDS = (
         "painted",
         {"reach": Span(1, 4, 1, held=(3, 3)), "strength": Span(0.7, 1.0)},
         lambda pixels, reach, strength: mixed(pixels, _painted(pixels, reach), strength),
-        (
-            "paint it with {broad} dabs",
-            "simplify it to {broad} flat spots",
-            "make it look painted with a {broad} brush, {percent}",
-            "smooth away everything smaller than {size} pixels",
-        ),
-        "painted with a {broad} brush",
         lambda reach, strength: {
             "broad": w.level(reach, 1, 4, ("fine", "medium", "broad")),
             "size": w.count(2 * reach + 1),
@@ -397,13 +278,6 @@ KINDS = (
         "halftone",
         {"size": Span(3.0, 8.0, 0.1), "angle": Span(0, 89, 1)},
         _halftone,
-        (
-            "print it in black dots {size} pixels apart",
-            "make a newspaper print of it with {fine} dots",
-            "turn it into a halftone of {fine} dots",
-            "raster it with dots every {size} pixels",
-        ),
-        "printed in {fine} black dots",
         lambda size, angle: {"size": w.number(size), "fine": w.level(size, 3, 8, ("fine", "medium", "coarse"))},
         held_out=True,
     ),

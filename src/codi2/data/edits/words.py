@@ -109,12 +109,6 @@ def size(factor: float) -> str:
     return named.get(factor) or (f"{percent(factor)} of its size" if factor < 1 else f"{number(factor)} times its size")
 
 
-def part(share: float) -> str:
-    """`half`, `a third`, `40 percent`."""
-    named = {50: "half", 33: "a third", 67: "two thirds", 25: "a quarter", 75: "three quarters"}
-    return named.get(round(share * 100), percent(share))
-
-
 def direction(angle: float) -> str:
     """Of a movement, 0 degrees to the right and counted clockwise: `down and to the right`."""
     names = (
@@ -144,6 +138,11 @@ def slant(angle: float) -> str:
     return "upright" if turned < 20 else "level" if turned > 70 else "slanting"
 
 
+def line(angle: float) -> str:
+    """Of a line, 0 degrees level and counted clockwise: `up and down`."""
+    return ("sideways", "towards the lower right", "up and down", "towards the upper right")[round(angle / 45) % 4]
+
+
 def seconds(value: float) -> str:
     named = {0.5: "half a second", 1.0: "one second", 2.0: "two seconds", 1.5: "one and a half seconds"}
     return named.get(value, f"{number(value)} seconds")
@@ -154,7 +153,7 @@ def hertz(value: float) -> str:
 
 
 def semitones(value: float) -> str:
-    named = {12: "an octave", 1: "a semitone"}
+    named = {12.0: "an octave", 1.0: "a semitone"}
     return named.get(abs(value), f"{number(abs(value))} semitones")
 
 
