@@ -50,6 +50,11 @@ def test_a_package_has_names_of_its_makers(package):
     assert {key: raw.file.rpartition(":")[2] for key, raw in raws.items()} == {"1f431": "cat", "1f550": "clock1oclock"}
 
 
+def test_of_several_drawings_the_first_is_taken(package):
+    raws = package("streamline", {f"cat-face-{number}": {"body": LEFT} for number in (1, 2)})
+    assert [raw.file.rpartition(":")[2] for raw in raws.values()] == ["cat-face-1"]
+
+
 def test_what_a_name_means():
     labels = {"1f3cf": "cricket game", "1f997": "cricket", "1f43b": "bear", "1f1ff-fe0f": "x", "2660": "spade suit"}
     icons = {"cricket-game": "cricket-game", "cricket": "cricket-game", "bear-face": "bear-face", "bear": "bear-face",

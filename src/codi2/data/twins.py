@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from codi2.data.items import Item, Split
-from codi2.data.world import ADDED_RENDERINGS, UNSEEN_RENDERING
+from codi2.data.world import ADDED_RENDERINGS
 
 _RMS = 6.0  # of 255, over averages of 2×2 pixels: no more than a recoloured detail
 _CHUNK = 512  # pictures compared at once
@@ -18,9 +18,9 @@ def give_up_twins(items: list[Item], images: np.ndarray, split: dict[str, Split]
     """`split` without twins across it; `images` uint8 [N, side, side, 3].
 
     Of the first renderings and all other pictures a held-out one that training shows too moves to training. An added
-    rendering never moves one of those: its training picture takes the side of the held-out twin. Then its own held-out
-    pictures move to training if training shows them too. The rendering that is held out whole never moves: it would no
-    longer be unseen.
+    rendering never moves one of those: its training picture takes the side of the held-out twin. Then its own known
+    things that are held out (`test_rendering`, `val`) move to training if training shows them too. Held-out families
+    and the rendering that is held out whole never move: they would no longer be unseen.
     """
     pictures = [item for item in items if item.modality == "image"]
     first = [item for item in pictures if item.style not in ADDED_RENDERINGS]
@@ -31,7 +31,7 @@ def give_up_twins(items: list[Item], images: np.ndarray, split: dict[str, Split]
 
     split = split | {item.id: "train" for item in twins(images, on(False, first), on(True, first))}
     split |= {item.id: split[other.id] for item, other in twins(images, on(True, added), on(False, first)).items()}
-    movable = [item for item in on(False, added) if item.style != UNSEEN_RENDERING]
+    movable = [item for item in added if split[item.id] in ("test_rendering", "val")]
     return split | {item.id: "train" for item in twins(images, movable, on(True, pictures))}
 
 

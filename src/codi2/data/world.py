@@ -23,17 +23,20 @@ STYLES = {
     "noto1": "as a blob emoji",
     "fluentflat": "as a bright flat emoji",
     "fluentmono": "as a bold black-and-white emoji",
+    "streamline": "as a thin-lined emoji with a shadow",
 }
 """How a caption names a rendering."""
 RENDERINGS = ("openmoji", "google", "twitter", "fluent3d")
 """Styles in which one concept is drawn by several hands: the true answers of an exemplar task. They decide which
 families are held out, and the shipped weights know no others."""
-ADDED_RENDERINGS = ("emojione", "emojione1", "emojionemono", "fxemoji", "noto1", "fluentflat", "fluentmono")
+ADDED_RENDERINGS = (
+    "emojione", "emojione1", "emojionemono", "fxemoji", "noto1", "fluentflat", "fluentmono", "streamline"
+)  # fmt: skip
 """Further hands that drew the same emoji."""
 ALL_RENDERINGS = (*RENDERINGS, *ADDED_RENDERINGS)
 UNSEEN_RENDERING = "fxemoji"
 """Held out whole. It is in colour, its makers drew no other rendering (as those of `emojione1` and `noto1` did), and
-it is the smallest, so training loses least."""
+it is smaller than most, so training loses little."""
 EDITS = {"image": transforms, "audio": sound_transforms}
 
 

@@ -45,6 +45,7 @@ HANDS = {
     "noto1": Hand("noto-v1", "1.2.5", "Apache-2.0", "Noto Emoji v1, Google"),
     "fluentflat": Hand("fluent-emoji-flat", "1.2.6", "MIT", "Fluent Emoji flat, Microsoft"),
     "fluentmono": Hand("fluent-emoji-high-contrast", "1.2.6", "MIT", "Fluent Emoji high contrast, Microsoft"),
+    "streamline": Hand("streamline-emojis", "1.2.4", "CC-BY-4.0", "Streamline Emojis, Streamline"),
 }
 """Style → what it is drawn from, under which licence, and whom to name."""
 
@@ -71,8 +72,9 @@ def join(
 ) -> dict[str, str]:
     """Code → name of its icon; no drawing serves two codes.
 
-    The package's own table of code points comes first, then the table of names made by hand, today's name, Unicode's
-    name, and names that are only aliases: an alias can be another emoji's earlier name (`cricket` of the game).
+    The package's own table of code points comes first, then the table of names made by hand, today's name, the same of
+    several (`boy-1`), Unicode's name, and names that are only aliases: an alias can be another emoji's earlier name
+    (`cricket` of the game).
 
     Args:
         labels: code (lower case, joined by `-`) → its name of today.
@@ -89,6 +91,7 @@ def join(
         (kept, {code: chars.get(_bare(code)) for code in labels}),
         (drawn, by_hand),
         (drawn, {code: _slug(label) for code, label in labels.items()}),
+        (drawn, {code: f"{_slug(label)}-1" for code, label in labels.items()}),
         (drawn, {code: _squashed(code) for code in labels}),
         (kept, {code: _slug(label) for code, label in labels.items()}),
     ):
