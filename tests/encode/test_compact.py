@@ -86,6 +86,8 @@ def test_a_damaged_head_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     export_tensors(joint_heads(16).state_dict(), tmp_path / "heads.safetensors", {})
     export_module(small(), tmp_path / "image", {})
     loaded = load_embedded(tmp_path, 16)
-    assert torch.allclose(loaded.compact["image"](torch.ones(1, 3, 64, 64)), small()(torch.ones(1, 3, 64, 64)), atol=2e-2)
+    assert torch.allclose(
+        loaded.compact["image"](torch.ones(1, 3, 64, 64)), small()(torch.ones(1, 3, 64, 64)), atol=2e-2
+    )
     with pytest.raises(WeightsError, match="does not fit"):
         load_embedded(tmp_path, 32)

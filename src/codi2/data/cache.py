@@ -49,7 +49,10 @@ def view(modality: str, name: str = "plain") -> np.ndarray:
     if name.startswith(EDITED):
         number, keys = int(name.removeprefix(EDITED)), _row_keys(modality, "plain")
         return _cached(
-            f"{modality}-{name}", EDITS_VERSION, keys, lambda rows: np.stack([_edited(modality, r, number) for r in rows])
+            f"{modality}-{name}",
+            EDITS_VERSION,
+            keys,
+            lambda rows: np.stack([_edited(modality, r, number) for r in rows]),
         )
     if modality == "image":
         from codi2.data.transforms import BY_NAME

@@ -4,7 +4,8 @@ The joint vector says what a medium shows; these vectors say how: layout, colour
 autoencoder is trained once on the corpus and its edits (`train.parts.autoencoder`), with noise on its latent, so that
 nearby features decode alike. Only its encoder is needed afterwards.
 
-Letters: B batch, C channels of the input maps, H W their size, c h w the latent's, S vectors, D joint width; S·D = c·h·w.
+Letters: B batch, C channels of the input maps, H W their size, c h w the latent's, S vectors, D joint width. S·D is
+c·h·w.
 """
 
 from __future__ import annotations

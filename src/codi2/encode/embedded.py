@@ -44,7 +44,7 @@ def joint_heads(dim: int) -> nn.ModuleDict:
 
 
 def changes(frames: Tensor) -> Tensor:
-    """What moves: frames [B, F, 3, H, W] in [-1, 1] → differences of neighbours, at half the size [B, (F-1)·3, H/2, W/2]."""
+    """Frames [B, F, 3, H, W] in [-1, 1] → differences of neighbours at half the size [B, (F-1)·3, H/2, W/2]."""
     moved = frames.diff(dim=1).flatten(1, 2)
     return nn.functional.avg_pool2d(moved, 2)
 

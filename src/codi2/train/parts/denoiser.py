@@ -1,15 +1,15 @@
 """The denoising network of a decoder, in the latents of its VAE, with the fidelity path (section 5.1).
 
-It sees the noisy latent, the source's, and the features of what it is to draw: by class embedding, by cross-attention,
-and the compact ones as a map. Features are noised and dropped, sources are dropped, so that guidance works towards both.
+It sees the noisy latent, the source's, and the features of the target: by class embedding, by cross-attention, and the
+compact ones as a map. Features are noised and dropped, sources are dropped, so that guidance works towards both.
 
 Letters: B samples, c h w latent size, K features, D joint width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from codi2.data import cache
 from codi2.diffuse.build import new_decoder
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.load import load_part
 from codi2.diffuse.mel import MelSpectrogram
 from codi2.encode.compact import CompactEncoder
 from codi2.encode.embedded import EmbeddedEncoder, joint_heads
 from codi2.encode.tiny import load_trunk
 from codi2.hub import sha256_of
+from codi2.prompt.parts import Part
 from codi2.tensors import load_exactly, read_tensors
 from codi2.train.bank import bank
 from codi2.train.config import TrainConfig, options_of
@@ -108,16 +109,27 @@ class DenoiserRecipe:
         modality: Modality = "image" if config.part.startswith("image") else "audio"
         self.encoding = encoding = encoding or Encoding(modality, self.options)
         pairs = TrainingPairs(modality, config.seed)
-        depends = {**encoding.depends(), "seed": config.seed, "edits": cache.EDITS_VERSION, "corpus": cache.corpus().version}
-        self.samples = bank(
+        depends = {
+            **encoding.depends(),
+            "seed": config.seed,
+            "edits": cache.EDITS_VERSION,
+            "corpus": cache.corpus().version,
+        }
+        self.encoded = bank(
             f"{modality}-pairs", depends, self.options.samples, lambda places: encoding.many(pairs.pair, places)
         )
         self.held_out = encoding.many(_held_out_pairs(modality), range(VALIDATED))
         torch.manual_seed(config.seed)
-        compact = encoding.encoder.compact[modality].config
-        shape, slots = self.samples["latents"].shape[1:], self.samples["features"].shape[1]
+        compact: Any = encoding.encoder.compact[modality].config
+        shape, slots = self.encoded["latents"].shape[1:], self.encoded["features"].shape[1]
         self.decoder = new_decoder(
-            encoding.codec, shape, self.options.channels, compact["dim"], slots, compact["latent_shape"], self.options.layers
+            encoding.codec,
+            shape,
+            self.options.channels,
+            compact["dim"],
+            slots,
+            compact["latent_shape"],
+            self.options.layers,
         )
         parts = {"unet": self.decoder.unet, "conditioner": self.decoder.conditioner}
         self.model = nn.ModuleDict({name: part.requires_grad_(True) for name, part in parts.items()})
@@ -125,21 +137,23 @@ class DenoiserRecipe:
     def batch(self, step: int, share: Share = WHOLE) -> Batch:
         options, draw, size = self.options, numpy_at(self.config.seed, step), self.config.batch_size
         places = epoch_order(self.config.seed, step, size, options.samples)
-        shape = (size, *self.samples["latents"].shape[1:])
+        shape = (size, *self.encoded["latents"].shape[1:])
         noise = torch.randn(shape, generator=torch_at(self.config.seed, step))
-        blur = torch.randn((size, *self.samples["features"].shape[1:]), generator=torch_at(self.config.seed + 1, step))
+        blur = torch.randn((size, *self.encoded["features"].shape[1:]), generator=torch_at(self.config.seed + 1, step))
         t = self.decoder.process.times(size, torch_at(self.config.seed + 2, step))
         levels = draw.integers(1, options.max_noise_level, size=size) * (draw.random(size) < options.noised)
         chance, alone = draw.random(size), draw.random(size) < options.joint_alone
         rows = share.rows(size)
         latents, source, features = (
-            self.samples[key][places[rows]].float() for key in ("latents", "source", "features")
+            self.encoded[key][places[rows]].float() for key in ("latents", "source", "features")
         )
         noise_level = torch.from_numpy(levels[rows])
         features = self.decoder.conditioner.noised(features, blur[rows], noise_level)
         features[torch.from_numpy(alone[rows]), 1:] = 0
         feature_dropped = chance < options.drop_feature + options.drop_both
-        source_dropped = (chance >= options.drop_feature) & (chance < options.drop_feature + options.drop_both + options.drop_source)
+        source_dropped = (chance >= options.drop_feature) & (
+            chance < options.drop_feature + options.drop_both + options.drop_source
+        )
         features[torch.from_numpy(feature_dropped[rows])] = 0
         source[torch.from_numpy(source_dropped[rows])] = 0
         return Batch(latents, source, features, noise_level, t[rows], noise[rows])
@@ -162,20 +176,24 @@ class DenoiserRecipe:
         blank = torch.zeros_like(features)
         alone = torch.cat([features[:, :1], blank[:, 1:]], dim=1)
         ways = {"": features, "joint_": alone, "others_": features.roll(7, dims=0), "no_feature_": blank}
-        figures = {}
+        figures: dict[str, float] = {}
         for way, told in ways.items():
             loss = self.decoder.loss(held["latents"], noise, t, told, level, held["source"])
             figures |= {f"{way}edit": float(loss[edits].mean()), f"{way}alone": float(loss[~edits].mean())}
         return figures
 
     @torch.no_grad()
-    def samples_shown(self) -> dict[str, Any]:
-        """A few held-out answers as they are drawn, beside them."""
+    def samples(self) -> dict[str, Part]:
+        """A few held-out answers as they are drawn, beside them; of sounds none, since no vocoder is at hand."""
+        codec = self.decoder.codec
+        if isinstance(codec, AudioCodec):
+            return {}
         held = {key: value[:SHOWN].float() for key, value in self.held_out.items()}
         self.decoder.sampling = Sampling(12, 1.5, 1.0)
-        drawn = self.decoder.generate_latents(held["features"], range(SHOWN))
-        codec = self.decoder.codec
-        return {name: codec.to_parts(codec.decode(x)) for name, x in (("target", held["latents"]), ("drawn", drawn))}
+        drawn = self.decoder.generate_latents(held["features"], range(len(held["features"])))
+        kinds = {"target": held["latents"], "drawn": drawn}
+        parts = {kind: codec.to_parts(codec.decode(latents)) for kind, latents in kinds.items()}
+        return {f"{i}/{kind}": pictures[i] for kind, pictures in parts.items() for i in range(len(pictures))}
 
     def provenance(self) -> dict[str, Any]:
         return {"frozen_sha256": self.encoding.depends(), "corpus": cache.corpus().version}

@@ -100,7 +100,9 @@ class EncoderRecipe:
             pooled = standard.mean(1) if head.pool == "mean" else standard.amax(1)
             terms[f"{modality}_recover"] = F.mse_loss(self.recover[modality](joint), pooled)
         if batch["pairs"]:
-            rows = dict(zip(("image", "audio"), (list(some) for some in zip(*batch["pairs"], strict=True)), strict=True))
+            rows = dict(
+                zip(("image", "audio"), (list(some) for some in zip(*batch["pairs"], strict=True)), strict=True)
+            )
             image, audio = (self._head(m)(self.sides[m].features[0, rows[m]].float())[:, 0] for m in rows)
             # the image is the anchor: the sound moves
             different = torch.eye(len(image), dtype=torch.bool)

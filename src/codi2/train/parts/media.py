@@ -1,7 +1,7 @@
 """Media of the training split as a network reads them: as they are, edited, mixed; functions of (seed, step).
 
-Pictures are those of the corpus and frames of its clips. The edits are those of the training draws (`codi2.data.edits`):
-what is fitted here sees no held-out item, value or kind.
+Pictures are those of the corpus and frames of its clips. The edits are training draws (`codi2.data.edits`): what is
+fitted on these media sees no held-out item, value or kind.
 """
 
 from __future__ import annotations
