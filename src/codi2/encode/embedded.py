@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codi2.diffuse.mel import MelSpectrogram
 from codi2.encode.compact import CompactEncoder
 from codi2.encode.contract import Encoder, Features
-from codi2.encode.tiny import TRUNK_CHANNELS, AudioTrunk, Head, ImageTrunk, Trunk, load_trunk
+from codi2.encode.tiny import TRUNK_CHANNELS, Head, ImageTrunk, Trunk, load_trunk
 from codi2.prompt.parts import Image, Part, Video
 from codi2.tensors import load_exactly, read_tensors
 
@@ -66,7 +67,7 @@ class EmbeddedEncoder(Encoder):
         super().__init__()
         self.trunks, self.heads, self.compact = nn.ModuleDict(trunks), heads, nn.ModuleDict(compact)
         self.dim: int = heads["image"].dim  # type: ignore[assignment]
-        self.frames = frames
+        self.frames, self.mel = frames, MelSpectrogram()
 
     @torch.no_grad()
     def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
@@ -97,9 +98,9 @@ class EmbeddedEncoder(Encoder):
 
     def _maps(self, modality: str, media: Tensor) -> Tensor:
         """What the compact encoder reads [B, C, H, W]."""
-        trunk = self.trunks[modality]
-        if isinstance(trunk, AudioTrunk):
-            return trunk.mel(media)
+        if modality == "audio":
+            maps: Tensor = self.mel(media)
+            return maps
         pixels = media.permute(0, 3, 1, 2).float() / 127.5 - 1
         return pixels.contiguous(memory_format=torch.channels_last)
 
