@@ -266,10 +266,10 @@ KINDS = (
     ),
     Kind(
         "painted",
-        {"reach": Span(1, 4, 1, held=(3, 3)), "strength": Span(0.7, 1.0)},
+        {"reach": Span(1, 3, 1, held=(2, 2)), "strength": Span(0.7, 1.0)},
         lambda pixels, reach, strength: mixed(pixels, _painted(pixels, reach), strength),
         lambda reach, strength: {
-            "broad": w.level(reach, 1, 4, ("fine", "medium", "broad")),
+            "broad": w.level(reach, 1, 3, ("fine", "medium", "broad")),
             "size": w.count(2 * reach + 1),
             "percent": w.percent(strength),
         },
