@@ -2,6 +2,7 @@
 
 import re
 import string
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ ALL = [pytest.param(modality, kind, id=kind.name) for modality, kinds in KINDS.i
 
 
 def _pictures() -> list[np.ndarray]:
-    cut_outs = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(MEDIA.glob("*.png"))]
+    cut_outs = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(MEDIA.glob("*.png"))[::2]]
     colours = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
     photo = np.asarray(Image.fromarray(colours).resize((64, 64), Image.Resampling.BICUBIC))
     return [*cut_outs, photo]
@@ -28,7 +29,10 @@ def _pictures() -> list[np.ndarray]:
 def _sounds() -> list[np.ndarray]:
     time = np.arange(40_960) / 16_000
     chirp = 20_000 * np.sin(2 * np.pi * (200 + 600 * time) * time)
-    return [*(soundfile.read(path, dtype="int16")[0] for path in sorted(MEDIA.glob("*.wav"))), chirp.astype(np.int16)]
+    return [
+        *(soundfile.read(path, dtype="int16")[0] for path in sorted(MEDIA.glob("*.wav"))[::3]),
+        chirp.astype(np.int16),
+    ]
 
 
 REAL = {"image": _pictures(), "audio": _sounds()}
@@ -76,7 +80,7 @@ def test_an_edit_is_visible_at_every_value_on_real_media(modality: str, kind: Ki
 def test_different_values_give_different_results(modality: str, kind: Kind):
     for name, span in kind.spans.items():
         values = kind.draw(np.random.default_rng(3))
-        other = span.low + round(0.4 * (span.high - span.low) / span.step) * span.step
+        other = span.low + ceil(0.4 * (span.high - span.low) / span.step) * span.step
         one, two = (from_json(kind.name, values | {name: value}) for value in (span.low, other))
         assert any(not np.array_equal(one(medium), two(medium)) for medium in REAL[modality]), name
 
