@@ -153,11 +153,9 @@ def _halftone(pixels: Pixels, size: float, angle: float) -> Pixels:
 def _painted(pixels: Pixels, reach: float) -> Pixels:
     """Flat dabs (Kuwahara's filter): the mean of the evenest of four squares that meet in the pixel."""
     height, width = pixels.shape[:2]
-    light, half = _lightness(pixels)[..., None], int(reach)
+    light, half, side = _lightness(pixels)[..., None], int(reach), 2 * int(reach) + 1
     values = np.concatenate([floats(pixels), light, light**2], -1)
-    means = uniform_filter(
-        np.pad(values, ((half, half), (half, half), (0, 0)), "edge"), (2 * half + 1, 2 * half + 1, 0)
-    )
+    means = uniform_filter(np.pad(values, ((half, half), (half, half), (0, 0)), "edge"), (side, side, 0))
     squares = np.stack([means[y : y + height, x : x + width] for y in (0, 2 * half) for x in (0, 2 * half)])
     evenest = (squares[..., 4] - squares[..., 3] ** 2).argmin(0)
     return whole(np.take_along_axis(squares[..., :3], evenest[None, ..., None], 0)[0])
