@@ -52,7 +52,7 @@ class Edit:
         """A picture uint8 [H, W, 3] or a sound int16 [N] at 16 kHz, edited: a new array of the same shape."""
         for kind, values in _steps(self.kind, self.values):
             media = kind.apply(media, **values)
-        return media
+        return np.require(media, requirements=["C", "W"])  # what Pillow gives cannot be written to
 
     def to_json(self) -> dict[str, Any]:
         """The arguments of `from_json`."""
@@ -104,13 +104,13 @@ def from_json(kind: str, values: Mapping[str, float], ask: str = "") -> Edit:
 def visible(before: np.ndarray, after: np.ndarray) -> bool:
     """Whether an edit changed a medium enough to be seen or heard.
 
-    Pictures: the mean absolute difference is above 3 of 255. Sounds: it is above a tenth of the mean level, and the
+    Pictures: the mean absolute difference is above 2 of 255. Sounds: it is above a tenth of the mean level, and the
     result is not near silence (its peak is above 2 % of the peak before).
     """
     old, new = before.astype(np.float32), after.astype(np.float32)
     difference = np.abs(new - old).mean()
     if before.dtype == np.uint8:
-        return bool(difference > 3)
+        return bool(difference > 2)
     return bool(difference > 0.1 * np.abs(old).mean() and np.abs(new).max() > 0.02 * np.abs(old).max())
 
 
@@ -132,4 +132,6 @@ def _steps(kind: str, values: Mapping[str, float]) -> list[tuple[Kind, dict[str,
             expected = ", ".join(_BY_NAME[name].spans) or "no values"
             raise DataError(f"Edit {name!r} got the values {sorted(own)}; it expects {expected}.")
         steps.append((_BY_NAME[name], own))
+    if sum(len(own) for _, own in steps) != len(values):
+        raise DataError(f"Edit {kind!r} got the values {sorted(values)}; it expects each with its number, as 0.angle.")
     return steps

@@ -119,7 +119,7 @@ KINDS = (
         "hue",
         {"turn": Span(-180, 180, 1, gap=(-25, 25), held=(60, 110))},
         _hue,
-        lambda turn: {"turn": f"{'minus ' if turn < 0 else ''}{w.degrees(turn)}"},
+        lambda turn: {"turn": f"{w.degrees(turn)} {'back' if turn < 0 else 'forward'}"},
     ),
     Kind(
         "vivid",

@@ -132,13 +132,13 @@ KINDS = (
     ),
     Kind(
         "disc",
-        {"hue": HUE, "x": POSITION, "y": POSITION, "size": Span(0.15, 0.45)},
+        {"hue": HUE, "x": POSITION, "y": POSITION, "size": Span(0.18, 0.45)},
         _disc,
         lambda hue, x, y, size: {
             **tone(hue),
             "place": w.place(x, y),
             "percent": w.percent(size),
-            "size": w.level(size, 0.15, 0.45, ("small", "medium", "large")),
+            "size": w.level(size, 0.18, 0.45, ("small", "medium", "large")),
         },
     ),
     Kind(

@@ -97,8 +97,7 @@ def cut(x: Clip, seconds: float) -> Clip:
 
 
 def later(x: Clip, seconds: float) -> Clip:
-    lag = round(seconds * RATE)
-    return np.concatenate([np.zeros(lag), x[: len(x) - lag]])
+    return np.concatenate([np.zeros(round(seconds * RATE)), x])[: len(x)]
 
 
 def noise(x: Clip, ratio: float, seed: float) -> Clip:

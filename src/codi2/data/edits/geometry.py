@@ -183,7 +183,6 @@ KINDS = (
             "more": f"{w.more(abs(factor - 1), 0.2, 0.9)} {'wider' if factor > 1 else 'narrower'}",
             "verb": "stretch" if factor > 1 else "press",
             "percent": w.percent(factor),
-            "factor": w.number(factor),
         },
     ),
     Kind(
@@ -194,7 +193,6 @@ KINDS = (
             "more": f"{w.more(abs(factor - 1), 0.2, 0.9)} {'taller' if factor > 1 else 'flatter'}",
             "verb": "stretch" if factor > 1 else "squash",
             "percent": w.percent(factor),
-            "factor": w.number(factor),
         },
     ),
     Kind("tile", {"count": Span(1.5, 4.5, 0.1)}, _tile, lambda count: {"count": w.count(count)}),

@@ -113,8 +113,8 @@ KINDS = (
         {"hue": HUE, "other": HUE, "angle": Span(0, 359, 1)},
         _gradient,
         lambda hue, other, angle: {
-            "first": w.colour(hue, 0.6),
-            "second": w.colour(other, 0.6),
+            "first": (first := w.colour(hue, 0.6)),
+            "second": second if (second := w.colour(other, 0.6)) != first else "a nearby colour",
             "direction": w.direction(angle),
         },
     ),

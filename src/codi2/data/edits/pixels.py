@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageFilter
-from scipy.ndimage import grey_erosion
 
 from codi2.data.transforms import background_mask
 
@@ -65,6 +64,13 @@ def blurred(values: np.ndarray, radius: float) -> np.ndarray:
     return np.asarray(Image.fromarray(values).filter(ImageFilter.GaussianBlur(radius)))
 
 
+def _smallest(values: np.ndarray) -> np.ndarray:
+    """The smallest value of each pixel's 3 x 3 neighbours, per channel, for [H, W] and [H, W, 3]."""
+    padded = np.pad(values, ((1, 1), (1, 1), *((0, 0),) * (values.ndim - 2)), mode="edge")
+    rows = np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
+    return np.asarray(np.minimum(np.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:]))
+
+
 def ground(pixels: Pixels) -> np.ndarray | None:
     """How much of each pixel is the white ground, float32 [H, W, 1] from 0 to 1; none where there is no ground.
 
@@ -75,9 +81,8 @@ def ground(pixels: Pixels) -> np.ndarray | None:
     if white.mean() < 0.04:
         return None
     share = white.astype(np.float32)
-    near = np.asarray(Image.fromarray(white).convert("L").filter(ImageFilter.MaxFilter(3))).astype(bool) & ~white
-    rows, columns = np.nonzero(near)
-    dark = 255 - grey_erosion(pixels, (3, 3, 1))[rows, columns].astype(np.float32)
+    rows, columns = np.nonzero(~_smallest(~white) & ~white)
+    dark = 255 - _smallest(pixels)[rows, columns].astype(np.float32)
     own = 255 - pixels[rows, columns].astype(np.float32)
     cover = (own / np.maximum(dark, 1)).max(-1)
     share[rows, columns] = np.clip(1 - cover, 0, 1)

@@ -119,13 +119,13 @@ KINDS = (
         "tremolo",
         {"rate": Span(2.0, 14.0, 0.1, log=True), "depth": Span(0.6, 1.0)},
         e.peak(lambda x, rate, depth: x * (1 - depth / 2 + depth / 2 * waves.wave(len(x), rate))),
-        lambda rate, depth: {"rate": w.number(rate), "percent": w.percent(depth)},
+        lambda rate, depth: {"often": w.often(rate), "rate": w.number(rate), "percent": w.percent(depth)},
     ),
     Kind(
         "vibrato",
         {"rate": Span(3.0, 10.0, 0.1), "semitones": Span(0.4, 3.0, 0.1)},
         e.peak(e.vibrato),
-        lambda rate, semitones: {"rate": w.number(rate), "semitones": w.semitones(semitones)},
+        lambda rate, semitones: {"often": w.often(rate), "semitones": w.semitones(semitones)},
     ),
     Kind(
         "ring",
@@ -166,7 +166,7 @@ KINDS = (
         "gate",
         {"rate": Span(1.5, 12.0, 0.1, log=True), "share": Span(0.3, 0.7)},
         e.peak(e.gate),
-        lambda rate, share: {"rate": w.number(rate), "percent": w.percent(share)},
+        lambda rate, share: {"often": w.often(rate), "rate": w.number(rate), "percent": w.percent(share)},
     ),
     Kind(
         "repeat",
@@ -197,6 +197,7 @@ KINDS = (
         {"rate": Span(15, 120, 1, log=True), "seed": SEED},
         e.peak(e.crackle),
         lambda rate, seed: {
+            "often": w.often(rate),
             "rate": w.number(rate),
             "much": w.level(np.log(rate), np.log(15), np.log(120), ("a little", "clearly", "strongly")),
         },
@@ -220,14 +221,14 @@ KINDS = (
         lambda depth, rate: {
             "wide": w.level(depth, 1, 6, ("close", "wide", "very wide")),
             "depth": w.number(depth),
-            "rate": w.number(rate),
+            "often": w.often(rate),
         },
     ),
     Kind(
         "flanger",
         {"rate": Span(0.3, 3.0, 0.1), "depth": Span(1.0, 6.0, 0.1)},
         e.peak(e.flanger),
-        lambda rate, depth: {"rate": w.number(rate), "depth": w.number(depth)},
+        lambda rate, depth: {"often": w.often(rate), "rate": w.number(rate), "depth": w.number(depth)},
     ),
     Kind("swell", {"at": Span(0.2, 0.8)}, e.peak(e.swell), lambda at: {"percent": w.percent(at)}),
     Kind(
@@ -261,7 +262,7 @@ KINDS = (
         "wah",
         {"rate": Span(0.8, 5.0, 0.1), "reach": Span(1500, 4500, 50)},
         e.peak(e.wah),
-        lambda rate, reach: {"rate": w.number(rate), "hertz": w.hertz(reach)},
+        lambda rate, reach: {"often": w.often(rate), "hertz": w.hertz(reach)},
         held_out=True,
     ),
     Kind(

@@ -6,6 +6,7 @@ from math import cos, radians, sin
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+from scipy.ndimage import uniform_filter
 
 from codi2.data.edits import words as w
 from codi2.data.edits.kind import SEED, Kind, Span
@@ -150,8 +151,14 @@ def _halftone(pixels: Pixels, size: float, angle: float) -> Pixels:
 
 
 def _painted(pixels: Pixels, reach: float) -> Pixels:
-    """Flat dabs: the median of a neighbourhood."""
-    return _filtered(pixels, ImageFilter.MedianFilter(2 * int(reach) + 1))
+    """Flat dabs (Kuwahara's filter): the mean of the evenest of four squares that meet in the pixel."""
+    height, width = pixels.shape[:2]
+    light, half, side = _lightness(pixels)[..., None], int(reach), 2 * int(reach) + 1
+    values = np.concatenate([floats(pixels), light, light**2], -1)
+    means = uniform_filter(np.pad(values, ((half, half), (half, half), (0, 0)), "edge"), (side, side, 0))
+    squares = np.stack([means[y : y + height, x : x + width] for y in (0, 2 * half) for x in (0, 2 * half)])
+    evenest = (squares[..., 4] - squares[..., 3] ** 2).argmin(0)
+    return whole(np.take_along_axis(squares[..., :3], evenest[None, ..., None], 0)[0])
 
 
 KINDS = (
@@ -266,13 +273,9 @@ KINDS = (
     ),
     Kind(
         "painted",
-        {"reach": Span(1, 4, 1, held=(3, 3)), "strength": Span(0.7, 1.0)},
-        lambda pixels, reach, strength: mixed(pixels, _painted(pixels, reach), strength),
-        lambda reach, strength: {
-            "broad": w.level(reach, 1, 4, ("fine", "medium", "broad")),
-            "size": w.count(2 * reach + 1),
-            "percent": w.percent(strength),
-        },
+        {"reach": Span(1, 4, 1, held=(3, 3))},
+        _painted,
+        lambda reach: {"broad": w.level(reach, 1, 4, ("fine", "medium", "broad")), "size": w.count(2 * reach + 1)},
     ),
     Kind(
         "halftone",

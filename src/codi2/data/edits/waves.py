@@ -86,7 +86,8 @@ def stretched(x: Clip, factor: float, window: int = 960) -> Clip:
     out = np.zeros((len(starts) + 2, hop))
     for part in range(3):
         out[part : part + len(starts)] += thirds[:, part]
-    start = round((window - hop) * factor)
+    # the middle of a window is where the middle of its source is, `factor` times as late
+    start = round(window / 2 + (window / 2 - hop) * factor)
     # the squares of three Hann windows add up to 9/8
     return out.ravel()[start:][: round(len(x) * factor)] / 1.125
 

@@ -157,6 +157,11 @@ def semitones(value: float) -> str:
     return named.get(abs(value), f"{number(abs(value))} semitones")
 
 
+def often(rate: float) -> str:
+    """`once`, `twice`, `2.5 times`."""
+    return {1.0: "once", 2.0: "twice"}.get(rate, f"{number(rate)} times")
+
+
 def times(factor: float) -> str:
     """Of a rate: `twice`, `1.3 times`; below one as its inverse."""
     named = {2.0: "twice", 1.5: "one and a half times", 0.5: "half"}
