@@ -1,0 +1,152 @@
+"""The prior: it samples the features of an item, where regression gives the mean of all that would fit.
+
+A small transformer trained by flow matching (arXiv:2209.03003), as DALL-E 2's prior (arXiv:2204.06125) samples an
+embedding and MAR's head a token (arXiv:2406.11838). It reads the language model's states before the slots, and the
+features of the items that the conversation holds, so that it can copy, change and combine them: an example is a pair of
+items, and what is to be done to the next one is their difference. Its estimate is a sum over the items of the same
+modality with signed weights that it predicts, and what it adds to that.
+
+Letters: B samples, M items, T features of an item, K features to sample, D their width, W width of the language model,
+H width of the transformer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from torch import Tensor, nn
+
+LEAST_SIGMA = 0.3  # below this share of noise the weight of an error no longer grows
+FREQUENCIES = 128  # of the sinusoids that stand for the time
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the features of B items are sampled after."""
+
+    states: Tensor  # [B, K, W], the language model's before each slot
+    modality: Tensor  # int64 [B], of the items to sample
+    items: Tensor  # [B, M, T, D], features of the conversation's items, the latest first; zeros: absent
+    item_modality: Tensor  # int64 [B, M]
+
+    def repeat(self, times: int) -> Context:
+        """The samples one after the other, `times` times."""
+        values = (self.states, self.modality, self.items, self.item_modality)
+        return Context(*(value.repeat(times, *[1] * (value.ndim - 1)) for value in values))
+
+    def without_states(self) -> Context:
+        """The unconditional branch: nothing is known of what the language model says."""
+        return Context(torch.zeros_like(self.states), self.modality, self.items, self.item_modality)
+
+
+class Prior(ModelMixin, ConfigMixin):
+    """Noisy features [B, K, D] → an estimate of the features.
+
+    Args:
+        dim: D.
+        state_dim: W.
+        num_modalities: how many there are to tell apart.
+        num_slots: the most features of an item, T and K.
+        num_items: the most items, M; earlier ones are not seen.
+        width: H.
+        layers: of the transformer.
+        heads: of its attention.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        dim: int,
+        state_dim: int,
+        num_modalities: int = 4,
+        num_slots: int = 6,
+        num_items: int = 12,
+        width: int = 320,
+        layers: int = 6,
+        heads: int = 5,
+    ) -> None:
+        super().__init__()
+        self.read_item, self.read_state, self.read_noisy = (nn.Linear(n, width) for n in (dim, state_dim, dim))
+        self.slot = nn.Parameter(torch.randn(3, num_slots, width) * 0.02)  # of items, states and noisy features
+        self.age = nn.Parameter(torch.randn(num_items, width) * 0.02)
+        self.modality = nn.Parameter(torch.randn(num_modalities, width) * 0.02)
+        self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.weigh, self.add = nn.Linear(width, 1), nn.Linear(width, dim)
+        for last in (self.weigh, self.add):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, noisy: Tensor, sigma: Tensor, context: Context) -> Tensor:
+        """Features [B, K, D] with a share `sigma` [B] of noise → the estimate [B, K, D]."""
+        count, num_items = noisy.shape[1], self.config["num_items"]
+        items, kinds = context.items[:, :num_items], context.item_modality[:, :num_items]
+        present = items.flatten(3).abs().amax(-1) > 0  # [B, M, T]
+        told = context.states.abs().amax(-1) > 0  # [B, K]
+        item_rows = self.read_item(items) + self.slot[0, : items.shape[2]] + self.age[: items.shape[1], None]
+        item_rows = (item_rows + self.modality[kinds][:, :, None]).flatten(1, 2)
+        state_rows = self.read_state(F.layer_norm(context.states.float(), context.states.shape[-1:]))
+        state_rows = state_rows + self.slot[1, :count]
+        time = self.time(get_timestep_embedding(sigma * 1000, FREQUENCIES).to(noisy.dtype))
+        noisy_rows = self.read_noisy(noisy) + self.slot[2, :count] + (time + self.modality[context.modality])[:, None]
+        rows = torch.cat([item_rows, state_rows, noisy_rows], dim=1)
+        absent = ~torch.cat([present.flatten(1), told, torch.ones_like(told)], dim=1)
+        for block in self.blocks:
+            rows = block(rows, src_key_padding_mask=absent)
+        rows = self.norm(rows)
+        same = present & (kinds == context.modality[:, None])[..., None]  # [B, M, T]
+        weights = self.weigh(rows[:, : same[0].numel()]).view(same.shape) * same
+        combined = torch.einsum("bmt,bmtd->btd", weights, items)
+        combined = F.pad(combined, (0, 0, 0, max(0, count - combined.shape[1])))[:, :count]
+        return combined + self.add(rows[:, -count:])
+
+    def loss(self, target: Tensor, noise: Tensor, sigma: Tensor, context: Context) -> Tensor:
+        """The flow matching loss per sample [B]: the squared error of the velocity, held down where sigma is small."""
+        share = sigma.view(-1, 1, 1)
+        estimate = self((1 - share) * target + share * noise, sigma, context)
+        error = (estimate - target).square().flatten(1).mean(1)
+        return error / sigma.clamp(min=LEAST_SIGMA).square()
+
+    @torch.no_grad()
+    def sample(self, context: Context, seeds: Sequence[int], steps: int = 8, guidance_scale: float = 1.0) -> Tensor:
+        """Features [B, K, D] by `steps` of Euler's method; the sample of a seed does not depend on its batch.
+
+        Args:
+            guidance_scale: towards what the language model says; 1 takes its branch alone, in half of the time.
+        """
+        shape = (context.states.shape[1], self.config["dim"])
+        draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        values = torch.stack(draws).to(context.states)
+        guided = context if guidance_scale == 1 else _both(context)
+        sigmas = torch.linspace(1, 0, steps + 1).tolist()
+        for sigma, following in pairwise(sigmas):
+            copies = len(guided.states) // len(values)
+            at = torch.full((len(guided.states),), sigma, device=values.device)
+            estimate = self(values.repeat(copies, 1, 1), at, guided)
+            if copies == 2:
+                unconditional, conditional = estimate.chunk(2)
+                estimate = unconditional + guidance_scale * (conditional - unconditional)
+            values = values + (following - sigma) * (values - estimate) / sigma
+        return values
+
+
+def _both(context: Context) -> Context:
+    """The unconditional branch, then the conditional one."""
+    twice, blank = context.repeat(2), context.without_states()
+    return Context(torch.cat([blank.states, context.states]), twice.modality, twice.items, twice.item_modality)
+
+
+def times(count: int, generator: torch.Generator) -> Tensor:
+    """Shares of noise [count] for training: logit-normal, more of them noisy."""
+    return (torch.randn(count, generator=generator) + 0.4).sigmoid()

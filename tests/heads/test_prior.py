@@ -1,0 +1,92 @@
+"""The prior: seeds, batches, absent items, and that it learns what an example shows."""
+
+from __future__ import annotations
+
+import torch
+
+from codi2.heads.prior import Context, Prior, times
+
+D, W, K, T = 8, 12, 2, 3
+
+
+def prior(**sizes: int) -> Prior:
+    torch.manual_seed(0)
+    network = Prior(D, W, num_slots=T, num_items=4, **{"width": 32, "layers": 2, "heads": 2, **sizes})
+    with torch.no_grad():  # fresh heads say nothing
+        for parameter in (network.weigh.weight, network.add.weight):
+            parameter.normal_(std=0.2)
+    return network.eval()
+
+
+def context(size: int = 3, items: int = 3, seed: int = 0) -> Context:
+    draw = torch.Generator().manual_seed(seed)
+    return Context(
+        torch.randn(size, K, W, generator=draw),
+        torch.zeros(size, dtype=torch.long),
+        torch.randn(size, items, T, D, generator=draw),
+        torch.zeros(size, items, dtype=torch.long),
+    )
+
+
+def test_seeds_differ_and_one_seed_is_one_sample_in_any_batch() -> None:
+    network, three = prior(), context(3)
+    drawn = network.sample(three, [5, 6, 5])
+    assert drawn.shape == (3, K, D)
+    one = Context(*(getattr(three, name)[1:2] for name in ("states", "modality", "items", "item_modality")))
+    assert torch.allclose(network.sample(one, [6])[0], drawn[1], atol=1e-5)
+    assert not torch.allclose(network.sample(one, [7])[0], drawn[1], atol=1e-2)
+    assert torch.allclose(network.sample(one, [6], guidance_scale=1.0), drawn[1:2], atol=1e-5)
+    assert not torch.allclose(network.sample(one, [6], guidance_scale=3.0), drawn[1:2], atol=1e-3)
+
+
+def test_absent_items_and_other_modalities_change_nothing_they_should_not() -> None:
+    network, some = prior(), context(2, items=2)
+    padded = Context(
+        some.states,
+        some.modality,
+        torch.cat([some.items, torch.zeros(2, 1, T, D)], 1),
+        torch.zeros(2, 3, dtype=torch.long),
+    )
+    assert torch.allclose(network.sample(some, [1, 2]), network.sample(padded, [1, 2]), atol=1e-5)
+    with torch.no_grad():
+        network.add.weight.zero_()  # what is left are the weighted items: those of another modality have no weight
+    other = Context(some.states, some.modality, some.items, torch.ones(2, 2, dtype=torch.long))
+    assert network(torch.randn(2, K, D), torch.ones(2), other).eq(0).all()
+
+
+def test_no_items_and_no_states_still_sample() -> None:
+    network, none = prior(), context(2, items=0)
+    assert torch.isfinite(network.sample(none, [0, 1])).all()
+    assert torch.isfinite(network.sample(none.without_states(), [0, 1])).all()
+
+
+def test_noise_shares_are_within_bounds() -> None:
+    shares = times(1000, torch.Generator().manual_seed(0))
+    assert shares.min() > 0 and shares.max() < 1 and 0.5 < shares.mean() < 0.7
+
+
+def test_it_learns_to_apply_what_one_example_shows() -> None:
+    """Items are (source, after, before), the latest first; the answer is source + after - before, new in each batch."""
+    torch.manual_seed(0)
+    network = Prior(D, W, num_slots=1, num_items=3, width=32, layers=2, heads=2)
+    adam = torch.optim.AdamW(network.parameters(), 3e-3)
+
+    def batch(size: int, seed: int) -> tuple[Context, torch.Tensor]:
+        draw = torch.Generator().manual_seed(seed)
+        source, before, rule = torch.randn(3, size, 1, D, generator=draw)
+        items = torch.stack([source, before + rule, before], dim=1)
+        kinds = torch.zeros(size, 3, dtype=torch.long)
+        return Context(torch.zeros(size, 1, W), kinds[:, 0], items, kinds), source + rule
+
+    for step in range(300):
+        given, target = batch(64, step)
+        draw = torch.Generator().manual_seed(step)
+        loss = network.loss(target, torch.randn(target.shape, generator=draw), times(64, draw), given).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    given, target = batch(64, 10_000)
+    drawn = network.eval().sample(given, range(64))
+    error = (drawn - target).square().mean()
+    copy = (given.items[:, 0] - target).square().mean()
+    assert error < 0.3 * copy
