@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image as PILImage
 
-from codi2.diffuse.build import new_clip_unet, new_decoder, new_patches, new_unet
+from codi2.diffuse.build import new_decoder, new_patches, new_unet
 from codi2.diffuse.clip import spread
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.load import load_decoder, save_decoder
@@ -30,7 +30,7 @@ def picture(colour: str) -> Image:
 
 def test_in_space_it_has_the_names_and_shapes_of_the_network_for_pictures() -> None:
     flat = new_unet("image", (48, 16, 16), CHANNELS, DIM, SLOTS).state_dict()
-    deep = new_clip_unet((48, 8, 16, 16), CHANNELS, DIM).state_dict()
+    deep = new_unet("video", (48, 8, 16, 16), CHANNELS, DIM, SLOTS).state_dict()
     shared = {name for name in flat if name in deep and deep[name].shape == flat[name].shape}
     assert {name.split(".")[0] for name in flat.keys() - shared} == {"class_embedding"}
 

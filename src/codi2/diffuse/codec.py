@@ -38,7 +38,7 @@ class Codec(nn.Module):
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae = vae
-        self.patch = math.isqrt(getattr(vae.config, "in_channels", self.channels) // self.channels)
+        self.patch = math.isqrt(max(1, getattr(vae.config, "in_channels", 0) // self.channels))
 
     def to_tensor(self, parts: Sequence[Part]) -> Tensor:
         """Media → the autoencoder's input [B, channels, H, W], about [-1, 1]."""
