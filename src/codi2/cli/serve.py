@@ -23,6 +23,12 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="A web page's origin that may call from a browser, https://example.com.")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name that requests may call it by, as a reverse proxy's: example.com.")
+    ] = None,
+    without_keys: Annotated[
+        bool, typer.Option("--without-keys", help="Serve this machine without keys although every key was revoked.")
+    ] = False,
     max_batch: Annotated[int, typer.Option(min=1, max=256, help="Most replies that are made together.")] = 8,
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; above it they get a 429.")] = 64,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until a request is given up.")] = 120.0,
@@ -45,6 +51,8 @@ def serve(
         port,
         folder=data,
         origins=allow_origin or [],
+        hosts=allow_host or [],
+        without_keys=without_keys,
         max_batch=max_batch,
         max_waiting=max_waiting,
         timeout=timeout,
@@ -66,7 +74,7 @@ def new(
     per_minute: Annotated[int, typer.Option(min=0, help="Requests a minute; 0: no limit.")] = 0,
     data: DataOption = None,
 ) -> None:
-    """Make a key; it is shown this once. From the first key on, the server asks for one."""
+    """Make a key; it is shown this once. From the first key on, a server asks for one, also one that runs."""
     from codi2.serve.run import open_store
 
     typer.echo(open_store(data).make_key(label, per_minute))
@@ -83,7 +91,10 @@ def list_keys(data: DataOption = None) -> None:
 
 @keys.command()
 def revoke(label: str, data: DataOption = None) -> None:
-    """Take a key back; a running server refuses it from now on."""
+    """End a key: a running server refuses it from now on, and nobody reaches its conversations.
+
+    With the last key revoked, every request is refused.
+    """
     from codi2.serve.run import open_store
 
     open_store(data).revoke(label)

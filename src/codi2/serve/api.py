@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, File, Form, Header, Request, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from codi2 import __version__
 from codi2.chat.events import Done, Made, Said, Step
 from codi2.chat.references import numbered, read, resolve
-from codi2.errors import BusyError, CoDi2Error, LateError, MediaError, PromptError
+from codi2.errors import CoDi2Error, MediaError, PromptError
 from codi2.model import Options, Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Text
 from codi2.serve import wire
-from codi2.serve.access import Access, BodyLimit, Counted, NoKey
+from codi2.serve.access import Access, NoKey
 from codi2.serve.engine import Engine
+from codi2.serve.errors import Failure, as_json, described
 from codi2.serve.metrics import prometheus
+from codi2.serve.middleware import BodyLimit, Counted, Faults, Gate, Head, Origins, SafeHeaders
+from codi2.serve.origins import Served
 from codi2.serve.schemas import ChatRequest, ImageRequest, ResponsesRequest, Settings, SoundRequest
-from codi2.serve.store import NoSession, Store
+from codi2.serve.store import Store
 from codi2.serve.waiting import Waiting
 
 MOST_BODY = 64 << 20  # bytes of a request
@@ -43,38 +48,64 @@ class Server:
 
     engine: Engine
     store: Store
-    access: Access
     model: str
     default_tokens: int = 128
     marks: bool = True  # whether media say in their metadata how they were made
     requests: dict[tuple[str, int], int] = field(default_factory=dict)  # by route and status, for /metrics
 
 
-def create_app(engine: Engine, store: Store, model: str, origins: Sequence[str] = (), marks: bool = True) -> FastAPI:
+def create_app(
+    engine: Engine,
+    store: Store,
+    model: str,
+    origins: Sequence[str] = (),
+    marks: bool = True,
+    served: Served | None = None,
+    opened: int = 0,
+) -> FastAPI:
     """The application.
 
     Args:
         model: the name that `/v1/models` gives.
-        origins: web pages of other hosts that may call it from a browser; none by default.
+        origins: web pages of other hosts that may call it from a browser (`origins.origin`); none by default.
         marks: whether media say in their metadata how they were made.
+        served: the hosts that requests may name; None: this machine's loopback addresses and `localhost`.
+        opened: see `access.Access`.
     """
     from codi2.serve.sessions import Chats
     from codi2.serve.sessions import router as sessions
 
-    app = FastAPI(title="codi2", version=__version__, description=__doc__ or "", docs_url=None, redoc_url=None)
-    server = Server(engine, store, Access(store), model, marks=marks)
+    app = FastAPI(
+        title="codi2",
+        version=__version__,
+        description=__doc__ or "",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the Host header
+        responses={"4XX": {"model": Failure, "description": "An error of the request, in one sentence."}},
+    )
+    server = Server(engine, store, model, marks=marks)
     app.state.server, app.state.chats = server, Chats(engine, store)
-    app.add_middleware(BodyLimit, most=MOST_BODY)
-    app.add_middleware(Counted, counts=server.requests)
-    if origins:
-        from fastapi.middleware.cors import CORSMiddleware
-
-        app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
     app.include_router(router)
     app.include_router(sessions)
     for kind in (CoDi2Error, RequestValidationError, HTTPException):
-        app.add_exception_handler(kind, _as_json)
-
+        app.add_exception_handler(kind, as_json)
+    # the last one added is the first that a request passes
+    app.add_middleware(BodyLimit, most=MOST_BODY)
+    app.add_middleware(Gate, access=Access(store, opened))
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
+    app.add_middleware(Origins, served=served or Served(), allowed=origins)
+    app.add_middleware(Faults)
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(Counted, counts=server.requests)
+    app.add_middleware(Head)
     return app
 
 
@@ -86,9 +117,12 @@ def server_of(request: Request) -> Server:
     return server
 
 
-def client_of(request: Request, authorization: Annotated[str | None, Header()] = None) -> str:
-    """Who asks. Raises NoKey and BusyError."""
-    return server_of(request).access.client(authorization)
+def client_of(request: Request) -> str:
+    """Who asks, as `middleware.Gate` found. Raises NoKey: the path was taken for one that needs no key."""
+    client: str | None = getattr(request.state, "client", None)
+    if client is None:
+        raise NoKey("this path asks for an API key: Authorization: Bearer …")
+    return client
 
 
 Client = Annotated[str, Depends(client_of)]
@@ -216,6 +250,7 @@ async def audio_generations(request: Request, body: SoundRequest, client: Client
     """A sound from words, as the bytes of a file."""
     server = server_of(request)
     check_model(server, body.model)
+    check_want(body, "audio")
     options = options_of(body, ["audio"], 1)
     waiting = _ask(server, [Message("user", (Text(body.input),))], options, client, body)
     (reply,) = await replies_of(request, [waiting])
@@ -228,6 +263,7 @@ async def _pictures(
 ) -> dict[str, Any]:
     server = server_of(request)
     check_model(server, body.model)
+    check_want(body, "image")
     side = server.engine.model.config.decoders["image"].size if "image" in server.engine.model.config.decoders else 0
     if size not in (None, "auto", f"{side}x{side}"):
         raise PromptError(f"size is {size!r}; this model draws {side}x{side}")
@@ -247,6 +283,14 @@ def check_model(server: Server, name: str) -> None:
         raise HTTPException(404, f"there is no model {name!r}; this server has {server.model!r}")
 
 
+def check_want(body: Settings, modality: str) -> None:
+    """Raises PromptError: a route that makes one thing is asked for another."""
+    if body.codi2.want not in (None, [modality]):
+        raise PromptError(
+            f"codi2.want is {body.codi2.want}, but this route makes {modality}; leave it out or use /v1/chat/completions"
+        )
+
+
 def options_of(body: Settings, modalities: Sequence[str] | None, max_new_tokens: int, plus: int = 0) -> Options:
     """How a reply is to be made; the `plus`-th of several has a seed of its own."""
     said = body.codi2.model_dump(exclude_none=True, exclude={"timeout", "want"})
@@ -257,7 +301,7 @@ def options_of(body: Settings, modalities: Sequence[str] | None, max_new_tokens:
         want = [m for m in want if m != "text"]  # `modalities` says what may come: the media among it do
     return Options(
         want=tuple(want) if want is not None else None,
-        seed=(body.seed or 0) + plus,
+        seed=((body.seed or 0) + plus) % 2**63,
         temperature=body.temperature or 0.0,
         max_new_tokens=max_new_tokens,
         **said,
@@ -365,39 +409,9 @@ def sse(events: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
                 name = f"event: {event['type']}\n" if "type" in event and "choices" not in event else ""
                 yield f"{name}data: {json.dumps(event, ensure_ascii=False)}\n\n"
             yield "data: [DONE]\n\n"
-        except CoDi2Error as error:
-            yield f"data: {json.dumps(_error(error)[1])}\n\n"
+        except Exception as error:
+            if not isinstance(error, CoDi2Error):
+                logging.getLogger("codi2").exception("a stream failed", exc_info=error)
+            yield f"data: {json.dumps(described(error)[1])}\n\n"
 
     return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-
-
-def _error(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
-    status, kind, headers = 400, "invalid_request_error", {}
-    message = str(error)
-    match error:
-        case BusyError():
-            status, kind = 429, "rate_limit_error"
-            headers = {"Retry-After": str(max(1, round(error.retry_after)))}
-        case LateError():
-            status, kind = 408, "timeout_error"
-        case NoKey():
-            status, kind, headers = 401, "authentication_error", {"WWW-Authenticate": "Bearer"}
-        case NoSession():
-            status, kind = 404, "not_found_error"
-        case HTTPException():
-            status, message = error.status_code, str(error.detail)
-            kind = "not_found_error" if status == 404 else kind
-            headers = dict(error.headers or {})
-        case RequestValidationError():
-            found = error.errors()
-            # a content may be words or parts: what is wrong with the parts says more
-            first = next((one for one in found if one["type"] != "string_type"), found[0])
-            place = ".".join(str(step) for step in first["loc"] if step != "body")
-            message = f"{place or 'the body'}: {first['msg']}"[:500]
-    body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
-    return status, body, headers
-
-
-async def _as_json(request: Request, error: Exception) -> JSONResponse:
-    status, body, headers = _error(error)
-    return JSONResponse(body, status, headers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import ipaddress
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from codi2.errors import ConfigError, MissingDependencyError
 from codi2.hub import home
+from codi2.serve.origins import Served, is_loopback, origin
 from codi2.serve.store import Store
 
 PATIENCE = 30.0  # seconds that work which was taken has to finish when the server stops
@@ -28,6 +28,8 @@ def run(
     port: int,
     folder: Path | None = None,
     origins: Sequence[str] = (),
+    hosts: Sequence[str] = (),
+    without_keys: bool = False,
     max_batch: int = 8,
     max_waiting: int = 64,
     timeout: float = 120.0,
@@ -40,16 +42,19 @@ def run(
 ) -> None:
     """Serves until it is told to stop, then finishes what it has taken.
 
+    Args:
+        origins: web pages of other hosts that may call it from a browser, such as https://example.com.
+        hosts: names that requests may call it by, besides its own address and localhost.
+        without_keys: serve this machine without keys, although there were keys, which are all revoked.
     Raises:
-        ConfigError: others than this machine could reach it, and there is no key.
+        ConfigError: others than this machine could reach it, and there is no key; a host or an origin is malformed.
         MissingDependencyError: the extra `serve` is not installed.
     """
+    served, allowed = Served.at(host, hosts), [origin(value) for value in origins]
     store = open_store(folder)
-    if not _is_loopback(host) and not store.list_keys():
-        raise ConfigError(
-            f"{host} can be reached by others: make a key first (codi2 keys new LABEL), or listen at 127.0.0.1"
-        )
-    settings: dict[str, Any] = {"model": model, "origins": list(origins), "device": device, "marks": marks}
+    opened = _opened(store, host, without_keys)
+    settings: dict[str, Any] = {"model": model, "origins": allowed, "device": device, "marks": marks}
+    settings |= {"served": served, "opened": opened}
     settings |= {"max_batch": max_batch, "max_waiting": max_waiting, "timeout": timeout, "safety": safety}
     if replicas:
         from codi2.serve.ray import run_replicas
@@ -59,6 +64,8 @@ def run(
         return
     try:
         import uvicorn
+
+        from codi2.serve.protocol import Http
     except ImportError as error:
         raise MissingDependencyError(f"serving needs {error.name}: pip install 'codi2[serve]'") from error
     sys.setswitchinterval(0.001)  # seconds: how long the event loop may wait for the Python of the model's thread
@@ -74,7 +81,14 @@ def run(
     gc.collect()
     gc.freeze()  # what was loaded stays: walking through it would hold up the event loop
     config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=int(PATIENCE), server_header=False
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=int(PATIENCE),
+        server_header=False,
+        http=Http,
+        ws="none",
     )
     server = uvicorn.Server(config)
     began = server.startup
@@ -104,6 +118,8 @@ def application(
     device: str,
     safety: bool,
     marks: bool,
+    served: Served | None = None,
+    opened: int = 0,
 ) -> tuple[Any, Any]:
     """The application of one process or replica, with a model of its own, and its engine.
 
@@ -119,11 +135,30 @@ def application(
 
     check = ImageFilter() if safety else None
     engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout, check)
-    return create_app(engine, store, model, origins, marks), engine
+    return create_app(engine, store, model, origins, marks, served, opened), engine
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _opened(store: Store, host: str, without_keys: bool) -> int:
+    """How many keys had been made when the server starts open (`access.Access`); says who may use it.
+
+    Raises ConfigError: others could use it without a key, or keys are to be ignored that are in use.
+    """
+    keys, made = store.list_keys(), store.keys_made()
+    if not keys and not is_loopback(host):
+        raise ConfigError(
+            f"{host} can be reached by others: make a key first (codi2 keys new LABEL), or listen at 127.0.0.1"
+        )
+    if keys and without_keys:
+        raise ConfigError(
+            f"there are {len(keys)} keys; revoke them (codi2 keys revoke LABEL), or start without --without-keys"
+        )
+    if not made or without_keys:
+        print("No key: anyone on this machine may use it.", flush=True)
+        return made
+    if not keys:
+        print(
+            "Every key was revoked: all requests are refused. Make one (codi2 keys new LABEL), or start with "
+            "--without-keys.",
+            flush=True,
+        )
+    return 0

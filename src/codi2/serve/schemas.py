@@ -5,18 +5,60 @@ Unknown fields are ignored, as there: clients send what other servers understand
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 MOST_PARTS, MOST_MESSAGES = 256, 512
+MOST_VALUES, DEEPEST = 100_000, 32  # of the JSON of a request: values, and lists and objects inside each other
+COLDEST = 0.01  # the least temperature that samples; logits that are divided by less can overflow
 Want = Literal["text", "image", "audio", "video"]
+
+
+def check_json(value: Any) -> Any:
+    """The JSON of a request as it is.
+
+    Raises ValueError: it nests too deep, has too many values, numbers that are not finite, or strings that UTF-8
+    cannot hold (halves of surrogate pairs).
+    """
+    rest, count = [(value, 0)], 0
+    while rest:
+        item, depth = rest.pop()
+        count += len(item) if isinstance(item, dict | list) else 0
+        if depth > DEEPEST or count > MOST_VALUES:
+            raise ValueError(f"the JSON has more than {MOST_VALUES} values, or lists nested over {DEEPEST} deep")
+        if isinstance(item, str) and not item.isascii():
+            try:
+                item.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"a string has half of a surrogate pair at {error.start}; send whole ones") from error
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise ValueError(f"a number is {item}; send finite ones")
+        elif isinstance(item, dict):
+            rest += [(part, depth + 1) for pair in item.items() for part in pair]
+        elif isinstance(item, list):
+            rest += [(part, depth + 1) for part in item]
+    return value
+
+
+def check_temperature(value: float) -> float:
+    if 0 < value < COLDEST:
+        raise ValueError(f"the temperature is {value}; send 0 for the likeliest words, or {COLDEST} to 2")
+    return value
+
+
+class Body(BaseModel):
+    """A request."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    _json = model_validator(mode="before")(check_json)
 
 
 class Extension(BaseModel):
     """Fields of `Options`, and how a request is treated."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     want: list[Want] | None = Field(None, max_length=8, description="Modalities of the reply, in order.")
     num_inference_steps: int | None = Field(None, ge=1, le=1000)
     guidance_scale: float | None = Field(None, ge=0, le=100)
@@ -36,12 +78,14 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class Settings(BaseModel):
+class Settings(Body):
     """What every request can say of its reply."""
 
     model: str = Field("codi2", max_length=200)
     seed: int | None = Field(None, ge=0, lt=2**63)
-    temperature: float | None = Field(None, ge=0, le=2)
+    temperature: Annotated[float, AfterValidator(check_temperature)] | None = Field(
+        None, ge=0, le=2, description=f"0: the likeliest words; otherwise {COLDEST} to 2."
+    )
     user: str | None = Field(None, max_length=200)
     codi2: Extension = Extension()
 
@@ -85,7 +129,7 @@ class SoundRequest(Settings):
     response_format: Literal["wav", "flac", "ogg", "mp3"] = "wav"
 
 
-class NewSession(BaseModel):
+class NewSession(Body):
     """`POST /v1/sessions`, and the new title of one."""
 
     title: str = Field("", max_length=200)

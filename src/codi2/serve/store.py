@@ -9,7 +9,6 @@ removed with the last that did; what a kill orphaned is swept at the next start.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import sqlite3
@@ -25,6 +24,7 @@ from codi2.chat import Round
 from codi2.chat.files import content_name, to_json
 from codi2.errors import DataError, OutputError
 from codi2.hub import write_atomic
+from codi2.serve.keys import Keys
 
 YOUNG = 600.0  # seconds: a medium that no round names yet may belong to one that is being made
 TABLES = """
@@ -39,8 +39,6 @@ CREATE TABLE IF NOT EXISTS media (
     FOREIGN KEY (session, number) REFERENCES rounds (session, number) ON DELETE CASCADE);
 CREATE INDEX IF NOT EXISTS by_name ON media (name);
 CREATE INDEX IF NOT EXISTS by_round ON media (session, number);
-CREATE TABLE IF NOT EXISTS keys (
-    hash TEXT PRIMARY KEY, label TEXT NOT NULL UNIQUE, per_minute INTEGER NOT NULL, created REAL);
 """
 
 
@@ -59,16 +57,7 @@ class Session:
     changed: float
 
 
-@dataclass(frozen=True)
-class Key:
-    """An API key, of which only the hash is kept."""
-
-    label: str
-    per_minute: int  # requests; 0: as many as there is room for
-    created: float
-
-
-class Store:
+class Store(Keys):
     """Sessions and keys under a folder. May be used from several threads, and by several processes.
 
     Raises OutputError: the folder cannot be written. DataError: the file in it is none of ours.
@@ -82,6 +71,7 @@ class Store:
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
                 self._db.execute(f"PRAGMA {pragma}")
             self._db.executescript(TABLES)
+            super().__init__(folder)
         except OSError as error:
             raise OutputError(f"the sessions' folder {folder} cannot be made: {error.strerror}") from error
         except sqlite3.OperationalError as error:
@@ -235,36 +225,8 @@ class Store:
                     for copy in (self.folder / "page").rglob(name):  # what the page showed of it
                         copy.unlink(missing_ok=True)
 
-    def make_key(self, label: str, per_minute: int = 0) -> str:
-        """A new API key, which is shown this once. Raises DataError: the label is taken."""
-        secret = f"codi2-{secrets.token_urlsafe(32)}"
-        try:
-            with self._change() as db:
-                db.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (_hash(secret), label, per_minute, time.time()))
-        except sqlite3.IntegrityError as error:
-            raise DataError(f"there is a key {label!r} already; revoke it or choose another label") from error
-        return secret
-
-    def list_keys(self) -> list[Key]:
-        with self._lock:
-            rows = self._db.execute("SELECT label, per_minute, created FROM keys ORDER BY created").fetchall()
-        return [Key(*row) for row in rows]
-
-    def key(self, secret: str) -> Key | None:
-        """The key that a client shows, if it is one."""
-        with self._lock:
-            row = self._db.execute(
-                "SELECT label, per_minute, created FROM keys WHERE hash = ?", (_hash(secret),)
-            ).fetchone()
-        return Key(*row) if row else None
-
-    def revoke(self, label: str) -> None:
-        """Raises DataError: there is no such key."""
-        with self._change() as db:
-            if not db.execute("DELETE FROM keys WHERE label = ?", (label,)).rowcount:
-                raise DataError(f"there is no key {label!r}")
-
     def close(self) -> None:
+        self.close_keys()
         with self._lock:
             self._db.close()
 
@@ -275,8 +237,3 @@ _SELECT = """SELECT id, title, (SELECT count(*) FROM rounds WHERE session = id),
 def _files(part: Mapping[str, Any]) -> list[str]:
     file = part.get("file", [])
     return [file] if isinstance(file, str) else list(file)
-
-
-def _hash(secret: str) -> str:
-    """Of 256 random bits: a slow hash, which is for words that people choose, would add nothing."""
-    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,96 @@
+"""Errors as HTTP: a status, and `{"error": {"message", "type", "param", "code"}}` with the message in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from codi2.errors import BusyError, CoDi2Error, LateError, OutputError
+from codi2.serve.access import NoKey, Refused
+from codi2.serve.store import NoSession
+
+Scope = MutableMapping[str, Any]  # the types of ASGI
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+LONGEST = 500  # characters of a message
+OWN_FAULT = "the server failed while it handled this request; its log holds the cause"
+NO_ROOM = "the server cannot write to its disk at the moment, so nothing was kept; try again later"
+TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 408: "timeout_error"}
+TYPES |= {429: "rate_limit_error"}
+
+
+class Problem(BaseModel):
+    """What went wrong, as OpenAI's API writes it."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class Failure(BaseModel):
+    """The body of every answer of 400 or above."""
+
+    error: Problem
+
+
+def described(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """The status, the body and the headers that tell a client of an error."""
+    status, message, code = 500, OWN_FAULT, None
+    headers: dict[str, str] = {}
+    match error:
+        case BusyError():
+            status, message = 429, str(error)
+            headers = {"Retry-After": str(max(1, round(error.retry_after)))}
+        case LateError():
+            status, message = 408, str(error)
+        case NoKey():
+            status, message, headers = 401, str(error), {"WWW-Authenticate": "Bearer"}
+        case NoSession():
+            status, message = 404, str(error)
+        case OutputError():
+            status, message, code = 507, NO_ROOM, "no_room"  # the error itself names folders of the server
+        case Refused():
+            status, message, code = error.status, str(error), error.code
+        case CoDi2Error():
+            status, message = 400, str(error)
+        case HTTPException():
+            status, message, headers = error.status_code, str(error.detail), dict(error.headers or {})
+        case RequestValidationError():
+            status, message = 400, _invalid(error)
+    kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return status, body(message, kind, code), headers
+
+
+def body(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
+    """The JSON form. Line breaks become spaces; halves of surrogate pairs, which UTF-8 cannot hold, are escaped."""
+    message = " ".join(message.encode("utf-8", "backslashreplace").decode("utf-8").split())
+    message = message if len(message) <= LONGEST else message[: LONGEST - 1] + "…"
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def _invalid(error: RequestValidationError) -> str:
+    problems = error.errors()
+    # a content may be words or parts: what is wrong with the parts says more
+    first = next((problem for problem in problems if problem["type"] != "string_type"), problems[0])
+    place = ".".join(str(step) for step in first["loc"] if step != "body")
+    return f"{place or 'the body'}: {str(first['msg']).removeprefix('Value error, ')}"
+
+
+async def as_json(request: Request, error: Exception) -> JSONResponse:
+    """The handler of the application's errors."""
+    status, content, headers = described(error)
+    return JSONResponse(content, status, headers)
+
+
+async def answer(error: Exception, scope: Scope, receive: Receive, send: Send, more: Mapping[str, str] = {}) -> None:
+    """Answers a request with an error; its body is not read."""
+    status, content, headers = described(error)
+    await JSONResponse(content, status, {**headers, **more})(scope, receive, send)

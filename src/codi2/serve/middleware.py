@@ -1,0 +1,194 @@
+"""What every request passes before the routes, and every answer after them, as ASGI middleware.
+
+`Head` → `Counted` → `SafeHeaders` → `Faults` → `Origins` → `Gate` → `BodyLimit` → the routes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from codi2.errors import CoDi2Error
+from codi2.serve.access import Access, Refused, needs_key
+from codi2.serve.errors import Receive, Scope, Send, answer
+from codi2.serve.origins import Served, check
+
+# the page loads its own files and shows media that it made itself; nothing else, and no page frames it
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob: data:; media-src 'self' blob: data:; "
+    "frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",  # `no-referrer` would make browsers send `Origin: null` to the own server
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+FORMS = ("text/plain", "application/x-www-form-urlencoded")  # bodies that pages of any site may send without asking
+_CHARSET = re.compile(r'charset[*0-9]*\s*=\s*"?([^;"]*)')
+
+
+class Head:
+    """HEAD is answered as GET, without the body, which the HTTP server leaves out."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self.app(scope, receive, send)
+
+
+class Counted:
+    """Counts requests by route and status."""
+
+    def __init__(self, app: Any, counts: dict[tuple[str, int], int]) -> None:
+        self.app, self.counts = app, counts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def noted(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                key = (getattr(scope.get("route"), "path", "other"), message["status"])
+                self.counts[key] = self.counts.get(key, 0) + 1
+            await send(message)
+
+        await self.app(scope, receive, noted)
+
+
+class SafeHeaders:
+    """Adds the headers that tell browsers what they may do with an answer; those that a route has set itself stay."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def added(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", []))
+                present = {name.lower() for name, _ in headers}
+                more = [(name, value) for name, value in self.headers if name not in present]
+                message = {**message, "headers": headers + more}
+            await send(message)
+
+        await self.app(scope, receive, added)
+
+
+class Faults:
+    """An error that no handler knows is logged and answered with a 500 in the documented form."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noted(message: Any) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise  # the HTTP server ends the connection
+            logging.getLogger("codi2").exception("a request failed", exc_info=error)
+            await answer(error, scope, receive, send)
+
+
+class Origins:
+    """Requests for other hosts and of other origins are refused by their headers (`origins.check`)."""
+
+    def __init__(self, app: Any, served: Served, allowed: Iterable[str] = ()) -> None:
+        self.app, self.served, self.allowed = app, served, frozenset(allowed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                check(scope, self.served, self.allowed)
+            except Refused as error:
+                await answer(error, scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+class Gate:
+    """Refuses requests without a valid key, and bodies that are no JSON or multipart, by their headers alone.
+
+    The key is looked up in the event loop: that is a read of a small table, and the threads may all be busy.
+    """
+
+    def __init__(self, app: Any, access: Access) -> None:
+        self.app, self.access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                if needs_key(scope["method"], scope["path"]):
+                    scope.setdefault("state", {})["client"] = self.access.client(_values(scope, b"authorization"))
+                _check_body(scope)
+            except CoDi2Error as error:
+                await answer(error, scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+class BodyLimit:
+    """A request that is larger than `most` bytes ends in a 413, before it is in memory."""
+
+    def __init__(self, app: Any, most: int) -> None:
+        self.app, self.most = app, most
+        self.error = Refused(413, f"the request is larger than {most >> 20} MB; send smaller media", "too_large")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if any(not value.isdigit() or int(value) > self.most for value in _values(scope, b"content-length")):
+            await answer(self.error, scope, receive, send)
+            return
+        taken, refused = 0, False
+
+        async def counted() -> Any:
+            nonlocal taken, refused
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.most:
+                if not refused:
+                    refused = True
+                    await answer(self.error, scope, receive, send)
+                return {"type": "http.disconnect"}
+            return message
+
+        async def passed(message: Any) -> None:
+            if not refused:
+                await send(message)
+
+        await self.app(scope, counted, passed)
+
+
+def _check_body(scope: Scope) -> None:
+    """Raises Refused: the headers do not say what the body is, or say what no route reads."""
+    if _values(scope, b"transfer-encoding") and _values(scope, b"content-length"):
+        raise Refused(400, "the request has both Content-Length and Transfer-Encoding; send one of them")
+    kinds = [value.decode("latin-1").lower() for value in _values(scope, b"content-type")]
+    if len(kinds) > 1:
+        raise Refused(400, f"the request has {len(kinds)} Content-Type headers; send one")
+    for kind in kinds:
+        if kind.partition(";")[0].strip() in FORMS:
+            raise Refused(415, f"the body is {kind[:100]!r}; send JSON with Content-Type: application/json")
+        for charset in _CHARSET.findall(kind):
+            if charset.strip() not in ("utf-8", "utf8"):
+                raise Refused(415, f"the body's charset is {charset[:100]!r}; send UTF-8")
+
+
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for key, value in scope["headers"] if key.lower() == name]
