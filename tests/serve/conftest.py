@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +28,9 @@ class Running:
                 [*command, *options], stdout=subprocess.PIPE, stderr=log, text=True, env=env
             )
         assert self.process.stdout is not None
-        self.url = ""
+        self.url, self.said = "", ""
         for line in self.process.stdout:
+            self.said += line
             if found := re.search(r"Serving at (http://\S+)", line):
                 self.url = found[1]
                 break
@@ -58,3 +64,69 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 def server(start: Start) -> Running:
     """A server without a page that all tests share."""
     return start("--no-page")
+
+
+@dataclass
+class Answer:
+    """Of a request that no client library would send."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    read: int = 0  # how often the request's body was asked for
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What every error answers with."""
+        found = json.loads(self.body)
+        assert set(found) == {"error"} and set(found["error"]) == {"message", "type", "param", "code"}, found
+        assert found["error"]["message"] and "\n" not in found["error"]["message"]
+        error: dict[str, Any] = found["error"]
+        return error
+
+
+def exchange(server: Running, request: bytes) -> Answer | None:
+    """What a server answers to these bytes; None: it closed the connection."""
+    host, port = server.url.removeprefix("http://").split(":")
+    data = b""
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.settimeout(10)
+        try:
+            connection.sendall(request)
+            while chunk := connection.recv(65536):
+                data += chunk
+        except (TimeoutError, ConnectionError):
+            pass
+    if not data:
+        return None
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in lines}
+    return Answer(int(first.split(" ")[1]), headers, body)
+
+
+def ask(
+    app: Any, method: str, path: str, headers: Sequence[tuple[str, str]] = (), body: bytes = b"", scheme: str = "http"
+) -> Answer:
+    """A request to an application in this process, with exactly these headers and Host."""
+    given = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    if not any(name == b"host" for name, _ in given):
+        given.append((b"host", b"127.0.0.1:8000"))
+    answer = Answer(0, {}, b"")
+
+    async def receive() -> dict[str, Any]:
+        answer.read += 1
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            answer.status = message["status"]
+            answer.headers = {name.decode().lower(): value.decode("latin-1") for name, value in message["headers"]}
+        else:
+            answer.body += message.get("body", b"")
+
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": scheme, "root_path": ""}
+    scope |= {"method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": given}
+    scope |= {"server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 9), "state": {}}
+    asyncio.run(app(scope, receive, send))
+    return answer

@@ -52,9 +52,8 @@ def run(
     """
     served, allowed = Served.at(host, hosts), [origin(value) for value in origins]
     store = open_store(folder)
-    opened = _opened(store, host, without_keys)
     settings: dict[str, Any] = {"model": model, "origins": allowed, "device": device, "marks": marks}
-    settings |= {"served": served, "opened": opened}
+    settings |= {"served": served, "opened": opened(store, host, without_keys)}
     settings |= {"max_batch": max_batch, "max_waiting": max_waiting, "timeout": timeout, "safety": safety}
     if replicas:
         from codi2.serve.ray import run_replicas
@@ -138,7 +137,7 @@ def application(
     return create_app(engine, store, model, origins, marks, served, opened), engine
 
 
-def _opened(store: Store, host: str, without_keys: bool) -> int:
+def opened(store: Store, host: str, without_keys: bool) -> int:
     """How many keys had been made when the server starts open (`access.Access`); says who may use it.
 
     Raises ConfigError: others could use it without a key, or keys are to be ignored that are in use.
@@ -150,7 +149,8 @@ def _opened(store: Store, host: str, without_keys: bool) -> int:
         )
     if keys and without_keys:
         raise ConfigError(
-            f"there are {len(keys)} keys; revoke them (codi2 keys revoke LABEL), or start without --without-keys"
+            f"there are keys in use: {', '.join(key.label for key in keys)}; revoke them (codi2 keys revoke LABEL), or "
+            "start without --without-keys"
         )
     if not made or without_keys:
         print("No key: anyone on this machine may use it.", flush=True)
