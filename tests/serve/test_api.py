@@ -219,17 +219,147 @@ def test_bad_requests(server: Running, media: Path):
     }
     answer = httpx.post(post, json={"model": "debug", "messages": [{"role": "user", "content": [lying]}]})
     assert "says that it is audio, but its bytes are image" in answer.json()["error"]["message"]
-    large = httpx.post(post, content=b"x" * (65 << 20), headers={"content-type": "application/json"}, timeout=60)
-    assert large.status_code == 413 and "larger than 64 MB" in large.json()["error"]["message"]
 
+
+Case = tuple[str, str, dict[str, str], bytes | None, int, str]
+FORMS: list[Case] = [
+    ("GET", "/nothing", {}, None, 404, "there is nothing at this path"),
+    ("GET", "/v1/sessions/nothing", {}, None, 404, "there is no session 'nothing'"),
+    ("GET", "/v1/models/nothing", {}, None, 404, "there is no model 'nothing'"),
+    ("GET", "/v1/models/", {}, None, 404, "there is no model ''"),
+    ("GET", "/v1/sessions/", {}, None, 404, "there is no"),
+    ("GET", "/v1/chat/completions", {}, None, 405, "does not take this method"),
+    ("DELETE", "/health", {}, None, 405, "does not take this method"),
+    ("TRACE", "/health", {}, None, 405, "does not take this method"),
+    ("OPTIONS", "/v1/sessions", {}, None, 405, "does not take this method"),
+    ("BREW", "/v1/sessions", {}, None, 405, "does not take this method"),
+    ("POST", "/v1/sessions", {}, b"", 400, "the body"),
+    ("POST", "/v1/sessions", {"Content-Type": "application/json"}, b"{", 400, "JSON"),
+    ("POST", "/v1/sessions", {"Content-Type": "application/json"}, b"\xff", 400, "the body"),
+    ("POST", "/v1/sessions", {"Content-Type": "application/json"}, b"[" * 99_999, 400, "the body"),
+    ("POST", "/v1/sessions", {"Content-Type": "application/json"}, b"9" * 9_999, 400, "the body"),
+    ("POST", "/v1/sessions", {"Content-Type": "application/json"}, b'{"title": 5}', 400, "title: Input should be a"),
+    ("POST", "/v1/sessions", {"Content-Type": "application/x-www-form-urlencoded"}, b"{}", 415, "send JSON"),
+    ("POST", "/v1/sessions", {"Content-Type": "text/plain; x=application/json"}, b"{}", 415, "send JSON"),
+    ("POST", "/v1/sessions", {"Content-Type": "application/json; charset=utf-16"}, b"{}", 415, "'utf-16'; send UTF-8"),
+    ("POST", "/v1/images/edits", {"Content-Type": "multipart/form-data"}, b"x", 400, "boundary"),
+    ("POST", "/v1/images/edits", {"Content-Type": "multipart/form-data; boundary=x"}, b"x", 400, "multipart"),
+    ("POST", "/v1/images/edits", {"Content-Type": "multipart/form-data; boundary=x; charset=idna"}, b"x", 415, "idna"),
+    ("POST", "/v1/sessions", {"Content-Type": "application/json"}, b"x" * (65 << 20), 413, "larger than 64 MB"),
+]
+
+
+@pytest.mark.parametrize("case", FORMS, ids=[f"{case[0]} {case[1]} {case[5]}" for case in FORMS])
+def test_every_error_has_one_form(server: Running, case: Case):
+    method, path, headers, content, status, words = case
+    answer = httpx.request(method, server.url + path, headers=headers, content=content, timeout=60)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json" and set(answer.json()) == {"error"}
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and words in error["message"]
+    assert isinstance(error["type"], str) and "\n" not in error["message"] and len(error["message"]) <= 500
+
+
+def test_a_body_without_a_length_is_bounded_too(server: Running):
     def drip() -> Any:
         for _ in range(66):
             yield b"x" * (1 << 20)
 
-    assert httpx.post(post, content=drip(), timeout=60).status_code == 413
-    assert httpx.get(f"{server.url}/nothing").status_code == 404
-    assert httpx.get(post).json()["error"]["message"] == "Method Not Allowed"
-    assert (
-        httpx.options(post, headers={"Origin": "https://a.b", "Access-Control-Request-Method": "POST"}).status_code
-        == 405
+    answer = httpx.post(
+        f"{server.url}/v1/responses", content=drip(), timeout=60, headers={"Content-Type": "application/json"}
     )
+    assert answer.status_code == 413 and answer.json()["error"]["code"] == "too_large"
+
+
+VALUES = [
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e400",
+    "1e-38",
+    "1e-320",
+    "-1",
+    "9" * 400,
+    '"nan"',
+    '"1e-38"',
+    "[]",
+    '"\\ud800"',
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_values_that_no_reply_can_be_made_with(server: Running, value: str):
+    hello = '"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2'
+    bodies = [f'{{"temperature": {value}, {hello}}}', f'{{{hello}, "codi2": {{"timeout": {value}}}}}']
+    bodies += [f'{{{hello}, "codi2": {{"{name}": {value}}}}}' for name in ("guidance_scale", "source_guidance_scale")]
+    bodies += [f'{{{hello}, "{name}": {value}}}' for name in ("seed", "n")]
+    for body in bodies:
+        answer = httpx.post(
+            f"{server.url}/v1/chat/completions", content=body.encode(), headers={"Content-Type": "application/json"}
+        )
+        if "1e-3" in value and "temperature" not in body and "seed" not in body and '"n"' not in body:
+            continue  # no guidance, and a deadline that has passed
+        assert answer.status_code == 400 and answer.json()["error"]["message"], (body, answer.text)
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "a\\udfffb", "\\udc00\\ud800"])
+def test_strings_that_utf8_cannot_hold(server: Running, half: str):
+    name = httpx.post(f"{server.url}/v1/sessions", json={}).json()["id"]
+    part = f'[{{"type": "text", "text": "{half}"}}]'
+    for path, body in (
+        ("chat/completions", f'{{"messages": [{{"role": "user", "content": "{half}"}}]}}'),
+        ("chat/completions", f'{{"messages": [{{"role": "user", "content": {part}}}]}}'),
+        ("chat/completions", f'{{"model": "{half}", "messages": [{{"role": "user", "content": "a"}}]}}'),
+        ("chat/completions", f'{{"codi2": {{"{half}": 1}}, "messages": [{{"role": "user", "content": "a"}}]}}'),
+        ("responses", f'{{"input": [{{"role": "user", "content": {part}}}]}}'),
+        ("images/generations", f'{{"prompt": "{half}"}}'),
+        ("images/generations", f'{{"prompt": "a", "codi2": {{"negative_prompt": "{half}"}}}}'),
+        ("audio/generations", f'{{"input": "{half}"}}'),
+        ("sessions", f'{{"title": "{half}"}}'),
+        (f"sessions/{name}/rounds", f'{{"content": {part}}}'),
+    ):
+        answer = httpx.post(
+            f"{server.url}/v1/{path}", content=body.encode(), headers={"Content-Type": "application/json"}
+        )
+        assert answer.status_code == 400 and "surrogate" in answer.json()["error"]["message"], (path, answer.text)
+
+
+def test_seeds_that_are_counted_up_stay_seeds(client: openai.OpenAI):
+    made = client.chat.completions.create(
+        model="debug", messages=[{"role": "user", "content": "Hi"}], seed=2**63 - 1, n=2, max_tokens=2, temperature=1
+    )
+    assert len(made.choices) == 2
+
+
+def test_routes_that_make_one_thing_refuse_others(server: Running):
+    for path, body in (
+        ("images/generations", {"prompt": "a", "codi2": {"want": ["audio"]}}),
+        ("images/generations", {"prompt": "a", "codi2": {"want": []}}),
+        ("images/generations", {"prompt": "a", "codi2": {"want": ["image", "image"]}}),
+        ("audio/generations", {"input": "a", "codi2": {"want": ["image"]}}),
+        ("audio/generations", {"input": "a", "codi2": {"want": ["text"]}}),
+    ):
+        answer = httpx.post(f"{server.url}/v1/{path}", json=body)
+        assert answer.status_code == 400 and "leave it out" in answer.json()["error"]["message"], answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/metrics", "/v1/models", "/v1/models/debug", "/v1/sessions", "/openapi.json"]
+)
+def test_head_is_get_without_a_body(server: Running, path: str):
+    head, get = httpx.head(server.url + path), httpx.get(server.url + path)
+    assert head.status_code == get.status_code == 200 and head.content == b"" and get.content
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert path in ("/metrics", "/health") or head.headers["content-length"] == get.headers["content-length"]
+    assert httpx.head(f"{server.url}/v1/chat/completions").status_code == 405
+
+
+def test_the_schema_says_how_errors_look(server: Running):
+    schema = httpx.get(f"{server.url}/openapi.json").json()
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            refused = operation["responses"]["4XX"]["content"]["application/json"]["schema"]
+            assert refused == {"$ref": "#/components/schemas/Failure"} and "422" not in operation["responses"], (
+                path,
+                method,
+            )

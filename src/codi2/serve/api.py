@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from codi2 import __version__
@@ -135,10 +135,10 @@ async def health(request: Request) -> dict[str, Any]:
     return {"status": "ok", "waiting": engine.waiting, "running": engine.running}
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
 async def metrics(request: Request, client: Client) -> Response:
     """For Prometheus."""
-    return PlainTextResponse(prometheus(server_of(request)), media_type="text/plain; version=0.0.4")
+    return Response(prometheus(server_of(request)), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/models")

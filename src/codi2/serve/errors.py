@@ -22,6 +22,11 @@ Send = Callable[[Any], Awaitable[None]]
 LONGEST = 500  # characters of a message
 OWN_FAULT = "the server failed while it handled this request; its log holds the cause"
 NO_ROOM = "the server cannot write to its disk at the moment, so nothing was kept; try again later"
+PHRASES = {  # of the framework
+    "Not Found": "there is nothing at this path; /openapi.json lists what there is",
+    "Method Not Allowed": "this path does not take this method; /openapi.json lists those that it takes",
+    "There was an error parsing the body": "the body cannot be parsed; send what Content-Type says",
+}
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 408: "timeout_error"}
 TYPES |= {429: "rate_limit_error"}
 
@@ -62,7 +67,8 @@ def described(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
         case CoDi2Error():
             status, message = 400, str(error)
         case HTTPException():
-            status, message, headers = error.status_code, str(error.detail), dict(error.headers or {})
+            status, headers = error.status_code, dict(error.headers or {})
+            message = PHRASES.get(str(error.detail), str(error.detail))
         case RequestValidationError():
             status, message = 400, _invalid(error)
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
