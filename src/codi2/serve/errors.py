@@ -86,6 +86,8 @@ def _invalid(error: RequestValidationError) -> str:
     problems = error.errors()
     # a content may be words or parts: what is wrong with the parts says more
     first = next((problem for problem in problems if problem["type"] != "string_type"), problems[0])
+    if first["type"] == "json_invalid":
+        return f"the body is no JSON: {first.get('ctx', {}).get('error', '')} at character {first['loc'][-1]}"
     place = ".".join(str(step) for step in first["loc"] if step != "body")
     return f"{place or 'the body'}: {str(first['msg']).removeprefix('Value error, ')}"
 

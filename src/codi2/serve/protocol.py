@@ -26,4 +26,7 @@ class Http(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event))
+        if self.cycle is not None:  # a request whose body is broken: the application must not answer it as well
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
