@@ -1,0 +1,93 @@
+"""HTTP below the routes: paths, headers and bytes that no client library would send."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from .conftest import Running, exchange
+
+
+def test_ways_out_of_the_folder_and_strange_headers(server: Running):
+    for path in (
+        "/../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/v1/sessions/..%2f..%2fcodi2.db",
+        "/v1/sessions/%00",
+        "/v1/sessions/%ff%fe",
+        "/v1/models/%ED%A0%80",
+        "/v1/models/" + "a" * 5000,
+    ):
+        answer = httpx.get(server.url + path)
+        assert answer.status_code in (400, 404) and "root:" not in answer.text and answer.json()["error"]["message"]
+    for header in (
+        "X-Forwarded-For: " + "x" * 9000,
+        "Authorization: Bearer " + "x" * 9000,
+        "X-Forwarded-Host: evil.example",
+        "X-Original-URL: /v1/sessions",
+        "Content-Length: 99999999999999999999",
+    ):
+        found = exchange(
+            server, f"GET /health HTTP/1.1\r\nHost: localhost\r\n{header}\r\nConnection: close\r\n\r\n".encode()
+        )
+        assert found is not None and (found.status == 200 or found.error), header[:40]
+        assert not any(name.startswith("access-control") for name in found.headers)
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+CHUNKS = "5\r\nhello\r\n0\r\n\r\n"
+BROKEN = {
+    "negative length": "Content-Length: -1\r\n\r\n",
+    "signed length": "Content-Length: +5\r\n\r\nhello",
+    "hexadecimal length": "Content-Length: 0x5\r\n\r\nhello",
+    "two lengths": "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "length and chunks": f"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n{CHUNKS}",
+    "unknown encoding": f"Transfer-Encoding: nonsense\r\n\r\n{CHUNKS}",
+    "two encodings": f"Transfer-Encoding: gzip, chunked\r\n\r\n{CHUNKS}",
+    "chunked twice": f"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNKS}",
+    "space before the colon": f"Transfer-Encoding : chunked\r\n\r\n{CHUNKS}",
+    "control character": f"Transfer-Encoding: \x0bchunked\r\n\r\n{CHUNKS}",
+    "broken chunk": "Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    "broken second chunk": "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n-1\r\n",
+    "endless chunk extension": "Transfer-Encoding: chunked\r\n\r\n5;" + "a" * 300_000,
+    "zero byte": "X: a\0b\r\n\r\n",
+    "bare carriage return": "X: a\rContent-Length: 5\r\n\r\nhello",
+    "two kinds": "Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}",
+    "header of 300 KB": "X: " + "a" * 300_000 + "\r\n\r\n",
+    "100,000 headers": "X: y\r\n" * 100_000 + "\r\n",
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_requests_whose_body_can_be_read_in_two_ways(server: Running, what: str):
+    request = "POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    answer = exchange(server, (request + BROKEN[what]).encode("latin-1"))
+    assert answer is None or (answer.status == 400 and answer.error and "nosniff" in str(answer.headers)), answer
+    assert answer is not None or len(BROKEN[what]) > 100_000, "only floods are cut off without an answer"
+    assert b"HTTP/1.1" not in (answer.body if answer else b""), "one answer to one request"
+
+
+def test_what_is_no_http(server: Running):
+    for request in (
+        b"GET /health\r\n\r\n",
+        b"\x16\x03\x01\x02\0\x01" + b"\0" * 300,
+        b"GET / x HTTP/1.1\r\n\r\n",
+        b"\r\n" * 9_999,
+    ):
+        answer = exchange(server, request)
+        assert answer is not None and answer.status == 400 and "no valid HTTP" in answer.error["message"]
+    upgrade = b"GET /v1/sessions HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
+    answer = exchange(
+        server, upgrade + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    assert answer is not None and answer.status == 200, "there is no WebSocket: the request is what it is without"
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_a_request_inside_a_refused_body_is_no_request(server: Running):
+    inside = b"DELETE /v1/sessions/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\n"
+    last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    answer = exchange(server, head + b"Content-Length: %d\r\n\r\n" % len(inside) + inside + last)
+    assert answer is not None and answer.status == 403
+    assert answer.body.count(b"HTTP/1.1 ") == 1 and answer.body.count(b"HTTP/1.1 200") == 1, "of the last one"
