@@ -87,6 +87,14 @@ def test_a_server_is_open_only_while_there_was_never_a_key(store: Store):
     assert status(app) == 401
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "Via"])
+def test_an_open_server_is_not_opened_to_others_by_a_proxy(store: Store, name: str):
+    app = app_of(store)
+    assert status(app) == 200 and status(app, (name, "192.0.2.1")) == 403
+    secret = store.make_key("ann")
+    assert status(app, (name, "192.0.2.1"), bearer(secret)) == 200
+
+
 @pytest.mark.parametrize(("method", "path"), PATHS)
 def test_every_path_needs_the_key_before_its_body_is_read(store: Store, method: str, path: str):
     store.make_key("ann")
@@ -276,20 +284,22 @@ def test_a_running_server_follows_its_keys(start: Start, tmp_path: Path):
 
 def test_how_a_server_starts(store: Store, capsys: pytest.CaptureFixture[str]):
     def said(host: str = "127.0.0.1", without_keys: bool = False) -> tuple[int, str]:
-        return opened(store, host, without_keys), capsys.readouterr().out
+        return opened(store, host, ["localhost"], without_keys), capsys.readouterr().out
 
     no_key = "No key: anyone on this machine may use it.\n"
     assert said() == (0, no_key)
     for without_keys in (False, True):
         for host in ("0.0.0.0", "::", "192.168.1.5", "example.com", "", "127.1"):
             with pytest.raises(ConfigError, match="can be reached by others: make a key first"):
-                opened(store, host, without_keys)
+                opened(store, host, [], without_keys)
+        with pytest.raises(ConfigError, match=r"example\.com can be reached by others"):
+            opened(store, "127.0.0.1", ["localhost", "example.com"], without_keys)
     store.make_key("ann")
     assert said() == said("0.0.0.0") == (0, "")
     with pytest.raises(ConfigError, match="there are keys in use: ann; revoke them"):
-        opened(store, "127.0.0.1", True)
+        opened(store, "127.0.0.1", [], True)
     store.revoke("ann")
     assert said()[0] == 0 and "Every key was revoked: all requests are refused." in capsys.readouterr().out + said()[1]
     with pytest.raises(ConfigError, match="can be reached by others"):
-        opened(store, "0.0.0.0", True)
+        opened(store, "0.0.0.0", [], True)
     assert said(without_keys=True) == (1, no_key)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from codi2.errors import CoDi2Error
-from codi2.serve.access import Access, Refused, needs_key
+from codi2.serve.access import ANYONE, Access, Refused, needs_key
 from codi2.serve.errors import Receive, Scope, Send, answer
 from codi2.serve.origins import Served, check
 
@@ -31,6 +31,7 @@ HEADERS = {
     "cache-control": "no-store",
 }
 FORMS = ("text/plain", "application/x-www-form-urlencoded")  # bodies that pages of any site may send without asking
+FORWARDED = (b"x-forwarded-for", b"x-real-ip", b"forwarded", b"via")  # a proxy's: others may be behind it
 _CHARSET = re.compile(r'charset[*0-9]*\s*=\s*"?([^;"]*)')
 
 
@@ -133,7 +134,10 @@ class Gate:
         if scope["type"] == "http":
             try:
                 if needs_key(scope["method"], scope["path"]):
-                    scope.setdefault("state", {})["client"] = self.access.client(_values(scope, b"authorization"))
+                    client = self.access.client(_values(scope, b"authorization"))
+                    if client == ANYONE and any(_values(scope, name) for name in FORWARDED):
+                        raise Refused(403, "this server has no key and was reached through a proxy; make a key first")
+                    scope.setdefault("state", {})["client"] = client
                 _check_body(scope)
             except CoDi2Error as error:
                 await answer(error, scope, receive, send)

@@ -53,7 +53,7 @@ def run(
     served, allowed = Served.at(host, hosts), [origin(value) for value in origins]
     store = open_store(folder)
     settings: dict[str, Any] = {"model": model, "origins": allowed, "device": device, "marks": marks}
-    settings |= {"served": served, "opened": opened(store, host, without_keys)}
+    settings |= {"served": served, "opened": opened(store, host, hosts, without_keys)}
     settings |= {"max_batch": max_batch, "max_waiting": max_waiting, "timeout": timeout, "safety": safety}
     if replicas:
         from codi2.serve.ray import run_replicas
@@ -137,15 +137,16 @@ def application(
     return create_app(engine, store, model, origins, marks, served, opened), engine
 
 
-def opened(store: Store, host: str, without_keys: bool) -> int:
+def opened(store: Store, host: str, hosts: Sequence[str], without_keys: bool) -> int:
     """How many keys had been made when the server starts open (`access.Access`); says who may use it.
 
     Raises ConfigError: others could use it without a key, or keys are to be ignored that are in use.
     """
     keys, made = store.list_keys(), store.keys_made()
-    if not keys and not is_loopback(host):
+    public = next((name for name in (host, *hosts) if not is_loopback(name)), None)
+    if not keys and public is not None:
         raise ConfigError(
-            f"{host} can be reached by others: make a key first (codi2 keys new LABEL), or listen at 127.0.0.1"
+            f"{public} can be reached by others: make a key first (codi2 keys new LABEL), or serve 127.0.0.1 alone"
         )
     if keys and without_keys:
         raise ConfigError(
