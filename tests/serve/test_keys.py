@@ -43,6 +43,19 @@ PATHS = [
     ("GET", "/v1/media/x"),
     ("POST", "/v1/media"),
     ("GET", "/v1/nothing"),
+    ("GET", "/nothing"),
+    ("GET", "/v1"),
+    ("GET", "/V1/sessions"),
+    ("GET", "//v1/sessions"),
+    ("GET", "/v1//sessions"),
+    ("GET", "/health/"),
+    ("GET", "/health/../v1/sessions"),
+    ("GET", "/static"),
+    ("GET", "/metrics/"),
+    ("GET", "http://127.0.0.1:8000/v1/sessions"),
+    ("GET", "v1/sessions"),
+    ("GET", ""),
+    ("POST", "/static/app.js"),
     ("POST", "/"),
     ("PUT", "/health"),
     ("OPTIONS", "/v1/sessions"),
@@ -107,8 +120,10 @@ def test_every_path_needs_the_key_before_its_body_is_read(store: Store, method: 
 
 def test_what_needs_no_key(store: Store):
     store.make_key("ann")
-    for path in ("/", "/page/app.js", "/favicon.ico", "/V1/models", "//v1/models", "/nothing"):
-        assert ask(app_of(store), "GET", path).status == 404, "the page's files are not here; nothing of it is data"
+    app = app_of(store)
+    for path in ("/", "/static/app.js", "/static/../v1/sessions", "/static//v1/sessions"):
+        assert ask(app, "GET", path).status == ask(app, "HEAD", path).status == 404, "the page is not served here"
+    assert ask(app, "GET", "/health").status == 500, "it is asked, and there is no engine here"
 
 
 def test_wrong_keys(store: Store):

@@ -9,7 +9,8 @@ from codi2.errors import CoDi2Error
 from codi2.serve.keys import Keys
 
 ANYONE = ""  # the client where no key is asked for
-PRIVATE = ("/v1", "/metrics", "/openapi.json")  # with what is below them
+PUBLIC = ("/", "/health")  # and the page's files, below:
+FILES = "/static/"
 
 
 class NoKey(CoDi2Error):
@@ -51,7 +52,5 @@ class Access:
 
 
 def needs_key(method: str, path: str) -> bool:
-    """Whether a request needs a key: all but `/health` and the files of the page, which hold no data."""
-    if method not in ("GET", "HEAD"):
-        return True
-    return any(path == folder or path.startswith(f"{folder}/") for folder in PRIVATE)
+    """Whether a request needs a key: all but GET of `/health` and of the page's files, which hold no data."""
+    return method != "GET" or not (path in PUBLIC or path.startswith(FILES))
