@@ -75,6 +75,7 @@ def test_files_state_their_units(tmp_path: Path) -> None:
         ("imu", b"0,1,1,1,1,1,1\n0,1,1,1,1,1,1\n", "goes back in time"),
         ("imu", b"1,2,3,4,5,6\n1,2,3,4,5,nan\n", "NaN or infinite"),
         ("imu", b"0,1,1,1,1,1,1\n90000,1,1,1,1,1,1\n", "lasts 90000 s"),
+        ("imu", b"-1e308,1,1,1,1,1,1\n1e308,1,1,1,1,1,1\n", "lasts inf s"),
     ],
 )
 def test_wrong_files_get_a_sentence(kind: str, data: bytes, message: str) -> None:

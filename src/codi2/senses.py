@@ -80,9 +80,10 @@ def load_imu(source: Source, name: str = "") -> IMU:
     seconds = table[:, 0]
     if not (np.diff(seconds) > 0).all():
         raise MediaError(f"{name} goes back in time: its first column should be seconds that grow")
-    count = max(2, round((seconds[-1] - seconds[0]) * IMU_RATE) + 1)
-    if count > MOST_READINGS:
-        raise MediaError(f"{name} lasts {seconds[-1] - seconds[0]:.0f} s; its first column should be seconds")
+    span = float(seconds[-1]) - float(seconds[0])  # may be infinite
+    if span * IMU_RATE >= MOST_READINGS:
+        raise MediaError(f"{name} lasts {span:.6g} s; its first column should be seconds")
+    count = max(2, round(span * IMU_RATE) + 1)
     when = seconds[0] + np.arange(count) / IMU_RATE
     return IMU(np.stack([np.interp(when, seconds, axis) for axis in table.T[1:]]).astype(np.float32), IMU_RATE, name)
 
