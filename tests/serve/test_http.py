@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
+from starlette.requests import Request
 
-from .conftest import Running, exchange
+from codi2.serve.middleware import BodyLimit, Faults
+
+from .conftest import Running, ask, exchange
 
 
 def test_ways_out_of_the_folder_and_strange_headers(server: Running):
@@ -91,3 +96,38 @@ def test_a_request_inside_a_refused_body_is_no_request(server: Running):
     answer = exchange(server, head + b"Content-Length: %d\r\n\r\n" % len(inside) + inside + last)
     assert answer is not None and answer.status == 403
     assert answer.body.count(b"HTTP/1.1 ") == 1 and answer.body.count(b"HTTP/1.1 200") == 1, "of the last one"
+
+
+def test_a_body_that_is_cut_off_is_no_fault_of_the_server(caplog: pytest.LogCaptureFixture):
+    """A route that reads a stream: its client leaves, or sends too much."""
+
+    async def upload(scope: Any, receive: Any, send: Any) -> None:
+        async for _ in Request(scope, receive).stream():
+            pass
+
+    async def leave() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def left(scope: Any, receive: Any, send: Any) -> None:
+        await upload(scope, leave, send)
+
+    assert ask(Faults(left), "POST", "/").status == 0
+    answer = ask(Faults(BodyLimit(upload, most=9)), "POST", "/", body=b"x" * 10)
+    assert answer.status == 413 and answer.error["code"] == "too_large"
+    assert not caplog.records
+
+
+def test_a_fault_is_logged_and_says_nothing_of_itself(caplog: pytest.LogCaptureFixture):
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("a secret of /home/ann")
+
+    answer = ask(Faults(broken), "GET", "/")
+    assert answer.status == 500 and answer.error["type"] == "server_error" and b"ann" not in answer.body
+    assert "a secret" in caplog.text
+
+    async def broken_later(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("later")
+
+    with pytest.raises(RuntimeError, match="later"):  # the HTTP server ends the connection: no half answer looks whole
+        ask(Faults(broken_later), "GET", "/")

@@ -118,6 +118,12 @@ def test_every_path_needs_the_key_before_its_body_is_read(store: Store, method: 
             assert answer.error["type"] == "authentication_error" and answer.headers["www-authenticate"] == "Bearer"
 
 
+def test_other_users_of_the_machine_do_not_read_the_folder(tmp_path: Path):
+    store = open_store(tmp_path / "a" / "serve")
+    assert store.folder.stat().st_mode & 0o077 == 0
+    store.close()
+
+
 def test_what_needs_no_key(store: Store):
     store.make_key("ann")
     app = app_of(store)
@@ -159,6 +165,22 @@ def test_a_label_that_is_made_again_is_another_owner(store: Store):
     assert [key.label for key in store.list_keys()] == ["ann"] and store.keys_made() == 2
     assert all(first not in str(row) and second not in str(row) for row in _rows(store))
     assert [row[1] is None for row in _rows(store)] == [True, False], "nothing of a revoked secret is kept"
+
+
+def test_revoking_can_delete_what_nobody_reaches_any_more(store: Store):
+    from typer.testing import CliRunner
+
+    from codi2.cli.serve import keys
+
+    owners = {}
+    for label in ("ann", "bob"):
+        key = store.key(store.make_key(label))
+        assert key is not None
+        owners[label] = key.id
+        store.create(key.id, f"of {label}")
+    for label, more in (("ann", ["--delete-sessions"]), ("bob", [])):
+        assert CliRunner().invoke(keys, ["revoke", label, *more, "--data", str(store.folder)]).exit_code == 0
+    assert [len(store.sessions(owner)) for owner in owners.values()] == [0, 1] and store.list_keys() == []
 
 
 OLDER = """
@@ -269,7 +291,7 @@ def test_keys_are_checked_while_a_round_is_written(store: Store):
     app = app_of(store)
     with sqlite3.connect(store.folder / "codi2.db", isolation_level=None) as db:
         db.execute("BEGIN IMMEDIATE")
-        with store._lock, ThreadPoolExecutor(1) as pool:
+        with store._lock, ThreadPoolExecutor(1) as pool:  # as while media are written
             answer = pool.submit(lambda: ask(app, "GET", "/v1/models/none", [bearer(secret)]))
             assert answer.result(timeout=5).status == 500, "past the gate; there is no model here"
         db.execute("ROLLBACK")

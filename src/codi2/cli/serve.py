@@ -90,11 +90,21 @@ def list_keys(data: DataOption = None) -> None:
 
 
 @keys.command()
-def revoke(label: str, data: DataOption = None) -> None:
+def revoke(
+    label: str,
+    delete_sessions: Annotated[
+        bool, typer.Option("--delete-sessions", help="Delete its conversations and their media as well.")
+    ] = False,
+    data: DataOption = None,
+) -> None:
     """End a key: a running server refuses it from now on, and nobody reaches its conversations.
 
     With the last key revoked, every request is refused.
     """
     from codi2.serve.run import open_store
 
-    open_store(data).revoke(label)
+    store = open_store(data)
+    owner = store.revoke(label).id
+    if delete_sessions:
+        for session in store.sessions(owner):
+            store.delete(owner, session.id)

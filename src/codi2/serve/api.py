@@ -287,8 +287,8 @@ def check_want(body: Settings, modality: str) -> None:
     """Raises PromptError: a route that makes one thing is asked for another."""
     if body.codi2.want not in (None, [modality]):
         raise PromptError(
-            f"codi2.want is {body.codi2.want}, but this route makes one {modality}; "
-            "leave it out, or use /v1/chat/completions"
+            f"codi2.want is {body.codi2.want}, but this route makes {modality}; leave it out, or use "
+            "/v1/chat/completions"
         )
 
 

@@ -100,14 +100,14 @@ class Keys:
                 found = key
         return found
 
-    def revoke(self, label: str) -> None:
+    def revoke(self, label: str) -> Key:
         """Ends a key. Its sessions stay, and no other key reaches them. Raises DataError: there is no such key."""
-        with self._change() as db:
-            changed = db.execute(
-                "UPDATE keys SET hash = NULL, revoked = ? WHERE label = ? AND revoked IS NULL", (time.time(), label)
-            ).rowcount
-        if not changed:
+        found = next((key for key in self.list_keys() if key.label == label), None)
+        if found is None:
             raise DataError(f"there is no key {label!r}")
+        with self._change() as db:
+            db.execute("UPDATE keys SET hash = NULL, revoked = ? WHERE id = ?", (time.time(), found.id))
+        return found
 
     def count_request(self, key: Key) -> None:
         """Counts a request of a key, for all processes that serve the folder.

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from codi2.errors import CoDi2Error
 from codi2.serve.access import ANYONE, Access, Refused, needs_key
 from codi2.serve.errors import Receive, Scope, Send, answer
@@ -98,6 +100,8 @@ class Faults:
 
         try:
             await self.app(scope, receive, noted)
+        except ClientDisconnect:
+            return  # nobody is there to be answered
         except Exception as error:
             if scope["type"] != "http" or started:
                 raise  # the HTTP server ends the connection

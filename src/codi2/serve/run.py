@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ PATIENCE = 30.0  # seconds that work which was taken has to finish when the serv
 
 
 def open_store(folder: Path | None = None) -> Store:
-    """Sessions and keys; `$CODI2_HOME/serve` by default."""
-    return Store(folder or home() / "serve")
+    """Sessions and keys; `$CODI2_HOME/serve` by default. A folder that is made is closed to other users."""
+    folder = folder or home() / "serve"
+    with suppress(OSError):  # the store says what is wrong
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Store(folder)
 
 
 def run(
