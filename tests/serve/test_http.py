@@ -98,6 +98,15 @@ def test_a_request_inside_a_refused_body_is_no_request(server: Running):
     assert answer.body.count(b"HTTP/1.1 ") == 1 and answer.body.count(b"HTTP/1.1 200") == 1, "of the last one"
 
 
+def test_a_refused_client_is_not_asked_for_its_body(server: Running):
+    request = "POST /v1/sessions HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n"
+    request += "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    refused = exchange(server, request.format("evil.example").encode())
+    assert refused is not None and refused.status == 403
+    asked = exchange(server, (request.format("localhost") + "hello").encode())
+    assert asked is not None and asked.status == 100
+
+
 def test_a_body_that_is_cut_off_is_no_fault_of_the_server(caplog: pytest.LogCaptureFixture):
     """A route that reads a stream: its client leaves, or sends too much."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -165,6 +167,11 @@ def test_a_label_that_is_made_again_is_another_owner(store: Store):
     assert [key.label for key in store.list_keys()] == ["ann"] and store.keys_made() == 2
     assert all(first not in str(row) and second not in str(row) for row in _rows(store))
     assert [row[1] is None for row in _rows(store)] == [True, False], "nothing of a revoked secret is kept"
+
+
+def test_keys_are_made_without_the_packages_that_serve():
+    code = "import sys, codi2.serve.run; assert not {'fastapi', 'starlette', 'uvicorn'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_revoking_can_delete_what_nobody_reaches_any_more(store: Store):
