@@ -170,7 +170,7 @@ def test_hosts_are_named_once(app: Any):
 
 def test_an_origin_that_is_allowed_is_the_only_one(tmp_path: Path):
     store = Store(tmp_path / "data")
-    store.make_key("ann")
+    secret = store.make_key("ann")
     app = create_app(None, store, "debug", ["https://app.example"])  # type: ignore[arg-type]
     allowed = ("Origin", "https://app.example")
     asked = [
@@ -183,6 +183,8 @@ def test_an_origin_that_is_allowed_is_the_only_one(tmp_path: Path):
     answer = ask(app, "POST", "/v1/sessions", [allowed, ("Sec-Fetch-Site", "cross-site"), JSON])
     assert answer.status == 401 and answer.headers["access-control-allow-origin"] == "https://app.example"
     assert "access-control-allow-credentials" not in answer.headers
+    fault = ask(app, "GET", "/v1/models", [allowed, ("Authorization", f"Bearer {secret}")])
+    assert fault.status == 500 and fault.headers["access-control-allow-origin"] == "https://app.example"
     for other in (EVIL, "http://app.example", "https://app.example:444", "https://app.example.evil.example", "null"):
         answer = ask(app, "OPTIONS", "/v1/sessions", [("Origin", other), *asked])
         assert answer.status == 403 and "access-control-allow-origin" not in answer.headers
@@ -290,6 +292,10 @@ def test_pages_of_other_sites_in_chromium(server: Running):
                 seen = page.evaluate(SCRIPT, target)
                 assert seen["read"] in ("blocked", 403) and seen["json"] in ("blocked", 403), (page_url, seen)
                 assert seen["script"] == "blocked", (page_url, seen)
+                for _ in range(100):
+                    if page.frames[-1].url:
+                        break
+                    page.wait_for_timeout(100)
                 assert page.frames[-1].url.startswith("chrome-error:"), "framed"
             browser.close()
     finally:

@@ -94,6 +94,7 @@ def create_app(
     app.add_middleware(BodyLimit, most=MOST_BODY)
     app.add_middleware(Gate, access=Access(store, opened))
     if origins:
+        app.add_middleware(Faults)  # inside, too: pages read a 500 only with the headers that CORS adds
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(origins),
