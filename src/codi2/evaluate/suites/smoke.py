@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Findings
-from codi2.evaluate.suites import cost, features, pictures, sounds, words
+from codi2.evaluate.suites import cost, drawn, features, pictures, sounds, words
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Plan:
     measure: Callable[[Bench], Findings]
 
 
-DRAWN, UNSEEN, SHOWN, EDITED, HEARD = 48, 24, 64, 20, 48
-"""Items: captions of known and of unseen concepts, analogies, edits of each kind, sounds."""
+TRUE, DRAWN, UNSEEN, SHOWN, EDITED, HEARD = 100, 48, 24, 64, 20, 48
+"""Items: true features, captions of known and of unseen concepts, analogies, edits of each kind, sounds."""
 
 SMOKE = (
     Plan(
@@ -32,6 +32,12 @@ SMOKE = (
         "Retrieval in the joint space",
         "Cosine of the encoder's joint vectors; one item a concept, 20 seeded draws of rivals a query.",
         features.retrieval,
+    ),
+    Plan(
+        "Pictures from their true features",
+        "Held-out families; no language model takes part. Sharpness is the mean absolute difference of neighbouring "
+        "pixels over that of the true pictures.",
+        lambda bench: drawn.from_true_features(bench, TRUE),
     ),
     Plan(
         "Pictures from captions, known concepts",
