@@ -243,10 +243,8 @@ def test_a_damaged_shard_is_named(tmp_path: Path):
     path = out / "shards" / "image-000000.tar"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    shard = Shard(path)
-    assert shard[0].task == "image_from_caption"
-    with pytest.raises(DataError, match=r"image-000000.tar is cut off: record 29 should end at byte .*; delete it"):
-        _ = shard[29]
+    with pytest.raises(DataError, match=r"image-000000.tar is cut off: by its index it has .* bytes, .*; delete it"):
+        Shard(path)
     path.write_bytes(whole.replace(b'"schema": 1', b'"schema": 7', 1))
     with pytest.raises(DataError, match="is of schema 7, this version reads 1: build it again"):
         _ = Shard(path)[0]

@@ -18,7 +18,7 @@ import hashlib
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -30,12 +30,15 @@ import numpy as np
 from codi2.data import run
 from codi2.data.builders import load_builder
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw
-from codi2.data.checks import verify
-from codi2.data.record import SCHEMA, Record
+from codi2.data.checks import Unfit, verify
+from codi2.data.record import SCHEMA, Record, Sample, to_sample
 from codi2.data.shards import write_shard
-from codi2.errors import ConfigError, DataError
+from codi2.errors import CoDi2Error, ConfigError, DataError
 from codi2.hub import atomic_path, write_atomic
+from codi2.untrusted import inside, parse_json, read_inside
 
+SHOWN = 500  # characters of a name or detail in the quarantine
+NAME, WORDS = 200, 2**20  # characters of a task or licence, bytes of a record's words, at most
 ENOUGH = 500  # entries after which the share of bad ones is judged, while a build runs
 _SUMS = ("tasks", "phases", "licences", "bad", "left_out")
 _FINGERPRINTS_AT_ONCE = 40_000_000  # 0.3 GB
@@ -112,25 +115,35 @@ def build_unit(task: tuple[Settings, int, Mapping[str, Any]]) -> dict[str, Any]:
     settings, number, unit = task
     builder, tally = open_builder(settings), _Tally(settings, number)
     with ExitStack() as stack:
-        writers: dict[str, Any] = {}
+        writers: dict[str, Callable[[Sample], None]] = {}
         for place, raw in enumerate(tally.timed(_readable(builder, unit))):
-            for record in tally.records_of(builder, raw, f"{number:06d}-{place:06d}"):
+            for phase, sample in tally.samples_of(builder, raw, f"{number:06d}-{place:06d}"):
                 began = time.perf_counter()
-                if record.phase not in writers:
-                    path = settings.folder / "shards" / f"{record.phase}-{number:06d}.tar"
-                    writers[record.phase] = stack.enter_context(write_shard(path))
-                writers[record.phase](record)
+                if phase not in writers:
+                    path = settings.folder / "shards" / f"{phase}-{number:06d}.tar"
+                    writers[phase] = stack.enter_context(write_shard(path))
+                writers[phase](sample)
                 tally.spent["write"] += time.perf_counter() - began
     return tally.write()
 
 
 def _readable(builder: Builder, unit: Mapping[str, Any]) -> Iterator[Raw]:
     """The entries, with those that could not be told apart as entries that cannot be made."""
+    n = -1
     try:
         for n, raw in enumerate(builder.read(unit)):
             yield Raw(f"entry-{n}", raw) if isinstance(raw, BadRecord) else raw
     except OSError as error:  # or it would pass for a failure of the writing
         raise DataError(f"{error.filename or builder.source} cannot be read: {error.strerror or error}") from error
+    except CoDi2Error:
+        raise
+    except Exception as error:  # what a hostile source may do to a library ends in the quarantine like all damage
+        yield Raw(f"entry-{n + 1}", _unexpected(error, "this entry and those behind it in the unit cannot be read"))
+
+
+def _unexpected(error: Exception, what: str = "") -> BadRecord:
+    reason = (str(error).splitlines() or [""])[0][:200]
+    return BadRecord("failed", ": ".join(filter(None, (what, type(error).__name__, reason))))
 
 
 class _Tally:
@@ -155,8 +168,8 @@ class _Tally:
             self.entries += 1
             yield raw
 
-    def records_of(self, builder: Builder, raw: Raw, key: str) -> list[Record]:
-        """All records of an entry, or none where one of them is unfit."""
+    def samples_of(self, builder: Builder, raw: Raw, key: str) -> list[tuple[str, Sample]]:
+        """Phase and sample of all records of an entry, or none where one of them is unfit."""
         began = time.perf_counter()
         try:
             if isinstance(raw.entry, BadRecord):
@@ -164,26 +177,37 @@ class _Tally:
             draw = np.random.default_rng(_seed_of(self.settings.seed, raw.key))
             source = f"{self.settings.builder}/{raw.key}"
             records = [_record(draft, f"{key}-{n}", source) for n, draft in enumerate(builder.make(raw, draw))]
+            samples = [(record.phase, _sample(record)) for record in records]
+            fingerprint = _fingerprint(raw.content) if raw.content else None
             made = time.perf_counter()
             self.spent["make"] += made - began
             for medium in {id(medium): medium for record in records for medium in record.media}.values():
                 if not medium.checked:
                     verify(medium)
             self.spent["check"] += time.perf_counter() - made
-        except (BadRecord, LeftOut) as error:
-            (self.bad if isinstance(error, BadRecord) else self.left_out)[error.reason] += 1
-            self.note(raw.key, error.reason, error.detail)
+        except LeftOut as error:
+            self.note(self.left_out, raw.key, error)
             return []
-        if raw.content:
-            self.fingerprints.append((self.entries - 1, _fingerprint(raw.content)))
+        except BadRecord as error:
+            self.note(self.bad, raw.key, error)
+            return []
+        except CoDi2Error:  # a missing package, a wrong option: not the entry's fault
+            raise
+        except Exception as error:
+            self.note(self.bad, raw.key, _unexpected(error))
+            return []
+        if fingerprint is not None:
+            self.fingerprints.append((self.entries - 1, fingerprint))
         self.records += len(records)
         self.tasks.update(record.task for record in records)
         self.phases.update(record.phase for record in records)
         self.licences.update(one for record in records for one in record.licence.split("; "))
-        return records
+        return samples
 
-    def note(self, key: str, reason: str, detail: str) -> None:
-        line = {"source": f"{self.settings.builder}/{key}", "reason": reason, "detail": detail}
+    def note(self, counts: Counter[str], key: str, unfit: Unfit) -> None:
+        counts[unfit.reason] += 1
+        source = f"{self.settings.builder}/{key}"
+        line = {"source": source[:SHOWN], "reason": unfit.reason, "detail": unfit.detail[:SHOWN]}
         self.quarantine.append(json.dumps(line, ensure_ascii=False))
 
     def write(self) -> dict[str, Any]:
@@ -195,28 +219,43 @@ class _Tally:
         with atomic_path(self.settings.unit_file(self.number, ".npy")) as aside, open(aside, "wb") as file:
             np.save(file, np.array(self.fingerprints, dtype=np.uint64).reshape(-1, 2))
         lines = "".join(line + "\n" for line in self.quarantine)
-        write_atomic(self.settings.unit_file(self.number, ".jsonl"), lines.encode())
+        # names and words of a source may be no text: half a character is written as its escape, as JSON has it
+        write_atomic(self.settings.unit_file(self.number, ".jsonl"), lines.encode("utf-8", "backslashreplace"))
         write_atomic(self.settings.unit_file(self.number, ".json"), json.dumps(part).encode())
         return part
 
 
 def _record(draft: Draft, key: str, source: str) -> Record:
-    """Raises BadRecord: nothing can be learned from it."""
+    """Raises BadRecord: nothing can be learned from it, or its task or licence is none."""
+    for what, name in (("task", draft.task), ("licence", draft.licence)):
+        if len(name) > NAME or not name.isprintable():
+            raise BadRecord("malformed", f"the {what} {name[:NAME]!r} is no plain name of at most {NAME} characters")
     try:
         return Record(key, draft.task, draft.turns, source, draft.licence, draft.meta)
     except DataError as error:
         raise BadRecord("malformed", str(error)) from error
 
 
+def _sample(record: Record) -> Sample:
+    """Raises BadRecord: half a character among its words, or words without end."""
+    try:
+        sample = to_sample(record)
+    except UnicodeEncodeError as error:
+        raise BadRecord("malformed", f"its words hold {error.object[error.start]!r}, half a character") from error
+    if len(sample["json"]) > WORDS:
+        raise BadRecord("absurd size", f"words of {len(sample['json']):,} bytes")
+    return sample
+
+
 def _seed_of(seed: int, key: str) -> list[int]:
     """By the entry's key alone: where its unit begins and which worker has it makes no difference."""
-    return [seed, int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")]
+    return [seed, int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")]
 
 
 def _fingerprint(content: tuple[bytes | str, ...]) -> int:
     digest = hashlib.blake2b(digest_size=8)
     for piece in content:
-        data = piece.encode() if isinstance(piece, str) else piece
+        data = piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else piece
         digest.update(len(data).to_bytes(8, "big") + data)
     return int.from_bytes(digest.digest(), "big")
 
@@ -329,16 +368,20 @@ def load_report(folder: Path) -> dict[str, Any]:
     """The report of a finished build. Raises DataError: there is none, or it is of another version or not finished."""
     path = folder / "build.json"
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        report: dict[str, Any] = parse_json(read_inside(folder, path.name))
     except FileNotFoundError as error:
         state = "is not finished: run its command again" if (folder / "parts").is_dir() else "is no data set"
         raise DataError(f"{folder} {state} (there is no {path.name})") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); run the build again") from error
-    if report.get("schema") != SCHEMA or "shards" not in report:
-        raise DataError(
-            f"{folder} holds records of schema {report.get('schema')}, this version reads {SCHEMA}: rebuild"
-        )
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA or "shards" not in report:
+        raise DataError(f"{folder} holds records of another schema, this version reads {SCHEMA}: rebuild")
+    try:
+        for shard in report["shards"]:
+            inside(folder, "" + shard["file"])
+            _ = "" + shard["phase"], 0 + shard["records"]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} lists a shard without its file, phase or records; run the build again") from error
     return report
 
 

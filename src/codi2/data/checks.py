@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+from pathlib import Path
 
 import numpy as np
 
 from codi2.data.record import Medium
 from codi2.errors import MediaError
 from codi2.prompt.parts import Audio, Image, Media, Video
+from codi2.untrusted import OutsideError, read_inside
 
 SIDES = (16, 10_000)  # pixels
 ASPECT = 10  # longer side over shorter
@@ -37,6 +39,23 @@ class BadRecord(Unfit):
 
 class LeftOut(Unfit):
     """Sound, but nothing can be made of it (its medium was never fetched, its caption names no mask): counted alone."""
+
+
+def entry_file(root: Path, name: str | Path) -> bytes:
+    """The bytes of a file that an entry names, read inside `root`.
+
+    Raises:
+        BadRecord: it lies elsewhere, is no plain file, too large, or cannot be read.
+        LeftOut: there is none.
+    """
+    try:
+        return read_inside(root, name)
+    except OutsideError as error:
+        raise BadRecord(error.reason, str(error)) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise LeftOut("absent", f"no {name}") from error
+    except OSError as error:
+        raise BadRecord("unreadable", f"{name}: {error.strerror or error}") from error
 
 
 def caption(text: object) -> str:
@@ -67,10 +86,10 @@ def _verify_jpeg(medium: Medium) -> None:
 
     try:
         with PILImage.open(io.BytesIO(medium.data), formats=["JPEG"]) as file:
-            _check_sides(file.size)
+            check_sides(file.size)
             file.draft(None, (file.width // 8, file.height // 8))
             file.load()
-    except (OSError, SyntaxError, ValueError, struct.error):
+    except (OSError, SyntaxError, ValueError, struct.error, PILImage.DecompressionBombError):
         decoded(medium)  # says what it is
 
 
@@ -81,18 +100,18 @@ def _verify_mp4(medium: Medium) -> None:
     try:
         with av.open(io.BytesIO(medium.data), "r", format="mp4") as container:
             stream = next(stream for stream in container.streams.video if stream.codec_context)
+            check_sides((stream.width, stream.height))
             stream.codec_context.skip_frame = "NONKEY"
             packets = keys = 0
             for packet in container.demux(stream):  # the last one is empty and brings what the decoder has kept
                 packets += packet.size > 0
                 keys += len(packet.decode())
-            size, rate, frames = (stream.width, stream.height), float(stream.average_rate or 25), stream.frames
+            rate, frames = float(stream.average_rate or 25), stream.frames
     except (av.FFmpegError, ValueError, StopIteration):
         decoded(medium)  # says what it is
         return
     if not keys or packets < frames:
         raise BadRecord("undecodable", f"{packets} of {frames} frames are there, {keys} of them key frames")
-    _check_sides(size)
     _check_rate(packets, rate)
 
 
@@ -104,16 +123,17 @@ def decoded(medium: Medium) -> Media:
         raise BadRecord("undecodable", str(error)) from error
     match media:
         case Image():
-            _check_sides(media.pixels.size)
+            check_sides(media.pixels.size)
         case Video():
-            _check_sides(media.frames[0].size)
+            check_sides(media.frames[0].size)
             _check_rate(len(media.frames), media.fps)
         case Audio():
             _check_sound(media)
     return media
 
 
-def _check_sides(size: tuple[int, int]) -> None:
+def check_sides(size: tuple[int, int]) -> None:
+    """Raises BadRecord."""
     short, long = sorted(size)
     if short < SIDES[0] or long > SIDES[1] or long > ASPECT * short:
         raise BadRecord("absurd size", f"{size[0]} x {size[1]} pixels")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from codi2.data.record import to_sample
 from codi2.data.shards import Shard, write_shard
 from codi2.hub import write_atomic
 
@@ -63,7 +64,7 @@ def drop_duplicates(task: tuple[Settings, int, list[int]]) -> dict[str, Any]:
             for record in shard:
                 if int(record.key.split("-")[1]) in dropped:
                     continue
-                add(record)
+                add(to_sample(record))
                 phases[phase] += 1
                 tasks[record.task] += 1
                 licences.update(record.licence.split("; "))
@@ -74,7 +75,9 @@ def drop_duplicates(task: tuple[Settings, int, list[int]]) -> dict[str, Any]:
         {"source": f"{settings.builder}/unit {number}, entry {p}", "reason": "duplicate", "detail": ""} for p in places
     ]
     notes = settings.unit_file(number, ".jsonl")
-    kept = [line for line in notes.read_text(encoding="utf-8").splitlines() if '"reason": "duplicate"' not in line]
+    kept = [
+        line for line in notes.read_text(encoding="utf-8").split("\n") if line and '"reason": "duplicate"' not in line
+    ]
     write_atomic(notes, "".join(line + "\n" for line in [*kept, *map(json.dumps, lines)]).encode())
     write_atomic(path, json.dumps(part).encode())
     return part

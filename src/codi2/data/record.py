@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from codi2.errors import DataError
 from codi2.prompt.parts import Media, Part, Phrase, Text
+from codi2.untrusted import parse_json
 
 if TYPE_CHECKING:  # it brings torch, which a build does not need
     from codi2.prompt.layout import Message
@@ -66,6 +67,8 @@ class Medium:
 
 
 Piece = Text | Phrase | Medium
+Sample = dict[str, Any]
+"""A record as WebDataset has it: `__key__`, `json` (bytes), and `0.png`, `1.flac`, … (bytes)."""
 Turn = tuple[str, tuple[Piece, ...]]
 
 
@@ -113,8 +116,8 @@ class Record:
         return [Message(role, decode_pieces(pieces)) for role, pieces in self.turns]  # type: ignore[arg-type]
 
 
-def to_sample(record: Record) -> dict[str, Any]:
-    """A record as WebDataset writes it: `__key__`, `json` (bytes), and `0.png`, `1.flac`, … (bytes)."""
+def to_sample(record: Record) -> Sample:
+    """A record as WebDataset writes it. Raises UnicodeEncodeError: half a character among its words."""
     media: list[Medium] = []
     turns = [[role, [_written(piece, media) for piece in pieces]] for role, pieces in record.turns]
     about = {
@@ -133,7 +136,7 @@ def from_sample(sample: Mapping[str, Any]) -> Record:
     """What `to_sample` wrote. Raises DataError naming the sample and what is wrong with it."""
     key = str(sample.get("__key__", "?"))
     try:
-        about = json.loads(sample["json"])
+        about = parse_json(sample["json"])
         if about["schema"] != SCHEMA:
             raise DataError(f"record {key} is of schema {about['schema']}, this version reads {SCHEMA}: build it again")
         media = dict(_members(sample))

@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from codi2.data.record import Record, from_sample, to_sample
-from codi2.errors import DataError
+from codi2.data.record import Record, Sample, from_sample
+from codi2.errors import CoDi2Error, DataError
 from codi2.hub import atomic_path
+from codi2.untrusted import open_inside
 
 _BLOCK = tarfile.BLOCKSIZE  # headers and contents are padded to this
+_END = 2 * _BLOCK  # empty bytes at the end of a tar
 
 
 @contextmanager
-def write_shard(path: Path) -> Iterator[Callable[[Record], None]]:
+def write_shard(path: Path) -> Iterator[Callable[[Sample], None]]:
     """Yields the function that adds a record. The shard appears whole, its index before it, or not at all.
 
     Raises OutputError: the folder cannot be written, or the disk is full.
@@ -32,21 +34,25 @@ def write_shard(path: Path) -> Iterator[Callable[[Record], None]]:
     places = [0]
     with atomic_path(path) as aside, open(aside, "wb") as file:
 
-        def add(record: Record) -> None:
-            sample = to_sample(record)
-            key = sample.pop("__key__")
+        def add(sample: Sample) -> None:
             for name, data in sorted(sample.items()):
-                header = tarfile.TarInfo(f"{key}.{name}")  # no time, no user: the same records give the same bytes
-                header.size = len(data)
-                file.write(header.tobuf(tarfile.USTAR_FORMAT))
-                file.write(data)
-                file.write(bytes(-len(data) % _BLOCK))
+                if name != "__key__":
+                    file.write(_header(f"{sample['__key__']}.{name}", len(data)))
+                    file.write(data)
+                    file.write(bytes(-len(data) % _BLOCK))
             places.append(file.tell())
 
         yield add
-        file.write(bytes(2 * _BLOCK))  # the end of a tar
+        file.write(bytes(_END))
         with atomic_path(index_of(path)) as index, open(index, "wb") as numbers:
             np.save(numbers, np.array(places, dtype=np.int64))
+
+
+def _header(name: str, size: int) -> bytes:
+    """No time, no user: the same records give the same bytes."""
+    header = tarfile.TarInfo(name)
+    header.size = size
+    return header.tobuf(tarfile.USTAR_FORMAT)
 
 
 def index_of(shard: Path) -> Path:
@@ -58,15 +64,33 @@ class Shard:
     """An opened shard: `len(shard)`, `shard[i]`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises DataError: the shard or its index is missing or damaged."""
+        """Raises DataError: the shard or its index is missing or damaged, or they do not fit each other."""
         self.path = path
         try:
             self._places = np.load(index_of(path))
-            self._file = open(path, "rb")  # noqa: SIM115 – closed with the shard
+            self._file = open_inside(path.parent, path.name)
         except FileNotFoundError as error:
             raise DataError(f"there is no {error.filename}: build the data set again into the same folder") from error
-        except (OSError, ValueError) as error:
+        except CoDi2Error:
+            raise
+        except Exception as error:  # numpy parses a damaged header as Python: it fails in many ways
             raise DataError(f"the index of {path} is damaged ({error}): build the data set again") from error
+        self._check(os.fstat(self._file.fileno()).st_size)
+
+    def _check(self, size: int) -> None:
+        """Raises DataError: the index does not divide a file of `size` bytes into records."""
+        places = self._places
+        whole = places.ndim == 1 and places.dtype == np.int64 and len(places) and places[0] == 0
+        if not whole or (np.diff(places) < 2 * _BLOCK).any() or (places % _BLOCK).any():
+            raise DataError(f"the index of {self.path} is damaged (its places do not rise): build the data set again")
+        if size != places[-1] + _END:
+            state = "is cut off" if size < places[-1] + _END else "is longer than it was"
+            raise DataError(
+                f"{self.path} {state}: by its index it has {places[-1] + _END:,} bytes, and there are {size:,}; "
+                "delete it and build again"
+            )
+        if any(os.pread(self._file.fileno(), _END, int(places[-1]))):
+            raise DataError(f"{self.path} is damaged at its end; delete it and build again")
 
     def __len__(self) -> int:
         return len(self._places) - 1
@@ -76,14 +100,9 @@ class Shard:
         start, end = int(self._places[i]), int(self._places[i + 1])
         # a loader's forked workers share the open file: whoever moved its position would move everyone's
         block = os.pread(self._file.fileno(), end - start, start)
-        if len(block) < end - start:
-            raise DataError(
-                f"{self.path} is cut off: record {i} should end at byte {end:,}, the file at {start + len(block):,}; "
-                "delete it and build again"
-            )
         try:
-            return from_sample(_members(block))
-        except tarfile.TarError as error:
+            return from_sample(_members(block, end - start))
+        except (tarfile.TarError, ValueError) as error:
             raise DataError(f"{self.path} is damaged at record {i} ({error}); delete it and build again") from error
 
     def __iter__(self) -> Iterator[Record]:
@@ -103,14 +122,25 @@ def open_shards(folder: Path, report: Mapping[str, Any]) -> Iterator[Shard]:
         shard.close()
 
 
-def _members(block: bytes) -> dict[str, bytes | str]:
-    """The sample in a piece of a tar: `__key__`, and its members by name."""
-    sample: dict[str, bytes | str] = {}
+def _members(block: bytes, length: int) -> Sample:
+    """The sample in a piece of a tar: `__key__`, and its members by name.
+
+    Raises ValueError or TarError: the piece is not, to the last bit of its headers, what `write_shard` wrote.
+    """
+    if len(block) < length:
+        raise ValueError("it is cut off")
+    sample: Sample = {}
     at = 0
-    while at < len(block):
-        header = tarfile.TarInfo.frombuf(block[at : at + _BLOCK], "utf-8", "surrogateescape")
-        at += _BLOCK
-        sample["__key__"], _, name = header.name.partition(".")
-        sample[name] = block[at : at + header.size]
-        at += -(-header.size // _BLOCK) * _BLOCK
+    while at < length:
+        head = block[at : at + _BLOCK]
+        header = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+        if header.size < 0 or head != _header(header.name, header.size):
+            raise ValueError(f"the header of {header.name[:80]!r} is damaged")
+        start, at = at + _BLOCK, at + _BLOCK + -(-header.size // _BLOCK) * _BLOCK
+        key, _, name = header.name.partition(".")
+        if at > length or sample.setdefault("__key__", key) != key or name in sample:
+            raise ValueError(f"{header.name[:80]!r} does not belong to this record")
+        if any(block[start + header.size : at]):
+            raise ValueError(f"there is something behind {header.name[:80]!r}")
+        sample[name] = block[start : start + header.size]
     return sample

@@ -27,6 +27,18 @@ def photo(n: int, size: tuple[int, int] = (96, 72), kind: str = "JPEG") -> bytes
     return file.getvalue()
 
 
+def growing_gif() -> bytes:
+    """A GIF of 16 x 16 pixels whose second frame says that it has 20,000 x 20,000."""
+    frames = [Image.new("L", (16, 16), n) for n in (0, 255)]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=100)
+    data = bytearray(file.getvalue())
+    second = data.rindex(b"\x21\xf9\x04") + 8  # its descriptor is behind its graphic control extension
+    assert data[second] == 0x2C
+    data[second + 5 : second + 9] = (20_000).to_bytes(2, "little") * 2
+    return bytes(data)
+
+
 def tone(hertz: float, seconds: float = 1.5, rate: int = 22_050, level: float = 0.5) -> bytes:
     time = np.arange(int(seconds * rate)) / rate
     file = io.BytesIO()

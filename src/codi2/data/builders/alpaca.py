@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
-from codi2.data.builders.lines import Lines, index_lines, numbered, ranges
+from codi2.data.builders.lines import Lines, index_lines, line_entries, ranges
 from codi2.data.builders.phrases import noun_phrases
 from codi2.data.record import Piece
 from codi2.errors import DataError
 from codi2.hub import write_atomic
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Phrase, Text
+from codi2.untrusted import parse_json, read_inside
 
 LICENCE = "CC-BY-NC-4.0"
 ENTRIES = 5_000  # a unit
+LONGEST = 50_000  # characters of an entry: the parser of phrases takes its time
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Alpaca(Builder):
             raise DataError(f"the rate of replaced phrases is {self.options.rate}; it should be from 0 to 1")
         path = self.source / "alpaca_data.json" if self.source.is_dir() else self.source
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))  # 23 MB
+            entries = parse_json(read_inside(self.root, path))  # 23 MB
         except FileNotFoundError as error:
             raise DataError(f"there is no {path}") from error
         except ValueError as error:
@@ -47,12 +49,12 @@ class Alpaca(Builder):
             raise DataError(f"{path} is not a list of instruction, input, output")
         lines = self.scratch / "entries.jsonl"
         write_atomic(lines, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
-        return ranges(index_lines(lines, self.scratch / "entries.npy"), ENTRIES)
+        return ranges(index_lines(self.scratch, lines, self.scratch / "entries.npy"), ENTRIES)
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
-        lines = Lines(self.scratch / "entries.jsonl", self.scratch / "entries.npy")
-        for i, line in numbered(lines, unit):
-            yield Raw(f"entry-{i}", json.loads(line), (line,))
+        lines = Lines(self.scratch, "entries.jsonl", self.scratch / "entries.npy")
+        for raw in line_entries(lines, unit, "entry"):
+            yield raw if isinstance(raw, BadRecord) else Raw(raw.key, json.loads(raw.entry), raw.content)
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         entry = raw.entry
@@ -63,6 +65,8 @@ class Alpaca(Builder):
             asked += f"\n\n{given}"
         if not asked or not answer:
             raise BadRecord("empty caption", "no instruction or no output")
+        if len(asked) + len(answer) > LONGEST:
+            raise BadRecord("absurd size", f"{len(asked) + len(answer):,} characters")
         prompt, reply = (with_phrases(text, self.options.rate, draw) for text in (asked, answer))
         count = sum(isinstance(piece, Phrase) for piece in (*prompt, *reply))
         if not count and self.options.rate:

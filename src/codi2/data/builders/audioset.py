@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
-from codi2.data.builders.lines import Lines, index_lines, numbered, ranges
+from codi2.data.builders.lines import Lines, index_lines, line_entries, ranges
 from codi2.data.builders.paired import Paired, paired
+from codi2.data.checks import entry_file
 from codi2.data.record import SUFFIXES, Medium
 from codi2.errors import DataError
+from codi2.untrusted import is_file, parse_json, read_inside
 
 LICENCE = "AudioSet labels CC-BY-4.0; each clip its video's own"
 SEGMENTS = 1_000  # a unit
@@ -64,6 +67,7 @@ class AudioSetFiles:
 
     def __init__(self, source: Path, scratch: Path) -> None:
         self.source, self.scratch = source, scratch
+        self._below: dict[str, set[str]] = {}
 
     def plan(self) -> int:
         """Indexes the segments and learns the clips' names; returns how many segments there are. Raises DataError."""
@@ -74,8 +78,8 @@ class AudioSetFiles:
                 f"{self.source} should hold one *_segments.csv with its clips below it, there is {found}; "
                 "put each list into a folder of its own"
             )
-        count = index_lines(tables[0], self.scratch / "segments.npy", comments="#")
-        names = self._names(Lines(tables[0], self.scratch / "segments.npy"))
+        count = index_lines(self.source, tables[0], self.scratch / "segments.npy", comments="#")
+        names = self._names(Lines(self.source, tables[0], self.scratch / "segments.npy"))
         (self.scratch / "segments.json").write_text(json.dumps({"table": tables[0].name, "names": names}))
         _ = self.ontology  # says now if it is missing
         return count
@@ -92,7 +96,7 @@ class AudioSetFiles:
             for folder in sorted(folders):
                 for n, stem in enumerate(segment.stems()):
                     for suffix in SUFFIXES["audio"]:
-                        if (folder / f"{stem}.{suffix}").is_file():
+                        if is_file(self.source, folder / f"{stem}.{suffix}"):
                             name = (str(folder.relative_to(self.source)), n, suffix)
                             hits[name] = hits.get(name, 0) + 1
         if len(lines) and not hits:
@@ -109,14 +113,14 @@ class AudioSetFiles:
 
     @cached_property
     def lines(self) -> Lines:
-        return Lines(self.source / self._plan["table"], self.scratch / "segments.npy")
+        return Lines(self.source, self._plan["table"], self.scratch / "segments.npy")
 
     @cached_property
-    def ontology(self) -> dict[str, tuple[str, frozenset[str]]]:
-        """Machine id → name, and the ids below it. Raises DataError."""
+    def ontology(self) -> dict[str, tuple[str, list[str]]]:
+        """Machine id → name, and the ids right below it. Raises DataError."""
         path = self.source / "ontology.json"
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
+            entries = parse_json(read_inside(self.source, path))
             children = {str(entry["id"]): [str(kid) for kid in entry["child_ids"]] for entry in entries}
             names = {str(entry["id"]): str(entry["name"]) for entry in entries}
         except FileNotFoundError as error:
@@ -124,31 +128,38 @@ class AudioSetFiles:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is not AudioSet's ontology: it lacks {error}") from error
 
-        def below(label: str, seen: frozenset[str] = frozenset()) -> frozenset[str]:
-            kids = frozenset(children.get(label, ())) - seen
-            return kids.union(*(below(kid, seen | kids) for kid in kids))
+        return {label: (name, children[label]) for label, name in names.items()}
 
-        return {label: (name, below(label)) for label, name in names.items()}
+    def below(self, label: str) -> set[str]:
+        """All ids below a label."""
+        if label not in self._below:
+            found: set[str] = set()
+            todo = [label]
+            while todo:
+                kids = set(self.ontology[top][1] if (top := todo.pop()) in self.ontology else ()) - found
+                found |= kids
+                todo += kids
+            self._below[label] = found
+        return self._below[label]
 
     def caption(self, labels: Sequence[str]) -> str:
         """`bark and rain on surface`: the most specific labels. Raises BadRecord: a label that the ontology lacks."""
         if unknown := [label for label in labels if label not in self.ontology]:
             raise BadRecord("malformed", f"the label {unknown[0]!r} is not in the ontology")
-        narrow = [one for one in labels if not any(other in self.ontology[one][1] for other in labels)]
+        narrow = [one for one in labels if not any(other in self.below(one) for other in labels)]
         names = [_plain(self.ontology[label][0]) for label in narrow]
         return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
     def related(self, labels: Sequence[str]) -> set[str]:
         """The labels and all below them: sounds that share one of these are hard to tell apart."""
-        return set(labels).union(*(self.ontology[label][1] for label in labels if label in self.ontology))
+        return set(labels).union(*(self.below(label) for label in labels))
 
     def clip(self, segment: Segment) -> Medium:
         """Raises LeftOut: there is none on this machine."""
         stems = list(segment.stems())
         for folder, n, suffix in self._plan["names"]:
-            path = self.source / folder / f"{stems[n]}.{suffix}"
-            if path.is_file():
-                return Medium(suffix, path.read_bytes())
+            with suppress(LeftOut):
+                return Medium(suffix, entry_file(self.source, Path(folder) / f"{stems[n]}.{suffix}"))
         raise LeftOut("absent", f"no clip of {segment.video}")
 
 
@@ -173,8 +184,7 @@ class AudioSet(Builder):
         return ranges(self.files.plan(), SEGMENTS)
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
-        for i, line in numbered(self.files.lines, unit):
-            yield Raw(f"segment-{i}", line, (line,))
+        yield from line_entries(self.files.lines, unit, "segment")
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         segment = parse_segment(raw.entry)

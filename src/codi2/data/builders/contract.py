@@ -73,6 +73,11 @@ class Builder(ABC):
         self.source, self.scratch, self.options = source, scratch, options
 
     @property
+    def root(self) -> Path:
+        """The folder that everything is read in."""
+        return self.source if self.source.is_dir() else self.source.parent
+
+    @property
     def version(self) -> str:
         """What tells this state of the source from a later one, where the source is made by us; else empty."""
         return ""

@@ -7,7 +7,6 @@ Its authors' files are folders of one prompt each, `prompt.json` (`edit`, `input
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -17,10 +16,11 @@ import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
 from codi2.data.builders.parquet import count_rows, need_columns, picture_bytes, read_rows, suffix_of
-from codi2.data.checks import caption
+from codi2.data.checks import caption, entry_file
 from codi2.data.record import Medium
 from codi2.data.templates import listing, write_prompt
 from codi2.errors import DataError
+from codi2.untrusted import parse_json, read_inside
 
 LICENCE = "InstructPix2Pix data (CreativeML OpenRAIL-M outputs)"
 PROMPTS, ROWS = 500, 2_000  # of the folders and of a parquet file, a unit
@@ -44,8 +44,8 @@ class InstructPix2Pix(Builder):
             )
         units = []
         for table in tables:
-            need_columns(table, ("original_image", "edit_prompt", "edited_image"))
-            count, name = count_rows(table), str(table.relative_to(self.source))
+            need_columns(self.source, table, ("original_image", "edit_prompt", "edited_image"))
+            count, name = count_rows(self.source, table), str(table.relative_to(self.source))
             units += [{"table": name, "start": s, "stop": min(s + ROWS, count)} for s in range(0, count, ROWS)]
         return units
 
@@ -53,30 +53,54 @@ class InstructPix2Pix(Builder):
         """`seeds.json` in slices: `[folder, [seed, …]]` each."""
         path = self.source / "seeds.json"
         try:
-            seeds = json.loads(path.read_text(encoding="utf-8"))
+            seeds = parse_json(read_inside(self.source, path))
             named = [[str(name), [int(seed) for seed in of]] for name, of in seeds]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise DataError(f"{path} is not a list of [folder, [seed, …]] ({error})") from error
         return [named[i : i + PROMPTS] for i in range(0, len(named), PROMPTS)]
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
-        for key, instruction, pair in self._pairs(unit):
-            yield Raw(key, (instruction, pair), (pair[0].data, pair[1].data, str(instruction)))
+        for found in self._pairs(unit):
+            if isinstance(found, BadRecord):
+                yield found
+            else:
+                key, instruction, pair = found
+                yield Raw(key, (instruction, pair), (pair[0].data, pair[1].data, str(instruction)))
 
-    def _pairs(self, unit: Unit) -> Iterator[tuple[str, object, Pair]]:
+    def _pairs(self, unit: Unit) -> Iterator[tuple[str, object, Pair] | BadRecord]:
         """Key, instruction, and the two pictures (empty where there is none)."""
         if "table" in unit:
-            path = self.source / unit["table"]
-            for i, row in read_rows(path, unit["start"], unit["stop"]):
+            for i, row in read_rows(self.source, unit["table"], unit["start"], unit["stop"]):
+                if isinstance(row, BadRecord):
+                    yield row
+                    continue
                 before, after = (picture_bytes(row[name]) for name in ("original_image", "edited_image"))
                 pair = Medium(suffix_of(before), before), Medium(suffix_of(after), after)
-                yield f"{path.stem}-{i}", row["edit_prompt"], pair
+                yield f"{Path(unit['table']).stem}-{i}", row["edit_prompt"], pair
             return
         for name, seeds in unit["prompts"]:
-            instruction = _instruction(self.source / name / "prompt.json")
+            instruction = self._instruction(name)
             for seed in seeds:
-                first, second = (Medium("jpg", _bytes(self.source / name / f"{seed}_{k}.jpg")) for k in (0, 1))
-                yield f"{name.replace('/', '-')}-{seed}", instruction, (first, second)
+                try:
+                    first, second = (Medium("jpg", self._bytes(f"{name}/{seed}_{k}.jpg")) for k in (0, 1))
+                    yield f"{name.replace('/', '-')}-{seed}", instruction, (first, second)
+                except BadRecord as error:
+                    yield error
+
+    def _instruction(self, name: str) -> str | None:
+        try:
+            about = parse_json(entry_file(self.source, f"{name}/prompt.json"))
+        except (BadRecord, LeftOut, ValueError):
+            return None
+        edit = about.get("edit") if isinstance(about, dict) else None
+        return edit if isinstance(edit, str) else None
+
+    def _bytes(self, name: str) -> bytes:
+        """Empty where there is none. Raises BadRecord."""
+        try:
+            return entry_file(self.source, name)
+        except LeftOut:
+            return b""
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         instruction, (before, after) = raw.entry
@@ -93,11 +117,20 @@ class InContext(InstructPix2Pix):
     def _prompts(self) -> list[list[Any]]:
         """Folders of one instruction stand together, so that examples come of different pictures."""
         named = [prompt for some in super()._prompts() for prompt in some]
-        named.sort(key=lambda prompt: (_instruction(self.source / prompt[0] / "prompt.json") or "", prompt[0]))
+        named.sort(key=lambda prompt: (self._instruction(prompt[0]) or "", prompt[0]))
         return [named[i : i + PROMPTS] for i in range(0, len(named), PROMPTS)]
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
-        for instruction, pairs in groupby(self._pairs(unit), key=lambda entry: entry[1]):
+        bad: list[BadRecord] = []
+
+        def whole() -> Iterator[tuple[str, object, Pair]]:
+            for found in self._pairs(unit):
+                if isinstance(found, BadRecord):
+                    bad.append(found)
+                else:
+                    yield found
+
+        for instruction, pairs in groupby(whole(), key=lambda entry: entry[1]):
             group: list[tuple[str, Pair]] = []
             for key, _, pair in pairs:
                 group.append((key, pair))
@@ -106,6 +139,7 @@ class InContext(InstructPix2Pix):
                     group = []
             if group:
                 yield _group(instruction, group)
+        yield from bad
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         instruction, pairs = raw.entry
@@ -135,16 +169,3 @@ def clause(text: object) -> str:
 def _need(*media: Medium) -> None:
     if any(not medium.data for medium in media):
         raise LeftOut("absent", "a picture of the pair is missing")
-
-
-def _instruction(path: Path) -> str | None:
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    edit = about.get("edit") if isinstance(about, dict) else None
-    return edit if isinstance(edit, str) else None
-
-
-def _bytes(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import tarfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
 from codi2.data.builders.paired import Paired, paired
-from codi2.data.builders.parquet import columns, count_rows, read_rows
+from codi2.data.builders.parquet import columns, count_rows, picture_bytes, read_rows
+from codi2.data.builders.tars import BrokenTar, members
+from codi2.data.checks import entry_file
 from codi2.data.record import MODALITY, Medium
 from codi2.errors import DataError
+from codi2.untrusted import OutsideError, inside, open_inside, parse_json
 
 ROWS = 5_000  # of a parquet file, a unit
+URL = 2_000  # characters that are kept, at most
 _PICTURES = ("jpg", "jpeg", "png", "webp")
 _CAPTIONS = ("caption", "TEXT", "text")  # img2dataset's own name, then LAION's
 
@@ -43,35 +45,35 @@ class Laion(Builder):
         tables = sorted(self.source.glob("*.parquet"))
         units: list[dict[str, Any]] = []
         for table in tables:
-            names = columns(table)
+            names = columns(self.source, table)
             if not set(_PICTURES) & set(names):
                 raise DataError(
                     f"{table} lists pictures but holds none (its columns are {', '.join(names)}): bring them with "
                     f"`img2dataset --url_list {table.parent} --input_format parquet --url_col URL --caption_col TEXT "
                     "--output_format webdataset --image_size 256 --output_folder laion`, and name that folder"
                 )
-            count = count_rows(table)
+            count = count_rows(self.source, table)
             units += [{"table": table.name, "start": s, "stop": min(s + ROWS, count)} for s in range(0, count, ROWS)]
         return units
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
         if "tar" in unit:
-            samples = _tar_samples(self.source / unit["tar"])
+            samples = _tar_samples(self.source, unit["tar"])
         elif "folder" in unit:
-            samples = _folder_samples(self.source / unit["folder"])
+            samples = _folder_samples(self.source, unit["folder"])
         else:
-            samples = _table_samples(self.source / unit["table"], unit["start"], unit["stop"])
+            samples = _table_samples(self.source, unit["table"], unit["start"], unit["stop"])
         for sample in samples:
             if isinstance(sample, BadRecord):
                 yield sample
                 continue
-            key, members = sample
-            suffix = next((name for name in _PICTURES if members.get(name)), "")
-            if not suffix and not any(name in members for name in ("txt", *_CAPTIONS)):
+            key, found = sample
+            suffix = next((name for name in _PICTURES if found.get(name)), "")
+            if not suffix and not any(name in found for name in ("txt", *_CAPTIONS)):
                 continue  # metadata alone: img2dataset could not fetch the picture
-            picture = members.get(suffix, b"")
-            text = _caption(members)
-            yield Raw(key, (suffix, picture, text, members), (picture, str(text)))
+            picture = found.get(suffix, b"")
+            text = _caption(found)
+            yield Raw(key, (suffix, picture, text, found), (picture, str(text)))
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         suffix, picture, text, members = raw.entry
@@ -79,7 +81,7 @@ class Laion(Builder):
             raise LeftOut("absent", "no picture")
         about = _about(members)
         yield from paired(
-            Medium(suffix, picture), text, draw, self.options.ways, "unknown", {"url": str(about.get("url", ""))}
+            Medium(suffix, picture), text, draw, self.options.ways, "unknown", {"url": str(about.get("url", ""))[:URL]}
         )
 
 
@@ -94,42 +96,56 @@ def _about(members: Mapping[str, Any]) -> Mapping[str, Any]:
     if "json" not in members:
         return members
     try:
-        about = json.loads(members["json"])
-    except ValueError as error:
+        about = parse_json(members["json"])
+    except (ValueError, TypeError) as error:
         raise BadRecord("malformed", f"its .json: {error}") from error
     return about if isinstance(about, dict) else {}
 
 
-def _tar_samples(path: Path) -> Iterator[tuple[str, dict[str, Any]] | BadRecord]:
-    """Members of one name are one sample; they stand together. A cut tar gives what is whole, and a bad entry."""
-    key, members = "", dict[str, Any]()
+Sample = tuple[str, dict[str, Any]]
+
+
+def _tar_samples(folder: Path, name: str) -> Iterator[Sample | BadRecord]:
+    """Members of one name are one sample; they stand together. A damaged tar gives what is whole, and a bad entry."""
+    stem, key, found = Path(name).stem, "", dict[str, Any]()
+    bad: BadRecord | None = None
     try:
-        with tarfile.open(path, "r:") as archive, open(path, "rb") as file:
-            for member in archive:
-                name, _, suffix = Path(member.name).name.partition(".")
-                if name != key and members:
-                    yield f"{path.stem}-{key}", members
-                    members = {}
-                key = name
-                if member.isfile():
-                    file.seek(member.offset_data)  # what extractfile does, without its layers
-                    content = file.read(member.size)
-                    if len(content) < member.size:
-                        raise EOFError("it ends in the middle of a file")
-                    members[suffix.lower()] = content
-        if members:
-            yield f"{path.stem}-{key}", members
-    except (tarfile.TarError, EOFError) as error:
-        yield BadRecord("broken archive", f"{path.name}: {error}")
+        with open_inside(folder, name) as file:
+            for member in members(file):
+                first, _, suffix = PurePosixPath(member.name).name.partition(".")
+                if first != key and (found or bad):
+                    yield bad or (f"{stem}-{key}", found)
+                    found, bad = {}, None
+                key = first
+                if member.fault:
+                    bad = BadRecord(*member.fault)
+                found[suffix.lower()] = member.data
+        if found or bad:
+            yield bad or (f"{stem}-{key}", found)
+    except (BrokenTar, OutsideError) as error:
+        yield BadRecord("broken archive", f"{name}: {error}")
 
 
-def _folder_samples(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    stems = sorted({file.stem for file in path.iterdir() if file.suffix[1:] in (*MODALITY, "txt", "json")})
-    for stem in stems:
-        files = {s: path / f"{stem}.{s}" for s in (*_PICTURES, "txt", "json")}
-        yield f"{path.name}-{stem}", {suffix: file.read_bytes() for suffix, file in files.items() if file.is_file()}
+def _folder_samples(root: Path, name: str) -> Iterator[Sample | BadRecord]:
+    files = inside(root, name).iterdir()
+    for stem in sorted({file.stem for file in files if file.suffix[1:] in (*MODALITY, "txt", "json")}):
+        names = {suffix: f"{name}/{stem}.{suffix}" for suffix in (*_PICTURES, "txt", "json")}
+        try:
+            there = {suffix: path for suffix, path in names.items() if (root / path).exists()}
+            yield f"{name}-{stem}", {suffix: entry_file(root, path) for suffix, path in there.items()}
+        except BadRecord as error:
+            yield error
 
 
-def _table_samples(path: Path, start: int, stop: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    for i, row in read_rows(path, start, stop):
-        yield f"{path.stem}-{row.get('key') or i}", row
+def _table_samples(root: Path, name: str, start: int, stop: int) -> Iterator[Sample | BadRecord]:
+    for i, row in read_rows(root, name, start, stop):
+        if isinstance(row, BadRecord):
+            yield row
+            continue
+        pictures = {column: picture_bytes(row[column]) for column in _PICTURES if column in row}
+        if odd := next((c for c, data in pictures.items() if row[c] and not data), ""):
+            yield BadRecord(
+                "malformed", f"the column {odd} holds {type(row[odd]).__name__}, not the bytes of a picture"
+            )
+        else:
+            yield f"{Path(name).stem}-{row.get('key') or i}", row | pictures

@@ -28,6 +28,7 @@ from codi2.data.record import Medium, Piece, Turn
 from codi2.errors import DataError, MissingDependencyError
 from codi2.hub import atomic_path
 from codi2.prompt.parts import Text
+from codi2.untrusted import inside, open_inside
 
 LICENCE = "MIMIC-IT terms (research only)"
 INSTRUCTIONS = 1_000  # a unit
@@ -57,7 +58,9 @@ class MimicIt(Builder):
     def units(self) -> list[dict[str, Any]]:
         self._index.unlink(missing_ok=True)
         instructions = sorted(self.source.glob("**/*_instructions.json"))
-        tables = [path for path in sorted(self.source.glob("**/*.parquet")) if "instruction" in columns(path)]
+        tables = [
+            path for path in sorted(self.source.glob("**/*.parquet")) if "instruction" in columns(self.source, path)
+        ]
         if not instructions and not tables:
             raise DataError(f"{self.source} holds no MIMIC-IT; this builder reads {self.reads}")
         database = sqlite3.connect(self._index)
@@ -65,16 +68,16 @@ class MimicIt(Builder):
             database.execute("create table pictures (id text primary key, file text, start integer, stop integer)")
             database.execute("create table instructions (place integer primary key, id text, entry text)")
             for path in instructions:
-                database.executemany("insert into instructions (id, entry) values (?, ?)", _entries(path))
-                for row in _pictures(_store_of(path), self.scratch):
+                database.executemany("insert into instructions (id, entry) values (?, ?)", _entries(self.source, path))
+                for row in _pictures(self.source, _store_of(path), self.scratch):
                     database.execute("insert or ignore into pictures values (?, ?, ?, ?)", row)
             database.execute("create index by_id on instructions (id)")
         count = database.execute("select count(*) from instructions").fetchone()[0]
         database.close()
         units = [{"from": i, "to": min(i + INSTRUCTIONS, count)} for i in range(0, count, INSTRUCTIONS)]
         for table in tables:
-            need_columns(table, ("id", "instruction", "answer", "images"))
-            name, rows = str(table.relative_to(self.source)), count_rows(table)
+            need_columns(self.source, table, ("id", "instruction", "answer", "images"))
+            name, rows = str(table.relative_to(self.source)), count_rows(self.source, table)
             units += [
                 {"table": name, "from": s, "to": min(s + INSTRUCTIONS, rows)} for s in range(0, rows, INSTRUCTIONS)
             ]
@@ -90,8 +93,12 @@ class MimicIt(Builder):
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
         if "table" in unit:
-            for i, row in read_rows(self.source / unit["table"], unit["from"], unit["to"]):
-                data = [picture_bytes(picture) for picture in row["images"] or ()]
+            for i, row in read_rows(self.source, unit["table"], unit["from"], unit["to"]):
+                if isinstance(row, BadRecord):
+                    yield row
+                    continue
+                images = row["images"] if isinstance(row["images"], list) else []
+                data = [picture_bytes(picture) for picture in images]
                 yield Raw(str(row["id"] or i), (row, [Medium(suffix_of(d), d) for d in data]), (str(row["id"]),))
             return
         found = self._database.execute(
@@ -158,7 +165,7 @@ def _listed(entry: Any, name: str) -> list[str]:
     return [str(one) for one in ids] if isinstance(ids, list) else []
 
 
-def _entries(path: Path) -> Iterator[tuple[str, str]]:
+def _entries(root: Path, path: Path) -> Iterator[tuple[str, str]]:
     """`(id, entry as JSON)` of an instructions file, streamed: some are hundreds of megabytes. Raises DataError."""
     try:
         import ijson
@@ -166,15 +173,24 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
         raise MissingDependencyError("reading MIMIC-IT needs ijson: pip install 'codi2[data]'") from error
     found = False
     try:
-        with open(path, "rb") as file:
+        with open_inside(root, path) as file:
             for key, entry in ijson.kvitems(file, "data", use_float=True):
                 found = True
-                yield key, json.dumps(entry)
-    except ijson.JSONError as error:
+                # a database takes no half of a character
+                yield key.encode("utf-8", "backslashreplace").decode(), _dumped(entry)
+    except (ijson.JSONError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path} is damaged or cut off ({reason}); bring it again") from error
     if not found:
         raise DataError(f'{path} has no "data"; a MIMIC-IT file is {{"meta": …, "data": {{id: …}}}}')
+
+
+def _dumped(entry: Any) -> str:
+    """As JSON; what is nested without end as null, which is no instruction."""
+    try:
+        return json.dumps(entry)
+    except RecursionError:
+        return "null"
 
 
 def _store_of(instructions: Path) -> Path:
@@ -190,26 +206,30 @@ def _store_of(instructions: Path) -> Path:
     raise DataError(f"the pictures of {instructions} are missing; put {name}.json or {name}.parquet beside it")
 
 
-def _pictures(store: Path, scratch: Path) -> Iterator[tuple[str, str, int, int]]:
+def _pictures(root: Path, store: Path, scratch: Path) -> Iterator[tuple[str, str, int, int]]:
     """`(id, file, start, stop)`: where the base64 of each picture lies. Raises DataError.
 
     A JSON store is read where it is. A parquet store, which pandas writes as one row group, is copied out: its rows
     cannot be reached one by one.
     """
-    if not store.stat().st_size:
+    place = inside(root, store)
+    if not place.stat().st_size:
         raise DataError(f"{store} is empty; bring it again")
     if store.suffix == ".json":
-        with open(store, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
+        with open_inside(root, store) as file, mmap(file.fileno(), 0, access=ACCESS_READ) as text:
             for match in _PAIR.finditer(text):
-                yield match[1].decode(), str(store.resolve()), match.start(2), match.end(2)
+                yield match[1].decode("utf-8", "backslashreplace"), str(place), match.start(2), match.end(2)
         return
-    need_columns(store, ("base64",))
-    index = next((name for name in columns(store) if name != "base64"), "")
+    need_columns(root, store, ("base64",))
+    index = next((name for name in columns(root, store) if name != "base64"), "")
     if not index:
         raise DataError(f"{store} has no column of image ids beside 'base64'")
     copy = (scratch / f"{store.stem}.base64").resolve()
     with atomic_path(copy) as aside, open(aside, "wb") as out:
-        for _, row in read_rows(store):
-            start = out.tell()
-            out.write(row["base64"].encode())
-            yield str(row[index]), str(copy), start, out.tell()
+        for _, row in read_rows(root, store):
+            if isinstance(row, BadRecord):
+                raise DataError(f"{store} is damaged ({row.detail}); bring it again")
+            if isinstance(row["base64"], str):  # or the picture is absent
+                start = out.tell()
+                out.write(row["base64"].encode())
+                yield str(row[index]), str(copy), start, out.tell()

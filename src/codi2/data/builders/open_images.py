@@ -12,6 +12,7 @@ import io
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,15 +22,16 @@ import numpy as np
 from PIL import Image as PILImage
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
-from codi2.data.builders.lines import Lines, index_lines, numbered, ranges
+from codi2.data.builders.lines import Lines, index_lines, line_entries, ranges
 from codi2.data.builders.phrases import NounPhrase, noun_phrases
-from codi2.data.checks import caption, decoded
+from codi2.data.checks import caption, check_sides, decoded, entry_file
 from codi2.data.record import Medium, Piece
 from codi2.data.templates import write_prompt
 from codi2.errors import DataError
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Image, Text
 from codi2.prompt.wire import png
+from codi2.untrusted import open_inside, parse_json
 
 LICENCE = "pictures CC-BY-2.0 (each its photographer's), annotations CC-BY-4.0"
 CAPTIONS = 1_000  # a unit
@@ -58,7 +60,7 @@ class OpenImages(Builder):
             raise DataError(f"{self.source} should hold one .jsonl of captions, there are {len(lists)}")
         if not self.options.segmenter:
             self._index_masks()
-        count = index_lines(lists[0], self.scratch / "captions.npy")
+        count = index_lines(self.source, lists[0], self.scratch / "captions.npy")
         (self.scratch / "captions.json").write_text(json.dumps(lists[0].name))
         return ranges(count, CAPTIONS)
 
@@ -68,18 +70,26 @@ class OpenImages(Builder):
         if not tables or names is None:
             missing = "class-descriptions CSV" if tables else _SEGMENTS
             raise DataError(f"{self.source} holds no {missing}; bring it, or name a segmenter with --set segmenter=…")
-        with open(names, encoding="utf-8", errors="replace", newline="") as file:
-            described = {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
-        places = {path.name: str(path) for path in self.source.glob("**/*.png")}
+        described = {row[0]: row[1] for row in self._table(names) if len(row) == 2}
+        places = {path.name: str(path.relative_to(self.source)) for path in self.source.glob("**/*.png")}
         path = self.scratch / "masks.sqlite"
         path.unlink(missing_ok=True)
         database = sqlite3.connect(path)
         with database:
             database.execute("create table masks (image text, name text, file text, area real)")
             for table in tables:
-                database.executemany("insert into masks values (?, ?, ?, ?)", _mask_rows(table, described, places))
+                rows = _mask_rows(table.name, self._table(table), described, places)
+                database.executemany("insert into masks values (?, ?, ?, ?)", rows)
             database.execute("create index by_image on masks (image)")
         database.close()
+
+    def _table(self, path: Path) -> Iterator[list[str]]:
+        """The rows of a CSV file. Raises DataError."""
+        try:
+            with open_inside(self.source, path) as file:
+                yield from csv.reader(io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline=""))
+        except csv.Error as error:
+            raise DataError(f"{path} is no CSV file ({error}); bring it again") from error
 
     @cached_property
     def _database(self) -> sqlite3.Connection:
@@ -88,18 +98,16 @@ class OpenImages(Builder):
     @cached_property
     def _folders(self) -> list[Path]:
         """Where pictures are looked for, the last lucky one first."""
-        return [self.source, *sorted(p for p in self.source.glob("**/*") if p.is_dir())]
+        below = sorted(p.relative_to(self.source) for p in self.source.glob("**/*") if p.is_dir())
+        return [Path("."), *below]
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
-        lines = Lines(
-            self.source / json.loads((self.scratch / "captions.json").read_text()), self.scratch / "captions.npy"
-        )
-        for i, line in numbered(lines, unit):
-            yield Raw(f"caption-{i}", line, (line,))
+        name = json.loads((self.scratch / "captions.json").read_text())
+        yield from line_entries(Lines(self.source, name, self.scratch / "captions.npy"), unit, "caption")
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         try:
-            entry = json.loads(raw.entry)
+            entry = parse_json(raw.entry)
             name, words = str(entry["image_id"]), caption(entry["caption"]).rstrip(".")
         except (ValueError, KeyError, TypeError) as error:
             raise BadRecord("malformed", f"{raw.entry[:80]!r} is no caption: {error}") from error
@@ -120,10 +128,10 @@ class OpenImages(Builder):
 
     def _picture(self, name: str) -> Medium:
         for n, folder in enumerate(self._folders):
-            path = folder / f"{name}.jpg"
-            if path.is_file():
+            with suppress(LeftOut):
+                data = entry_file(self.source, folder / f"{name}.jpg")
                 self._folders.insert(0, self._folders.pop(n))
-                return Medium("jpg", path.read_bytes())
+                return Medium("jpg", data)
         raise LeftOut("absent", f"no {name}.jpg")
 
     def _mask(self, name: str, phrase: NounPhrase, picture: PILImage.Image) -> np.ndarray | None:
@@ -134,23 +142,26 @@ class OpenImages(Builder):
         rows = self._database.execute(
             "select file from masks where image = ? and name = ? order by area desc, file", (name, phrase.head)
         ).fetchall()
-        masks = [_read_mask(Path(path), picture.size) for (path,) in rows]
+        masks = [_read_mask(path, entry_file(self.source, path), picture.size) for (path,) in rows]
         return np.logical_or.reduce(masks) if masks else None
 
 
-def _mask_rows(table: Path, described: dict[str, str], places: dict[str, str]) -> Iterator[tuple[str, str, str, float]]:
+def _mask_rows(
+    table: str, lines: Iterator[list[str]], described: dict[str, str], places: dict[str, str]
+) -> Iterator[tuple[str, str, str, float]]:
     """`(image, name, file, area)` of the masks that are there. Raises DataError."""
-    with open(table, encoding="utf-8", errors="replace", newline="") as file:
-        rows = csv.DictReader(file)
-        for column in ("MaskPath", "ImageID", "LabelName"):
-            if column not in (rows.fieldnames or ()):
-                raise DataError(f"{table} has no column {column!r}; it has {', '.join(rows.fieldnames or ())}")
-        for row in rows:
-            if (place := places.get(row["MaskPath"])) is None:
-                continue
-            name = described.get(row["LabelName"] or "", row["LabelName"] or "-")
-            # `Human face` is looked for as `face`: the caption's noun
-            yield row["ImageID"], (name.lower().split() or [""])[-1], place, _area(row)
+    header = next(lines, [])
+    for column in ("MaskPath", "ImageID", "LabelName"):
+        if column not in header:
+            raise DataError(f"{table} has no column {column!r}; it has {', '.join(header)}")
+    for line in lines:
+        row = dict(zip(header, line, strict=False))
+        place = places.get(row.get("MaskPath", ""))
+        if place is None or "ImageID" not in row:
+            continue
+        label = row.get("LabelName", "")
+        # `Human face` is looked for as `face`: the caption's noun
+        yield row["ImageID"], (described.get(label, label or "-").lower().split() or [""])[-1], place, _area(row)
 
 
 def _area(row: dict[str, str]) -> float:
@@ -162,13 +173,14 @@ def _area(row: dict[str, str]) -> float:
     return (right - left) * (bottom - top)
 
 
-def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
+def _read_mask(name: str, data: bytes, size: tuple[int, int]) -> np.ndarray:
     """bool [H, W] at the picture's size; masks are stored at another. Raises BadRecord."""
     try:
-        with PILImage.open(io.BytesIO(path.read_bytes())) as mask:
+        with PILImage.open(io.BytesIO(data), formats=["PNG"]) as mask:
+            check_sides(mask.size)
             return np.asarray(mask.convert("L").resize(size, PILImage.Resampling.NEAREST)) > 127
-    except OSError as error:
-        raise BadRecord("undecodable", f"mask {path.name}: {error}") from error
+    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
+        raise BadRecord("undecodable", f"mask {name}: {error}") from error
 
 
 def cut_out(pixels: np.ndarray, mask: np.ndarray) -> PILImage.Image:

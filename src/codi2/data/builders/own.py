@@ -17,20 +17,22 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
+from codi2.data.builders.contract import BadRecord, Builder, Draft, Raw, Unit, exchange
 from codi2.data.builders.instruct_pix2pix import clause
-from codi2.data.builders.lines import Lines, csv_fields, csv_header, index_lines, numbered, ranges
+from codi2.data.builders.lines import Lines, csv_fields, csv_header, index_lines, line_entries, ranges
 from codi2.data.builders.paired import Paired, paired
+from codi2.data.checks import entry_file
 from codi2.data.record import MODALITY, ROLES, Medium, Turn, suffix_in_shards
 from codi2.data.templates import write_prompt
 from codi2.errors import DataError, PromptError
 from codi2.hub import write_atomic
 from codi2.prompt.grammar import parse
+from codi2.untrusted import parse_json
 
 LINES = 1_000  # a unit
 LISTS = ("metadata.jsonl", "metadata.csv")
@@ -50,49 +52,45 @@ class Own(Builder):
     Options = Options
 
     def units(self) -> list[dict[str, Any]]:
-        listed = self._list()
+        folder, listed = self._list()
         quoted = listed.suffix == ".csv"
         header: list[str] = []
         if quoted:
-            header = csv_header(listed)
+            header = csv_header(folder, listed)
             if "file_name" not in header or "text" not in header:
                 raise DataError(f"{listed} needs the columns file_name and text; it has {', '.join(header)}")
-        count = index_lines(listed, self.scratch / "lines.npy", quoted=quoted, skip=int(quoted))
-        plan = {"list": str(listed.resolve()), "header": header}
+        count = index_lines(folder, listed, self.scratch / "lines.npy", quoted=quoted, skip=int(quoted))
+        plan = {"list": listed.name, "made": folder == self.scratch, "header": header}
         (self.scratch / "plan.json").write_text(json.dumps(plan))
         return ranges(count, LINES)
 
-    def _list(self) -> Path:
-        """The file of one entry a line; for captions in sidecars it is made. Raises DataError."""
+    def _list(self) -> tuple[Path, Path]:
+        """The file of one entry a line, with its folder; for captions in sidecars it is made. Raises DataError."""
         if self.source.is_file():
             if self.source.suffix not in (".jsonl", ".csv"):
                 raise DataError(f"{self.source} is no .jsonl or .csv; this builder reads {self.reads}")
-            return self.source
+            return self.root, self.source
         if not self.source.is_dir():
             raise DataError(f"there is no {self.source}")
         for name in LISTS:
-            if (self.source / name).is_file():
-                return self.source / name
+            if (self.source / name).exists():
+                return self.source, self.source / name
         media = sorted(path for path in self.source.rglob("*") if path.suffix[1:].lower() in MODALITY)
         captioned = [path for path in media if path.with_suffix(".txt").is_file()]
         if not captioned:
             raise DataError(f"{self.source} holds no {' or '.join(LISTS)}, and no media file has a .txt beside it")
         lines = [json.dumps({"file_name": str(path.relative_to(self.source)), "sidecar": True}) for path in captioned]
         write_atomic(self.scratch / "sidecars.jsonl", "".join(line + "\n" for line in lines).encode())
-        return self.scratch / "sidecars.jsonl"
+        return self.scratch, self.scratch / "sidecars.jsonl"
 
     @cached_property
     def _plan(self) -> dict[str, Any]:
         plan: dict[str, Any] = json.loads((self.scratch / "plan.json").read_text())
         return plan
 
-    @property
-    def _root(self) -> Path:
-        return self.source if self.source.is_dir() else self.source.parent
-
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
-        for i, line in numbered(Lines(Path(self._plan["list"]), self.scratch / "lines.npy"), unit):
-            yield Raw(f"line-{i + 1}", line, (line,))
+        folder = self.scratch if self._plan["made"] else self.root
+        yield from line_entries(Lines(folder, self._plan["list"], self.scratch / "lines.npy"), unit, "line", 1)
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         entry = self._entry(raw.entry)
@@ -101,7 +99,8 @@ class Own(Builder):
             medium = self._medium(entry["file_name"])
             words = entry.get("text")
             if entry.get("sidecar"):
-                words = (self._root / entry["file_name"]).with_suffix(".txt").read_text("utf-8", "replace")
+                beside = str(PurePosixPath(entry["file_name"]).with_suffix(".txt"))
+                words = entry_file(self.root, beside).decode("utf-8", "replace")
             yield from paired(medium, words, draw, self.options.ways, licence)
         elif "instruction" in entry:
             source, target = (self._medium(entry.get(name)) for name in ("source", "target"))
@@ -119,7 +118,7 @@ class Own(Builder):
         if self._plan["header"]:
             return dict(zip(self._plan["header"], csv_fields(line), strict=False))
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError as error:
             raise BadRecord("malformed", f"{line[:80]!r} is no JSON: {error}") from error
         if not isinstance(entry, dict):
@@ -143,15 +142,11 @@ class Own(Builder):
             raise BadRecord("malformed", str(error)) from error
 
     def _medium(self, name: Any) -> Medium:
-        """Raises BadRecord: of no known kind; LeftOut: not there."""
+        """Raises BadRecord: of no known kind, or not inside the folder; LeftOut: not there."""
         if not isinstance(name, str) or not name:
             raise BadRecord("malformed", f"{name!r} is no file name")
-        path = self._root / name
-        suffix = path.suffix[1:].lower()
+        suffix = PurePosixPath(name).suffix[1:].lower()
         if suffix not in MODALITY:
             raise BadRecord("malformed", f"{name} ends in none of {', '.join(MODALITY)}")
-        try:
-            data = path.read_bytes()
-            return Medium(suffix_in_shards(suffix, data), data)
-        except FileNotFoundError as error:
-            raise LeftOut("absent", f"no {name}") from error
+        data = entry_file(self.root, name)
+        return Medium(suffix_in_shards(suffix, data), data)

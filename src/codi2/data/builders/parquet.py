@@ -3,68 +3,115 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from codi2.data.checks import BadRecord
 from codi2.errors import DataError, MissingDependencyError
+from codi2.untrusted import inside, open_inside
 
 BATCH = 64  # rows decoded at once; pictures are large
+Name = str | Path
 
 
-def _open(path: Path) -> Any:
+@contextmanager
+def _open(root: Path, name: Name) -> Iterator[Any]:
+    """The table `name` inside `root`. Raises DataError: it is missing or damaged; OutsideError: it lies elsewhere."""
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise MissingDependencyError("reading parquet needs pyarrow: pip install 'codi2[data]'") from error
     try:
-        return ParquetFile(path)
+        file = open_inside(root, name)
     except FileNotFoundError as error:
-        raise DataError(f"there is no {path}") from error
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is no whole parquet file ({_first_line(error)}); bring it again") from error
+        raise DataError(f"there is no {error.filename}") from error
+    with file:
+        try:
+            table = ParquetFile(file)
+        except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
+            raise DataError(f"{name} is no whole parquet file ({_first_line(error)}); bring it again") from error
+        with table:
+            yield table
 
 
-def columns(path: Path) -> list[str]:
+def columns(root: Path, name: Name) -> list[str]:
     """Raises DataError: the file is missing or damaged."""
-    with _open(path) as table:
+    with _open(root, name) as table:
         names: list[str] = table.schema_arrow.names
         return names
 
 
-def need_columns(path: Path, wanted: Sequence[str]) -> None:
+def need_columns(root: Path, name: Name, wanted: Sequence[str]) -> None:
     """Raises DataError naming the first column that is missing, and those that are there."""
-    there = columns(path)
-    if missing := [name for name in wanted if name not in there]:
-        raise DataError(f"{path} has no column {missing[0]!r}; it has {', '.join(there)}")
+    there = columns(root, name)
+    if missing := [column for column in wanted if column not in there]:
+        raise DataError(f"{name} has no column {missing[0]!r}; it has {', '.join(there)}")
 
 
-def count_rows(path: Path) -> int:
-    with _open(path) as table:
-        return int(table.metadata.num_rows)
+def count_rows(root: Path, name: Name) -> int:
+    """Raises DataError: the file is missing or damaged, or claims more rows than it has bytes."""
+    with _open(root, name) as table:
+        rows = int(table.metadata.num_rows)
+    if not 0 <= rows <= inside(root, name).stat().st_size:
+        raise DataError(f"{name} claims {rows:,} rows, more than it has bytes; bring it again")
+    return rows
 
 
 def read_rows(
-    path: Path, start: int = 0, stop: int | None = None, names: Sequence[str] | None = None
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows with their numbers. Row groups before `start` are passed over unread. Raises DataError."""
-    import pyarrow
+    root: Path, name: Name, start: int = 0, stop: int | None = None, names: Sequence[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any] | BadRecord]]:
+    """Rows with their numbers; a BadRecord stands for all the rows of a row group that cannot be read.
 
-    with _open(path) as table:
-        at = 0
+    Row groups before `start` are passed over unread. Raises DataError: the file is missing or damaged as a whole.
+    """
+    with _open(root, name) as table:
+        first = 0
+        for group in range(table.num_row_groups):
+            count = table.metadata.row_group(group).num_rows
+            if first + count > start and (stop is None or first < stop):
+                for place, row in _group(table, group, count, names):
+                    at = first + place
+                    if isinstance(row, BadRecord):
+                        yield at, BadRecord(row.reason, f"{Path(name).name}, {row.detail}")
+                    elif at >= start and (stop is None or at < stop):
+                        yield at, row
+            first += count
+
+
+def _group(
+    table: Any, group: int, count: int, names: Sequence[str] | None
+) -> Iterator[tuple[int, dict[str, Any] | BadRecord]]:
+    """A row group's rows with their numbers in it; one by one from where a batch of them cannot be read."""
+    done = 0
+    for size in (BATCH, 1):
+        batches, at = table.iter_batches(size, row_groups=[group], columns=names), 0
         try:
-            for group in range(table.num_row_groups):
-                count = table.metadata.row_group(group).num_rows
-                if at + count <= start or (stop is not None and at >= stop):
-                    at += count
-                    continue
-                for batch in table.iter_batches(BATCH, row_groups=[group], columns=names):
-                    for row in batch.to_pylist():
-                        if at >= start and (stop is None or at < stop):
-                            yield at, row
-                        at += 1
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{path} is damaged at row {at} ({_first_line(error)}); bring it again") from error
+            for batch in batches:
+                rows: list[Any] = [None] * len(batch) if at + len(batch) <= done else _rows(batch)
+                for row in rows:
+                    if at >= done:
+                        yield at, row
+                    at += 1
+                done = max(done, at)
+            if at >= count:
+                return
+            reason = "they are missing"
+        except Exception as error:  # of Arrow, whatever it is
+            reason = _first_line(error)
+    yield done, BadRecord("broken table", f"rows {done} to {count - 1} of a row group: {reason}")
+
+
+def _rows(batch: Any) -> list[Any]:
+    """Raises whatever Arrow does for a batch of several rows; of one alone, it is the row that is bad."""
+    try:
+        rows: list[Any] = batch.to_pylist()
+        return rows
+    except Exception as error:
+        if len(batch) > 1:
+            raise
+        return [BadRecord("broken table", f"a row cannot be read: {_first_line(error)}")]
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
-from codi2.data.builders.lines import Lines, csv_fields, csv_header, index_lines, numbered, ranges
+from codi2.data.builders.lines import Lines, csv_fields, csv_header, index_lines, line_entries, ranges
 from codi2.data.builders.paired import Paired, paired
+from codi2.data.checks import entry_file
 from codi2.data.record import Medium
 from codi2.errors import DataError
 
@@ -31,10 +33,10 @@ class WebVid(Builder):
         tables = sorted(self.source.glob("*.csv"))
         if len(tables) != 1:
             raise DataError(f"{self.source} should hold one .csv of WebVid, there are {len(tables)}; name its folder")
-        header = csv_header(tables[0])
+        header = csv_header(self.source, tables[0])
         if missing := [name for name in _NEEDED if name not in header]:
             raise DataError(f"{tables[0]} has no column {missing[0]!r}; it has {', '.join(header)}")
-        count = index_lines(tables[0], self.scratch / "clips.npy", quoted=True, skip=1)
+        count = index_lines(self.source, tables[0], self.scratch / "clips.npy", quoted=True, skip=1)
         # clips lie below the folder itself, `videos`, or the parts of a download
         roots = [
             ".",
@@ -52,16 +54,15 @@ class WebVid(Builder):
 
     @cached_property
     def _lines(self) -> Lines:
-        return Lines(self.source / self._plan["table"], self.scratch / "clips.npy")
+        return Lines(self.source, self._plan["table"], self.scratch / "clips.npy")
 
     @cached_property
     def _roots(self) -> list[Path]:
         """Folders in which clips were found, the last one first: neighbours in the list lie together."""
-        return [self.source / root for root in self._plan["roots"]]
+        return [Path(root) for root in self._plan["roots"]]
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
-        for i, line in numbered(self._lines, unit):
-            yield Raw(f"clip-{i}", line, (line,))
+        yield from line_entries(self._lines, unit, "clip")
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         row = dict(zip(self._plan["header"], csv_fields(raw.entry), strict=False))
@@ -71,10 +72,10 @@ class WebVid(Builder):
         yield from paired(clip, row.get("name"), draw, self.options.ways, LICENCE, {"video": row["videoid"]})
 
     def _clip(self, place: Path) -> Medium:
-        """Raises LeftOut: there is none on this machine."""
+        """Raises LeftOut: there is none on this machine; BadRecord: it is named where nothing is read."""
         for n, root in enumerate(self._roots):
-            path = root / place
-            if path.is_file():
+            with suppress(LeftOut):
+                data = entry_file(self.source, root / place)
                 self._roots.insert(0, self._roots.pop(n))
-                return Medium("mp4", path.read_bytes())
+                return Medium("mp4", data)
         raise LeftOut("absent", f"no {place}")
