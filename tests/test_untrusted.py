@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codi2.untrusted import OutsideError, inside, is_file, open_inside, parse_json, read_inside
+from codi2.untrusted import OutsideError, is_file, open_inside, parse_json, read_inside
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -22,8 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from codi2.errors import ConfigError, DataError
+from codi2.folders import atomic_folder, disk_errors, locked
+from codi2.folders import sweep as sweep_folder
 from codi2.hub import sha256_of
-from codi2.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint, sweep
+from codi2.train.checkpoint import list_checkpoints, load_newest, save_checkpoint, sweep
 from codi2.train.config import TrainConfig
 from codi2.train.sharded import cut_like, dissolve, load_optimizer, local, put_together, whole
 from codi2.train.trackers import check_trackers, show_samples
@@ -99,11 +103,18 @@ def train(
         snapshot: only export what the newest checkpoint holds, with the steps it has had so far.
         first_step: where a run without checkpoints begins: its `start` has had these steps of the recipe already.
     Raises:
-        OutputError: a checkpoint cannot be written (the previous one is intact).
-        WeightsError: the checkpoint to resume from is damaged.
+        OutputError: another run writes to `out`; a checkpoint or the export cannot be written (what was there is
+            intact).
+        WeightsError: all checkpoints are damaged; of some, the newest whole one is resumed.
         ConfigError: the batch cannot be divided among the processes; the checkpoint is of other sizes.
         DataError: too many steps in a row were no good.
     """
+    first = int(os.environ.get("RANK", "0")) == 0  # of the processes of one run, one holds the lock
+    with locked(out, "a training run") if first else nullcontext(), disk_errors(out, full=True):
+        return _train(recipe, config, out, snapshot, first_step)
+
+
+def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first_step: int) -> dict[str, float]:
     from codi2.train.progress import progress_bar
 
     accelerator = _accelerator(config, out)
@@ -113,6 +124,7 @@ def train(
     Share(0, parts).rows(config.batch_size)
     if accelerator.is_main_process:
         sweep(out / "checkpoints")
+        sweep_folder(out, "export")
     checkpoints = list_checkpoints(out / "checkpoints")
     if snapshot and not checkpoints:
         raise DataError(f"there is no checkpoint in {out} to export; train first")
@@ -124,11 +136,11 @@ def train(
     trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
     step, figures, watch, average_then = first_step, {}, Watch(config.spike), {}
     if checkpoints:
-        tensors, states, state = load_checkpoint(checkpoints[-1])
+        newest, (tensors, states, state) = load_newest(checkpoints, accelerator.is_main_process)
         step, figures = state["step"], state["figures"]
         watch = Watch(config.spike, state.get("norms", []), state.get("skipped", 0))
         average_then, began = tensors.get("average", {}), state.get("start_sha256", {})
-        _copy_into(trained, tensors["model"], checkpoints[-1])
+        _copy_into(trained, tensors["model"], newest)
     adam = torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99))
     model, optimizer = accelerator.prepare(_Loss(recipe), adam)
     # what cuts weights up over processes has put others in their place
@@ -137,7 +149,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: _rate(step, config))
     keeps_moments = accelerator.distributed_type.value != "DEEPSPEED"  # which has them in a form of its own
     if checkpoints:
-        _copy_into(average, average_then, checkpoints[-1])
+        _copy_into(average, average_then, newest)
         if keeps_moments:
             load_optimizer(adam, states["optimizer"])
         schedule.load_state_dict(states["schedule"])
@@ -210,7 +222,8 @@ def train(
             provenance["seconds_this_run"] = round(time.monotonic() - started)
             provenance |= {"start_sha256": began} if began else {}
             provenance |= getattr(recipe, "provenance", dict)()
-            recipe.export(out / "export", provenance)
+            with atomic_folder(out / "export") as export:
+                recipe.export(export, provenance)
         accelerator.wait_for_everyone()
     accelerator.end_training()
     return figures
@@ -221,8 +234,6 @@ def _accelerator(config: TrainConfig, out: Path) -> Any:
 
     Raises ConfigError: there is no such tracker; sharding was asked for, and is not what would be done.
     """
-    import os
-
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 

@@ -154,7 +154,7 @@ MEMBERS: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
     "JSON without end": ([*pair("z"), entry("z.json", b"[" * 100_000)], "malformed"),
     "JSON that is no object": ([*pair("z"), entry("z.json", b"[]")], ""),
     "a caption of a megabyte": ([entry("z.jpg", official.photo(9)), entry("z.txt", b"z" * 10**6)], "absurd size"),
-    "a GIF whose second frame is huge": ([entry("z.png", official.growing_gif()), entry("z.txt", b"z")], "undecodable failed"),
+    "a GIF that grows": ([entry("z.png", official.growing_gif()), entry("z.txt", b"z")], "undecodable failed"),
 }  # fmt: skip
 
 
