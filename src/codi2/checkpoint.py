@@ -24,13 +24,16 @@ from codi2.diffuse.codec import Codec
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError, WeightsError
+from codi2.folders import filled_folder
 from codi2.heads.projection import kept_in_bytes
 from codi2.heads.recall import FILE, Recall
-from codi2.hub import fetch_repo, shipped, write_atomic
+from codi2.hub import fetch_repo, is_ours, shipped, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
+from codi2.sizes import check_rank, check_size
 from codi2.tensors import in_half, read_tensors
+from codi2.untrusted import check_folder
 
 if TYPE_CHECKING:
     from codi2.diffuse.joint import JointAttention
@@ -39,12 +42,19 @@ if TYPE_CHECKING:
 def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
     """See `CoDi2.from_pretrained`."""
     config, folder = locate(name_or_path)
+    foreign = folder is not None and not is_ours(folder)
+    if folder is not None and foreign:
+        check_rank(config.llm.lora_rank, folder / "adapter" / "adapter_model.safetensors")
     dtype = getattr(torch, placement.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise ConfigError(f"dtype is {placement.dtype!r}; it should be float32, bfloat16 or float16")
     torch.manual_seed(0)  # fresh parts, as in `debug`, are the same each time
     encoder = load_encoder(config, folder)
-    mllm = MLLM(load_backbone(config.llm, placement), config.heads)
+    backbone = load_backbone(config.llm, placement)
+    if folder is not None and foreign:
+        what = f"the config of {folder}"
+        check_size(lambda: MLLM(backbone, config.heads), [folder / "heads.safetensors"], what)
+    mllm = MLLM(backbone, config.heads)
     if folder is not None:
         load_language(mllm, folder)
     decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
@@ -83,6 +93,7 @@ def place(model: CoDi2, placement: Placement, dtype: torch.dtype) -> None:
             decoder.unet.compile()
 
 
+DEBUG_NUMBERS = 1_000_000  # of the features of an encoder of random weights
 REPO = re.compile(r"[\w.-]+/[\w.-]+")  # owner and name on the hub
 
 
@@ -94,6 +105,7 @@ def locate(name_or_path: str | Path) -> tuple[CoDi2Config, Path | None]:
 
     Raises:
         ConfigError: neither a preset nor a folder with a config.json.
+        OutsideError: the folder holds what is no plain file, or links that lead out of it.
         WeightsError: the hub has no such repo, or cannot be reached.
     """
     name = str(name_or_path)
@@ -103,6 +115,8 @@ def locate(name_or_path: str | Path) -> tuple[CoDi2Config, Path | None]:
     if name in ("debug", "paper"):  # all frozen parts are random or come from elsewhere
         return preset(name), None
     if (folder / "config.json").is_file():
+        if not is_ours(folder):
+            check_folder(folder)
         return CoDi2Config.from_json((folder / "config.json").read_bytes()), folder
     if name in PRESETS:
         raise WeightsError(f"the trained parts of {name!r} are not in this installation: {folder} is missing")
@@ -114,6 +128,11 @@ def load_encoder(config: CoDi2Config, folder: Path | None) -> Encoder:
     if config.encoder.kind == "debug":
         from codi2.encode.debug import DebugEncoder
 
+        if (numbers := config.heads.feature_dim * sum(config.encoder.num_features.values())) > DEBUG_NUMBERS:
+            raise ConfigError(
+                f"a debug encoder of {numbers:,} numbers is asked for, at most {DEBUG_NUMBERS:,} are made; "
+                "lower heads.feature_dim"
+            )
         return DebugEncoder(config.heads.feature_dim, config.encoder.num_features)
     if config.encoder.kind == "tiny" and folder is not None:
         from codi2.encode.tiny import TinyEncoder, load_heads, load_trunk
@@ -172,7 +191,12 @@ def load_recall(config: CoDi2Config, folder: Path | None) -> Recall | None:
 
 
 def save(model: CoDi2, folder: Path) -> None:
-    """See `CoDi2.save_pretrained`."""
+    """See `CoDi2.save_pretrained`. Raises OutputError: the disk is full; a model that was there is as it was."""
+    with filled_folder(folder, "config.json") as aside:
+        _save(model, aside)
+
+
+def _save(model: CoDi2, folder: Path) -> None:
     from codi2.diffuse.load import save_decoder
 
     save_language(model.mllm, folder)

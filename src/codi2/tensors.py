@@ -36,12 +36,13 @@ def read_tensors(path: Path, inside: str = "") -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return _from_bytes(load_file(path))
+        # no code of the file is run: what it holds is tensors, or it is refused
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise WeightsError(
             f"the weight file {path} is missing; reinstall the package, fetch it again or name another model"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, MemoryError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"the weight file {path} is damaged ({reason}); reinstall the package or fetch it again"

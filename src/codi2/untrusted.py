@@ -10,13 +10,17 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from codi2.errors import CoDi2Error
+from codi2.errors import CoDi2Error, WeightsError
 
 MAX_BYTES = 256 * 2**20
 """Largest file that is read into memory whole."""
+MOST_FILES = 10_000  # of a model's folder
+TEXTS = (".json", ".jinja", ".txt", ".model", ".md")
 
 
 class OutsideError(CoDi2Error):
@@ -112,6 +116,47 @@ def is_file(folder: Path, name: str | Path) -> bool:
         return inside(folder, name).is_file()
     except (OutsideError, OSError):
         return False
+
+
+def check_folder(folder: Path) -> None:
+    """Looks at a model's folder before libraries read it.
+
+    Raises OutsideError: something in it is no plain file, leads out of it, or is a text of an absurd size. In the hub's
+    cache files are links, which stay inside the model's folder of the cache.
+    """
+    cached = folder.resolve().parent.parent
+    root = cached if (cached / "blobs").is_dir() and (cached / "snapshots").is_dir() else folder
+    seen = 0
+    for where, folders, files in os.walk(folder):
+        seen += len(folders) + len(files)
+        if seen > MOST_FILES:
+            raise OutsideError("absurd size", f"{folder} holds more than {MOST_FILES:,} files, which is no model")
+        for name in folders:
+            if (path := Path(where, name)).is_symlink():
+                inside(root, Path(os.path.abspath(path)).relative_to(os.path.abspath(root)))
+        for name in files:
+            path = Path(where, name)
+            with open_inside(root, Path(os.path.abspath(path)).relative_to(os.path.abspath(root))) as file:
+                size = os.fstat(file.fileno()).st_size
+            if path.suffix in TEXTS and size > MAX_BYTES:
+                raise OutsideError("absurd size", f"{path} has {size:,} bytes, which no text of a model has")
+
+
+@contextmanager
+def one_sentence(what: str) -> Iterator[None]:
+    """Whatever a library makes of files from elsewhere becomes a WeightsError of one sentence."""
+    try:
+        yield
+    except CoDi2Error:
+        raise
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"  # of a library in Rust
+        if not isinstance(error, Exception) and not panic:
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+        raise WeightsError(
+            f"{what} cannot be loaded ({type(error).__name__}: {lines[0][:300]}); fetch it again or name another model"
+        ) from error
 
 
 def parse_json(text: str | bytes) -> Any:

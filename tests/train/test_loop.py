@@ -175,13 +175,6 @@ def test_a_run_goes_on_from_exported_weights(tmp_path: Path) -> None:
     assert recipe.curve[0] == shipped.curve[0]
 
 
-def test_a_half_written_checkpoint_is_not_resumed(tmp_path: Path) -> None:
-    train(Line(), CONFIG, tmp_path)
-    checkpoints = list_checkpoints(tmp_path / "checkpoints")
-    (checkpoints[-1] / "state.json").unlink()
-    assert list_checkpoints(tmp_path / "checkpoints") == checkpoints[:-1]
-
-
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "checkpoints"
     save_checkpoint(folder, 1, {"model": {"w": torch.ones(2)}}, {}, {"step": 1})

@@ -8,7 +8,6 @@ audio/ unet/ vae/ conditioner/ draft/ scheduler/ vocoder/
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,10 @@ from codi2.diffuse.condition import Conditioner
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.draft import Draft
 from codi2.errors import WeightsError
+from codi2.hub import is_ours
+from codi2.sizes import check_layers, check_numbers, check_size
 from codi2.tensors import in_bytes, load_exactly, read_tensors
+from codi2.untrusted import check_folder, one_sentence, parse_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -52,8 +54,8 @@ def load_vocoder(folder: Path) -> Any | None:
 def _class_of(folder: Path) -> str:
     """Of the module that is kept in a folder; empty where its config does not say."""
     try:
-        return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name", ""))
-    except (OSError, json.JSONDecodeError):
+        return str(parse_json((folder / "config.json").read_bytes()).get("_class_name", ""))
+    except (OSError, ValueError, AttributeError):
         return ""  # `load_part` says what is wrong
 
 
@@ -74,7 +76,9 @@ def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, 
     unet = load_part(kinds[modality], folder / "unet")
     conditioner = load_part(Conditioner, folder / "conditioner")
     draft = load_part(Draft, folder / "draft")
-    scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
+    with one_sentence(f"the scheduler in {folder}"):
+        check_numbers(DPMSolverMultistepScheduler.load_config(folder / "scheduler"), f"the scheduler in {folder}")
+        scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
     codec = codec or load_codec(modality, folder)
     return Decoder(unet, conditioner, codec, scheduler, sampling or Sampling(), draft)
 
@@ -89,15 +93,19 @@ def load_part(part_class: Any, folder: Path) -> Any:
         raise WeightsError(
             f"there are no weights of {part_class.__name__} in {folder}; train them or name another model"
         )
-    if in_bytes(folder / WEIGHTS):
-        module = part_class.from_config(part_class.load_config(folder))
-        load_exactly(module, read_tensors(folder / WEIGHTS), f"the checkpoint {folder}")
-        return channels_last(module.float().eval().requires_grad_(False))
-    try:
-        module, info = part_class.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"the weights in {folder} cannot be loaded: {error}") from error
-    _whole(f"the checkpoint {folder}", info)
+    what = f"the checkpoint {folder}"
+    with one_sentence(what):
+        if not is_ours(folder):
+            check_numbers(part_class.load_config(folder), what)
+            check_size(lambda: part_class.from_config(part_class.load_config(folder)), [folder / WEIGHTS], what)
+        if in_bytes(folder / WEIGHTS):
+            module = part_class.from_config(part_class.load_config(folder))
+            load_exactly(module, read_tensors(folder / WEIGHTS), what)
+            return channels_last(module.float().eval().requires_grad_(False))
+        module, info = part_class.from_pretrained(
+            folder, torch_dtype=torch.float32, output_loading_info=True, use_safetensors=True
+        )
+    _whole(what, info)
     return channels_last(module.eval().requires_grad_(False))
 
 
@@ -141,6 +149,8 @@ def load_parts(source: str | Path, classes: dict[str, Any], dtype: torch.dtype) 
     for name, part_class in classes.items():
         where = f"{name} of {str(source)!r}"
         with hub_errors(where):
+            if Path(source).is_dir():
+                _check_part(part_class, Path(source) / name, where)
             if issubclass(part_class, nn.Module):
                 key = "torch_dtype" if issubclass(part_class, ModelMixin) else "dtype"  # diffusers', transformers'
                 module, info = part_class.from_pretrained(
@@ -151,6 +161,20 @@ def load_parts(source: str | Path, classes: dict[str, Any], dtype: torch.dtype) 
             else:
                 parts[name] = part_class.from_pretrained(source, subfolder=name)
     return parts
+
+
+def _check_part(part_class: Any, folder: Path, where: str) -> None:
+    """Raises WeightsError: a part of a pipeline is larger than its weights; OutsideError: as `check_folder`."""
+    from diffusers import ModelMixin
+    from torch import nn
+
+    check_folder(folder)
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if issubclass(part_class, ModelMixin):
+        check_size(lambda: part_class.from_config(part_class.load_config(folder)), weights, where)
+    elif issubclass(part_class, nn.Module):
+        check_layers(parse_json((folder / "config.json").read_bytes()), weights, where)
+        check_size(lambda: part_class(part_class.config_class.from_pretrained(folder)), weights, where)
 
 
 TRAINED = "trained.safetensors"

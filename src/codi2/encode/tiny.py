@@ -33,7 +33,10 @@ from codi2.diffuse.mel import MelSpectrogram
 from codi2.encode.appearance import MANNER_TAPS, NUM_CELLS, NUM_MANNER, NUM_MOTION, cells, manner, motion, towards
 from codi2.encode.contract import Encoder, Features
 from codi2.errors import WeightsError
+from codi2.hub import is_ours
 from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
+from codi2.sizes import check_size
+from codi2.tensors import read_tensors
 
 # pictures are brought to the size the decoder draws, so that a reply fed back looks like an input, then enlarged
 PICTURE_SIZE, TRUNK_SIZE, MANNER_SIZE = 64, 160, 128
@@ -297,11 +300,11 @@ def load_heads(path: Path, dim: int) -> Heads:
     Raises:
         WeightsError: a tensor is missing, unknown, or of another shape.
     """
-    from safetensors.torch import load_file
-
+    if not is_ours(path):
+        check_size(lambda: build_heads(dim), [path], f"the width {dim} of the encoder heads")
     heads = build_heads(dim)
     try:
-        heads.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=True)
+        heads.load_state_dict({name: value.float() for name, value in read_tensors(path).items()}, strict=True)
     except RuntimeError as error:
         raise WeightsError(f"the encoder heads in {path} do not fit width {dim}: {error}") from error
     return heads.eval().requires_grad_(False)

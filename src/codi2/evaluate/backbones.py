@@ -45,7 +45,7 @@ class Dino:
         from transformers import AutoImageProcessor, ViTModel
 
         with hub_errors(f"DINO {source!r}"):
-            self.processor = AutoImageProcessor.from_pretrained(source)
+            self.processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
             self.network = ViTModel.from_pretrained(source, add_pooling_layer=False).eval()
 
     @torch.inference_mode()
@@ -65,7 +65,7 @@ class Clip:
         from transformers import AutoProcessor, CLIPModel
 
         with hub_errors(f"CLIP {source!r}"):
-            self.processor = AutoProcessor.from_pretrained(source)
+            self.processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
             self.network = CLIPModel.from_pretrained(source).eval()
 
     @torch.inference_mode()

@@ -19,6 +19,8 @@ from codi2.config import CHATML, ON_CPU, LLMConfig, Placement
 from codi2.errors import ConfigError, WeightsError
 from codi2.hub import hub_errors
 from codi2.prompt.layout import special_tokens
+from codi2.sizes import check_layers, check_size
+from codi2.untrusted import check_folder, one_sentence, parse_json
 
 
 class Backbone(nn.Module):
@@ -101,15 +103,12 @@ class Backbone(nn.Module):
         """Read what `save_adapter` wrote. Raises WeightsError if it is missing or belongs to another model."""
         from peft import load_peft_weights, set_peft_model_state_dict
         from peft.utils import get_peft_model_state_dict
-        from safetensors import SafetensorError
 
         path = Path(folder) / "adapter_model.safetensors"
         if not path.is_file():
             raise WeightsError(f"There is no language model adapter at {path}.")
-        try:
+        with one_sentence(f"the adapter at {path}"):
             found = load_peft_weights(str(folder), device="cpu")
-        except SafetensorError as error:
-            raise WeightsError(f"The adapter at {path} is damaged ({error}); put a whole copy in its place.") from error
         wanted = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
         shapes = [{name: tuple(value.shape) for name, value in state.items()} for state in (wanted, found)]
         if shapes[0] != shapes[1]:
@@ -138,8 +137,18 @@ def load_backbone(config: LLMConfig, placement: Placement = ON_CPU) -> Backbone:
         return Backbone(random_llm(), byte_tokenizer(), config)
     arguments = _loading(config, placement)
     source, tokenizer = _source(config), _plain_tokenizer(config)
-    with hub_errors(f"the language model {str(source)!r}"):
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, config.dtype), **arguments)
+    what = f"the language model {str(source)!r}"
+    with hub_errors(what):
+        if config.kind == "hub" and Path(source).is_dir():
+            _check(Path(source), what)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=getattr(torch, config.dtype), trust_remote_code=False, output_loading_info=True, **arguments
+        )
+    # transformers makes up what is missing, and says so in a log
+    if absent := sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]})):
+        raise WeightsError(
+            f"{what} does not fit its config: {len(absent)} of its tensors are missing, first {absent[0]}"
+        )
     return Backbone(model, tokenizer, config)
 
 
@@ -161,7 +170,19 @@ def _plain_tokenizer(config: LLMConfig) -> Any:
         return byte_tokenizer()
     source = _source(config)
     with hub_errors(f"the tokenizer {str(source)!r}"):
-        return AutoTokenizer.from_pretrained(source)
+        if config.kind == "hub" and Path(source).is_dir():
+            check_folder(Path(source))
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+
+
+def _check(folder: Path, what: str) -> None:
+    """Raises WeightsError: the config of a language model's folder asks for more than its weights hold."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    check_layers(parse_json((folder / "config.json").read_bytes()), weights, what)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    check_size(lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False), weights, what)
 
 
 def _loading(config: LLMConfig, placement: Placement) -> dict[str, Any]:

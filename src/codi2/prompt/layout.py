@@ -14,12 +14,12 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 
 from codi2.config import SENSES, CoDi2Config
 from codi2.errors import PromptError
 from codi2.prompt.parts import Part, Phrase, Prompt, Text
+from codi2.prompt.template import render
 
 MODALITIES = ("image", "audio", "video", "phrase", *SENSES)
 """Modalities that become slots; a modality's index in this tuple stands for it in tensors."""
@@ -164,13 +164,12 @@ class Layout:
     def _templates(self, messages: Sequence[Message], reply: bool) -> list[str]:
         """What the chat template puts before each message, and behind the last."""
         marked = [{"role": message.role, "content": _MARK} for message in messages]
-        try:
-            text = self.tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=reply)
-        except TemplateError as error:
-            raise PromptError(f"The language model's chat template refuses this order of turns: {error}") from error
-        pieces: list[str] = text.split(_MARK)
+        text = render(self.tokenizer, marked, reply)
+        pieces = text.split(_MARK)
         if len(pieces) != len(messages) + 1:
-            raise PromptError(f"The language model's chat template has no place for some of these turns: {text!r}")
+            raise PromptError(
+                f"The language model's chat template has no place for some of these turns: {text[:200]!r}"
+            )
         return pieces
 
 

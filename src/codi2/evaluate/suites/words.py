@@ -16,6 +16,7 @@ from codi2.llm.backbone import Backbone
 from codi2.model import Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Prompt, Text
+from codi2.prompt.template import render
 
 QUESTION, ANSWER = "What is the capital of France?", "Paris"
 FACTS = (
@@ -86,7 +87,7 @@ def alone(backbone: Backbone, question: str) -> str:
     """What a language model says by itself, in its own template."""
     turns = [{"role": "user", "content": question}]
     tokenizer, device = backbone.tokenizer, next(backbone.parameters()).device
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    text = render(tokenizer, turns, reply=True)
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids.to(device)
     out = backbone.peft.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False

@@ -1,0 +1,141 @@
+"""Networks of models from elsewhere: how large a config makes them is compared with their weights before memory is
+taken.
+
+A config of a few bytes can ask for layers of 10^9 numbers, or for 10^9 layers. The network is built without memory
+first, and building stops as soon as it has more numbers than the weight files hold.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from codi2.errors import WeightsError
+from codi2.untrusted import one_sentence
+
+TIED = 2  # a matrix that is used twice is kept once
+SLACK = 1_000_000  # numbers that need not be in the file: those of a part that starts fresh
+BUFFER = 2**28  # numbers of tables that a network computes, at most
+LARGEST = 1_000_000  # whole number of a config, vocabularies apart
+MODULES = (16, 2_000)  # modules for each tensor of the file, and beside
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def check_size(build: Callable[[], Any], files: Sequence[Path], what: str) -> None:
+    """Raises WeightsError: `build` makes a network of more numbers or layers than the safetensors `files` hold, or the
+    files are damaged. A network that cannot be built without memory is not checked.
+
+    Args:
+        what: the network, as an error names it: `the config of the checkpoint model/image/unet`.
+    """
+    import torch
+
+    numbers, tensors = _held(files)
+    limits = {
+        "numbers": TIED * numbers + SLACK,
+        "modules": MODULES[0] * tensors + MODULES[1],
+        "numbers in tables": max(BUFFER, numbers),
+    }
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _counted(limits):
+            build()
+    except _TooLarge as error:
+        raise WeightsError(
+            f"{what} asks for {error}, but its weights are {numbers:,} numbers in {tensors:,} tensors; "
+            "it is damaged or of another model"
+        ) from error
+    except NotImplementedError:  # it reads numbers while it is built
+        return
+
+
+def check_rank(rank: int, path: Path) -> None:
+    """Raises WeightsError: no matrix of an adapter has the rank that the config gives it."""
+    shapes = _shapes_in(path)
+    if not any(rank in shape for shape in shapes):
+        raise WeightsError(f"llm.lora_rank is {rank:,}, and no tensor of {path} has this side; it is of another model")
+
+
+def check_layers(config: Any, files: Sequence[Path], what: str) -> None:
+    """Raises WeightsError: a config has more layers than the weight files have tensors.
+
+    Some configs make a list of as many entries, before any network is built.
+    """
+    _, tensors = _held(files)
+    for key, value in _numbers(config):
+        if ("layer" in key or "depth" in key) and value > tensors + 1_000:
+            raise WeightsError(f"{what} has {key} {value:,}, but its weights are {tensors:,} tensors; it is damaged")
+
+
+def check_numbers(config: Any, what: str) -> None:
+    """Raises WeightsError: a whole number of a config is beyond all that are used."""
+    for key, value in _numbers(config):
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise WeightsError(f"{what} has {key} {value:,}, at most {LARGEST:,} is expected; it is damaged")
+
+
+def _numbers(config: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
+    """The numbers in JSON values, with the name that they stand under."""
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            yield from _numbers(value, str(name))
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            yield from _numbers(value, key)
+    elif isinstance(config, (int, float)) and not isinstance(config, bool):
+        yield key, config
+
+
+def _held(files: Sequence[Path]) -> tuple[int, int]:
+    """Numbers and tensors in weight files, without reading them. Raises WeightsError."""
+    shapes = [shape for path in files for shape in _shapes_in(path)]
+    return sum(map(prod, shapes)), len(shapes)
+
+
+def _shapes_in(path: Path) -> list[tuple[int, ...]]:
+    """Of each tensor of a weight file. Raises WeightsError."""
+    import torch
+    from safetensors import safe_open
+
+    if not path.is_file():
+        raise WeightsError(f"the weight file {path} is missing; fetch it again or name another model")
+    with one_sentence(f"the weight file {path}"):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118 – no dict
+        state = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+        return [tuple(value.shape) for value in state.values()]
+
+
+@contextmanager
+def _counted(limits: dict[str, int]) -> Iterator[None]:
+    """Raises _TooLarge as soon as what this thread builds is beyond a limit."""
+    from torch.nn.modules import module as hooks
+
+    thread, counts = threading.get_ident(), dict.fromkeys(limits, 0)
+
+    def count(kind: str, amount: int) -> None:
+        if threading.get_ident() == thread:
+            counts[kind] += amount
+            if counts[kind] > limits[kind]:
+                raise _TooLarge(f"more than {limits[kind]:,} {kind}")
+
+    def tensor(kind: str) -> Callable[[Any, str, Any], None]:
+        return lambda module, name, value: count(kind, 0 if value is None else value.numel())
+
+    handles = [
+        hooks.register_module_parameter_registration_hook(tensor("numbers")),
+        hooks.register_module_buffer_registration_hook(tensor("numbers in tables")),
+        hooks.register_module_module_registration_hook(lambda module, name, value: count("modules", 1)),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
