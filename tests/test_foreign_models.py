@@ -1,4 +1,4 @@
-"""Folders of models from elsewhere: none runs code, asks a question, hangs or takes the memory; each is one sentence."""
+"""Folders of models from elsewhere: none runs code, asks a question, hangs or fills the memory; each is a sentence."""
 
 from __future__ import annotations
 

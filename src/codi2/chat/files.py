@@ -20,6 +20,7 @@ import torch
 
 from codi2 import __version__
 from codi2.chat import Chat, Round
+from codi2.chat.document import SCHEMA, check
 from codi2.errors import CoDi2Error, PromptError
 from codi2.hub import write_atomic
 from codi2.media import load
@@ -28,8 +29,8 @@ from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
 from codi2.prompt.wire import flac, png
 from codi2.senses import load_as, to_bytes
+from codi2.untrusted import parse_json, read_inside
 
-SCHEMA = 1
 Put = Callable[[bytes, str], str]
 """Keeps the bytes of a medium under a name of its own, which ends in the suffix that is given: the name."""
 Get = Callable[[str], bytes]
@@ -63,21 +64,37 @@ def save(chat: Chat, folder: str | Path, title: str = "A conversation") -> Path:
 
 
 def open_chat(model: CoDi2, folder: str | Path) -> Chat:
-    """The conversation that `save` wrote, to go on with. Raises PromptError: it is none, or damaged."""
+    """The conversation that `save` wrote, to go on with.
+
+    The folder may come from elsewhere: nothing outside it is opened, and no link is followed.
+
+    Raises PromptError: it is none, or damaged.
+    """
     folder = Path(folder)
-    read = reader(lambda name: (folder / "media" / name).read_bytes())
+
+    def get(name: str) -> bytes:
+        data = read_inside(folder, f"media/{name}", links=False)
+        if content_name(data, name.rpartition(".")[2]) != name:
+            raise PromptError(f"media/{name} in {folder} is not what was kept under this name; bring the folder again")
+        return data
+
+    read = reader(get)
     try:
-        about = json.loads((folder / "chat.json").read_text(encoding="utf-8"))
-        if about.get("schema") != SCHEMA:
-            raise PromptError(f"{folder} holds a conversation of schema {about.get('schema')}, not {SCHEMA}")
+        about = parse_json(read_inside(folder, "chat.json", links=False))
+        check(about, str(folder))
         chat = model.chat(about["system"], **about["defaults"])
         for value in about["rounds"]:
-            chat.add(read(value))
+            round_ = read(value)
+            said = zip((*round_.prompt, *round_.reply.parts), (*value["prompt"], *value["reply"]), strict=True)
+            if other := next((one for part, one in said if part.modality != one["type"]), None):
+                raise PromptError(f"media/{other['file']} in {folder} is not {other['type']}; bring the folder again")
+            chat.add(round_)
     except CoDi2Error:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # of the readers of media, and of options that do not fit
+        reason = (str(error).splitlines() or [""])[0][:300]
         raise PromptError(
-            f"{folder} holds no conversation that can be read ({type(error).__name__}: {error})"
+            f"{folder} holds no conversation that can be read ({type(error).__name__}: {reason})"
         ) from error
     return chat
 
@@ -147,7 +164,10 @@ def write_page(path: Path, rounds: list[Round], title: str) -> None:
         for i, round_ in enumerate(rounds, start=1)
     ]
     write(
-        path, title, rows, f"{len(rows)} rounds with {rounds[-1].reply.recipe['model']}" if rounds else "No round yet"
+        path,
+        title,
+        rows,
+        f"{len(rows)} rounds with {rounds[-1].reply.recipe.get('model', 'a model')}" if rounds else "No round yet",
     )
 
 

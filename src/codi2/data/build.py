@@ -34,6 +34,7 @@ from codi2.data.checks import Unfit, verify
 from codi2.data.record import SCHEMA, Record, Sample, to_sample
 from codi2.data.shards import write_shard
 from codi2.errors import CoDi2Error, ConfigError, DataError
+from codi2.folders import locked
 from codi2.hub import atomic_path, write_atomic
 from codi2.untrusted import inside, parse_json, read_inside
 
@@ -77,8 +78,14 @@ def build(
     Raises:
         DataError: the source is not what the builder reads; too many entries are bad; nothing could be made;
             the folder holds another build.
-        OutputError: the folder cannot be written, or the disk is full. Finished shards stay valid.
+        OutputError: the folder cannot be written, the disk is full, or another build writes to it. Finished shards stay
+            valid.
     """
+    with locked(settings.folder, "a build"):
+        return _build(settings, workers, ray, max_bad, units)
+
+
+def _build(settings: Settings, workers: int, ray: str | None, max_bad: float, units: int | None) -> dict[str, Any]:
     planned = _plan(settings)[:units]
     tasks = [(settings, number, unit) for number, unit in enumerate(planned)]
     todo = [task for task in tasks if not settings.unit_file(task[1], ".json").is_file()]

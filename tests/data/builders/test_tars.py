@@ -40,7 +40,7 @@ def pair(stem: str, n: int = 0) -> list[tuple[tarfile.TarInfo, bytes]]:
 
 
 def read(path: Path) -> list[Sample | BadRecord]:
-    return list(_tar_samples(path.parent, path.name))
+    return list(_tar_samples(path))
 
 
 def reported(samples: list[Sample | BadRecord]) -> bool:

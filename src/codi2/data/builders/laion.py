@@ -58,7 +58,7 @@ class Laion(Builder):
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
         if "tar" in unit:
-            samples = _tar_samples(self.source, unit["tar"])
+            samples = _tar_samples(self.source / unit["tar"])
         elif "folder" in unit:
             samples = _folder_samples(self.source, unit["folder"])
         else:
@@ -105,25 +105,25 @@ def _about(members: Mapping[str, Any]) -> Mapping[str, Any]:
 Sample = tuple[str, dict[str, Any]]
 
 
-def _tar_samples(folder: Path, name: str) -> Iterator[Sample | BadRecord]:
+def _tar_samples(path: Path) -> Iterator[Sample | BadRecord]:
     """Members of one name are one sample; they stand together. A damaged tar gives what is whole, and a bad entry."""
-    stem, key, found = Path(name).stem, "", dict[str, Any]()
+    key, found = "", dict[str, Any]()
     bad: BadRecord | None = None
     try:
-        with open_inside(folder, name) as file:
+        with open_inside(path.parent, path.name) as file:
             for member in members(file):
                 first, _, suffix = PurePosixPath(member.name).name.partition(".")
                 if first != key and (found or bad):
-                    yield bad or (f"{stem}-{key}", found)
+                    yield bad or (f"{path.stem}-{key}", found)
                     found, bad = {}, None
                 key = first
                 if member.fault:
                     bad = BadRecord(*member.fault)
                 found[suffix.lower()] = member.data
         if found or bad:
-            yield bad or (f"{stem}-{key}", found)
+            yield bad or (f"{path.stem}-{key}", found)
     except (BrokenTar, OutsideError) as error:
-        yield BadRecord("broken archive", f"{name}: {error}")
+        yield BadRecord("broken archive", f"{path.name}: {error}")
 
 
 def _folder_samples(root: Path, name: str) -> Iterator[Sample | BadRecord]:

@@ -1,0 +1,131 @@
+"""What a conversation file may say. It may come from elsewhere: everything in it is checked before it is used."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from codi2.errors import PromptError
+from codi2.model import Options
+
+SCHEMA = 1
+MAX_FRAMES = 4_096  # of a clip
+STEPS, TOKENS = 1_000, 100_000  # of one reply, at most
+
+
+def _file(name: str) -> str:
+    """Raises ValueError: it is no plain name."""
+    if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}\.(png|flac|npy)", name):
+        raise ValueError(f"{name[:80]!r} is no name of a file in the conversation's own media folder")
+    return name
+
+
+def _text(text: str) -> str:
+    """Raises ValueError: half of a character in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the text holds {text[error.start]!r}, which is half of a character") from error
+    return text
+
+
+FileName = Annotated[str, AfterValidator(_file)]
+"""Of a medium: a plain name in the conversation's own folder."""
+Words = Annotated[str, AfterValidator(_text)]
+Name = Annotated[Words, Field(max_length=1_000)]
+Place = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Words(_Part):
+    type: Literal["text", "phrase"]
+    text: Words
+    ids: list[Annotated[int, Field(ge=0, lt=2**31)]] = []
+
+
+class _Medium(_Part):
+    type: Literal["image", "audio", "depth", "thermal", "imu"]
+    file: FileName
+    name: Name
+
+
+class _Clip(_Part):
+    type: Literal["video"]
+    file: Annotated[list[FileName], Field(min_length=1, max_length=MAX_FRAMES)]
+    fps: Annotated[float, Field(gt=0, le=1_000, strict=False)]
+    name: Name
+
+
+Part = Annotated[_Words | _Medium | _Clip, Field(discriminator="type")]
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError: an option is unknown, of another type, or beyond what a reply can have."""
+    known = {field.name for field in fields(Options)}
+    if unknown := sorted(given.keys() - known):
+        raise ValueError(f"there is no option {unknown[0]!r}")
+    TypeAdapter(Options).validate_python(given)
+    for name, value in given.items():
+        if isinstance(value, str):
+            _text(value)
+        most = {"num_inference_steps": STEPS, "max_new_tokens": TOKENS, "seed": 2**63 - 1}.get(name, 1_000)
+        least = 1 if name in ("num_inference_steps", "max_new_tokens") else -most
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and not (math.isfinite(value) and least <= value <= most):
+            raise ValueError(f"the option {name} is {value}; it should be from {least} to {most}")
+    return given
+
+
+Settings = Annotated[dict[str, Any], AfterValidator(_options)]
+
+
+class Kept(_Part):
+    """One round."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    prompt: list[Part]
+    reply: list[Part]
+    options: Settings
+    recipe: dict[str, Any]
+    notes: list[Words]
+    left: Place = 0
+    words: Words | None = None
+    given: list[Place] = []
+
+    @model_validator(mode="after")
+    def _given_are_media(self) -> Kept:
+        if any(place >= len(self.prompt) or isinstance(self.prompt[place], _Words) for place in self.given):
+            raise ValueError(f"given is {self.given[:8]}, and these are not places of media in the prompt")
+        return self
+
+
+class Document(_Part):
+    """chat.json."""
+
+    model_config = ConfigDict(strict=True, extra="allow", populate_by_name=True)
+
+    version: Annotated[Literal[1], Field(alias="schema")]
+    system: Words | None
+    defaults: Settings
+    rounds: list[Kept]
+
+
+def check(about: Any, what: str) -> None:
+    """Raises PromptError of one sentence: the value is not what a conversation's `chat.json` holds."""
+    if isinstance(about, dict) and isinstance(other := about.get("schema"), int) and other != SCHEMA:
+        raise PromptError(f"{what} holds a conversation of schema {other}, not {SCHEMA}")
+    try:
+        Document.model_validate(about)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        reason = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+        raise PromptError(f"{what} holds no conversation that can be read: {place[:100]}: {reason[:300]}") from error
