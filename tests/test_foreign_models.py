@@ -259,6 +259,8 @@ def remote_tokenizer(folder: Path) -> None:
     changed(folder / "tokenizer_config.json", "auto_map", to={"AutoTokenizer": ["evil.T", "evil.T"]})
 
 
+DOUBLE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 LLMS: dict[str, Callable[[Path], object]] = {
     "no JSON": content("config.json", b"{"),
     "JSON without end": content("config.json", b"[" * 100_000),
@@ -288,6 +290,9 @@ LLMS: dict[str, Callable[[Path], object]] = {
     "a vocabulary of 10^30": tokens("model", "vocab", to={"a": 10**30}),
     "merges of numbers": tokens("model", "merges", to=[1, 2]),
     "an unknown splitter": tokens("pre_tokenizer", to={"type": "Evil"}),
+    "rules that double each letter": tokens("normalizer", to={"type": "Sequence", "normalizers": [DOUBLE] * 60}),
+    "rules that double it six times": tokens("normalizer", to={"type": "Sequence", "normalizers": [DOUBLE] * 6}),
+    "an expression that is searched without end": tokens("pre_tokenizer", to=SPLIT | {"pattern": {"Regex": "(a+)+b"}}),
     "added tokens that are numbers": tokens("added_tokens", to=[1]),
     "a tokenizer config that is a list": content("tokenizer_config.json", b"[]"),
     "a tokenizer's code of its own": remote_tokenizer,
@@ -295,7 +300,12 @@ LLMS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("case", LLMS)
+SLOW = ("rules that double each letter",)  # until its memory or its time is used up
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in LLMS]
+)
 def test_a_hostile_language_model_runs_nothing_and_is_one_sentence(
     case: str, llm: Path, tmp_path: Path, ran: Path
 ) -> None:

@@ -53,6 +53,11 @@ def _lock(path: Path) -> int | None:
         except BlockingIOError:
             os.close(handle)
             return None
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                return handle  # a file system without locks
+            os.close(handle)
+            raise
         except BaseException:
             os.close(handle)
             raise

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from codi2.config import CHATML, ON_CPU, LLMConfig, Placement
 from codi2.errors import ConfigError, WeightsError
 from codi2.hub import hub_errors
+from codi2.llm.trial import try_tokenizer
 from codi2.prompt.layout import special_tokens
 from codi2.sizes import check_layers, check_size
 from codi2.untrusted import check_folder, one_sentence, parse_json
@@ -172,6 +173,8 @@ def _plain_tokenizer(config: LLMConfig) -> Any:
     with hub_errors(f"the tokenizer {str(source)!r}"):
         if config.kind == "hub" and Path(source).is_dir():
             check_folder(Path(source))
+            if (file := Path(source) / "tokenizer.json").is_file():
+                try_tokenizer(file)
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
 
 
