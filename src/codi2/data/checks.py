@@ -100,18 +100,20 @@ def _verify_mp4(medium: Medium) -> None:
     try:
         with av.open(io.BytesIO(medium.data), "r", format="mp4") as container:
             stream = next(stream for stream in container.streams.video if stream.codec_context)
-            check_sides((stream.width, stream.height))
+            if stream.width and stream.height:  # before a frame of that size is decoded
+                check_sides((stream.width, stream.height))
             stream.codec_context.skip_frame = "NONKEY"
             packets = keys = 0
             for packet in container.demux(stream):  # the last one is empty and brings what the decoder has kept
                 packets += packet.size > 0
                 keys += len(packet.decode())
-            rate, frames = float(stream.average_rate or 25), stream.frames
+            size, rate, frames = (stream.width, stream.height), float(stream.average_rate or 25), stream.frames
     except (av.FFmpegError, ValueError, StopIteration):
         decoded(medium)  # says what it is
         return
     if not keys or packets < frames:
         raise BadRecord("undecodable", f"{packets} of {frames} frames are there, {keys} of them key frames")
+    check_sides(size)
     _check_rate(packets, rate)
 
 

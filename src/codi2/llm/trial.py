@@ -25,7 +25,7 @@ TEXTS = (
 
 
 def try_tokenizer(path: Path) -> None:
-    """Raises WeightsError: the tokenizer is damaged, takes too long or too much memory, or writes far too many tokens."""
+    """Raises WeightsError: the tokenizer is damaged, takes too much time or memory, or makes far too many tokens."""
     from codi2.errors import WeightsError
 
     try:
