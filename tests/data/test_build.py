@@ -21,7 +21,8 @@ from codi2.data.build import Settings, build, load_report
 from codi2.data.duplicates import find_duplicates
 from codi2.data.record import Record
 from codi2.data.shards import Shard, open_shards
-from codi2.errors import ConfigError, DataError
+from codi2.errors import ConfigError, DataError, OutputError
+from codi2.folders import locked
 
 from .builders import official
 
@@ -227,6 +228,13 @@ def test_a_folder_belongs_to_one_build(tmp_path: Path):
     (tmp_path / "out" / "settings.json").write_text("{")
     with pytest.raises(DataError, match=r"settings.json is damaged .* delete"):
         build(Settings("laion", str(source), str(tmp_path / "out")))
+
+
+def test_a_second_build_in_one_folder_is_refused(tmp_path: Path):
+    source = captions(tmp_path / "laion", 10)
+    with locked(tmp_path / "out", "a build"), pytest.raises(OutputError, match="is in use by a build"):
+        build(Settings("laion", str(source), str(tmp_path / "out")))
+    assert build(Settings("laion", str(source), str(tmp_path / "out")))["records"] == 20
 
 
 def test_options_are_checked_before_the_work(tmp_path: Path):

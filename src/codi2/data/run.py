@@ -102,7 +102,7 @@ def _on_ray(
 
     for row in ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(one).iter_rows():
         if row["error"]:
-            raise getattr(errors, row["result"])(row["error"])
+            raise getattr(errors, row["result"], DataError)(row["error"])
         yield json.loads(row["result"])
 
 
