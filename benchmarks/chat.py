@@ -48,8 +48,7 @@ def main() -> None:
             messages.append(Message("user", prompt))
 
             def anew(first: Any, messages: Any = messages) -> None:
-                batch, features = model.read([messages])
-                model.think(batch, features, [options], lambda *token: bool(first()))
+                model.think(model.read([messages]), [options], lambda *token: bool(first()))
 
             ours[i].append(until_first(with_cache))
             naive[i].append(until_first(anew))

@@ -19,6 +19,7 @@ import numpy as np
 from codi2 import media_formats as formats
 from codi2.errors import MediaError, OutputError
 from codi2.hub import write_atomic
+from codi2.pcm import to_pcm
 from codi2.prompt.parts import Audio, Image, Media, Video
 
 RECIPE_KEY = "codi2"
@@ -117,7 +118,7 @@ def sound_bytes(audio: Audio, kind: str, metadata: Mapping[str, Any]) -> bytes:
     with soundfile.SoundFile(out, "w", audio.rate, 1, "PCM_16", format=kind) as file:
         if kind == "FLAC":
             file.comment = json.dumps(metadata)
-        file.write(audio.samples.clip(-1, 1))
+        file.write(to_pcm(audio.samples, 16))
     data = out.getvalue()
     return _with_wav_comment(data, json.dumps(metadata)) if kind == "WAV" else data
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from codi2.errors import MediaError
+from codi2.pcm import rounded
 from codi2.prompt.parts import Audio, Image, Video
 
 if TYPE_CHECKING:
@@ -187,7 +188,8 @@ def _audio(samples: np.ndarray, rate: int, name: str) -> Audio:
     if not np.isfinite(samples).all():
         raise MediaError(f"{name} holds samples that are NaN or infinite; export it again as 16-bit WAV.")
     peak = np.abs(samples).max()
-    return Audio((samples / max(peak, 1.0)).astype(np.float32), rate, name)
+    # of 24 bits, as sounds are kept and sent: what is read again is the same
+    return rounded(Audio((samples / max(peak, 1.0)).astype(np.float32), rate, name), 24)
 
 
 def _too_long(name: str, seconds: float) -> MediaError:

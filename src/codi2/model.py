@@ -5,10 +5,9 @@ Letters: B conversations, N media items, T features of an item, K slots of a gen
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,61 +21,19 @@ from codi2.diffuse.sampling import Progress, sample
 from codi2.encode.contract import Encoder
 from codi2.errors import PromptError
 from codi2.heads.recall import Recall
-from codi2.llm.decode import Conversation, FeatureSegment, Listener, ReplyOptions, Segment, generate
+from codi2.llm.decode import FeatureSegment, Listener, ReplyOptions, Segment
 from codi2.llm.mllm import MLLM, stack_features
+from codi2.llm.reading import Past, Reading, items_of, write
+from codi2.pcm import rounded
 from codi2.prompt.grammar import parse
-from codi2.prompt.layout import Batch, Message, collate, layout_for
-from codi2.prompt.parts import Audio, Image, Media, Part, Phrase, Prompt, Text, Video
+from codi2.prompt.layout import Message, layout_for
+from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text
+from codi2.reply import Callback, Options, Reply, Stopwatch
 
 if TYPE_CHECKING:
     from codi2.chat import Chat
 
-Callback = Callable[[str, int, int], None]
-"""Called with (stage, steps done, steps in all); stages are `encode`, `think` and `diffuse`."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a reply is made; None leaves a choice to the model or its config."""
-
-    want: str | Sequence[str] | None = None  # image, audio, text, or several media in order
-    seed: int = 0  # of noise and sampled text
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    source_guidance_scale: float | None = None
-    negative_prompt: str | None = None
-    keep_source: bool = True  # the fidelity path: start from the last given item of the reply's modality
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.want is not None and not isinstance(self.want, str):
-            object.__setattr__(self, "want", tuple(self.want))
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the model answers: its parts in order, and how they were made."""
-
-    parts: tuple[Part, ...]
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()  # what the user should know of how it was made
-
-    @property
-    def text(self) -> str:
-        return "".join(part.text for part in self.parts if isinstance(part, Text)).strip()
-
-    @property
-    def images(self) -> list[Image]:
-        return [part for part in self.parts if isinstance(part, Image)]
-
-    @property
-    def sounds(self) -> list[Audio]:
-        return [part for part in self.parts if isinstance(part, Audio)]
-
-    @property
-    def clips(self) -> list[Video]:
-        return [part for part in self.parts if isinstance(part, Video)]
+__all__ = ["Callback", "CoDi2", "Options", "Reply", "Stopwatch"]
 
 
 class CoDi2(nn.Module):
@@ -178,55 +135,86 @@ class CoDi2(nn.Module):
 
     @torch.no_grad()
     def answer(
-        self, conversations: Sequence[Sequence[Message]], options: Sequence[Options], callback: Callback | None = None
+        self,
+        conversations: Sequence[Sequence[Message]],
+        options: Sequence[Options],
+        callback: Callback | None = None,
+        listen: Listener | None = None,
+        pasts: Sequence[Past] | None = None,
     ) -> list[Reply]:
-        """Answers B conversations at once; a reply does not depend on the others of its batch."""
+        """Answers B conversations at once: the one way in which replies are made.
+
+        A reply is a function of its conversation's parts and of its options. It does not depend on what `pasts` kept of
+        the conversations; on the others of its batch it depends by rounding only.
+
+        Args:
+            callback: may raise, which ends the work.
+            listen: see `llm.decode.Listener`.
+            pasts: of each conversation, what was kept of it since its last reply.
+        Raises:
+            PromptError: a conversation cannot be laid out, or a modality is wanted that this model does not make.
+        """
         watch = Stopwatch(callback or (lambda stage, step, total: None))
         with watch("encode"):
-            batch, features = self.read(conversations)
+            readings = self.read(conversations, pasts)
         with watch("think"):
-            prompts = [messages[-1].parts for messages in conversations]
-            written = self.think(batch, features, prompts, options)
+            written = self.think(readings, options, listen)
         with watch("diffuse"):
-            replies = self.diffuse(written, prompts, options, watch.callback)
+            replies = self.diffuse(written, [reading.prompt for reading in readings], options, watch.callback)
         return [Reply(tuple(parts), self.recipe(o, watch.seconds)) for parts, o in zip(replies, options, strict=True)]
 
     @torch.no_grad()
-    def read(self, conversations: Sequence[Sequence[Message]]) -> tuple[Batch, Tensor]:
-        """B conversations, each to be answered, as one batch with the features [N, T, D] of its items."""
-        sequences = [self.layout(messages, reply=True) for messages in conversations]
-        batch = collate(sequences, self.mllm.backbone.pad_id, left=True).to(self.device)
-        return batch, self.encode(batch.items, batch.slot_item.bincount(minlength=len(batch.items)).tolist())
-
-    def think(
+    def read(
         self,
-        batch: Batch,
-        features: Tensor,
-        prompts: Sequence[Prompt],
-        options: Sequence[Options],
-        listen: Listener | None = None,
-    ) -> list[list[Segment]]:
-        """What the language model answers to each conversation of a batch, of which `prompts` are the last messages:
-        stretches of text, features of media.
+        conversations: Sequence[Sequence[Message]],
+        pasts: Sequence[Past] | None = None,
+        progress: Progress | None = None,
+    ) -> list[Reading]:
+        """B conversations, each to be answered, with the features of their items.
+
+        Each item is encoded by itself: beside others its features would differ in their last bits. `progress` is called
+        with each that is done, and may raise.
         """
-        wants = [self.reply_options(o) for o in options]
-        with self.resident(self.mllm.backbone):
-            written = generate(Conversation(self.mllm, len(options)), batch, features, wants, listen)
-        given = {id(item): value for item, value in zip(batch.items, features, strict=True)}
+        pasts = pasts or [Past() for _ in conversations]
+        sequences = [self.layout(messages, reply=True) for messages in conversations]
+        known = {key: value for past in pasts for key, value in past.features.items()}
+        wanted = [dict(items_of(sequence)) for sequence in sequences]
+        new = {key: item for items in wanted for key, item in items.items() if key not in known}
+        with self.resident(self.encoder) if new else nullcontext():
+            for i, (key, item) in enumerate(new.items(), start=1):
+                known[key] = item, self.encoder([item], key[2]).values[0, : key[2]].to(self.device)
+                if progress:
+                    progress(i, len(new))
+        for past, items in zip(pasts, wanted, strict=True):
+            past.features = {key: known[key] for key in items}
         return [
-            self._settled(segments, prompt, asked, given)
-            for segments, prompt, asked in zip(written, prompts, options, strict=True)
+            Reading(messages, sequence.stretches(), past.features, past)
+            for messages, sequence, past in zip(conversations, sequences, pasts, strict=True)
         ]
 
-    def _settled(
-        self, segments: Sequence[Segment], prompt: Prompt, asked: Options, given: Mapping[int, Tensor]
-    ) -> list[Segment]:
+    @torch.no_grad()
+    def think(
+        self, readings: Sequence[Reading], options: Sequence[Options], listen: Listener | None = None
+    ) -> list[list[Segment]]:
+        """What the language model answers to each conversation: stretches of text, features of media."""
+        wants = [self.reply_options(o) for o in options]
+        with self.resident(self.mllm.backbone):
+            written = write(self.mllm, readings, wants, listen)
+        return [
+            self._settled(segments, reading, asked)
+            for segments, reading, asked in zip(written, readings, options, strict=True)
+        ]
+
+    def _settled(self, segments: Sequence[Segment], reading: Reading, asked: Options) -> list[Segment]:
         """What the decoders are told of one reply: an edit as far from its source's features as `edit_scale` has it;
         what nothing given shows, as training items are (`recall`), unless more is known of what is drawn with it.
-
-        `given` are features by item.
         """
-        told = list(segments)
+        told, prompt = list(segments), reading.prompt
+        given = {
+            id(item): values
+            for (modality, _, count), (item, values) in reading.features.items()
+            if count == self.layout.num_features[modality]
+        }
         for numbers in self._drawn_together(segments):
             media = [(n, segment) for n in numbers if isinstance(segment := segments[n], FeatureSegment)]
             sources = [_last(prompt, self.decoders[medium.modality].codec.reads) for _, medium in media]
@@ -285,7 +273,8 @@ class CoDi2(nn.Module):
             made = self._draw(rows, written, prompts, options, lambda done, of: callback("diffuse", done, of))
             for modality, parts in made.items():
                 for (b, n), part in zip(rows[modality], parts, strict=True):
-                    replies[b][n] = part
+                    # a sound is what its file will hold, so that it is the same wherever it is kept or sent
+                    replies[b][n] = rounded(part, 16) if isinstance(part, Audio) else part
         return [[part for part in parts if part is not None] for parts in replies]
 
     def _drawn_together(self, segments: Sequence[Segment]) -> list[Sequence[int]]:
@@ -398,7 +387,7 @@ class CoDi2(nn.Module):
 
     def reply_options(self, options: Options) -> ReplyOptions:
         """What the step loop is told. Raises PromptError: a modality is wanted that this model does not make."""
-        want = _want(options.want)
+        want = options.media
         missing = sorted(set(want or ()) - self.decoders.keys())
         if missing:
             raise PromptError(
@@ -425,13 +414,6 @@ class CoDi2(nn.Module):
         return {"model": self.config.name, **chosen, "seconds": {stage: round(s, 3) for stage, s in seconds.items()}}
 
 
-def _want(want: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    if want is None:
-        return None
-    wanted = (want,) if isinstance(want, str) else tuple(want)
-    return tuple(modality for modality in wanted if modality != "text")
-
-
 def _sampling(options: Options) -> tuple[Any, ...]:
     return (options.num_inference_steps, options.guidance_scale, options.source_guidance_scale, options.negative_prompt)
 
@@ -451,22 +433,3 @@ class Drawing:
     sources: Sequence[Part | None]
     settings: Mapping[str, Any]  # of `Decoder.course`
     guessed: Sequence[bool]  # whose looks and level nothing given or recalled tells
-
-
-class Stopwatch:
-    """Seconds by stage; tells the callback where a stage begins and ends."""
-
-    def __init__(self, callback: Callback) -> None:
-        self.callback, self.seconds = callback, {}  # type: ignore[var-annotated]
-
-    def __call__(self, stage: str) -> Stopwatch:
-        self.stage = stage
-        return self
-
-    def __enter__(self) -> None:
-        self.callback(self.stage, 0, 1)
-        self.began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self.stage] = time.perf_counter() - self.began
-        self.callback(self.stage, 1, 1)

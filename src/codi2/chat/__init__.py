@@ -1,4 +1,7 @@
-"""A conversation of many rounds with one model: what was read and written stays in the language model's cache.
+"""A conversation of many rounds with one model: what was read stays in the language model's cache.
+
+A reply is a function of the conversation as it is shown, and of its options: the same from a conversation that is kept,
+opened again or sent as a whole (`CoDi2.answer`).
 
 chat = model.chat()
 chat.send("Draw a mango.", want="image")
@@ -10,22 +13,19 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from codi2.chat.events import Done, Event, Made, Said, Step
 from codi2.chat.references import numbered, read, resolve
 from codi2.errors import PromptError
-from codi2.llm.decode import Conversation, FeatureSegment, generate
-from codi2.llm.mllm import stack_features
-from codi2.model import Callback, CoDi2, Options, Reply, Stopwatch
-from codi2.prompt.layout import Batch, Message, TokenSequence, collate
-from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
+from codi2.llm.reading import Past
+from codi2.model import CoDi2
+from codi2.prompt.layout import Message
+from codi2.prompt.parts import Media, Part, Prompt, Text
+from codi2.reply import Callback, Options, Reply
 
 KEPT = 0.75  # of the positions a model reads: as many stay taken when old rounds leave, so that some rounds have room
 
@@ -36,8 +36,8 @@ class Round:
 
     prompt: Prompt  # what the model read: with the earlier items that the message speaks of
     reply: Reply
-    features: Mapping[int, Tensor]  # of the reply's media [K, D], by their place in it
     options: Options
+    left: int = 0  # rounds from the first on that the model no longer read
 
 
 class Chat:
@@ -52,18 +52,17 @@ class Chat:
         self.model, self.defaults = model, defaults
         self.system = (Message("system", (Text(system),)),) if system else ()
         self.rounds: list[Round] = []
-        self.left = 0  # rounds that the model no longer reads
-        self._state: Conversation | None = None
-        self._marks: dict[int, tuple[int, int]] = {}  # where the state stood before a round
-        self._given: dict[int | str, tuple[Part, Tensor]] = {}  # what was read, with its features
+        self.past = Past()
 
     @property
     def media(self) -> dict[str, Media]:
         """All items so far by the names that a message can call them: `image0`, `audio0`, `image1`, …"""
-        seen: dict[int, Part] = {}
-        for part in (part for round_ in self.rounds for part in (*round_.prompt, *round_.reply.parts)):
-            seen.setdefault(id(part), part)  # an item that is spoken of again is no new one
-        return numbered(list(seen.values()))
+        return numbered([part for round_ in self.rounds for part in (*round_.prompt, *round_.reply.parts)])
+
+    @property
+    def left(self) -> int:
+        """Rounds from the first on that the model no longer reads."""
+        return self.rounds[-1].left if self.rounds else 0
 
     def send(self, prompt: str | Prompt, *media: Media, callback: Callback | None = None, **settings: Any) -> Reply:
         """One round.
@@ -130,14 +129,7 @@ class Chat:
         """Takes the last round back. Raises PromptError: there is none."""
         if not self.rounds:
             raise PromptError("there is nothing to undo: this conversation has no round yet")
-        last = self.rounds.pop()
-        mark = self._marks.pop(len(self.rounds), None)
-        if self._state is not None and (mark is None or not self._state.rewind(mark)):
-            self._state = None  # the next round reads what is left anew
-        self.left = min(self.left, len(self.rounds))
-        live = {id(part) for round_ in self.rounds for part in (*round_.prompt, *round_.reply.parts)}
-        self._given = {key: value for key, value in self._given.items() if key in live}
-        return last
+        return self.rounds.pop()
 
     def retry(self, callback: Callback | None = None, **settings: Any) -> Reply:
         """The last message once more, with other settings: `chat.retry(seed=1)`. Raises PromptError: there is none."""
@@ -167,9 +159,7 @@ class Chat:
     def add(self, round_: Round) -> None:
         """Appends a round that was made before, as when a conversation is opened; the model reads it with the next."""
         self.rounds.append(round_)
-        self._state, self._marks = None, {}
 
-    @torch.no_grad()
     def play(
         self,
         prompt: str | Prompt,
@@ -185,35 +175,21 @@ class Chat:
         Raises as `send`; Stopped: nobody listened, and the round is not kept.
         """
         message, options = self._message(prompt, media, settings)
-        if self._state is None:
-            self._marks = {}
-        model, watch = self.model, Stopwatch(lambda *step: _check(tell(Step(*step))))
-        left_before = self.left
-        try:
-            with watch("encode"):
-                batch = collate([self._sequence(message, options)], model.mllm.backbone.pad_id, left=True)
-                batch = batch.to(model.device)
-                features = self._features(batch)
-            with watch("think"), model.resident(model.mllm.backbone):
-                fresh, self._state = self._state is None, self._state or Conversation(model.mllm)
-                mark = self._state.mark
-                listener = Listener(model.mllm.backbone.tokenizer, tell)
-                (written,) = generate(self._state, batch, features, [model.reply_options(options)], listener)
+        left = self._no_longer_read(message, options)
+        listener = Listener(self.model.mllm.backbone.tokenizer, tell)
+
+        def step(stage: str, done: int, total: int) -> None:
+            if stage == "think" and done:
                 listener.finish()
-            with watch("diffuse"):
-                (parts,) = model.diffuse([written], [message.parts], [options], watch.callback)
-            parts, told = check(parts) if check else (parts, ())
-            for place, part in enumerate(parts):
-                if not isinstance(part, Text):
-                    _check(tell(Made(place, part)))
-        except BaseException:
-            self._state, self.left = None, left_before  # what was read of this round is not to be kept
-            raise
-        made = {place: s.features for place, s in enumerate(written) if isinstance(s, FeatureSegment)}
-        reply = Reply(tuple(parts), model.recipe(options, watch.seconds), (*self._notes(left_before), *told))
-        if not fresh:
-            self._marks[len(self.rounds)] = mark
-        self.rounds.append(Round(message.parts, reply, made, options))
+            _check(tell(Step(stage, done, total)))
+
+        (reply,) = self.model.answer([[*self._history(left), message]], [options], step, listener, [self.past])
+        parts, told = check(reply.parts) if check else (list(reply.parts), ())
+        for place, part in enumerate(parts):
+            if not isinstance(part, Text):
+                _check(tell(Made(place, part)))
+        reply = replace(reply, parts=tuple(parts), notes=(*self._notes(left), *told))
+        self.rounds.append(Round(message.parts, reply, options, left))
         tell(Done(reply))
         return reply
 
@@ -234,50 +210,28 @@ class Chat:
         options = Options(**self.defaults | {key: value for key, value in settings.items() if key in known})
         return Message("user", resolve(prompt, earlier)), options
 
-    def _history(self) -> list[Message]:
-        """What the model reads before the next message."""
+    def _history(self, left: int) -> list[Message]:
+        """What the model reads before the next message: the rounds behind the first `left`."""
         turns: list[Message] = []
-        for round_ in self.rounds[self.left :]:
+        for round_ in self.rounds[left:]:
             turns += [Message("user", round_.prompt), Message("assistant", round_.reply.parts)]
         return [*self.system, *turns]
 
-    def _sequence(self, message: Message, options: Options) -> TokenSequence:
-        """What the model has not read yet. The oldest rounds leave when there would be no room for the reply."""
-        layout, most = self.model.layout, self.model.layout.max_length
+    def _no_longer_read(self, message: Message, options: Options) -> int:
+        """How many of the first rounds leave: more than before when there would be no room for the reply."""
+        layout, most, left = self.model.layout, self.model.layout.max_length, self.left
         slots = self.model.config.heads.num_slots
         room = options.max_new_tokens + sum(slots.values()) + 2 * len(slots)
-        past = self._state.mask.shape[1] if self._state else 0
-        history = self._history()
-        new = layout.measure([*history, message], known=len(history) if past else 0)
-        if past + new + room > most and self.left < len(self.rounds):
-            self._state, self._marks = None, {}
-            while self.left < len(self.rounds) and layout.measure([*history, message]) + room > KEPT * most:
-                self.left += 1
-                history = self._history()
-        return layout([*history, message], reply=True, known=len(history) if self._state else 0)
+        if layout.measure([*self._history(left), message]) + room > most:
+            while left < len(self.rounds) and layout.measure([*self._history(left), message]) + room > KEPT * most:
+                left += 1
+        return left
 
-    def _features(self, batch: Batch) -> Tensor:
-        """Features of a batch's items [N, T, D]: of the model's own as it predicted them, of others read but once."""
-        counts = batch.slot_item.bincount(minlength=len(batch.items)).tolist()
-        own = set(batch.slot_item[batch.slot_predicted].tolist())
-        made = {
-            id(round_.reply.parts[place]): features
-            for round_ in self.rounds[self.left :]
-            for place, features in round_.features.items()
-        }
-        unread = [i for i, item in enumerate(batch.items) if i not in own and _key(item) not in self._given]
-        if unread:
-            read_now = self.model.encode([batch.items[i] for i in unread], [counts[i] for i in unread])
-            for i, values in zip(unread, read_now, strict=True):
-                self._given[_key(batch.items[i])] = (batch.items[i], values[: counts[i]])
-        values = [made[id(item)] if i in own else self._given[_key(item)][1] for i, item in enumerate(batch.items)]
-        return stack_features(values, self.model.encoder.dim).to(self.model.device)
-
-    def _notes(self, left_before: int) -> tuple[str, ...]:
-        if self.left == left_before:
+    def _notes(self, left: int) -> tuple[str, ...]:
+        if left == self.left:
             return ()
         return (
-            f"The first {self.left} rounds are no longer read: with them the conversation would be longer than the "
+            f"The first {left} rounds are no longer read: with them the conversation would be longer than the "
             f"{self.model.layout.max_length} positions that the model reads.",
         )
 
@@ -289,11 +243,6 @@ class Stopped(Exception):
 def _check(gone: bool) -> None:
     if gone:
         raise Stopped
-
-
-def _key(part: Part) -> int | str:
-    """An item by what it is: words by the words, media by identity."""
-    return part.text if isinstance(part, Phrase) else id(part)
 
 
 class Listener:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codi2.model import Reply
 from codi2.prompt.parts import Part
+from codi2.reply import Reply
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,17 @@
 
     chat.json  media/<hash>.png, .flac  index.html
 
-What is read back continues as it would have: texts keep the tokens they were said in, the model's media the features
-that it predicted.
+What is read back continues as it would have: media are kept exactly, and an item that a message speaks of again is
+marked as `again`, so that it is one object as before.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 from codi2 import __version__
 from codi2.chat import Chat, Round
@@ -24,10 +20,11 @@ from codi2.chat.document import SCHEMA, check
 from codi2.errors import CoDi2Error, PromptError
 from codi2.hub import write_atomic
 from codi2.media import load
-from codi2.model import CoDi2, Options, Reply
+from codi2.model import CoDi2
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
 from codi2.prompt.wire import flac, png
+from codi2.reply import Options, Reply
 from codi2.senses import load_as, to_bytes
 from codi2.untrusted import parse_json, read_inside
 
@@ -56,7 +53,7 @@ def save(chat: Chat, folder: str | Path, title: str = "A conversation") -> Path:
         "model": chat.model.config.name,
         "system": chat.system[0].parts[0].text if chat.system else None,  # type: ignore[union-attr]
         "defaults": chat.defaults,
-        "rounds": [to_json(round_, put) for round_ in chat.rounds],
+        "rounds": [to_json(round_, put, chat.rounds[:i]) for i, round_ in enumerate(chat.rounds)],
     }
     write_page(folder / "index.html", chat.rounds, title)
     write_atomic(folder / "chat.json", (json.dumps(about, ensure_ascii=False, indent=1) + "\n").encode())
@@ -104,15 +101,21 @@ def content_name(data: bytes, suffix: str) -> str:
     return f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
 
 
-def to_json(round_: Round, put: Put) -> dict[str, Any]:
-    """A round as JSON values; its media go to `put`."""
+def to_json(round_: Round, put: Put, before: Sequence[Round] = ()) -> dict[str, Any]:
+    """A round of a conversation, with the rounds before it, as JSON values; its media go to `put`."""
+    seen = {id(part) for earlier in before for part in (*earlier.prompt, *earlier.reply.parts)}
+    prompt = to_json_parts(round_.prompt, put)
+    for part, value in zip(round_.prompt, prompt, strict=True):
+        if "file" in value:
+            value["again"] = id(part) in seen
+            seen.add(id(part))
     return {
-        "prompt": to_json_parts(round_.prompt, put),
+        "prompt": prompt,
         "reply": to_json_parts(round_.reply.parts, put),
-        "features": {str(place): _array(values) for place, values in round_.features.items()},
         "options": vars(round_.options),
         "recipe": dict(round_.reply.recipe),
         "notes": list(round_.reply.notes),
+        "left": round_.left,
     }
 
 
@@ -122,7 +125,7 @@ def to_json_parts(parts: Prompt, put: Put) -> list[dict[str, Any]]:
 
 
 def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
-    """What reads the rounds of one conversation: a medium that occurs twice is one object, as it was."""
+    """What reads the rounds of one conversation, in order: an item that is spoken of again is one object, as it was."""
     seen: dict[tuple[str, ...], Part] = {}
 
     def part(value: Mapping[str, Any]) -> Part:
@@ -132,7 +135,7 @@ def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
             return Phrase(value["text"])
         names = [value["file"]] if isinstance(value["file"], str) else value["file"]
         key = (value["type"], value["name"], *names)
-        if key not in seen:
+        if key not in seen or not value.get("again", True):  # files of before say nothing: equal media were one item
             if value["type"] == "video":
                 frames = [load(get(name), name) for name in names]
                 pixels = tuple(frame.pixels for frame in frames if isinstance(frame, Image))
@@ -147,8 +150,8 @@ def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
         return Round(
             tuple(part(some) for some in value["prompt"]),
             Reply(parts, value["recipe"], tuple(value["notes"])),
-            {int(place): _tensor(some) for place, some in value["features"].items()},
             Options(**options),
+            int(value.get("left", 0)),
         )
 
     return read
@@ -188,16 +191,6 @@ def _part(part: Part, put: Put) -> dict[str, Any]:
             return {"type": part.modality, "file": put(to_bytes(part), "png"), "name": part.name}
         case IMU():
             return {"type": "imu", "file": put(to_bytes(part), "npy"), "name": part.name}
-
-
-def _array(values: torch.Tensor) -> dict[str, Any]:
-    numbers = np.ascontiguousarray(values.cpu().numpy(), dtype="<f4")
-    return {"shape": list(numbers.shape), "float32": base64.b64encode(numbers.tobytes()).decode()}
-
-
-def _tensor(value: Mapping[str, Any]) -> torch.Tensor:
-    numbers = np.frombuffer(base64.b64decode(value["float32"]), dtype="<f4")
-    return torch.from_numpy(numbers.reshape(value["shape"]).astype(np.float32))
 
 
 def _tuple(want: Any) -> Any:

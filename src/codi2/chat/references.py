@@ -19,6 +19,7 @@ from itertools import zip_longest
 
 from codi2.errors import PromptError
 from codi2.prompt.grammar import join_text, parse, placeholders
+from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -37,11 +38,16 @@ _PRONOUN = re.compile(r"\b(?:it|this)\b(?!\s+is\b)|\bthat\b(?=\s*(?:[.,;:!?]|$))
 
 
 def numbered(items: Sequence[Part]) -> dict[str, Media]:
-    """`image0`, `image1`, `audio0`, … → the items of a conversation, in the order in which they came."""
+    """`image0`, `image1`, `audio0`, … → the items of a conversation, in the order in which they came.
+
+    An item that is spoken of again, the same object, is no new one.
+    """
     named: dict[str, Media] = {}
+    seen: set[int] = set()
     for item in items:
-        if isinstance(item, (Text, Phrase)):
+        if isinstance(item, (Text, Phrase)) or id(item) in seen:
             continue
+        seen.add(id(item))
         named[f"{item.modality}{sum(name.startswith(item.modality) for name in named)}"] = item
     return named
 
@@ -72,6 +78,27 @@ def read(
     named = {key.lower(): value for key, value in given.items()}
     spoken = {name: earlier[name] for name in names if name in earlier and name not in named}
     return parse(template, named | spoken)
+
+
+def placed(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
+    """A message of parts with items in the places of the placeholders in its words: earlier ones, or its own."""
+    own = numbered([*earlier.values(), *prompt])
+    return tuple(one for part in prompt for one in (read(part.text, {}, own) if isinstance(part, Text) else [part]))
+
+
+def as_held(messages: Sequence[Message]) -> list[Message]:
+    """A conversation that its client sends whole → as a `Chat` of the same messages holds it.
+
+    Raises PromptError: a placeholder or an ordinal stands for nothing.
+    """
+    held: list[Message] = []
+    for message in messages:
+        parts = message.parts
+        if message.role == "user":
+            earlier = numbered([part for before in held for part in before.parts])
+            parts = resolve(placed(parts, earlier), earlier)
+        held.append(Message(message.role, parts))
+    return held
 
 
 def resolve(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:

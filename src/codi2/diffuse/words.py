@@ -32,6 +32,7 @@ class TextStates(nn.Module):
                 padding="max_length" if self.padded else False,
                 max_length=self.tokenizer.model_max_length,
                 truncation=True,
+                split_special_tokens=True,
                 return_tensors="pt",
             ).to(self.text_encoder.device)
             # as in diffusers: CLIP's encoder is given no mask, T5's one of ones

@@ -233,7 +233,9 @@ class PhraseTrunk(Trunk):
         return [part.text for part in parts if isinstance(part, Phrase)]
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=64, return_tensors="pt")
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=64, split_special_tokens=True, return_tensors="pt"
+        )  # always with the same settings, which the tokenizer keeps: threads do not change each other's
         states = self.net(**tokens.to(self.net.device)).last_hidden_state
         mask = tokens["attention_mask"][..., None].to(states)
         return ((states * mask).sum(1) / mask.sum(1))[:, None]

@@ -206,8 +206,8 @@ class Bench:
         features, options = [], Options(want=modality, max_new_tokens=0)
         for start in range(0, len(prompts), BATCH):
             some = prompts[start : start + BATCH]
-            batch, given = self.model.read([[Message("user", prompt)] for prompt in some])
-            replies = self.model.think(batch, given, some, [options] * len(some))
+            readings = self.model.read([[Message("user", prompt)] for prompt in some])
+            replies = self.model.think(readings, [options] * len(some))
             features += [part.features for parts in replies for part in parts if isinstance(part, FeatureSegment)]
         return torch.stack(features)
 

@@ -61,7 +61,7 @@ Listener = Callable[[int, int, bool], bool]
 class Conversation:
     """What the model has read and written so far, for a batch of conversations: KV cache and media.
 
-    A later round feeds only what is new: lay it out with `known` set to the messages so far, the reply included.
+    A later round feeds only what is new; see `llm.reading`.
     """
 
     def __init__(self, mllm: MLLM, size: int = 1) -> None:
@@ -85,6 +85,12 @@ class Conversation:
         positions = (past + mask.cumsum(1) - 1).clamp(min=0)
         self.mask = torch.cat([self.mask, mask], dim=1)
         return self.mllm.backbone(rows, self.mask, positions, self.cache)
+
+    def read(self, batch: Batch, features: Tensor) -> Tensor:
+        """Feed a batch, padded on the left, with the features [N, T, D] of its items; its hidden states [B, L, W]."""
+        hidden = self.advance(self.mllm.rows(batch, features), batch.mask)
+        self.remember(self.mllm.memory(batch, hidden, features))
+        return hidden
 
     def remember(self, items: Memory) -> None:
         self.memory = self.memory.extend(items)
@@ -128,9 +134,7 @@ def generate(
             f"The conversation takes {length} positions, the model reads {mllm.backbone.max_length}; start a new one."
         )
     writers = [_Writer(mllm, option, partial(listen, b) if listen else None) for b, option in enumerate(options)]
-    hidden = conversation.advance(mllm.rows(batch, features), batch.mask)
-    conversation.remember(mllm.memory(batch, hidden, features))
-    newest = hidden[:, -1]  # [B, W], of the row that was fed last
+    newest = conversation.read(batch, features)[:, -1]  # [B, W], of the row that was fed last
     while fed := _next_rows(conversation, writers, newest):
         samples = torch.tensor(list(fed), device=newest.device)
         rows = torch.zeros_like(newest).index_copy(0, samples, torch.stack(list(fed.values())))

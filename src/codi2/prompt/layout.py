@@ -1,8 +1,8 @@
 """From a conversation to token ids and slots (section 3.1).
 
 A media item becomes `<image> s1 ... sT </image>`: a real begin token, T slots whose rows the encoder's features fill,
-and a real end token. Text is tokenized apart from the chat template with special tokens switched off, so words such
-as "<image>" in a prompt stay words.
+and a real end token. Text is tokenized apart from the chat template and without special tokens, so words such as
+"<image>" in a prompt stay words. To lay out is a pure function: any number of threads may share a layout.
 
 B: conversations, L: tokens and slots of the longest, N: media items and S: slots of all conversations together.
 """
@@ -10,7 +10,8 @@ B: conversations, L: tokens and slots of the longest, N: media items and S: slot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -18,8 +19,10 @@ from torch import Tensor
 
 from codi2.config import SENSES, CoDi2Config
 from codi2.errors import PromptError
+from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Part, Phrase, Prompt, Text
 from codi2.prompt.template import render
+from codi2.prompt.tokens import TokenIds, check_characters
 
 MODALITIES = ("image", "audio", "video", "phrase", *SENSES)
 """Modalities that become slots; a modality's index in this tuple stands for it in tensors."""
@@ -63,13 +66,35 @@ class Slot:
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """A conversation, or what a round adds to it, as the language model reads it."""
+    """A conversation, or a stretch of one, as the language model reads it."""
 
     ids: Tensor  # int64 [L]; at slots the id of the begin token, whose row is replaced
     labels: Tensor  # int64 [L]: the id itself in assistant text, begin tokens and end of turn; IGNORE elsewhere
     items: tuple[Part, ...]  # media in reading order
     ends: tuple[int, ...]  # position of each item's end token
     slots: tuple[Slot, ...]
+    turns: tuple[int, ...] = ()  # where the contents of the assistant's messages begin, in order
+
+    def stretches(self) -> list[TokenSequence]:
+        """The sequence cut where each turn of the assistant begins; L positions in all.
+
+        A conversation is always read in these stretches, so that the rows of earlier ones are the same whether they
+        were kept from an earlier reply or are read again.
+        """
+        edges = [0, *(turn for turn in self.turns if 0 < turn < len(self.ids)), len(self.ids)]
+        return [self._between(start, end) for start, end in pairwise(edges)]
+
+    def _between(self, start: int, end: int) -> TokenSequence:
+        items = [i for i, position in enumerate(self.ends) if start <= position < end]
+        first = items[0] if items else 0
+        slots = [slot for slot in self.slots if start <= slot.position < end]
+        return TokenSequence(
+            self.ids[start:end],
+            self.labels[start:end],
+            tuple(self.items[i] for i in items),
+            tuple(self.ends[i] - start for i in items),
+            tuple(replace(slot, position=slot.position - start, item=slot.item - first) for slot in slots),
+        )
 
 
 @dataclass(frozen=True)
@@ -122,20 +147,20 @@ class Layout:
         reads_words: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
+        self.token_ids = TokenIds(tokenizer)
         self.system_prompt = system_prompt
         self.reads_words = reads_words
         self.num_features = num_features
         self.num_slots = num_slots
         self.max_length = max_length
 
-    def __call__(self, messages: Sequence[Message], *, reply: bool = False, known: int = 0) -> TokenSequence:
+    def __call__(self, messages: Sequence[Message], *, reply: bool = False) -> TokenSequence:
         """Lay `messages` out; `reply` opens the assistant's turn at the end.
 
-        `known` counts the first messages whose content the model has already read or written (its KV cache): the
-        result starts right behind the content of the last of them. Raises PromptError for media that cannot stand
-        where they are, for turns that the chat template refuses and for more than `max_length` positions.
+        Raises PromptError for media that cannot stand where they are, for turns that the chat template refuses and for
+        more than `max_length` positions.
         """
-        sequence = self._lay_out(messages, reply, known)
+        sequence = self._lay_out(messages, reply)
         if len(sequence.ids) > self.max_length:
             raise PromptError(
                 f"The prompt takes {len(sequence.ids)} positions, the model reads at most {self.max_length}; "
@@ -143,23 +168,22 @@ class Layout:
             )
         return sequence
 
-    def measure(self, messages: Sequence[Message], *, known: int = 0) -> int:
+    def measure(self, messages: Sequence[Message]) -> int:
         """Positions that `messages` take with the assistant's turn opened, however many. Raises as the layout does."""
-        return len(self._lay_out(messages, True, known).ids)
+        return len(self._lay_out(messages, True).ids)
 
-    def _lay_out(self, messages: Sequence[Message], reply: bool, known: int) -> TokenSequence:
+    def _lay_out(self, messages: Sequence[Message], reply: bool) -> TokenSequence:
         if self.system_prompt is not None and messages[0].role != "system":
             messages = [Message("system", (Text(self.system_prompt),)), *messages]
-            known += known > 0
-        templates = self._templates(messages, reply)
         writer = _Writer(self)
-        for i in range(known, len(templates)):
-            writer.template(templates[i], closes_reply=i > 0 and messages[i - 1].role == "assistant")
+        for i, template in enumerate(self._templates(messages, reply)):
+            writer.template(template, closes_reply=i > 0 and messages[i - 1].role == "assistant")
             if i < len(messages):
-                writer.parts(messages[i].parts, by_model=messages[i].role == "assistant")
+                parts, by_model = join_text(messages[i].parts), messages[i].role == "assistant"
+                writer.parts(parts, by_model)
                 if self.reads_words and messages[i].role == "user":
-                    writer.parts(words_of(messages[i].parts), by_model=False)
-        return writer.done()
+                    writer.parts(words_of(parts), by_model=False)
+        return writer.done(reply)
 
     def _templates(self, messages: Sequence[Message], reply: bool) -> list[str]:
         """What the chat template puts before each message, and behind the last."""
@@ -202,22 +226,21 @@ class _Writer:
         self.items: list[Part] = []
         self.ends: list[int] = []
         self.slots: list[Slot] = []
+        self.turns: list[int] = []
 
     def template(self, text: str, closes_reply: bool) -> None:
-        ids = self.layout.tokenizer(text, add_special_tokens=False).input_ids
+        ids = self.layout.token_ids.of_template(text)
         eos = self.layout.tokenizer.eos_token_id
         learned = ids.index(eos) + 1 if closes_reply and eos in ids else 0  # the end of the turn is the model's to say
         self.ids += ids
         self.labels += ids[:learned] + [IGNORE] * (len(ids) - learned)
 
     def parts(self, parts: Prompt, by_model: bool) -> None:
+        if by_model:
+            self.turns.append(len(self.ids))
         for part in parts:
             if isinstance(part, Text):
-                ids = list(part.ids) if by_model else []  # words can often be cut into tokens in another way
-                ids = (
-                    ids
-                    or self.layout.tokenizer(part.text, add_special_tokens=False, split_special_tokens=True).input_ids
-                )
+                ids = self.layout.token_ids.of_words(part.text)
                 self.ids += ids
                 self.labels += ids if by_model else [IGNORE] * len(ids)
             else:
@@ -225,7 +248,9 @@ class _Writer:
 
     def item(self, part: Part, by_model: bool) -> None:
         # Words given as features (section 4.1) are read wherever they stand: the model answers with tokens.
-        by_model = by_model and not isinstance(part, Phrase)
+        if isinstance(part, Phrase):
+            check_characters(part.text)
+            by_model = False
         counts = self.layout.num_slots if by_model else self.layout.num_features
         if part.modality not in counts:
             verb = "generate" if by_model else "read"
@@ -238,10 +263,10 @@ class _Writer:
         self.items.append(part)
         self.ends.append(len(self.ids) - 1)
 
-    def done(self) -> TokenSequence:
-        return TokenSequence(
-            torch.tensor(self.ids), torch.tensor(self.labels), tuple(self.items), tuple(self.ends), tuple(self.slots)
-        )
+    def done(self, reply: bool) -> TokenSequence:
+        turns = (*self.turns, len(self.ids)) if reply else tuple(self.turns)
+        ids, labels = torch.tensor(self.ids), torch.tensor(self.labels)
+        return TokenSequence(ids, labels, tuple(self.items), tuple(self.ends), tuple(self.slots), turns)
 
 
 def collate(sequences: Sequence[TokenSequence], pad_id: int, *, left: bool = False) -> Batch:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """Plain words, tokenized by the language model. `ids` are the tokens that they were said in, where it said them."""
+    """Plain words. `ids` are the tokens that the language model said them in, where it did: for counts only."""
 
     modality: ClassVar[str] = "text"
     text: str

@@ -100,8 +100,10 @@ def flac(sound: Audio) -> bytes:
     """A sound as the bytes of a FLAC file of 24 bits."""
     import soundfile
 
+    from codi2.pcm import to_pcm
+
     file = io.BytesIO()
-    soundfile.write(file, sound.samples, sound.rate, format="FLAC", subtype="PCM_24")
+    soundfile.write(file, to_pcm(sound.samples, 24), sound.rate, format="FLAC", subtype="PCM_24")
     return file.getvalue()
 
 

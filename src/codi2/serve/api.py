@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 
 from codi2 import __version__
 from codi2.chat.events import Done, Made, Said, Step
-from codi2.chat.references import numbered, read, resolve
+from codi2.chat.references import as_held
 from codi2.errors import CoDi2Error, MediaError, PromptError
 from codi2.model import Options, Reply
 from codi2.prompt.layout import Message
@@ -163,8 +163,7 @@ async def chat_completions(request: Request, body: ChatRequest, client: Client) 
     """A reply to a conversation that the client holds. Media come in `message.codi2.parts`, in their order."""
     server = server_of(request)
     check_model(server, body.model)
-    messages = await asyncio.to_thread(wire.conversation, body.messages)
-    messages = spoken_of(messages)
+    messages = await asyncio.to_thread(lambda: as_held(wire.conversation(body.messages)))
     tokens = body.max_completion_tokens or body.max_tokens or server.default_tokens
     asked = [
         _ask(server, messages, options_of(body, body.modalities, tokens, i), client, body) for i in range(body.n or 1)
@@ -197,7 +196,7 @@ async def responses(request: Request, body: ResponsesRequest, client: Client) ->
 
     server = server_of(request)
     check_model(server, body.model)
-    messages = spoken_of(await asyncio.to_thread(messages_of, body))
+    messages = await asyncio.to_thread(lambda: as_held(messages_of(body)))
     tokens = body.max_output_tokens or server.default_tokens
     waiting = _ask(server, messages, options_of(body, body.modalities, tokens), client, body)
     if body.stream:
@@ -308,15 +307,6 @@ def options_of(body: Settings, modalities: Sequence[str] | None, max_new_tokens:
         max_new_tokens=max_new_tokens,
         **said,
     )
-
-
-def spoken_of(messages: Sequence[Message]) -> list[Message]:
-    """The conversation with the items that its last message speaks of put into it (`chat.references`)."""
-    *before, last = messages
-    earlier = [part for message in before for part in message.parts]
-    names = numbered([*earlier, *last.parts])
-    parts = [some for part in last.parts for some in (read(part.text, {}, names) if isinstance(part, Text) else [part])]
-    return [*before, Message(last.role, resolve(tuple(parts), numbered(earlier)))]
 
 
 def _ask(server: Server, messages: Sequence[Message], options: Options, client: str, body: Settings) -> Waiting:

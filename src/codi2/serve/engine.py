@@ -236,10 +236,10 @@ class Engine:
             for job in jobs
         ]
         with watch("encode"):
-            batch, features = self.model.read([job.conversation for job in jobs])
+            readings = self.model.read([job.conversation for job in jobs])
         with watch("think"):
-            options, prompts = [job.options for job in jobs], [job.conversation[-1].parts for job in jobs]
-            written = self.model.think(batch, features, prompts, options, lambda b, *token: listeners[b](b, *token))
+            options = [job.options for job in jobs]
+            written = self.model.think(readings, options, lambda b, *token: listeners[b](b, *token))
         for listener in listeners:
             listener.finish()
         for job, segments in zip(jobs, written, strict=True):

@@ -18,6 +18,7 @@ from fastapi.responses import Response
 from codi2.chat import Chat
 from codi2.chat.events import Done, Made, Said, Step
 from codi2.chat.files import reader, save, to_json_parts
+from codi2.chat.references import placed
 from codi2.errors import BusyError
 from codi2.prompt.parts import Part
 from codi2.serve import wire
@@ -192,14 +193,7 @@ def _prompt(chats: Chats, client: str, name: str, content: Any) -> Any:
     """Words as they are, since they may have placeholders of earlier items; parts as parts."""
     if isinstance(content, str):
         return content
-    from codi2.chat.references import read
-    from codi2.prompt.parts import Text
-
-    earlier = chats.get(client, name)[0].media
-    parts: list[Any] = []
-    for part in wire.prompt(content):
-        parts += read(part.text, {}, earlier) if isinstance(part, Text) else [part]
-    return tuple(parts)
+    return placed(wire.prompt(content), chats.get(client, name)[0].media)
 
 
 async def _events(server: Server, waiting: Waiting) -> AsyncIterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from codi2.errors import MediaError, PromptError
 from codi2.media import png_bytes, sound_bytes, webp_bytes
+from codi2.pcm import to_pcm
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Media, Part, Prompt, Text, Thermal, Video
 from codi2.prompt.wire import flac, png
@@ -161,5 +162,6 @@ def sound_file(sound: Audio, kind: str, mark: Mapping[str, Any] | None = None) -
     file = io.BytesIO()
     names = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "mp3": ("MP3", None)}
     form, subtype = names[kind]
-    soundfile.write(file, sound.samples, sound.rate, format=form, subtype=subtype)
+    samples = to_pcm(sound.samples, 16) if subtype == "PCM_16" else sound.samples
+    soundfile.write(file, samples, sound.rate, format=form, subtype=subtype)
     return file.getvalue()

@@ -118,7 +118,7 @@ class TextReader:
         for text in texts:
             clean = html.unescape(html.unescape(self.mend(text)))
             clean = re.sub(r"\s+", " ", clean).strip().lower()
-            ids = self.tokenizer(clean, add_special_tokens=False).input_ids[: CONTEXT - 2]
+            ids = self.tokenizer(clean, add_special_tokens=False, split_special_tokens=True).input_ids[: CONTEXT - 2]
             row = [self.tokenizer.bos_token_id, *ids, self.tokenizer.eos_token_id]
             rows.append(row + [0] * (CONTEXT - len(row)))
         return torch.tensor(rows)

@@ -1,0 +1,130 @@
+"""How conversations are read before a reply: in stretches, of which those that were read before are kept.
+
+A stretch ends where the model speaks. What was kept of a conversation (`Past`) and what is read again come from the
+same computations on the same shapes, so a reply does not depend on which of the two it was, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from codi2.llm.decode import Conversation, Listener, ReplyOptions, Segment, generate
+from codi2.llm.mllm import MLLM, stack_features
+from codi2.prompt.layout import Message, TokenSequence, collate
+from codi2.prompt.parts import Part, Phrase, Prompt
+
+Key = tuple[str, int | str, int]
+"""Modality, identity (of words: the words) and number of features of an item."""
+Features = Mapping[Key, tuple[Part, Tensor]]
+"""Features [count, D]; the item beside them, so that its identity stays its own."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One conversation that is to be answered."""
+
+    messages: Sequence[Message]
+    stretches: Sequence[TokenSequence]
+    features: Features
+    past: Past
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.messages[-1].parts
+
+
+class Past:
+    """What a model keeps of one conversation between its replies. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self.features: Features = {}
+        self._state: Conversation | None = None
+        self._read: list[tuple[TokenSequence, tuple[int, int]]] = []  # with where the state stood behind it
+
+    @property
+    def positions(self) -> int:
+        """How many are kept."""
+        return self._state.mask.shape[1] if self._state is not None else 0
+
+    def resume(self, mllm: MLLM, stretches: Sequence[TokenSequence]) -> tuple[Conversation, int]:
+        """The state behind those of the first stretches that were read before, and how many these are.
+
+        The last stretch is always read: the reply starts from its hidden states.
+        """
+        same = 0
+        for (before, _), now in zip(self._read, stretches[:-1], strict=False):
+            if not _equal(before, now):
+                break
+            same += 1
+        if self._state is None or not same or not self._state.rewind(self._read[same - 1][1]):
+            same, self._state = 0, Conversation(mllm)
+        self._read = self._read[:same]
+        return self._state, same
+
+    def note(self, stretch: TokenSequence, mark: tuple[int, int]) -> None:
+        """`stretch` was read; the state stood at `mark` behind it."""
+        self._read.append((stretch, mark))
+
+    def forget(self) -> None:
+        """Drops the state, as after a failure in the middle of a stretch."""
+        self._state, self._read = None, []
+
+
+def items_of(sequence: TokenSequence) -> Iterator[tuple[Key, Part]]:
+    """The items of a sequence, in order."""
+    counts = Counter(slot.item for slot in sequence.slots)
+    for i, item in enumerate(sequence.items):
+        yield (item.modality, item.text if isinstance(item, Phrase) else id(item), counts[i]), item
+
+
+@torch.no_grad()
+def write(
+    mllm: MLLM, readings: Sequence[Reading], options: Sequence[ReplyOptions], listen: Listener | None = None
+) -> list[list[Segment]]:
+    """Reads B conversations and writes their replies; those of equally many stretches run as one batch.
+
+    Raises as `decode.generate`.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for b, reading in enumerate(readings):
+        groups[len(reading.stretches)].append(b)
+    written: dict[int, list[Segment]] = {}
+    for rows in groups.values():
+        heard = (lambda i, *token, rows=rows: listen(rows[i], *token)) if listen else None
+        segments = _write_alike(mllm, [readings[b] for b in rows], [options[b] for b in rows], heard)
+        written |= zip(rows, segments, strict=True)
+    return [written[b] for b in range(len(readings))]
+
+
+def _write_alike(
+    mllm: MLLM, readings: Sequence[Reading], options: Sequence[ReplyOptions], listen: Listener | None
+) -> list[list[Segment]]:
+    past = readings[0].past if len(readings) == 1 else None  # a batch of several has a state of its own
+    state, first = past.resume(mllm, readings[0].stretches) if past else (Conversation(mllm, len(readings)), 0)
+    device, last = state.mask.device, len(readings[0].stretches) - 1
+    try:
+        for n in range(first, last + 1):
+            some = [reading.stretches[n] for reading in readings]
+            batch = collate(some, mllm.backbone.pad_id, left=True).to(device)
+            values = [r.features[key][1] for r, s in zip(readings, some, strict=True) for key, _ in items_of(s)]
+            features = stack_features(values, mllm.config.feature_dim).to(device)
+            positions, items = state.mark
+            if past:
+                past.note(some[0], (positions + batch.ids.shape[1], items + len(batch.items)))
+            if n == last:
+                return generate(state, batch, features, options, listen)
+            state.read(batch, features)
+    except BaseException:
+        if past:
+            past.forget()
+        raise
+    raise AssertionError("a conversation has at least one stretch")
+
+
+def _equal(a: TokenSequence, b: TokenSequence) -> bool:
+    return torch.equal(a.ids, b.ids) and [key for key, _ in items_of(a)] == [key for key, _ in items_of(b)]

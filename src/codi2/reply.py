@@ -1,0 +1,85 @@
+"""The values of a reply: how it is to be made, and what it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from codi2.prompt.parts import Audio, Image, Part, Text, Video
+
+Callback = Callable[[str, int, int], None]
+"""Called with (stage, steps done, steps in all); stages are `encode`, `think` and `diffuse`."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a reply is made; None leaves a choice to the model or its config."""
+
+    want: str | Sequence[str] | None = None  # image, audio, text, or several media in order
+    seed: int = 0  # of noise and sampled text
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    source_guidance_scale: float | None = None
+    negative_prompt: str | None = None
+    keep_source: bool = True  # the fidelity path: start from the last given item of the reply's modality
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.want is not None and not isinstance(self.want, str):
+            object.__setattr__(self, "want", tuple(self.want))
+
+    @property
+    def media(self) -> tuple[str, ...] | None:
+        """Modalities of the media that the reply must have, in order; None: the model chooses."""
+        if self.want is None:
+            return None
+        wanted = (self.want,) if isinstance(self.want, str) else self.want
+        return tuple(modality for modality in wanted if modality != "text")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model answers: its parts in order, and how they were made."""
+
+    parts: tuple[Part, ...]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what the user should know of how it was made
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Text)).strip()
+
+    @property
+    def images(self) -> list[Image]:
+        return [part for part in self.parts if isinstance(part, Image)]
+
+    @property
+    def sounds(self) -> list[Audio]:
+        return [part for part in self.parts if isinstance(part, Audio)]
+
+    @property
+    def clips(self) -> list[Video]:
+        return [part for part in self.parts if isinstance(part, Video)]
+
+
+class Stopwatch:
+    """Seconds by stage; tells the callback where a stage begins and ends."""
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback, self.seconds = callback, {}  # type: ignore[var-annotated]
+
+    def __call__(self, stage: str) -> Stopwatch:
+        self.stage = stage
+        return self
+
+    def __enter__(self) -> None:
+        self.callback(self.stage, 0, 1)
+        self.began = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.seconds[self.stage] = time.perf_counter() - self.began
+        if kind is None:
+            self.callback(self.stage, 1, 1)
