@@ -116,14 +116,14 @@ def test_an_edit_goes_as_far_from_its_source_as_it_is_told(
 ) -> None:
     red, noise, sound = media
     prompts = [(Text("Make "), sound, Text(" a drum, as "), red, noise, Text(" look.")), (Text("A drum."),)]
-    batch, given = model.read([[Message("user", prompt)] for prompt in prompts])
+    readings = model.read([[Message("user", prompt)] for prompt in prompts])
 
     def answered(**settings: bool) -> list[list[torch.Tensor]]:
         options = [Options(want=["audio", "image"], max_new_tokens=0, **settings)] * 2
-        found = model.think(batch, given, prompts, options)
+        found = model.think(readings, options)
         return [[segment.features for segment in segments] for segments in found]  # type: ignore[union-attr]
 
-    before, source = answered(), given[0]
+    before, source = answered(), model.encode([sound])[0]
     decoders = dict(model.config.decoders)
     decoders["audio"] = replace(decoders["audio"], edit_scale=1.5)
     monkeypatch.setattr(model, "config", replace(model.config, decoders=decoders))
@@ -140,11 +140,11 @@ def test_what_nothing_given_shows_is_as_the_nearest_training_item(
 ) -> None:
     (red, _, sound), model = media, CoDi2.from_pretrained("debug")
     prompts = [(Text("A drum and its sound."),), (red, Text(" and its sound.")), (sound, Text(" and its picture."))]
-    batch, given = model.read([[Message("user", prompt)] for prompt in prompts])
+    readings = model.read([[Message("user", prompt)] for prompt in prompts])
     options = [Options(want=["audio", "image", "video"], max_new_tokens=0)] * 3
 
     def answered() -> list[list[torch.Tensor]]:
-        found = model.think(batch, given, prompts, options)
+        found = model.think(readings, options)
         return [[segment.features for segment in segments] for segments in found]  # type: ignore[union-attr]
 
     before = answered()

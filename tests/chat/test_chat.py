@@ -14,8 +14,9 @@ from PIL import Image as PILImage
 from codi2.chat import Chat
 from codi2.chat.events import Done, Made, Said, Step
 from codi2.errors import PromptError
+from codi2.llm.decode import Conversation
 from codi2.model import CoDi2, Reply
-from codi2.prompt.parts import Audio, Image, Text
+from codi2.prompt.parts import Audio, Image, Part, Text
 
 WORDS: dict[str, Any] = {"want": "text", "max_new_tokens": 5}
 
@@ -35,11 +36,22 @@ def hum() -> Audio:
     return Audio(np.sin(np.arange(16_000) / 20).astype(np.float32) / 2, 16_000)
 
 
+def same_medium(a: Part, b: Part) -> bool:
+    """To the bit."""
+    match a, b:
+        case Image(), Image():
+            return np.array_equal(np.asarray(a.pixels), np.asarray(b.pixels))
+        case Audio(), Audio():
+            return a.rate == b.rate and np.array_equal(a.samples, b.samples)
+        case Text(), Text():
+            return a == b
+    return False
+
+
 def same(ours: Reply, theirs: Reply) -> bool:
-    if [type(part) for part in ours.parts] != [type(part) for part in theirs.parts] or ours.text != theirs.text:
+    if len(ours.parts) != len(theirs.parts):
         return False
-    pixels = [[np.asarray(image.pixels).astype(int) for image in reply.images] for reply in (ours, theirs)]
-    return all(np.abs(a - b).max() <= 1 for a, b in zip(*pixels, strict=True))
+    return all(same_medium(a, b) for a, b in zip(ours.parts, theirs.parts, strict=True))
 
 
 def play(chat: Chat, red: Image, hum: Audio) -> list[Reply]:
@@ -71,28 +83,45 @@ def test_what_is_reused_changes_nothing(model: CoDi2, red: Image, hum: Audio):
         assert same(fresh.send(chat.rounds[i].prompt, **vars(chat.rounds[i].options)), reply), i
 
 
-def test_only_what_is_new_is_read(model: CoDi2, red: Image, hum: Audio, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many positions the language model is fed at each step that reads: more than one."""
+    lengths: list[int] = []
+    honest = Conversation.advance
+
+    def advance(self: Conversation, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if rows.shape[1] > 1:
+            lengths.append(rows.shape[1])
+        return honest(self, rows, mask)
+
+    monkeypatch.setattr(Conversation, "advance", advance)
+    return lengths
+
+
+def test_only_what_is_new_is_read(
+    model: CoDi2, red: Image, hum: Audio, fed: list[int], monkeypatch: pytest.MonkeyPatch
+):
     encoded: list[int] = []
-    honest = model.encode
-    monkeypatch.setattr(model, "encode", lambda items, counts: encoded.append(len(items)) or honest(items, counts))
+    honest = model.encoder.forward
+    monkeypatch.setattr(
+        model.encoder, "forward", lambda items, count=None: encoded.append(len(items)) or honest(items, count)
+    )
     chat = model.chat()
     chat.send("What is [image0]?", red, **WORDS)
-    before = chat._state.mask.shape[1]  # type: ignore[union-attr]
     chat.send("And [image0]?", **WORDS)
-    assert chat._state.mask.shape[1] - before < 40  # type: ignore[union-attr]
-    media = [n for n in encoded if n]
-    assert sum(media) <= 1 + 2 * model.config.encoder.reads_words, "the picture once, and each message's words"
+    assert len(fed) == 2 and fed[1] < 80, "the reply and the message, not the first round"
+    assert sum(encoded) <= 1 + 2 * model.config.encoder.reads_words, "the picture once, and each message's words"
 
 
-def test_undo_cuts_the_cache_and_retry_draws_again(model: CoDi2, red: Image, hum: Audio):
+def test_undo_keeps_what_was_read_and_retry_draws_again(model: CoDi2, red: Image, hum: Audio, fed: list[int]):
     chat = model.chat()
     first, _, _, fourth = play(chat, red, hum)
-    state = chat._state
     chat.undo()
-    assert chat._state is state, "nothing is read again"
+    fed.clear()
     assert same(chat.send("And the first image?", want="image", max_new_tokens=2, seed=4), fourth)
+    assert len(fed) == 1, "only the message is read again"
     other = chat.retry(seed=9)
-    assert not same(other, fourth) and len(chat.rounds) == 4
+    assert not same(other, fourth) and len(chat.rounds) == 4 and len(fed) == 2
     for _ in range(4):
         chat.undo()
     with pytest.raises(PromptError, match="nothing to undo"):
@@ -103,12 +132,30 @@ def test_undo_cuts_the_cache_and_retry_draws_again(model: CoDi2, red: Image, hum
 def test_a_cache_that_cannot_be_cut_is_read_anew(model: CoDi2, red: Image, hum: Audio, monkeypatch: pytest.MonkeyPatch):
     chat = model.chat()
     *_, fourth = play(chat, red, hum)
-    assert chat._state is not None
-    for layer in chat._state.cache.layers:
-        monkeypatch.setattr(layer, "is_sliding", True, raising=False)
-    chat.undo()
-    assert chat._state is None
-    assert same(chat.send("And the first image?", want="image", max_new_tokens=2, seed=4), fourth)
+    monkeypatch.setattr(Conversation, "rewind", lambda self, mark: False)
+    assert same(chat.retry(), fourth)
+
+
+@pytest.mark.parametrize("change", ["undo", "reopen", "settings"])
+def test_what_came_before_is_all_that_counts(model: CoDi2, red: Image, hum: Audio, change: str):
+    """A round that was undone, another way to hold the conversation, other seeds before: no trace in the next reply."""
+    chat, other = model.chat(), model.chat()
+    for talk in (chat, other):
+        talk.send("What is [image0]?", red, **WORDS)
+    if change == "undo":
+        other.send("Sing [audio0]", hum, want="audio", max_new_tokens=2, seed=8)
+        other.undo()
+    elif change == "reopen":
+        rounds = other.rounds
+        other = model.chat()
+        for round_ in rounds:
+            other.add(round_)
+    else:
+        for seed in range(3):
+            other.retry(seed=seed)
+        other.retry(seed=0)
+    settings = {"want": ["image", "audio"], "max_new_tokens": 3, "seed": 2}
+    assert same(chat.send("Make it blue", **settings), other.send("Make it blue", **settings))
 
 
 def test_the_oldest_rounds_leave_and_the_reply_says_so(model: CoDi2, red: Image, monkeypatch: pytest.MonkeyPatch):
@@ -180,4 +227,4 @@ def test_settings_of_the_conversation_and_of_a_message(model: CoDi2):
     chat = model.chat(system="Be brief.", want="text", max_new_tokens=2, seed=3)
     assert chat.send("Hello").recipe["seed"] == 3
     assert chat.send("Hello", seed=4).recipe["seed"] == 4
-    assert torch.is_tensor(chat._history()[0].parts) is False and chat._history()[0].role == "system"
+    assert chat._history(0)[0].role == "system"

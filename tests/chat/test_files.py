@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image as PILImage
 
 from codi2.chat import Chat
@@ -37,13 +36,31 @@ def test_an_opened_conversation_goes_on_as_it_would_have(model: CoDi2, chat: Cha
     assert opened.rounds[2].prompt[1] is opened.rounds[0].prompt[1], "the same picture, not a second one"
     for ours, theirs in zip(opened.rounds, chat.rounds, strict=True):
         assert ours.reply.text == theirs.reply.text and ours.options == theirs.options
-        for place, values in theirs.features.items():
-            assert torch.equal(ours.features[place], values)
-    settings = {"want": "image", "max_new_tokens": 5}
+    settings = {"want": ["image", "audio"], "max_new_tokens": 5}
     one, two = (talk.send("Now mirror it", **settings) for talk in (opened, chat))
     assert one.text == two.text
-    near = np.abs(np.asarray(one.images[0].pixels).astype(int) - np.asarray(two.images[0].pixels))
-    assert near.max() <= 2
+    assert np.array_equal(np.asarray(one.images[0].pixels), np.asarray(two.images[0].pixels))
+    assert np.array_equal(one.sounds[0].samples, two.sounds[0].samples)
+
+
+def test_equal_items_stay_apart_and_one_that_is_spoken_of_again_stays_one(model: CoDi2, tmp_path: Path):
+    chat = model.chat(want="text", max_new_tokens=1)
+    blue = [Image(PILImage.new("RGB", (40, 40), "blue")) for _ in range(2)]
+    chat.send("See [image0] and [image1] and [image0]", *blue)
+    chat.send("And the first image?")
+    opened = Chat.open(model, chat.save(tmp_path))
+    assert list(opened.media) == list(chat.media) == ["image0", "image1"]
+    (again,) = (part for part in opened.rounds[1].prompt if isinstance(part, Image))
+    assert again is opened.media["image0"]
+
+
+def test_loud_sounds_are_kept_exactly(model: CoDi2, tmp_path: Path):
+    chat = model.chat(want="text", max_new_tokens=1)
+    loud = Audio(np.array([1 - 2**-23, -1.0, 0.75, 0.6, -0.9999], np.float32).repeat(800), 16_000)
+    loud = Audio(np.round(loud.samples * 2.0**23).astype(np.float32) / np.float32(2**23), 16_000)
+    chat.send("Hear [audio0]", loud)
+    (kept,) = Chat.open(model, chat.save(tmp_path)).media.values()
+    assert isinstance(kept, Audio) and np.array_equal(kept.samples, loud.samples)
 
 
 def test_equal_media_are_kept_once(model: CoDi2, tmp_path: Path):

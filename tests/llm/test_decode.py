@@ -19,11 +19,20 @@ MIXED = [Message("user", (Phrase("a dog"), Text(" sounds like "), sound(3)))]
 FREE = ReplyOptions(max_new_tokens=6)
 
 
-def run(kit, conversations, options, state=None, known=0):
-    sequences = [kit.layout(c, reply=True, known=known) for c in conversations]
+def run(kit, conversations, options, state=None, last=False, made=None):
+    sequences = [kit.layout(c, reply=True) for c in conversations]
+    sequences = [sequence.stretches()[-1] for sequence in sequences] if last else sequences
     batch = collate(sequences, kit.backbone.pad_id, left=True)
     state = state or Conversation(kit.mllm, len(conversations))
-    return generate(state, batch, kit.features(batch), options)
+    return generate(state, batch, features_of(kit, batch, made or {}), options)
+
+
+def features_of(kit, batch, made):
+    """Features of a batch's items, those of `made` by identity in the place of their own."""
+    features = kit.features(batch)
+    for n, item in enumerate(batch.items):
+        features[n] = made.get(id(item), features[n])
+    return features
 
 
 def assert_same(ours, theirs, atol=1e-4):
@@ -133,18 +142,20 @@ def test_a_kept_cache_gives_what_reading_everything_at_once_gives(kit, monkeypat
                 made[id(parts[-1])] = segment.features
         return Message("assistant", tuple(parts))
 
-    conversations, state = [PICTURES, MIXED], Conversation(kit.mllm, 2)
-    for known, wants in ((0, [("image",), ()]), (2, [("audio",), ("image", "audio")])):
+    conversations, state, mark = [PICTURES, MIXED], Conversation(kit.mllm, 2), (0, 0)
+    for last, wants in ((False, [("image",), ()]), (True, [("audio",), ("image", "audio")])):
+        if last:
+            assert state.rewind(mark)  # what was said is read again, with the message behind it
+        opening = collate([kit.layout(c, reply=True) for c in conversations], 0, left=True)
+        mark = opening.ids.shape[1], len(opening.items)
         options = [ReplyOptions(want=want, max_new_tokens=4 + len(want)) for want in wants]
-        replies = run(kit, conversations, options, state, known)
+        replies = run(kit, conversations, options, state, last, made)
         again = Message("user", (Text("more of "), picture(7), Phrase("a cat")))
         conversations = [[*c, message(r), again] for c, r in zip(conversations, replies, strict=True)]
 
     for conversation in conversations:
         batch = collate([kit.layout(conversation)], kit.backbone.pad_id)
-        features = kit.features(batch)
-        for n, item in enumerate(batch.items):
-            features[n] = made.get(id(item), features[n])
+        features = features_of(kit, batch, made)
         taught = kit.mllm(batch, features)
         torch.testing.assert_close(taught.prediction, taught.target, rtol=0, atol=1e-4)
         said = torch.isin(taught.labels, torch.tensor(letters))
@@ -188,4 +199,4 @@ def test_a_conversation_has_an_end(kit):
     kit.backbone.max_length = 40
     run(kit, [SHORT], [FREE], state)
     with pytest.raises(PromptError, match="model reads 40"):
-        run(kit, [[*SHORT, Message("assistant", (Text("x"),)), *SHORT]], [FREE], state, known=2)
+        run(kit, [[*SHORT, Message("assistant", (Text("x"),)), *SHORT]], [FREE], state, last=True)

@@ -74,17 +74,23 @@ def test_text_of_a_user_never_becomes_a_special_token(layout, pieces):
     assert [i for i in ids if i in special] == [i for i in plain if i in special]
 
 
-def test_a_later_round_continues_where_the_reply_ended(layout):
-    first = [Message("user", (PICTURE, Text("one")))]
-    reply = Message("assistant", (Text("two "), SOUND))
-    more = [*first, reply, Message("user", (Text("three"), PICTURE))]
-    whole = layout(more, reply=True)
-    opening = layout(first, reply=True)
-    rest = layout(more, reply=True, known=2)
-    spoken = len(whole.ids) - len(opening.ids) - len(rest.ids)
-    assert words(layout, whole.ids[len(opening.ids) :][:spoken]) == "two " + "<audio>" * 3 + "</audio>"
-    assert whole.ids.tolist()[-len(rest.ids) :] == rest.ids.tolist()
-    assert len(rest.items) == 1 and rest.slots[0].item == 0
+def test_a_conversation_is_cut_where_the_model_speaks(layout):
+    turns = [
+        Message("user", (PICTURE, Text("one"))),
+        Message("assistant", (Text("two "), SOUND)),
+        Message("user", (Text("three"), PICTURE)),
+    ]
+    whole = layout(turns, reply=True)
+    opening, rest = whole.stretches()
+    assert opening.ids.tolist() == layout(turns[:1], reply=True).ids.tolist()
+    assert opening.ids.tolist() + rest.ids.tolist() == whole.ids.tolist()
+    assert words(layout, rest.ids).startswith("two " + "<audio>" * 3 + "</audio><|im_end|>")
+    assert opening.items == (PICTURE,) and rest.items == (SOUND, PICTURE)
+    assert [slot.item for slot in rest.slots] == [0] * 2 + [1] * 5 and len(opening.slots) == 5
+    ends = [rest.ids[end].item() for end in rest.ends]
+    assert layout.tokenizer.convert_ids_to_tokens(ends) == ["</audio>", "</image>"]
+    begins = {slot.item: rest.ids[slot.position].item() for slot in rest.slots}
+    assert layout.tokenizer.convert_ids_to_tokens(list(begins.values())) == ["<audio>", "<image>"]
 
 
 def test_collate_pads_either_side_and_keeps_addresses(layout):
@@ -145,5 +151,3 @@ def test_a_users_words_come_once_more_as_a_phrase():
     assert sequence.items == (PICTURE, Phrase("Put at night."), PICTURE, SOUND)  # no words, no phrase
     text = words(layout, sequence.ids)
     assert "at night.<feature><feature></feature><|im_end|>" in text
-    later = layout(asked, known=2)
-    assert later.items == (SOUND,)

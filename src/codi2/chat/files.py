@@ -3,7 +3,7 @@
     chat.json  media/<hash>.png, .flac  index.html
 
 What is read back continues as it would have: media are kept exactly, and an item that a message speaks of again is
-marked as `again`, so that it is one object as before.
+marked with its number (`again`), so that it is one object as before.
 """
 
 from __future__ import annotations
@@ -103,12 +103,16 @@ def content_name(data: bytes, suffix: str) -> str:
 
 def to_json(round_: Round, put: Put, before: Sequence[Round] = ()) -> dict[str, Any]:
     """A round of a conversation, with the rounds before it, as JSON values; its media go to `put`."""
-    seen = {id(part) for earlier in before for part in (*earlier.prompt, *earlier.reply.parts)}
+    numbers: dict[int, int] = {}  # of the items so far, by identity
+    for part in (part for earlier in before for part in (*earlier.prompt, *earlier.reply.parts)):
+        if not isinstance(part, (Text, Phrase)):
+            numbers.setdefault(id(part), len(numbers))
     prompt = to_json_parts(round_.prompt, put)
     for part, value in zip(round_.prompt, prompt, strict=True):
-        if "file" in value:
-            value["again"] = id(part) in seen
-            seen.add(id(part))
+        if id(part) in numbers:
+            value["again"] = numbers[id(part)]
+        elif "file" in value:
+            numbers[id(part)] = len(numbers)
     return {
         "prompt": prompt,
         "reply": to_json_parts(round_.reply.parts, put),
@@ -126,33 +130,34 @@ def to_json_parts(parts: Prompt, put: Put) -> list[dict[str, Any]]:
 
 def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
     """What reads the rounds of one conversation, in order: an item that is spoken of again is one object, as it was."""
-    seen: dict[tuple[str, ...], Part] = {}
+    items: list[Part] = []
+    equal: dict[tuple[str, ...], Part] = {}
 
-    def part(value: Mapping[str, Any]) -> Part:
+    def part(value: Mapping[str, Any], by_number: bool) -> Part:
         if value["type"] == "text":
             return Text(value["text"], tuple(value.get("ids", ())))
         if value["type"] == "phrase":
             return Phrase(value["text"])
+        if "again" in value:
+            return items[value["again"]]
         names = [value["file"]] if isinstance(value["file"], str) else value["file"]
         key = (value["type"], value["name"], *names)
-        if key not in seen or not value.get("again", True):  # files of before say nothing: equal media were one item
+        if by_number or key not in equal:
             if value["type"] == "video":
                 frames = [load(get(name), name) for name in names]
                 pixels = tuple(frame.pixels for frame in frames if isinstance(frame, Image))
-                seen[key] = Video(pixels, float(value["fps"]), value["name"])
+                equal[key] = Video(pixels, float(value["fps"]), value["name"])
             else:
-                seen[key] = load_as(value["type"], get(names[0]), value["name"])
-        return seen[key]
+                equal[key] = load_as(value["type"], get(names[0]), value["name"])
+            items.append(equal[key])
+        return equal[key]
 
     def read(value: Mapping[str, Any]) -> Round:
         options = {**value["options"], "want": _tuple(value["options"]["want"])}
-        parts = tuple(part(some) for some in value["reply"])
-        return Round(
-            tuple(part(some) for some in value["prompt"]),
-            Reply(parts, value["recipe"], tuple(value["notes"])),
-            Options(**options),
-            int(value.get("left", 0)),
-        )
+        by_number = "left" in value  # rounds that were kept before items had numbers: equal media were one item
+        prompt, parts = (tuple(part(one, by_number) for one in value[side]) for side in ("prompt", "reply"))
+        reply = Reply(parts, value["recipe"], tuple(value["notes"]))
+        return Round(prompt, reply, Options(**options), int(value.get("left", 0)))
 
     return read
 
