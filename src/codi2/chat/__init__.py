@@ -24,7 +24,7 @@ from codi2.errors import PromptError
 from codi2.llm.reading import Past
 from codi2.model import CoDi2
 from codi2.prompt.layout import Message
-from codi2.prompt.parts import Media, Part, Prompt, Text
+from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
 from codi2.reply import Callback, Options, Reply
 
 KEPT = 0.75  # of the positions a model reads: as many stay taken when old rounds leave, so that some rounds have room
@@ -38,6 +38,13 @@ class Round:
     reply: Reply
     options: Options
     left: int = 0  # rounds from the first on that the model no longer read
+    words: str | None = None  # what the user wrote, where it is known: `prompt` also has what the words refer to
+    given: tuple[Media, ...] = ()  # media of the prompt that are new in the conversation, in the order of their numbers
+
+    @property
+    def items(self) -> Iterator[Part]:
+        """Parts in the order in which their media are numbered."""
+        return iter((*self.given, *self.prompt, *self.reply.parts))
 
 
 class Chat:
@@ -57,7 +64,21 @@ class Chat:
     @property
     def media(self) -> dict[str, Media]:
         """All items so far by the names that a message can call them: `image0`, `audio0`, `image1`, …"""
-        return numbered([part for round_ in self.rounds for part in (*round_.prompt, *round_.reply.parts)])
+        return self.items(len(self.rounds))
+
+    def items(self, rounds: int) -> dict[str, Media]:
+        """The same of the first `rounds` rounds."""
+        return numbered([part for round_ in self.rounds[:rounds] for part in round_.items])
+
+    def branch(self, rounds: int) -> Chat:
+        """A conversation of the first `rounds` rounds that continues from what this one has read.
+
+        This conversation keeps its rounds and reads them again when it continues.
+        """
+        branch = Chat(self.model, **self.defaults)
+        branch.system, branch.rounds = self.system, self.rounds[:rounds]
+        branch.past, self.past = self.past, Past()
+        return branch
 
     @property
     def left(self) -> int:
@@ -133,12 +154,16 @@ class Chat:
 
     def retry(self, callback: Callback | None = None, **settings: Any) -> Reply:
         """The last message once more, with other settings: `chat.retry(seed=1)`. Raises PromptError: there is none."""
-        last = self.undo()
+        if not self.rounds:
+            raise PromptError("there is nothing to retry: this conversation has no round yet")
+        last = self.rounds[-1]
+        trial = self.branch(len(self.rounds) - 1)
         try:
-            return self.send(last.prompt, callback=callback, **(vars(last.options) | settings))
-        except BaseException:
-            self.add(last)
-            raise
+            reply = trial.send(last.prompt, callback=callback, **(vars(last.options) | settings))
+        finally:
+            self.past = trial.past
+        self.rounds[-1] = replace(trial.rounds[-1], words=last.words, given=last.given)
+        return reply
 
     def save(self, folder: str | Path, title: str = "A conversation") -> Path:
         """Writes the conversation to a folder, with a page that shows and plays it; `Chat.open` goes on with it.
@@ -189,7 +214,10 @@ class Chat:
             if not isinstance(part, Text):
                 _check(tell(Made(place, part)))
         reply = replace(reply, parts=tuple(parts), notes=(*self._notes(left), *told))
-        self.rounds.append(Round(message.parts, reply, options, left))
+        earlier = {id(item) for item in self.media.values()}
+        new = {id(p): p for p in message.parts if not isinstance(p, (Text, Phrase)) and id(p) not in earlier}
+        words = prompt if isinstance(prompt, str) else None
+        self.rounds.append(Round(message.parts, reply, options, left, words, tuple(new.values())))
         tell(Done(reply))
         return reply
 

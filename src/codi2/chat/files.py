@@ -2,15 +2,15 @@
 
     chat.json  media/<hash>.png, .flac  index.html
 
-What is read back continues as it would have: media are kept exactly, and an item that a message speaks of again is
-marked with its number (`again`), so that it is one object as before.
+What is read back continues as it would have: media are kept exactly, and a round says which of its media are new, so
+that one which a message refers to again is one object as before.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def save(chat: Chat, folder: str | Path, title: str = "A conversation") -> Path:
         "model": chat.model.config.name,
         "system": chat.system[0].parts[0].text if chat.system else None,  # type: ignore[union-attr]
         "defaults": chat.defaults,
-        "rounds": [to_json(round_, put, chat.rounds[:i]) for i, round_ in enumerate(chat.rounds)],
+        "rounds": [to_json(round_, put) for round_ in chat.rounds],
     }
     write_page(folder / "index.html", chat.rounds, title)
     write_atomic(folder / "chat.json", (json.dumps(about, ensure_ascii=False, indent=1) + "\n").encode())
@@ -101,26 +101,24 @@ def content_name(data: bytes, suffix: str) -> str:
     return f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
 
 
-def to_json(round_: Round, put: Put, before: Sequence[Round] = ()) -> dict[str, Any]:
-    """A round of a conversation, with the rounds before it, as JSON values; its media go to `put`."""
-    numbers: dict[int, int] = {}  # of the items so far, by identity
-    for part in (part for earlier in before for part in (*earlier.prompt, *earlier.reply.parts)):
-        if not isinstance(part, (Text, Phrase)):
-            numbers.setdefault(id(part), len(numbers))
-    prompt = to_json_parts(round_.prompt, put)
-    for part, value in zip(round_.prompt, prompt, strict=True):
-        if id(part) in numbers:
-            value["again"] = numbers[id(part)]
-        elif "file" in value:
-            numbers[id(part)] = len(numbers)
+def to_json(round_: Round, put: Put) -> dict[str, Any]:
+    """A round as JSON values; its media go to `put`."""
     return {
-        "prompt": prompt,
+        "prompt": to_json_parts(round_.prompt, put),
         "reply": to_json_parts(round_.reply.parts, put),
         "options": vars(round_.options),
         "recipe": dict(round_.reply.recipe),
         "notes": list(round_.reply.notes),
         "left": round_.left,
+        **({"words": round_.words} if round_.words is not None else {}),
+        "given": _places(round_),
     }
+
+
+def _places(round_: Round) -> list[int]:
+    """Where the prompt has the media that are new in the conversation."""
+    places = {id(part): place for place, part in reversed(list(enumerate(round_.prompt)))}
+    return [places[id(part)] for part in round_.given]
 
 
 def to_json_parts(parts: Prompt, put: Put) -> list[dict[str, Any]]:
@@ -128,36 +126,51 @@ def to_json_parts(parts: Prompt, put: Put) -> list[dict[str, Any]]:
     return [_part(part, put) for part in parts]
 
 
-def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
-    """What reads the rounds of one conversation, in order: an item that is spoken of again is one object, as it was."""
-    items: list[Part] = []
-    equal: dict[tuple[str, ...], Part] = {}
+def part_reader(get: Get) -> Callable[[Mapping[str, Any]], Part]:
+    """What reads single parts, each as an object of its own."""
 
-    def part(value: Mapping[str, Any], by_number: bool) -> Part:
+    def read(value: Mapping[str, Any]) -> Part:
         if value["type"] == "text":
             return Text(value["text"], tuple(value.get("ids", ())))
         if value["type"] == "phrase":
             return Phrase(value["text"])
-        if "again" in value:
-            return items[value["again"]]
+        if value["type"] == "video":
+            frames = [load(get(name), name) for name in value["file"]]
+            pixels = tuple(frame.pixels for frame in frames if isinstance(frame, Image))
+            return Video(pixels, float(value["fps"]), value["name"])
+        return load_as(value["type"], get(value["file"]), value["name"])
+
+    return read
+
+
+def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
+    """What reads the rounds of one conversation: an item that a message refers to again is one object, as it was."""
+    seen: dict[tuple[str, ...], Part] = {}
+    fresh = part_reader(get)
+
+    def part(value: Mapping[str, Any], new: bool = False) -> Part:
+        if value["type"] in ("text", "phrase"):
+            return fresh(value)
         names = [value["file"]] if isinstance(value["file"], str) else value["file"]
         key = (value["type"], value["name"], *names)
-        if by_number or key not in equal:
-            if value["type"] == "video":
-                frames = [load(get(name), name) for name in names]
-                pixels = tuple(frame.pixels for frame in frames if isinstance(frame, Image))
-                equal[key] = Video(pixels, float(value["fps"]), value["name"])
-            else:
-                equal[key] = load_as(value["type"], get(names[0]), value["name"])
-            items.append(equal[key])
-        return equal[key]
+        if new or key not in seen:
+            seen[key] = fresh(value)
+        return seen[key]
 
     def read(value: Mapping[str, Any]) -> Round:
         options = {**value["options"], "want": _tuple(value["options"]["want"])}
-        by_number = "left" in value  # rounds that were kept before items had numbers: equal media were one item
-        prompt, parts = (tuple(part(one, by_number) for one in value[side]) for side in ("prompt", "reply"))
-        reply = Reply(parts, value["recipe"], tuple(value["notes"]))
-        return Round(prompt, reply, Options(**options), int(value.get("left", 0)))
+        given = value.get("given", ())
+        numbered = "given" in value  # rounds that were kept before say nothing: equal media were one item
+        prompt: tuple[Any, ...] = tuple(part(one, i in given) for i, one in enumerate(value["prompt"]))
+        parts = tuple(part(one, new=numbered) for one in value["reply"])
+        return Round(
+            prompt,
+            Reply(parts, value["recipe"], tuple(value["notes"])),
+            Options(**options),
+            int(value.get("left", 0)),
+            value.get("words"),
+            tuple(prompt[place] for place in given),
+        )
 
     return read
 

@@ -203,7 +203,7 @@ class Page:
             return [*before, asked, *asked_files, *reply], _bar(stage, share), gr.skip(), name
 
         try:
-            waiting = self.chats.ask(owner, name, prompt, **settings)
+            waiting = await self.chats.ask(owner, name, prompt, **settings)
             yield now("waiting", 0.0)
             async for event in waiting:
                 match event:

@@ -8,6 +8,7 @@ import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -23,78 +24,146 @@ from codi2.errors import BusyError
 from codi2.prompt.parts import Part
 from codi2.serve import wire
 from codi2.serve.api import Client, Server, check_model, message_of, options_of, replies_of, server_of, sse
-from codi2.serve.engine import Engine
+from codi2.serve.engine import Engine, Job
 from codi2.serve.schemas import NewSession, RoundRequest
-from codi2.serve.store import Session, Store
+from codi2.serve.store import NoSession, Session, Store
 from codi2.serve.waiting import Waiting
 
 OPEN = 16  # conversations whose cache stays in memory
 
 
+@dataclass
+class Open:
+    """A conversation that is in memory."""
+
+    chat: Chat
+    revision: int  # of the store, that `chat` is of
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held while a round is made or undone
+    job: Job | None = None  # the round that is being made
+
+
 class Chats:
-    """The conversations of a store that are in use: opened from it, and written to it round by round."""
+    """The conversations of a store that are in use: opened from it, and written to it round by round.
+
+    Other servers may change them in the store; each use starts with a look there.
+    """
 
     def __init__(self, engine: Engine, store: Store) -> None:
         self.engine, self.store = engine, store
-        self._open: OrderedDict[tuple[str, str], tuple[Chat, threading.Lock]] = OrderedDict()
+        self._open: OrderedDict[tuple[str, str], Open] = OrderedDict()
         self._lock = threading.Lock()
+        store.keep_sweeping()
 
     def get(self, owner: str, name: str) -> tuple[Chat, threading.Lock]:
-        """A conversation, and the lock of its rounds. Raises NoSession."""
-        with self._lock:
-            about, rounds = self.store.about(owner, name), self.store.session(owner, name).rounds
-            found = self._open.pop((owner, name), None)
-            if found is None or (len(found[0].rounds) != rounds and not found[1].locked()):
-                chat = self.engine.model.chat(about.get("system"))
-                read = reader(self.store.get)
-                for value in self.store.rounds(owner, name):
-                    chat.add(read(value))
-                found = (chat, threading.Lock())
-            self._open[owner, name] = found
-            while len(self._open) > OPEN:
-                self._open.popitem(last=False)
-            return found
+        """A conversation as the store has it, and the lock of its rounds. Raises NoSession."""
+        held = self._get(owner, name)
+        return held.chat, held.lock
 
-    def ask(self, owner: str, name: str, prompt: Any, timeout: float = 0.0, **settings: Any) -> Waiting:
-        """A round, kept when it is done. Raises NoSession; BusyError: the conversation has one under way."""
-        chat, lock = self.get(owner, name)
-        if not lock.acquire(blocking=False):
+    def _get(self, owner: str, name: str) -> Open:
+        revision = self._revision(owner, name)
+        with self._lock:
+            held = self._open.get((owner, name))
+            if held is not None and held.revision == revision:
+                self._open.move_to_end((owner, name))
+                return held
+        chat, revision = self._load(owner, name)  # takes seconds where there are many media, and others go on
+        with self._lock:
+            now = self._open.get((owner, name))
+            if now is None:
+                now = self._open[owner, name] = Open(chat, revision)
+            elif now.lock.locked():  # its round is of a state that has changed; the store will refuse it
+                return Open(chat, revision, now.lock)
+            else:
+                now.chat, now.revision = chat, revision
+            self._open.move_to_end((owner, name))
+            idle = [key for key, one in self._open.items() if not one.lock.locked() and one is not now]
+            for key in idle[: max(0, len(self._open) - OPEN)]:
+                del self._open[key]
+            return now
+
+    def _revision(self, owner: str, name: str) -> int:
+        try:
+            return self.store.revision(owner, name)
+        except NoSession:
+            with self._lock:
+                self._open.pop((owner, name), None)
+            raise
+
+    def _load(self, owner: str, name: str) -> tuple[Chat, int]:
+        kept = self.store.load(owner, name)
+        chat, read = self.engine.model.chat(kept.about.get("system")), reader(self.store.get)
+        for value in kept.rounds:
+            chat.add(read(value))
+        return chat, kept.revision
+
+    def _take(self, owner: str, name: str) -> Open:
+        """A conversation whose lock is the caller's. Raises NoSession; BusyError: it has a round under way."""
+        held = self._get(owner, name)
+        if not held.lock.acquire(blocking=False):
             raise BusyError("this conversation has a round under way; wait for its reply", 2.0)
         try:
-            return Waiting(
+            if held.revision != self._revision(owner, name):  # changed while we took it
+                held.chat, held.revision = self._load(owner, name)
+            with self._lock:
+                self._open[owner, name] = held
+        except BaseException:
+            held.lock.release()
+            raise
+        return held
+
+    async def ask(self, owner: str, name: str, content: Any, timeout: float = 0.0, **settings: Any) -> Waiting:
+        """A round, kept when it is done. Raises NoSession; BusyError: the conversation has one under way."""
+        taking = asyncio.ensure_future(asyncio.to_thread(self._take, owner, name))
+        try:
+            held = await asyncio.shield(taking)
+        except asyncio.CancelledError:  # the client has left; the thread goes on and takes the lock
+            taking.add_done_callback(lambda taken: None if taken.exception() else taken.result().lock.release())
+            raise
+
+        def end() -> None:
+            held.job = None
+            held.lock.release()
+
+        try:
+            prompt = await asyncio.to_thread(_prompt, held.chat, content)
+            waiting = Waiting(
                 lambda tell: self.engine.round(
-                    chat, prompt, tell, owner, timeout, lambda: self._keep(owner, name, chat), lock.release, **settings
+                    held.chat, prompt, tell, owner, timeout, lambda: self._keep(owner, name, held), end, **settings
                 )
             )
         except BaseException:
-            lock.release()
+            held.lock.release()
             raise
+        held.job = waiting.job
+        return waiting
 
-    def _keep(self, owner: str, name: str, chat: Chat) -> None:
+    def _keep(self, owner: str, name: str, held: Open) -> None:
         """Before anybody hears that the round is done, it is on the disk."""
+        number = len(held.chat.rounds) - 1
         try:
-            self.store.keep(owner, name, len(chat.rounds) - 1, chat.rounds[-1])
+            held.revision = self.store.keep(owner, name, number, held.chat.rounds[-1], number, held.revision)
         except BaseException:
-            chat.undo()
+            held.chat.undo()
             raise
 
     def undo(self, owner: str, name: str) -> int:
         """Takes the last round back: how many are left. Raises NoSession, DataError, BusyError."""
-        chat, lock = self.get(owner, name)
-        if not lock.acquire(blocking=False):
-            raise BusyError("this conversation has a round under way; wait for its reply", 2.0)
+        held = self._take(owner, name)
         try:
-            left = self.store.undo(owner, name)
-            chat.undo()
+            left = self.store.undo(owner, name, held.revision)
+            held.chat.undo()
+            held.revision = self.store.revision(owner, name)
             return left
         finally:
-            lock.release()
+            held.lock.release()
 
     def delete(self, owner: str, name: str) -> None:
-        """Raises NoSession."""
+        """Removes a session, and ends the round that is being made of it. Raises NoSession."""
         self.store.delete(owner, name)
         with self._lock:
-            self._open.pop((owner, name), None)
+            held = self._open.pop((owner, name), None)
+        if held is not None and held.job is not None:
+            held.job.cancel()
 
     def path(self, part: Part) -> Path:
         """Where the store keeps a medium of a round: of a clip, its first frame."""
@@ -126,12 +195,13 @@ router = APIRouter(prefix="/v1/sessions")
 
 @router.get("")
 async def list_sessions(chats: Held, client: Client) -> dict[str, Any]:
-    return {"object": "list", "data": [_json(session) for session in chats.store.sessions(client)]}
+    found = await asyncio.to_thread(chats.store.sessions, client)
+    return {"object": "list", "data": [_json(session) for session in found]}
 
 
 @router.post("")
 async def new_session(body: NewSession, chats: Held, client: Client) -> dict[str, Any]:
-    return _json(chats.store.create(client, body.title, {"system": body.system}))
+    return _json(await asyncio.to_thread(chats.store.create, client, body.title, {"system": body.system}))
 
 
 @router.get("/{name}")
@@ -150,7 +220,7 @@ async def read_session(request: Request, name: str, chats: Held, client: Client)
 
 @router.patch("/{name}")
 async def rename_session(name: str, body: NewSession, chats: Held, client: Client) -> dict[str, Any]:
-    return _json(chats.store.rename(client, name, body.title))
+    return _json(await asyncio.to_thread(chats.store.rename, client, name, body.title))
 
 
 @router.delete("/{name}")
@@ -172,11 +242,8 @@ async def add_round(request: Request, name: str, body: RoundRequest, chats: Held
     """A message, and its reply; earlier items can be named as in `chat.references`."""
     server = server_of(request)
     check_model(server, body.model)
-    chats.store.session(client, name)
-    prompt = await asyncio.to_thread(_prompt, chats, client, name, body.content)
     options = vars(options_of(body, body.modalities, body.max_tokens or server.default_tokens))
-    await asyncio.to_thread(chats.get, client, name)  # from the disk, where it is not open
-    waiting = chats.ask(client, name, prompt, body.codi2.timeout or 0.0, **options)
+    waiting = await chats.ask(client, name, body.content, body.codi2.timeout or 0.0, **options)
     if body.stream:
         return sse(_events(server, waiting))
     (reply,) = await replies_of(request, [waiting])
@@ -189,11 +256,11 @@ async def undo_round(name: str, chats: Held, client: Client) -> dict[str, Any]:
     return {"object": "session", "id": name, "rounds": await asyncio.to_thread(chats.undo, client, name)}
 
 
-def _prompt(chats: Chats, client: str, name: str, content: Any) -> Any:
+def _prompt(chat: Chat, content: Any) -> Any:
     """Words as they are, since they may have placeholders of earlier items; parts as parts."""
-    if isinstance(content, str):
+    if isinstance(content, str | tuple):
         return content
-    return placed(wire.prompt(content), chats.get(client, name)[0].media)
+    return placed(wire.prompt(content), chat.media)
 
 
 async def _events(server: Server, waiting: Waiting) -> AsyncIterator[dict[str, Any]]:

@@ -2,31 +2,34 @@
 
     codi2.db  media/3f/3f…c1.png
 
-A round is there when the call that adds it returns: its media are on the disk before its row is, and the row is a
-transaction. A kill at any moment leaves the rounds that were finished. A medium that no round names any more is
-removed with the last that did; what a kill orphaned is swept at the next start.
+Several processes may serve one folder. A round is there when the call that adds it returns: its media are on the disk
+before its row is, and the row is a transaction. A kill at any moment leaves the rounds that were finished. A medium
+that no round names any more is removed with the last that did; what a kill left is swept while the server runs.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codi2.chat import Round
 from codi2.chat.files import content_name, to_json
-from codi2.errors import DataError, OutputError
-from codi2.hub import write_atomic
+from codi2.errors import CoDi2Error, DataError, OutputError
+from codi2.serve import media_files
+from codi2.serve.database import Database
 from codi2.serve.keys import Keys
+from codi2.serve.media_files import MediaFiles
 
-YOUNG = 600.0  # seconds: a medium that no round names yet may belong to one that is being made
+SWEEP = 300.0  # seconds between two sweeps of a running server
 TABLES = """
 CREATE TABLE IF NOT EXISTS sessions (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, about TEXT NOT NULL, created REAL, changed REAL);
@@ -34,16 +37,17 @@ CREATE INDEX IF NOT EXISTS of_owner ON sessions (owner, changed);
 CREATE TABLE IF NOT EXISTS rounds (
     session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE, number INTEGER NOT NULL, round TEXT NOT NULL,
     PRIMARY KEY (session, number));
-CREATE TABLE IF NOT EXISTS media (
-    name TEXT NOT NULL, session TEXT NOT NULL, number INTEGER NOT NULL,
-    FOREIGN KEY (session, number) REFERENCES rounds (session, number) ON DELETE CASCADE);
-CREATE INDEX IF NOT EXISTS by_name ON media (name);
-CREATE INDEX IF NOT EXISTS by_round ON media (session, number);
+CREATE TABLE IF NOT EXISTS revisions (
+    session TEXT PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE, revision INTEGER NOT NULL);
 """
 
 
 class NoSession(DataError):
     """There is no such session, or it is another's."""
+
+
+class Changed(DataError):
+    """A session has other rounds than the caller knows: another request or server has changed it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,15 @@ class Session:
     changed: float
 
 
+@dataclass(frozen=True)
+class Kept:
+    """All of a session at one moment. `revision` is another number after each change of its rounds."""
+
+    about: dict[str, Any]
+    rounds: list[dict[str, Any]]
+    revision: int
+
+
 class Store(Keys):
     """Sessions and keys under a folder. May be used from several threads, and by several processes.
 
@@ -65,36 +78,18 @@ class Store(Keys):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._database = Database(folder / "codi2.db", TABLES + media_files.TABLES)
+        self._db, self._lock = self._database.db, self._database.lock
+        self.media = MediaFiles(self._database, folder / "media", secrets.token_urlsafe(9))
+        self._closed = threading.Event()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(folder / "codi2.db", check_same_thread=False, isolation_level=None, timeout=30)
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._db.executescript(TABLES)
             super().__init__(folder)
-        except OSError as error:
-            raise OutputError(f"the sessions' folder {folder} cannot be made: {error.strerror}") from error
-        except sqlite3.OperationalError as error:
-            raise OutputError(f"the sessions in {folder} cannot be opened: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise DataError(f"{folder / 'codi2.db'} is no file of sessions ({error}); move it away") from error
-        self._lock = threading.RLock()
-        self._sweep()
+        except sqlite3.Error as error:
+            raise OutputError(f"the keys in {folder} cannot be opened: {error}") from error
+        self.sweep()
 
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            try:
-                self._db.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                self._db.execute("ROLLBACK")
-                raise OutputError(f"the sessions in {self.folder} cannot be written: {error}") from error
+    def _change(self) -> Any:
+        return self._database.change()
 
     def create(self, owner: str, title: str = "", about: Mapping[str, Any] | None = None) -> Session:
         """A new session. `about` is kept with it, as JSON."""
@@ -122,11 +117,22 @@ class Store(Keys):
 
     def about(self, owner: str, name: str) -> dict[str, Any]:
         """What was kept with a session. Raises NoSession."""
+        return self.load(owner, name).about
+
+    def revision(self, owner: str, name: str) -> int:
+        """Another number after each change of the session's rounds. Raises NoSession."""
         self.session(owner, name)
-        with self._lock:
-            (text,) = self._db.execute("SELECT about FROM sessions WHERE id = ?", (name,)).fetchone()
-        values: dict[str, Any] = json.loads(text)
-        return values
+        rows = self._database.rows("SELECT revision FROM revisions WHERE session = ?", name)
+        return int(rows[0][0]) if rows else 0
+
+    def load(self, owner: str, name: str) -> Kept:
+        """All of a session. Raises NoSession."""
+        with self._database.look() as db:
+            self.session(owner, name)
+            (about,) = db.execute("SELECT about FROM sessions WHERE id = ?", (name,)).fetchone()
+            rounds = db.execute("SELECT round FROM rounds WHERE session = ? ORDER BY number", (name,)).fetchall()
+            revision = self.revision(owner, name)
+        return Kept(json.loads(about), [json.loads(text) for (text,) in rounds], revision)
 
     def rename(self, owner: str, name: str, title: str) -> Session:
         """Raises NoSession."""
@@ -137,101 +143,146 @@ class Store(Keys):
 
     def rounds(self, owner: str, name: str) -> list[dict[str, Any]]:
         """The rounds of a session, as `chat.files.to_json` made them. Raises NoSession."""
-        self.session(owner, name)
-        with self._lock:
-            rows = self._db.execute("SELECT round FROM rounds WHERE session = ? ORDER BY number", (name,)).fetchall()
-        return [json.loads(text) for (text,) in rows]
+        return self.load(owner, name).rounds
 
-    def keep(self, owner: str, name: str, number: int, round_: Round) -> None:
-        """Keeps a round with its media. Raises as `add`."""
-        with self._lock:  # nobody drops a medium between its file and its row
-            self.add(owner, name, number, to_json(round_, self.put))
+    def keep(
+        self, owner: str, name: str, number: int, round_: Round, count: int | None = None, revision: int | None = None
+    ) -> int:
+        """Keeps a round with its media, or nothing of it. Returns and raises as `add`."""
+        media: dict[str, bytes] = {}
 
-    def add(self, owner: str, name: str, number: int, round_: Mapping[str, Any]) -> None:
-        """Keeps a round, whose media were given to `put`.
+        def put(data: bytes, suffix: str) -> str:
+            made = content_name(data, suffix)
+            media[made] = data
+            return made
 
+        value = to_json(round_, put)
+        self.media.put(media)
+        try:
+            return self.add(owner, name, number, value, count, revision)
+        except BaseException:
+            with suppress(CoDi2Error):  # a disk that is full now: the claims end by themselves
+                self.media.release(media)
+            raise
+
+    def add(
+        self,
+        owner: str,
+        name: str,
+        number: int,
+        round_: Mapping[str, Any],
+        count: int | None = None,
+        revision: int | None = None,
+    ) -> int:
+        """Keeps a round, whose media were given to `put`. It takes the place of the rounds from `number` on.
+
+        Args:
+            count: rounds that the session has so far; None: `number`, which means that none is replaced.
+            revision: of the rounds that the new one was made after; None: any.
+        Returns: the session's revision from now on.
         Raises:
             NoSession: the session was deleted meanwhile.
-            DataError: the session has another number of rounds: somebody else has added or undone one.
+            Changed: the session is not as the caller knows it. OutputError: the disk is full.
         """
         with self._change() as db:
-            count = self.session(owner, name).rounds
-            if count != number:
-                raise DataError(
-                    f"the session has {count} rounds and not {number}: it was changed elsewhere; load it again"
-                )
+            self._check(owner, name, number if count is None else count, revision)
+            dropped = self._remove(name, number)
             db.execute("INSERT INTO rounds VALUES (?, ?, ?)", (name, number, json.dumps(round_)))
-            files = sorted({file for part in (*round_["prompt"], *round_["reply"]) for file in _files(part)})
-            db.executemany("INSERT INTO media VALUES (?, ?, ?)", [(file, name, number) for file in files])
-            db.execute("UPDATE sessions SET changed = ? WHERE id = ?", (time.time(), name))
+            files = {file for part in (*round_["prompt"], *round_["reply"]) for file in _files(part)}
+            self.media.named(sorted(files), name, number)
+            now = self._changed(name)
+        if count is not None and count > number:
+            self._forget(dropped)
+        return now
 
-    def undo(self, owner: str, name: str) -> int:
-        """Removes the last round: how many are left. Raises NoSession, and DataError where there is none."""
-        with self._change() as db:
+    def undo(self, owner: str, name: str, revision: int | None = None) -> int:
+        """Removes the last round: how many are left. Raises as `add`, and DataError where there is none."""
+        with self._change():
             count = self.session(owner, name).rounds
             if not count:
                 raise DataError("there is nothing to undo: this session has no round yet")
-            where = "session = ? AND number = ?"
-            dropped = db.execute(f"SELECT name FROM media WHERE {where}", (name, count - 1)).fetchall()
-            db.execute(f"DELETE FROM rounds WHERE {where}", (name, count - 1))
-        self._drop([file for (file,) in dropped])
+            self._check(owner, name, count, revision)
+            dropped = self._remove(name, count - 1)
+            self._changed(name)
+        self._forget(dropped)
         return count - 1
 
     def delete(self, owner: str, name: str) -> None:
         """Removes a session, its rounds and what media no other has: from the disk, not from view. Raises NoSession."""
         with self._change() as db:
             self.session(owner, name)
-            dropped = db.execute("SELECT DISTINCT name FROM media WHERE session = ?", (name,)).fetchall()
+            dropped = self._remove(name, 0)
             db.execute("DELETE FROM sessions WHERE id = ?", (name,))
-        with self._lock:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log would remember it
-        self._drop([file for (file,) in dropped])
+        self._forget(dropped)
+
+    def _check(self, owner: str, name: str, count: int, revision: int | None) -> None:
+        found, now = self.session(owner, name).rounds, self.revision(owner, name)
+        if found != count:
+            raise Changed(f"the session has {found} rounds and not {count}: it was changed elsewhere; load it again")
+        if revision is not None and now != revision:
+            raise Changed("the session's rounds were changed elsewhere; load it again")
+
+    def _remove(self, name: str, number: int) -> list[str]:
+        """Deletes the rows of the rounds from `number` on: the media that they named."""
+        where = "session = ? AND number >= ?"
+        named = self._db.execute(f"SELECT DISTINCT name FROM media WHERE {where}", (name, number)).fetchall()
+        self._db.execute(f"DELETE FROM rounds WHERE {where}", (name, number))
+        return [file for (file,) in named]
+
+    def _changed(self, name: str) -> int:
+        """Notes a change of the rounds: the new revision."""
+        self._db.execute("UPDATE sessions SET changed = ? WHERE id = ?", (time.time(), name))
+        (row,) = self._db.execute(_COUNT_UP, (name,)).fetchall()
+        return int(row[0])
+
+    def _forget(self, media: list[str]) -> None:
+        """What was deleted goes from the disk. The deletion stands even where that fails: it is swept later."""
+        self._database.forget()
+        with suppress(CoDi2Error):
+            self.media.drop(media)
 
     def put(self, data: bytes, suffix: str) -> str:
-        """Keeps a medium for a round that is about to be added: its name."""
-        name = content_name(data, suffix)
-        path = self.path(name)
-        if not path.is_file():
-            write_atomic(path, data)
-        else:
-            path.touch()  # it is about to be used again: not to be swept
-        return name
+        """Keeps a medium for a round that is about to be added: its name. Raises OutputError."""
+        return self.media.put_one(data, suffix)
 
     def get(self, name: str) -> bytes:
         """A medium of a round. Raises DataError: it is gone."""
-        try:
-            return self.path(name).read_bytes()
-        except OSError as error:
-            raise DataError(f"the medium {name} is missing from {self.folder}: {error.strerror}") from error
+        return self.media.get(name)
 
     def path(self, name: str) -> Path:
         """Where a medium is."""
-        return self.folder / "media" / name[:2] / name
+        return self.media.path(name)
 
-    def _sweep(self) -> None:
-        """Removes media that no round names; young ones may belong to a round that is being made."""
-        with self._lock:
-            named = {name for (name,) in self._db.execute("SELECT DISTINCT name FROM media")}
-        for path in (self.folder / "media").glob("*/*"):
-            if path.name not in named and time.time() - path.stat().st_mtime > YOUNG:
-                path.unlink(missing_ok=True)
+    def sweep(self) -> None:
+        """Removes what no round names and nobody is about to: it is what a kill leaves. A full disk does not matter."""
+        with suppress(CoDi2Error):
+            self.media.sweep()
+        self._database.forget()
 
-    def _drop(self, names: list[str]) -> None:
-        """Removes those of these media that no round names any more."""
-        with self._lock:
-            for name in names:
-                if not self._db.execute("SELECT 1 FROM media WHERE name = ?", (name,)).fetchone():
-                    self.path(name).unlink(missing_ok=True)
-                    for copy in (self.folder / "page").rglob(name):  # what the page showed of it
-                        copy.unlink(missing_ok=True)
+    def keep_sweeping(self, seconds: float = SWEEP) -> None:
+        """Sweeps every so often, in a thread that ends with the store."""
+
+        def work() -> None:
+            while not self._closed.wait(seconds):
+                try:
+                    self.sweep()
+                except Exception:
+                    if not self._closed.is_set():
+                        logging.getLogger("codi2").exception("a sweep of the sessions' media failed")
+
+        threading.Thread(target=work, name="codi2-sweep", daemon=True).start()
 
     def close(self) -> None:
+        self._closed.set()
         self.close_keys()
-        with self._lock:
-            self._db.close()
+        self._database.close()
 
 
 _SELECT = """SELECT id, title, (SELECT count(*) FROM rounds WHERE session = id), created, changed FROM sessions """
+
+
+_COUNT_UP = """INSERT INTO revisions VALUES (?, 1) ON CONFLICT (session) DO UPDATE SET revision = revision + 1
+RETURNING revision"""
 
 
 def _files(part: Mapping[str, Any]) -> list[str]:

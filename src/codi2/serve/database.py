@@ -1,0 +1,88 @@
+"""One SQLite file that several processes write: transactions that hold the write lock, and errors by their meaning."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from codi2.errors import BusyError, DataError, OutputError
+
+PATIENCE = 30.0  # seconds that a process waits for another's transaction
+
+
+class Database:
+    """A connection to a file. May be used from several threads; a process needs one of its own.
+
+    Raises OutputError: the folder cannot be written. DataError: the file is no database.
+    """
+
+    def __init__(self, file: Path, tables: str) -> None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self.db = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=PATIENCE)
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+                self.db.execute(f"PRAGMA {pragma}")
+            self.db.executescript(tables)
+        except OSError as error:
+            raise OutputError(f"the sessions' folder {file.parent} cannot be made: {error.strerror}") from error
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"the sessions in {file.parent} cannot be opened: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"{file} is no file of sessions ({error}); move it away") from error
+        self.lock = threading.RLock()
+
+    @contextmanager
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that no other process's overlaps; an exception takes it back.
+
+        Raises OutputError: the disk is full or cannot be written; nothing was changed. BusyError: another process has
+        held the file for too long.
+        """
+        with self.lock, _errors():
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+                self.db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # SQLite takes some transactions back by itself, as on a full disk
+                    self.db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def look(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that reads: all its queries see one state of the file. Raises as `change`."""
+        with self.lock, _errors():
+            self.db.execute("BEGIN")
+            try:
+                yield self.db
+            finally:
+                with suppress(sqlite3.Error):
+                    self.db.execute("COMMIT")
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """The rows of one query. Raises as `change`."""
+        with self.lock, _errors():
+            return self.db.execute(query, values).fetchall()
+
+    def forget(self) -> None:
+        """What was deleted leaves the log as well, unless another process reads at this moment or the disk is full."""
+        with self.lock, suppress(sqlite3.OperationalError):
+            self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        with self.lock:
+            self.db.close()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise BusyError("another process is writing to the sessions; ask again in 5 seconds", 5.0) from error
+        raise OutputError(f"the sessions cannot be written: {error}; free some space on the disk") from error
