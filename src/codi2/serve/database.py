@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from codi2.errors import BusyError, DataError, OutputError
+from codi2.hub import write_atomic
 
 PATIENCE = 30.0  # seconds that a process waits for another's transaction
+RESERVE = 1 << 20  # bytes that are kept for deletions: on a full disk these need room for their log
+
+T = TypeVar("T")
 
 
 class Database:
@@ -34,6 +38,7 @@ class Database:
         except sqlite3.DatabaseError as error:
             raise DataError(f"{file} is no file of sessions ({error}); move it away") from error
         self.lock = threading.RLock()
+        self._reserve = file.parent / "reserve"
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
@@ -62,6 +67,24 @@ class Database:
             finally:
                 with suppress(sqlite3.Error):
                     self.db.execute("COMMIT")
+
+    def delete(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What `work` does in a transaction; on a full disk too, if it deletes. Raises as `change`."""
+        try:
+            with self.change() as db:
+                return work(db)
+        except OutputError:
+            if not self._reserve.is_file():
+                raise
+        self._reserve.unlink(missing_ok=True)
+        with self.change() as db:
+            return work(db)
+
+    def keep_reserve(self) -> None:
+        """Takes the room for deletions again, where there is any."""
+        if not self._reserve.is_file():
+            with suppress(OutputError):
+                write_atomic(self._reserve, bytes(RESERVE))
 
     def rows(self, query: str, *values: Any) -> list[Any]:
         """The rows of one query. Raises as `change`."""

@@ -1,6 +1,6 @@
 """What the server remembers: sessions and API keys in one SQLite file, media by the hash of their content beside it.
 
-    codi2.db  media/3f/3f…c1.png
+    codi2.db  media/3f/3f…c1.png  reserve
 
 Several processes may serve one folder. A round is there when the call that adds it returns: its media are on the disk
 before its row is, and the row is a transaction. A kill at any moment leaves the rounds that were finished. A medium
@@ -197,23 +197,30 @@ class Store(Keys):
 
     def undo(self, owner: str, name: str, revision: int | None = None) -> int:
         """Removes the last round: how many are left. Raises as `add`, and DataError where there is none."""
-        with self._change():
+
+        def work(db: sqlite3.Connection) -> tuple[int, list[str]]:
             count = self.session(owner, name).rounds
             if not count:
                 raise DataError("there is nothing to undo: this session has no round yet")
             self._check(owner, name, count, revision)
             dropped = self._remove(name, count - 1)
             self._changed(name)
+            return count - 1, dropped
+
+        left, dropped = self._database.delete(work)
         self._forget(dropped)
-        return count - 1
+        return left
 
     def delete(self, owner: str, name: str) -> None:
         """Removes a session, its rounds and what media no other has: from the disk, not from view. Raises NoSession."""
-        with self._change() as db:
+
+        def work(db: sqlite3.Connection) -> list[str]:
             self.session(owner, name)
             dropped = self._remove(name, 0)
             db.execute("DELETE FROM sessions WHERE id = ?", (name,))
-        self._forget(dropped)
+            return dropped
+
+        self._forget(self._database.delete(work))
 
     def _check(self, owner: str, name: str, count: int, revision: int | None) -> None:
         found, now = self.session(owner, name).rounds, self.revision(owner, name)
@@ -258,6 +265,7 @@ class Store(Keys):
         with suppress(CoDi2Error):
             self.media.sweep()
         self._database.forget()
+        self._database.keep_reserve()
 
     def keep_sweeping(self, seconds: float = SWEEP) -> None:
         """Sweeps every so often, in a thread that ends with the store."""
