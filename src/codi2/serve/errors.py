@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from codi2.errors import BusyError, CoDi2Error, LateError, OutputError
 from codi2.serve.access import NoKey, Refused
-from codi2.serve.store import NoSession
+from codi2.serve.store import Changed, NoSession
 
 Scope = MutableMapping[str, Any]  # the types of ASGI
 Receive = Callable[[], Awaitable[Any]]
@@ -60,6 +60,8 @@ def described(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
             status, message, headers = 401, str(error), {"WWW-Authenticate": "Bearer"}
         case NoSession():
             status, message = 404, str(error)
+        case Changed():
+            status, message = 409, str(error)
         case OutputError():
             status, message, code = 507, NO_ROOM, "no_room"  # the error itself names folders of the server
         case Refused():

@@ -96,7 +96,8 @@ def _from_url(value: Any, kind: type[Media], where: str) -> Media:
     if kind is Image and isinstance(media, Video) and (found["kind"] or "").lower().startswith("image/"):
         media = Image(media.frames[0], media.name)  # an animated picture
     said = (found["kind"] or "").partition("/")[0].lower()
-    if not isinstance(media, kind) or (said in _FAMILY and said != media.modality):
+    families = (media.modality, "image") if isinstance(media, Video) else (media.modality,)  # image/webp can be a clip
+    if not isinstance(media, kind) or (said in _FAMILY and said not in families):
         raise MediaError(f"{where} says that it is {said or kind.modality}, but its bytes are {media.modality}")
     return media
 
