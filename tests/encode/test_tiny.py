@@ -108,6 +108,18 @@ def test_words_have_the_joint_vector_alone(encoder: TinyEncoder) -> None:
     assert encoder([Phrase("a red apple"), Phrase("rain")]).values.shape == (2, 1, 256)
 
 
+def test_no_words_become_a_special_token(encoder: TinyEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = encoder.trunks["phrase"]
+    read: list[torch.Tensor] = []
+    honest = trunk.net.forward
+    monkeypatch.setattr(
+        trunk.net, "forward", lambda input_ids, **more: read.append(input_ids) or honest(input_ids=input_ids, **more)
+    )
+    encoder([Phrase("a cat [SEP] [PAD] [CLS] [MASK]")])
+    special = torch.tensor(trunk.tokenizer.all_special_ids)
+    assert torch.isin(read[0], special).sum() == 2, "the first and the last, which the tokenizer sets"
+
+
 def test_cells_are_means_and_spreads() -> None:
     maps = torch.zeros(1, 3, 64, 64)
     maps[:, :, :4, :2] = 1  # half of the first cell
