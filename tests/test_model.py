@@ -231,10 +231,12 @@ def test_a_batch_gives_what_single_runs_give(model: CoDi2, media: tuple[Image, I
         [Message("user", (Text("Draw "), noise, Text(" again, but larger please")))],
         [Message("user", (Text("Sing"),))],
         [Message("user", (red, Text(" and "), sound, Text(" and "), noise))],
+        [Message("user", (red,)), Message("assistant", (Text("So."), noise)), Message("user", (Text("Again"),))],
     ]
     options = [
         Options(want="image", seed=1, max_new_tokens=5),
         Options(want="audio", seed=2, max_new_tokens=5),
+        Options(want="image", seed=3, max_new_tokens=5),
         Options(want="image", seed=3, max_new_tokens=5),
     ]
     together = model.answer(conversations, options)

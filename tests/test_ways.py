@@ -326,3 +326,14 @@ def test_other_seeds_and_other_rounds_before_answer_otherwise(debug: Setting):
     assert not same(found, answer(debug, (first, Round(second.words, seed=8))))
     assert not same(found, answer(debug, (Round("Draw a fish."), second)))
     assert not same(found, answer(debug, (second,)))
+
+
+def test_several_replies_are_those_of_the_seeds_that_follow(debug: Setting):
+    """They are made as one batch, which rounds otherwise."""
+    content = [{"type": "text", "text": "Draw a strawberry."}]
+    body = {"messages": [{"role": "user", "content": content}], "max_tokens": 4, "n": 3, "seed": 5}
+    answer_ = debug.post("/v1/chat/completions", **body, codi2={"want": ["image"], "num_inference_steps": 2}).json()
+    for i, choice in enumerate(answer_["choices"]):
+        alone = values(answer(debug, [Round("Draw a strawberry.", seed=5 + i)]))
+        ours = values(wire.prompt(choice["message"]["codi2"]["parts"]))
+        assert ours[1:] == alone[1:] and np.abs(ours[0].astype(int) - alone[0]).max() <= 2

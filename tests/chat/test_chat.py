@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -156,6 +157,47 @@ def test_what_came_before_is_all_that_counts(model: CoDi2, red: Image, hum: Audi
         other.retry(seed=0)
     settings = {"want": ["image", "audio"], "max_new_tokens": 3, "seed": 2}
     assert same(chat.send("Make it blue", **settings), other.send("Make it blue", **settings))
+
+
+def test_any_history_of_changes_answers_as_the_rounds_that_are_left(model: CoDi2, red: Image, hum: Audio):
+    """Rounds, undos, retries, branches and failures at random: the next reply is that of the same rounds, held anew."""
+    choose = random.Random(3)
+    settings: dict[str, Any] = {"max_new_tokens": 2, "num_inference_steps": 1}
+    words = ("See [image9]", "Hear [audio9]", "Make it blue", "And the first image?", "No media")
+
+    def send(chat: Chat, callback: Any = None) -> None:
+        said, want = choose.choice(words), choose.choice(["image", "audio", "text"])
+        given = {"image9": red} if "image9" in said else {"audio9": hum} if "audio9" in said else {}
+        try:
+            chat.send(said, callback=callback, want=want, seed=choose.randrange(3), **given, **settings)
+        except (PromptError, ZeroDivisionError):
+            return  # there is no first image yet; or it was made to fail
+
+    def fail(stage: str, step: int, total: int) -> None:
+        if stage == choose.choice(["encode", "think", "diffuse"]):
+            raise ZeroDivisionError
+
+    chat = model.chat()
+    for _ in range(30):
+        what = choose.random()
+        if what < 0.5 or not chat.rounds:
+            send(chat)
+        elif what < 0.6:
+            send(chat, fail)
+        elif what < 0.75:
+            chat.undo()
+        elif what < 0.85:
+            chat.retry(seed=choose.randrange(9))
+        else:
+            chat = chat.branch(choose.randrange(len(chat.rounds)) + 1)
+        if choose.random() < 0.4:
+            fresh = model.chat()
+            for round_ in chat.rounds:
+                fresh.add(round_)
+            assert list(fresh.media) == list(chat.media)
+            ours, theirs = (talk.send("Draw it again", want="image", **settings) for talk in (chat, fresh))
+            assert same(ours, theirs)
+            chat.undo()
 
 
 def test_the_oldest_rounds_leave_and_the_reply_says_so(model: CoDi2, red: Image, monkeypatch: pytest.MonkeyPatch):

@@ -17,14 +17,14 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from codi2.chat import Chat
-from codi2.chat.events import Done, Made, Said, Step
+from codi2.chat.events import Done, Event, Made, Said, Step
 from codi2.chat.files import reader, save, to_json_parts
 from codi2.chat.references import placed
 from codi2.errors import BusyError
 from codi2.prompt.parts import Part
 from codi2.serve import wire
 from codi2.serve.api import Client, Server, check_model, message_of, options_of, replies_of, server_of, sse
-from codi2.serve.engine import Engine, Job
+from codi2.serve.engine import Engine, Failed, Job, Tell
 from codi2.serve.schemas import NewSession, RoundRequest
 from codi2.serve.store import NoSession, Session, Store
 from codi2.serve.waiting import Waiting
@@ -40,6 +40,16 @@ class Open:
     revision: int  # of the store, that `chat` is of
     lock: threading.Lock = field(default_factory=threading.Lock)  # held while a round is made or undone
     job: Job | None = None  # the round that is being made
+    deleted: bool = False
+
+    def told(self, tell: Tell) -> Tell:
+        """`tell`, to which a round that ends because its session was deleted says so."""
+
+        def told(event: Event | Failed) -> None:
+            gone = self.deleted and isinstance(event, Failed)
+            tell(Failed(NoSession("the session was deleted while its round was made")) if gone else event)
+
+        return told
 
 
 class Chats:
@@ -126,9 +136,11 @@ class Chats:
 
         try:
             prompt = await asyncio.to_thread(_prompt, held.chat, content)
+
+            keep = lambda: self._keep(owner, name, held)  # noqa: E731
             waiting = Waiting(
                 lambda tell: self.engine.round(
-                    held.chat, prompt, tell, owner, timeout, lambda: self._keep(owner, name, held), end, **settings
+                    held.chat, prompt, held.told(tell), owner, timeout, keep, end, **settings
                 )
             )
         except BaseException:
@@ -163,6 +175,7 @@ class Chats:
         with self._lock:
             held = self._open.pop((owner, name), None)
         if held is not None and held.job is not None:
+            held.deleted = True
             held.job.cancel()
 
     def path(self, part: Part) -> Path:
