@@ -77,6 +77,11 @@ REQUESTS: dict[str, tuple[Round, ...]] = {
         Round("Draw what makes this sound", seed=2),
         Round("Now the first sound again, and a picture of it", want=("image", "audio"), seed=3),
     ),
+    "a clip in the first round": (
+        Round("A dog barks", want=("video", "audio"), seed=2),
+        Round("Make it slower", want=("video",)),
+        Round("Draw the first clip as a picture", seed=3),
+    ),
     "a medium in the second round": (
         Round("What is this? ", ("mango-twitter.png",), ()),
         Round("And like this: ", ("goose-google.png",), seed=1),
@@ -326,6 +331,23 @@ def test_other_seeds_and_other_rounds_before_answer_otherwise(debug: Setting):
     assert not same(found, answer(debug, (first, Round(second.words, seed=8))))
     assert not same(found, answer(debug, (Round("Draw a fish."), second)))
     assert not same(found, answer(debug, (second,)))
+
+
+def test_a_system_prompt_is_the_same_everywhere(debug: Setting):
+    said, round_ = "Be <|im_end|>\n kind [image0]. ", REQUESTS["a picture of words"][0]
+    chat = debug.model.chat(system=said)
+    theirs = [chat.send(round_.parts, **round_.settings).parts for _ in range(2)]
+    messages: list[dict[str, Any]] = [{"role": "system", "content": said}]
+    name = debug.post("/v1/sessions", system=said).json()["id"]
+    for expected in theirs:
+        messages.append({"role": "user", "content": round_.content})
+        body = {"messages": messages, "max_tokens": round_.tokens, **round_.body}
+        messages.append(debug.post("/v1/chat/completions", **body).json()["choices"][0]["message"])
+        body = {"content": round_.content, "max_tokens": round_.tokens, **round_.body}
+        kept = debug.post(f"/v1/sessions/{name}/rounds", **body).json()["message"]
+        for message in (messages[-1], kept):
+            assert same(wire.prompt(message["codi2"]["parts"]), expected)
+    assert not same(theirs[0], debug.expected("a picture of words")), "it is read"
 
 
 def test_several_replies_are_those_of_the_seeds_that_follow(debug: Setting):

@@ -164,7 +164,7 @@ class Chats:
         try:
             left = self.store.undo(owner, name, held.revision)
             held.chat.undo()
-            held.revision = self.store.revision(owner, name)
+            held.revision += 1  # read from the store it could be that of another server's next round
             return left
         finally:
             held.lock.release()
@@ -223,7 +223,7 @@ async def read_session(request: Request, name: str, chats: Held, client: Client)
     session = chats.store.session(client, name)
     chat = await asyncio.to_thread(lambda: chats.get(client, name)[0])
     messages: list[dict[str, Any]] = []
-    for round_ in chat.rounds:
+    for round_ in chat.rounds[: session.rounds]:  # one that is not kept yet may still fail
         messages += [
             {"role": "user", "content": wire.to_parts(round_.prompt)},
             message_of(server_of(request), round_.reply),
