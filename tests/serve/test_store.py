@@ -45,7 +45,6 @@ def test_what_is_deleted_is_gone_from_the_disk(tmp_path: Path):
     first, second = store.create("ann", "a secret title"), store.create("ann")
     store.add("ann", first.id, 0, round_(store, "shared", "mine"))
     store.add("ann", second.id, 0, round_(store, "shared"))
-
     assert media(store) == 2
     store.delete("ann", first.id)
     assert media(store) == 1, "what another session has stays"

@@ -81,9 +81,21 @@ def read(
 
 
 def placed(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
-    """A message of parts with items in the places of the placeholders in its words: earlier ones, or its own."""
+    """A message of parts with items in the places of the placeholders in its words: earlier ones, or its own.
+
+    An item of its own has the next number of its modality. It stands where the words have its placeholder, and
+    otherwise where it came.
+    """
     own = numbered([*earlier.values(), *prompt])
-    return tuple(one for part in prompt for one in (read(part.text, {}, own) if isinstance(part, Text) else [part]))
+    known = {id(item) for item in earlier.values()}
+    spoken = {name for part in prompt if isinstance(part, Text) for name in placeholders(part.text)}
+    moved = {id(item) for name, item in own.items() if name in spoken and id(item) not in known}
+    return tuple(
+        one
+        for part in prompt
+        if id(part) not in moved
+        for one in (read(part.text, {}, own) if isinstance(part, Text) else [part])
+    )
 
 
 def as_held(messages: Sequence[Message]) -> list[Message]:

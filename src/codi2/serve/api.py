@@ -72,6 +72,7 @@ def create_app(
         served: the hosts that requests may name; None: this machine's loopback addresses and `localhost`.
         opened: see `access.Access`.
     """
+    from codi2.serve.media_routes import router as media
     from codi2.serve.sessions import Chats
     from codi2.serve.sessions import router as sessions
 
@@ -88,6 +89,7 @@ def create_app(
     app.state.server, app.state.chats = server, Chats(engine, store)
     app.include_router(router)
     app.include_router(sessions)
+    app.include_router(media)
     for kind in (CoDi2Error, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, as_json)
     # the last one added is the first that a request passes

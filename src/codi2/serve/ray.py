@@ -41,7 +41,7 @@ def run_replicas(
     from codi2.serve.run import application, open_store
 
     def build() -> Any:
-        """A replica's application. The page is left to single processes: it keeps state."""
+        """A replica's application."""
         return application(open_store(folder), **settings)[0]
 
     serve.start(http_options={"host": host, "port": port})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -56,7 +56,7 @@ def run(
     """
     served, allowed = Served.at(host, hosts), [origin(value) for value in origins]
     store = open_store(folder)
-    settings: dict[str, Any] = {"model": model, "origins": allowed, "device": device, "marks": marks}
+    settings: dict[str, Any] = {"model": model, "origins": allowed, "device": device, "marks": marks, "page": page}
     settings |= {"served": served, "opened": opened(store, host, hosts, without_keys)}
     settings |= {"max_batch": max_batch, "max_waiting": max_waiting, "timeout": timeout, "safety": safety}
     if replicas:
@@ -74,13 +74,7 @@ def run(
     sys.setswitchinterval(0.001)  # seconds: how long the event loop may wait for the Python of the model's thread
     print(f"Loading the model {model}.", flush=True)
     app, engine = application(store, **settings)
-    if page:
-        # without the first two it looks outside; its copies of media are then where a deletion finds them
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-        os.environ["GRADIO_TEMP_DIR"] = str(store.folder / "page")
-        from codi2.serve.page import mount
-
-        app = mount(app)
+    shutil.rmtree(store.folder / "page", ignore_errors=True)  # an earlier version's page kept copies of media here
     gc.collect()
     gc.freeze()  # what was loaded stays: walking through it would hold up the event loop
     config = uvicorn.Config(
@@ -121,6 +115,7 @@ def application(
     device: str,
     safety: bool,
     marks: bool,
+    page: bool = False,
     served: Served | None = None,
     opened: int = 0,
 ) -> tuple[Any, Any]:
@@ -138,7 +133,12 @@ def application(
 
     check = ImageFilter() if safety else None
     engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout, check)
-    return create_app(engine, store, model, origins, marks, served, opened), engine
+    app = create_app(engine, store, model, origins, marks, served, opened)
+    if page:
+        from codi2.serve.page import mount
+
+        mount(app)
+    return app, engine
 
 
 def opened(store: Store, host: str, hosts: Sequence[str], without_keys: bool) -> int:

@@ -14,6 +14,7 @@ MOST_PARTS, MOST_MESSAGES = 256, 512
 MOST_VALUES, DEEPEST = 100_000, 32  # of the JSON of a request: values, and lists and objects inside each other
 COLDEST = 0.01  # the least temperature that samples; logits that are divided by less can overflow
 Want = Literal["text", "image", "audio", "video"]
+Sense = Literal["depth", "thermal", "imu"]
 
 
 def check_json(value: Any) -> Any:
@@ -143,3 +144,4 @@ class RoundRequest(Settings):
     modalities: list[Want] | None = Field(None, max_length=4)
     max_tokens: int | None = Field(None, ge=1, le=4096)
     stream: bool | None = False
+    media: Literal["data", "ids"] = Field("data", description="How the reply's media come: themselves, or their ids.")

@@ -54,10 +54,11 @@ def prompt(content: str | Sequence[Mapping[str, Any]], where: str = "the content
         return (Text(content),)
     if not isinstance(content, Sequence):
         raise PromptError(f"{where} is neither words nor a list of parts")
-    return tuple(_part(part, f"part {i} of {where}") for i, part in enumerate(content))
+    return tuple(part(value, f"part {i} of {where}") for i, value in enumerate(content))
 
 
-def _part(part: Any, where: str) -> Part:
+def part(part: Any, where: str) -> Part:
+    """One part of a message. Raises PromptError and MediaError."""
     if not isinstance(part, Mapping):
         raise PromptError(f"{where} is no object")
     kind = part.get("type")

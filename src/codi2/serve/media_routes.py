@@ -1,0 +1,164 @@
+"""Media of sessions as bytes, and uploads: `/v1/media` and `/v1/sessions/{id}/media`.
+
+Clients name media by ids alone, and an id is looked up among what belongs to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.responses import Response
+
+from codi2.chat.files import part_reader
+from codi2.media import mp4_bytes, png_bytes, sound_bytes
+from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Thermal, Video
+from codi2.prompt.wire import flac, png
+from codi2.senses import drawn, load_as
+from codi2.serve import views, wire
+from codi2.serve.api import Client, server_of
+from codi2.serve.schemas import Sense
+from codi2.serve.store import Store
+from codi2.serve.uploads import NoMedium, Uploads
+
+THUMBNAIL = 192  # pixels of the longer side
+PRIVATE = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
+router = APIRouter(prefix="/v1")
+
+
+def uploads_of(store: Store) -> Uploads:
+    return Uploads(store.folder / "uploads")
+
+
+@router.post("/media")
+async def upload(
+    request: Request, client: Client, kind: Annotated[Sense | None, Query(alias="type")] = None
+) -> dict[str, Any]:
+    """Keeps the bytes of the body as a medium for an hour, for messages of sessions: `{"type": "media", "id": …}`."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > wire.MOST_BYTES:
+            raise HTTPException(413, f"the medium is larger than {wire.MOST_BYTES >> 20} MB; send a smaller one")
+    uploads = uploads_of(server_of(request).store)
+
+    def keep() -> dict[str, Any]:
+        media = load_as(kind or "", bytes(data))
+        return {"id": uploads.put(client, bytes(data), kind or ""), "object": "medium", **_about(media)}
+
+    return await asyncio.to_thread(keep)
+
+
+@router.delete("/media/{medium}")
+async def delete_upload(request: Request, medium: str, client: Client) -> dict[str, Any]:
+    await asyncio.to_thread(uploads_of(server_of(request).store).delete, client, medium)
+    return {"id": medium, "object": "medium", "deleted": True}
+
+
+@router.get("/sessions/{name}/media/{medium}", response_class=Response)
+async def read_medium(
+    request: Request,
+    name: str,
+    medium: str,
+    client: Client,
+    sound: Annotated[
+        str | None, Query(max_length=100, description="Id of the sound that a clip is played with.")
+    ] = None,
+) -> Response:
+    """A medium of a session as a file that browsers show: PNG, FLAC or MP4."""
+    server = server_of(request)
+
+    def read() -> tuple[bytes, str]:
+        part, recipe = _load(server.store, client, name, medium)
+        heard = _load(server.store, client, name, sound)[0] if sound is not None else None
+        return _file(part, recipe if server.marks else None, heard)
+
+    data, kind = await asyncio.to_thread(read)
+    return Response(data, media_type=kind, headers=PRIVATE)
+
+
+@router.get("/sessions/{name}/media/{medium}/thumbnail", response_class=Response)
+async def read_thumbnail(request: Request, name: str, medium: str, client: Client) -> Response:
+    """A small picture of a medium: of a clip its first frame, of a sound its loudness over time."""
+    store = server_of(request).store
+    data = await asyncio.to_thread(lambda: _thumbnail(_load(store, client, name, medium)[0]))
+    return Response(data, media_type="image/png", headers=PRIVATE)
+
+
+def part_of(store: Store, client: str, session: str) -> Callable[[str], Part]:
+    """Reads an id in a message: one of the session's media, or an upload. Raises NoMedium, MediaError."""
+
+    def read(medium: str) -> Part:
+        found = views.find(store.rounds_with(client, session, views.files_of(medium)), medium)
+        if found is not None:
+            return part_reader(store.get)(found[0])
+        return uploads_of(store).load(client, medium)
+
+    return read
+
+
+def _load(store: Store, client: str, session: str, medium: str) -> tuple[Part, Mapping[str, Any] | None]:
+    """The medium, and the recipe of the reply that made it. Raises NoSession, NoMedium."""
+    found = views.find(store.rounds_with(client, session, views.files_of(medium)), medium)
+    if found is None:
+        raise NoMedium(f"this session has no medium {medium[:60]!r}; read the session again")
+    return part_reader(store.get)(found[0]), found[1]
+
+
+def _about(media: Part) -> dict[str, Any]:
+    match media:
+        case Image():
+            return {"type": "image", "width": media.pixels.width, "height": media.pixels.height}
+        case Audio():
+            return {"type": "audio", "seconds": round(media.seconds, 3)}
+        case Video():
+            return {"type": "video", "seconds": round(len(media.frames) / media.fps, 3)}
+    return {"type": media.modality}
+
+
+def _file(part: Part, mark: Mapping[str, Any] | None, sound: Part | None) -> tuple[bytes, str]:
+    match part:
+        case Image():
+            return (png_bytes(part, mark) if mark else png(part.pixels)), "image/png"
+        case Audio():
+            return (sound_bytes(part, "FLAC", mark) if mark else flac(part)), "audio/flac"
+        case Video():
+            return mp4_bytes(part, mark or {}, sound if isinstance(sound, Audio) else None), "video/mp4"
+        case Depth() | Thermal() | IMU():
+            return png(drawn(part)), "image/png"
+    raise NoMedium("this part is words and not a medium")
+
+
+def _thumbnail(part: Part) -> bytes:
+    from PIL import Image as PILImage
+
+    match part:
+        case Image():
+            small = part.pixels.copy()
+        case Video():
+            small = part.frames[0].copy()
+        case Audio():
+            small = PILImage.fromarray(_loudness(part.samples))
+        case Depth() | Thermal() | IMU():
+            small = drawn(part)
+        case _:
+            raise NoMedium("this part is words and not a medium")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    out = io.BytesIO()
+    small.save(out, "PNG")
+    return out.getvalue()
+
+
+def _loudness(samples: np.ndarray, bars: int = 24, side: int = 96) -> np.ndarray:
+    """Grey bars uint8 [side, side, 4] on a clear ground, so that they show on light and dark pages."""
+    peaks = np.array([np.abs(piece).max(initial=0.0) for piece in np.array_split(samples, bars)])
+    heights = np.maximum(2, (peaks / max(float(peaks.max(initial=0.0)), 1e-6) * side * 0.9)).astype(int)
+    picture = np.zeros((side, side, 4), np.uint8)
+    for i, height in enumerate(heights):
+        top = (side - height) // 2
+        picture[top : top + height, i * side // bars : i * side // bars + 2] = (128, 128, 140, 255)
+    return picture
