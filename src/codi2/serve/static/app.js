@@ -17,6 +17,7 @@ const NEW = "New conversation";
 const RANGES = { encode: [0, 0.1], think: [0.1, 0.45], diffuse: [0.45, 1] }; // shares of the progress bar
 const shown = { session: null, rounds: [], makes: ["text"] };
 const runs = new Map(); // session → its round under way
+const drafts = new Map(); // session → a message that came to nothing while another conversation was shown
 let picker = wantPicker([]);
 let opening = 0; // the newest `open`: an older one that answers later is not shown
 
@@ -59,7 +60,8 @@ async function open(session) {
   release();
   Object.assign(shown, { session, rounds });
   redraw();
-  composer.setCounts((kind) => itemsOf(shown.rounds).filter((item) => item.type === kind).length);
+  if (drafts.has(session)) composer.putBack(drafts.get(session));
+  drafts.delete(session);
   await list();
 }
 
@@ -70,6 +72,7 @@ function redraw() {
   if (run) $("#talk").append(...run.view.elements);
   if (!shown.rounds.length && !run) $("#talk").append(welcome(shown.makes, example));
   drawStrip(shown.session, shown.rounds, handlers.refer);
+  composer.setCounts((kind) => itemsOf(shown.rounds).filter((item) => item.type === kind).length);
   busy(Boolean(run));
   $("#export").hidden = !shown.rounds.length;
   if (shown.rounds.length || run) scrollDown(true);
@@ -191,18 +194,18 @@ function finished(round) {
 }
 
 async function failed(session, run, error) {
-  const stopped = error.name === "AbortError";
-  if (stopped) announce("Stopped.");
+  if (error.name === "AbortError") announce("Stopped.");
   else toast(error.message);
-  if (run.made && (await api.rounds(session).catch(() => [0])).length === 0) {
+  if (run.number === null && shown.session === session) composer.putBack(run.message);
+  else if (run.number === null) drafts.set(session, run.message);
+  if (run.made && shown.session === session && (await api.rounds(session).catch(() => [0])).length === 0) {
     await api.deleteSession(session).catch(() => {});
     if (shown.session === session) {
       history.replaceState(null, "", "#");
       Object.assign(shown, { session: null, rounds: [] });
     }
-  } else if (shown.session !== session) return;
-  if (run.number === null) composer.putBack(run.message);
-  redraw();
+  }
+  if (shown.session === session || shown.session === null) redraw();
 }
 
 // ---- the frame

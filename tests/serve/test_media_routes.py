@@ -1,0 +1,247 @@
+"""Uploads as bytes, media by ids, and rounds that are replaced."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image as PILImage
+
+from codi2.errors import BusyError
+from codi2.media import read_recipe
+from codi2.serve import uploads
+from codi2.serve.run import open_store
+from codi2.serve.uploads import NoMedium, Uploads
+
+from .conftest import Running, Start
+
+DRAW: dict[str, Any] = {"codi2": {"want": ["image"], "num_inference_steps": 1}, "max_tokens": 2, "media": "ids"}
+TEXT: dict[str, Any] = {"modalities": ["text"], "max_tokens": 2, "media": "ids"}
+
+
+@pytest.fixture
+def http(server: Running) -> httpx.Client:
+    return httpx.Client(base_url=server.url, timeout=60)
+
+
+def upload(http: httpx.Client, data: bytes, **query: str) -> dict[str, Any]:
+    answer = http.post("/v1/media", content=data, params=query, headers={"Content-Type": "application/octet-stream"})
+    assert answer.status_code == 200, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def new(http: httpx.Client) -> str:
+    return str(http.post("/v1/sessions", json={}).json()["id"])
+
+
+def play(http: httpx.Client, session: str, content: Any, number: int | None = None, **body: Any) -> dict[str, Any]:
+    path = f"/v1/sessions/{session}/rounds" + ("" if number is None else f"/{number}")
+    answer = http.request("POST" if number is None else "PUT", path, json={"content": content, **(body or DRAW)})
+    assert answer.status_code == 200, answer.text
+    made: dict[str, Any] = answer.json()["round"]
+    return made
+
+
+def rounds(http: httpx.Client, session: str) -> list[dict[str, Any]]:
+    answer = http.get(f"/v1/sessions/{session}/rounds")
+    assert answer.status_code == 200, answer.text
+    made: list[dict[str, Any]] = answer.json()["data"]
+    return made
+
+
+def drawn(made: dict[str, Any]) -> dict[str, Any]:
+    """The picture of a reply."""
+    return next(part for part in made["reply"] if part["type"] == "image")
+
+
+def size(http: httpx.Client, path: str) -> tuple[int, int]:
+    answer = http.get(path)
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
+    return PILImage.open(io.BytesIO(answer.content)).size
+
+
+def test_an_upload_becomes_an_item_of_the_conversation(http: httpx.Client, media: Path, tmp_path: Path):
+    goose = (media / "goose-google.png").read_bytes()
+    sent = upload(http, goose)
+    width, height = PILImage.open(io.BytesIO(goose)).size
+    assert (sent["type"], sent["width"], sent["height"]) == ("image", width, height)
+    session = new(http)
+    made = play(http, session, [{"type": "text", "text": "Draw this "}, {"type": "media", "id": sent["id"]}])
+    assert made["words"] == "Draw this" and [item["item"] for item in made["items"]] == ["image0"]
+    assert drawn(made)["item"] == "image1" and rounds(http, session) == [made]
+    path = f"/v1/sessions/{session}/media/{made['items'][0]['id']}"
+    assert size(http, path) == (width, height) and max(size(http, f"{path}/thumbnail?side=64")) == 64
+    answer = http.get(f"/v1/sessions/{session}/media/{drawn(made)['id']}")
+    assert answer.headers["x-content-type-options"] == "nosniff" and "no-store" in answer.headers["cache-control"]
+    (tmp_path / "drawn.png").write_bytes(answer.content)
+    assert read_recipe(tmp_path / "drawn.png")["model"] == "debug", "a medium says how it was made"
+
+
+def test_a_clip_comes_with_its_sound_in_one_file(http: httpx.Client):
+    session = new(http)
+    body = {**DRAW, "codi2": {"want": ["video", "audio"], "num_inference_steps": 1}}
+    made = play(http, session, "A rooster that hops", **body)
+    clip, sound = [part for part in made["reply"] if part["type"] != "text"]
+    assert clip["sound"] == sound["id"]
+    path = f"/v1/sessions/{session}/media/"
+    kinds = [http.get(path + one).headers["content-type"] for one in (clip["id"], sound["id"])]
+    assert kinds == ["video/mp4", "audio/flac"]
+    import av
+
+    whole = http.get(f"{path}{clip['id']}", params={"sound": sound["id"]})
+    with av.open(io.BytesIO(whole.content)) as file:
+        assert [stream.type for stream in file.streams] == ["video", "audio"]
+    assert size(http, f"{path}{sound['id']}/thumbnail")[0] > 0
+
+
+def test_words_stay_as_they_were_written_and_items_keep_their_numbers(http: httpx.Client):
+    session = new(http)
+    pictures = [upload(http, colour(name)) for name in ("red", "blue")]
+    content = [{"type": "text", "text": "Make [image1] look like [image0]"}]
+    content += [{"type": "media", "id": one["id"]} for one in pictures]
+    made = play(http, session, content)
+    assert made["words"] == "Make [image1] look like [image0]"
+    assert [item["item"] for item in made["items"]] == ["image0", "image1"]
+    first = http.get(f"/v1/sessions/{session}/media/{made['items'][0]['id']}").content
+    assert PILImage.open(io.BytesIO(first)).getpixel((0, 0)) == (255, 0, 0), "image0 is the one that came first"
+    second = play(http, session, "Now make it  night.")
+    assert second["words"] == "Now make it  night." and second["items"] == [], (
+        "what it refers to is not written into it"
+    )
+    whole = http.get(f"/v1/sessions/{session}").json()["messages"][2]["content"]
+    assert "image_url" in [part["type"] for part in whole], "the model reads the picture that `it` means"
+
+
+def test_the_same_picture_twice_is_two_items_also_after_a_restart(start: Start, tmp_path: Path):
+    server = start("--no-page", folder=tmp_path / "twice")
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        session = new(http)
+        play(http, session, "Draw a mango", seed=1, **DRAW)
+        play(http, session, "Draw a mango", seed=1, **DRAW)
+        before = rounds(http, session)
+    server.stop()
+    server = start("--no-page", folder=tmp_path / "twice")
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        assert rounds(http, session) == before
+        made = play(http, session, "Mirror [image1]")
+        assert made["items"] == [] and drawn(made)["item"] == "image2"
+    server.stop()
+
+
+def test_a_round_is_replaced_when_its_reply_is_there(http: httpx.Client):
+    session = new(http)
+    for words in ("one", "two", "three"):
+        play(http, session, words, **TEXT)
+    bad = http.put(f"/v1/sessions/{session}/rounds/1", json={"content": "Mirror [image7]", **TEXT})
+    assert bad.status_code == 400 and [r["words"] for r in rounds(http, session)] == ["one", "two", "three"]
+    with http.stream("PUT", f"/v1/sessions/{session}/rounds/1", json={"content": "gone", "stream": True, **TEXT,
+                     "max_tokens": 1500}) as answer:  # fmt: skip
+        next(answer.iter_lines())
+    deadline = time.monotonic() + 20
+    while True:
+        answer = http.put(f"/v1/sessions/{session}/rounds/1", json={"content": "2", **TEXT})
+        if answer.status_code != 429 or time.monotonic() > deadline:
+            break
+        assert [r["words"] for r in rounds(http, session)] == ["one", "two", "three"], "the old ones stay meanwhile"
+        time.sleep(0.1)
+    assert answer.status_code == 200 and answer.json()["round"]["number"] == 1
+    assert [r["words"] for r in rounds(http, session)] == ["one", "2"]
+    play(http, session, "3", **TEXT)
+    assert [r["words"] for r in rounds(http, session)] == ["one", "2", "3"]
+    assert http.put(f"/v1/sessions/{session}/rounds/9", json={"content": "2", **TEXT}).status_code == 400
+
+
+def test_media_of_a_replaced_round_are_gone_and_its_items_can_be_used_again(http: httpx.Client):
+    session = new(http)
+    red = upload(http, colour("red"))
+    made = play(http, session, [{"type": "text", "text": "Draw [image0]"}, {"type": "media", "id": red["id"]}])
+    path = f"/v1/sessions/{session}/media/"
+    content = [{"type": "text", "text": "Mirror [image0]"}, {"type": "media", "id": made["items"][0]["id"]}]
+    again = play(http, session, content, 0, **DRAW, seed=5)
+    assert again["items"] == made["items"] and again["words"] == "Mirror [image0]"
+    assert http.get(path + drawn(made)["id"]).status_code == 404
+    assert http.get(path + drawn(again)["id"]).status_code == 200
+
+
+def test_an_edit_is_what_a_conversation_that_began_so_would_have(http: httpx.Client):
+    edited, plain = new(http), new(http)
+    for session, words in ((edited, "Draw a mango"), (plain, "Draw a goose")):
+        play(http, session, "Hello", **TEXT)
+        play(http, session, words)
+    again = play(http, edited, "Draw a goose", 1, **DRAW)
+    assert again["reply"] == rounds(http, plain)[1]["reply"], "ids are hashes of the content"
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../codi2.db", "codi2.db", "..%2f..%2fcodi2.db", "%00", "a" * 5000])
+def test_no_path_is_an_id(http: httpx.Client, name: str):
+    session = new(http)
+    play(http, session, "Draw")
+    for path in (f"/v1/sessions/{session}/media/{name}", f"/v1/sessions/{session}/media/{name}/thumbnail"):
+        assert http.get(path).status_code in (404, 405, 414), path
+    assert http.delete(f"/v1/media/{name}").status_code in (400, 404, 405, 414)
+    for named in (name, "/proc/self/environ", "file:///etc/passwd"):
+        body = {"content": [{"type": "media", "id": named}], **TEXT}
+        answer = http.post(f"/v1/sessions/{session}/rounds", json=body)
+        assert answer.status_code == 404 and "there is no medium" in answer.json()["error"]["message"]
+
+
+def test_what_is_no_medium_is_refused(http: httpx.Client):
+    answer = http.post("/v1/media", content=b"<html><script>1</script>")
+    assert answer.status_code == 400 and "upload" in answer.json()["error"]["message"]
+    assert http.post("/v1/media", content=b"").status_code == 400
+    assert http.post("/v1/media", content=b"x" * (17 << 20)).status_code == 413
+
+
+def test_uploads_and_media_are_their_owners(start: Start, tmp_path: Path):
+    store = open_store(tmp_path / "keys")
+    secrets = [store.make_key(label) for label in ("ann", "eve")]
+    store.close()
+    server = start("--no-page", folder=tmp_path / "keys")
+    ann, eve = (
+        httpx.Client(base_url=server.url, timeout=60, headers={"Authorization": f"Bearer {one}"}) for one in secrets
+    )
+    assert httpx.post(f"{server.url}/v1/media", content=colour("red")).status_code == 401
+    sent, session = upload(ann, colour("red")), new(ann)
+    made = play(ann, session, [{"type": "media", "id": sent["id"]}])
+    medium = made["items"][0]["id"]
+    theirs = new(eve)
+    play(eve, theirs, "Hello", **TEXT)
+    assert eve.get(f"/v1/sessions/{session}/media/{medium}").status_code == 404
+    assert eve.get(f"/v1/sessions/{theirs}/media/{medium}").status_code == 404
+    assert eve.delete(f"/v1/media/{sent['id']}").status_code == 404
+    for one in (sent["id"], medium):
+        body = {"content": [{"type": "media", "id": one}], **TEXT}
+        assert eve.post(f"/v1/sessions/{theirs}/rounds", json=body).status_code == 404
+    assert ann.delete(f"/v1/media/{sent['id']}").json()["deleted"]
+    assert ann.delete(f"/v1/media/{sent['id']}").status_code == 404
+    server.stop()
+
+
+def test_uploads_are_bounded_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kept = Uploads(tmp_path / "uploads")
+    monkeypatch.setattr(uploads, "MOST_FILES", 2)
+    first = kept.put("ann", colour("red"))
+    assert kept.load("ann", first).modality == "image"
+    kept.put("ann", colour("blue"))
+    kept.put("bob", colour("blue"))
+    with pytest.raises(BusyError, match="you have 2 uploads"):
+        kept.put("ann", colour("green"))
+    old = time.time() - uploads.LIFETIME - 1
+    for file in kept.folder.glob("*/*"):
+        os.utime(file, (old, old))
+    kept.sweep()
+    assert not list(kept.folder.glob("*/*"))
+    with pytest.raises(NoMedium, match="send it again"):
+        kept.load("ann", first)
+
+
+def colour(name: str) -> bytes:
+    file = io.BytesIO()
+    PILImage.new("RGB", (24, 16), name).save(file, "PNG")
+    return file.getvalue()
