@@ -7,7 +7,7 @@ import { frame, show } from "./dialogs.js";
 const STORED = "codi2.settings";
 const FIELDS = [
   { name: "seed", label: "Seed", hint: "Empty: a new one for each reply.", type: "number", min: 0, step: 1, max: Number.MAX_SAFE_INTEGER },
-  { name: "num_inference_steps", label: "Steps", hint: "Of a picture, sound or clip. Empty: the model's own.", type: "number", min: 1, max: 1000, step: 1 },
+  { name: "num_inference_steps", label: "Steps", hint: "Of drawing. Empty: the model's own.", type: "number", min: 1, max: 1000, step: 1 },
   { name: "guidance_scale", label: "Guidance", hint: "How strictly media follow the request.", type: "number", min: 0, max: 100, step: "any" },
   { name: "source_guidance_scale", label: "Guidance by the source", hint: "How strictly an edit keeps its source.", type: "number", min: 0, max: 100, step: "any" },
   { name: "temperature", label: "Temperature", hint: "0: the most likely words. 2: the most varied.", type: "number", min: 0, max: 2, step: "any" },
@@ -44,7 +44,7 @@ export async function openSettings() {
     const tag = type === "textarea" ? "textarea" : "input";
     const input = el(tag, { id: `set-${name}`, name, "aria-describedby": `hint-${name}`, ...(tag === "input" ? { type } : { rows: 2 }), ...limits });
     input.value = chosen[name] ?? "";
-    return el("div", { class: tag === "textarea" ? "row wide" : "row" }, el("label", { for: `set-${name}`, text: label }), input, el("small", { id: `hint-${name}`, text: hint }));
+    return el("div", { class: type === "number" ? "row" : "row wide" }, el("label", { for: `set-${name}`, text: label }), input, el("small", { id: `hint-${name}`, text: hint }));
   });
   const keep = el("input", { type: "checkbox", id: "set-keep", name: "keep_source" });
   keep.checked = chosen.keep_source !== false;
