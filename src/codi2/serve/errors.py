@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from codi2.errors import BusyError, CoDi2Error, LateError, OutputError
 from codi2.serve.access import NoKey, Refused
 from codi2.serve.store import Changed, NoSession
+from codi2.serve.uploads import NoMedium
 
 Scope = MutableMapping[str, Any]  # the types of ASGI
 Receive = Callable[[], Awaitable[Any]]
@@ -58,7 +59,7 @@ def described(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
             status, message = 408, str(error)
         case NoKey():
             status, message, headers = 401, str(error), {"WWW-Authenticate": "Bearer"}
-        case NoSession():
+        case NoSession() | NoMedium():
             status, message = 404, str(error)
         case Changed():
             status, message = 409, str(error)

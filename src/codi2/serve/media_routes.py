@@ -23,15 +23,10 @@ from codi2.serve import views, wire
 from codi2.serve.api import Client, server_of
 from codi2.serve.schemas import Sense
 from codi2.serve.store import Store
-from codi2.serve.uploads import NoMedium, Uploads
+from codi2.serve.uploads import NoMedium
 
 THUMBNAIL = 192  # pixels of the longer side
-PRIVATE = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
 router = APIRouter(prefix="/v1")
-
-
-def uploads_of(store: Store) -> Uploads:
-    return Uploads(store.folder / "uploads")
 
 
 @router.post("/media")
@@ -44,7 +39,7 @@ async def upload(
         data += chunk
         if len(data) > wire.MOST_BYTES:
             raise HTTPException(413, f"the medium is larger than {wire.MOST_BYTES >> 20} MB; send a smaller one")
-    uploads = uploads_of(server_of(request).store)
+    uploads = server_of(request).store.uploads
 
     def keep() -> dict[str, Any]:
         media = load_as(kind or "", bytes(data))
@@ -55,7 +50,7 @@ async def upload(
 
 @router.delete("/media/{medium}")
 async def delete_upload(request: Request, medium: str, client: Client) -> dict[str, Any]:
-    await asyncio.to_thread(uploads_of(server_of(request).store).delete, client, medium)
+    await asyncio.to_thread(server_of(request).store.uploads.delete, client, medium)
     return {"id": medium, "object": "medium", "deleted": True}
 
 
@@ -78,7 +73,7 @@ async def read_medium(
         return _file(part, recipe if server.marks else None, heard)
 
     data, kind = await asyncio.to_thread(read)
-    return Response(data, media_type=kind, headers=PRIVATE)
+    return Response(data, media_type=kind)
 
 
 @router.get("/sessions/{name}/media/{medium}/thumbnail", response_class=Response)
@@ -86,7 +81,7 @@ async def read_thumbnail(request: Request, name: str, medium: str, client: Clien
     """A small picture of a medium: of a clip its first frame, of a sound its loudness over time."""
     store = server_of(request).store
     data = await asyncio.to_thread(lambda: _thumbnail(_load(store, client, name, medium)[0]))
-    return Response(data, media_type="image/png", headers=PRIVATE)
+    return Response(data, media_type="image/png")
 
 
 def part_of(store: Store, client: str, session: str) -> Callable[[str], Part]:
@@ -96,7 +91,7 @@ def part_of(store: Store, client: str, session: str) -> Callable[[str], Part]:
         found = views.find(store.rounds_with(client, session, views.files_of(medium)), medium)
         if found is not None:
             return part_reader(store.get)(found[0])
-        return uploads_of(store).load(client, medium)
+        return store.uploads.load(client, medium)
 
     return read
 

@@ -7,22 +7,23 @@ import io
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
+from fastapi import Path as InPath
 from fastapi.responses import Response
 
 from codi2.chat import Chat
+from codi2.chat.compose import Composed, compose
 from codi2.chat.events import Done, Event, Made, Said, Step
-from codi2.chat.files import reader, save, to_json_parts
-from codi2.chat.references import placed
-from codi2.errors import BusyError
-from codi2.prompt.parts import Part
-from codi2.serve import wire
+from codi2.chat.files import reader, save
+from codi2.errors import BusyError, DataError, PromptError
+from codi2.prompt.parts import Part, Text
+from codi2.serve import views, wire
 from codi2.serve.api import Client, Server, check_model, message_of, options_of, replies_of, server_of, sse
 from codi2.serve.engine import Engine, Failed, Job, Tell
 from codi2.serve.schemas import NewSession, RoundRequest
@@ -121,8 +122,15 @@ class Chats:
             raise
         return held
 
-    async def ask(self, owner: str, name: str, content: Any, timeout: float = 0.0, **settings: Any) -> Waiting:
-        """A round, kept when it is done. Raises NoSession; BusyError: the conversation has one under way."""
+    async def ask(
+        self, owner: str, name: str, content: Any, number: int | None = None, timeout: float = 0.0, **settings: Any
+    ) -> Waiting:
+        """A round, kept when it is done. With `number` it then takes the place of that round and those after it.
+
+        Raises:
+            NoSession, NoMedium, PromptError, MediaError: of the content.
+            DataError: there is no round `number`. BusyError: the conversation has a round under way.
+        """
         taking = asyncio.ensure_future(asyncio.to_thread(self._take, owner, name))
         try:
             held = await asyncio.shield(taking)
@@ -135,12 +143,16 @@ class Chats:
             held.lock.release()
 
         try:
-            prompt = await asyncio.to_thread(_prompt, held.chat, content)
-
-            keep = lambda: self._keep(owner, name, held)  # noqa: E731
+            count = len(held.chat.rounds)
+            if number is not None and number >= count:
+                raise DataError(f"there is no round {number}: this session has {count}")
+            at = count if number is None else number
+            message = await asyncio.to_thread(self._compose, owner, name, held.chat, content, at)
+            chat = held.chat if at == count else held.chat.branch(at)
+            keep = lambda: self._keep(owner, name, held, chat, message, count)  # noqa: E731
             waiting = Waiting(
                 lambda tell: self.engine.round(
-                    held.chat, prompt, held.told(tell), owner, timeout, keep, end, **settings
+                    chat, message.prompt, held.told(tell), owner, timeout, keep, end, **settings
                 )
             )
         except BaseException:
@@ -149,14 +161,32 @@ class Chats:
         held.job = waiting.job
         return waiting
 
-    def _keep(self, owner: str, name: str, held: Open) -> None:
-        """Before anybody hears that the round is done, it is on the disk."""
-        number = len(held.chat.rounds) - 1
+    def _compose(self, owner: str, name: str, chat: Chat, content: Any, number: int) -> Composed:
+        """A request's content as the message of round `number`."""
+        from codi2.serve.media_routes import part_of
+
+        if isinstance(content, str):
+            return compose((Text(content),), chat.items(number))
+        read = part_of(self.store, owner, name)
+        parts: list[Part] = []
+        for i, part in enumerate(content):
+            if part.get("type") != "media":
+                parts.append(wire.part(part, f"part {i} of the content"))
+            elif isinstance(part.get("id"), str):
+                parts.append(read(part["id"]))
+            else:
+                raise PromptError(f"part {i} of the content is a medium without an id; send the id of an upload")
+        return compose(tuple(parts), chat.items(number))
+
+    def _keep(self, owner: str, name: str, held: Open, chat: Chat, message: Composed, count: int) -> None:
+        """Before anybody hears that the round is done, it is on the disk, in the place of all after it of `count`."""
+        chat.rounds[-1] = replace(chat.rounds[-1], words=message.words, given=message.given)
         try:
-            held.revision = self.store.keep(owner, name, number, held.chat.rounds[-1], number, held.revision)
+            held.revision = self.store.keep(owner, name, len(chat.rounds) - 1, chat.rounds[-1], count, held.revision)
         except BaseException:
-            held.chat.undo()
+            chat.undo()
             raise
+        held.chat = chat
 
     def undo(self, owner: str, name: str) -> int:
         """Takes the last round back: how many are left. Raises NoSession, DataError, BusyError."""
@@ -177,12 +207,6 @@ class Chats:
         if held is not None and held.job is not None:
             held.deleted = True
             held.job.cancel()
-
-    def path(self, part: Part) -> Path:
-        """Where the store keeps a medium of a round: of a clip, its first frame."""
-        (made,) = to_json_parts((part,), self.store.put)
-        file = made["file"]
-        return self.store.path(file if isinstance(file, str) else file[0])
 
     def export(self, owner: str, name: str) -> bytes:
         """A zip file of one folder: the conversation, and a page that shows and plays it. Raises NoSession."""
@@ -250,17 +274,48 @@ async def export_session(name: str, chats: Held, client: Client) -> Response:
     return Response(data, media_type="application/zip", headers=named)
 
 
+@router.get("/{name}/rounds")
+async def list_rounds(name: str, chats: Held, client: Client) -> dict[str, Any]:
+    """The rounds with ids in the place of media: words as they were written, new items, the reply."""
+    values = await asyncio.to_thread(lambda: views.rounds(chats.store.rounds(client, name)))
+    return {"object": "list", "data": values}
+
+
 @router.post("/{name}/rounds")
 async def add_round(request: Request, name: str, body: RoundRequest, chats: Held, client: Client) -> Any:
     """A message, and its reply; earlier items can be named as in `chat.references`."""
+    return await _round(request, name, body, chats, client, None)
+
+
+@router.put("/{name}/rounds/{number}")
+async def replace_round(
+    request: Request,
+    name: str,
+    number: Annotated[int, InPath(ge=0, lt=2**31)],
+    body: RoundRequest,
+    chats: Held,
+    client: Client,
+) -> Any:
+    """A message in the place of round `number` (from 0) and all after it; they stay until its reply is there."""
+    return await _round(request, name, body, chats, client, number)
+
+
+async def _round(request: Request, name: str, body: RoundRequest, chats: Chats, client: str, number: int | None) -> Any:
     server = server_of(request)
     check_model(server, body.model)
     options = vars(options_of(body, body.modalities, body.max_tokens or server.default_tokens))
-    waiting = await chats.ask(client, name, body.content, body.codi2.timeout or 0.0, **options)
+    waiting = await chats.ask(client, name, body.content, number, body.codi2.timeout or 0.0, **options)
+    kept = (lambda: _kept(chats, client, name, number)) if body.media == "ids" else None
     if body.stream:
-        return sse(_events(server, waiting))
+        return sse(_events(server, waiting, kept))
     (reply,) = await replies_of(request, [waiting])
-    return {"object": "session.round", "session": name, "message": message_of(server, reply)}
+    made = {"message": message_of(server, reply)} if kept is None else {"round": await asyncio.to_thread(kept)}
+    return {"object": "session.round", "session": name, **made}
+
+
+def _kept(chats: Chats, client: str, name: str, number: int | None) -> dict[str, Any]:
+    """A round as clients see it; None: the last."""
+    return views.rounds(chats.store.rounds(client, name))[-1 if number is None else number]
 
 
 @router.delete("/{name}/rounds/last")
@@ -269,24 +324,22 @@ async def undo_round(name: str, chats: Held, client: Client) -> dict[str, Any]:
     return {"object": "session", "id": name, "rounds": await asyncio.to_thread(chats.undo, client, name)}
 
 
-def _prompt(chat: Chat, content: Any) -> Any:
-    """Words as they are, since they may have placeholders of earlier items; parts as parts."""
-    if isinstance(content, str | tuple):
-        return content
-    return placed(wire.prompt(content), chat.media)
-
-
-async def _events(server: Server, waiting: Waiting) -> AsyncIterator[dict[str, Any]]:
+async def _events(
+    server: Server, waiting: Waiting, kept: Callable[[], dict[str, Any]] | None
+) -> AsyncIterator[dict[str, Any]]:
+    """The events of a stream. `kept` gives the round with ids in the place of its media, which then do not come."""
     async for event in waiting:
         match event:
             case Said():
                 yield {"type": "text", "text": event.text}
             case Step():
                 yield {"type": "progress", "stage": event.stage, "step": event.step, "total": event.total}
-            case Made():
+            case Made() if kept is None:
                 yield {"type": "part", "place": event.place, "part": wire.to_part(event.part)}
-            case Done():
+            case Done() if kept is None:
                 yield {"type": "done", "message": message_of(server, event.reply)}
+            case Done() if kept is not None:
+                yield {"type": "done", "round": await asyncio.to_thread(kept)}
 
 
 def _json(session: Session) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from codi2.serve import media_files
 from codi2.serve.database import Database
 from codi2.serve.keys import Keys
 from codi2.serve.media_files import MediaFiles
+from codi2.serve.uploads import Uploads
 
 SWEEP = 300.0  # seconds between two sweeps of a running server
 TABLES = """
@@ -81,6 +82,7 @@ class Store(Keys):
         self._database = Database(folder / "codi2.db", TABLES + media_files.TABLES)
         self._db, self._lock = self._database.db, self._database.lock
         self.media = MediaFiles(self._database, folder / "media", secrets.token_urlsafe(9))
+        self.uploads = Uploads(folder / "uploads")
         self._closed = threading.Event()
         try:
             super().__init__(folder)
@@ -144,6 +146,14 @@ class Store(Keys):
     def rounds(self, owner: str, name: str) -> list[dict[str, Any]]:
         """The rounds of a session, as `chat.files.to_json` made them. Raises NoSession."""
         return self.load(owner, name).rounds
+
+    def rounds_with(self, owner: str, name: str, files: Sequence[str]) -> list[dict[str, Any]]:
+        """The rounds of a session that have one of these media. Raises NoSession."""
+        self.session(owner, name)
+        marks = ", ".join("?" * len(files))
+        where = f"session = ? AND number IN (SELECT number FROM media WHERE session = ? AND name IN ({marks}))"
+        rows = self._database.rows(f"SELECT round FROM rounds WHERE {where}", name, name, *files)
+        return [json.loads(text) for (text,) in rows]
 
     def keep(
         self, owner: str, name: str, number: int, round_: Round, count: int | None = None, revision: int | None = None
@@ -264,6 +274,7 @@ class Store(Keys):
         """Removes what no round names and nobody is about to: it is what a kill leaves. A full disk does not matter."""
         with suppress(CoDi2Error):
             self.media.sweep()
+        self.uploads.sweep()
         self._database.forget()
         self._database.keep_reserve()
 

@@ -20,21 +20,24 @@ def rounds(values: Iterable[Value]) -> list[dict[str, Any]]:
     names: dict[Any, str] = {}
     counts: Counter[str] = Counter()
 
-    def new(part: Value) -> dict[str, Any]:
-        names[_key(part)] = f"{part['type']}{counts[part['type']]}"
-        counts[part["type"]] += 1
+    def new(part: Value, known: bool = False) -> dict[str, Any]:
+        """An item with the next number; of rounds that do not say what is new, an equal one is the same."""
+        if not known or _key(part) not in names:
+            names[_key(part)] = f"{part['type']}{counts[part['type']]}"
+            counts[part["type"]] += 1
         return {"type": part["type"], "item": names[_key(part)], "id": media_id(part)}
 
     shown = []
     for number, value in enumerate(values):
         prompt, options, recipe = value["prompt"], value["options"], value["recipe"]
         items = [new(prompt[place]) for place in value.get("given", _unseen(prompt, names))]
+        reply = [part if _is_words(part) else new(part, known="given" not in value) for part in value["reply"]]
         shown.append(
             {
                 "number": number,
                 "words": value["words"] if value.get("words") is not None else _words(prompt, names),
                 "items": items,
-                "reply": _with_sounds([part if _is_words(part) else new(part) for part in value["reply"]]),
+                "reply": _with_sounds(reply),
                 "notes": list(value["notes"]),
                 "options": {name: options[name] for name in ("want", "seed") if name in options},
                 "recipe": {name: recipe[name] for name in ("model", "seconds") if name in recipe},
