@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import time
 from pathlib import Path
@@ -76,7 +77,7 @@ def test_an_upload_becomes_an_item_of_the_conversation(http: httpx.Client, media
     assert made["words"] == "Draw this" and [item["item"] for item in made["items"]] == ["image0"]
     assert drawn(made)["item"] == "image1" and rounds(http, session) == [made]
     path = f"/v1/sessions/{session}/media/{made['items'][0]['id']}"
-    assert size(http, path) == (width, height) and max(size(http, f"{path}/thumbnail?side=64")) == 64
+    assert size(http, path) == (width, height) and max(size(http, f"{path}/thumbnail?side=20")) == 20
     answer = http.get(f"/v1/sessions/{session}/media/{drawn(made)['id']}")
     assert answer.headers["x-content-type-options"] == "nosniff" and "no-store" in answer.headers["cache-control"]
     (tmp_path / "drawn.png").write_bytes(answer.content)
@@ -185,10 +186,12 @@ def test_no_path_is_an_id(http: httpx.Client, name: str):
     for path in (f"/v1/sessions/{session}/media/{name}", f"/v1/sessions/{session}/media/{name}/thumbnail"):
         assert http.get(path).status_code in (404, 405, 414), path
     assert http.delete(f"/v1/media/{name}").status_code in (400, 404, 405, 414)
-    for named in (name, "/proc/self/environ", "file:///etc/passwd"):
-        body = {"content": [{"type": "media", "id": named}], **TEXT}
-        answer = http.post(f"/v1/sessions/{session}/rounds", json=body)
-        assert answer.status_code == 404 and "there is no medium" in answer.json()["error"]["message"]
+    for named in (name, "/proc/self/environ", "file:///etc/passwd", "\ud800", "é"):
+        body = json.dumps({"content": [{"type": "media", "id": named}], **TEXT})
+        headers = {"Content-Type": "application/json"}
+        answer = http.post(f"/v1/sessions/{session}/rounds", content=body, headers=headers)
+        assert answer.status_code in (400, 404), named
+        assert named == "\ud800" or "there is no medium" in answer.json()["error"]["message"]
 
 
 def test_what_is_no_medium_is_refused(http: httpx.Client):
@@ -227,7 +230,7 @@ def test_uploads_are_bounded_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     kept = Uploads(tmp_path / "uploads")
     monkeypatch.setattr(uploads, "MOST_FILES", 2)
     first = kept.put("ann", colour("red"))
-    assert kept.load("ann", first).modality == "image"
+    assert kept.get("ann", first) == ("file", colour("red"))
     kept.put("ann", colour("blue"))
     kept.put("bob", colour("blue"))
     with pytest.raises(BusyError, match="you have 2 uploads"):
@@ -238,7 +241,7 @@ def test_uploads_are_bounded_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     kept.sweep()
     assert not list(kept.folder.glob("*/*"))
     with pytest.raises(NoMedium, match="send it again"):
-        kept.load("ann", first)
+        kept.get("ann", first)
 
 
 def colour(name: str) -> bytes:

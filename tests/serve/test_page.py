@@ -195,6 +195,11 @@ def test_stop_keeps_the_words_and_a_failure_is_said(page: Page):
     page.see(".pending", 0)
     page.see(".welcome")
     assert page.tab.input_value("#words") == "Draw for a long time"
+    page.tab.press("#words", "Enter")
+    page.see(".pending progress[value]")
+    page.tab.reload()
+    page.see("#words")
+    assert page.tab.input_value("#words") == "Draw for a long time", "a reload in between keeps them too"
     page.see("#sessions a", len(httpx.get(f"{page.url}/v1/sessions").json()["data"]))
     page.write("Mirror [image7]", "image")
     assert "[image7]" in page.see(".toast").inner_text()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import Response
 
 from codi2.chat.files import part_reader
+from codi2.errors import PromptError
 from codi2.media import mp4_bytes, png_bytes, sound_bytes
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Thermal, Video
 from codi2.prompt.wire import flac, png
@@ -25,11 +26,11 @@ from codi2.serve.schemas import Sense
 from codi2.serve.store import Store
 from codi2.serve.uploads import NoMedium
 
-THUMBNAIL = 192  # pixels of the longer side
+BYTES = {"requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
 router = APIRouter(prefix="/v1")
 
 
-@router.post("/media")
+@router.post("/media", openapi_extra=BYTES)
 async def upload(
     request: Request, client: Client, kind: Annotated[Sense | None, Query(alias="type")] = None
 ) -> dict[str, Any]:
@@ -77,23 +78,31 @@ async def read_medium(
 
 
 @router.get("/sessions/{name}/media/{medium}/thumbnail", response_class=Response)
-async def read_thumbnail(request: Request, name: str, medium: str, client: Client) -> Response:
+async def read_thumbnail(
+    request: Request,
+    name: str,
+    medium: str,
+    client: Client,
+    side: Annotated[int, Query(ge=16, le=1024, description="Most pixels of the longer side.")] = 192,
+) -> Response:
     """A small picture of a medium: of a clip its first frame, of a sound its loudness over time."""
     store = server_of(request).store
-    data = await asyncio.to_thread(lambda: _thumbnail(_load(store, client, name, medium)[0]))
+    data = await asyncio.to_thread(lambda: _thumbnail(_load(store, client, name, medium)[0], side))
     return Response(data, media_type="image/png")
 
 
-def part_of(store: Store, client: str, session: str) -> Callable[[str], Part]:
-    """Reads an id in a message: one of the session's media, or an upload. Raises NoMedium, MediaError."""
+def read_id(store: Store, client: str, session: str, part: Mapping[str, Any], where: str) -> Part:
+    """What `{"type": "media", "id": …}` in a message stands for: a medium of the session, or an upload.
 
-    def read(medium: str) -> Part:
-        found = views.find(store.rounds_with(client, session, views.files_of(medium)), medium)
-        if found is not None:
-            return part_reader(store.get)(found[0])
-        return store.uploads.load(client, medium)
-
-    return read
+    Raises NoSession, NoMedium, PromptError, MediaError.
+    """
+    medium = part.get("id")
+    if not isinstance(medium, str):
+        raise PromptError(f"{where} is a medium without an id; send the id of an upload")
+    found = views.find(store.rounds_with(client, session, views.files_of(medium)), medium)
+    if found is not None:
+        return part_reader(store.get)(found[0])
+    return load_as(*store.uploads.get(client, medium))
 
 
 def _load(store: Store, client: str, session: str, medium: str) -> tuple[Part, Mapping[str, Any] | None]:
@@ -128,7 +137,7 @@ def _file(part: Part, mark: Mapping[str, Any] | None, sound: Part | None) -> tup
     raise NoMedium("this part is words and not a medium")
 
 
-def _thumbnail(part: Part) -> bytes:
+def _thumbnail(part: Part, side: int) -> bytes:
     from PIL import Image as PILImage
 
     match part:
@@ -142,7 +151,7 @@ def _thumbnail(part: Part) -> bytes:
             small = drawn(part)
         case _:
             raise NoMedium("this part is words and not a medium")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.thumbnail((side, side))
     out = io.BytesIO()
     small.save(out, "PNG")
     return out.getvalue()

@@ -21,11 +21,12 @@ from codi2.chat import Chat
 from codi2.chat.compose import Composed, compose
 from codi2.chat.events import Done, Event, Made, Said, Step
 from codi2.chat.files import reader, save
-from codi2.errors import BusyError, DataError, PromptError
-from codi2.prompt.parts import Part, Text
+from codi2.errors import BusyError, DataError
+from codi2.prompt.parts import Prompt, Text
 from codi2.serve import views, wire
 from codi2.serve.api import Client, Server, check_model, message_of, options_of, replies_of, server_of, sse
 from codi2.serve.engine import Engine, Failed, Job, Tell
+from codi2.serve.media_routes import read_id
 from codi2.serve.schemas import NewSession, RoundRequest
 from codi2.serve.store import NoSession, Session, Store
 from codi2.serve.waiting import Waiting
@@ -123,12 +124,12 @@ class Chats:
         return held
 
     async def ask(
-        self, owner: str, name: str, content: Any, number: int | None = None, timeout: float = 0.0, **settings: Any
+        self, owner: str, name: str, content: Prompt, number: int | None = None, timeout: float = 0.0, **settings: Any
     ) -> Waiting:
         """A round, kept when it is done. With `number` it then takes the place of that round and those after it.
 
         Raises:
-            NoSession, NoMedium, PromptError, MediaError: of the content.
+            NoSession; PromptError: a placeholder in the content stands for nothing.
             DataError: there is no round `number`. BusyError: the conversation has a round under way.
         """
         taking = asyncio.ensure_future(asyncio.to_thread(self._take, owner, name))
@@ -147,7 +148,7 @@ class Chats:
             if number is not None and number >= count:
                 raise DataError(f"there is no round {number}: this session has {count}")
             at = count if number is None else number
-            message = await asyncio.to_thread(self._compose, owner, name, held.chat, content, at)
+            message = await asyncio.to_thread(lambda: compose(content, held.chat.items(at)))
             chat = held.chat if at == count else held.chat.branch(at)
             keep = lambda: self._keep(owner, name, held, chat, message, count)  # noqa: E731
             waiting = Waiting(
@@ -160,23 +161,6 @@ class Chats:
             raise
         held.job = waiting.job
         return waiting
-
-    def _compose(self, owner: str, name: str, chat: Chat, content: Any, number: int) -> Composed:
-        """A request's content as the message of round `number`."""
-        from codi2.serve.media_routes import part_of
-
-        if isinstance(content, str):
-            return compose((Text(content),), chat.items(number))
-        read = part_of(self.store, owner, name)
-        parts: list[Part] = []
-        for i, part in enumerate(content):
-            if part.get("type") != "media":
-                parts.append(wire.part(part, f"part {i} of the content"))
-            elif isinstance(part.get("id"), str):
-                parts.append(read(part["id"]))
-            else:
-                raise PromptError(f"part {i} of the content is a medium without an id; send the id of an upload")
-        return compose(tuple(parts), chat.items(number))
 
     def _keep(self, owner: str, name: str, held: Open, chat: Chat, message: Composed, count: int) -> None:
         """Before anybody hears that the round is done, it is on the disk, in the place of all after it of `count`."""
@@ -304,13 +288,30 @@ async def _round(request: Request, name: str, body: RoundRequest, chats: Chats, 
     server = server_of(request)
     check_model(server, body.model)
     options = vars(options_of(body, body.modalities, body.max_tokens or server.default_tokens))
-    waiting = await chats.ask(client, name, body.content, number, body.codi2.timeout or 0.0, **options)
+    content = await asyncio.to_thread(_content, chats.store, client, name, body.content)
+    waiting = await chats.ask(client, name, content, number, body.codi2.timeout or 0.0, **options)
     kept = (lambda: _kept(chats, client, name, number)) if body.media == "ids" else None
     if body.stream:
         return sse(_events(server, waiting, kept))
     (reply,) = await replies_of(request, [waiting])
     made = {"message": message_of(server, reply)} if kept is None else {"round": await asyncio.to_thread(kept)}
     return {"object": "session.round", "session": name, **made}
+
+
+def _content(store: Store, client: str, name: str, content: Any) -> Prompt:
+    """Words and media as they came; ids are media of the session or uploads.
+
+    Raises NoSession, NoMedium, PromptError, MediaError.
+    """
+    store.session(client, name)
+    if isinstance(content, str):
+        return (Text(content),)
+    return tuple(
+        read_id(store, client, name, part, f"part {i} of the content")
+        if part.get("type") == "media"
+        else wire.part(part, f"part {i} of the content")
+        for i, part in enumerate(content)
+    )
 
 
 def _kept(chats: Chats, client: str, name: str, number: int | None) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from codi2.errors import BusyError, DataError
 from codi2.hub import write_atomic
-from codi2.prompt.parts import Media
-from codi2.senses import LOADERS, load_as
+from codi2.senses import LOADERS
 
 LIFETIME = 3600.0  # seconds
 MOST_FILES, MOST_BYTES = 256, 256 << 20  # of one client at a time
@@ -48,14 +47,13 @@ class Uploads:
         write_atomic(self._of(owner) / f"{name}.{kind if kind in LOADERS else 'file'}", data)
         return name
 
-    def load(self, owner: str, name: str) -> Media:
-        """The medium. Raises NoMedium; MediaError: it cannot be decoded."""
+    def get(self, owner: str, name: str) -> tuple[str, bytes]:
+        """The kind and the bytes of a medium, for `senses.load_as`. Raises NoMedium."""
         file = self._file(owner, name)
         try:
-            data = file.read_bytes()
+            return file.suffix[1:], file.read_bytes()
         except OSError as error:
             raise _missing(name) from error
-        return load_as(file.suffix[1:], data)
 
     def delete(self, owner: str, name: str) -> None:
         """Raises NoMedium."""

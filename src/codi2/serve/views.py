@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 Value = Mapping[str, Any]
+_ID = re.compile(r"([0-9a-f]{32})(-[0-9a-f]{12})?", re.ASCII)
 
 
 def rounds(values: Iterable[Value]) -> list[dict[str, Any]]:
@@ -57,9 +59,9 @@ def media_id(part: Value) -> str:
 
 
 def files_of(name: str) -> list[str]:
-    """Names of files that a medium with this id may begin with."""
-    stem = name.partition("-")[0]
-    return [f"{stem}.{suffix}" for suffix in ("png", "flac", "npy")]
+    """Names of files that a medium with this id may begin with; of what is no id of ours, none."""
+    found = _ID.fullmatch(name)
+    return [f"{found[1]}.{suffix}" for suffix in ("png", "flac", "npy")] if found else []
 
 
 def find(values: Iterable[Value], name: str) -> tuple[Value, Value | None] | None:

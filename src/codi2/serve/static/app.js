@@ -263,6 +263,10 @@ async function start() {
     await open(sessionOf());
     composer.focus();
   });
+  addEventListener("pagehide", () => {
+    const run = runs.get(shown.session); // it ends with the page: its words are in the message after a reload
+    if (run?.number === null) composer.putBack(run.message);
+  });
   matchMedia("(max-width: 800px)").addEventListener("change", () => drawer(false));
   frame();
   try {
