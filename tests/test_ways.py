@@ -258,8 +258,23 @@ def session_of_two_servers(at: Setting, rounds: Sequence[Round]) -> Sequence[Par
     return session(at, rounds, servers=(0, 1))
 
 
+def page(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
+    """As the chat page asks: media by the ids of uploads, and each round first with other words, then edited."""
+    name, http = at.post("/v1/sessions").json()["id"], at.http[0]
+    for n, round_ in enumerate(rounds):
+        content: list[dict[str, Any]] = [{"type": "text", "text": round_.words}]
+        for file in round_.media:
+            sent = http.post("/v1/media", content=(MEDIA / file).read_bytes())
+            content.append({"type": "media", "id": sent.json()["id"]})
+        body = {"max_tokens": round_.tokens, **round_.body, "media": "ids"}
+        at.post(f"/v1/sessions/{name}/rounds", content="Draw a fish.", **body)
+        made = http.put(f"/v1/sessions/{name}/rounds/{n}", json={"content": content, **body})
+        assert made.json()["round"]["words"] == round_.words.strip()
+    return wire.prompt(http.get(f"/v1/sessions/{name}").json()["messages"][-1]["codi2"]["parts"])
+
+
 MANY: list[Way] = [engine, send, stream, asend, retried, reopened, completions]
-MANY += [session, streamed_session, session_of_two_servers]
+MANY += [session, streamed_session, session_of_two_servers, page]
 ONE: list[Way] = [generate, streamed_completions, responses]
 
 
