@@ -134,12 +134,19 @@ function replace(number, message, want, fresh) {
   else play(number, message, want, fresh);
 }
 
+/** The first words of a message. */
+function titleFor({ text, names }) {
+  const words = text.replace(/\s+/g, " ");
+  if (words.length <= 60) return words || names.join(", ");
+  return `${words.slice(0, 60).replace(/\s\S*$/, "")}…`;
+}
+
 /** Plays a round in the conversation that is shown; returns when it is on its way. */
 async function play(number, message, want, fresh = false) {
   let { session } = shown;
   const made = session === null;
   if (made) {
-    const title = message.text.replace(/\s+/g, " ").slice(0, 60) || message.names.join(", ");
+    const title = titleFor(message);
     try {
       session = (await api.createSession(title, settings().system)).id;
     } catch (error) {

@@ -1,7 +1,7 @@
 // The messages of a conversation: words, items, what can be done with each, and the reply that is being made.
 
 import { $, el, icon, iconButton, announce, toast } from "./dom.js";
-import { figure } from "./media.js";
+import { figure, thumbnail } from "./media.js";
 import { content, grow } from "./composer.js";
 import { wantOf, wantPicker } from "./want.js";
 
@@ -53,7 +53,7 @@ function edit(message, shown, round, handlers) {
   let items = [...round.items];
   const names = Object.fromEntries(round.items.map((item) => [item.id, item.item]));
   const strip = el("div", { class: "figures small" });
-  const drawItems = () => strip.replaceChildren(...items.map((item) => el("div", { class: "kept" }, icon(item.type), el("span", { text: names[item.id] }),
+  const drawItems = () => strip.replaceChildren(...items.map((item) => el("div", { class: "kept" }, thumbnail(shown.session, item), el("span", { text: names[item.id] }),
     iconButton("close", `Remove ${names[item.id]}`, () => { items = items.filter((other) => other !== item); drawItems(); field.focus(); }))));
   const close = () => {
     message.replaceChildren(...before);
