@@ -156,6 +156,11 @@ def test_a_round_is_replaced_when_its_reply_is_there(http: httpx.Client):
     play(http, session, "3", **TEXT)
     assert [r["words"] for r in rounds(http, session)] == ["one", "2", "3"]
     assert http.put(f"/v1/sessions/{session}/rounds/9", json={"content": "2", **TEXT}).status_code == 400
+    answer = http.put(f"/v1/sessions/{session}/rounds/1", json={"content": "2", "rounds": 2, **TEXT})
+    assert answer.status_code == 409 and "has 3 rounds and not 2" in answer.json()["error"]["message"]
+    assert [r["words"] for r in rounds(http, session)] == ["one", "2", "3"], (
+        "a client that does not know all drops none"
+    )
 
 
 def test_media_of_a_replaced_round_are_gone_and_its_items_can_be_used_again(http: httpx.Client):

@@ -187,6 +187,21 @@ def test_edit_and_regenerate(page: Page):
     assert page.words() == ["one"] and page.tab.locator(".made").first.inner_text() != before, "another seed"
 
 
+def test_two_windows_on_one_conversation(page: Page, browser: Any):
+    page.send("one", "text")
+    other = Page(browser, page.tab.url)
+    other.send("two", "text")
+    page.tab.locator(".model").hover()
+    page.button("Make this reply again").click()
+    assert "changed elsewhere" in page.see(".toast").inner_text()
+    page.see(".message.model:not(.pending)", 2)
+    other.send("three", "text")
+    page.write("four", "text")
+    page.see(".message.model:not(.pending)", 4)
+    assert page.words() == ["one", "two", "three", "four"]
+    other.context.close()
+
+
 def test_stop_keeps_the_words_and_a_failure_is_said(page: Page):
     page.settle(num_inference_steps=1000)
     page.write("Draw for a long time", "image")

@@ -145,3 +145,4 @@ class RoundRequest(Settings):
     max_tokens: int | None = Field(None, ge=1, le=4096)
     stream: bool | None = False
     media: Literal["data", "ids"] = Field("data", description="How the reply's media come: themselves, or their ids.")
+    rounds: int | None = Field(None, ge=0, description="Of PUT: rounds that the client knows; 409 if there are others.")

@@ -28,7 +28,7 @@ from codi2.serve.api import Client, Server, check_model, message_of, options_of,
 from codi2.serve.engine import Engine, Failed, Job, Tell
 from codi2.serve.media_routes import read_id
 from codi2.serve.schemas import NewSession, RoundRequest
-from codi2.serve.store import NoSession, Session, Store
+from codi2.serve.store import Changed, NoSession, Session, Store
 from codi2.serve.waiting import Waiting
 
 OPEN = 16  # conversations whose cache stays in memory
@@ -281,6 +281,9 @@ async def replace_round(
     client: Client,
 ) -> Any:
     """A message in the place of round `number` (from 0) and all after it; they stay until its reply is there."""
+    found = (await asyncio.to_thread(chats.store.session, client, name)).rounds
+    if body.rounds is not None and found != body.rounds:
+        raise Changed(f"the session has {found} rounds and not {body.rounds}: it was changed elsewhere; load it again")
     return await _round(request, name, body, chats, client, number)
 
 

@@ -164,7 +164,8 @@ async function play(number, message, want, fresh = false) {
   redraw();
   list();
   announce("The reply is being made.");
-  follow(session, run, { content: message.content, ...requestSettings(want, fresh) });
+  const known = number === null ? {} : { rounds: shown.rounds.length };
+  follow(session, run, { content: message.content, ...known, ...requestSettings(want, fresh) });
 }
 
 async function follow(session, run, body) {
@@ -195,6 +196,10 @@ function advance(run, { stage, step, total }) {
 }
 
 function finished(round) {
+  if (round.number > shown.rounds.length) { // another window has added rounds
+    open(shown.session);
+    return;
+  }
   shown.rounds = [...shown.rounds.slice(0, round.number), round];
   redraw();
   conversation.announceReply(round);
@@ -212,7 +217,8 @@ async function failed(session, run, error) {
       Object.assign(shown, { session: null, rounds: [] });
     }
   }
-  if (shown.session === session || shown.session === null) redraw();
+  if (shown.session === session && error.status === 409) await open(session); // another window has changed it
+  else if (shown.session === session || shown.session === null) redraw();
 }
 
 // ---- the frame
