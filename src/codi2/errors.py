@@ -17,6 +17,10 @@ class MediaError(CoDi2Error):
     """A picture, sound or clip cannot be read, is empty, or is beyond the stated limits."""
 
 
+class LimitError(MediaError):
+    """The media of one request are more than a request may hold, or take longer to read."""
+
+
 class ConfigError(CoDi2Error):
     """A preset, option or config file names something that does not exist or does not fit."""
 

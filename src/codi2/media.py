@@ -27,19 +27,20 @@ RECIPE_KEY = "codi2"
 Source = str | Path | bytes
 
 
-def load(source: Source, name: str = "") -> Media:
+def load(source: Source, name: str = "", still: bool = False) -> Media:
     """A picture, sound or clip from a path or from the bytes of a file.
 
     Animated pictures (GIF, WebP, APNG) are clips. A clip's sound track is not read.
 
     Args:
         name: what messages and the part call it; the file name by default.
+        still: whether an animated picture is its first frame; the others are not looked at.
 
     Raises:
         MediaError: missing, a folder, empty, broken, beyond the limits, or of no known format.
     """
     data, name = read_source(source, name)
-    media = formats.picture(data, name) or formats.sound(data, name)
+    media = formats.picture(data, name, still) or formats.sound(data, name)
     media = media or formats.stream(data, name, "video") or formats.stream(data, name, "audio")
     if media is None:
         kind = formats.guess(data)
@@ -49,7 +50,7 @@ def load(source: Source, name: str = "") -> Media:
 
 def load_image(source: Source, name: str = "") -> Image:
     """As `load`, but of a clip or animation the first frame, and a sound is refused."""
-    media = load(source, name)
+    media = load(source, name, still=True)
     if isinstance(media, Video):
         return Image(media.frames[0], media.name)
     if not isinstance(media, Image):

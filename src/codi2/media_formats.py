@@ -9,10 +9,13 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from codi2 import media_bounds as bounds
 from codi2.errors import MediaError
 from codi2.pcm import rounded
 from codi2.prompt.parts import Audio, Image, Video
@@ -23,10 +26,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from PIL import Image as PILImage
 
-MAX_PIXELS = 64_000_000
-"""Largest picture, width times height; read from the header, before anything is decoded."""
-MAX_SECONDS = 600
-"""Longest sound or clip, seconds."""
 MAX_BEATS = 4096  # of an animation: its shortest frames may be a moment beside the others
 MAX_FRAMES = 256
 """Frames kept of a clip; longer ones are thinned evenly."""
@@ -35,34 +34,41 @@ MAX_FRAME_SIDE = 512
 PICTURE_FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "ICO"]
 ANIMATED = {"GIF", "WEBP", "PNG", "AVIF"}
 # Formats that are nothing but media. FFmpeg also opens playlists, and those name other files and addresses.
+BLOCK = 65_536  # samples of each channel that are read at once
+UNKNOWN = 1 << 62  # samples from which libsndfile means that the header does not say
 STREAM_FORMATS = "mov,matroska,avi,mpeg,mpegts,flv,asf,ogg,mp3,aac,wav,flac,amr,caf,aiff,au"
 MAGIC = {b"PNG\r\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"WEBP": "WebP", b"RIFF": "WAV or AVI",
          b"OggS": "OGG", b"fLaC": "FLAC", b"ID3": "MP3", b"ftyp": "MP4", b"%PDF": "PDF", b"PK\3\4": "ZIP"}  # fmt: skip
 
 
-def picture(data: bytes, name: str) -> Image | Video | None:
+def picture(data: bytes, name: str, still: bool = False) -> Image | Video | None:
+    """`still`: of an animated picture the first frame, and the others are not looked at."""
     from PIL import Image as PILImage
 
+    if data[:4] == b"\0\0\1\0":
+        bounds.check_icon(data, name)
+    if data[:3] == b"GIF" and not still:
+        bounds.check_gif(data, name)
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's own size warning: the limit here is lower
             file = PILImage.open(io.BytesIO(data), formats=PICTURE_FORMATS)
     except PILImage.DecompressionBombError as error:
-        raise _too_large(name, "more than 178 million") from error
-    except (OSError, SyntaxError, ValueError, struct.error):  # no picture, or cut within the header
-        return None
-    if file.width * file.height > MAX_PIXELS:
-        raise _too_large(name, f"{file.width} x {file.height}")
+        raise bounds.too_large(name, "more than 178 million") from error
+    except (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError, struct.error, zlib.error):
+        return None  # no picture, or cut within the header
+    bounds.check_size(name, file.width, file.height)
     try:
         # A phone's MPO and a TIFF also hold several pictures, but not a motion.
         if file.format in ANIMATED and getattr(file, "is_animated", False):
+            if still:
+                return Image(_scaled(_to_rgb(file)), name)
+            bounds.check_animation(name, getattr(file, "n_frames", 1), file.width, file.height)
             return _animation(file, name)
         return Image(_to_rgb(file), name)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except PILImage.DecompressionBombError as error:
+        raise bounds.too_large(name, "more than 178 million") from error
+    except (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError, struct.error, zlib.error) as error:
         raise MediaError(f"{name} is a broken {file.format} file ({error}); export or download it again.") from error
-
-
-def _too_large(name: str, size: str) -> MediaError:
-    return MediaError(f"{name} has {size} pixels, the limit is {MAX_PIXELS // 10**6} million; scale it down first.")
 
 
 def _to_rgb(picture: PILImage.Image) -> PILImage.Image:
@@ -72,8 +78,11 @@ def _to_rgb(picture: PILImage.Image) -> PILImage.Image:
 
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):  # Pillow clips 16-bit grey at 255 instead of scaling it
-        grey = np.asarray(picture, dtype=np.int64).clip(0, 65_535) // 257
-        return PILImage.fromarray(grey.astype(np.uint8)).convert("RGB")
+        deep = np.asarray(picture)
+        grey = np.empty(deep.shape, np.uint8)
+        for row in range(0, len(deep), 256):  # a large picture is not held in 64 bits
+            grey[row : row + 256] = deep[row : row + 256].astype(np.int64).clip(0, 65_535) // 257
+        return PILImage.fromarray(grey).convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         return PILImage.alpha_composite(PILImage.new("RGBA", picture.size, "white"), picture).convert("RGB")
@@ -87,12 +96,14 @@ def _animation(file: PILImage.Image, name: str) -> Video:
         file.seek(index)
         file.load()  # WebP tells a frame's duration only then
         shown.append(float(file.info.get("duration") or 100))  # as browsers take frames without one
+    if sum(shown) > 1000 * bounds.MAX_SECONDS:
+        raise bounds.too_long(name, sum(shown) / 1000)
     beat = max(min(shown), sum(shown) / MAX_BEATS)
     ends = np.round(np.cumsum([0.0, *shown]) / beat).astype(int)
     kept = _Thinned()
     for index, times in enumerate(np.diff(ends)):
         file.seek(index)
-        frame = _to_rgb(file)
+        frame = cache(lambda: _to_rgb(file))
         for _ in range(times):
             kept.add(frame)
     return Video(tuple(kept.frames), 1000 * len(kept.frames) / sum(shown), name)
@@ -106,13 +117,18 @@ class _Thinned:
         self.stride = 1
         self.seen = 0
 
-    def add(self, frame: PILImage.Image) -> None:
+    def add(self, frame: Callable[[], PILImage.Image]) -> None:
+        """`frame` is called when the frame is kept."""
         if self.seen % self.stride == 0:
             if len(self.frames) == MAX_FRAMES:
                 self.frames, self.stride = self.frames[::2], self.stride * 2
-            frame.thumbnail((MAX_FRAME_SIDE, MAX_FRAME_SIDE))
-            self.frames.append(frame)
+            self.frames.append(_scaled(frame()))
         self.seen += 1
+
+
+def _scaled(frame: PILImage.Image) -> PILImage.Image:
+    frame.thumbnail((MAX_FRAME_SIDE, MAX_FRAME_SIDE))
+    return frame
 
 
 def sound(data: bytes, name: str) -> Audio | None:
@@ -123,13 +139,19 @@ def sound(data: bytes, name: str) -> Audio | None:
     except soundfile.LibsndfileError:
         return None
     with file:
-        if file.frames > MAX_SECONDS * file.samplerate:
-            raise _too_long(name, file.frames / file.samplerate)
+        known = max(file.frames, 0) if file.frames < UNKNOWN else 0
+        bounds.check_sound(name, known, file.channels, file.samplerate)
+        mono: list[np.ndarray] = [np.zeros(0, np.float32)]
+        length = 0
         try:
-            samples = file.read(dtype="float32", always_2d=True)
+            # in blocks: the channels of the whole would be many times what is kept of them
+            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+                mono.append(block.mean(axis=1))
+                length += len(block)
+                bounds.check_sound(name, length, file.channels, file.samplerate)
         except (soundfile.LibsndfileError, MemoryError) as error:
             raise MediaError(f"{name} is a broken {file.format} file ({error}); export it again.") from error
-        return _audio(samples.mean(axis=1), file.samplerate, name)
+        return _audio(np.concatenate(mono), file.samplerate, name)
 
 
 def stream(data: bytes, name: str, kind: Literal["audio", "video"]) -> Audio | Video | None:
@@ -137,13 +159,15 @@ def stream(data: bytes, name: str, kind: Literal["audio", "video"]) -> Audio | V
     import av
 
     try:
-        container = av.open(io.BytesIO(data), "r", options={"format_whitelist": STREAM_FORMATS})
+        container = av.open(
+            io.BytesIO(data), "r", options={"format_whitelist": STREAM_FORMATS, "max_pixels": str(bounds.MAX_PIXELS)}
+        )
     except (av.FFmpegError, ValueError):
         return None
     with container:
         seconds = (container.duration or 0) / av.time_base
-        if seconds > MAX_SECONDS:
-            raise _too_long(name, seconds)
+        if seconds > bounds.MAX_SECONDS:
+            raise bounds.too_long(name, seconds)
         covers = av.stream.Disposition.attached_pic
         # a stream of a codec that FFmpeg does not know has no context
         streams = [s for s in getattr(container.streams, kind) if s.codec_context and not s.disposition & covers]
@@ -159,24 +183,27 @@ def stream(data: bytes, name: str, kind: Literal["audio", "video"]) -> Audio | V
 def _sound_track(container: InputContainer, track: AudioStream, name: str) -> Audio:
     import av
 
+    bounds.check_sound(name, 0, track.channels, track.rate)
     resampler = av.AudioResampler(format="fltp", layout=track.layout, rate=track.rate)
-    blocks: list[np.ndarray] = [np.zeros((track.channels, 0), np.float32)]
+    blocks: list[np.ndarray] = [np.zeros(0, np.float32)]
     length = 0
     for frame in container.decode(track):
         for block in resampler.resample(frame):
-            blocks.append(block.to_ndarray())
-            length += blocks[-1].shape[1]
-        if length > MAX_SECONDS * track.rate:  # the header may have said less, or nothing
-            raise _too_long(name, length / track.rate)
-    return _audio(np.concatenate(blocks, axis=1).mean(axis=0), track.rate, name)
+            blocks.append(block.to_ndarray().mean(axis=0))
+            length += len(blocks[-1])
+        bounds.check_sound(name, length, track.channels, track.rate)  # the header may have said less, or nothing
+    return _audio(np.concatenate(blocks), track.rate, name)
 
 
 def _clip(container: InputContainer, stream: VideoStream, name: str) -> Video:
-    if stream.width * stream.height > MAX_PIXELS:
-        raise _too_large(name, f"{stream.width} x {stream.height}")
-    kept = _Thinned()
+    seconds = (container.duration or 0) / 1_000_000
+    bounds.check_clip(name, stream.frames or seconds * float(stream.average_rate or 25), stream.width, stream.height)
+    stream.codec_context.options = {"max_pixels": str(bounds.MAX_PIXELS)}  # a later frame may be larger
+    kept, pixels = _Thinned(), 0
     for frame in container.decode(stream):
-        kept.add(frame.to_image())
+        pixels += frame.width * frame.height  # the header may have said less, and a frame may be larger than the first
+        bounds.check_clip(name, pixels / (frame.width * frame.height), frame.width, frame.height)
+        kept.add(frame.to_image)
     if not kept.frames:
         raise MediaError(f"{name} holds no frames; export or download it again.")
     return Video(tuple(kept.frames), float(stream.average_rate or 25) / kept.stride, name)
@@ -190,10 +217,6 @@ def _audio(samples: np.ndarray, rate: int, name: str) -> Audio:
     peak = np.abs(samples).max()
     # of 24 bits, as sounds are kept and sent: what is read again is the same
     return rounded(Audio((samples / max(peak, 1.0)).astype(np.float32), rate, name), 24)
-
-
-def _too_long(name: str, seconds: float) -> MediaError:
-    return MediaError(f"{name} lasts {seconds:.0f} s, the limit is {MAX_SECONDS} s; cut out the part that matters.")
 
 
 def guess(data: bytes) -> str:

@@ -13,7 +13,9 @@ A file does not say which sense it is of: its placeholder does, `[depth0]`, or t
 from __future__ import annotations
 
 import io
+import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ import numpy as np
 from codi2.config import SENSES
 from codi2.errors import MediaError, PromptError
 from codi2.media import Source, load, read_source
+from codi2.media_bounds import check_size, too_large
 from codi2.prompt.parts import IMU, Depth, Media, Sense, Thermal
 
 if TYPE_CHECKING:
@@ -136,29 +139,45 @@ def _grey(source: Source, name: str) -> tuple[np.ndarray, str]:
     if not data.startswith(b"\x89PNG"):
         raise MediaError(f"{name} is no PNG; depth and thermal pictures are grey PNG files")
     try:
-        with PILImage.open(io.BytesIO(data), formats=["PNG"]) as file:
+        with warnings.catch_warnings(action="ignore"), PILImage.open(io.BytesIO(data), formats=["PNG"]) as file:
             if file.mode not in ("L", "I;16", "I"):
                 raise MediaError(f"{name} has colours ({file.mode}); depth and thermal pictures are grey PNG files")
+            check_size(name, file.width, file.height)
             deep = file.mode != "L"
             values = np.asarray(file)
-    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
+    except PILImage.DecompressionBombError as error:
+        raise too_large(name, "more than 178 million") from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise MediaError(f"{name} is a broken PNG file ({error}); export or download it again.") from error
     return values.astype(np.uint16 if deep else np.uint8), name
 
 
 def _npy(data: bytes, name: str) -> np.ndarray:
+    file = io.BytesIO(data)
     try:
-        return np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64)
-    except (OSError, ValueError, TypeError) as error:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = header(file)
+        if math.prod(shape) * max(kind.itemsize, 1) > len(data):  # numpy makes room for what the header says
+            raise MediaError(
+                f"{name} is cut: its header speaks of {' × '.join(map(str, shape))} numbers; save it again"
+            )
+        file.seek(0)
+        return np.load(file, allow_pickle=False).astype(np.float64)
+    except (OSError, ValueError, TypeError, EOFError, OverflowError) as error:
         raise MediaError(f"{name} is a broken .npy file ({error}); save plain numbers again") from error
 
 
 def _csv(data: bytes, name: str) -> np.ndarray:
     """Rows of numbers; a first row of names is left out."""
+    if data.count(b",") + data.count(b";") + data.count(b"\n") > MOST_READINGS * (AXES + 1):
+        raise MediaError(f"{name} has more than {MOST_READINGS} readings; cut out the part that matters")
     try:
         lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
         first = lines[0].replace(";", ",").split(",") if lines else []
         named = any(not _is_number(cell) for cell in first)
+        if not lines[named:]:
+            raise MediaError(f"{name} holds no rows of numbers; give a CSV or .npy file")
         return np.loadtxt([line.replace(";", ",") for line in lines[named:]], delimiter=",", ndmin=2)
     except (UnicodeDecodeError, ValueError) as error:
         raise MediaError(

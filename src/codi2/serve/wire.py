@@ -1,7 +1,8 @@
 """OpenAI's content parts ↔ ours.
 
 In: `text`, `image_url` (a data URL), `input_audio` (base64 and format), `video_url` (a data URL; ours), and the same of
-the `responses` API (`input_text`, `input_image`). Nothing a client names is opened: no path, no URL but `data:`.
+the `responses` API (`input_text`, `input_image`). Nothing a client names is opened: no path, no URL but `data:`. What
+comes in is a `Draft` first, whose files `serve.decoding` turns into media.
 """
 
 from __future__ import annotations
@@ -11,25 +12,66 @@ import binascii
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from codi2.errors import MediaError, PromptError
 from codi2.media import png_bytes, sound_bytes, webp_bytes
 from codi2.pcm import to_pcm
 from codi2.prompt.layout import Message
-from codi2.prompt.parts import IMU, Audio, Depth, Image, Media, Part, Prompt, Text, Thermal, Video
+from codi2.prompt.parts import IMU, Audio, Depth, Image, Media, Part, Text, Thermal, Video
 from codi2.prompt.wire import flac, png
-from codi2.senses import load_as, to_bytes
+from codi2.senses import to_bytes
+from codi2.serve.decoder_process import STILL
+from codi2.serve.decoding import File
 from codi2.serve.schemas import MOST_PARTS, ChatMessage
 
 MOST_BYTES = 16 << 20  # of a medium
 _DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.IGNORECASE)
-_FAMILY = {"image": "image", "audio": "audio", "video": "video"}
+FAMILIES = ("image", "audio", "video")
+MOST_HEAD = 1000  # characters of a data URL before its data
 
 
-def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
-    """The messages of a request. Raises PromptError and MediaError: a part is none, or cannot be read."""
-    made = []
+@dataclass(frozen=True)
+class Upload:
+    """A medium of a request that is not decoded yet."""
+
+    file: File
+    wanted: type[Media] | None  # None: what the file's kind says
+    said: str = ""  # the family that the client says it is of: image, audio or video
+
+
+Drafted = Part | Upload
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The messages of a request before its media are decoded: roles and parts."""
+
+    messages: Sequence[tuple[str, Sequence[Drafted]]]
+
+    @property
+    def uploads(self) -> list[Upload]:
+        return [part for _, parts in self.messages for part in parts if isinstance(part, Upload)]
+
+    @property
+    def characters(self) -> int:
+        """Of its words."""
+        return sum(len(part.text) for _, parts in self.messages for part in parts if isinstance(part, Text))
+
+    def filled(self, media: Sequence[Media]) -> list[Message]:
+        """The messages with what `uploads` turned out to be, in their order. Raises MediaError: one is of another
+        modality than its client said."""
+        decoded = iter(media)
+        return [
+            Message(role, tuple(_checked(part, next(decoded)) if isinstance(part, Upload) else part for part in parts))
+            for role, parts in self.messages
+        ]
+
+
+def conversation(messages: Sequence[ChatMessage]) -> Draft:
+    """The messages of a request. Raises PromptError and MediaError: a part is none."""
+    drafts = []
     count = 0
     for i, message in enumerate(messages):
         content: Any = message.content
@@ -42,22 +84,24 @@ def conversation(messages: Sequence[ChatMessage]) -> list[Message]:
         if count > MOST_PARTS:
             raise PromptError(f"the messages have more than {MOST_PARTS} parts; send fewer")
         role = "system" if message.role == "developer" else message.role
-        made.append(Message(role, parts))
-    if made[-1].role != "user":
-        raise PromptError(f"the last message is from the {made[-1].role}; it should be the user's")
-    return made
+        drafts.append((role, parts))
+    if drafts[-1][0] != "user":
+        raise PromptError(f"the last message is from the {drafts[-1][0]}; it should be the user's")
+    return Draft(drafts)
 
 
-def prompt(content: str | Sequence[Mapping[str, Any]], where: str = "the content") -> Prompt:
+def prompt(content: str | Sequence[Mapping[str, Any]], where: str = "the content") -> list[Drafted]:
     """The parts of one message. Raises PromptError and MediaError."""
     if isinstance(content, str):
-        return (Text(content),)
+        return [Text(content)]
     if not isinstance(content, Sequence):
         raise PromptError(f"{where} is neither words nor a list of parts")
-    return tuple(part(value, f"part {i} of {where}") for i, value in enumerate(content))
+    if len(content) > MOST_PARTS:
+        raise PromptError(f"{where} has more than {MOST_PARTS} parts; send fewer")
+    return [part(value, f"part {i} of {where}") for i, value in enumerate(content)]
 
 
-def part(part: Any, where: str) -> Part:
+def part(part: Any, where: str) -> Drafted:
     """One part of a message. Raises PromptError and MediaError."""
     if not isinstance(part, Mapping):
         raise PromptError(f"{where} is no object")
@@ -84,45 +128,45 @@ def _words(text: Any, where: str) -> str:
     return text
 
 
-def _from_url(value: Any, kind: type[Media], where: str) -> Media:
+def _from_url(value: Any, kind: type[Media], where: str) -> Upload:
     url = value.get("url") if isinstance(value, Mapping) else value
     if not isinstance(url, str):
         raise PromptError(f"{where} has no url")
-    found = _DATA_URL.match(url)
+    found = _DATA_URL.match(url, 0, MOST_HEAD)
     if found is None:
         raise PromptError(
             f"{where} is no data URL in base64 ({url[:40]!r}); this server fetches nothing: send the bytes"
         )
-    media = _media(url[found.end() :], where)
-    if kind is Image and isinstance(media, Video) and (found["kind"] or "").lower().startswith("image/"):
-        media = Image(media.frames[0], media.name)  # an animated picture
     said = (found["kind"] or "").partition("/")[0].lower()
-    families = (media.modality, "image") if isinstance(media, Video) else (media.modality,)  # image/webp can be a clip
-    if not isinstance(media, kind) or (said in _FAMILY and said not in families):
-        raise MediaError(f"{where} says that it is {said or kind.modality}, but its bytes are {media.modality}")
-    return media
+    still = kind is Image and said == "image"
+    return _media(url[found.end() :], where, STILL if still else "", kind, said if said in FAMILIES else "")
 
 
-def _sound(value: Any, where: str) -> Audio:
+def _sound(value: Any, where: str) -> Upload:
     if not isinstance(value, Mapping) or not isinstance(value.get("data"), str):
         raise PromptError(f"{where} has no data")
-    media = _media(value["data"], where)
-    if not isinstance(media, Audio):
-        raise MediaError(f"{where} says that it is audio, but its bytes are {media.modality}")
-    return media
+    return _media(value["data"], where, "", Audio)
 
 
-def _media(text: str, where: str, kind: str = "") -> Media:
+def _media(text: str, where: str, kind: str, wanted: type[Media] | None = None, said: str = "") -> Upload:
     if len(text) > MOST_BYTES * 4 // 3 + 4:
         raise MediaError(f"{where} is larger than {MOST_BYTES >> 20} MB; send a smaller one")
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise PromptError(f"{where} is not base64 ({error})") from error
-    try:
-        return load_as(kind, data)
-    except MediaError as error:
-        raise MediaError(f"{where} cannot be read: {error}") from error
+    return Upload(File(data, kind, where), wanted, said)
+
+
+def _checked(upload: Upload, media: Media) -> Media:
+    """Raises MediaError."""
+    wanted = upload.wanted
+    families = ("", media.modality, "image") if isinstance(media, Video) else ("", media.modality)  # WebP can be a clip
+    if wanted is None or (isinstance(media, wanted) and upload.said in families):
+        return media
+    raise MediaError(
+        f"{upload.file.name} says that it is {upload.said or wanted.modality}, but its bytes are {media.modality}"
+    )
 
 
 def to_parts(parts: Sequence[Part], mark: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
