@@ -29,6 +29,7 @@ from codi2.prompt.grammar import parse
 from codi2.prompt.layout import Message, layout_for
 from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text
 from codi2.reply import Callback, Options, Reply, Stopwatch
+from codi2.stopping import check_stop
 
 if TYPE_CHECKING:
     from codi2.chat import Chat
@@ -182,6 +183,7 @@ class CoDi2(nn.Module):
         new = {key: item for items in wanted for key, item in items.items() if key not in known}
         with self.resident(self.encoder) if new else nullcontext():
             for i, (key, item) in enumerate(new.items(), start=1):
+                check_stop()
                 known[key] = item, self.encoder([item], key[2]).values[0, : key[2]].to(self.device)
                 if progress:
                     progress(i, len(new))
@@ -242,6 +244,7 @@ class CoDi2(nn.Module):
         with self.resident(self.encoder):
             kinds = [(part.modality, counts[i] if counts else None) for i, part in enumerate(items)]
             for kind in dict.fromkeys(kinds):
+                check_stop()
                 rows = [i for i, other in enumerate(kinds) if other == kind]
                 values = self.encoder([items[i] for i in rows], kind[1]).values.to(self.device)
                 for i, value in zip(rows, values, strict=True):

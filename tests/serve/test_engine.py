@@ -15,7 +15,8 @@ from codi2.errors import BusyError, LateError, PromptError
 from codi2.model import CoDi2, Options, Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Text
-from codi2.serve.engine import Engine, Failed
+from codi2.serve.engine import Engine
+from codi2.serve.jobs import Failed
 
 IMAGE = Options(want=("image",), max_new_tokens=2)
 
@@ -43,7 +44,7 @@ class Held:
             assert self.free.wait(20)
             return Reply(())
 
-        engine._submit("round", lambda event: None, "holder", 60, play=play)
+        engine._submit("round", [lambda event: None], "holder", 60, 0, [{"play": play}])
         assert self.begun.wait(20)
 
 

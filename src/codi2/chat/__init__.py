@@ -26,6 +26,7 @@ from codi2.model import CoDi2
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
 from codi2.reply import Callback, Options, Reply
+from codi2.stopping import Stopped, stops_when
 
 KEPT = 0.75  # of the positions a model reads: as many stay taken when old rounds leave, so that some rounds have room
 
@@ -116,7 +117,8 @@ class Chat:
 
         def work() -> None:
             try:
-                self.play(prompt, media, settings, tell)
+                with stops_when(gone.is_set):
+                    self.play(prompt, media, settings, tell)
             except BaseException as error:
                 news.put(error)
 
@@ -262,10 +264,6 @@ class Chat:
             f"The first {left} rounds are no longer read: with them the conversation would be longer than the "
             f"{self.model.layout.max_length} positions that the model reads.",
         )
-
-
-class Stopped(Exception):
-    """Nobody listens any more."""
 
 
 def _check(gone: bool) -> None:

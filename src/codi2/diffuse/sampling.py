@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codi2.stopping import check_stop
+
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]
 
@@ -59,7 +61,8 @@ class Course:
         return torch.zeros_like(self.timesteps[0]) if ended else self.timesteps[max(i, 0)]
 
     def step(self, i: int) -> None:
-        """`latents`, after step i."""
+        """`latents`, after step i. Raises Stopped (`codi2.stopping`)."""
+        check_stop()
         t, scheduler = self.timesteps[i], self.scheduler
         scales = hasattr(scheduler, "scale_model_input")
         scaled = scheduler.scale_model_input(self.latents, t) if scales else self.latents

@@ -21,6 +21,7 @@ from codi2.errors import PromptError
 from codi2.heads.projection import Memory, fit_features
 from codi2.llm.mllm import MLLM
 from codi2.prompt.layout import BEGIN, END, MODALITIES, Batch
+from codi2.stopping import check_stop
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def generate(
     writers = [_Writer(mllm, option, partial(listen, b) if listen else None) for b, option in enumerate(options)]
     newest = conversation.read(batch, features)[:, -1]  # [B, W], of the row that was fed last
     while fed := _next_rows(conversation, writers, newest):
+        check_stop()
         samples = torch.tensor(list(fed), device=newest.device)
         rows = torch.zeros_like(newest).index_copy(0, samples, torch.stack(list(fed.values())))
         mask = torch.zeros(len(writers), dtype=torch.bool, device=newest.device).index_fill(0, samples, True)
@@ -224,7 +226,9 @@ class _Writer:
         scores[banned] = -torch.inf
         if self.options.temperature == 0:
             return int(scores.argmax())
-        return _draw(scores / self.options.temperature, self.options.top_p, self.generator)
+        # the best score is 0 before it is divided: by a temperature near 0 it would be infinite, and all others NaN
+        scores = (scores - scores.max()) / self.options.temperature
+        return _draw(scores, self.options.top_p, self.generator)
 
     def say(self, token: int) -> bool:
         """Note `token`; False if it ends the turn and is not to be fed: the chat template will repeat it."""

@@ -153,6 +153,8 @@ class Layout:
         self.num_features = num_features
         self.num_slots = num_slots
         self.max_length = max_length
+        self.max_characters = max_length * max(map(len, tokenizer.get_vocab()))
+        """Of a prompt's words: as many as its positions would hold of the longest token."""
 
     def __call__(self, messages: Sequence[Message], *, reply: bool = False) -> TokenSequence:
         """Lay `messages` out; `reply` opens the assistant's turn at the end.
@@ -160,6 +162,7 @@ class Layout:
         Raises PromptError for media that cannot stand where they are, for turns that the chat template refuses and for
         more than `max_length` positions.
         """
+        self.check_length(messages)
         sequence = self._lay_out(messages, reply)
         if len(sequence.ids) > self.max_length:
             raise PromptError(
@@ -167,6 +170,15 @@ class Layout:
                 "shorten it."
             )
         return sequence
+
+    def check_length(self, messages: Sequence[Message]) -> None:
+        """Raises PromptError for words of more characters than tokens can stand for: these are never tokenized."""
+        characters = sum(len(part.text) for message in messages for part in message.parts if isinstance(part, Text))
+        if characters > self.max_characters:
+            raise PromptError(
+                f"The prompt has {characters} characters, which take more than {self.max_length} positions, the model "
+                f"reads at most {self.max_length}; shorten it."
+            )
 
     def measure(self, messages: Sequence[Message]) -> int:
         """Positions that `messages` take with the assistant's turn opened, however many. Raises as the layout does."""

@@ -6,12 +6,11 @@ Version policy: the path says `/v1`. Fields are added within it; one that goes o
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -23,21 +22,24 @@ from starlette.exceptions import HTTPException
 
 from codi2 import __version__
 from codi2.chat.events import Done, Made, Said, Step
-from codi2.chat.references import as_held
 from codi2.errors import CoDi2Error, MediaError, PromptError
 from codi2.model import Options, Reply
 from codi2.prompt.layout import Message
-from codi2.prompt.parts import Media, Text
+from codi2.prompt.parts import Media, Prompt, Text
 from codi2.serve import wire
 from codi2.serve.access import Access, NoKey
+from codi2.serve.bodies import Bodies
+from codi2.serve.decoding import Decoders
 from codi2.serve.engine import Engine
 from codi2.serve.errors import Failure, as_json, described
 from codi2.serve.metrics import prometheus
 from codi2.serve.middleware import BodyLimit, Counted, Faults, Gate, Head, Origins, SafeHeaders
 from codi2.serve.origins import Served
-from codi2.serve.schemas import ChatRequest, ImageRequest, ResponsesRequest, Settings, SoundRequest
+from codi2.serve.packing import answer_json, aside
+from codi2.serve.reading import Deadline, read_messages, read_pictures
+from codi2.serve.schemas import MOST_PARTS, ChatRequest, ImageRequest, ResponsesRequest, Settings, SoundRequest
 from codi2.serve.store import Store
-from codi2.serve.waiting import Waiting
+from codi2.serve.waiting import Waiting, replies_of
 
 MOST_BODY = 64 << 20  # bytes of a request
 
@@ -51,6 +53,7 @@ class Server:
     model: str
     default_tokens: int = 128
     marks: bool = True  # whether media say in their metadata how they were made
+    decoders: Decoders = field(default_factory=Decoders)
     requests: dict[tuple[str, int], int] = field(default_factory=dict)  # by route and status, for /metrics
 
 
@@ -93,6 +96,7 @@ def create_app(
     for kind in (CoDi2Error, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, as_json)
     # the last one added is the first that a request passes
+    app.add_middleware(Bodies)
     app.add_middleware(BodyLimit, most=MOST_BODY)
     app.add_middleware(Gate, access=Access(store, opened))
     if origins:
@@ -165,30 +169,31 @@ async def chat_completions(request: Request, body: ChatRequest, client: Client) 
     """A reply to a conversation that the client holds. Media come in `message.codi2.parts`, in their order."""
     server = server_of(request)
     check_model(server, body.model)
-    messages = await asyncio.to_thread(lambda: as_held(wire.conversation(body.messages)))
+    count = body.n or 1
+    if body.stream and count > 1:
+        raise PromptError("stream and n > 1 do not go together; ask n times")
     tokens = body.max_completion_tokens or body.max_tokens or server.default_tokens
-    asked = [
-        _ask(server, messages, options_of(body, body.modalities, tokens, i), client, body) for i in range(body.n or 1)
-    ]
+    options = [options_of(body, body.modalities, tokens, i) for i in range(count)]
+    messages, asked = await _ask(request, lambda: wire.conversation(body.messages), options, client, body)
     about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": server.model}
     if body.stream:
-        if len(asked) > 1:
-            for waiting in asked:
-                waiting.job.cancel()
-            raise PromptError("stream and n > 1 do not go together; ask n times")
         usage = body.stream_options is not None and body.stream_options.include_usage
         return sse(_chunks(server, asked[0], about, tokens, messages, usage))
     replies = await replies_of(request, asked)
-    choices = [
-        {
-            "index": i,
-            "message": message_of(server, reply),
-            "finish_reason": finish_of(server, reply, tokens),
-            "logprobs": None,
-        }
-        for i, reply in enumerate(replies)
-    ]
-    return {**about, "object": "chat.completion", "choices": choices, "usage": usage_of(server, messages, replies)}
+
+    def made() -> dict[str, Any]:
+        choices = [
+            {
+                "index": i,
+                "message": message_of(server, reply),
+                "finish_reason": finish_of(server, reply, tokens),
+                "logprobs": None,
+            }
+            for i, reply in enumerate(replies)
+        ]
+        return {**about, "object": "chat.completion", "choices": choices, "usage": usage_of(server, messages, replies)}
+
+    return await answer_json(made)
 
 
 @router.post("/v1/responses")
@@ -198,19 +203,19 @@ async def responses(request: Request, body: ResponsesRequest, client: Client) ->
 
     server = server_of(request)
     check_model(server, body.model)
-    messages = await asyncio.to_thread(lambda: as_held(messages_of(body)))
-    tokens = body.max_output_tokens or server.default_tokens
-    waiting = _ask(server, messages, options_of(body, body.modalities, tokens), client, body)
+    options = options_of(body, body.modalities, body.max_output_tokens or server.default_tokens)
+    messages, asked = await _ask(request, lambda: messages_of(body), [options], client, body)
     if body.stream:
-        return sse(stream(server, waiting, messages))
-    (reply,) = await replies_of(request, [waiting])
-    return answer(server, reply, messages)
+        return sse(stream(server, asked[0], messages))
+    (reply,) = await replies_of(request, asked)
+    return await answer_json(lambda: answer(server, reply, messages))
 
 
 @router.post("/v1/images/generations")
-async def images_generations(request: Request, body: ImageRequest, client: Client) -> dict[str, Any]:
+async def images_generations(request: Request, body: ImageRequest, client: Client) -> Any:
     """Pictures from words."""
-    return await _pictures(request, (Text(body.prompt),), body, body.n or 1, body.size, body.response_format, client)
+    prompt = (Text(body.prompt),)
+    return await _pictures(request, lambda _: prompt, [], body, body.n or 1, body.size, body.response_format, client)
 
 
 @router.post("/v1/images/edits")
@@ -226,9 +231,8 @@ async def images_edits(
     size: Annotated[str | None, Form()] = None,
     response_format: Annotated[str | None, Form()] = None,
     seed: Annotated[int | None, Form(ge=0, lt=2**63)] = None,
-) -> dict[str, Any]:
+) -> Any:
     """A picture after words and other pictures, which may have placeholders: `make [image1] look like [image0]`."""
-    from codi2.media import load_image
     from codi2.prompt.grammar import parse, placeholders
 
     if mask is not None:
@@ -236,15 +240,16 @@ async def images_edits(
     files = [*(image or []), *(image_list or [])]
     if not files:
         raise PromptError("there is no image to edit; send one or more in the field image")
-    given: list[Media] = []
+    if len(files) > MOST_PARTS:
+        raise PromptError(f"there are {len(files)} images, the limit is {MOST_PARTS}; send fewer")
+    given: list[bytes] = []
     for file in files:
-        data = await file.read(wire.MOST_BYTES + 1)
-        if len(data) > wire.MOST_BYTES:
+        given.append(await file.read(wire.MOST_BYTES + 1))
+        if len(given[-1]) > wire.MOST_BYTES:
             raise MediaError(f"an image is larger than {wire.MOST_BYTES >> 20} MB; send a smaller one")
-        given.append(await asyncio.to_thread(load_image, data, "the image"))
     words = prompt if placeholders(prompt) else f"{prompt} " + " ".join(f"[image{i}]" for i in range(len(given)))
     body = ImageRequest(prompt=prompt, model=model, seed=seed)
-    return await _pictures(request, parse(words, given), body, n, size, response_format, client)
+    return await _pictures(request, lambda media: parse(words, media), given, body, n, size, response_format, client)
 
 
 @router.post("/v1/audio/generations", responses={200: {"content": {"audio/wav": {}}}}, response_class=Response)
@@ -254,15 +259,24 @@ async def audio_generations(request: Request, body: SoundRequest, client: Client
     check_model(server, body.model)
     check_want(body, "audio")
     options = options_of(body, ["audio"], 1)
-    waiting = _ask(server, [Message("user", (Text(body.input),))], options, client, body)
-    (reply,) = await replies_of(request, [waiting])
-    data = await asyncio.to_thread(wire.sound_file, reply.sounds[0], body.response_format, mark_of(server, reply))
+    asked = await _submit(
+        server, [Message("user", (Text(body.input),))], [options], client, body, _deadline(server, body)
+    )
+    (reply,) = await replies_of(request, asked)
+    data = await aside(lambda: wire.sound_file(reply.sounds[0], body.response_format, mark_of(server, reply)))
     return Response(data, media_type={"mp3": "audio/mpeg"}.get(body.response_format, f"audio/{body.response_format}"))
 
 
 async def _pictures(
-    request: Request, prompt: Any, body: Settings, n: int, size: str | None, form: str | None, client: str
-) -> dict[str, Any]:
+    request: Request,
+    prompt: Callable[[list[Media]], Prompt],
+    files: Sequence[bytes],
+    body: Settings,
+    n: int,
+    size: str | None,
+    form: str | None,
+    client: str,
+) -> Response:
     server = server_of(request)
     check_model(server, body.model)
     check_want(body, "image")
@@ -271,12 +285,18 @@ async def _pictures(
         raise PromptError(f"size is {size!r}; this model draws {side}x{side}")
     if form == "url":
         raise PromptError("response_format is 'url'; this server keeps no files for others to fetch: use b64_json")
-    message = [Message("user", prompt)]
-    asked = [_ask(server, message, options_of(body, ["image"], 1, i), client, body) for i in range(n)]
-    replies = await replies_of(request, asked)
-    shown = [wire.to_part(reply.images[0], mark_of(server, reply)) for reply in replies]
-    data = [{"b64_json": part["image_url"]["url"].partition(",")[2]} for part in shown]
-    return {"created": int(time.time()), "data": data, "output_format": "png", "size": f"{side}x{side}"}
+    deadline = _deadline(server, body)
+    media = await read_pictures(request, files, server.decoders, client, deadline)
+    message = [Message("user", prompt(media))]
+    options = [options_of(body, ["image"], 1, i) for i in range(n)]
+    replies = await replies_of(request, await _submit(server, message, options, client, body, deadline))
+
+    def made() -> dict[str, Any]:
+        shown = [wire.to_part(reply.images[0], mark_of(server, reply)) for reply in replies]
+        data = [{"b64_json": part["image_url"]["url"].partition(",")[2]} for part in shown]
+        return {"created": int(time.time()), "data": data, "output_format": "png", "size": f"{side}x{side}"}
+
+    return await answer_json(made)
 
 
 def check_model(server: Server, name: str) -> None:
@@ -311,24 +331,33 @@ def options_of(body: Settings, modalities: Sequence[str] | None, max_new_tokens:
     )
 
 
-def _ask(server: Server, messages: Sequence[Message], options: Options, client: str, body: Settings) -> Waiting:
+def _deadline(server: Server, body: Settings) -> Deadline:
+    return Deadline(body.codi2.timeout or server.engine.timeout)
+
+
+async def _ask(
+    request: Request, draft: Callable[[], wire.Draft], options: Sequence[Options], client: str, body: Settings
+) -> tuple[list[Message], list[Waiting]]:
+    """A request's conversation, and the replies to it that are made: all that `options` say, or none."""
+    server, deadline = server_of(request), _deadline(server_of(request), body)
     who = f"{client}/{body.user or ''}"
-    return Waiting(lambda tell: server.engine.reply(messages, options, tell, who, timeout=body.codi2.timeout or 0.0))
+    layout = server.engine.model.layout
+    messages = await read_messages(request, draft, layout, server.decoders, who, deadline)
+    return messages, await _submit(server, messages, options, client, body, deadline)
 
 
-async def replies_of(request: Request, asked: Sequence[Waiting]) -> list[Reply]:
-    """The replies; when the client leaves before they are there, the work for it ends."""
-    waiting = asyncio.gather(*(one.reply() for one in asked))
-    try:
-        while not waiting.done():
-            await asyncio.wait([waiting], timeout=0.5)
-            if not waiting.done() and await request.is_disconnected():
-                raise HTTPException(499, "the client has left")
-        return list(await waiting)
-    finally:
-        for one in asked:
-            one.job.cancel()
-        waiting.cancel()
+async def _submit(
+    server: Server,
+    messages: Sequence[Message],
+    options: Sequence[Options],
+    client: str,
+    body: Settings,
+    deadline: Deadline,
+) -> list[Waiting]:
+    who, left = f"{client}/{body.user or ''}", deadline.left
+    return await Waiting.several(
+        len(options), lambda tells: server.engine.replies(messages, options, tells, who, timeout=left)
+    )
 
 
 def mark_of(server: Server, reply: Reply) -> dict[str, Any] | None:
@@ -381,8 +410,8 @@ async def _chunks(
                 yield chunk({"content": event.text})
             case Step():
                 yield chunk({}, codi2={"progress": {"stage": event.stage, "step": event.step, "total": event.total}})
-            case Made():
-                yield chunk({"codi2": {"place": event.place, "part": wire.to_part(event.part)}})
+            case Made(place=place, part=part):
+                yield chunk({"codi2": {"place": place, "part": await aside(wire.to_part, part)}})
             case Done():
                 reply = event.reply
                 yield chunk(
@@ -391,7 +420,8 @@ async def _chunks(
                     codi2={"recipe": dict(reply.recipe), "notes": list(reply.notes)},
                 )
                 if usage:
-                    yield {**chunk({}), "choices": [], "usage": usage_of(server, messages, [reply])}
+                    usage_now = await aside(usage_of, server, messages, [reply])
+                    yield {**chunk({}), "choices": [], "usage": usage_now}
 
 
 def sse(events: AsyncIterator[dict[str, Any]]) -> StreamingResponse:

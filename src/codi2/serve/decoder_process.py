@@ -127,7 +127,7 @@ def describe(part: Media) -> dict[str, Any]:
     return {"modality": part.modality, "name": part.name, "sizes": sizes, "rate": rate, "bytes": decoded_bytes(part)}
 
 
-def blocks_of(part: Media) -> list[bytes | memoryview]:
+def blocks_of(part: Media) -> list[bytes]:
     """Pixels as RGB, a block for each picture; numbers as float32 of this machine."""
     match part:
         case Image():
@@ -135,7 +135,7 @@ def blocks_of(part: Media) -> list[bytes | memoryview]:
         case Video():
             return [frame.tobytes() for frame in part.frames]
         case Audio(samples=numbers) | Depth(metres=numbers) | Thermal(warmth=numbers) | IMU(readings=numbers):
-            return [memoryview(np.ascontiguousarray(numbers, np.float32)).cast("B")]
+            return [np.ascontiguousarray(numbers, np.float32).tobytes()]
 
 
 def restore(about: dict[str, Any], source: IO[bytes]) -> Media:

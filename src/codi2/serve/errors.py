@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from codi2.errors import BusyError, CoDi2Error, LateError, OutputError
+from codi2.errors import BusyError, CoDi2Error, LateError, LimitError, OutputError
 from codi2.serve.access import NoKey, Refused
 from codi2.serve.store import Changed, NoSession
 from codi2.serve.uploads import NoMedium
@@ -65,6 +65,8 @@ def described(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
             status, message = 409, str(error)
         case OutputError():
             status, message, code = 507, NO_ROOM, "no_room"  # the error itself names folders of the server
+        case LimitError():
+            status, message, code = 413, str(error), "too_large"
         case Refused():
             status, message, code = error.status, str(error), error.code
         case CoDi2Error():

@@ -19,9 +19,12 @@ from codi2.errors import PromptError
 from codi2.media import mp4_bytes, png_bytes, sound_bytes
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Thermal, Video
 from codi2.prompt.wire import flac, png
-from codi2.senses import drawn, load_as
+from codi2.senses import drawn
 from codi2.serve import views, wire
 from codi2.serve.api import Client, server_of
+from codi2.serve.decoding import File
+from codi2.serve.packing import SESSIONS, aside
+from codi2.serve.reading import Deadline, read_files
 from codi2.serve.schemas import Sense
 from codi2.serve.store import Store
 from codi2.serve.uploads import NoMedium
@@ -40,13 +43,11 @@ async def upload(
         data += chunk
         if len(data) > wire.MOST_BYTES:
             raise HTTPException(413, f"the medium is larger than {wire.MOST_BYTES >> 20} MB; send a smaller one")
-    uploads = server_of(request).store.uploads
-
-    def keep() -> dict[str, Any]:
-        media = load_as(kind or "", bytes(data))
-        return {"id": uploads.put(client, bytes(data), kind or ""), "object": "medium", **_about(media)}
-
-    return await asyncio.to_thread(keep)
+    server = server_of(request)
+    file = File(bytes(data), kind or "", "the medium")
+    (media,) = await read_files(request, [file], server.decoders, client, Deadline(server.engine.timeout))
+    name = await asyncio.to_thread(server.store.uploads.put, client, file.data, file.kind)
+    return {"id": name, "object": "medium", **_about(media)}
 
 
 @router.delete("/media/{medium}")
@@ -73,7 +74,7 @@ async def read_medium(
         heard = _load(server.store, client, name, sound)[0] if sound is not None else None
         return _file(part, recipe if server.marks else None, heard)
 
-    data, kind = await asyncio.to_thread(read)
+    data, kind = await aside(read, where=SESSIONS)
     return Response(data, media_type=kind)
 
 
@@ -87,14 +88,14 @@ async def read_thumbnail(
 ) -> Response:
     """A small picture of a medium: of a clip its first frame, of a sound its loudness over time."""
     store = server_of(request).store
-    data = await asyncio.to_thread(lambda: _thumbnail(_load(store, client, name, medium)[0], side))
+    data = await aside(lambda: _thumbnail(_load(store, client, name, medium)[0], side), where=SESSIONS)
     return Response(data, media_type="image/png")
 
 
-def read_id(store: Store, client: str, session: str, part: Mapping[str, Any], where: str) -> Part:
+def read_id(store: Store, client: str, session: str, part: Mapping[str, Any], where: str) -> wire.Drafted:
     """What `{"type": "media", "id": …}` in a message stands for: a medium of the session, or an upload.
 
-    Raises NoSession, NoMedium, PromptError, MediaError.
+    Raises NoSession, NoMedium, PromptError.
     """
     medium = part.get("id")
     if not isinstance(medium, str):
@@ -102,7 +103,8 @@ def read_id(store: Store, client: str, session: str, part: Mapping[str, Any], wh
     found = views.find(store.rounds_with(client, session, views.files_of(medium)), medium)
     if found is not None:
         return part_reader(store.get)(found[0])
-    return load_as(*store.uploads.get(client, medium))
+    kind, data = store.uploads.get(client, medium)
+    return wire.Upload(wire.File(data, kind, where), None)
 
 
 def _load(store: Store, client: str, session: str, medium: str) -> tuple[Part, Mapping[str, Any] | None]:

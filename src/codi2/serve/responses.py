@@ -14,11 +14,13 @@ from codi2.prompt.layout import Message
 from codi2.prompt.parts import Image, Text
 from codi2.serve import wire
 from codi2.serve.api import Server, usage_of
+from codi2.serve.packing import aside
 from codi2.serve.schemas import ChatMessage, ResponsesRequest
 from codi2.serve.waiting import Waiting
+from codi2.serve.wire import Draft
 
 
-def messages_of(body: ResponsesRequest) -> list[Message]:
+def messages_of(body: ResponsesRequest) -> Draft:
     """Instructions and input items. Raises PromptError and MediaError."""
     if body.previous_response_id:
         raise PromptError("responses are not kept here; send the whole conversation as input, or use /v1/sessions")
@@ -94,10 +96,12 @@ async def stream(server: Server, waiting: Waiting, messages: Sequence[Message]) 
                 yield event("response.output_text.delta", delta=news.text, **place)
             case Step():
                 yield event("response.codi2.progress", stage=news.stage, step=news.step, total=news.total)
-            case Made():
-                yield event("response.output_item.done", output_index=news.place, item=_item(news.part))
-            case Done():
-                yield event("response.completed", response=answer(server, news.reply, messages, name))
+            case Made(place=place, part=part):
+                item = await aside(_item, part)
+                yield event("response.output_item.done", output_index=place, item=item)
+            case Done(reply=reply):
+                whole = await aside(answer, server, reply, messages, name)
+                yield event("response.completed", response=whole)
 
 
 def _item(part: Any) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def run(
     print(f"Loading the model {model}.", flush=True)
     app, engine = application(store, **settings)
     shutil.rmtree(store.folder / "page", ignore_errors=True)  # an earlier version's page kept copies of media here
+    app.state.server.decoders.start()
     gc.collect()
     gc.freeze()  # what was loaded stays: walking through it would hold up the event loop
     config = uvicorn.Config(

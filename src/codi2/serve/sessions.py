@@ -25,8 +25,11 @@ from codi2.errors import BusyError, DataError
 from codi2.prompt.parts import Prompt, Text
 from codi2.serve import views, wire
 from codi2.serve.api import Client, Server, check_model, message_of, options_of, replies_of, server_of, sse
-from codi2.serve.engine import Engine, Failed, Job, Tell
+from codi2.serve.engine import Engine
+from codi2.serve.jobs import Failed, Job, Tell
 from codi2.serve.media_routes import read_id
+from codi2.serve.packing import SESSIONS, answer_json, answer_list, aside
+from codi2.serve.reading import Deadline, read_files
 from codi2.serve.schemas import NewSession, RoundRequest
 from codi2.serve.store import Changed, NoSession, Session, Store
 from codi2.serve.waiting import Waiting
@@ -226,17 +229,18 @@ async def new_session(body: NewSession, chats: Held, client: Client) -> dict[str
 
 
 @router.get("/{name}")
-async def read_session(request: Request, name: str, chats: Held, client: Client) -> dict[str, Any]:
+async def read_session(request: Request, name: str, chats: Held, client: Client) -> Any:
     """The session with its messages."""
-    session = chats.store.session(client, name)
-    chat = await asyncio.to_thread(lambda: chats.get(client, name)[0])
-    messages: list[dict[str, Any]] = []
-    for round_ in chat.rounds[: session.rounds]:  # one that is not kept yet may still fail
+    server = server_of(request)
+    session = await asyncio.to_thread(chats.store.session, client, name)
+    chat = await aside(lambda: chats.get(client, name)[0], where=SESSIONS)
+    messages: list[Callable[[], dict[str, Any]]] = []
+    for one in chat.rounds[: session.rounds]:  # one that is not kept yet may still fail
         messages += [
-            {"role": "user", "content": wire.to_parts(round_.prompt)},
-            message_of(server_of(request), round_.reply),
+            lambda one=one: {"role": "user", "content": wire.to_parts(one.prompt)},  # type: ignore[misc]
+            lambda one=one: message_of(server, one.reply),  # type: ignore[misc]
         ]
-    return {**_json(session), "messages": messages}
+    return answer_list(_json(session), "messages", messages)
 
 
 @router.patch("/{name}")
@@ -253,7 +257,7 @@ async def delete_session(name: str, chats: Held, client: Client) -> dict[str, An
 @router.get("/{name}/export", response_class=Response)
 async def export_session(name: str, chats: Held, client: Client) -> Response:
     """A zip file with a page that shows and plays the conversation."""
-    data = await asyncio.to_thread(chats.export, client, name)
+    data = await aside(chats.export, client, name, where=SESSIONS)
     named = {"Content-Disposition": 'attachment; filename="conversation.zip"'}
     return Response(data, media_type="application/zip", headers=named)
 
@@ -291,30 +295,40 @@ async def _round(request: Request, name: str, body: RoundRequest, chats: Chats, 
     server = server_of(request)
     check_model(server, body.model)
     options = vars(options_of(body, body.modalities, body.max_tokens or server.default_tokens))
-    content = await asyncio.to_thread(_content, chats.store, client, name, body.content)
-    waiting = await chats.ask(client, name, content, number, body.codi2.timeout or 0.0, **options)
+    deadline = Deadline(body.codi2.timeout or server.engine.timeout)
+    draft = await asyncio.to_thread(_draft, chats.store, client, name, body.content)
+    server.engine.model.layout.check_length(draft.words)  # before anything looks at these words
+    files = [upload.file for upload in draft.uploads]
+    media = await read_files(request, files, server.decoders, f"{client}/{body.user or ''}", deadline)
+    (message,) = draft.filled(media)
+    waiting = await chats.ask(client, name, message.parts, number, deadline.left, **options)
     kept = (lambda: _kept(chats, client, name, number)) if body.media == "ids" else None
     if body.stream:
         return sse(_events(server, waiting, kept))
     (reply,) = await replies_of(request, [waiting])
-    made = {"message": message_of(server, reply)} if kept is None else {"round": await asyncio.to_thread(kept)}
-    return {"object": "session.round", "session": name, **made}
+
+    def made() -> dict[str, Any]:
+        shown = {"message": message_of(server, reply)} if kept is None else {"round": kept()}
+        return {"object": "session.round", "session": name, **shown}
+
+    return await answer_json(made)
 
 
-def _content(store: Store, client: str, name: str, content: Any) -> Prompt:
+def _draft(store: Store, client: str, name: str, content: Any) -> wire.Draft:
     """Words and media as they came; ids are media of the session or uploads.
 
     Raises NoSession, NoMedium, PromptError, MediaError.
     """
     store.session(client, name)
     if isinstance(content, str):
-        return (Text(content),)
-    return tuple(
+        return wire.Draft([("user", (Text(content),))])
+    parts = [
         read_id(store, client, name, part, f"part {i} of the content")
         if part.get("type") == "media"
         else wire.part(part, f"part {i} of the content")
         for i, part in enumerate(content)
-    )
+    ]
+    return wire.Draft([("user", parts)])
 
 
 def _kept(chats: Chats, client: str, name: str, number: int | None) -> dict[str, Any]:
@@ -338,10 +352,10 @@ async def _events(
                 yield {"type": "text", "text": event.text}
             case Step():
                 yield {"type": "progress", "stage": event.stage, "step": event.step, "total": event.total}
-            case Made() if kept is None:
-                yield {"type": "part", "place": event.place, "part": wire.to_part(event.part)}
-            case Done() if kept is None:
-                yield {"type": "done", "message": message_of(server, event.reply)}
+            case Made(place=place, part=part) if kept is None:
+                yield {"type": "part", "place": place, "part": await aside(wire.to_part, part)}
+            case Done(reply=reply) if kept is None:
+                yield {"type": "done", "message": await aside(message_of, server, reply)}
             case Done() if kept is not None:
                 yield {"type": "done", "round": await asyncio.to_thread(kept)}
 

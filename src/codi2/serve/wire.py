@@ -13,7 +13,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from codi2.errors import MediaError, PromptError
 from codi2.media import png_bytes, sound_bytes, webp_bytes
@@ -42,22 +42,23 @@ class Upload:
 
 
 Drafted = Part | Upload
+Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True)
 class Draft:
     """The messages of a request before its media are decoded: roles and parts."""
 
-    messages: Sequence[tuple[str, Sequence[Drafted]]]
+    messages: Sequence[tuple[Role, Sequence[Drafted]]]
 
     @property
     def uploads(self) -> list[Upload]:
         return [part for _, parts in self.messages for part in parts if isinstance(part, Upload)]
 
     @property
-    def characters(self) -> int:
-        """Of its words."""
-        return sum(len(part.text) for _, parts in self.messages for part in parts if isinstance(part, Text))
+    def words(self) -> list[Message]:
+        """The messages without their media."""
+        return [Message(role, tuple(part for part in parts if isinstance(part, Text))) for role, parts in self.messages]
 
     def filled(self, media: Sequence[Media]) -> list[Message]:
         """The messages with what `uploads` turned out to be, in their order. Raises MediaError: one is of another
@@ -71,7 +72,7 @@ class Draft:
 
 def conversation(messages: Sequence[ChatMessage]) -> Draft:
     """The messages of a request. Raises PromptError and MediaError: a part is none."""
-    drafts = []
+    drafts: list[tuple[Role, Sequence[Drafted]]] = []
     count = 0
     for i, message in enumerate(messages):
         content: Any = message.content
@@ -83,8 +84,7 @@ def conversation(messages: Sequence[ChatMessage]) -> Draft:
         count += len(parts)
         if count > MOST_PARTS:
             raise PromptError(f"the messages have more than {MOST_PARTS} parts; send fewer")
-        role = "system" if message.role == "developer" else message.role
-        drafts.append((role, parts))
+        drafts.append(("system" if message.role == "developer" else message.role, parts))
     if drafts[-1][0] != "user":
         raise PromptError(f"the last message is from the {drafts[-1][0]}; it should be the user's")
     return Draft(drafts)
