@@ -12,6 +12,7 @@ from typing import Any
 
 from codi2.errors import ConfigError, MissingDependencyError
 from codi2.hub import home
+from codi2.serve.memory import return_large_blocks
 from codi2.serve.origins import Served, is_loopback, origin
 from codi2.serve.store import Store
 
@@ -75,6 +76,7 @@ def run(
     print(f"Loading the model {model}.", flush=True)
     app, engine = application(store, **settings)
     shutil.rmtree(store.folder / "page", ignore_errors=True)  # an earlier version's page kept copies of media here
+    return_large_blocks()
     app.state.server.decoders.start()
     gc.collect()
     gc.freeze()  # what was loaded stays: walking through it would hold up the event loop
