@@ -106,6 +106,7 @@ class Decoders:
         except TimeoutError:
             raise LateError("the request's media were not read before its deadline; ask again later") from None
         left = float("inf") if deadline is None else deadline - loop.time()
+        process.begin()
         work = loop.run_in_executor(self._threads, process.ask, files)
         work.add_done_callback(lambda _: self._give_back(process))
         try:
@@ -166,27 +167,40 @@ class _Process:
         process = self._process
         return process.pid if process is not None and process.poll() is None else 0
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> None:
+        """Starts it, unless it runs or was ended for the request that it is started for."""
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                source = str(Path(codi2.__file__).parent.parent)
-                paths = [source, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-                env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-                env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # no threads before it forks
-                limits = [str(number) for number in (self.memory >> 20, self.seconds, self.budget)]
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "codi2.serve.decoder_process", *limits],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=env,
-                    start_new_session=True,  # so that it ends with its children, and not by the terminal's Ctrl-C
-                )
-                self._ended = False
-            return self._process
+            if self._ended or (self._process is not None and self._process.poll() is None):
+                return
+            source = str(Path(codi2.__file__).parent.parent)
+            paths = [source, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+            env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+            env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # no threads before it forks
+            limits = [str(number) for number in (self.memory >> 20, self.seconds, self.budget)]
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "codi2.serve.decoder_process", *limits],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=env,
+                start_new_session=True,  # so that it ends with its children, and not by the terminal's Ctrl-C
+            )
+
+    def begin(self) -> None:
+        """A request has got it: what `kill` ends from now on is that request."""
+        self._ended = False
 
     def ask(self, files: Sequence[File]) -> list[Media]:
         """Waits for the answer. Raises as `Decoders.load`."""
-        process = self.start()
+        try:
+            self.start()
+        except OSError as error:
+            reason = f"the decoder of media cannot be started ({error.strerror}); ask again later"
+            raise BusyError(reason, 10.0) from error
+        process = self._process
+        if process is None or self._ended:
+            if process is not None:
+                process.wait()  # the next request should not take it for one that runs
+            raise self.too_long()
         assert process.stdin is not None and process.stdout is not None
         about = [{"kind": file.kind, "name": file.name, "bytes": len(file.data)} for file in files]
         try:
@@ -203,13 +217,12 @@ class _Process:
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             # The process is gone, or has answered what it never does: nothing else may be read from it.
             was_ended = self._ended
-            code = None if was_ended else _code(process)
+            code = _code(process)
             self.kill()
+            process.wait()
             if was_ended or code == TOO_LONG:
                 raise self.too_long() from error
-            raise MediaError(
-                "the media of this request cannot be read: their decoder has failed; convert them"
-            ) from error
+            raise MediaError("the media of this request cannot be read: the decoder failed; convert them") from error
 
     def too_long(self) -> LimitError:
         return LimitError(f"the media of this request take more than {self.seconds} s to be read; {_LIMITS}")
@@ -217,10 +230,10 @@ class _Process:
     def kill(self) -> None:
         """Ends it and the child that decodes; a waiting `ask` ends with an error, and the next starts another."""
         self._ended = True
-        if (process := self._process) is not None and process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _code(process: subprocess.Popen[bytes]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import shutil
 import sys
@@ -101,6 +102,15 @@ def run(
                 print(f"Serving at http://{address[0]}:{address[1]}", flush=True)
 
     server.startup = told  # type: ignore[method-assign]
+    ended = server.shutdown
+
+    async def finish(*sockets: Any, **named: Any) -> None:
+        # the engine gives up first, so that clients whose work takes too long get an answer that says so
+        closing = asyncio.create_task(asyncio.to_thread(engine.close, PATIENCE - 5))
+        await ended(*sockets, **named)
+        await closing
+
+    server.shutdown = finish  # type: ignore[method-assign]
     try:
         server.run()
     finally:
