@@ -231,15 +231,18 @@ class Engine:
         except Stopped:
             for job in jobs:
                 self._end(job, LateError(LATE))
+            return
         except Exception as error:
             if len(jobs) == 1:
                 self._failed(jobs[0], error)
                 return
-            for job in jobs:
-                if job.over:
-                    self._end(job, LateError(LATE))
-                else:
-                    self._run([job])
+        else:
+            return
+        for job in jobs:
+            if job.over:
+                self._end(job, LateError(LATE))
+            else:
+                self._run([job])
 
     def _all_over(self, jobs: Sequence[Job]) -> bool:
         """Asked once a step: ends the jobs that are over, those that wait as well. True: nobody waits for `jobs`."""

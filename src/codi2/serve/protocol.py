@@ -16,7 +16,7 @@ from codi2.serve.errors import body
 from codi2.serve.middleware import HEADERS
 
 HEADERS_WITHIN = 20.0  # seconds from the connection, or the first byte of a further request, to the end of its headers
-READ_WITHIN = 30.0  # seconds in which a client has to take something of an answer that waits for it
+READ_WITHIN = 120.0  # seconds in which a client has to take a third of what the system holds of an answer, about a MB
 LOOKS_EVERY = 5.0  # seconds
 
 
@@ -46,9 +46,9 @@ class Http(H11Protocol):
 
     def _watch(self) -> None:
         """Closes the connection when its client lets it wait."""
-        if self.transport.is_closing():
-            return
         now, unread = self.loop.time(), self.transport.get_write_buffer_size()
+        if self.transport.is_closing() and not unread:
+            return
         if unread != self._unread or not unread:
             self._unread, self._unread_since = unread, now
         idle = self._since is not None and now - self._since > HEADERS_WITHIN
