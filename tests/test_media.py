@@ -333,3 +333,18 @@ def test_frames_that_are_not_kept_are_not_converted(monkeypatch):
     monkeypatch.setattr(media_formats, "_scaled", lambda frame: converted.append(frame) or frame)
     part = media.load(clip(frames=64, audio=False))
     assert len(part.frames) <= 4 and len(converted) <= 4 * 5
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo", "5.1", "7.1"])
+def test_sound_tracks_of_many_channels_are_averaged(layout):
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        track = container.add_stream("pcm_s16le", rate=16_000, layout=layout)
+        channels = len(track.layout.channels)
+        values = np.arange(1, channels + 1, dtype=np.int16) * 1000
+        frame = av.AudioFrame.from_ndarray(np.tile(values, 1600)[None], format="s16", layout=layout)
+        frame.rate = 16_000
+        container.mux([*track.encode(frame), *track.encode()])
+    part = media.load_audio(file.getvalue())
+    assert len(part.samples) == 1600
+    np.testing.assert_allclose(part.samples, values.mean() / 32_768, atol=1e-4)

@@ -151,7 +151,7 @@ def sound(data: bytes, name: str) -> Audio | None:
                 bounds.check_sound(name, length, file.channels, file.samplerate)
         except (soundfile.LibsndfileError, MemoryError) as error:
             raise MediaError(f"{name} is a broken {file.format} file ({error}); export it again.") from error
-        return _audio(np.concatenate(mono), file.samplerate, name)
+        return _audio(_joined(mono), file.samplerate, name)
 
 
 def stream(data: bytes, name: str, kind: Literal["audio", "video"]) -> Audio | Video | None:
@@ -184,15 +184,16 @@ def _sound_track(container: InputContainer, track: AudioStream, name: str) -> Au
     import av
 
     bounds.check_sound(name, 0, track.channels, track.rate)
-    resampler = av.AudioResampler(format="fltp", layout=track.layout, rate=track.rate)
+    # interleaved: PyAV reads past the planes of eight channels
+    resampler = av.AudioResampler(format="flt", layout=track.layout, rate=track.rate)
     blocks: list[np.ndarray] = [np.zeros(0, np.float32)]
     length = 0
     for frame in container.decode(track):
         for block in resampler.resample(frame):
-            blocks.append(block.to_ndarray().mean(axis=0))
+            blocks.append(block.to_ndarray().reshape(-1, track.channels).mean(axis=1))
             length += len(blocks[-1])
         bounds.check_sound(name, length, track.channels, track.rate)  # the header may have said less, or nothing
-    return _audio(np.concatenate(blocks), track.rate, name)
+    return _audio(_joined(blocks), track.rate, name)
 
 
 def _clip(container: InputContainer, stream: VideoStream, name: str) -> Video:
@@ -209,14 +210,26 @@ def _clip(container: InputContainer, stream: VideoStream, name: str) -> Video:
     return Video(tuple(kept.frames), float(stream.average_rate or 25) / kept.stride, name)
 
 
+def _joined(blocks: list[np.ndarray]) -> np.ndarray:
+    """The blocks as one array; each is dropped when it is copied, so that a long sound is not there twice."""
+    whole, position = np.empty(sum(map(len, blocks)), np.float32), 0
+    for number, block in enumerate(blocks):
+        whole[position : position + len(block)] = block
+        position += len(block)
+        blocks[number] = block[:0].copy()
+    return whole
+
+
 def _audio(samples: np.ndarray, rate: int, name: str) -> Audio:
+    """`samples` float32 [N], which are changed."""
     if not samples.size:
         raise MediaError(f"{name} is a sound of zero length; record or export it again.")
-    if not np.isfinite(samples).all():
+    peak = max(float(samples.max()), -float(samples.min()))
+    if not np.isfinite(peak):  # NaN is the largest and the smallest, where there is one
         raise MediaError(f"{name} holds samples that are NaN or infinite; export it again as 16-bit WAV.")
-    peak = np.abs(samples).max()
+    samples /= np.float32(max(peak, 1.0))
     # of 24 bits, as sounds are kept and sent: what is read again is the same
-    return rounded(Audio((samples / max(peak, 1.0)).astype(np.float32), rate, name), 24)
+    return rounded(Audio(samples, rate, name), 24)
 
 
 def guess(data: bytes) -> str:

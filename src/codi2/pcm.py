@@ -13,6 +13,9 @@ import numpy as np
 from codi2.prompt.parts import Audio
 
 
+BLOCK = 1 << 20  # samples
+
+
 def to_pcm(samples: np.ndarray, bits: int) -> np.ndarray:
     """float [N] in [-1, 1] → int16 [N] for 16 bits, int32 [N] with the sample in the upper bits for 24."""
     top = 2 ** (bits - 1)
@@ -23,5 +26,8 @@ def to_pcm(samples: np.ndarray, bits: int) -> np.ndarray:
 def rounded(sound: Audio, bits: int) -> Audio:
     """The sound as a file of `bits` bits gives it back; the same object where nothing changes."""
     top = 2 ** (bits - 1)
-    exact = (np.rint(np.asarray(sound.samples, np.float64) * top).clip(-top, top - 1) / top).astype(np.float32)
+    exact = np.empty(len(sound.samples), np.float32)
+    for start in range(0, len(exact), BLOCK):  # the whole of a long sound in float64 would be four times its size
+        block = sound.samples[start : start + BLOCK].astype(np.float64)
+        exact[start : start + BLOCK] = np.rint(block * top).clip(-top, top - 1) / top
     return sound if np.array_equal(exact, sound.samples) else replace(sound, samples=exact)
