@@ -12,7 +12,6 @@ import numpy as np
 
 from codi2.prompt.parts import Audio
 
-
 BLOCK = 1 << 20  # samples
 
 
