@@ -8,11 +8,14 @@ from typing import Any
 from codi2.errors import BusyError, LateError
 from codi2.serve.access import Refused
 from codi2.serve.errors import Receive, Scope, Send, answer
+from codi2.serve.memory import return_freed
 
 PATIENCE = 20.0  # seconds in which a body has to be there, and
 RATE = 64 << 10  # as many bytes of it have to come in each further second
-MOST_VALUES = 1_000_000
-"""Values of a JSON body: more take seconds to read, in which nothing else runs."""
+MOST_VALUES = 100_000
+"""Values of a JSON body: more take a second to read, in which nothing else runs."""
+LARGE = 8 << 20
+"""Bytes of a body behind which freed memory goes back to the system."""
 MOST_HELD = 1 << 30
 """Bytes of the bodies of all requests that are under way."""
 
@@ -26,6 +29,7 @@ class Bodies:
     ) -> None:
         self.app, self.patience, self.most_values, self.most_held = app, patience, most_values, most_held
         self.held = 0
+        self._returning = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,3 +86,10 @@ class Bodies:
             await self.app(scope, paced, passed)
         finally:
             self.held -= taken
+            if taken > LARGE and not self._returning:  # it came in many small pieces, which malloc keeps
+                self._returning = True
+                loop.call_later(0.3, self._return_memory)
+
+    def _return_memory(self) -> None:
+        self._returning = False
+        asyncio.get_running_loop().run_in_executor(None, return_freed)
