@@ -14,7 +14,7 @@ import pytest
 from PIL import Image as PILImage
 
 from codi2.chat.events import Done, Event, Said, Step
-from codi2.errors import BusyError, LateError, PromptError
+from codi2.errors import BusyError, LateError, LimitError, PromptError
 from codi2.media import load_image
 from codi2.model import CoDi2, Options, Reply
 from codi2.prompt.layout import Message
@@ -374,3 +374,39 @@ def test_a_round_is_kept_while_the_model_works_for_others(model: CoDi2, engine: 
     broken = Client()
     engine.round(chat, "Hello", broken, keep=lambda: [][0], end=lambda: order.append("free"), want=(), max_new_tokens=2)
     assert isinstance(broken.end.error, IndexError) and order == ["kept", "free", "free"]
+
+
+def test_a_conversation_that_is_held_has_room_for_so_many_media(
+    model: CoDi2, engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    from codi2.serve import engine as module
+
+    monkeypatch.setattr(module, "MOST_OF_CHAT", 100_000)
+    chat, client = model.chat(), Client()
+    prompt = (Text("Look: "), Image(PILImage.new("RGB", (150, 150))))  # 67,500 bytes
+    engine.round(chat, prompt, client, want=(), max_new_tokens=1)
+    assert isinstance(client.end, Done)
+    with pytest.raises(LimitError, match="start a new one"):
+        engine.round(chat, (Text("And: "), Image(PILImage.new("RGB", (150, 150)))), Client())
+    engine.round(chat, "Thanks", client := Client(), want=(), max_new_tokens=1)
+    assert isinstance(client.end, Done)
+
+
+def test_conversations_that_nobody_uses_leave_the_memory(
+    model: CoDi2, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from codi2.chat import Round
+    from codi2.serve import sessions
+    from codi2.serve.store import Store
+
+    monkeypatch.setattr(sessions, "MOST_OPEN", 100_000)
+    store = Store(tmp_path / "store")
+    chats, names = sessions.Chats(engine, store), []
+    for i in range(4):
+        names.append(store.create("").id)
+        picture = Image(PILImage.new("RGB", (150, 150), (i, 0, 0)))
+        store.keep("", names[-1], 0, Round((picture,), Reply((Text("Yes"),), model.recipe(Options(), {})), Options()))
+    opened = [weakref.ref(chats.get("", name)[0]) for name in names]
+    assert [chat() is not None for chat in opened] == [False, False, True, True]
+    assert len(chats.get("", names[0])[0].rounds) == 1, "it is read again"
+    store.close()

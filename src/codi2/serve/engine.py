@@ -26,18 +26,20 @@ from typing import Any
 
 from codi2.chat import Chat, Listener
 from codi2.chat.events import Done, Event, Made, Step
-from codi2.errors import BusyError, CoDi2Error, LateError
+from codi2.errors import BusyError, CoDi2Error, LateError, LimitError
 from codi2.llm.decode import FeatureSegment, Segment
 from codi2.model import CoDi2, Options, Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Part, Prompt, Text
 from codi2.reply import Stopwatch
-from codi2.serve.jobs import LATE, Failed, Job, Tell, media_bytes
+from codi2.serve.jobs import LATE, Failed, Job, Tell, chat_bytes, media_bytes
 from codi2.stopping import Stopped, stops_when
 
 BUCKET = 64  # positions: prompts whose lengths are in one bucket are read together
 MOST_HELD = 2 << 30
 """Decoded bytes of media that all jobs may hold together."""
+MOST_OF_CHAT = 2 << 30
+"""Decoded bytes of the media of one conversation that the server holds: about fifty photographs of a phone."""
 KEEPERS = 2  # threads that write finished rounds to the disk
 
 Check = Callable[[Sequence[Part]], tuple[list[Part], tuple[str, ...]]]
@@ -129,7 +131,8 @@ class Engine:
         of its own: writing large media to the disk takes seconds, and the model is free meanwhile. `end` is called when
         the conversation is free for the next round, whatever became of this one.
 
-        Raises BusyError, and PromptError: the message alone is longer than what the model reads.
+        Raises BusyError; PromptError: the message alone is longer than what the model reads; LimitError: the
+        conversation's media are more than the memory has room for.
         """
         parts: Prompt = (Text(prompt),) if isinstance(prompt, str) else tuple(prompt)
         self.model.layout.check_length([Message("user", parts)])
@@ -141,6 +144,10 @@ class Engine:
             )
 
         size = media_bytes([Message("user", parts)])
+        if chat_bytes(chat) + size > MOST_OF_CHAT:
+            raise LimitError(
+                f"with this message the conversation's media are more than {MOST_OF_CHAT >> 20} MB; start a new one"
+            )
         return self._submit("round", [tell], client, timeout, size, [{"play": play, "keep": keep, "end": end}])[0]
 
     def _submit(

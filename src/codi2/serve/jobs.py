@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from codi2.chat import Chat
 from codi2.chat.events import Event, Said
 from codi2.llm.decode import Segment
 from codi2.media_bounds import decoded_bytes
@@ -74,6 +75,11 @@ class Job:
     def release(self) -> None:
         """Drops what is large: a job that has ended may be referred to for long."""
         self.conversation, self.written, self.play, self.size = (), (), None, 0
+
+
+def chat_bytes(chat: Chat) -> int:
+    """Decoded bytes of the media of a conversation that the server holds."""
+    return sum(map(decoded_bytes, list(chat.media.values())))
 
 
 def media_bytes(conversation: Sequence[Message]) -> int:

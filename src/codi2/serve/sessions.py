@@ -21,12 +21,14 @@ from codi2.chat import Chat
 from codi2.chat.compose import Composed, compose
 from codi2.chat.events import Done, Event, Made, Said, Step
 from codi2.chat.files import reader, save
-from codi2.errors import BusyError, DataError
+from codi2.errors import BusyError, DataError, LimitError
+from codi2.media_bounds import decoded_bytes
 from codi2.prompt.parts import Prompt, Text
 from codi2.serve import views, wire
 from codi2.serve.api import Client, Server, check_model, message_of, options_of, replies_of, server_of, sse
+from codi2.serve.decoding import BUDGET
 from codi2.serve.engine import Engine
-from codi2.serve.jobs import Failed, Job, Tell
+from codi2.serve.jobs import Failed, Job, Tell, chat_bytes
 from codi2.serve.media_routes import read_id
 from codi2.serve.packing import SESSIONS, answer_json, answer_list, aside
 from codi2.serve.reading import Deadline, read_files
@@ -35,6 +37,7 @@ from codi2.serve.store import Changed, NoSession, Session, Store
 from codi2.serve.waiting import Waiting
 
 OPEN = 16  # conversations whose cache stays in memory
+MOST_OPEN = 2 << 30  # decoded bytes of the media of those that nobody uses at the moment
 
 
 @dataclass
@@ -92,8 +95,9 @@ class Chats:
                 now.chat, now.revision = chat, revision
             self._open.move_to_end((owner, name))
             idle = [key for key, one in self._open.items() if not one.lock.locked() and one is not now]
-            for key in idle[: max(0, len(self._open) - OPEN)]:
-                del self._open[key]
+            sizes = [chat_bytes(self._open[key].chat) for key in idle]
+            while idle and (len(self._open) > OPEN or sum(sizes) > MOST_OPEN):
+                del self._open[idle.pop(0)], sizes[0]
             return now
 
     def _revision(self, owner: str, name: str) -> int:
@@ -317,17 +321,21 @@ async def _round(request: Request, name: str, body: RoundRequest, chats: Chats, 
 def _draft(store: Store, client: str, name: str, content: Any) -> wire.Draft:
     """Words and media as they came; ids are media of the session or uploads.
 
-    Raises NoSession, NoMedium, PromptError, MediaError.
+    Raises NoSession, NoMedium, PromptError, MediaError; LimitError: its media are too much when they are decoded.
     """
     store.session(client, name)
     if isinstance(content, str):
         return wire.Draft([("user", (Text(content),))])
-    parts = [
-        read_id(store, client, name, part, f"part {i} of the content")
-        if part.get("type") == "media"
-        else wire.part(part, f"part {i} of the content")
-        for i, part in enumerate(content)
-    ]
+    parts: list[wire.Drafted] = []
+    size = 0
+    for i, value in enumerate(content):
+        where = f"part {i} of the content"
+        named = value.get("type") == "media"
+        part = read_id(store, client, name, value, where) if named else wire.part(value, where)
+        parts.append(part)
+        size += 0 if isinstance(part, wire.Upload) else decoded_bytes(part)
+        if size > BUDGET:
+            raise LimitError(f"the media that this message names are more than {BUDGET >> 20} MB; name fewer")
     return wire.Draft([("user", parts)])
 
 
