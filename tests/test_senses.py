@@ -20,6 +20,8 @@ from codi2.prompt.parts import IMU, Depth, Image, Sense, Thermal
 from codi2.prompt.wire import from_wire, to_wire
 from codi2.senses import drawn, load_as, load_files, to_bytes
 
+from . import bombs
+
 DEPTH = Depth(np.linspace(0.5, 8, 48 * 64, dtype=np.float32).reshape(48, 64).round(3), "room")
 THERMAL = Thermal(np.linspace(0, 1, 48 * 64, dtype=np.float32).reshape(48, 64), "street")
 MOVED = IMU(np.sin(np.arange(6 * 900, dtype=np.float32).reshape(6, 900) / 50), 200.0, "walk")
@@ -122,3 +124,19 @@ def test_tokens_are_those_of_the_senses_that_a_model_has() -> None:
 def test_an_encoder_without_them_says_so() -> None:
     with pytest.raises(PromptError, match="This model cannot read depth; it can read image, audio, video, phrase"):
         CoDi2.from_pretrained("debug").generate("What is in [depth0]?", depth0=DEPTH, want="text")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "reason"),
+    [
+        ("depth", bombs.png(13_000, 13_000, 16, 0, rows=0), "13000 x 13000 pixels, the limit is 64 million"),
+        ("thermal", bombs.png(20_000, 20_000, 8, 0, rows=0), "pixels, the limit is 64 million"),
+        ("imu", bombs.npy(10**12, 6), "its header speaks of 1000000000000 × 6 numbers"),
+        ("imu", b"1,2,3,4,5,6\n" * 1_200_000, "more than 1000000 readings"),
+        ("imu", b"1," * 7_100_000, "more than 1000000 readings"),
+        ("imu", b"a,b,c,d,e,f\n", "holds no rows of numbers"),
+    ],
+)
+def test_what_unfolds_too_far_is_refused_before_it_is_read(kind: str, data: bytes, reason: str) -> None:
+    with pytest.raises(MediaError, match=reason):
+        load_as(kind, data, "the file")
