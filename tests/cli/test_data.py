@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,9 @@ def test_the_builders_are_listed(cli: Cli):
 
 def test_own_pictures_become_a_set(cli: Cli, media: Path, tmp_path: Path):
     pictures = sorted(media.glob("*.png"))[:3]
-    lines = [{"file_name": str(path), "text": path.stem.replace("-", " ")} for path in pictures]
+    for path in pictures:
+        shutil.copy(path, tmp_path)
+    lines = [{"file_name": path.name, "text": path.stem.replace("-", " ")} for path in pictures]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run = cli("data", "build", "jsonl", "--source", "mine.jsonl", "--out", "sets/mine", "--set", "licence=MIT")
     assert run.returncode == 0, run.stderr
