@@ -31,6 +31,7 @@ from codi2.hub import fetch_repo, is_ours, shipped, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
+from codi2.placement import check, full, out_of_memory
 from codi2.sizes import check_rank, check_size
 from codi2.tensors import in_half, read_tensors
 from codi2.untrusted import check_folder
@@ -41,13 +42,11 @@ if TYPE_CHECKING:
 
 def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
     """See `CoDi2.from_pretrained`."""
+    check(placement)
     config, folder = locate(name_or_path)
     foreign = folder is not None and not is_ours(folder)
     if folder is not None and foreign:
         check_rank(config.llm.lora_rank, folder / "adapter" / "adapter_model.safetensors")
-    dtype = getattr(torch, placement.dtype, None)
-    if not isinstance(dtype, torch.dtype):
-        raise ConfigError(f"dtype is {placement.dtype!r}; it should be float32, bfloat16 or float16")
     torch.manual_seed(0)  # fresh parts, as in `debug`, are the same each time
     encoder = load_encoder(config, folder)
     backbone = load_backbone(config.llm, placement)
@@ -61,8 +60,11 @@ def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
     joint, networks = load_joint(config, decoders, folder), load_joint_networks(decoders, folder)
     model = CoDi2(config, encoder, mllm, decoders, joint, networks, load_recall(config, folder)).requires_grad_(False)
     try:
-        place(model, placement, dtype)
+        place(model, placement)
     except (RuntimeError, AssertionError, AttributeError) as error:
+        if out_of_memory(error):
+            advice = "load it with --dtype bfloat16, --bits 4 or --offload, or end what else uses the device"
+            raise full(error, placement.device, f"{config.name} was loaded", advice) from None
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"the model cannot run on device {placement.device!r} with dtype {placement.dtype!r}: {reason}"
@@ -70,10 +72,10 @@ def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
     return model
 
 
-def place(model: CoDi2, placement: Placement, dtype: torch.dtype) -> None:
+def place(model: CoDi2, placement: Placement) -> None:
     """Moves a model where it is to run. With `offload` its big parts stay in main memory until they work."""
-    model.offload, device = placement.offload, torch.device(placement.device)
-    torch.empty(0, device=device)  # fails here, and not in the middle of a reply
+    device, dtype = torch.device(placement.device), getattr(torch, placement.dtype)
+    model.offload = placement.offload
     for part in (*model.decoders.values(), model.joint_networks):
         part.to(dtype)
     if model.joint is not None:

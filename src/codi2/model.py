@@ -25,6 +25,7 @@ from codi2.llm.decode import FeatureSegment, Listener, ReplyOptions, Segment
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.llm.reading import Past, Reading, items_of, write
 from codi2.pcm import rounded
+from codi2.placement import within_memory
 from codi2.prompt.grammar import parse
 from codi2.prompt.layout import Message, layout_for
 from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text
@@ -164,6 +165,7 @@ class CoDi2(nn.Module):
             replies = self.diffuse(written, [reading.prompt for reading in readings], options, watch.callback)
         return [Reply(tuple(parts), self.recipe(o, watch.seconds)) for parts, o in zip(replies, options, strict=True)]
 
+    @within_memory("it read the prompt")
     @torch.no_grad()
     def read(
         self,
@@ -194,6 +196,7 @@ class CoDi2(nn.Module):
             for messages, sequence, past in zip(conversations, sequences, pasts, strict=True)
         ]
 
+    @within_memory("the language model wrote the reply")
     @torch.no_grad()
     def think(
         self, readings: Sequence[Reading], options: Sequence[Options], listen: Listener | None = None
@@ -251,6 +254,7 @@ class CoDi2(nn.Module):
                     features[i] = value
         return stack_features(features, self.encoder.dim).to(self.device)
 
+    @within_memory("it drew media")
     def diffuse(
         self,
         written: Sequence[Sequence[Segment]],
@@ -361,7 +365,8 @@ class CoDi2(nn.Module):
             known = ~torch.tensor(drawing.guessed, device=maps.device).view(-1, *[1] * (maps.ndim - 1))
             return torch.where(known, self.encoder.agree(decoder.modality, maps, drawing.features, share), maps)
 
-        made = decoder.media(latents, sources, agree if share else None)
+        with self.resident(self.encoder) if share else nullcontext():
+            made = decoder.media(latents, sources, agree if share else None)
         return [
             decoder.codec.perceptible(part) if guessed else part
             for part, guessed in zip(made, drawing.guessed, strict=True)

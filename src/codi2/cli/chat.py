@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codi2.cli.output import Device, DeviceOption, ModelOption, OutOption, SeedOption, check_writable
+from codi2.cli.output import ModelOption, OutOption, SeedOption, check_writable
+from codi2.cli.placement import placed
+from codi2.config import ON_CPU, Placement
 from codi2.errors import CoDi2Error, PromptError
 
 if TYPE_CHECKING:
@@ -25,14 +27,15 @@ earlier item. What is made is saved and listed with its name.
 ATTACHED = re.compile(r"""(?<!\S)@(?:"(?P<quoted>[^"]+)"|(?P<plain>\S+))""")
 
 
+@placed
 def chat(
     out: OutOption = Path("out/chat"),
     seed: SeedOption = 0,
     opened: Annotated[
         Path | None, typer.Option("--open", help="A saved conversation to go on with.", metavar="DIR")
     ] = None,
-    device: DeviceOption = Device.cpu,
     model: ModelOption = "tiny",
+    placement: Placement = ON_CPU,
 ) -> None:
     """Talk with pictures and sounds, over several rounds.
 
@@ -44,7 +47,7 @@ def chat(
     from codi2.model import CoDi2
 
     typer.echo(f"Loading the model {model}.", err=True)
-    loaded = CoDi2.from_pretrained(model, device=device.value)
+    loaded = CoDi2.from_pretrained(model, **vars(placement))
     talk = Chat.open(loaded, opened) if opened else loaded.chat()
     Terminal(loaded, talk, out, seed).run()
 

@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from codi2.cli.output import ModelOption, OutOption, check_writable
+from codi2.cli.placement import placed
+from codi2.config import ON_CPU, Placement
 
 
+@placed
 def evaluate(
     suite: Annotated[
         str,
@@ -35,6 +38,7 @@ def evaluate(
         typer.Option(help="A decoder trained on instructions alone, for the rows without a language model."),
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Folder for the cases, for another system to answer.")] = None,
+    placement: Placement = ON_CPU,
 ) -> None:
     """Measure a model on held-out items, as JSON and as a page."""
     check_writable(out)
@@ -43,4 +47,4 @@ def evaluate(
 
     named = {"dino": dino, "clip": clip, "inception": inception, "panns": panns}
     backbones = {name: place for name, place in named.items() if place}
-    run(suite, model, out, quick, outputs, export, source, backbones, instructed)
+    run(suite, model, out, quick, outputs, export, source, backbones, instructed, placement)

@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from codi2.cli.output import ModelOption, OutOption, check_writable
+from codi2.cli.placement import placed
+from codi2.config import ON_CPU, Placement
 
 
+@placed
 def gallery(
     model: ModelOption = "tiny",
     out: OutOption = Path("out/gallery"),
@@ -17,6 +20,7 @@ def gallery(
         bool, typer.Option("--quick", help="Few instances a row: a first look, without verdicts.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn, and of the answers.")] = 0,
+    placement: Placement = ON_CPU,
 ) -> None:
     """Run each row of the paper's tables of examples on held-out media, with a measured verdict."""
     check_writable(out)

@@ -8,19 +8,9 @@ from typing import Annotated
 
 import typer
 
-from codi2.cli.output import (
-    Device,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    ModelOption,
-    OutOption,
-    SeedOption,
-    StepsOption,
-    check_writable,
-    progress,
-    save_reply,
-)
+from codi2.cli.output import ModelOption, OutOption, SeedOption, StepsOption, check_writable, progress, save_reply
+from codi2.cli.placement import placed
+from codi2.config import ON_CPU, Placement
 
 
 class Want(StrEnum):
@@ -30,6 +20,7 @@ class Want(StrEnum):
     text = "text"
 
 
+@placed
 def generate(
     prompt: Annotated[str, typer.Argument(help="The prompt; [image0], [audio0], ... stand for the files.")],
     files: Annotated[
@@ -49,14 +40,9 @@ def generate(
             help="What the reply holds, in order; by default the model decides. Twice: a clip with its sound."
         ),
     ] = None,
-    device: DeviceOption = Device.cpu,
-    dtype: DtypeOption = Dtype.float32,
-    bits: Annotated[int, typer.Option(help="Of the language model's weights: 8 or 4 where the hardware has it.")] = 0,
-    offload: Annotated[
-        bool, typer.Option("--offload", help="Keep parts in main memory; each comes to the device while it works.")
-    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the parts and the recipe as one JSON object.")] = False,
     model: ModelOption = "tiny",
+    placement: Placement = ON_CPU,
 ) -> None:
     """Answer a prompt of text, pictures, sounds and clips.
 
@@ -65,13 +51,10 @@ def generate(
     """
     import json
 
-    from codi2.errors import ConfigError
     from codi2.prompt.grammar import parse
     from codi2.senses import load_files
 
     # what can be refused is refused before the model is loaded, which takes seconds
-    if bits not in (0, 4, 8):
-        raise ConfigError(f"--bits is {bits}; it can be 8 or 4")
     check_writable(out)
     parts = parse(prompt, load_files(files or []))
 
@@ -79,7 +62,7 @@ def generate(
 
     with progress(shown=not as_json) as callback:
         callback("load", 0, 1)
-        made = CoDi2.from_pretrained(model, device=device.value, dtype=dtype.value, bits=bits, offload=offload)
+        made = CoDi2.from_pretrained(model, **vars(placement))
         reply = made.generate(
             parts,
             want=want[0].value if want and len(want) == 1 else [one.value for one in want or ()] or None,

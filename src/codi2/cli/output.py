@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,24 +17,10 @@ if TYPE_CHECKING:
     from codi2.model import Reply
 
 
-class Device(StrEnum):
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-class Dtype(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
 ModelOption = Annotated[str, typer.Option(help="A preset (tiny, debug) or the folder of a model.", metavar="NAME")]
 OutOption = Annotated[Path, typer.Option(help="Folder for the results; made when it is not there.", metavar="DIR")]
 SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same reply.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps of each picture and sound.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where the model runs.")]
-DtypeOption = Annotated[Dtype, typer.Option(help="Precision; the half ones need hardware for them.")]
 
 
 def check_writable(folder: Path) -> None:

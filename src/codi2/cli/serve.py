@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-from codi2.cli.output import Device, DeviceOption, ModelOption
+from codi2.cli.output import ModelOption
+from codi2.cli.placement import placed
+from codi2.config import ON_CPU, Placement
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Where sessions and keys are kept; $CODI2_HOME/serve by default.")
 ]
 
 
+@placed
 def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen at; others than this machine's need a key.")
@@ -39,8 +42,8 @@ def serve(
     page: Annotated[bool, typer.Option("--page/--no-page", help="The chat page at /.")] = True,
     ray: Annotated[int, typer.Option("--ray", min=0, help="Replicas of Ray Serve; 0: this process alone.")] = 0,
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster, for --ray; by default one is started.")] = None,
-    device: DeviceOption = Device.cpu,
     model: ModelOption = "tiny",
+    placement: Placement = ON_CPU,
 ) -> None:
     """Serve a model: an OpenAI-shaped API, sessions, and a page to chat on."""
     from codi2.serve.run import run
@@ -59,7 +62,7 @@ def serve(
         safety=safety,
         marks=marks,
         page=page,
-        device=device.value,
+        placement=placement,
         replicas=ray,
         address=address,
     )

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from codi2.config import ON_CPU, Placement
 from codi2.errors import ConfigError, MissingDependencyError
 from codi2.hub import home
 from codi2.serve.memory import return_large_blocks
@@ -42,7 +43,7 @@ def run(
     safety: bool = False,
     marks: bool = True,
     page: bool = True,
-    device: str = "cpu",
+    placement: Placement = ON_CPU,
     replicas: int = 0,
     address: str | None = None,
 ) -> None:
@@ -58,7 +59,11 @@ def run(
     """
     served, allowed = Served.at(host, hosts), [origin(value) for value in origins]
     store = open_store(folder)
+<<<<<<< HEAD
     settings: dict[str, Any] = {"model": model, "origins": allowed, "device": device, "marks": marks, "page": page}
+=======
+    settings: dict[str, Any] = {"model": model, "origins": allowed, "placement": placement, "marks": marks}
+>>>>>>> 5735c03 (One group of options says where a model runs; a device that is not there and full memory end in one sentence)
     settings |= {"served": served, "opened": opened(store, host, hosts, without_keys)}
     settings |= {"max_batch": max_batch, "max_waiting": max_waiting, "timeout": timeout, "safety": safety}
     if replicas:
@@ -125,7 +130,7 @@ def application(
     max_batch: int,
     max_waiting: int,
     timeout: float,
-    device: str,
+    placement: Placement,
     safety: bool,
     marks: bool,
     page: bool = False,
@@ -145,6 +150,7 @@ def application(
     from codi2.serve.safety import ImageFilter
 
     check = ImageFilter() if safety else None
+<<<<<<< HEAD
     engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout, check)
     app = create_app(engine, store, model, origins, marks, served, opened)
     if page:
@@ -152,6 +158,10 @@ def application(
 
         mount(app)
     return app, engine
+=======
+    engine = Engine(CoDi2.from_pretrained(model, **vars(placement)), max_batch, max_waiting, timeout, check)
+    return create_app(engine, store, model, origins, marks, served, opened), engine
+>>>>>>> 5735c03 (One group of options says where a model runs; a device that is not there and full memory end in one sentence)
 
 
 def opened(store: Store, host: str, hosts: Sequence[str], without_keys: bool) -> int:
