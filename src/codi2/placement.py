@@ -14,7 +14,8 @@ from codi2.errors import ConfigError, DeviceMemoryError
 if TYPE_CHECKING:
     import torch
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 DTYPES = ("float32", "bfloat16", "float16")
 DEVICE = re.compile(r"cpu|mps|cuda(?::(\d+))?")
 LESS = "ask for fewer or shorter media at once, or use --dtype bfloat16, --bits 4 or --offload"
@@ -32,7 +33,7 @@ def check(placement: Placement) -> None:
     if placement.dtype not in DTYPES:
         raise ConfigError(f"The dtype is {placement.dtype!r}; it should be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")
     if placement.bits not in (0, 4, 8):
-        raise ConfigError(f"The language model's bits are {placement.bits}; they can be 8 or 4, or 0 for its own dtype.")
+        raise ConfigError(f"The language model's bits are {placement.bits}; they can be 4, 8, or 0: as they are.")
     if placement.device.startswith("cuda"):
         _check_cuda(placement, int(known[1] or 0))
     elif placement.device == "mps":
@@ -45,8 +46,8 @@ def _check_cuda(placement: Placement, index: int) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
         raise ConfigError(
-            f"The device is {placement.device!r}, but PyTorch {torch.__version__} sees no GPU here; use the device cpu, "
-            "or install a driver and a build of PyTorch for CUDA."
+            f"The device is {placement.device!r}, but PyTorch {torch.__version__} sees no GPU here; use the device "
+            "cpu, or install a driver and a build of PyTorch for CUDA."
         )
     if index >= count:
         there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"

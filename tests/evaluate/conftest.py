@@ -21,7 +21,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     from codi2.evaluate.judge import Judge
 
     stub = Judge(nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(1), nn.Unflatten(1, (27, 1, 1))))
-    monkeypatch.setattr(bench, "load_judge", lambda: stub)
+    monkeypatch.setattr(bench, "load_judge", lambda *_: stub)
     return stub
 
 
@@ -38,7 +38,7 @@ def ears(monkeypatch: pytest.MonkeyPatch) -> None:
         loud = np.sqrt((waves.reshape(len(waves), 8, -1) ** 2).mean(-1))
         return loud, loud[:, :5] * 10
 
-    monkeypatch.setattr(bench, "load_sound_judge", lambda: hear)
+    monkeypatch.setattr(bench, "load_sound_judge", lambda *_: hear)
 
 
 @pytest.fixture(autouse=True)

@@ -30,9 +30,14 @@ def gallery(
 
     from codi2.evaluate.bench import Bench
     from codi2.evaluate.gallery import run_gallery
+    from codi2.evaluate.processes import join
     from codi2.model import CoDi2
 
-    shown = run_gallery(Bench(CoDi2.from_pretrained(model), seed, quick), out)
+    with join() as processes:
+        loaded = CoDi2.from_pretrained(model, **vars(processes.placed(placement)))
+        shown = run_gallery(Bench(loaded, seed, quick), out, processes)
+        if not processes.first:
+            return
     table = Table("row", "where", "right", "verdict")
     for one in shown:
         right = ", ".join(f"{figure.value:.2f}" for figure in one.figures) or one.lacking

@@ -268,7 +268,9 @@ class TinyEncoder(Encoder):
 
     def agree(self, modality: str, maps: Tensor, features: Tensor, share: float) -> Tensor:
         token = self.heads[modality].appearance if maps.ndim == 4 else None  # a clip's is of all its frames
-        return maps if token is None or features.shape[1] < 2 else towards(token, maps, features[:, 1], share)
+        if token is None or features.shape[1] < 2:
+            return maps
+        return towards(token, maps.float(), features[:, 1], share).to(maps.dtype)
 
 
 def load_trunk(modality: str) -> Trunk:

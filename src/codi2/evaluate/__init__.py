@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codi2.config import ON_CPU, Placement
 from codi2.errors import CoDi2Error, ConfigError
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from codi2.evaluate.bench import Bench
     from codi2.evaluate.figure import Section
+    from codi2.evaluate.processes import Processes
     from codi2.evaluate.suite import Suite
 
 NAMES = ("icl", "audio-edit", "rounds", "caption", "perceive", "subject", "compose", "clips", "together")
@@ -32,11 +34,13 @@ def run(
     source: Path | None = None,
     backbones: Mapping[str, str] | None = None,
     instructed: Path | None = None,
+    placement: Placement = ON_CPU,
 ) -> dict[str, Any]:
     """Measures a model, prints the figures, and writes `report.json` and `index.html` into `out`.
 
     A section whose corpus, decoder or weights are absent says so in the report; the others are measured all the same.
-    Outputs are kept under `out`, so a run that was stopped goes on.
+    Outputs are kept under `out`, so a run that was stopped goes on. Processes that a launcher started together divide
+    the work (`evaluate.processes`).
 
     Args:
         suite: one of `SUITES`.
@@ -49,12 +53,13 @@ def run(
         backbones: hub id or path of `dino`, `clip`, `inception` and `panns`; see `backbones.Backbones`.
         instructed: folder of a decoder that was trained to edit by instruction, for the rows without a language model;
             by default that of the training run `<modality>_instructed`.
+        placement: where the model and the networks that judge run.
 
     Returns:
-        What report.json holds.
+        What report.json holds; of several processes, in the first one only.
 
     Raises:
-        ConfigError: no such suite, preset or folder; outputs for a suite that keeps none.
+        ConfigError: no such suite, preset or folder; outputs for a suite that keeps none; no such device.
         WeightsError: the model itself cannot be loaded.
         OutputError: the results cannot be written.
     """
@@ -70,23 +75,29 @@ def run(
     from rich.console import Console
 
     from codi2.evaluate.bench import Bench
+    from codi2.evaluate.processes import join
     from codi2.evaluate.report import print_table, provenance, write_report
     from codi2.evaluate.suite import run_suite
     from codi2.model import CoDi2
 
-    console = Console(stderr=True)
-    bench = Bench(CoDi2.from_pretrained(model), quick=quick, instructed=instructed)
-    sections: list[Section] = []
-    if suite == "smoke":
-        sections = _smoke(bench, console)
-    else:
-        settings = provenance(model, bench)
-        for made in _suites(suite, bench, source, backbones or {}):
-            with console.status(made.title):
-                sections.append(run_suite(made, bench, out, settings, outputs, export))
-    report = write_report(out, suite, model, bench, sections)
-    print_table(sections)
-    return report
+    with join() as processes:
+        placement = processes.placed(placement)
+        console = Console(stderr=True, quiet=not processes.first)
+        bench = Bench(CoDi2.from_pretrained(model, **vars(placement)), quick=quick, instructed=instructed)
+        if suite == "smoke":
+            sections = _smoke(bench, console, processes)
+        else:
+            settings, sections = provenance(model, bench, placement), []
+            networks = {**(backbones or {}), "device": placement.device}
+            for made in _suites(suite, bench, source, networks):
+                with console.status(made.title):
+                    section = run_suite(made, bench, out, settings, outputs, export, processes)
+                sections += [section] if section else []
+        if not processes.first:
+            return {}
+        report = write_report(out, suite, model, bench, sections, placement)
+        print_table(sections)
+        return report
 
 
 def _suites(name: str, bench: Bench, source: Path | None, backbones: Mapping[str, str]) -> list[Suite]:
@@ -101,18 +112,25 @@ def _suites(name: str, bench: Bench, source: Path | None, backbones: Mapping[str
         return [dreambench.suite(source, networks)]
     if name == "coco-edit":
         return [coco_edit.suite(source, networks, bench.quick, bench.seed)]
-    return [audio_edit.sourced(source, bench.quick, bench.seed, networks.panns)]
+    return [audio_edit.sourced(source, bench.quick, bench.seed, networks)]
 
 
-def _smoke(bench: Bench, console: Console) -> list[Section]:
+def _smoke(bench: Bench, console: Console, processes: Processes) -> list[Section]:
+    """Its sections in their order, divided over the processes."""
     from codi2.evaluate.figure import Section
     from codi2.evaluate.suites.smoke import SMOKE
 
-    sections = []
-    for plan in SMOKE:
-        with console.status(plan.title):
-            try:
-                sections.append(Section(plan.title, plan.about, plan.measure(bench)))
-            except CoDi2Error as error:
-                sections.append(Section(plan.title, plan.about, unavailable=str(error)))
-    return sections
+    def measured() -> dict[str, Section]:
+        sections = {}
+        for plan in processes.share(SMOKE):
+            with console.status(plan.title):
+                try:
+                    sections[plan.title] = Section(plan.title, plan.about, plan.measure(bench))
+                except CoDi2Error as error:
+                    sections[plan.title] = Section(plan.title, plan.about, unavailable=str(error))
+        return sections
+
+    found: dict[str, Section] = {}
+    for sections in processes.gather(measured):
+        found |= sections
+    return [found[plan.title] for plan in SMOKE]

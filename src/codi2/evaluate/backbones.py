@@ -35,23 +35,26 @@ class Backbones:
     inception: str = ""
     """Empty: no FID."""
     panns: str = ""
+    device: str = "cpu"
+    """Where they run; what they give is on the CPU."""
 
 
 class Dino:
     """Pictures → unit vectors [n, C]: the class token's last state."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, device: str = "cpu") -> None:
         """Raises WeightsError: neither a folder nor on the hub."""
         from transformers import AutoImageProcessor, ViTModel
 
         with hub_errors(f"DINO {source!r}"):
             self.processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-            self.network = ViTModel.from_pretrained(source, add_pooling_layer=False).eval()
+            self.network = ViTModel.from_pretrained(source, add_pooling_layer=False).eval().to(device)
 
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[Image]) -> Tensor:
-        states = [self.network(**batch).last_hidden_state[:, 0] for batch in _batches(self.processor, pictures)]
-        return F.normalize(torch.cat(states), dim=-1)
+        batches = _batches(self.processor, pictures, self.network.device)
+        states = [self.network(**batch).last_hidden_state[:, 0] for batch in batches]
+        return F.normalize(torch.cat(states), dim=-1).cpu()
 
 
 class Clip:
@@ -60,43 +63,43 @@ class Clip:
     BASE = "openai/clip-vit-base-patch32"  # DreamBooth's
     LARGE = "openai/clip-vit-large-patch14"  # InstructPix2Pix's
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, device: str = "cpu") -> None:
         """Raises WeightsError: neither a folder nor on the hub."""
         from transformers import AutoProcessor, CLIPModel
 
         with hub_errors(f"CLIP {source!r}"):
             self.processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-            self.network = CLIPModel.from_pretrained(source).eval()
+            self.network = CLIPModel.from_pretrained(source).eval().to(device)
 
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[Image]) -> Tensor:
         network = self.network
-        pooled = [
-            network.vision_model(**batch).pooler_output for batch in _batches(self.processor.image_processor, pictures)
-        ]
-        return F.normalize(network.visual_projection(torch.cat(pooled)), dim=-1)
+        batches = _batches(self.processor.image_processor, pictures, network.device)
+        pooled = [network.vision_model(**batch).pooler_output for batch in batches]
+        return F.normalize(network.visual_projection(torch.cat(pooled)), dim=-1).cpu()
 
     @torch.inference_mode()
     def words(self, texts: Sequence[str]) -> Tensor:
         tokens = self.processor.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        tokens = tokens.to(self.network.device)
         pooled = self.network.text_model(**tokens).pooler_output
-        return F.normalize(self.network.text_projection(pooled), dim=-1)
+        return F.normalize(self.network.text_projection(pooled), dim=-1).cpu()
 
 
-def fid_network(source: str) -> Inception:
+def fid_network(source: str, device: str = "cpu") -> Inception:
     """Raises WeightsError: it is not there, or another network."""
     from codi2.evaluate.inception import load_inception
 
-    return load_inception(weight_file(source, (INCEPTION_FILE, "inception.safetensors")))
+    return load_inception(weight_file(source, (INCEPTION_FILE, "inception.safetensors"))).to(device)
 
 
-def panns_network(source: str) -> Cnn14:
+def panns_network(source: str, device: str = "cpu") -> Cnn14:
     """Raises WeightsError: it is not named, not there, or another network."""
     from codi2.evaluate.panns import load_panns
 
     if not source:
         raise WeightsError(f"published figures of sounds are by PANNs: name the file {PANNS_FILE} with --panns")
-    return load_panns(weight_file(source, (PANNS_FILE, "cnn14_16k.safetensors")))
+    return load_panns(weight_file(source, (PANNS_FILE, "cnn14_16k.safetensors"))).to(device)
 
 
 def identity(source: str) -> str:
@@ -111,8 +114,8 @@ def identity(source: str) -> str:
     return f"{source}@{Path(cached).parent.name}" if isinstance(cached, str) else source
 
 
-def _batches(processor: Any, pictures: Sequence[Image]) -> Any:
+def _batches(processor: Any, pictures: Sequence[Image], device: torch.device) -> Any:
     """Each as its own processor prepares it: size, crop and normalisation are part of the published figure."""
     for start in range(0, len(pictures), BATCH):
         some = [picture.pixels for picture in pictures[start : start + BATCH]]
-        yield {"pixel_values": processor(images=some, return_tensors="pt").pixel_values}
+        yield {"pixel_values": processor(images=some, return_tensors="pt").pixel_values.to(device)}

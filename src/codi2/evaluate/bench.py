@@ -64,11 +64,11 @@ class Bench:
 
     @cached_property
     def judge(self) -> Judge:
-        return load_judge()
+        return load_judge(self.model.device)
 
     @cached_property
     def sound_judge(self) -> SoundJudge:
-        return load_sound_judge()
+        return load_sound_judge(self.model.device)
 
     def see(self, pictures: Sequence[Part]) -> Tensor:
         """The judge's features [n, C]. A picture that is one side of many pairs is looked at once."""
@@ -117,12 +117,14 @@ class Bench:
         return found
 
     def decoder(self, modality: str) -> Decoder:
-        """Raises WeightsError where the model has none."""
+        """Where it can work at once. Raises WeightsError where the model has none."""
         if modality not in self.model.decoders:
             raise WeightsError(f"the model {self.model.config.name!r} has no {modality} decoder")
         decoder = self.model.decoders[modality]
         if isinstance(decoder.codec, AudioCodec) and decoder.codec.vocoder is None:
             raise WeightsError(f"the audio decoder of {self.model.config.name!r} has no vocoder")
+        if self.model.offload:
+            decoder.to(self.model.device)  # until the model's next reply
         return decoder
 
     def instructed_folder(self, modality: str) -> Path:
@@ -137,10 +139,12 @@ class Bench:
                 f"no decoder was trained on instructions alone: {folder} is missing; train "
                 f"configs/{self.model.config.name}/{modality}_instructed.toml, or name one with --instructed"
             )
-        codec = self.decoder(modality).codec
-        return self.once(
-            ("instructed", modality), lambda: load_one_decoder(modality, self.model.config, folder, codec).eval()
+        ours = self.decoder(modality)
+        decoder = self.once(
+            ("instructed", modality), lambda: load_one_decoder(modality, self.model.config, folder, ours.codec).eval()
         )
+        like = next(ours.unet.parameters())
+        return decoder.to(like.device, like.dtype)
 
     def told(self, decoder: Decoder, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Joint vectors [n, D] of texts, and what their words are to a decoder [n, …]."""
@@ -196,8 +200,9 @@ class Bench:
         """True joint vectors [n, D] of items of one modality."""
         modality, encoder = items[0].modality, self.model.encoder
         if isinstance(encoder, TinyEncoder):  # its frozen trunk has seen the corpus, in training or in an earlier run
-            trunk = cache.trunk_features(modality)[[item.row for item in items]].astype(np.float32)
-            return encoder.heads[modality](torch.from_numpy(trunk).to(self.model.device))[:, 0]
+            trunk = torch.from_numpy(cache.trunk_features(modality)[[item.row for item in items]].astype(np.float32))
+            with self.model.resident(encoder):
+                return encoder.heads[modality](trunk.to(self.model.device))[:, 0]
         return self.encode([self.part(item) for item in items])[:, 0]
 
     @torch.no_grad()

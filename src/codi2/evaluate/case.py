@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codi2.errors import DataError
+from codi2.evaluate.processes import ALONE, Processes
 from codi2.hub import write_atomic
 from codi2.media import webp_bytes
 from codi2.prompt.parts import Audio, Image, Part, Prompt, Text, Video
@@ -94,18 +95,36 @@ class Outputs:
         write_atomic(path, _encoded(part))
 
     def produce(
-        self, system: str, answer: System, bench: Bench, cases: Sequence[Case], settings: Mapping[str, Any]
+        self,
+        system: str,
+        answer: System,
+        bench: Bench,
+        cases: Sequence[Case],
+        settings: Mapping[str, Any],
+        processes: Processes = ALONE,
     ) -> list[Part]:
         """Every case's output: what is there is kept, what is missing is made and saved, a chunk at a time.
 
+        Chunks are divided over `processes`. All return when all chunks are made, only the first with the outputs.
+
         Raises DataError: the folder holds outputs that other settings made.
         """
-        self._claim(system, settings)
-        open_threads = {case.thread or case.id for case in cases if self.find(system, case) is None}
-        for some in _chunks([case for case in cases if (case.thread or case.id) in open_threads]):
-            for case, part in zip(some, answer(bench, some), strict=True):
-                self.save(system, case, part)
-        return self.load_all(system, cases)
+
+        def missing() -> list[list[str]]:
+            self._claim(system, settings)
+            open_threads = {case.thread or case.id for case in cases if self.find(system, case) is None}
+            chunks = _chunks([case for case in cases if (case.thread or case.id) in open_threads])
+            return [[case.id for case in some] for some in chunks]
+
+        def make() -> None:
+            for ids in processes.share(chunks):
+                for name, part in zip(ids, answer(bench, [named[name] for name in ids]), strict=True):
+                    self.save(system, named[name], part)
+
+        named = {case.id: case for case in cases}
+        chunks = processes.gather(missing)[0]  # one list for all: from now on it gets shorter
+        processes.gather(make)
+        return self.load_all(system, cases) if processes.first else []
 
     def _claim(self, system: str, settings: Mapping[str, Any]) -> None:
         path = self.folder / system / "settings.json"

@@ -34,6 +34,7 @@ from codi2.errors import DataError
 from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.closeness import MEASURES, closeness, colour_distance, heard_distance
 from codi2.evaluate.figure import Figure, mean
+from codi2.evaluate.processes import ALONE, Processes
 from codi2.model import Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Image, Part, Prompt, Text, Video
@@ -285,15 +286,21 @@ def same(one: Part, other: Part) -> bool:
     return isinstance(one, Audio) and isinstance(other, Audio) and np.array_equal(one.samples, other.samples)
 
 
-def run_gallery(bench: Bench, folder: Path) -> list[Shown]:
-    """Every row, as `index.html` and `report.json` in `folder`. Raises OutputError: it cannot be written."""
-    from rich.progress import track
+def run_gallery(bench: Bench, folder: Path, processes: Processes = ALONE) -> list[Shown]:
+    """Every row, as `index.html` and `report.json` in `folder`.
 
+    Args:
+        processes: divide the rows; the first one writes.
+    Raises:
+        OutputError: it cannot be written.
+    """
     from codi2.hub import write_atomic
     from codi2.report import Row as Section
     from codi2.report import write_page
 
-    shown = [run_entry(bench, entry) for entry in track(ENTRIES, description="rows")]
+    shown = _rows(bench, processes)
+    if not processes.first:
+        return shown
     counted = ", ".join(f"{sum(one.verdict == kind for one in shown)} {kind}" for kind in reversed(VERDICTS))
     sections = [
         Section(
@@ -324,6 +331,20 @@ def run_gallery(bench: Bench, folder: Path) -> list[Shown]:
         folder / "report.json", json.dumps({"schema": 1, "seed": bench.seed, "rows": about}, indent=1).encode()
     )
     return shown
+
+
+def _rows(bench: Bench, processes: Processes) -> list[Shown]:
+    from rich.progress import track
+
+    def mine() -> dict[int, tuple[Instance, Sequence[Part], Sequence[Figure], str]]:
+        """What a process finds, by number: the entries themselves are functions, which do not travel."""
+        numbers = processes.share(range(len(ENTRIES)))
+        followed = track(numbers, description="rows", disable=not processes.first)
+        shown = [(n, run_entry(bench, ENTRIES[n])) for n in followed]
+        return {n: (one.first, one.answer, one.figures, one.lacking) for n, one in shown}
+
+    found = {n: row for rows in processes.gather(mine) for n, row in rows.items()}
+    return [Shown(ENTRIES[n], *found[n]) for n in sorted(found)]
 
 
 def said(shown: Shown) -> str:

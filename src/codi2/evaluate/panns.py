@@ -75,14 +75,14 @@ class Cnn14(nn.Module):
     @torch.inference_mode()
     def sounds(self, sounds: Sequence[Audio]) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings [n, 2048] and logits [n, 527] of sounds at any rate: one channel, 16 kHz, without their mean."""
-        lengths = np.array([_length(sound) for sound in sounds])
+        lengths, device = np.array([_length(sound) for sound in sounds]), next(self.parameters()).device
         embeddings, logits = np.empty((len(sounds), 2048), np.float32), np.empty((len(sounds), CLASSES), np.float32)
         for length in np.unique(lengths):
             rows = np.flatnonzero(lengths == length)
             for some in np.array_split(rows, -(-len(rows) // BATCH)):
                 waves = torch.from_numpy(np.stack([to_clip(sounds[i], RATE, int(length)) for i in some]))
-                found = self(waves - waves.mean(1, keepdim=True))
-                embeddings[some], logits[some] = (values.numpy() for values in found)
+                found = self((waves - waves.mean(1, keepdim=True)).to(device))
+                embeddings[some], logits[some] = (values.cpu().numpy() for values in found)
         return embeddings, logits
 
 

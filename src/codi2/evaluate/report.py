@@ -13,6 +13,7 @@ from typing import Any
 
 from codi2 import __version__
 from codi2.checkpoint import locate
+from codi2.config import ON_CPU, Placement
 from codi2.errors import DataError
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Example, Figure, Section
@@ -22,10 +23,13 @@ from codi2.report import Row, write_page
 
 SCHEMA = 1
 """Version of report.json."""
+PRECISION = ("dtype", "bits")
 PACKAGES = ("torch", "transformers", "diffusers", "peft", "numpy", "pillow", "soxr", "soundfile")
 
 
-def write_report(out: Path, suite: str, model: str | Path, bench: Bench, sections: Sequence[Section]) -> dict[str, Any]:
+def write_report(
+    out: Path, suite: str, model: str | Path, bench: Bench, sections: Sequence[Section], placement: Placement = ON_CPU
+) -> dict[str, Any]:
     """Writes both files and returns what report.json holds. Raises OutputError where they cannot be written."""
     report = {
         "schema": SCHEMA,
@@ -35,6 +39,7 @@ def write_report(out: Path, suite: str, model: str | Path, bench: Bench, section
         "seed": bench.seed,
         "versions": {"codi2": __version__, "python": platform.python_version(), **_versions()},
         "cores": os.cpu_count(),
+        "placement": {**asdict(placement), "hardware": hardware(placement.device)},
         "corpus_sha256": _corpus_hash(bench),
         "weights_sha256": _weights(model),
         "sections": [
@@ -59,8 +64,15 @@ def write_report(out: Path, suite: str, model: str | Path, bench: Bench, section
     return report
 
 
-def provenance(model: str | Path, bench: Bench) -> dict[str, Any]:
-    """What outputs depend on: weights, corpus, seed. A change of any makes them another system's."""
+def hardware(device: str) -> str:
+    """The name of a GPU; of the CPU, that of its architecture."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+
+
+def provenance(model: str | Path, bench: Bench, placement: Placement = ON_CPU) -> dict[str, Any]:
+    """What outputs depend on: weights, corpus, seed, precision. A change of any makes them another system's."""
     instructed = [path for m in bench.model.decoders for path in bench.instructed_folder(m).rglob("*.safetensors")]
     return {
         "instructed_sha256": sorted(sha256_of(path) for path in instructed),
@@ -69,6 +81,8 @@ def provenance(model: str | Path, bench: Bench) -> dict[str, Any]:
         "corpus_sha256": _corpus_hash(bench),
         "seed": bench.seed,
         "quick": bench.quick,
+        # what is not the default, so that outputs that were made before this was written down stay valid
+        **{name: value for name in PRECISION if (value := getattr(placement, name)) != getattr(ON_CPU, name)},
     }
 
 

@@ -24,19 +24,19 @@ BATCH = 16
 class SoundJudge:
     """Sounds → embeddings [n, 512] and logits [n, 69]."""
 
-    def __init__(self, trunk: AiSFX, classifier: nn.Module) -> None:
-        self.trunk, self.classifier = trunk, classifier.eval()
+    def __init__(self, trunk: AiSFX, classifier: nn.Module, device: torch.device | str = "cpu") -> None:
+        self.trunk, self.classifier, self.device = trunk.to(device), classifier.eval().to(device), device
 
     @torch.no_grad()
     def __call__(self, sounds: Sequence[Audio]) -> tuple[np.ndarray, np.ndarray]:
         """Each sound is cut or padded to 2.56 s at 16 kHz, as the model's are."""
         waves = torch.from_numpy(np.stack([to_clip(sound) for sound in sounds]))
-        heard = torch.cat([embedding(self.trunk(some)) for some in waves.split(BATCH)])
-        return heard.numpy(), self.classifier(heard).numpy()
+        heard = torch.cat([embedding(self.trunk(some.to(self.device))) for some in waves.split(BATCH)])
+        return heard.cpu().numpy(), self.classifier(heard).cpu().numpy()
 
 
-def load_sound_judge() -> SoundJudge:
-    """The judge with its pinned weights. Raises WeightsError when they cannot be had."""
+def load_sound_judge(device: torch.device | str = "cpu") -> SoundJudge:
+    """The judge with its pinned weights, on a device. Raises WeightsError when they cannot be had."""
     layers = nn.Sequential(nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, CLASSES))
     layers.load_state_dict(checkpoint_state(wheel_file("aisfx"), f"fc.{UCS_HEAD}."))
-    return SoundJudge(load_aisfx(), layers)
+    return SoundJudge(load_aisfx(), layers, device)

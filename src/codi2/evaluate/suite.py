@@ -12,6 +12,7 @@ from codi2.evaluate.backbones import identity
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case, Outputs, System, export
 from codi2.evaluate.figure import Findings, Section
+from codi2.evaluate.processes import ALONE, Processes
 from codi2.prompt.parts import Part
 
 GIVEN = "given"  # what a system whose outputs were brought along is called
@@ -45,7 +46,8 @@ def run_suite(
     settings: Mapping[str, Any],
     given: Path | None = None,
     exported: Path | None = None,
-) -> Section:
+    processes: Processes = ALONE,
+) -> Section | None:
     """Answers what is not answered yet, and scores it. What cannot be measured is said in the section.
 
     Args:
@@ -53,10 +55,11 @@ def run_suite(
         settings: what outputs depend on: model, seed, versions.
         given: folder of another system's outputs, `<case>.png` and so on; it is scored in place of the model.
         exported: folder that the cases are written to, for another system to answer.
+        processes: divide the answers; only the first scores them, for the others there is no section.
     """
     try:
         cases = suite.cases(bench, bench.quick)
-        if exported is not None:
+        if exported is not None and processes.first:
             export(cases, exported)
         outputs = Outputs(out / "outputs" / suite.name)
         found: dict[str, Sequence[Part]] = {}
@@ -68,11 +71,13 @@ def run_suite(
             if given is not None and name == main:
                 continue
             try:
-                found[name] = outputs.produce(name, system, bench, cases, settings)
+                found[name] = outputs.produce(name, system, bench, cases, settings, processes)
             except WeightsError as error:
                 if name == main:
                     raise
                 absent[name] = str(error)
+        if not processes.first:
+            return None
         findings = suite.score(bench, cases, found)
         networks = {name: identity(source) for name, source in suite.networks.items() if source}
         return Section(suite.title, suite.about, findings, "", absent, networks, suite.quoted)

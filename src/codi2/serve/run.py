@@ -70,7 +70,7 @@ def run(
         from codi2.serve.ray import run_replicas
 
         store.close()
-        run_replicas(replicas, host, port, folder, address, **settings)
+        run_replicas(replicas, host, port, folder, address=address, **settings)
         return
     try:
         import uvicorn

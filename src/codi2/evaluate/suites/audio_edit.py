@@ -27,6 +27,7 @@ from codi2.evaluate.suites.sounds import KINDS, edits
 from codi2.prompt.parts import Audio, Part
 
 if TYPE_CHECKING:
+    from codi2.evaluate.backbones import Backbones
     from codi2.evaluate.panns import Cnn14
 
 NUMBER, QUICK, EXAMPLES = 48, 4, 3  # of each kind; shown of each
@@ -58,7 +59,7 @@ def embedded_cases(bench: Bench, quick: bool) -> list[Case]:
     ]  # fmt: skip
 
 
-def sourced(source: Path, quick: bool, seed: int, panns: str) -> Suite:
+def sourced(source: Path, quick: bool, seed: int, backbones: Backbones) -> Suite:
     """The suite on a folder of AudioSet, as the builder `audio-edits` reads it, judged by PANNs.
 
     Raises:
@@ -68,7 +69,7 @@ def sourced(source: Path, quick: bool, seed: int, panns: str) -> Suite:
     from codi2.evaluate.backbones import panns_network
 
     cases, left_out = _drawn(source, QUICK if quick else SOURCED, seed)
-    network = panns_network(panns)
+    network = panns_network(backbones.panns, backbones.device)
     about = (
         f"Mixes of clips of {source.name}, 10 s at 16 kHz, drawn with seed {seed}; {left_out}. LSD floors both spectra "
         "at -80 dB below the target's strongest bin. KL and FD by PANNs Cnn14 at 16 kHz: the mean over pairs of KL "
@@ -77,7 +78,8 @@ def sourced(source: Path, quick: bool, seed: int, panns: str) -> Suite:
     )
     return Suite(
         "audio-edit", "Sounds added, removed, replaced", about, lambda bench, quick: cases, systems(STEPS),
-        partial(score, judge="PANNs", hear=partial(_by_panns, network)), networks={"PANNs Cnn14": panns}, quoted=QUOTED,
+        partial(score, judge="PANNs", hear=partial(_by_panns, network)), networks={"PANNs Cnn14": backbones.panns},
+        quoted=QUOTED,
     )  # fmt: skip
 
 

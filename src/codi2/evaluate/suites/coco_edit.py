@@ -139,7 +139,7 @@ def sdedit(bench: Bench, some: Sequence[Case]) -> list[Part]:
 
 def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]], backbones: Backbones) -> Findings:
     """Similarities by CLIP, and FID where there are weights of Inception."""
-    clip = Clip(backbones.clip or Clip.LARGE)
+    clip = Clip(backbones.clip or Clip.LARGE, backbones.device)
     main, *others = outputs
     sources: list[Any] = [case.truth["source"] for case in asked]
     before, wished = (clip.words([case.about[name] for case in asked]) for name in ("before", "words"))
@@ -175,7 +175,7 @@ def similarities(
 def _fid(sources: Sequence[Image], outputs: Mapping[str, Sequence[Part]], backbones: Backbones) -> list[Figure]:
     if not backbones.inception:
         return []
-    network = fid_network(backbones.inception)
+    network = fid_network(backbones.inception, backbones.device)
     real = network.pictures(sources)
     apart = {name: fd(network.pictures(parts), real) for name, parts in outputs.items()}  # type: ignore[arg-type]
     main, *others = apart

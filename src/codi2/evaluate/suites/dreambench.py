@@ -83,7 +83,7 @@ def _pictures(folder: Path) -> list[Image]:
 
 def score(asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]], backbones: Backbones) -> Findings:
     """DINO and CLIP-I by both protocols, CLIP-T; the real pictures themselves as the oracle."""
-    dino, clip = Dino(backbones.dino), Clip(backbones.clip or Clip.BASE)
+    dino, clip = Dino(backbones.dino, backbones.device), Clip(backbones.clip or Clip.BASE, backbones.device)
     main, *others = outputs
     subjects = {case.group: case.about["real"] for case in asked}
     rows = {subject: [i for i, case in enumerate(asked) if case.group == subject] for subject in subjects}

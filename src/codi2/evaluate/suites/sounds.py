@@ -73,11 +73,11 @@ def edited(bench: Bench, n: int) -> Findings:
 
 
 def _edited(bench: Bench, kind: Kind, n: int) -> Findings:
-    decoder = bench.decoder("audio")
+    bench.decoder("audio")
     asked = edits(bench, kind, bench.count(n))
     prompts, sources = [edit.prompt for edit in asked], [edit.source for edit in asked]
     ours = bench.decode(bench.think(prompts, "audio"), prompts, "audio")
-    sdedited: list[Audio] = []
+    decoder, sdedited = bench.decoder("audio"), list[Audio]()
     for start in range(0, len(asked), BATCH):
         rows = slice(start, start + BATCH)
         seeds = [bench.seed + i for i in range(len(asked))][rows]
