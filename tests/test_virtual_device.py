@@ -53,7 +53,7 @@ def test_a_clash_of_dtypes_raises():
 
 
 def test_numbers_leave_it_only_by_the_cpu():
-    with virtual_gpu() as gpu:
+    with virtual_gpu():
         there = torch.arange(3, device="cuda")
         for look in (torch.Tensor.numpy, np.asarray):
             with pytest.raises(TypeError, match=r"Tensor\.cpu\(\)"):

@@ -16,12 +16,12 @@ from codi2.evaluate import run
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.judge import Judge
 from codi2.evaluate.sound_judge import SoundJudge
-from codi2.evaluate.suites import audio_edit, clips, subjects, texts
+from codi2.evaluate.suites import clips, subjects, texts
 from codi2.evaluate.suites.smoke import SMOKE
 from codi2.model import CoDi2
 
-SUITES = ("subject", "audio-edit", "together", "caption")
-"""They answer with pictures, sounds, clips with sound, and words."""
+SUITES = ("subject", "together", "caption")
+"""They answer with pictures, with clips and sounds, and with words."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def judges(monkeypatch: pytest.MonkeyPatch) -> None:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """One or two cases of everything."""
     monkeypatch.setattr(benches, "QUICK", 2)
-    for suite, count in ((audio_edit, 2), (clips, 2), (subjects, 1), (texts, 1)):
+    for suite, count in ((clips, 2), (subjects, 1), (texts, 1)):
         monkeypatch.setattr(suite, "QUICK", count)
 
 

@@ -1,8 +1,8 @@
 """Several processes that measure one model: `torchrun --nproc_per_node 8 -m codi2 evaluate …`, or `accelerate launch`.
 
 Each makes its share of the outputs, in the chunks in which one process would make them, so that the outputs are the
-same. The first process scores them and writes the report. Outputs go through the folder that all write to; over gloo, which
-needs no GPU, the processes tell each other that they are done.
+same. The first process scores them and writes the report. Outputs go through the folder that all write to; the
+processes tell each other that they are done over gloo, which needs no GPU.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def vocoder(bench: Bench, n: int) -> Findings:
     log_mel = codec.to_tensor(sounds)
     ours = codec.to_parts(log_mel)
     generator = torch.Generator().manual_seed(bench.seed)
-    waves = griffin_lim(codec.mel, codec.mel.magnitude(log_mel), generator=generator)
+    waves = griffin_lim(codec.mel, codec.mel.magnitude(log_mel.float()), generator=generator)
     theirs = [Audio(wave.clip(-1, 1), codec.mel.rate) for wave in waves.cpu().numpy()]
     figure = mean("vocoder: LSD", distances(sounds, ours), {"Griffin-Lim": distances(sounds, theirs)}, seed=bench.seed)  # type: ignore[arg-type]
     figure = figure.judged("below Griffin-Lim", figure.value < figure.baselines["Griffin-Lim"].value)

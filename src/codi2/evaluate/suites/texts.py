@@ -95,7 +95,7 @@ def among(bench: Bench, said: Sequence[str], truth: Sequence[str]) -> np.ndarray
     near = (ours_ @ vectors.T).numpy()
     draw, ranks = np.random.default_rng(bench.seed), []
     for i, row in enumerate(near):
-        others = np.array([j for j in range(len(truth)) if truth[j] != truth[i]])
+        others = np.array([j for j in range(len(truth)) if truth[j] != truth[i]], dtype=int)
         rivals = draw.choice(others, min(AMONG - 1, len(others)), replace=False) if len(others) else others
         ranks.append(int((row[rivals] > row[i]).sum()))
     return np.array(ranks)
