@@ -1,4 +1,4 @@
-"""Two replicas of Ray Serve around the same engine."""
+"""Replicas of Ray Serve around the same engine, and the GPUs that they ask for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image as PILImage
+
+from codi2.config import Placement
+from codi2.errors import ConfigError
+from codi2.serve import ray as replicas
 
 from .conftest import Start
 
@@ -40,3 +45,37 @@ def test_two_replicas_share_their_sessions(start: Start, tmp_path: Path, monkeyp
         assert answer.status_code == 200, answer.text
         assert http.get(f"/v1/sessions/{name}").json()["rounds"] == round_ + 1
     assert server.stop() is not None
+
+
+@pytest.mark.parametrize(("gpus", "device", "each"), [(4, "cuda", 1), (4, "cpu", 0), (0, "cpu", 0)])
+def test_each_replica_asks_for_a_gpu_where_it_runs_on_one(
+    gpus: int, device: str, each: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Read from what Ray is given: it no longer hides GPUs from replicas that ask for none."""
+    ray, serve = pytest.importorskip("ray"), pytest.importorskip("ray.serve")
+    started: dict = {}
+    deployed: dict = {}
+
+    class Stopped(Exception):
+        pass
+
+    def deployment(**options):
+        deployed.update(options)
+        raise Stopped
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(ray, "init", lambda **options: started.update(options))
+    monkeypatch.setattr(serve, "start", lambda **options: None)
+    monkeypatch.setattr(serve, "deployment", deployment)
+    with pytest.raises(Stopped):
+        replicas.run_replicas(3, "127.0.0.1", 8000, None, placement=Placement(device), model="debug")
+    assert deployed["num_replicas"] == 3 and deployed["ray_actor_options"] == {"num_gpus": each}
+    assert started["num_gpus"] == gpus
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [("cuda", "3 replicas need 3 GPUs, and there are 2; ask for fewer"), ("cuda:1", "use cuda")]
+)
+def test_replicas_without_a_gpu_each_are_refused(device: str, said: str):
+    with pytest.raises(ConfigError, match=said):
+        replicas.deployment_options(3, Placement(device), 2)

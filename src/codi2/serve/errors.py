@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from codi2.errors import BusyError, CoDi2Error, LateError, LimitError, OutputError
+from codi2.errors import BusyError, CoDi2Error, DeviceMemoryError, LateError, LimitError, OutputError
 from codi2.serve.access import NoKey, Refused
 from codi2.serve.store import Changed, NoSession
 from codi2.serve.uploads import NoMedium
@@ -23,6 +23,10 @@ Send = Callable[[Any], Awaitable[None]]
 LONGEST = 500  # characters of a message
 OWN_FAULT = "the server failed while it handled this request; its log holds the cause"
 NO_ROOM = "the server cannot write to its disk at the moment, so nothing was kept; try again later"
+NO_MEMORY = (
+    "the server has no memory left for a request of this size; ask for fewer or shorter media, or try again later"
+)
+RETRY = 10  # seconds: other requests that hold memory are done by then
 PHRASES = {  # of the framework
     "Not Found": "there is nothing at this path; /openapi.json lists what there is",
     "Method Not Allowed": "this path does not take this method; /openapi.json lists those that it takes",
@@ -65,6 +69,9 @@ def described(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
             status, message = 409, str(error)
         case OutputError():
             status, message, code = 507, NO_ROOM, "no_room"  # the error itself names folders of the server
+        case DeviceMemoryError():
+            status, message, code = 503, NO_MEMORY, "no_memory"
+            headers = {"Retry-After": str(RETRY)}
         case LimitError():
             status, message, code = 413, str(error), "too_large"
         case Refused():
