@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PILImage
+from virtual_device import virtual_gpu
 
 from codi2 import CoDi2
 from codi2.checkpoint import place
@@ -203,6 +204,18 @@ def test_offloaded_parts_are_on_the_device_only_while_they_work(model: CoDi2, mo
     assert away[:2] == ["encoder", "llm"] and away[-1] == "image"
 
 
+@pytest.mark.parametrize(("dtype", "offload"), [("float32", False), ("bfloat16", False), ("float16", True)])
+def test_the_way_of_the_paper_on_a_gpu(dtype: str, offload: bool, tmp_path: Path) -> None:
+    """On a virtual one, which refuses tensors of two devices: ImageBind's towers, each published family of decoders."""
+    senses = (Depth(np.ones((8, 9), np.float32)), Thermal(np.ones((8, 9), np.float32)), IMU(np.ones((6, 20)), 200.0))
+    prompt = (Text("As "), picture(), sound(), clip(), *senses, Phrase("a dog"), Text(" so "), picture(1))
+    with virtual_gpu():
+        model = build(tmp_path, features=3)
+        place(model, Placement("cuda", dtype, offload=offload))
+        for want in model.decoders:
+            assert model.generate(prompt, want=want, seed=1, max_new_tokens=2).parts[0].modality == want
+
+
 def test_a_placement_that_cannot_be_is_refused(model: CoDi2, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="float33"):
         CoDi2.from_pretrained("debug", dtype="float33")
@@ -226,7 +239,7 @@ def test_a_hub_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPa
 
 def test_parts_run_in_half_precision(tmp_path: Path) -> None:
     model = build(tmp_path)
-    place(model, Placement(dtype="bfloat16"), torch.bfloat16)
+    place(model, Placement(dtype="bfloat16"))
     for want in ("image", "audio", "video"):
         reply = model.generate((Text("draw "), picture(), sound(), clip()), want=want)
         assert [p.modality for p in reply.parts if not isinstance(p, Text)] == [want]
