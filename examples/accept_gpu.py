@@ -214,7 +214,7 @@ def measure(check: Check, model: str, placement: Placement) -> None:
 
 
 def hardware(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or "CPU"
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
 
 
 def write(out: Path, chosen: argparse.Namespace, checks: Sequence[Check]) -> None:

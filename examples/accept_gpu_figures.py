@@ -76,9 +76,9 @@ def speed(model: CoDi2, card: str) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         figures[f"{unit} a second"] = round(made / seconds, 2)
         operations = counter.get_total_flops() / seconds
-        figures[f"{unit}: TFLOP a second"] = round(operations / 1e12, 3)
+        figures[f"{unit}: TFLOP a second"] = float(f"{operations / 1e12:.3g}")
         if (peak := peak_of(card)) and model.device.type == "cuda":
-            figures[f"{unit}: model FLOPs utilisation"] = round(operations / peak, 4)
+            figures[f"{unit}: model FLOPs utilisation"] = float(f"{operations / peak:.3g}")
     if model.device.type == "cuda":
         figures["peak memory, GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
         if not peak_of(card):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from unittest import mock
 
@@ -82,6 +83,23 @@ def test_a_conversation_is_kept_on_a_gpu_saved_and_opened(media: Path, tmp_path:
         talk.send("And now turn it.", want="image")
         talk.save(tmp_path / "talk")
         assert Chat.open(model, tmp_path / "talk").send("Again.", want="image").images
+
+
+@pytest.mark.slow
+def test_compiled_networks_draw_the_same(media: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without a C++ compiler: what `torch.compile` captures is run as it is."""
+    plain = ask(CoDi2.from_pretrained("debug"), "image", "Go on from [image0].", media / "tiger.png")
+    captured = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> object:
+        captured.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
+    model = CoDi2.from_pretrained("debug", compile=True)
+    for ours, theirs in zip(ask(model, "image", "Go on from [image0].", media / "tiger.png"), plain, strict=True):
+        assert np.abs(numbers(ours) - numbers(theirs)).max(initial=0) < 1e-2
+    assert captured
 
 
 PLANTS = {

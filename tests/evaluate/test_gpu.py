@@ -55,6 +55,7 @@ def test_suites_of_every_modality(dtype: str, rich_home: Path, judges: None, few
     assert report["placement"]["device"] == "cuda" and report["placement"]["hardware"] == "virtual GPU"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", [False, True], ids=["resident", "offload"])
 def test_sections_that_look_at_features(offload: bool, rich_home: Path, judges: None, few: None):
     """All of `smoke` but the seconds, which run a process: retrieval, decoding of true features, SDEdit, perplexity."""

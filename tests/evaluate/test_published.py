@@ -151,7 +151,7 @@ def test_audio_edit_on_audioset_by_panns(tmp_path: Path, instructed: dict[str, P
             loud = np.array([[np.sqrt((part**2).mean()) for part in np.array_split(s.samples, 6)] for s in sounds])
             return loud, loud * 10
 
-    monkeypatch.setattr("codi2.evaluate.backbones.panns_network", lambda source: Ears())
+    monkeypatch.setattr("codi2.evaluate.backbones.panns_network", lambda *_: Ears())
     source = official.audioset(tmp_path / "audioset", 8)
     (tmp_path / "panns.pth").write_bytes(b"weights")
     report = run(
