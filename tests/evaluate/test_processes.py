@@ -13,7 +13,9 @@ import pytest
 
 from codi2.config import Placement
 from codi2.errors import ConfigError
+from codi2.evaluate.case import Case, Outputs
 from codi2.evaluate.processes import ALONE, Processes, join
+from codi2.prompt.parts import Text
 
 WORKER = Path(__file__).with_name("in_process.py")
 
@@ -43,6 +45,28 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own():
     assert other.placed(Placement("cuda", "bfloat16")) == Placement("cuda:1", "bfloat16")
     assert other.placed(Placement("cuda:3")).device == "cuda:3" and other.placed(Placement()).device == "cpu"
     assert ALONE.placed(Placement("cuda")).device == "cuda"
+
+
+def test_a_process_answers_its_chunks_alone(tmp_path: Path):
+    """And those are the chunks of one process, since what a system answers may depend on what is in its chunk."""
+
+    class Second(Processes):
+        def gather(self, work):
+            return [work()]
+
+    cases = [Case(f"{i:02d}", (), "text", {}) for i in range(40)]
+    chunks: dict[int, list[list[str]]] = {}
+    for count in (1, 2):
+        chunks[count] = []
+
+        def answer(_, some, made=chunks[count]):
+            made.append([case.id for case in some])
+            return [Text(case.id) for case in some]
+
+        processes = ALONE if count == 1 else Second(1, 2)
+        found = Outputs(tmp_path / str(count)).produce("ours", answer, None, cases, {}, processes)  # type: ignore[arg-type]
+        assert [part.text for part in found] == ([case.id for case in cases] if count == 1 else [])
+    assert len(chunks[1]) == 3 and chunks[2] == [chunks[1][1]]
 
 
 def test_processes_that_cannot_meet_are_told(monkeypatch: pytest.MonkeyPatch):

@@ -16,6 +16,7 @@ from codi2.config import preset
 from codi2.diffuse.load import save_decoder
 from codi2.errors import ConfigError, DataError, WeightsError
 from codi2.evaluate import run
+from codi2.evaluate.backbones import Backbones
 from codi2.evaluate.inception import Inception
 from codi2.evaluate.suites import audio_edit, coco_edit
 from codi2.hub import home
@@ -174,7 +175,7 @@ def test_published_figures_of_sounds_need_panns(tmp_path: Path):
     with pytest.raises(WeightsError, match="with --panns"):
         run("audio-edit", "debug", tmp_path / "out", quick=True, source=source)
     with pytest.raises(DataError, match=r"fewer than two mixes; clips left out: .* no partner"):
-        audio_edit.sourced(official.audioset(tmp_path / "few", 2), True, 0, "")
+        audio_edit.sourced(official.audioset(tmp_path / "few", 2), True, 0, Backbones())
     with pytest.raises(ConfigError, match="--source is for dreambench, coco-edit and audio-edit"):
         run("rounds", "debug", tmp_path / "out", source=source)
 
