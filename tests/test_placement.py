@@ -246,7 +246,7 @@ def test_full_memory_is_one_sentence_and_the_model_goes_on(stage: str, media: Pa
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
     with (
         mock.patch.object(part, "forward", mock.Mock(side_effect=full)),
-        pytest.raises(DeviceMemoryError, match=r"ran out while it .*--dtype bfloat16, --bits 4 or --offload"),
+        pytest.raises(DeviceMemoryError, match=r"ran out while .*--dtype bfloat16, --bits 4 or --offload"),
     ):
         ask(model, "image", "Go on from [image0].", media / "tiger.png")
     assert ask(model, "image", "Go on from [image0].", media / "tiger.png")
