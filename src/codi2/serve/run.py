@@ -59,11 +59,7 @@ def run(
     """
     served, allowed = Served.at(host, hosts), [origin(value) for value in origins]
     store = open_store(folder)
-<<<<<<< HEAD
-    settings: dict[str, Any] = {"model": model, "origins": allowed, "device": device, "marks": marks, "page": page}
-=======
-    settings: dict[str, Any] = {"model": model, "origins": allowed, "placement": placement, "marks": marks}
->>>>>>> 5735c03 (One group of options says where a model runs; a device that is not there and full memory end in one sentence)
+    settings: dict[str, Any] = {"model": model, "origins": allowed, "placement": placement, "marks": marks, "page": page}
     settings |= {"served": served, "opened": opened(store, host, hosts, without_keys)}
     settings |= {"max_batch": max_batch, "max_waiting": max_waiting, "timeout": timeout, "safety": safety}
     if replicas:
@@ -150,18 +146,13 @@ def application(
     from codi2.serve.safety import ImageFilter
 
     check = ImageFilter() if safety else None
-<<<<<<< HEAD
-    engine = Engine(CoDi2.from_pretrained(model, device=device), max_batch, max_waiting, timeout, check)
+    engine = Engine(CoDi2.from_pretrained(model, **vars(placement)), max_batch, max_waiting, timeout, check)
     app = create_app(engine, store, model, origins, marks, served, opened)
     if page:
         from codi2.serve.page import mount
 
         mount(app)
     return app, engine
-=======
-    engine = Engine(CoDi2.from_pretrained(model, **vars(placement)), max_batch, max_waiting, timeout, check)
-    return create_app(engine, store, model, origins, marks, served, opened), engine
->>>>>>> 5735c03 (One group of options says where a model runs; a device that is not there and full memory end in one sentence)
 
 
 def opened(store: Store, host: str, hosts: Sequence[str], without_keys: bool) -> int:
