@@ -37,13 +37,16 @@ def draw(http: TestClient) -> tuple[int, dict, str | None]:
 
 
 @pytest.mark.parametrize("stage", ["think", "diffuse"])
-def test_a_request_that_does_not_fit_is_a_503_and_the_next_is_answered(stage: str, model: CoDi2, http: TestClient):
+def test_a_request_that_does_not_fit_is_a_503_and_the_next_is_answered(
+    stage: str, model: CoDi2, http: TestClient, caplog: pytest.LogCaptureFixture
+):
     part = model.mllm.backbone.model.base_model if stage == "think" else model.decoders["image"].unet
     with mock.patch.object(part, "forward", mock.Mock(side_effect=FULL)):
         status, body, retry = draw(http)
     assert status == 503 and int(retry or 0) > 0
     assert body["error"]["code"] == "no_memory" and body["error"]["type"] == "server_error"
     assert "fewer or shorter media" in body["error"]["message"] and "GiB" not in body["error"]["message"]
+    assert "--offload" in caplog.text  # what the operator can change
     assert draw(http)[0] == 200 and http.get("/health").status_code == 200
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from codi2.chat import Chat, Listener
 from codi2.chat.events import Done, Event, Made, Step
-from codi2.errors import BusyError, CoDi2Error, LateError, LimitError
+from codi2.errors import BusyError, CoDi2Error, DeviceMemoryError, LateError, LimitError
 from codi2.llm.decode import FeatureSegment, Segment
 from codi2.model import CoDi2, Options, Reply
 from codi2.prompt.layout import Message
@@ -379,6 +379,8 @@ class Engine:
     def _failed(self, job: Job, error: Exception) -> None:
         if not job.over and not isinstance(error, CoDi2Error):
             logging.getLogger("codi2").exception("a request failed", exc_info=error)
+        if isinstance(error, DeviceMemoryError):  # the client is told less: what to change is the operator's
+            logging.getLogger("codi2").error("a request failed: %s", error)
         self._end(job, error)
 
     def _end(self, job: Job, error: Exception) -> None:

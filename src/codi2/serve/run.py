@@ -59,7 +59,8 @@ def run(
     """
     served, allowed = Served.at(host, hosts), [origin(value) for value in origins]
     store = open_store(folder)
-    settings: dict[str, Any] = {"model": model, "origins": allowed, "placement": placement, "marks": marks, "page": page}
+    settings: dict[str, Any] = {"model": model, "origins": allowed, "placement": placement}
+    settings |= {"marks": marks, "page": page}
     settings |= {"served": served, "opened": opened(store, host, hosts, without_keys)}
     settings |= {"max_batch": max_batch, "max_waiting": max_waiting, "timeout": timeout, "safety": safety}
     if replicas:
