@@ -62,13 +62,18 @@ class Bench:
         """
         return self.once("corpus", lambda: cache.corpus().without(ADDED_RENDERINGS))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the judges run: beside the model; on the CPU where outputs are scored without one."""
+        return self.model.device if self.model is not None else torch.device("cpu")
+
     @cached_property
     def judge(self) -> Judge:
-        return load_judge(self.model.device)
+        return load_judge(self.device)
 
     @cached_property
     def sound_judge(self) -> SoundJudge:
-        return load_sound_judge(self.model.device)
+        return load_sound_judge(self.device)
 
     def see(self, pictures: Sequence[Part]) -> Tensor:
         """The judge's features [n, C]. A picture that is one side of many pairs is looked at once."""
