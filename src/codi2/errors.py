@@ -51,3 +51,7 @@ class BusyError(CoDi2Error):
 
 class LateError(CoDi2Error):
     """A request was not answered before its deadline."""
+
+
+class DeviceMemoryError(CoDi2Error):
+    """A device's memory is full; the message says what to change. Smaller work, or the same work later, may fit."""

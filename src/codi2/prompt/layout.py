@@ -10,7 +10,7 @@ B: conversations, L: tokens and slots of the longest, N: media items and S: slot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Part, Phrase, Prompt, Text
 from codi2.prompt.template import render
 from codi2.prompt.tokens import TokenIds, check_characters
+from codi2.tensors import to_device
 
 MODALITIES = ("image", "audio", "video", "phrase", *SENSES)
 """Modalities that become slots; a modality's index in this tuple stands for it in tensors."""
@@ -112,6 +113,10 @@ class Batch:
     slot_number: Tensor  # int64 [S], which of the item's features
     slot_position: Tensor  # int64 [S]
     slot_predicted: Tensor  # bool [S]
+    # places, which a GPU could only count by stopping
+    predicted: Tensor  # int64 [P], the slots that the model predicts
+    label_sample: Tensor  # int64 [M], of each position that has a label
+    label_position: Tensor  # int64 [M]
 
     @property
     def slot_sample(self) -> Tensor:
@@ -124,8 +129,7 @@ class Batch:
         return self.item_modality[self.slot_item]
 
     def to(self, device: torch.device | str) -> Batch:
-        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "items"}
-        return Batch(items=self.items, **tensors)
+        return to_device(self, device)
 
 
 class Layout:
@@ -304,6 +308,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, *, left: bool = Fal
     slot_item, slot_number, slot_position, slot_predicted = (
         torch.tensor(slot_address, dtype=torch.long).view(-1, 4).unbind(1)
     )
+    label_sample, label_position = (labels != IGNORE).nonzero(as_tuple=True)
     return Batch(
         ids=ids,
         labels=labels,
@@ -316,4 +321,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, *, left: bool = Fal
         slot_number=slot_number,
         slot_position=slot_position,
         slot_predicted=slot_predicted.bool(),
+        predicted=slot_predicted.nonzero()[:, 0],
+        label_sample=label_sample,
+        label_position=label_position,
     )

@@ -1,0 +1,112 @@
+"""Where a model runs: is the device there, does it know the dtype, and what to change when its memory is full."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from codi2.config import Placement
+from codi2.errors import ConfigError, DeviceMemoryError
+
+if TYPE_CHECKING:
+    import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+DTYPES = ("float32", "bfloat16", "float16")
+DEVICE = re.compile(r"cpu|mps|cuda(?::(\d+))?")
+LESS = "ask for fewer or shorter media at once, or use --dtype bfloat16, --bits 4 or --offload"
+"""What to change when a reply needs more memory than there is."""
+
+
+def check(placement: Placement) -> None:
+    """Looks at the machine, not at the model: nothing is loaded. On `cpu` torch is not imported.
+
+    Raises ConfigError: the device does not exist, or lacks the dtype.
+    """
+    known = DEVICE.fullmatch(placement.device)
+    if known is None:
+        raise ConfigError(f"The device is {placement.device!r}; it should be cpu, cuda, cuda:1 or mps.")
+    if placement.dtype not in DTYPES:
+        raise ConfigError(f"The dtype is {placement.dtype!r}; it should be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")
+    if placement.bits not in (0, 4, 8):
+        raise ConfigError(f"The language model's bits are {placement.bits}; they can be 4, 8, or 0: as they are.")
+    if placement.device.startswith("cuda"):
+        _check_cuda(placement, int(known[1] or 0))
+    elif placement.device == "mps":
+        _check_mps(placement)
+
+
+def _check_cuda(placement: Placement, index: int) -> None:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        raise ConfigError(
+            f"The device is {placement.device!r}, but PyTorch {torch.__version__} sees no GPU here; use the device "
+            "cpu, or install a driver and a build of PyTorch for CUDA."
+        )
+    if index >= count:
+        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise ConfigError(f"The device is {placement.device!r}, but this machine has {there}; use one of these.")
+    if placement.dtype == "bfloat16" and torch.cuda.get_device_capability(index) < (8, 0):
+        raise ConfigError(
+            f"The dtype is bfloat16, which {torch.cuda.get_device_name(index)} ({placement.device}) lacks; use float16."
+        )
+
+
+def _check_mps(placement: Placement) -> None:
+    import torch
+
+    if not torch.backends.mps.is_available():
+        raise ConfigError("The device is 'mps', but this machine has no GPU of Apple; use the device cpu.")
+    try:
+        torch.zeros(1, dtype=getattr(torch, placement.dtype), device="mps")
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"The dtype is {placement.dtype}, which this GPU of Apple lacks; use float16.") from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch raised `error` because a device's memory, or the main memory, is full."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(words in str(error) for words in ("out of memory", "can't allocate memory", "ALLOC_FAILED"))
+    )
+
+
+def within_memory(doing: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Of a model's method: memory that runs out while it is `doing` its work ends in DeviceMemoryError.
+
+    What the work held is let go, so that the next, smaller work finds the memory free.
+    """
+
+    def decorate(method: Callable[P, T]) -> Callable[P, T]:
+        @wraps(method)
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return method(*args, **kwargs)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                model: Any = args[0]
+                raise full(error, model.device, doing, LESS) from None
+
+        return run
+
+    return decorate
+
+
+def full(error: BaseException, device: torch.device | str, doing: str, advice: str) -> DeviceMemoryError:
+    """The error that tells of full memory; the frames that held tensors are emptied."""
+    import torch
+
+    traceback.clear_frames(error.__traceback__)
+    where = "the main memory" if str(device) == "cpu" else f"the memory of {device}"
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return DeviceMemoryError(f"{where} ran out while {doing}; {advice}")
