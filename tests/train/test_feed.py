@@ -90,7 +90,7 @@ def test_every_process_takes_as_many_answers_of_l_dm(data: dict[str, float]) -> 
         shares = [recipe.batch(image, Share(k, count)) for k in range(count)]
         assert [len(d.denoised["image"].slots) for d in shares] == [4 // count] * count
         assert [d.held[2] for d in shares] == [1.0] * count
-    assert recipe.shared == {"options.diffusion_items": 2}
+    assert recipe.in_equal_numbers == {"options.diffusion_items": 2}
 
 
 def test_held_out_data_must_be_named(data: dict[str, float]) -> None:
@@ -205,7 +205,7 @@ def test_a_run_that_needs_too_much_memory_keeps_its_checkpoint_and_says_what_to_
 
 
 class Items(Line):
-    shared = {"options.diffusion_items": 3}  # noqa: RUF012
+    in_equal_numbers = {"options.diffusion_items": 3}  # noqa: RUF012
 
 
 def test_more_processes_than_items_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

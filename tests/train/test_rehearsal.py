@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from codi2.config import Placement
 from codi2.data import cache
 from codi2.data.build import Settings, build
 from codi2.diffuse.build import new_vae
@@ -23,8 +25,10 @@ from codi2.encode.efficientnet import EfficientNetLite
 from codi2.encode.tiny import TRUNK_CHANNELS
 from codi2.heads.prior import Context, Prior
 from codi2.train.config import TrainConfig
+from codi2.train.loop import train
 from codi2.train.parts import autoencoder, denoiser, encoder, joint, llm, vocoder
 from codi2.train.parts.reconstruction import Perception
+from codi2.train.place import place
 from codi2.train.rehearsal import rehearse
 
 LOW = [pytest.param(None, id="float32"), pytest.param(torch.bfloat16, id="bf16")]
@@ -90,7 +94,9 @@ class Encoded(nn.Module):
         return {}
 
     def many(self, pair: Any, places: Sequence[int]) -> dict[str, Tensor]:
-        return {name: torch.randn(len(places), *shape) for name, shape in self.shapes.items()}
+        made = {name: torch.randn(len(places), *shape) for name, shape in self.shapes.items()}
+        made["source"][::2] = 0
+        return made
 
 
 @pytest.mark.parametrize("low", LOW)
@@ -203,3 +209,94 @@ def test_memory_is_that_of_the_tensors_alive() -> None:
         del weight, rows
         assert gpu.live == 0
     assert torch.softmax(torch.ones(3), 0).device.type == "cpu"  # all is as before
+
+
+PARTS = ["image_vae", "audio_features", "vocoder", "encoder", "audio_denoiser", "joint", "llm"]
+
+
+@pytest.fixture
+def small(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[Any, TrainConfig]]:
+    """Part → its recipe on small sizes, and the config."""
+
+    def make(part: str) -> tuple[Any, TrainConfig]:
+        if part in ("image_vae", "audio_features"):
+            made = config(part, **SMALL | ({"latent_channels": 2} if part == "audio_features" else {}))
+            return autoencoder.build(made), made
+        if part == "vocoder":
+            made = config(part, crop=4096, channels=16, blocks=1)
+            return vocoder.build(made), made
+        if part == "encoder":
+            trunks = lambda m, name="plain": np.ones((len(cache.items(m)), 4, TRUNK_CHANNELS[m]), np.float16)  # noqa: E731
+            monkeypatch.setattr(cache, "trunk_features", trunks)
+            monkeypatch.setattr(cache, "phrase_features", lambda texts: np.ones((len(texts), 1, 384), np.float16))
+            made = config(part, dim=16, edited_views=1)
+            return encoder.build(made), made
+        if part == "audio_denoiser":
+            made = config(part, samples=8, channels=(8, 16))
+            return denoiser.DenoiserRecipe(made, Encoded("audio")), made  # type: ignore[arg-type]
+        options = {"records": 12, "only": "clip_in_time"} if part == "joint" else {"records": 38}
+        build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "set"), options=options))
+        names = {str(tmp_path / "set"): 1.0}
+        if part == "joint":
+            made = config(part, data=names, held_out=names, phases={"video": 1.0}, model="debug")
+            return joint.build(made), made
+        made = language(names, "image")
+        return llm.build(made), made
+
+    return make
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """accelerate keeps its state for the life of a process."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_trains_in_mixed_precision_on_a_cpu(
+    part: str,
+    small: Callable[[str], tuple[Any, TrainConfig]],
+    fresh: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `accelerate launch --mixed_precision bf16` sets it: batches, losses, figures, samples and the export."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    recipe, made = small(part)
+    before = [p.detach().clone() for p in recipe.model.parameters() if p.requires_grad]
+    figures = train(recipe, replace(made, num_workers=1), tmp_path / "run")
+    after = [p for p in recipe.model.parameters() if p.requires_grad]
+    assert figures and all(np.isfinite(value) for value in figures.values())
+    assert all(p.dtype is torch.float32 for p in after)
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.slow
+def test_a_compiled_step_gives_the_loss_of_a_plain_one(
+    small: Callable[[str], tuple[Any, TrainConfig]], fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = nn.Module.compile
+    compiled = []
+
+    def eager(self: nn.Module) -> None:
+        compiled.append(type(self).__name__)
+        plain(self, backend="aot_eager")  # a C++ compiler is not everywhere
+
+    monkeypatch.setattr(nn.Module, "compile", eager)
+    recipe, _ = small("image_vae")
+    batch = recipe.batch(0)
+    loss = recipe.losses(recipe.model, batch)["loss"].detach()
+    place(recipe, torch.device("cpu"), Placement(compile=True))
+    torch.testing.assert_close(recipe.losses(recipe.model, batch)["loss"].detach(), loss, rtol=1e-4, atol=1e-4)
+    assert "VAE" in compiled
+
+
+def test_attention_is_fused(data: dict[str, float]) -> None:
+    recipe = llm.build(language(data, "image"))
+    assert recipe.mllm.backbone.model.config._attn_implementation == "sdpa"
+    names = {type(p).__name__ for d in recipe.decoders.values() for p in d.unet.attn_processors.values()}
+    assert names == {"AttnProcessor2_0"}

@@ -33,4 +33,4 @@ def _keep_inputs(layer: nn.Module) -> None:
             return plain(*args, **kwargs)
         return checkpoint(plain, *args, use_reentrant=False, **kwargs)
 
-    layer.forward = forward  # type: ignore[method-assign]
+    layer.forward = forward

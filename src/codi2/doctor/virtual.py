@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 
 DEVICE = torch.device("meta")
 BLOCK = 512  # bytes that CUDA's allocator rounds up to
-KEY = torch._C.DispatchKey.AutocastPrivateUse1  # a key of the dispatcher that no device here uses
+KEY: Any = torch._C.DispatchKey.AutocastPrivateUse1  # type: ignore[attr-defined] # a key of the dispatcher that no device here uses
 aten = torch.ops.aten
 
 LOW = (

@@ -160,5 +160,6 @@ def _decoders(dim: int) -> dict[str, Decoder]:
     }
     states = {"image": (1, 77, 1024), "audio": (1, 1, 1024), "video": (1, 77, 1024)}
     for modality, decoder in decoders.items():
-        decoder.conditioner.text._known[""] = torch.zeros(states[modality])  # type: ignore[union-attr, operator]
+        conditioner: Any = decoder.conditioner
+        conditioner.text._known[""] = torch.zeros(states[modality])
     return decoders

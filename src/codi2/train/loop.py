@@ -78,7 +78,7 @@ class Recipe(Protocol):
     # frozen: nn.Module    what else takes part in `losses`: the loop moves it, in the dtype of the placement
     # in_turn: Mapping[str, nn.Module]   frozen modules that are moved only for batches that name them in `needs`
     # finish(batch)        what of a batch takes the accelerator, before it is moved; in the process that trains
-    # shared: Mapping[str, int]   what processes take in equal numbers, by the option that says how many
+    # in_equal_numbers: Mapping[str, int]   what processes take in equal numbers, by the option that says how many
     # sources(step), samples(), provenance()
 
     def batch(self, step: int, share: Share = WHOLE) -> Any:
@@ -138,7 +138,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
     choose_device(config)
     accelerator = _accelerator(config, out)
     processes, device = accelerator.num_processes, accelerator.device
-    for option, number in getattr(recipe, "shared", {}).items():
+    for option, number in getattr(recipe, "in_equal_numbers", {}).items():
         if number % processes:
             raise ConfigError(
                 f"{option} is {number}, which {processes} processes cannot take in equal numbers; set a multiple of "

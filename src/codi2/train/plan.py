@@ -131,7 +131,7 @@ def _steps(config: TrainConfig, recipe: Any) -> dict[str, int]:
 
 def _divisible(config: TrainConfig, recipe: Any) -> list[int]:
     """The numbers of processes that the run can have, of those that a plan is made for."""
-    numbers = [config.batch_size // config.accumulate, *getattr(recipe, "shared", {}).values()]
+    numbers = [config.batch_size // config.accumulate, *getattr(recipe, "in_equal_numbers", {}).values()]
     divides = getattr(recipe, "divides", False)
     return [n for n in (1, MANY) if n == 1 or (divides and all(number % n == 0 for number in numbers))]
 

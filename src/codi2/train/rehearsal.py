@@ -83,8 +83,8 @@ def size(tensors: Any) -> int:
 @contextmanager
 def as_worker() -> Iterator[None]:
     """Within the block recipes draw as they do in a worker process."""
-    before, worker._worker_info = worker._worker_info, object()  # type: ignore[attr-defined, assignment]
+    before, worker._worker_info = worker._worker_info, object()  # type: ignore[assignment]
     try:
         yield
     finally:
-        worker._worker_info = before  # type: ignore[attr-defined]
+        worker._worker_info = before

@@ -141,7 +141,7 @@ class LLMRecipe:
     def _take_parts(self) -> None:
         """What is trained, and what takes turns."""
         self.in_turn = {m: _for_training(decoder) for m, decoder in self.decoders.items()}
-        self.shared = {"options.diffusion_items": self.options.diffusion_items} if self.decoders else {}
+        self.in_equal_numbers = {"options.diffusion_items": self.options.diffusion_items} if self.decoders else {}
         self.model = nn.ModuleDict({"mllm": self.mllm})
         if self.options.decoder_heads:
             heads_of = {m: nn.ModuleList(trained_modules(decoder)) for m, decoder in self.decoders.items()}
