@@ -1,8 +1,8 @@
 """Whether the loop keeps a GPU busy: a step of the language model's run with a device step that is a sleep of 50 ms.
 
 All else is real: records are read and laid out, media of L_DM decoded at the sizes of `paper`, batches collated in
-worker processes, handed over and logged. One process draws its share of the batch of `configs/paper/llm_8x80gb.toml`. Printed
-is the median time of a step over that of the sleep.
+worker processes, handed over and logged. One process draws its share of the batch of
+`configs/paper/llm_8x80gb.toml`. Printed is the median time of a step over that of the sleep.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from codi2.data.build import Settings, build
 from codi2.hub import home
 from codi2.train.config import TrainConfig
-from codi2.train.full_size import _decoders
+from codi2.train.full_size import published_decoders
 from codi2.train.loop import WHOLE, Share, train
 from codi2.train.parts.llm import Drawn, LLMRecipe
 
@@ -34,7 +34,8 @@ class Sleeping(LLMRecipe):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
-        self.decoders, self.in_turn = _decoders(self.codi2_config.heads.feature_dim), {}
+        self.decoders = published_decoders(self.codi2_config.heads.feature_dim)  # for what they read
+        self.in_turn = {modality: nn.Module() for modality in self.decoders}
         self.model = nn.ModuleDict({"one": nn.Linear(1, 1)})
         self.began: list[float] = []
 

@@ -37,7 +37,7 @@ class FullSize(LLMRecipe):
             self.mllm = _language(base, self.placement.bits)
         if self.options.gradient_checkpointing:
             self.mllm.backbone.checkpoint_gradients()
-        self.decoders = {m: self._ready(decoder) for m, decoder in _decoders(base.heads.feature_dim).items()}
+        self.decoders = {m: self._ready(decoder) for m, decoder in published_decoders(base.heads.feature_dim).items()}
         self._take_parts()
 
     def finish(self, drawn: Drawn) -> Drawn:
@@ -132,7 +132,7 @@ class _Unpacked(torch.autograd.Function):
         return (gradients[0].to(torch.bfloat16) @ weight).to(ctx.dtype), None, None
 
 
-def _decoders(dim: int) -> dict[str, Decoder]:
+def published_decoders(dim: int) -> dict[str, Decoder]:
     from diffusers import DDIMScheduler, DDPMScheduler
     from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
 
