@@ -159,6 +159,7 @@ class Layout:
         self.max_length = max_length
         self.max_characters = max_length * max(map(len, tokenizer.get_vocab()))
         """Of a prompt's words: as many as its positions would hold of the longest token."""
+        self._marks: dict[str, tuple[int, int]] = {}
 
     def __call__(self, messages: Sequence[Message], *, reply: bool = False) -> TokenSequence:
         """Lay `messages` out; `reply` opens the assistant's turn at the end.
@@ -183,6 +184,13 @@ class Layout:
                 f"The prompt has {characters} characters, which take more than {self.max_length} positions, the model "
                 f"reads at most {self.max_length}; shorten it."
             )
+
+    def marks(self, modality: str) -> tuple[int, int]:
+        """Ids of the begin and end token of a modality's items."""
+        if modality not in self._marks:
+            begin, end = self.tokenizer.convert_tokens_to_ids([BEGIN[modality], END[modality]])
+            self._marks[modality] = begin, end
+        return self._marks[modality]
 
     def measure(self, messages: Sequence[Message]) -> int:
         """Positions that `messages` take with the assistant's turn opened, however many. Raises as the layout does."""
@@ -271,7 +279,7 @@ class _Writer:
         if part.modality not in counts:
             verb = "generate" if by_model else "read"
             raise PromptError(f"This model cannot {verb} {part.modality}; it can {verb} {', '.join(counts)}.")
-        begin, end = self.layout.tokenizer.convert_tokens_to_ids([BEGIN[part.modality], END[part.modality]])
+        begin, end = self.layout.marks(part.modality)
         start, count = len(self.ids) + 1, counts[part.modality]
         self.slots += [Slot(start + k, len(self.items), k, by_model) for k in range(count)]
         self.ids += [begin] * (1 + count) + [end]

@@ -19,7 +19,7 @@ from codi2.train.config import TrainConfig
 if TYPE_CHECKING:
     from codi2.train.loop import Recipe, Share
 
-AHEAD = 2  # batches that each worker holds ready
+AHEAD, MOST_AHEAD = 2, 8  # batches that each worker holds ready; where the steps of a block are drawn together
 MOST = 8  # workers of a process, unless the config says otherwise
 
 
@@ -51,27 +51,37 @@ def drawn(recipe: Recipe, steps: range, shares: Sequence[Share], workers: int) -
     Raises:
         CoDi2Error: what the recipe raised, in whichever process.
     """
-    at = [(step, share) for step in steps for share in shares] if workers else ()
     if not workers:
         for step in steps:
             for share in shares:
                 yield recipe.batch(step, share)
         return
-    loader = DataLoader(
+    block = getattr(recipe, "block", 1)
+    lanes = [
+        iter(_lane(recipe, [(s, share) for s in steps if s // block % workers == lane for share in shares], block))
+        for lane in range(workers)
+    ]
+    for step in steps:
+        for _ in shares:
+            batch = next(lanes[step // block % workers])
+            if isinstance(batch, _Failed):
+                raise batch.error
+            yield batch
+
+
+def _lane(recipe: Recipe, at: Sequence[tuple[int, Share]], block: int) -> DataLoader[Any]:
+    """One worker, which draws whole blocks: what the steps of a block have in common is read once."""
+    return DataLoader(
         Batches(recipe),
         batch_size=None,
         sampler=at,
-        num_workers=workers,
-        prefetch_factor=AHEAD,
+        num_workers=1,
+        prefetch_factor=max(AHEAD, min(block, MOST_AHEAD)),
         collate_fn=_as_it_is,
         worker_init_fn=_alone,
         # a recipe holds networks: they are shared with the worker, which looks at none, and not sent to it
         multiprocessing_context="fork",
     )
-    for batch in loader:
-        if isinstance(batch, _Failed):
-            raise batch.error
-        yield batch
 
 
 def workers_for(config: TrainConfig, device: torch.device, processes_here: int = 1) -> int:

@@ -79,6 +79,7 @@ class Recipe(Protocol):
     # in_turn: Mapping[str, nn.Module]   frozen modules that are moved only for batches that name them in `needs`
     # finish(batch)        what of a batch takes the accelerator, before it is moved; in the process that trains
     # in_equal_numbers: Mapping[str, int]   what processes take in equal numbers, by the option that says how many
+    # block: int           steps that are drawn together
     # sources(step), samples(), provenance()
 
     def batch(self, step: int, share: Share = WHOLE) -> Any:

@@ -54,7 +54,8 @@ def rehearse(
         for parameter in trained.values():  # in a run each has had a gradient before
             parameter.grad = torch.zeros_like(parameter)
         adam.step()
-        adam.zero_grad()
+        if config.accumulate == 1:  # else they add up over the passes
+            adam.zero_grad()
         gpu.peak = gpu.live
         finish = getattr(recipe, "finish", lambda batch: batch)
         batch = finish(batch)

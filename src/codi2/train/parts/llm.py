@@ -37,7 +37,7 @@ from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.predicted import own_predictions
-from codi2.train.place import placement_of, training_device
+from codi2.train.place import Turns, placement_of, training_device
 
 KEPT_TOKENS = 64  # of a piece of prose that is kept
 SLOTS = ("joint", "appearance", "manner")  # what the slots of an item hold, in order
@@ -138,6 +138,11 @@ class LLMRecipe:
         self._take_parts()
         self._block: tuple[int, list[list[tuple[Lesson, TokenSequence]]]] = (-1, [])
 
+    @property
+    def block(self) -> int:
+        """Steps that are drawn together: they are best drawn by one process."""
+        return self.options.lookahead
+
     def _take_parts(self) -> None:
         """What is trained, and what takes turns."""
         self.in_turn = {m: _for_training(decoder) for m, decoder in self.decoders.items()}
@@ -232,16 +237,18 @@ class LLMRecipe:
         return drawn if get_worker_info() else self.finish(drawn)
 
     def finish(self, drawn: Drawn) -> Drawn:
-        """Encodes what nobody has encoded yet: the encoder is where this process trains, and there until it is not
-        needed any more."""
+        """Encodes what nobody has encoded yet, where this process trains; the encoder is there as long as it takes."""
+        if not drawn.unseen:
+            return drawn
         encodings, device = self.lessons.encodings, device_of(self.mllm.enter)
-        if drawn.unseen:
-            encodings.encoder.to(device)
+        turns = Turns({"encoder": encodings.encoder} if device.type != "cpu" else {}, device)
+        turns.only(["encoder"] if device.type != "cpu" else [])
+        try:
             for item, value in zip(drawn.unseen, encodings.encode(list(drawn.unseen.values())), strict=True):
                 drawn.features[item, : len(value)] = value
-            drawn.unseen = {}
-        elif device.type != "cpu" and "encoder" in encodings.__dict__:
-            encodings.encoder.to("cpu")
+        finally:
+            turns.only([])
+        drawn.unseen = {}
         return drawn
 
     def _known_features(self, lessons: Sequence[Lesson]) -> tuple[Tensor, dict[int, Medium | Phrase]]:
