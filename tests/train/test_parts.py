@@ -361,7 +361,8 @@ def test_the_way_out_learns_before_the_language_model(
     with torch.no_grad():
         assert torch.allclose(recipe._predict(more)[: len(one.number)], recipe._predict(one), atol=1e-5)
 
-    options = {"data": data, "model": str(weights), "diffusion_share": 0.0, "leave": str(tmp_path / "leave/export")}
+    options = {"data": data, "held_out": data, "model": str(weights), "diffusion_share": 0.0}
+    options["leave"] = str(tmp_path / "leave/export")
     started = llm.build(config("llm", options)).mllm.leave
     for name, value in recipe.model.state_dict().items():
         assert torch.allclose(started.state_dict()[name], value, atol=1e-2), name  # an average, kept as fp16
@@ -380,7 +381,8 @@ def test_the_way_out_goes_on_when_the_language_model_has_read(
     copytree(weights, plain)
     about = CoDi2Config.from_json((plain / "config.json").read_bytes())
     (plain / "config.json").write_text(replace(about, heads=replace(about.heads, maps=0, operators={})).to_json())
-    llm.build(config("llm", {"data": data, "model": str(plain), "diffusion_share": 0.0})).export(model, {})
+    options = {"data": data, "held_out": data, "model": str(plain), "diffusion_share": 0.0}
+    llm.build(config("llm", options)).export(model, {})
     options = {"data": data, "model": str(model), "width": 32, "reads": True, "drop": 0.2, "noise": 0.1}
     monkeypatch.setattr(states, "NOISE", 0.0)
     recipe = leave.build(made := config("leave", options, steps=30))
