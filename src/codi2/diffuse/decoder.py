@@ -148,7 +148,7 @@ class Decoder(nn.Module):
 
         All but the network is computed in float32, whatever the network's precision.
         """
-        own = self.unet.dtype
+        own = next(self.unet.parameters()).dtype
         latents, noise = latents.float(), noise.float()
         kind, (signal, sigma) = self.process.kind, self._levels(t, latents)
         noisy = self.noisy(latents, noise, t)
