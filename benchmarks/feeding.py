@@ -22,7 +22,8 @@ from codi2.hub import home
 from codi2.train.config import TrainConfig
 from codi2.train.full_size import published_decoders
 from codi2.train.loop import WHOLE, Share, train
-from codi2.train.parts.llm import Drawn, LLMRecipe
+from codi2.train.parts.language_batch import Drawn
+from codi2.train.parts.llm import LLMRecipe
 
 SLEEP = 0.05  # seconds
 STEPS, FIRST = 120, 40  # steps; those in which the workers get ahead

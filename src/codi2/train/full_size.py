@@ -18,7 +18,8 @@ from codi2.llm.backbone import Backbone, adapt
 from codi2.llm.mllm import MLLM
 from codi2.prompt.layout import MODALITIES, Batch, special_tokens
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.parts.llm import Denoised, Drawn, LLMOptions, LLMRecipe
+from codi2.train.parts.language_batch import Denoised, Drawn
+from codi2.train.parts.llm import LLMOptions, LLMRecipe
 from codi2.train.place import placement_of
 
 POSITIONS, LABELS, ITEMS = 512, 128, 3  # assumed of a sample: tokens and slots; text labels; items, the last an answer

@@ -36,6 +36,7 @@ from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
+from codi2.train.parts.language_batch import Denoised, Drawn, Drift, Kept
 from codi2.train.parts.predicted import own_predictions
 from codi2.train.place import Turns, placement_of, training_device
 
@@ -61,55 +62,6 @@ class LLMOptions:
     gradient_checkpointing: bool = False  # less memory for more work
     leave: str = ""  # folder of the part `leave` that the way out starts from; empty: as it is
     model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A text that the model is held to what the base model says of it: both have the same labels."""
-
-    plain: TokenSequence  # as the base model reads it
-    asked: TokenSequence  # as ours does
-    phrases: tuple[Tensor, ...] = ()  # features [T, D] of the items of `asked`
-
-
-@dataclass
-class Denoised:
-    """The answers of one modality that L_DM is taken of, n of them with g sources."""
-
-    slots: Tensor  # int64 [n, K], places in `Taught.prediction`
-    media: Tensor  # [n, …], as the codec reads them
-    given: Tensor  # int64 [g], those that edit a source
-    sources: Tensor  # [g, …]
-    t: Tensor  # [n]
-    noise: Tensor  # as the latents
-
-
-@dataclass
-class Drift:
-    """Texts that the model is held to."""
-
-    plain: Batch
-    asked: Batch
-    phrases: Tensor  # [N, T, D]
-
-
-@dataclass
-class Drawn:
-    """A share of a step's batch."""
-
-    batch: Batch
-    features: Tensor  # [N, T, D]
-    amount: Tensor  # [N, 1, 1], of noise on what the slots are fed; zero but for answers
-    noise: Tensor  # [N, T, D]
-    denoised: dict[str, Denoised]  # by modality
-    drift: Drift | None
-    held: tuple[float, ...]  # slots, labels and denoised media of the share, each over its equal part of the batch's
-    unseen: dict[int, Medium | Phrase]  # items that are not encoded yet
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The decoders that take part."""
-        return tuple(self.denoised)
 
 
 class LLMRecipe:
