@@ -36,10 +36,15 @@ JUDGED = 48  # held-out items on which L_DM is taken
 class WithoutWords(LLMRecipe):
     """The user's words as features are blank."""
 
-    def _collate(self, lessons: Any, sequences: Any) -> tuple[Any, Tensor]:
-        batch, features = super()._collate(lessons, sequences)
-        features[batch.item_modality == MODALITIES.index("phrase")] = 0
-        return batch, features
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        plain = self.mllm.forward
+
+        def blank(batch: Any, features: Tensor, fed: Tensor | None = None) -> Any:
+            kept = (batch.item_modality != MODALITIES.index("phrase"))[:, None, None]
+            return plain(batch, features * kept, None if fed is None else fed * kept)
+
+        self.mllm.forward = blank  # type: ignore[method-assign]
 
 
 class WithoutFeedback(LLMRecipe):

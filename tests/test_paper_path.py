@@ -262,7 +262,8 @@ def test_the_published_way_trains_with_its_decoders_heads(
     monkeypatch.setattr(llm, "encodings_for", lambda config, folder: encodings)
     monkeypatch.setattr(llm, "load_one_decoder", lambda modality, config, folder: model.decoders[modality])
     before = {m: {n: v.clone() for n, v in trained_state(d).items()} for m, d in model.decoders.items()}
-    options = {"data": {str(tmp_path / "tables"): 1.0}, "diffusion_share": 1.0, "decoder_heads": True}
+    data = {str(tmp_path / "tables"): 1.0}
+    options = {"data": data, "held_out": data, "diffusion_share": 1.0, "decoder_heads": True}
     config = TrainConfig(
         "llm", 4, 4, 1e-3, warmup_steps=1, options={**options, "phases": {"image": 0.5, "audio": 0.5}},
         rates={"decoders": 0.5},

@@ -1,16 +1,21 @@
-"""Weight files: read whole or refused, and put into a network whose tensors they are, exactly."""
+"""Tensors: weight files, read whole or refused; batches of any shape, moved to a device; where autocast is off."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from codi2.errors import WeightsError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
+Value = TypeVar("Value")
 Network = TypeVar("Network", bound="nn.Module")
 NAMED = 3  # tensors that an error names
 SCALE = ".scale"  # ends the name of the scales of a tensor that is kept in bytes
@@ -135,3 +140,47 @@ def load_published(module: Network, path: Path, what: str, skip: tuple[str, ...]
 def groups_of(channels: Sequence[int]) -> int:
     """The number of groups of a group norm that fits every level."""
     return next(n for n in (16, 8, 4, 2, 1) if all(c % n == 0 and c > n for c in channels))
+
+
+def to_device(value: Value, device: torch.device | str, non_blocking: bool = False) -> Value:
+    """A batch with its tensors on `device`: dataclasses, dicts, lists and tuples are walked, other objects stay.
+
+    torch's own recursive moves pass dataclasses by.
+    """
+    return _mapped(value, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+
+def pinned(value: Value) -> Value:
+    """A batch with its tensors in page-locked memory, from which a GPU copies while it computes."""
+    return _mapped(value, lambda tensor: tensor.pin_memory() if tensor.device.type == "cpu" else tensor)
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _mapped(inner, change) for key, inner in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_mapped(inner, change) for inner in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_mapped(inner, change) for inner in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        other = copy.copy(value)
+        for field in fields(value):
+            object.__setattr__(other, field.name, _mapped(getattr(value, field.name), change))  # it may be frozen
+        return other
+    return value
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's parameters are."""
+    return next(module.parameters()).device
+
+
+def full_precision(like: Tensor) -> AbstractContextManager[Any]:
+    """Within the block operations on `like`'s device keep the precision of their inputs, whatever autocast is on."""
+    import torch
+
+    return torch.autocast(like.device.type, enabled=False)

@@ -28,7 +28,7 @@ def data(rich_home: Path, tmp_path: Path) -> dict[str, float]:
 
 
 def config(data: dict[str, float], phases: dict[str, float], steps: int = 3) -> TrainConfig:
-    options = {"data": data, "phases": phases, "model": "debug"}
+    options = {"data": data, "held_out": data, "phases": phases, "model": "debug"}
     return TrainConfig("joint", steps, batch_size=2, learning_rate=1e-2, warmup_steps=1, options=options)
 
 

@@ -33,6 +33,8 @@ lookahead = 4
 phases = {{ text = 0.3, image = 0.4, audio = 0.3 }}
 [options.data]
 "{data}" = 1
+[options.held_out]
+"{data}" = 1
 """
 KILLS = 10
 

@@ -240,24 +240,21 @@ def test_a_lesson_knows_its_answer_its_source_and_the_words(data: dict[str, floa
     assert {"image_from_caption", "edit_image", "analogy_image"} <= seen
 
 
-def test_a_shard_is_encoded_once_and_again_when_it_changes(data: dict[str, float], tmp_path: Path) -> None:
+def test_a_medium_is_encoded_once_and_again_when_the_weights_change(data: dict[str, float]) -> None:
+    from codi2.train.lessons import Lessons
     from codi2.train.parts import llm
 
     encodings = llm.encodings_for(None, None)
-    shard = next(Path(next(iter(data))).glob("shards/image-*.tar"))
-    first = encodings.of(shard)[0]
-    made = encodings.path(shard).stat().st_mtime_ns
-    other = Encodings(lambda: pytest.fail("the encoder is asked again"), encodings.folder.name[:12], True)
-    assert all(torch.equal(a, b) for a, b in zip(other.of(shard)[0], first, strict=True))
-    assert encodings.path(shard).stat().st_mtime_ns == made
-    twin = tmp_path / shard.name
-    twin.write_bytes(shard.read_bytes()[:-1] + b"x")
-    twin.with_suffix(".npy").write_bytes(shard.with_suffix(".npy").read_bytes())
-    assert encodings.path(twin) != encodings.path(shard)
+    pieces = Lessons(data, encodings, 2, {"image": 1.0}, 0).batch(0)[0].pieces
+    first = encodings.of(pieces)
+    other = Encodings(lambda: pytest.fail("the encoder is asked again"), encodings.path.stem, True)
+    assert all(torch.equal(a, b) for a, b in zip(other.of(pieces), first, strict=True))
+    assert all(value is not None for value in other.known(pieces[:1]))
     weights = DebugEncoder(8, {"image": 1})
     key = weights_key(weights)
     weights.maps["image"].weight.data[0, 0] += 1
     assert weights_key(weights) != key
+    assert Encodings(lambda: weights, key, True).known(pieces) == [None] * len(pieces)
 
 
 @pytest.fixture
@@ -272,7 +269,7 @@ def test_language_model_trains_on_every_phase(
 ) -> None:
     from codi2.train.parts import decoder, llm
 
-    options = {"data": data, "model": str(weights), "lookahead": 4}
+    options = {"data": data, "held_out": data, "model": str(weights), "lookahead": 4}
     phases = {"text": 0.25, "image": 0.5, "audio": 0.25}
     made = config("llm", {**options, "phases": phases, "diffusion_share": 0.0, "kept_texts": 2}, steps=4)
     recipe = llm.build(made)
@@ -283,9 +280,10 @@ def test_language_model_trains_on_every_phase(
 
     # a step is of one phase, and those of a block are the mixture's, exchanged
     drawn = [recipe.batch(step) for step in range(4)]
-    for step, d in enumerate(drawn):
-        assert {lesson.record.phase for lesson in d.lessons} == {recipe.lessons.mixture.phase(step)}
-    keys = sorted(lesson.record.key for d in drawn for lesson in d.lessons)
+    batches = [[lesson for lesson, _ in pairs] for pairs in recipe._draw_block(0)]
+    for step, lessons in enumerate(batches):
+        assert {lesson.record.phase for lesson in lessons} == {recipe.lessons.mixture.phase(step)}
+    keys = sorted(lesson.record.key for lessons in batches for lesson in lessons)
     assert keys == sorted(lesson.record.key for step in range(4) for lesson in recipe.lessons.batch(step))
 
     # both read a question's answer, ours behind the question's phrase
@@ -294,7 +292,7 @@ def test_language_model_trains_on_every_phase(
     assert torch.equal(plain, asked) and len(chat.asked.ids) > len(chat.plain.ids)
 
     # held to the base model: what it drifted is seen, and the gradient against it reaches the adapters
-    adapted = recipe._drift(drawn[0])
+    adapted = recipe._drift(drawn[0].drift)
     adapted.backward()  # type: ignore[no-untyped-call]
     assert adapted > 1e-6
     assert any(p.grad is not None and p.grad.any() for name, p in recipe.model.named_parameters() if "lora" in name)
@@ -317,9 +315,13 @@ def test_language_model_trains_on_every_phase(
         )
         copytree(tmp_path / f"{modality}_decoder" / "export", weights / modality, dirs_exist_ok=True)
     recipe.decoders = recipe._decoders(weights)
-    image = next(d for d in drawn if d.lessons[0].record.phase == "image")
+    recipe.options = replace(recipe.options, diffusion_share=1.0, diffusion_items=2)
+    recipe._block = (-1, [])
+    image = next(d for d in map(recipe.batch, range(4)) if "image" in d.denoised)
+    assert len(image.denoised["image"].slots) == 2
     recipe.model.zero_grad()
-    recipe._diffusion(image, recipe.mllm(image.batch, image.features, image.fed)).mean().backward()
+    taught = recipe.mllm(image.batch, image.features, recipe._fed(image))
+    recipe._diffusion("image", image.denoised["image"], taught.prediction).mean().backward()
     assert any(p.grad is not None and p.grad.any() for name, p in recipe.model.named_parameters() if "lora" in name)
 
     # a decoder goes on with what this language model predicts
@@ -359,7 +361,8 @@ def test_the_way_out_learns_before_the_language_model(
     with torch.no_grad():
         assert torch.allclose(recipe._predict(more)[: len(one.number)], recipe._predict(one), atol=1e-5)
 
-    options = {"data": data, "model": str(weights), "diffusion_share": 0.0, "leave": str(tmp_path / "leave/export")}
+    options = {"data": data, "held_out": data, "model": str(weights), "diffusion_share": 0.0}
+    options["leave"] = str(tmp_path / "leave/export")
     started = llm.build(config("llm", options)).mllm.leave
     for name, value in recipe.model.state_dict().items():
         assert torch.allclose(started.state_dict()[name], value, atol=1e-2), name  # an average, kept as fp16
@@ -378,7 +381,8 @@ def test_the_way_out_goes_on_when_the_language_model_has_read(
     copytree(weights, plain)
     about = CoDi2Config.from_json((plain / "config.json").read_bytes())
     (plain / "config.json").write_text(replace(about, heads=replace(about.heads, maps=0, operators={})).to_json())
-    llm.build(config("llm", {"data": data, "model": str(plain), "diffusion_share": 0.0})).export(model, {})
+    options = {"data": data, "held_out": data, "model": str(plain), "diffusion_share": 0.0}
+    llm.build(config("llm", options)).export(model, {})
     options = {"data": data, "model": str(model), "width": 32, "reads": True, "drop": 0.2, "noise": 0.1}
     monkeypatch.setattr(states, "NOISE", 0.0)
     recipe = leave.build(made := config("leave", options, steps=30))

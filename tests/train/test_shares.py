@@ -27,10 +27,12 @@ seed = 3
 [options]
 model = "debug"
 diffusion_share = 0.5
-diffusion_items = 3
+diffusion_items = 2
 lookahead = 4
 phases = {{ text = 0.3, image = 0.4, audio = 0.3 }}
 [options.data]
+"{data}" = 1
+[options.held_out]
 "{data}" = 1
 """
 DECODER = """
@@ -52,6 +54,8 @@ channels = [16, 32]
 looked_at = 4
 perception_weight = 0.0
 [options.data]
+"{data}" = 1
+[options.held_out]
 "{data}" = 1
 """
 
@@ -117,7 +121,7 @@ def sharded(rank: int, world: int, port: int, data: str, out: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
     distributed.init_process_group("gloo", rank=rank, world_size=world)
-    options = {"model": "debug", "data": {data: 1.0}, "diffusion_share": 0.0}
+    options = {"model": "debug", "data": {data: 1.0}, "held_out": {data: 1.0}, "diffusion_share": 0.0}
     recipe = llm.build(TrainConfig("llm", 5, 4, 1e-3, options=options))
     model = _Loss(recipe)
     if world > 1:

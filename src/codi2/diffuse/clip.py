@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image as PILImage
 from torch import Tensor
 
-from codi2.diffuse.codec import Codec, fit_square, pixels_to_tensor
+from codi2.diffuse.codec import Codec, fit_square, scaled_pixels
 from codi2.prompt.parts import Image, Part, Video
 
 FPS = 8.0  # of the clips that ModelScope's network was trained on
@@ -41,15 +41,19 @@ class ClipCodec(Codec):
         channels, height, width = super().latent_shape(unet)
         return channels, self.frames, height, width
 
-    def to_tensor(self, parts: Sequence[Part]) -> Tensor:
-        clips = [self._read(part) for part in parts if isinstance(part, (Video, Image))]
-        return torch.stack(clips, dim=0).to(self.vae.device, self.vae.dtype)
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        """uint8 [B, F, H, W, 3]."""
+        return torch.from_numpy(np.stack([self._read(part) for part in parts if isinstance(part, (Video, Image))]))
 
-    def _read(self, clip: Video | Image) -> Tensor:
-        """[3, F, H, W]: frames spread evenly over the clip, brought to the shape of the network's."""
+    def prepare(self, numbers: Tensor) -> Tensor:
+        frames = scaled_pixels(numbers.flatten(0, 1)).unflatten(0, numbers.shape[:2])  # [B, F, 3, H, W]
+        return frames.transpose(1, 2).to(self.vae.dtype)
+
+    def _read(self, clip: Video | Image) -> np.ndarray:
+        """uint8 [F, H, W, 3]: frames spread evenly over the clip, brought to the shape of the network's."""
         frames = spread(clip.frames if isinstance(clip, Video) else (clip.pixels,), self.frames)
         fitted = [fit_square(f, self.width) if self.whole else _cover(f, self.width, self.height) for f in frames]
-        return pixels_to_tensor(np.stack([np.asarray(frame) for frame in fitted])).permute(1, 0, 2, 3)
+        return np.stack([np.asarray(frame) for frame in fitted])
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
         pixels = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()

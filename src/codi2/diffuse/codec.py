@@ -42,6 +42,14 @@ class Codec(nn.Module):
 
     def to_tensor(self, parts: Sequence[Part]) -> Tensor:
         """Media → the autoencoder's input [B, channels, H, W], about [-1, 1]."""
+        return self.prepare(self.read(parts).to(self.vae.device))
+
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        """Media → their numbers on the CPU [B, …], small, for `prepare`: what a process that draws batches does."""
+        raise NotImplementedError
+
+    def prepare(self, numbers: Tensor) -> Tensor:
+        """What `read` gave, on any device → the autoencoder's input there."""
         raise NotImplementedError
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
@@ -86,9 +94,13 @@ class ImageCodec(Codec):
         super().__init__(vae)
         self.size: int = vae.config.sample_size
 
-    def to_tensor(self, parts: Sequence[Part]) -> Tensor:
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        """uint8 [B, H, W, 3]."""
         arrays = [np.asarray(fit_square(part.pixels, self.size)) for part in parts if isinstance(part, Image)]
-        return pixels_to_tensor(np.stack(arrays)).to(self.vae.device, self.vae.dtype)
+        return torch.from_numpy(np.stack(arrays))
+
+    def prepare(self, numbers: Tensor) -> Tensor:
+        return scaled_pixels(numbers).to(self.vae.dtype)
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
         arrays = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -112,11 +124,16 @@ class AudioCodec(Codec):
         self.mel = mel
         self.vocoder = vocoder
 
-    def to_tensor(self, parts: Sequence[Part]) -> Tensor:
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        """float32 waveforms [B, N]."""
         from codi2.media import to_clip
 
         clips = [to_clip(p, self.mel.rate, NUM_SAMPLES) for p in parts if isinstance(p, Audio)]
-        return self.mel(torch.from_numpy(np.stack(clips)).to(self.vae.device)).to(self.vae.dtype)
+        return torch.from_numpy(np.stack(clips))
+
+    def prepare(self, numbers: Tensor) -> Tensor:
+        log_mel: Tensor = self.mel(numbers)
+        return log_mel.to(self.vae.dtype)
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
         # spectra and their inverse exist in single precision only
@@ -146,6 +163,9 @@ def fit_square(pixels: PILImage.Image, size: int) -> PILImage.Image:
 
 def pixels_to_tensor(pixels: np.ndarray) -> Tensor:
     """uint8 [B, H, W, 3] → float32 [B, 3, H, W] in [-1, 1], channels last in memory."""
-    return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(
-        memory_format=torch.channels_last
-    )
+    return scaled_pixels(torch.from_numpy(pixels))
+
+
+def scaled_pixels(pixels: Tensor) -> Tensor:
+    """`pixels_to_tensor` of a tensor, on its device."""
+    return (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

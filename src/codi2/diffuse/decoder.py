@@ -144,10 +144,16 @@ class Decoder(nn.Module):
         source: Tensor,
         text: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """`loss`, and the sample [B, c, h, w] that the network's prediction stands for."""
+        """`loss`, and the sample [B, c, h, w] that the network's prediction stands for.
+
+        All but the network is computed in float32, whatever the network's precision.
+        """
+        own = next(self.unet.parameters()).dtype
+        latents, noise = latents.float(), noise.float()
         kind, (signal, sigma) = self.process.kind, self._levels(t, latents)
         noisy = self.noisy(latents, noise, t)
-        prediction = self.denoise(noisy, t, features, noise_level, source, text)
+        text = None if text is None else text.to(own)
+        prediction = self.denoise(noisy.to(own), t, features.to(own), noise_level, source.to(own), text).float()
         target, estimate = {
             "sample": (latents, prediction),
             "v_prediction": (signal * noise - sigma * latents, signal * noisy - sigma * prediction),

@@ -13,6 +13,8 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
+from codi2.tensors import full_precision
+
 FLOOR = 1e-5
 CEILING = 10.0
 """Mel magnitudes below the floor count as silence. Full-scale sines reach about 5, so the ceiling is seldom passed."""
@@ -48,7 +50,8 @@ class MelSpectrogram(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """Waveforms [B, N] in [-1, 1] to normalised log-mel [B, 1, T, M], about [-1, 1]; -1 is silence."""
-        mel = self.filters @ self.stft(wave).abs()
+        with full_precision(wave):
+            mel = self.filters @ self.stft(wave).abs()
         return self.normalize(mel.clamp(min=FLOOR).log().transpose(1, 2).unsqueeze(1))
 
     def normalize(self, log_mel: Tensor) -> Tensor:

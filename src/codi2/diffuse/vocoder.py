@@ -18,6 +18,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 
 from codi2.diffuse.mel import MelSpectrogram
+from codi2.tensors import full_precision
 
 WINDOWS = (128, 256, 512, 1024, 2048)
 
@@ -78,10 +79,13 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         x = self.enter(bands)
         for block in self.backbone:
             x = block(x)
-        added, real, imaginary = self.leave(self.norm(x.transpose(1, 2))).transpose(1, 2).chunk(3, dim=1)
-        height = self.mel.denormalize(bands) - self.mel.filters.sum(1).log()[:, None]
+        # spectra are in single precision, whatever the network's
+        added, real, imaginary = self.leave(self.norm(x.transpose(1, 2))).float().transpose(1, 2).chunk(3, dim=1)
+        height = self.mel.denormalize(bands.float()) - self.mel.filters.sum(1).log()[:, None]
+        with full_precision(height):
+            spread = self.envelope.float() @ height
         # The bound keeps an untrained or strayed network from overflowing the exponential: e^8 is far above full scale.
-        magnitude = (self.envelope @ height + added).clamp(max=8.0).exp()
+        magnitude = (spread + added).clamp(max=8.0).exp()
         length = (real.square() + imaginary.square() + 1e-8).sqrt()
         return torch.complex(magnitude * real / length, magnitude * imaginary / length)
 
@@ -129,12 +133,11 @@ def spectral_loss(wave: Tensor, target: Tensor, windows: Sequence[int] = WINDOWS
     return torch.stack(log_terms).mean(), torch.stack(convergence_terms).mean()
 
 
-def training_loss(vocoder: ISTFTVocoder, mel: MelSpectrogram, clips: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one step on clips [B, N] in [-1, 1], and its terms as plain numbers for the log."""
+def training_loss(vocoder: ISTFTVocoder, mel: MelSpectrogram, clips: Tensor) -> dict[str, Tensor]:
+    """The loss of one step on clips [B, N] in [-1, 1] and its terms, scalars."""
     log_mel = mel(clips)
     wave = vocoder(log_mel)
     log_magnitude, convergence = spectral_loss(wave, clips)
     mel_term = nnf.l1_loss(mel.denormalize(mel(wave)), mel.denormalize(log_mel))
     loss = log_magnitude + convergence + mel_term
-    terms = {"log_magnitude": log_magnitude, "convergence": convergence, "mel": mel_term, "loss": loss}
-    return loss, {name: value.item() for name, value in terms.items()}
+    return {"log_magnitude": log_magnitude, "convergence": convergence, "mel": mel_term, "loss": loss}

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from codi2.config import HeadsConfig
 from codi2.heads.operators import Operators
 from codi2.prompt.layout import MODALITIES
+from codi2.tensors import full_precision
 
 LATEST = 8  # items from the end that a head tells apart by how late they came
 POINTED = 5.0  # score of the item that a head starts at, where others have zero
@@ -39,12 +40,17 @@ class Projection(nn.Module):
         self.width_out = width_out
 
     def forward(self, x: Tensor, modality: Tensor) -> Tensor:
-        """[S, width_in] to float32 [S, width_out]; `modality` int64 [S], indices in MODALITIES."""
+        """[S, width_in] to float32 [S, width_out], in float32 whatever autocast is on; `modality` int64 [S], indices in
+        MODALITIES.
+
+        Every map runs on every row: to gather a map's own rows, the processor would have to wait for a GPU to count
+        them. So every process has a gradient for every map, if only of zeros.
+        """
         out = x.new_zeros(len(x), self.width_out, dtype=torch.float32)
-        for group, mlp in enumerate(self.maps.values()):
-            # a map that is not asked for runs on nothing: every process then has a gradient for it, if only of zeros
-            (chosen,) = (self.group_of[modality] == group).nonzero(as_tuple=True)
-            out = out.index_put((chosen,), mlp(x[chosen].float()))
+        groups = self.group_of[modality][:, None]
+        with full_precision(x):
+            for group, mlp in enumerate(self.maps.values()):
+                out = torch.where(groups == group, mlp(x.float()), out)
         return out
 
 
@@ -142,12 +148,16 @@ class Leave(nn.Module):
         return matrices if self.edits is not None else []
 
     def forward(self, hidden: Tensor, modality: Tensor, number: Tensor, memory: Memory, visible: Tensor) -> Tensor:
-        """Features float32 [P, D].
+        """Features float32 [P, D], computed in float32 whatever autocast is on.
 
         `hidden` [P, W] are the states before the slots; `modality`, `number` int64 [P] name the slots; `visible` bool
         [P, N] says which items of `memory`, in reading order, came before each.
         """
-        hidden = self._normal(hidden)
+        with full_precision(hidden):
+            return self._features(self._normal(hidden), modality, number, memory, visible)
+
+    def _features(self, hidden: Tensor, modality: Tensor, number: Tensor, memory: Memory, visible: Tensor) -> Tensor:
+        """`forward` of normalised states."""
         if not self.copies:
             return self.projection(hidden, modality)
         pointed = self.pointed(hidden, memory, visible)

@@ -77,11 +77,21 @@ class Backbone(nn.Module):
         trunk = self.model.base_model
         return trunk(
             inputs_embeds=rows,
-            attention_mask=mask.long(),
+            attention_mask=self._attention_mask(mask, cache),
             position_ids=positions,
             past_key_values=cache,
             use_cache=cache is not None,
         ).last_hidden_state
+
+    def _attention_mask(self, mask: Tensor, cache: Any) -> Tensor:
+        """What transformers is given. Without a cache it is whole, bool [B, 1, L, L]: of one of [B, L] transformers
+        asks whether anything is padding, and the processor waits for a GPU to say so. A place may always see itself.
+        """
+        if cache is not None or self.model.config._attn_implementation != "sdpa":
+            return mask.long()
+        places = torch.arange(mask.shape[1], device=mask.device)
+        before, itself = places[:, None] > places, places[:, None] == places
+        return (before & mask[:, None, None]) | itself
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores [..., V] of the next token from hidden states [..., W]."""

@@ -14,7 +14,7 @@ from codi2.config import HeadsConfig
 from codi2.heads.projection import Leave, Memory, Projection, fit_features
 from codi2.llm.backbone import Backbone
 from codi2.llm.splice import splice
-from codi2.prompt.layout import IGNORE, MODALITIES, Batch
+from codi2.prompt.layout import MODALITIES, Batch
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class MLLM(nn.Module):
         """
         fed = features if fed is None else fed
         hidden = self.backbone(self.rows(batch, fed), batch.mask)
-        predicted = batch.slot_predicted
+        predicted = batch.predicted
         sample, before = batch.slot_sample[predicted], batch.slot_position[predicted] - 1
         item, number, modality = (x[predicted] for x in (batch.slot_item, batch.slot_number, batch.slot_modality))
         visible = (sample[:, None] == batch.item_sample) & (before[:, None] > batch.item_end)
         memory = self.memory(batch, hidden, fed)
         prediction = self.leave(hidden[sample, before], modality, number, memory, visible)
-        text_sample, text_position = (batch.labels != IGNORE).nonzero(as_tuple=True)
+        text_sample, text_position = batch.label_sample, batch.label_position
         return Taught(
             prediction=prediction,
             target=features[item, number],

@@ -10,7 +10,7 @@ B: conversations, L: tokens and slots of the longest, N: media items and S: slot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Part, Phrase, Prompt, Text
 from codi2.prompt.template import render
 from codi2.prompt.tokens import TokenIds, check_characters
+from codi2.tensors import to_device
 
 MODALITIES = ("image", "audio", "video", "phrase", *SENSES)
 """Modalities that become slots; a modality's index in this tuple stands for it in tensors."""
@@ -112,6 +113,10 @@ class Batch:
     slot_number: Tensor  # int64 [S], which of the item's features
     slot_position: Tensor  # int64 [S]
     slot_predicted: Tensor  # bool [S]
+    # places, which a GPU could only count by stopping
+    predicted: Tensor  # int64 [P], the slots that the model predicts
+    label_sample: Tensor  # int64 [M], of each position that has a label
+    label_position: Tensor  # int64 [M]
 
     @property
     def slot_sample(self) -> Tensor:
@@ -124,8 +129,7 @@ class Batch:
         return self.item_modality[self.slot_item]
 
     def to(self, device: torch.device | str) -> Batch:
-        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "items"}
-        return Batch(items=self.items, **tensors)
+        return to_device(self, device)
 
 
 class Layout:
@@ -155,6 +159,7 @@ class Layout:
         self.max_length = max_length
         self.max_characters = max_length * max(map(len, tokenizer.get_vocab()))
         """Of a prompt's words: as many as its positions would hold of the longest token."""
+        self._marks: dict[str, tuple[int, int]] = {}
 
     def __call__(self, messages: Sequence[Message], *, reply: bool = False) -> TokenSequence:
         """Lay `messages` out; `reply` opens the assistant's turn at the end.
@@ -179,6 +184,13 @@ class Layout:
                 f"The prompt has {characters} characters, which take more than {self.max_length} positions, the model "
                 f"reads at most {self.max_length}; shorten it."
             )
+
+    def marks(self, modality: str) -> tuple[int, int]:
+        """Ids of the begin and end token of a modality's items."""
+        if modality not in self._marks:
+            begin, end = self.tokenizer.convert_tokens_to_ids([BEGIN[modality], END[modality]])
+            self._marks[modality] = begin, end
+        return self._marks[modality]
 
     def measure(self, messages: Sequence[Message]) -> int:
         """Positions that `messages` take with the assistant's turn opened, however many. Raises as the layout does."""
@@ -267,7 +279,7 @@ class _Writer:
         if part.modality not in counts:
             verb = "generate" if by_model else "read"
             raise PromptError(f"This model cannot {verb} {part.modality}; it can {verb} {', '.join(counts)}.")
-        begin, end = self.layout.tokenizer.convert_tokens_to_ids([BEGIN[part.modality], END[part.modality]])
+        begin, end = self.layout.marks(part.modality)
         start, count = len(self.ids) + 1, counts[part.modality]
         self.slots += [Slot(start + k, len(self.items), k, by_model) for k in range(count)]
         self.ids += [begin] * (1 + count) + [end]
@@ -304,6 +316,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, *, left: bool = Fal
     slot_item, slot_number, slot_position, slot_predicted = (
         torch.tensor(slot_address, dtype=torch.long).view(-1, 4).unbind(1)
     )
+    label_sample, label_position = (labels != IGNORE).nonzero(as_tuple=True)
     return Batch(
         ids=ids,
         labels=labels,
@@ -316,4 +329,7 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, *, left: bool = Fal
         slot_number=slot_number,
         slot_position=slot_position,
         slot_predicted=slot_predicted.bool(),
+        predicted=slot_predicted.nonzero()[:, 0],
+        label_sample=label_sample,
+        label_position=label_position,
     )

@@ -34,6 +34,7 @@ class TrainConfig:
     log_every: int = 20  # steps
     save_every: int = 250  # steps between checkpoints
     validate_every: int = 500  # steps between validations
+    num_workers: int = -1  # processes that draw batches ahead; 0: none; -1: as the cores allow
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])  # where curves go: tensorboard, wandb
     start: str = ""  # folder of an export whose weights the run starts from; empty: fresh ones
     options: dict[str, Any] = field(default_factory=dict)
@@ -45,12 +46,13 @@ Options = TypeVar("Options")
 def options_of(kind: type[Options], config: TrainConfig) -> Options:
     """`[options]` as a part's own fields. Raises ConfigError: a key that it has not."""
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    unknown = sorted(set(config.options) - set(known))
+    options = {key: value for key, value in config.options.items() if key != "placement"}  # of every part: see `place`
+    unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigError(
             f"[options] of {config.part} has the unknown key {unknown[0]!r}; known keys: {', '.join(known)}"
         )
-    return kind(**config.options)
+    return kind(**options)
 
 
 def load_config(path: str | Path, **overrides: Any) -> TrainConfig:

@@ -1,35 +1,40 @@
-"""Features of the records of a data set, made once by the frozen encoder and kept beside no clone.
+"""Features of the media of data sets, made once by the frozen encoder, when a medium is first met.
 
-`$CODI2_HOME/cache/encoded/<key of the encoder>/<key of the shard>.safetensors` holds what the encoder makes of a
-shard: a shard is the unit of work, so a run that was stopped goes on at the next one, and a shard that changes, or an
-encoder with other weights, starts a new file. Media that occur twice in a shard are encoded once.
+`$CODI2_HOME/cache/encoded/<key of the encoder>.sqlite` holds them by the media's own bytes: a medium that occurs in
+many records or data sets is encoded once, an encoder with other weights starts a new file, and a run begins with what
+its first batch needs. Several processes may read and write at once.
 
-Letters: N records, I their items, M different media of a modality, T features, D joint width.
+Letters: I items of a record, T features, D joint width.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from codi2.data.record import Medium, Record
-from codi2.data.shards import Shard, index_of
 from codi2.encode.contract import Encoder
-from codi2.hub import atomic_path, home
-from codi2.prompt.layout import MODALITIES, words_of
+from codi2.errors import OutputError
+from codi2.hub import home
+from codi2.prompt.layout import words_of
 from codi2.prompt.parts import Part, Phrase, Text
+from codi2.tensors import device_of
 
-BATCH = 32  # media per call of the encoder
+BATCH = 32  # media per call of the encoder on an accelerator
+WAIT = 60.0  # seconds for other processes that write
+Piece = Medium | Phrase
 
 
-def items_of(record: Record, reads_words: bool) -> list[tuple[str, Medium | Phrase]]:
+def items_of(record: Record, reads_words: bool) -> list[tuple[str, Piece]]:
     """Media and phrases of a record, each with the role that says it, in the order in which a `Layout` has them."""
-    out: list[tuple[str, Medium | Phrase]] = []
+    out: list[tuple[str, Piece]] = []
     for role, pieces in record.turns:
         out += [(role, piece) for piece in pieces if not isinstance(piece, Text)]
         if reads_words and role == "user":
@@ -38,100 +43,101 @@ def items_of(record: Record, reads_words: bool) -> list[tuple[str, Medium | Phra
     return out
 
 
-class Encoded:
-    """The features of one shard."""
-
-    def __init__(self, path: Path) -> None:
-        from safetensors import safe_open
-
-        self._file = safe_open(path, "pt")
-        index = {name: self._file.get_tensor(name).numpy() for name in ("starts", "kinds", "rows")}
-        self._starts, self._kinds, self._rows = (index[name] for name in ("starts", "kinds", "rows"))
-
-    @cached_property
-    def _values(self) -> dict[int, Tensor]:
-        names = self._file.keys()
-        return {k: self._file.get_tensor(m) for k, m in enumerate(MODALITIES) if m in names}
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, i: int) -> list[Tensor]:
-        """float32 [T, D] of each item of record i, in the layout's order."""
-        places = range(int(self._starts[i]), int(self._starts[i + 1]))
-        return [self._values[int(self._kinds[p])][int(self._rows[p])].float() for p in places]
-
-
 class Encodings:
-    """Shards → features, from the cache or made for it.
+    """Media and phrases → features, from the cache or made for it.
 
     Args:
-        load: gives the encoder; it is called when a shard is met that nobody has encoded.
+        load: gives the encoder; it is called when a medium is met that nobody has encoded.
         key: of its weights, see `weights_key`.
         reads_words: whether the layout adds a user's words as a phrase.
     """
 
     def __init__(self, load: Callable[[], Encoder], key: str, reads_words: bool) -> None:
         self._load, self.reads_words = load, reads_words
-        self.folder = home() / "cache" / "encoded" / f"{key[:12]}-{int(reads_words)}"
-        self._open: dict[Path, Encoded] = {}
+        self.path = home() / "cache" / "encoded" / f"{key[:12]}.sqlite"
+        self._open: tuple[int, sqlite3.Connection] | None = None
 
     @cached_property
     def encoder(self) -> Encoder:
         return self._load()
 
-    def path(self, shard: Path) -> Path:
-        """Where a shard's features are: its index tells one shard from another, as do its first and last bytes."""
-        digest = hashlib.sha256(index_of(shard).read_bytes())
-        with open(shard, "rb") as file:
-            digest.update(file.read(1 << 16))
-            file.seek(-min(shard.stat().st_size, 1 << 16), 2)
-            digest.update(file.read())
-        return self.folder / f"{shard.stem}-{digest.hexdigest()[:16]}.safetensors"
+    def of(self, pieces: Sequence[Piece]) -> list[Tensor]:
+        """float32 [T, D] of each. Raises MediaError: a medium is damaged. OutputError: the cache cannot be written."""
+        known = self.known(pieces)
+        missing = [piece for piece, value in zip(pieces, known, strict=True) if value is None]
+        made = iter(self.encode(missing) if missing else ())
+        return [next(made) if value is None else value for value in known]
 
-    def of(self, shard: Path) -> Encoded:
-        """Raises DataError: the shard is damaged. MediaError: a medium is. OutputError: the cache cannot be written."""
-        if shard not in self._open:
-            path = self.path(shard)
-            if not path.is_file():
-                self.make(shard, path)
-            self._open[shard] = Encoded(path)
-        return self._open[shard]
-
-    def make(self, shard: Path, path: Path) -> None:
-        """Encodes a shard."""
-        from safetensors.torch import save_file
-
-        rows: list[dict[bytes, int]] = [{} for _ in MODALITIES]
-        waiting: list[list[Part]] = [[] for _ in MODALITIES]
-        made: list[list[Tensor]] = [[] for _ in MODALITIES]
-        starts, kinds, places = [0], [], []
-        for record in Shard(shard):
-            for _, piece in items_of(record, self.reads_words):
-                kind = MODALITIES.index(piece.modality)
-                name = hashlib.blake2b(piece.data if isinstance(piece, Medium) else piece.text.encode()).digest()
-                if name not in rows[kind]:
-                    rows[kind][name] = len(rows[kind])
-                    waiting[kind].append(piece.decode() if isinstance(piece, Medium) else piece)
-                    if len(waiting[kind]) == BATCH:
-                        made[kind].append(self._encode(waiting[kind]))
-                        waiting[kind] = []
-                kinds.append(kind)
-                places.append(rows[kind][name])
-            starts.append(len(kinds))
-        tensors = {"starts": torch.tensor(starts), "kinds": torch.tensor(kinds), "rows": torch.tensor(places)}
-        for kind, modality in enumerate(MODALITIES):
-            if waiting[kind]:
-                made[kind].append(self._encode(waiting[kind]))
-            if made[kind]:
-                tensors[modality] = torch.cat(made[kind])
-        with atomic_path(path) as aside:
-            save_file(tensors, aside)
+    def known(self, pieces: Sequence[Piece]) -> list[Tensor | None]:
+        """float32 [T, D] of each that the cache holds."""
+        return [self._read(name_of(piece)) for piece in pieces]
 
     @torch.inference_mode()
-    def _encode(self, parts: Sequence[Part]) -> Tensor:
-        """float16 [n, T, D], zero beyond a part's own."""
-        return self.encoder(parts).values.half()
+    def encode(self, pieces: Sequence[Piece]) -> list[Tensor]:
+        """float32 [T, D] of each on the CPU, put into the cache.
+
+        On a CPU one at a time, so that what a medium gives does not depend on its company.
+        """
+        made: dict[bytes, Tensor] = {}
+        groups: dict[str, dict[bytes, Piece]] = {}
+        for piece in pieces:
+            groups.setdefault(piece.modality, {})[name_of(piece)] = piece
+        some = next(self.encoder.parameters(), None)
+        size = 1 if some is None or device_of(self.encoder).type == "cpu" else BATCH
+        for group in groups.values():
+            names = list(group)
+            for start in range(0, len(names), size):
+                here = names[start : start + size]
+                values = self.encoder([_decoded(group[name]) for name in here]).values.half().cpu()
+                made |= dict(zip(here, values.clone(), strict=True))
+        self._write(made.items())
+        return [made[name_of(piece)].float() for piece in pieces]
+
+    def _read(self, name: bytes) -> Tensor | None:
+        row = self._connection.execute("SELECT width, numbers FROM features WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            return None
+        return torch.from_numpy(np.frombuffer(row[1], np.float16).reshape(-1, row[0]).astype(np.float32))
+
+    def _write(self, made: Iterable[tuple[bytes, Tensor]]) -> None:
+        rows = [(name, value.shape[-1], value.contiguous().numpy().tobytes()) for name, value in made]
+        try:
+            with self._connection as connection:
+                connection.executemany("INSERT OR IGNORE INTO features VALUES (?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            raise OutputError(f"features cannot be written to {self.path} ({error}); free space or move it") from error
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """Of this process: a connection does not survive a fork."""
+        if self._open is None or self._open[0] != os.getpid():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                connection = sqlite3.connect(self.path, timeout=WAIT, check_same_thread=False)
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS features (name BLOB PRIMARY KEY, width INTEGER, numbers BLOB)"
+                )
+            except sqlite3.Error as error:
+                raise OutputError(
+                    f"the cache of features {self.path} cannot be opened ({error}); delete it, and it is made anew"
+                ) from error
+            self._open = os.getpid(), connection
+        return self._open[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": None}
+
+
+def name_of(piece: Piece) -> bytes:
+    """What stands for a medium or phrase: its modality and its bytes."""
+    digest = hashlib.blake2b(piece.modality.encode(), digest_size=20)
+    digest.update(piece.data if isinstance(piece, Medium) else piece.text.encode())
+    return digest.digest()
+
+
+def _decoded(piece: Piece) -> Part:
+    return piece.decode() if isinstance(piece, Medium) else piece
 
 
 def weights_key(module: nn.Module) -> str:

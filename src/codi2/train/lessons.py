@@ -1,7 +1,8 @@
 """Records of finished data sets with the features of their items: what every part of the model learns from.
 
 Which lessons a step has is a function of the seed and the step, as the mixture's records are; their features come from
-the cache of `encoded`. Training and generation go by one rule: a reply edits the last given item of its own modality.
+the cache of `encoded`, when they are asked for.
+Training and generation go by one rule: a reply edits the last given item of its own modality.
 """
 
 from __future__ import annotations
@@ -24,17 +25,25 @@ from codi2.train.encoded import Encodings, items_of
 
 @dataclass(frozen=True)
 class Lesson:
-    """A record, and the features [T, D] of each of its items."""
+    """A record with the features of its items."""
 
     record: Record
-    features: Sequence[Tensor]
-    reads_words: bool
+    encodings: Encodings
     place: str = ""  # data set, shard and number
 
     @cached_property
     def items(self) -> list[tuple[str, Medium | Phrase]]:
         """Role and piece of each item."""
-        return items_of(self.record, self.reads_words)
+        return items_of(self.record, self.encodings.reads_words)
+
+    @property
+    def pieces(self) -> list[Medium | Phrase]:
+        return [piece for _, piece in self.items]
+
+    @cached_property
+    def features(self) -> Sequence[Tensor]:
+        """float32 [T, D] of each item; what nobody has encoded is encoded now."""
+        return self.encodings.of(self.pieces)
 
     def answer(self, modality: str) -> int:
         """The item that a decoder of this modality makes: the last of its kind that the assistant answers with."""
@@ -51,7 +60,7 @@ class Lesson:
     def words(self, modality: str) -> int | None:
         """The user's words before the answer, as one phrase; None where the layout does not read them so."""
         said = [i for i, (role, p) in enumerate(self.items[: self.answer(modality)]) if isinstance(p, Phrase)]
-        return said[-1] if said and self.reads_words else None
+        return said[-1] if said and self.encodings.reads_words else None
 
     def medium(self, item: int) -> Medium:
         piece = self.items[item][1]
@@ -95,9 +104,16 @@ class Lessons:
 
     def read(self, address: tuple[Path, int]) -> Lesson:
         shard, number = address
-        record, features = self.mixture.read(address), self.encodings.of(shard)[number]
-        place = f"{'/'.join(shard.parts[-3:])}:{number}"
-        return Lesson(record, features, self.encodings.reads_words, place)
+        return Lesson(self.mixture.read(address), self.encodings, f"{'/'.join(shard.parts[-3:])}:{number}")
+
+
+def check_held_out(part: str, held_out: Mapping[str, float]) -> None:
+    """Raises ConfigError: the config of a part that is validated on records names none."""
+    if not held_out:
+        raise ConfigError(
+            f"the config of {part} names no held-out data; [options.held_out] should have the folder of a data set "
+            "that is not trained on = weight"
+        )
 
 
 def find_data(name: str) -> Path:

@@ -5,6 +5,9 @@ adds what every part needs: the optimizer, its schedule, the average of the weig
 
 A step's batch is divided among processes, and each process may work through its share in several passes
 (`accumulate`): both ways a pass has an equal part of the same batch, so the curve is that of one process.
+
+A GPU is never waited for: batches come from `feed` and are moved in one place, losses are fetched when they are logged,
+and whether a step is skipped is decided on the device.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +30,11 @@ from codi2.errors import ConfigError, DataError
 from codi2.folders import atomic_folder, disk_errors, locked
 from codi2.folders import sweep as sweep_folder
 from codi2.hub import sha256_of
+from codi2.placement import full, out_of_memory
 from codi2.train.checkpoint import list_checkpoints, load_newest, save_checkpoint, sweep
 from codi2.train.config import TrainConfig
+from codi2.train.feed import drawn, workers_for
+from codi2.train.place import ADVICE, choose_device, moved, place, placement_of
 from codi2.train.sharded import cut_like, dissolve, load_optimizer, local, put_together, whole
 from codi2.train.trackers import check_trackers, show_samples
 
@@ -67,8 +73,20 @@ class Recipe(Protocol):
     model: nn.Module
     """Holds every trained parameter (those with `requires_grad`)."""
 
+    # It may have:
+    # divides: bool        its batches can be divided
+    # frozen: nn.Module    what else takes part in `losses`: the loop moves it, in the dtype of the placement
+    # in_turn: Mapping[str, nn.Module]   frozen modules that are moved only for batches that name them in `needs`
+    # finish(batch)        what of a batch takes the accelerator, before it is moved; in the process that trains
+    # in_equal_numbers: Mapping[str, int]   what processes take in equal numbers, by the option that says how many
+    # block: int           steps that are drawn together
+    # sources(step), samples(), provenance()
+
     def batch(self, step: int, share: Share = WHOLE) -> Any:
-        """A part of the batch of this optimizer step: a pure function of the config's seed and `step`."""
+        """A part of the batch of this optimizer step, on the CPU: a pure function of the config's seed and `step`.
+
+        It may be called in a process that only draws, where `finish` is not.
+        """
 
     def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         """Scalars to plot; `loss` is minimized. Their mean over the parts of a batch is that of the whole."""
@@ -117,7 +135,16 @@ def train(
 def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first_step: int) -> dict[str, float]:
     from codi2.train.progress import progress_bar
 
+    placement = placement_of(config)
+    choose_device(config)
     accelerator = _accelerator(config, out)
+    processes, device = accelerator.num_processes, accelerator.device
+    for option, number in getattr(recipe, "in_equal_numbers", {}).items():
+        if number % processes:
+            raise ConfigError(
+                f"{option} is {number}, which {processes} processes cannot take in equal numbers; set a multiple of "
+                f"{processes}"
+            )
     parts = accelerator.num_processes * config.accumulate
     if parts > 1 and not getattr(recipe, "divides", False):
         raise ConfigError(f"the part {config.part} learns from whole batches: run it in one process, with accumulate 1")
@@ -141,7 +168,8 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
         watch = Watch(config.spike, state.get("norms", []), state.get("skipped", 0))
         average_then, began = tensors.get("average", {}), state.get("start_sha256", {})
         _copy_into(trained, tensors["model"], newest)
-    adam = torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99))
+    turns = place(recipe, device, placement)
+    adam = optimizer_of(trained, config, device)
     model, optimizer = accelerator.prepare(_Loss(recipe), adam)
     # what cuts weights up over processes has put others in their place
     trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
@@ -164,56 +192,88 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
             state |= {"config": asdict(config), "start_sha256": began}
             save_checkpoint(out / "checkpoints", step, tensors, states, state, config.keep)
 
-    def one_step() -> tuple[dict[str, float], float]:
-        """Gradients of a whole batch; returns the losses' means and the gradient's norm."""
+    shares = [Share(k * processes + accelerator.process_index, parts) for k in range(config.accumulate)]
+    finish: Callable[[Any], Any] = getattr(recipe, "finish", lambda batch: batch)
+
+    def one_step(batches: Generator[Any]) -> dict[str, Tensor]:
+        """Gradients of a whole batch; the losses' means and, as `grad_norm`, the gradient's norm, on the device."""
         sums: dict[str, Any] = {}
-        for k in range(config.accumulate):
-            share = Share(accelerator.process_index * config.accumulate + k, parts)
+        for share in shares:
+            batch = finish(next(batches))
+            turns.only(getattr(batch, "needs", ()))
             torch.manual_seed(config.seed * 1_000_003 + step * parts + share.index)  # of dropout: all else is drawn
             with accelerator.accumulate(model):  # the gradient's mean over the passes
-                losses = model(recipe.batch(step, share))
+                losses = model(moved(batch, device))
                 accelerator.backward(losses["loss"])
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + torch.as_tensor(value).detach() / config.accumulate
-        norm = whole(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)) or 0.0
-        means = accelerator.reduce(sums, "mean") if accelerator.num_processes > 1 else sums
-        return {name: float(value) for name, value in means.items()}, float(norm)
+                sums[name] = sums.get(name, 0) + torch.as_tensor(value, device=device).detach() / config.accumulate
+        norm = whole(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
+        means = torch.stack([value.float() for value in sums.values()])
+        means = accelerator.reduce(means, "mean") if processes > 1 else means
+        return dict(zip(sums, means.unbind(), strict=True)) | {
+            "grad_norm": torch.as_tensor(norm, device=device).float()
+        }
+
+    late: Late | None = None
+
+    def watched() -> None:
+        """Takes note of the last step, which the device has finished meanwhile."""
+        nonlocal late
+        if late is None:
+            return
+        at, (loss, norm, skipped) = late.step, late.read()
+        late = None
+        if reason := watch.notes(loss, norm, bool(skipped)):
+            about = {"step": at, "reason": reason, "loss": str(loss), "grad_norm": str(norm)}
+            about["batch"] = _provenance(recipe, at)
+            _note_skipped(out, about, accelerator.is_main_process)
 
     started = time.monotonic()
     since, at = started, step
+    workers = workers_for(config, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    batches = drawn(recipe, range(step, 0 if snapshot else config.steps), shares, workers)
     with progress_bar(f"training {config.part}", config.steps, step) as progress:
         while step < config.steps and not snapshot:
             model.train()
-            losses, norm = one_step()
-            if reason := watch.refuses(losses["loss"], norm):
-                about = {"step": step, "reason": reason, "loss": str(losses["loss"]), "grad_norm": str(norm)}
-                about["batch"] = _provenance(recipe, step)
-                _note_skipped(out, about, accelerator.is_main_process)
-            else:
+            try:
+                losses = one_step(batches)
+                skips = skips_step(losses["loss"], losses["grad_norm"], watch.limit)
+                adam.found_inf = skips  # type: ignore[attr-defined]
                 optimizer.step()
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                raise full(error, device, f"step {step} was computed", f"{ADVICE}; {_newest(out)}") from None
             schedule.step()
             optimizer.zero_grad()
+            watched()
+            late = Late(step, torch.stack([losses["loss"], losses["grad_norm"], skips]))
             step += 1
-            _update_average(average, trained, config.ema_decay, step)
-            if step % config.log_every == 0 or step == config.steps:
-                scalars: dict[str, float] = {f"train/{name}": value for name, value in losses.items()}
+            update_average(average, trained, config.ema_decay, step)
+            done = step == config.steps
+            logs, validates, saves = (step % n == 0 or done for n in _every(config))
+            if logs or validates or saves:
+                watched()
+            if logs:
+                values = {name: float(value) for name, value in losses.items()}
+                scalars = {f"train/{name}": value for name, value in values.items()}
                 now = time.monotonic()
                 rate = config.batch_size * (step - at) / max(now - since, 1e-9)
                 since, at = now, step
-                scalars |= {"train/grad_norm": norm, "train/rate": float(schedule.get_last_lr()[0])}
+                scalars |= {"train/rate": float(schedule.get_last_lr()[0])}
                 scalars |= {"train/samples_per_second": rate, "train/skipped": float(watch.skipped)}
                 accelerator.log(scalars, step=step)
-                progress(step, losses["loss"])
-            done = step == config.steps
-            if step % config.validate_every == 0 or done:
+                progress(step, values["loss"])
+            if validates:
                 with _averaged(trained, average), put_together(model):
                     recipe.model.eval()
                     figures = recipe.validate()
                     show_samples(accelerator, recipe, step)
                 accelerator.log({f"validate/{name}": value for name, value in figures.items()}, step=step)
-                progress(step, losses["loss"], figures)
-            if step % config.save_every == 0 or done:
+                progress(step, float(losses["loss"]), figures)
+            if saves:
                 save()
+    batches.close()
     with _averaged(trained, average):
         dissolve(model)
         if accelerator.is_main_process:
@@ -238,7 +298,9 @@ def _accelerator(config: TrainConfig, out: Path) -> Any:
     from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
     check_trackers(config.trackers)
+    names = config.options.get("placement", {})
     accelerator = Accelerator(
+        cpu=names.get("device") == "cpu",
         gradient_accumulation_steps=config.accumulate,
         log_with=config.trackers or None,
         project_dir=str(out),
@@ -263,28 +325,72 @@ def _accelerator(config: TrainConfig, out: Path) -> Any:
 
 
 class Watch:
-    """Which steps are no good: a loss or gradient that is not finite, or a gradient that is a spike.
+    """Which steps are skipped: those of a loss or gradient that is not finite, and those of a gradient that is a spike.
 
-    A spike is a norm above `factor` × the median of the last REMEMBERED norms, once there are as many; 0: none is. The
-    step's update is then left out, the schedule goes on.
+    A spike is a norm above `limit`: `factor` × the median of the last REMEMBERED norms, once there are as many; 0: none
+    is. The update of such a step is left out on the device, and noted here when its values have come, a step later;
+    the schedule goes on.
     """
 
     def __init__(self, factor: float, norms: Sequence[float] = (), skipped: int = 0) -> None:
         self.factor, self.norms, self.skipped, self._row = factor, list(norms), skipped, 0
 
-    def refuses(self, loss: float, norm: float) -> str:
-        """Why this step is to be skipped; empty where it is not. Raises DataError after PATIENCE in a row."""
+    @property
+    def limit(self) -> float:
+        """The largest gradient norm that is no spike."""
+        return self.factor * median(self.norms) if self.factor and len(self.norms) == REMEMBERED else math.inf
+
+    def notes(self, loss: float, norm: float, skipped: bool) -> str:
+        """Why a step was skipped; empty where it was not. Raises DataError after PATIENCE in a row."""
         reason = ""
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            reason = "not finite"
-        elif self.factor and len(self.norms) == REMEMBERED and norm > self.factor * median(self.norms):
-            reason = f"a spike: above {self.factor:g} × the median of {median(self.norms):.3g}"
+        if skipped:
+            finite = math.isfinite(loss) and math.isfinite(norm)
+            reason = f"a spike: above {self.factor:g} × the median of the norms before it" if finite else "not finite"
         if math.isfinite(norm):
             self.norms = [*self.norms, norm][-REMEMBERED:]
-        self.skipped, self._row = self.skipped + bool(reason), (self._row + 1) * bool(reason)
+        self.skipped, self._row = self.skipped + skipped, (self._row + 1) * skipped
         if self._row > PATIENCE:
-            raise DataError(f"{self._row} steps in a row were no good, the last is {reason}; lower learning_rate")
+            raise DataError(f"{self._row} steps in a row were skipped, the last is {reason}; lower learning_rate")
         return reason
+
+
+def skips_step(loss: Tensor, norm: Tensor, limit: float) -> Tensor:
+    """1.0 where a step is skipped, else 0.0 [], decided where its loss and gradient norm [] are."""
+    return (~(torch.isfinite(loss) & torch.isfinite(norm) & (norm <= limit))).float()
+
+
+class Late:
+    """A step's values on their way from the device, which is not waited for."""
+
+    def __init__(self, step: int, values: Tensor) -> None:
+        self.step, self._arrived = step, None
+        if values.is_cuda:
+            self._values = torch.empty(values.shape, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+        else:
+            self._values = values
+
+    def read(self) -> list[float]:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._values.tolist()
+
+
+def optimizer_of(trained: dict[str, nn.Parameter], config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW, fused where the device has it: only so can a device leave out a step by itself (`found_inf`)."""
+    return torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99), fused=device.type in ("cuda", "cpu", "mps"))
+
+
+def _every(config: TrainConfig) -> tuple[int, int, int]:
+    return config.log_every, config.validate_every, config.save_every
+
+
+def _newest(out: Path) -> str:
+    """What is kept of a run that fails, in words."""
+    checkpoints = list_checkpoints(out / "checkpoints")
+    return f"{checkpoints[-1].name} is kept" if checkpoints else "no checkpoint had been written"
 
 
 def _provenance(recipe: Recipe, step: int) -> list[str]:
@@ -323,7 +429,7 @@ def _rate(step: int, config: TrainConfig) -> float:
 
 
 @torch.no_grad()
-def _update_average(average: dict[str, Tensor], trained: dict[str, nn.Parameter], decay: float, step: int) -> None:
+def update_average(average: dict[str, Tensor], trained: dict[str, nn.Parameter], decay: float, step: int) -> None:
     if not average:
         return
     # early on the average follows quickly, or it would remember the random start for thousands of steps

@@ -1,24 +1,24 @@
 """What a run will train, hold and take, before it starts: `codi2 train CONFIG --plan`.
 
-Where the weights are, the recipe is built, and two steps are tried without an update. Where those of `paper` are not,
-its language model is counted on the meta device, and memory and time are estimated by the rules of `doctor.estimate`.
+Nothing is trained for it. A step of every phase runs on the virtual GPU, on which tensors have no numbers, and what is
+alive is added up. Where the weights of `paper` are not, its networks are built without weights at their published
+sizes.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from codi2.errors import ConfigError, WeightsError
-from codi2.train.config import TrainConfig, options_of
+from codi2.train.config import TrainConfig
 
-TRIED = 2  # steps; the last is timed
+MANY = 8  # processes that a plan is made for, beside one
+SEARCHED = 400  # last steps of a run that are looked through for its phases
 
 
 @dataclass(frozen=True)
@@ -27,49 +27,135 @@ class Plan:
 
     trained: Mapping[str, int]
     frozen: Mapping[str, int]
-    memory: Mapping[str, str]  # device → what it holds, in words
+    memory: Mapping[str, str]  # processes → what each of their GPUs holds, in words
     samples: int
     hours: str
-    how: str  # measured or estimated, and on what
+    how: str
 
 
 def plan(config: TrainConfig, build: Any) -> Plan:
     """`build` makes the part's recipe. Raises ConfigError and DataError as training would."""
     try:
-        return _tried(config, build(config))
+        return _of_recipe(config, build(config))
     except (WeightsError, ConfigError):  # bitsandbytes, too, may be on the machine that trains
         from codi2.config import PRESETS
 
         model = config.options.get("model", "tiny")
         if config.part != "llm" or model not in PRESETS or PRESETS[model].llm.kind != "hub":
             raise
-        return _estimated(config)
+        return _of_paper(config)
 
 
-def _tried(config: TrainConfig, recipe: Any) -> Plan:
+def _of_recipe(config: TrainConfig, recipe: Any) -> Plan:
     from codi2.train.loop import Share
+    from codi2.train.rehearsal import as_worker
 
-    trained, frozen = counts(recipe.model)
-    for name, module in getattr(recipe, "decoders", {}).items():
-        held = sum(p.numel() for p in module.parameters() if not p.requires_grad)
-        frozen = {**frozen, f"{name} decoder, for L_DM": held}
-    began = 0.0
-    recipe.model.train()
-    for step in range(TRIED):
-        began = time.monotonic()
-        recipe.losses(recipe.model, recipe.batch(step, Share(0, config.accumulate)))["loss"].backward()
-    seconds = (time.monotonic() - began) * config.accumulate
-    recipe.model.zero_grad(set_to_none=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**3 if sys.platform == "darwin" else 1024**2)
-    states = 2 * 4 * sum(trained.values()) / 1024**3
-    return Plan(
-        trained,
-        frozen,
-        {"cpu": f"{peak + states:.1f} GB: {peak:.1f} at the peak of a step, {states:.2f} of Adam's moments"},
-        config.steps * config.batch_size,
-        f"{config.steps * seconds / 3600:.1f} h at {seconds:.2f} s a step",
-        f"measured on a step of {config.batch_size} without an update, in one process",
+    trained, frozen = counted(recipe)
+    batches = {}
+    for phase, step in _steps(config, recipe).items():
+        for processes in _divisible(config, recipe):
+            share = Share(0, processes * config.accumulate)
+            recipe.batch(step, share)  # what is encoded once is encoded here
+            with as_worker():
+                batches[phase, processes] = recipe.batch(step, share)
+    how = "computed from a step of each phase on tensors without numbers, in float32"
+    return _planned(config, recipe, trained, frozen, batches, None, how)
+
+
+def _of_paper(config: TrainConfig) -> Plan:
+    """Of the paper's system at its published sizes."""
+    from codi2.doctor.parts import BY_NAME, count
+    from codi2.train.full_size import LABELS, POSITIONS, FullSize
+
+    recipe = FullSize(config)
+    trained, frozen = counted(recipe)
+    frozen["imagebind"] = count(BY_NAME["imagebind"])
+    counts = [n for n in (1, MANY) if config.batch_size % (n * config.accumulate) == 0]
+    phases = config.options.get("phases") or ("text", *recipe.decoders)
+    batches = {(phase, n): recipe.fabricated(phase, n) for n in counts for phase in phases}
+    how = (
+        f"computed from a step of each phase on tensors without numbers, at the published sizes, under autocast in "
+        f"bfloat16; {POSITIONS} positions and {LABELS} labels a sample are assumed (docs/paper.md)"
     )
+    return _planned(config, recipe, trained, frozen, batches, torch.bfloat16, how)
+
+
+def _planned(
+    config: TrainConfig,
+    recipe: Any,
+    trained: dict[str, int],
+    frozen: dict[str, int],
+    batches: Mapping[tuple[str, int], Any],
+    low: torch.dtype | None,
+    how: str,
+) -> Plan:
+    from codi2.doctor.estimate import GPUS, REACHED, RUNTIME_GB
+    from codi2.train.rehearsal import rehearse
+
+    found = {at: rehearse(recipe, config, batch, low) for at, batch in batches.items()}
+    memory: dict[str, str] = {}
+    for processes in dict.fromkeys(n for _, n in found):
+        own = {phase: each for (phase, n), each in found.items() if n == processes}
+        phase = max(own, key=lambda name: own[name].peak)
+        worst = own[phase]
+        # of several processes each holds the gradients in buckets too, which it exchanges
+        peak = worst.peak / 1e9 + RUNTIME_GB + (worst.trained / 1e9 if processes > 1 else 0)
+        parts = f"{worst.model / 1e9:.1f} of the model, {worst.states / 1e9:.1f} of Adam's moments"
+        name = "1 process" if processes == 1 else f"{processes} processes"
+        where = f", in the phase {phase}" if phase else ""
+        memory[name] = f"{peak:.1f} GB on its GPU at the peak{where}: {parts}"
+        if processes > 1 and hasattr(recipe, "mllm"):
+            cut = worst.model + worst.trained + worst.states + worst.average
+            saved = cut * (1 - 1 / processes) - gathered(recipe)
+            memory[f"{name}, FSDP2"] = f"{worst.peak / 1e9 + RUNTIME_GB - saved / 1e9:.1f} GB"
+        fits = [gpu.name for gpu in GPUS if gpu.memory_gb >= peak]
+        memory[name] += f"; fits on {', '.join(fits)}" if fits else "; fits on none of the GPUs that are known here"
+    few = min(n for _, n in found)
+    of_phases = {phase: each.operations * config.accumulate for (phase, n), each in found.items() if n == few}
+    weights = config.options.get("phases") or {}
+    shares = {phase: weights.get(phase, 1.0) for phase in of_phases}
+    mean = sum(of_phases[p] * share for p, share in shares.items()) / sum(shares.values())
+    hours = [f"{config.steps * mean * few / (g.peak * REACHED) / 3600:,.1f} h on one {g.name}" for g in GPUS]
+    return Plan(trained, frozen, memory, config.steps * config.batch_size, "; ".join(hours), how)
+
+
+def _steps(config: TrainConfig, recipe: Any) -> dict[str, int]:
+    """A late step of each phase, when all losses are there; of a part without phases, the last."""
+    if not hasattr(recipe, "lessons"):
+        return {"": config.steps - 1}
+    found: dict[str, int] = {}
+    for step in range(config.steps - 1, max(-1, config.steps - 1 - SEARCHED), -1):
+        found.setdefault(recipe.lessons.mixture.phase(step), step)
+    return found
+
+
+def _divisible(config: TrainConfig, recipe: Any) -> list[int]:
+    """The numbers of processes that the run can have, of those that a plan is made for."""
+    numbers = [config.batch_size // config.accumulate, *getattr(recipe, "in_equal_numbers", {}).values()]
+    divides = getattr(recipe, "divides", False)
+    return [n for n in (1, MANY) if n == 1 or (divides and all(number % n == 0 for number in numbers))]
+
+
+def gathered(recipe: Any) -> int:
+    """Bytes that FSDP2 puts together at once: the root's own parameters, and two layers, one ahead of the other."""
+    from codi2.train.rehearsal import size
+
+    layers = recipe.mllm.backbone.model.base_model.layers
+    each = [size(layer.parameters()) for layer in layers]
+    return size(recipe.model.parameters()) - sum(each) + 2 * max(each)
+
+
+def counted(recipe: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Trained and frozen parameters by component, with the decoders of L_DM and all else that takes part."""
+    trained, frozen = counts(recipe.model)
+    own = {id(p) for p in recipe.model.parameters()}
+    others = {f"{name} decoder, for L_DM": module for name, module in getattr(recipe, "decoders", {}).items()}
+    if isinstance(getattr(recipe, "frozen", None), nn.Module):
+        others = {"networks that the loss runs through": recipe.frozen}
+    for name, module in others.items():
+        if held := sum(p.numel() for p in module.parameters() if id(p) not in own):
+            frozen[name] = held
+    return trained, frozen
 
 
 def counts(model: nn.Module) -> tuple[dict[str, int], dict[str, int]]:
@@ -79,7 +165,7 @@ def counts(model: nn.Module) -> tuple[dict[str, int], dict[str, int]]:
     for name, parameter in model.named_parameters():
         side = trained if parameter.requires_grad else frozen
         component = _component(name)
-        side[component] = side.get(component, 0) + parameter.numel()
+        side[component] = side.get(component, 0) + getattr(parameter, "numbers", parameter.numel())
     return trained, frozen
 
 
@@ -95,57 +181,6 @@ def _component(name: str) -> str:
     return f"{rest.partition('.')[0]} decoder's head" if head == "decoders" else head
 
 
-def _estimated(config: TrainConfig) -> Plan:
-    """Of the paper's system at its published sizes."""
-    import torch
-
-    from codi2.config import PRESETS, Placement
-    from codi2.doctor.estimate import GPUS, estimates
-    from codi2.doctor.parts import BY_NAME, PARTS, count, flops, llama
-    from codi2.heads.projection import Leave, Projection
-    from codi2.llm.backbone import adapt
-    from codi2.prompt.layout import special_tokens
-    from codi2.train.parts.llm import LLMOptions
-
-    options = options_of(LLMOptions, config)
-    base = PRESETS[options.model]
-    with torch.device("meta"):
-        language: Any = llama()
-        first = language.get_input_embeddings().num_embeddings
-        new = range(first, first + len(special_tokens(base.llm.senses)))
-        language.resize_token_embeddings(new.stop, mean_resizing=False)
-        adapted = adapt(language, base.llm, list(new))
-        width = language.config.hidden_size
-        heads = base.heads
-        enter, leave = Projection(heads.groups, heads.feature_dim, heads.hidden, width), Leave(heads, width)
-        networks = {"image": BY_NAME["unclip-unet"], "audio": BY_NAME["audioldm2-unet"]}
-        inputs: dict[str, Any] = {modality: part.build() for modality, part in networks.items()}
-    mllm = nn.ModuleDict({"backbone": adapted, "enter": enter, "leave": leave})
-    trained, frozen = counts(nn.ModuleDict({"mllm": mllm}))
-    if options.decoder_heads:
-        for modality, network in inputs.items():
-            trained[f"{modality} decoder's way in of a source"] = sum(p.numel() for p in network.conv_in.parameters())
-    sizes = {part.name: count(part) for part in PARTS}
-    frozen |= {name: size for name, size in sizes.items() if name != "llama-2-7b-chat"}
-    bits = Placement(**options.placement).bits
-    precision = {0: "bf16", 8: "int8", 4: "int4"}[bits]
-    operations = {name: flops(BY_NAME[name]) for name in ("imagebind", "unclip-unet")}
-    per_pass = max(1, config.batch_size // (config.accumulate * (8 if config.accumulate == 1 else 1)))
-    steps = [e for e in estimates(sizes, operations, batch_size=per_pass) if e.what == "training step"]
-    chosen = [e for e in steps if e.precision == precision]
-    memory = {e.gpu: f"{e.memory_gb:.0f} GB{'' if e.fits else ', which it has not'}" for e in chosen}
-    rates = [f"{config.steps * config.batch_size / per_pass * e.seconds / 3600:,.0f} h on one {e.gpu}" for e in chosen]
-    return Plan(
-        trained,
-        frozen,
-        memory,
-        config.steps * config.batch_size,
-        "; ".join(rates),
-        f"estimated by published sizes, {per_pass} samples a pass, language model in {precision}; {len(GPUS)} GPUs "
-        "by 40 % of their peak (docs/paper.md)",
-    )
-
-
 def show(config: TrainConfig, found: Plan) -> None:
     """Prints a plan."""
     from rich.console import Console
@@ -159,7 +194,7 @@ def show(config: TrainConfig, found: Plan) -> None:
         table.add_row(name, f"{size:,}", "frozen")
     console.print(table)
     console.print(f"trained {sum(found.trained.values()):,}, frozen {sum(found.frozen.values()):,}")
-    for device, words in found.memory.items():
-        console.print(f"memory, {device}: {words}")
-    console.print(f"samples: {found.samples:,}; time: {found.hours}")
+    for processes, words in found.memory.items():
+        console.print(f"memory, {processes}: {words}", soft_wrap=True)
+    console.print(f"samples: {found.samples:,}; time: {found.hours}", soft_wrap=True)
     console.print(f"[dim]{found.how}[/]", soft_wrap=True)

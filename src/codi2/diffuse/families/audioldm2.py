@@ -44,10 +44,10 @@ class AudioLDM2Condition(WordsCondition):
     def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
         """An absent feature, all zeros, gives what the head has learned for it: its bias."""
         joint = features[:, 0]
-        words = self.no_words.expand(len(joint), -1, -1) if text is None else text
+        words = (self.no_words if text is None else text).to(joint).expand(len(joint), -1, -1)
         return {
             "encoder_hidden_states": self.head(joint).unflatten(1, (self.states, -1)),
-            "encoder_hidden_states_1": words.to(joint),
+            "encoder_hidden_states_1": words,
             "encoder_attention_mask_1": (words.abs().amax(-1) > 0).long(),  # all-zero rows are padding
         }
 
@@ -57,18 +57,22 @@ class AudioLDM2Codec(Codec):
 
     modality = "audio"
     time = "rows"
+    channels = 1
 
     def __init__(self, vae: Any, vocoder: Any, frames: int) -> None:
         super().__init__(vae)
         self.vocoder, self.frames = vocoder, frames
         self.mel = MelSpectrogram(rate=RATE, hop=HOP, bins=vocoder.config.model_in_dim)
 
-    def to_tensor(self, parts: Sequence[Part]) -> Tensor:
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        """float32 waveforms [B, N]."""
         from codi2.media import to_clip
 
         clips = [to_clip(part, RATE, self.frames * HOP) for part in parts if isinstance(part, Audio)]
-        waves = torch.from_numpy(np.stack(clips)).to(self.vae.device)
-        return self.mel.denormalize(self.mel(waves)).to(self.vae.dtype)
+        return torch.from_numpy(np.stack(clips))
+
+    def prepare(self, numbers: Tensor) -> Tensor:
+        return self.mel.denormalize(self.mel(numbers)).to(self.vae.dtype)
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
         waves = self.vocoder(tensor.squeeze(1))[:, : self.frames * HOP]

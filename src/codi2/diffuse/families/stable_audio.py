@@ -86,12 +86,15 @@ class OobleckCodec(Codec):
         self.samples: int = samples
         self.rate: int = vae.config.sampling_rate
 
-    def to_tensor(self, parts: Sequence[Part]) -> Tensor:
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        """float32 waveforms [B, N]."""
         from codi2.media import to_clip
 
         clips = [to_clip(part, self.rate, self.samples) for part in parts if isinstance(part, Audio)]
-        mono = torch.from_numpy(np.stack(clips))[:, None].to(self.vae.device, self.vae.dtype)
-        return mono.expand(-1, self.vae.config.audio_channels, -1)
+        return torch.from_numpy(np.stack(clips))
+
+    def prepare(self, numbers: Tensor) -> Tensor:
+        return numbers[:, None].to(self.vae.dtype).expand(-1, self.vae.config.audio_channels, -1)
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
         waves = tensor.float().mean(1)[:, : self.samples].clamp(-1, 1).cpu().numpy()

@@ -34,11 +34,14 @@ class UnclipCondition(WordsCondition):
     def __init__(self, normalizer: Any, levels: Any, words: TextStates) -> None:
         super().__init__(words)
         self.normalizer, self.levels = normalizer, levels
+        self._norm: float | None = None
 
     def expected_norm(self) -> float:
         """Root mean squared norm of the embeddings of training, from the normaliser's statistics."""
-        mean, std = self.normalizer.mean.detach(), self.normalizer.std.detach()
-        return float((mean.square() + std.square()).sum().sqrt())
+        if self._norm is None:
+            mean, std = self.normalizer.mean.detach().float(), self.normalizer.std.detach().float()
+            self._norm = float((mean.square() + std.square()).sum().sqrt())
+        return self._norm
 
     def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
         """Always mixed, at level 0 too, as the network was trained: scaled to unit variance, noised, scaled back."""

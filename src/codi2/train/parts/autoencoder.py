@@ -25,6 +25,7 @@ from codi2.data import cache
 from codi2.diffuse.build import INPUT_CHANNELS, SIZES, new_vae
 from codi2.encode.compact import CompactDecoder, CompactEncoder
 from codi2.encode.tiny import ImageTrunk, load_trunk
+from codi2.tensors import device_of
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.export import export_module, restore_module
 from codi2.train.loop import WHOLE, Share
@@ -64,7 +65,8 @@ class VAE(nn.Module):
         """The maps given back, and the penalty on the latent []. Without `noise` [B, c, h, w]: from the mode."""
         posterior = self.encode(maps)
         latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
-        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        mean, log = posterior.mean.float(), posterior.logvar.float()
+        kl = 0.5 * (mean**2 + log.exp() - 1 - log).mean()
         return self.decode(latents), self.kl_weight * kl
 
 
@@ -112,6 +114,7 @@ class AutoencoderRecipe:
             trunk = load_trunk("image")
             assert isinstance(trunk, ImageTrunk)
             self.perception = Perception(trunk.net, self.options.perception_size)
+        self.frozen = self.perception
 
     def batch(self, step: int, share: Share = WHOLE) -> dict[str, Tensor]:
         size = self.config.batch_size
@@ -127,14 +130,15 @@ class AutoencoderRecipe:
         terms = reconstruction_terms(ours, maps)
         if self.perception is not None:
             terms["perception"] = self.perception(ours, maps)
-        seen = self.options.perception_weight * terms.get("perception", torch.zeros(()))
+        seen = self.options.perception_weight * terms.get("perception", penalty.new_zeros(()))
         return {"loss": total(terms) + seen + penalty, **terms, "penalty": penalty}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """On the split `val`: PSNR in dB, mean absolute gradient over the true media's, distance through the trunk."""
         psnr, ours_edges, true_edges, seen = [], [], [], []
-        for maps in held_out_media(self.modality):
+        for held in held_out_media(self.modality):
+            maps = held.to(device_of(self.model))
             ours = self.model(maps)[0].clamp(-1, 1)
             psnr.append(10 * torch.log10(4 / (ours - maps).square().mean((1, 2, 3)).clamp(min=1e-6)))
             ours_edges.append(edges(ours))
@@ -150,7 +154,8 @@ class AutoencoderRecipe:
         if isinstance(self.model, Compact):
             export_module(self.model.encoder, folder, provenance)
             return
-        latents = [self.model.encode(self.batch(step)["maps"]).mode() for step in range(16)]
+        batches = (self.batch(step)["maps"].to(device_of(self.model)) for step in range(16))
+        latents = [self.model.encode(maps).mode() for maps in batches]
         # diffusion wants latents of unit variance
         self.model.net.register_to_config(scaling_factor=float(1 / torch.cat(latents).std()))
         export_module(self.model.net, folder, provenance)

@@ -28,13 +28,14 @@ from codi2.encode.embedded import EmbeddedEncoder, joint_heads
 from codi2.encode.tiny import load_trunk
 from codi2.hub import sha256_of
 from codi2.prompt.parts import Part
-from codi2.tensors import load_exactly, read_tensors
+from codi2.tensors import device_of, load_exactly, read_tensors
 from codi2.train.bank import bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 from codi2.train.parts.media import Modality
 from codi2.train.parts.pairs import Pair, TrainingPairs
+from codi2.train.place import training_device
 
 CALL = 100  # samples per call of the frozen networks
 SHOWN, VALIDATED = 16, 192  # held-out media
@@ -85,20 +86,24 @@ class Encoding(nn.Module):
         return {name: sha256_of(path) for name, path in self.files.items()}
 
     def forward(self, pairs: Sequence[Pair]) -> dict[str, Tensor]:
-        """Latents of targets and sources [B, c, h, w], zeros where there is no source, and the targets' features."""
+        """Latents of targets and sources [B, c, h, w], zeros where there is no source, and the targets' features: all
+        on the device of the networks."""
         sources, targets = zip(*pairs, strict=True)
-        media = np.stack(targets)
+        media, device = np.stack(targets), device_of(self)
         trunk_input = torch.from_numpy(media) if self.modality == "image" else cache.waveforms(media)
-        latents = self.codec.encode(cache.codec_inputs(self.modality, media))
+        latents = self.codec.encode(cache.codec_inputs(self.modality, media).to(device))
         source = torch.zeros_like(latents)
         rows = [i for i, medium in enumerate(sources) if medium is not None]
         if rows:
-            source[rows] = self.codec.encode(cache.codec_inputs(self.modality, np.stack([sources[i] for i in rows])))
-        return {"latents": latents, "source": source, "features": self.encoder.encode(self.modality, trunk_input)}
+            given = cache.codec_inputs(self.modality, np.stack([sources[i] for i in rows]))
+            source[rows] = self.codec.encode(given.to(device))
+        features = self.encoder.encode(self.modality, trunk_input.to(device))
+        return {"latents": latents, "source": source, "features": features}
 
     def many(self, pair: Callable[[int], Pair], places: Sequence[int]) -> dict[str, Tensor]:
+        """`forward` of numbered pairs, on the CPU."""
         calls = [self([pair(i) for i in places[k : k + CALL]]) for k in range(0, len(places), CALL)]
-        return {key: torch.cat([call[key] for call in calls]) for key in calls[0]}
+        return {key: torch.cat([call[key].cpu() for call in calls]) for key in calls[0]}
 
 
 class DenoiserRecipe:
@@ -107,7 +112,7 @@ class DenoiserRecipe:
     def __init__(self, config: TrainConfig, encoding: Encoding | None = None) -> None:
         self.config, self.options = config, options_of(DenoiserOptions, config)
         modality: Modality = "image" if config.part.startswith("image") else "audio"
-        self.encoding = encoding = encoding or Encoding(modality, self.options)
+        self.encoding = encoding = (encoding or Encoding(modality, self.options)).to(training_device(config))
         pairs = TrainingPairs(modality, config.seed)
         depends = {
             **encoding.depends(),
@@ -119,6 +124,7 @@ class DenoiserRecipe:
             f"{modality}-pairs", depends, self.options.samples, lambda places: encoding.many(pairs.pair, places)
         )
         self.held_out = encoding.many(_held_out_pairs(modality), range(VALIDATED))
+        encoding.to("cpu")  # all that it takes part in is done
         torch.manual_seed(config.seed)
         compact: Any = encoding.encoder.compact[modality].config
         shape, slots = self.encoded["latents"].shape[1:], self.encoded["features"].shape[1]
@@ -162,17 +168,18 @@ class DenoiserRecipe:
         b = batch
         loss = self.decoder.loss(b.latents, b.noise, b.t, b.features, b.noise_level, b.source)
         edits = b.source.flatten(1).any(1)
-        return {"loss": loss.mean(), "edit": _mean(loss[edits]), "alone": _mean(loss[~edits])}
+        return {"loss": loss.mean(), "edit": _mean(loss, edits), "alone": _mean(loss, ~edits)}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """L_DM on held-out pairs with their features, the joint vector alone, another's and none."""
-        held = {key: value.float() for key, value in self.held_out.items()}
+        device = device_of(self.decoder.unet)
+        held = {key: value.float().to(device) for key, value in self.held_out.items()}
         count = len(held["latents"])
-        noise = torch.randn(held["latents"].shape, generator=torch.Generator().manual_seed(0))
-        t = self.decoder.process.times(count, torch.Generator().manual_seed(1))
+        noise = torch.randn(held["latents"].shape, generator=torch.Generator().manual_seed(0)).to(device)
+        t = self.decoder.process.times(count, torch.Generator().manual_seed(1)).to(device)
         features, edits = held["features"], held["source"].flatten(1).any(1)
-        level = torch.zeros(count, dtype=torch.long)
+        level = torch.zeros(count, dtype=torch.long, device=device)
         blank = torch.zeros_like(features)
         alone = torch.cat([features[:, :1], blank[:, 1:]], dim=1)
         ways = {"": features, "joint_": alone, "others_": features.roll(7, dims=0), "no_feature_": blank}
@@ -188,7 +195,9 @@ class DenoiserRecipe:
         codec = self.decoder.codec
         if isinstance(codec, AudioCodec):
             return {}
-        held = {key: value[:SHOWN].float() for key, value in self.held_out.items()}
+        device = device_of(self.decoder.unet)
+        codec.to(device)
+        held = {key: value[:SHOWN].float().to(device) for key, value in self.held_out.items()}
         self.decoder.sampling = Sampling(12, 1.5, 1.0)
         drawn = self.decoder.generate_latents(held["features"], range(len(held["features"])))
         kinds = {"target": held["latents"], "drawn": drawn}
@@ -237,8 +246,9 @@ def _held_out_pairs(modality: Modality) -> Callable[[int], Pair]:
     return pair
 
 
-def _mean(values: Tensor) -> Tensor:
-    return values.sum() / max(1, len(values))
+def _mean(values: Tensor, rows: Tensor) -> Tensor:
+    """Of the rows [B] that count; zero where none does."""
+    return (values * rows).sum() / rows.sum().clamp(min=1)
 
 
 def build(config: TrainConfig) -> DenoiserRecipe:

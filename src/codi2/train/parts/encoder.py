@@ -22,7 +22,7 @@ from codi2.data import cache
 from codi2.encode.embedded import joint_heads
 from codi2.encode.tiny import Head
 from codi2.evaluate.retrieval import recall_at
-from codi2.tensors import load_exactly, read_tensors
+from codi2.tensors import device_of, full_precision, load_exactly, read_tensors
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
@@ -59,6 +59,21 @@ class Side:
         )
 
 
+@dataclass
+class Captioned:
+    """Items of one modality in a batch."""
+
+    features: Tensor  # [B, S, C] of the trunk
+    captions: Tensor  # [B, 1, 384]
+    same: Tensor  # bool [B, B], of one concept
+
+
+@dataclass
+class Batch:
+    sides: dict[str, Captioned]
+    pairs: dict[str, Tensor]  # modality → [B, S, C], a picture and a sound of one concept in each row; {}: none
+
+
 class EncoderRecipe:
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.options = config, options_of(EncoderOptions, config)
@@ -78,34 +93,32 @@ class EncoderRecipe:
         assert isinstance(head, Head)
         return head
 
-    def batch(self, step: int, share: Share = WHOLE) -> dict[str, Any]:
+    def batch(self, step: int, share: Share = WHOLE) -> Batch:
         draw, size = numpy_at(self.config.seed, step), self.config.batch_size
-        picks: dict[str, Any] = {}
+        sides: dict[str, Captioned] = {}
         for modality, side in self.sides.items():
             rows = draw.choice(side.train, min(size, len(side.train)), replace=False)
-            picks[modality] = (draw.integers(len(side.features), size=len(rows)), rows)
-        concepts = draw.permutation(len(self.shared))[:size]
-        picks["pairs"] = [tuple(int(draw.choice(rows)) for rows in self.shared[c]) for c in concepts]
-        return picks
-
-    def losses(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
-        terms: dict[str, Tensor] = {}
-        for modality, side in self.sides.items():
-            views, rows = batch[modality]
-            head, trunk = self._head(modality), side.features[views, rows].float()
-            joint, words = head(trunk)[:, 0], self._head("phrase")(side.captions[rows].float())[:, 0]
+            views = draw.integers(len(side.features), size=len(rows))
             same = _same([side.concepts[row] for row in rows])
-            terms[f"{modality}_text"] = contrast(joint, words, same, self.options.temperature)
+            sides[modality] = Captioned(side.features[views, rows].float(), side.captions[rows].float(), same)
+        concepts = draw.permutation(len(self.shared))[:size]
+        pairs = [[int(draw.choice(rows)) for rows in self.shared[c]] for c in concepts]
+        columns = dict(zip(("image", "audio"), zip(*pairs, strict=True), strict=True)) if pairs else {}
+        return Batch(sides, {m: self.sides[m].features[0, list(rows)].float() for m, rows in columns.items()})
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        for modality, side in batch.sides.items():
+            head, trunk = self._head(modality), side.features
+            joint, words = head(trunk)[:, 0], self._head("phrase")(side.captions)[:, 0]
+            terms[f"{modality}_text"] = contrast(joint, words, side.same, self.options.temperature)
             standard = (trunk - head.mean) / head.std
             pooled = standard.mean(1) if head.pool == "mean" else standard.amax(1)
-            terms[f"{modality}_recover"] = F.mse_loss(self.recover[modality](joint), pooled)
-        if batch["pairs"]:
-            rows = dict(
-                zip(("image", "audio"), (list(some) for some in zip(*batch["pairs"], strict=True)), strict=True)
-            )
-            image, audio = (self._head(m)(self.sides[m].features[0, rows[m]].float())[:, 0] for m in rows)
+            terms[f"{modality}_recover"] = F.mse_loss(self.recover[modality](joint).float(), pooled)
+        if batch.pairs:
+            image, audio = (self._head(m)(trunk)[:, 0] for m, trunk in batch.pairs.items())
             # the image is the anchor: the sound moves
-            different = torch.eye(len(image), dtype=torch.bool)
+            different = torch.eye(len(image), dtype=torch.bool, device=image.device)
             terms["audio_image"] = contrast(audio, image.detach(), different, self.options.temperature)
         weights = {name: self.options.recover_weight if name.endswith("recover") else 1.0 for name in terms}
         return {"loss": torch.as_tensor(sum(weights[name] * value for name, value in terms.items())), **terms}
@@ -113,11 +126,11 @@ class EncoderRecipe:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Captions → media of `val`: recall among the first five of a hundred."""
-        figures = {}
+        figures, device = {}, device_of(self.model)
         for modality, side in self.sides.items():
             rows = _one_per_concept(cache.rows(modality, "val"), side.concepts)
-            media = self._head(modality)(side.features[0, rows].float())[:, 0]
-            words = self._head("phrase")(side.captions[rows].float())[:, 0]
+            media = self._head(modality)(side.features[0, rows].float().to(device))[:, 0].cpu()
+            words = self._head("phrase")(side.captions[rows].float().to(device))[:, 0].cpu()
             found = recall_at(5, words, media, candidates=min(CANDIDATES, len(rows)))
             figures[f"text_{modality}_recall_5"] = found["mean"]
         return figures
@@ -135,10 +148,11 @@ class EncoderRecipe:
 
 def contrast(a: Tensor, b: Tensor, same: Tensor, temperature: float) -> Tensor:
     """Symmetric InfoNCE over rows [B, D]; rows of one concept (`same` [B, B]) are no negatives of each other."""
-    logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature
-    others = same & ~torch.eye(len(a), dtype=torch.bool)
-    logits, target = logits.masked_fill(others, float("-inf")), torch.arange(len(a))
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    others = same & ~torch.eye(len(a), dtype=torch.bool, device=a.device)
+    with full_precision(a):
+        logits = F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T / temperature
+        logits, target = logits.masked_fill(others, float("-inf")), torch.arange(len(a), device=a.device)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def _standardise(head: Head, features: Tensor) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import get_worker_info
 
 from codi2.checkpoint import load_joint, load_joint_networks, load_one_decoder, locate
 from codi2.diffuse.build import FRAMES
@@ -25,8 +26,9 @@ from codi2.diffuse.decoder import first_frames
 from codi2.encode.tiny import ImageTrunk, load_trunk
 from codi2.errors import ConfigError, DataError
 from codi2.heads.projection import fit_features
+from codi2.tensors import device_of, to_device
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.lessons import Lesson, Lessons, encodings_for
+from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import Perception, frames_of, motion_term, reconstruction_terms, total
@@ -53,12 +55,25 @@ class JointOptions:
 
 
 @dataclass
+class Media:
+    """Answers of one modality with their sources, as the codec reads them."""
+
+    media: Tensor  # [B, …]
+    given: list[int]  # those that have a source
+    sources: Tensor | None  # […] of these
+    begun: list[int]  # those that begin as a picture, drawn from these seeds
+    seeds: list[int]
+
+
+@dataclass
 class Batch:
     """By modality."""
 
+    read: dict[str, Media]  # before `finish`
     latents: dict[str, Tensor]
     sources: dict[str, Tensor]  # as latents, zeros: none
     features: dict[str, Tensor]  # [B, K, D]
+    withheld: dict[str, Tensor]  # bool [B, K, 1], before `finish`
     noise: dict[str, Tensor]  # as latents
     t: dict[str, Tensor]  # [B], each its own: one may be ahead of the other
     media: dict[str, Tensor]  # of the opened, as the codec reads them
@@ -69,6 +84,7 @@ class JointRecipe:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.options = options = options_of(JointOptions, config)
+        check_held_out(config.part, options.held_out)
         model_config, folder = locate(options.model)
         if model_config.joint is None:
             raise ConfigError(f"the model {options.model!r} has no [joint]: its config should name the modalities")
@@ -95,7 +111,7 @@ class JointRecipe:
         phases = options.phases or None
         self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
         self.held_out = {
-            phase: Lessons(options.held_out or options.data, encodings, VALIDATED, {phase: 1.0} if phase else None, 1)
+            phase: Lessons(options.held_out, encodings, VALIDATED, {phase: 1.0} if phase else None, 1)
             for phase in options.phases or [""]
         }
         self.perception: Perception | None = None
@@ -103,6 +119,8 @@ class JointRecipe:
             trunk = load_trunk("image")
             assert isinstance(trunk, ImageTrunk)
             self.perception = Perception(trunk.net)
+        drawing = [decoder for decoder in (*self.decoders.values(), self.pictures) if decoder is not None]
+        self.frozen = nn.ModuleList([*drawing, *([self.perception] if self.perception is not None else [])])
         self.predictions: dict[str, dict[str, Tensor]] = {}  # place of a record → by modality [K, D]
         if options.predicted_share:
             self._predict(self.lessons.every())
@@ -122,6 +140,10 @@ class JointRecipe:
 
     def batch(self, step: int, share: Share = WHOLE) -> list[Batch]:
         """The records that answer with the same modalities are drawn together."""
+        made = self._read(step)
+        return made if get_worker_info() else self.finish(made)
+
+    def _read(self, step: int) -> list[Batch]:
         size, draw = self.config.batch_size, numpy_at(self.config.seed, step)
         last = min(decoder.diffusion.config.num_train_timesteps for decoder in self.decoders.values())
         t = {m: torch.from_numpy(draw.integers(last, size=size)) for m in self.decoders}
@@ -145,7 +167,6 @@ class JointRecipe:
         """The records of a step, for reports."""
         return [f"{lesson.record.source}:{lesson.record.key}" for lesson in self.lessons.batch(step)]
 
-    @torch.no_grad()
     def _assemble(
         self,
         lessons: Sequence[Lesson],
@@ -154,21 +175,25 @@ class JointRecipe:
         generator: torch.Generator,
         options: JointOptions,
     ) -> Batch:
-        batch = Batch({}, {}, {}, {}, t, {}, tuple(draw.choice(FRAMES, SEEN_FRAMES, replace=False).tolist()))
+        batch = Batch({}, {}, {}, {}, {}, {}, t, {}, tuple(draw.choice(FRAMES, SEEN_FRAMES, replace=False).tolist()))
         told = torch.from_numpy(draw.random(len(lessons)) < options.predicted_share)
         told &= torch.tensor([lesson.place in self.predictions for lesson in lessons])
         for modality in _answered(lessons[0], self.decoders):
-            codec, sampling = self.decoders[modality].codec, self.decoders[modality].sampling
-            answers = [lesson.answer(modality) for lesson in lessons]
-            given = [lesson.source(modality, codec.others) for lesson in lessons]
-            media = codec.to_tensor([lesson.medium(i).decode() for lesson, i in zip(lessons, answers, strict=True)])
-            latents = codec.encode(media)
-            if modality in self.options.opened:
-                batch.media[modality] = media
-            rows = [n for n, i in enumerate(given) if i is not None]
-            sources = torch.zeros_like(latents)
-            if rows:
-                sources[rows] = _latents(codec, [lessons[n] for n in rows], [given[n] for n in rows])  # type: ignore[misc]
+            decoder = self.decoders[modality]
+            codec, answers = decoder.codec, [lesson.answer(modality) for lesson in lessons]
+            sources = [lesson.source(modality, codec.others) for lesson in lessons]
+            given = [n for n, i in enumerate(sources) if i is not None]
+            begun, seeds = [], []
+            if decoder.sampling.first_frame and self.pictures is not None:
+                begun = [n for n, i in enumerate(sources) if i is None]
+                seeds = draw.integers(1 << 30, size=len(begun)).tolist()
+            batch.read[modality] = Media(
+                codec.read([lesson.medium(i).decode() for lesson, i in zip(lessons, answers, strict=True)]),
+                given,
+                codec.read([lessons[n].medium(sources[n]).decode() for n in given]) if given else None,  # type: ignore[arg-type]
+                begun,
+                seeds,
+            )
             features = torch.stack([lesson.features[i] for lesson, i in zip(lessons, answers, strict=True)])
             amount = options.noise * torch.rand(len(lessons), 1, 1, generator=generator)
             blur = torch.randn(features.shape, generator=generator) * (features != 0)
@@ -176,17 +201,34 @@ class JointRecipe:
             for n in told.nonzero().flatten().tolist():
                 predicted = self.predictions[lessons[n].place][modality]
                 features[n] = fit_features(predicted[None], features.shape[1])[0]
-            if sampling.first_frame and self.pictures is not None and len(rows) < len(lessons):
-                begun = [n for n, i in enumerate(given) if i is None]
-                pictures = first_frames(
-                    self.pictures, features[begun], draw.integers(1 << 30, size=len(begun)).tolist()
-                )
-                sources[begun] = codec.encode_source(codec.to_tensor(pictures))
             known = 2 if codec.time != "rows" else 1  # what it is and, of what is seen, how it looks
-            features[torch.from_numpy(draw.random(len(lessons)) < options.drop_rest) & ~told, known:] = 0
-            batch.latents[modality], batch.sources[modality], batch.features[modality] = latents, sources, features
-            batch.noise[modality] = torch.randn(latents.shape, generator=generator)
+            withheld = torch.from_numpy(draw.random(len(lessons)) < options.drop_rest) & ~told
+            batch.features[modality] = features
+            batch.withheld[modality] = withheld[:, None, None] & (torch.arange(features.shape[1]) >= known)[:, None]
+            batch.noise[modality] = torch.randn((len(lessons), *decoder.latent_shape), generator=generator)
         return batch
+
+    @torch.no_grad()
+    def finish(self, batches: list[Batch]) -> list[Batch]:
+        """Media → latents, where the codecs are; pictures that clips begin as are drawn there."""
+        for b in batches:
+            device = device_of(self.model)
+            for modality, read in b.read.items():
+                codec, features = self.decoders[modality].codec, b.features[modality]
+                media = codec.prepare(read.media.to(device))
+                latents = codec.encode(media)
+                if modality in self.options.opened:
+                    b.media[modality] = media
+                sources = torch.zeros_like(latents)
+                if read.sources is not None:
+                    sources[read.given] = codec.encode(codec.prepare(read.sources.to(device)))
+                if read.begun and self.pictures is not None:
+                    pictures = first_frames(self.pictures, features[read.begun].to(device), read.seeds)
+                    sources[read.begun] = codec.encode_source(codec.to_tensor(pictures))
+                b.features[modality] = features * ~b.withheld[modality]
+                b.latents[modality], b.sources[modality] = latents, sources
+            b.read, b.withheld = {}, {}
+        return batches
 
     def losses(self, model: nn.Module, batch: list[Batch]) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
@@ -234,7 +276,9 @@ class JointRecipe:
         for phase, lessons in self.held_out.items():
             t = dict.fromkeys(self.decoders, torch.linspace(20, 980, VALIDATED).long())
             draw, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-            batch = self._assemble(lessons.batch(0), t, draw, generator, JointOptions(drop_rest=self.options.drop_rest))
+            options = JointOptions(drop_rest=self.options.drop_rest)
+            (batch,) = self.finish([self._assemble(lessons.batch(0), t, draw, generator, options)])
+            batch = to_device(batch, device_of(self.model))
             name = f"{phase}/" if phase else ""
             figures |= {f"{name}{m}/together": float(x) for m, x in self._together(batch).items()}
             figures |= {f"{name}{m}/alone": float(x) for m, x in self._apart(batch).items()}
@@ -261,12 +305,6 @@ class JointRecipe:
             if (folder / modality).is_dir():  # else they go on from the model's
                 restore_module(self.unets[modality], folder / modality / "unet")
                 self.began[modality] = copy.deepcopy(self.unets[modality])
-
-
-def _latents(codec: Any, lessons: Sequence[Lesson], items: Sequence[int]) -> Tensor:
-    parts = [lesson.medium(i).decode() for lesson, i in zip(lessons, items, strict=True)]
-    latents: Tensor = codec.encode(codec.to_tensor(parts))
-    return latents
 
 
 def _answered(lesson: Lesson, modalities: Mapping[str, Any]) -> tuple[str, ...]:

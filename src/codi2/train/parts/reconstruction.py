@@ -24,6 +24,7 @@ def reconstruction_terms(ours: Tensor, target: Tensor) -> Terms:
     Blur is what a plain mean absolute error forgives first, and colour over a few pixels is what the fine terms hardly
     feel.
     """
+    ours = ours.float()
     return {
         "l1": F.l1_loss(ours, target),
         "edges": F.l1_loss(ours.diff(dim=-1), target.diff(dim=-1)) + F.l1_loss(ours.diff(dim=-2), target.diff(dim=-2)),
@@ -128,7 +129,8 @@ class Perception(nn.Module):
     def _maps(self, pictures: Tensor) -> list[Tensor]:
         """Maps [B, C, h, w] at the taps, and the last ones."""
         x = F.interpolate(pictures / 2 + 0.5, size=(self.size, self.size), mode="bilinear")
-        return self.net.stages(x.contiguous(memory_format=torch.channels_last), (-1, *self.TAPS))
+        x = x.to(next(self.net.parameters()).dtype).contiguous(memory_format=torch.channels_last)
+        return [maps.float() for maps in self.net.stages(x, (-1, *self.TAPS))]
 
 
 class Hearing(nn.Module):

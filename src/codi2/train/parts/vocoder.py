@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from codi2.data import cache
 from codi2.diffuse.mel import MelSpectrogram, griffin_lim
 from codi2.diffuse.vocoder import ISTFTVocoder, training_loss
+from codi2.tensors import device_of
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
@@ -34,7 +35,7 @@ class VocoderRecipe:
         self.options = options = options_of(VocoderOptions, config)
         torch.manual_seed(config.seed)
         self.model = ISTFTVocoder(channels=options.channels, blocks=options.blocks)
-        self.mel = MelSpectrogram()
+        self.frozen = self.mel = MelSpectrogram()
         self.media = TrainingMedia("audio", config.seed)
 
     def batch(self, step: int, share: Share = WHOLE) -> Tensor:
@@ -48,9 +49,8 @@ class VocoderRecipe:
             crops.append(clip[start : start + length] * levels[place])
         return cache.waveforms(np.stack(crops))
 
-    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Any]:
-        loss, parts = training_loss(self.model, self.mel, batch)
-        return {**parts, "loss": loss}
+    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        return training_loss(self.model, self.mel, batch)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -58,7 +58,7 @@ class VocoderRecipe:
         from codi2.evaluate.audio_metrics import log_spectral_distance
 
         rows = cache.rows("audio", "val")[:24]
-        clips = cache.waveforms(cache.view("audio")[rows])
+        clips = cache.waveforms(cache.view("audio")[rows]).to(device_of(self.model))
         mel = self.mel(clips)
         generator = torch.Generator().manual_seed(0)
         rivals = {
@@ -67,11 +67,9 @@ class VocoderRecipe:
         }
         return {
             name: float(
-                np.mean(
-                    [log_spectral_distance(a.numpy(), b.numpy(), 16_000) for a, b in zip(clips, waves, strict=True)]
-                )
+                np.mean([log_spectral_distance(a, b, 16_000) for a, b in zip(clips.cpu().numpy(), waves, strict=True)])
             )
-            for name, waves in rivals.items()
+            for name, waves in ((name, wave.cpu().numpy()) for name, wave in rivals.items())
         }
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:

@@ -1,0 +1,36 @@
+"""Gradients through a frozen denoising network with little memory: what is between its blocks is computed again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+LAYERS = ("resnets", "temp_convs", "attentions", "temp_attentions")
+
+
+def checkpoint_gradients(unet: Any) -> None:
+    """Each layer of a U-Net keeps its inputs alone; a transformer does it by its own means.
+
+    diffusers' own way for U-Nets lacks the network of clips, and confuses the masks in AudioLDM2's.
+    """
+    if not hasattr(unet, "down_blocks"):
+        unet.enable_gradient_checkpointing()
+        return
+    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+        for name in LAYERS:
+            for layer in getattr(block, name, None) or ():
+                _keep_inputs(layer)
+
+
+def _keep_inputs(layer: nn.Module) -> None:
+    plain = layer.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return plain(*args, **kwargs)
+        return checkpoint(plain, *args, use_reentrant=False, **kwargs)
+
+    layer.forward = forward

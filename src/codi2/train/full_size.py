@@ -1,0 +1,166 @@
+"""The paper's system at its published sizes on the virtual GPU: what `--plan` computes where the weights are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codi2.config import PRESETS
+from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.doctor import parts
+from codi2.heads.projection import Leave, Projection
+from codi2.llm.backbone import Backbone, adapt
+from codi2.llm.mllm import MLLM
+from codi2.prompt.layout import MODALITIES, Batch, special_tokens
+from codi2.train.config import TrainConfig, options_of
+from codi2.train.parts.language_batch import Denoised, Drawn
+from codi2.train.parts.llm import LLMOptions, LLMRecipe
+from codi2.train.place import placement_of
+
+POSITIONS, LABELS, ITEMS = 512, 128, 3  # assumed of a sample: tokens and slots; text labels; items, the last an answer
+NF4 = 0.5 + 4 / 64 / 8 + 0.002  # bytes of a weight in 4 bits, with the scales of its blocks, quantised themselves
+
+
+class FullSize(LLMRecipe):
+    """As `LLMRecipe`, without weights, tokenizer and data."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.options = config, options_of(LLMOptions, config)
+        self.placement = placement_of(config)
+        base = PRESETS[self.options.model]
+        self.codi2_config, self.kept = base, []
+        with torch.device("meta"):
+            self.mllm = _language(base, self.placement.bits)
+        if self.options.gradient_checkpointing:
+            self.mllm.backbone.checkpoint_gradients()
+        self.decoders = {m: self._ready(decoder) for m, decoder in published_decoders(base.heads.feature_dim).items()}
+        self._take_parts()
+
+    def finish(self, drawn: Drawn) -> Drawn:
+        return drawn
+
+    def fabricated(self, phase: str, ranks: int) -> Drawn:
+        """One process's batch of a pass in a phase: of the sizes of a real one, and zeros."""
+        passes = ranks * self.config.accumulate
+        samples = max(1, self.config.batch_size // passes)
+        items, dim = samples * ITEMS, self.codi2_config.heads.feature_dim
+        predicted = 0 if phase == "text" else samples
+        rows = torch.arange(items)
+        batch = Batch(
+            ids=torch.zeros(samples, POSITIONS, dtype=torch.long),
+            labels=torch.zeros(samples, POSITIONS, dtype=torch.long),
+            mask=torch.ones(samples, POSITIONS, dtype=torch.bool),
+            items=(),
+            item_sample=rows // ITEMS,
+            item_end=rows,
+            item_modality=torch.full((items,), MODALITIES.index(phase if predicted else "image")),
+            slot_item=rows,
+            slot_number=torch.zeros(items, dtype=torch.long),
+            slot_position=rows,
+            slot_predicted=torch.zeros(items, dtype=torch.bool),
+            predicted=rows[:predicted],
+            label_sample=torch.zeros(samples * LABELS, dtype=torch.long),
+            label_position=torch.ones(samples * LABELS, dtype=torch.long),
+        )
+        count = min(samples, -(-self.options.diffusion_items // passes))
+        denoised = {phase: self._zeros(phase, count)} if predicted and count and self.options.diffusion_share else {}
+        features = torch.zeros(items, 1, dim)
+        return Drawn(batch, features, torch.zeros(items, 1, 1), features, denoised, None, (1.0, 1.0, 1.0), {})
+
+    def _zeros(self, modality: str, count: int) -> Denoised:
+        shape = {"image": (768, 768, 3), "audio": (1024 * 160,), "video": (24, 320, 576, 3)}[modality]
+        media = torch.zeros(count, *shape, dtype=torch.float32 if modality == "audio" else torch.uint8)
+        rows = torch.arange(count)
+        noise = torch.zeros(count, *self.decoders[modality].latent_shape)
+        return Denoised(rows[:, None], media, rows, media, torch.zeros(count, dtype=torch.long), noise)
+
+
+def _language(base: Any, bits: int) -> MLLM:
+    language: Any = parts.llama()
+    first = language.get_input_embeddings().num_embeddings
+    new = range(first, first + len(special_tokens(base.llm.senses)))
+    language.resize_token_embeddings(new.stop, mean_resizing=False)
+    language.to(getattr(torch, base.llm.dtype))
+    if bits:
+        for layer in language.model.layers:
+            for name, linear in list(layer.named_modules()):
+                if isinstance(linear, nn.Linear):
+                    layer.set_submodule(name, Packed(linear, NF4 if bits == 4 else 1.0))
+    backbone = Backbone.__new__(Backbone)
+    nn.Module.__init__(backbone)
+    backbone.embed_scale, backbone.logit_cap, backbone.first_new = 1.0, None, first
+    backbone.new_ids, backbone.width, backbone.pad_id = tuple(new), language.config.hidden_size, 0
+    backbone.peft = adapt(language, base.llm, list(new))
+    mllm = MLLM.__new__(MLLM)
+    nn.Module.__init__(mllm)
+    heads = base.heads
+    mllm.backbone, mllm.config = backbone, heads
+    mllm.enter = Projection(heads.groups, heads.feature_dim, heads.hidden, backbone.width)
+    mllm.leave = Leave(heads, backbone.width)
+    return mllm
+
+
+class Packed(nn.Linear):
+    """A frozen linear map whose weight is kept in few bits: while it is used, its numbers are there in bf16."""
+
+    def __init__(self, linear: nn.Linear, size: float) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=False)
+        self.shape = linear.weight.shape
+        kept = torch.empty(int(linear.weight.numel() * size), dtype=torch.uint8)
+        self.weight = nn.Parameter(kept, requires_grad=False)
+        self.weight.numbers = linear.weight.numel()  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows: Tensor = _Unpacked.apply(x, self.weight, self.shape)
+        return rows
+
+
+class _Unpacked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packed: Tensor, shape: torch.Size) -> Tensor:
+        ctx.shape, ctx.dtype = shape, x.dtype
+        weight = packed.new_empty(shape, dtype=torch.bfloat16)
+        return F.linear(x.to(torch.bfloat16), weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        weight = gradients[0].new_empty(ctx.shape, dtype=torch.bfloat16)
+        return (gradients[0].to(torch.bfloat16) @ weight).to(ctx.dtype), None, None
+
+
+def published_decoders(dim: int) -> dict[str, Decoder]:
+    from diffusers import DDIMScheduler, DDPMScheduler
+    from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
+
+    from codi2.diffuse.families.audioldm2 import audioldm2_decoder
+    from codi2.diffuse.families.text_to_video import text_to_video_decoder
+    from codi2.diffuse.families.unclip import unclip_decoder
+
+    paper, tokenizer = PRESETS["paper"].decoders, SimpleNamespace(model_max_length=77)
+    with torch.device("meta"):
+        made: dict[str, Any] = {
+            "image": {"unet": parts.unclip_unet(), "vae": parts.picture_vae(), "text_encoder": parts.clip_text()},
+            "audio": {"unet": parts.audio_unet(), "vae": parts.audio_vae(), "vocoder": parts.vocoder()},
+            "video": {"unet": parts.video_unet(), "vae": parts.picture_vae(), "text_encoder": parts.clip_text()},
+        }
+        made["audio"]["text_encoder_2"] = parts.t5_encoder()
+        made["image"]["image_normalizer"] = StableUnCLIPImageNormalizer(dim)
+    made["image"] |= {"image_noising_scheduler": DDPMScheduler(beta_schedule="squaredcos_cap_v2")}
+    for part in made.values():
+        part |= {"scheduler": DDIMScheduler(), "tokenizer": tokenizer, "tokenizer_2": tokenizer}
+    sampling, video = Sampling(feature_norm=0.0), paper["video"]
+    decoders = {
+        "image": unclip_decoder(made["image"], replace(sampling, feature_norm=1.0)),
+        "audio": audioldm2_decoder(made["audio"], dim, paper["audio"].length, sampling),
+        "video": text_to_video_decoder(made["video"], dim, video.length, video.height, video.size, sampling),
+    }
+    states = {"image": (1, 77, 1024), "audio": (1, 1, 1024), "video": (1, 77, 1024)}
+    for modality, decoder in decoders.items():
+        conditioner: Any = decoder.conditioner
+        conditioner.text._known[""] = torch.zeros(states[modality])
+    return decoders

@@ -1,0 +1,143 @@
+"""Where a run's networks and batches are: what is trained, what is frozen, and what takes turns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codi2.config import Placement
+from codi2.errors import ConfigError
+from codi2.placement import check
+from codi2.tensors import pinned, to_device
+from codi2.train.config import TrainConfig
+
+
+def placement_of(config: TrainConfig) -> Placement:
+    """`[options.placement]` of a config. Raises ConfigError: a key or value that it cannot have."""
+    given = dict(config.options.get("placement", {}))
+    known = [field.name for field in fields(Placement)]
+    if unknown := sorted(set(given) - set(known)):
+        raise ConfigError(f"[options.placement] has the unknown key {unknown[0]!r}; known keys: {', '.join(known)}")
+    return Placement(**given)
+
+
+def choose_device(config: TrainConfig) -> None:
+    """Makes accelerate use the device that the config names; where it names none, accelerate chooses.
+
+    Raises ConfigError: there is no such device, or it lacks the data type.
+    """
+    placement, processes = placement_of(config), int(os.environ.get("WORLD_SIZE", "1"))
+    check(replace(placement, device=str(training_device(config))))
+    index = torch.device(placement.device).index
+    if index is not None and processes > 1:
+        raise ConfigError(
+            f"placement.device is {placement.device!r}, but {processes} processes train, each on its own device; "
+            "leave the number out"
+        )
+    if index is not None:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = placement.device
+
+
+def training_device(config: TrainConfig) -> torch.device:
+    """Where this process of a run will train: for what is placed before the loop begins. Raises ConfigError."""
+    if "device" in config.options.get("placement", {}):
+        placement = placement_of(config)
+        check(placement)
+        return torch.device(placement.device)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def place(recipe: Any, device: torch.device, placement: Placement) -> Turns:
+    """Moves what is frozen (`recipe.frozen`) to `device` in the dtype of the placement, and makes ready what takes
+    turns there (`recipe.in_turn`); what is trained stays in float32 and where it is.
+
+    On a GPU float32 products run as TF32.
+    """
+    dtype = getattr(torch, placement.dtype)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    frozen: nn.Module | None = getattr(recipe, "frozen", None)
+    if frozen is not None:
+        with _without_trained(frozen):
+            frozen.to(device, dtype)
+    in_turn: Mapping[str, nn.Module] = getattr(recipe, "in_turn", {})
+    for module in in_turn.values():
+        with _without_trained(module):
+            module.to(dtype)
+    if placement.compile:
+        for module in (recipe.model, *recipe.model.children()):
+            module.compile()
+    return Turns(in_turn, device)
+
+
+@contextmanager
+def _without_trained(module: nn.Module) -> Iterator[None]:
+    """Within the block a module has its frozen tensors alone."""
+    kept = [
+        (part, name, parameter)
+        for part in module.modules()
+        for name, parameter in part.named_parameters(recurse=False)
+        if parameter.requires_grad
+    ]
+    for part, name, _ in kept:
+        part._parameters[name] = None
+    try:
+        yield
+    finally:
+        for part, name, parameter in kept:
+            part._parameters[name] = parameter
+
+
+class Turns:
+    """Frozen modules that are on a device only while they are needed.
+
+    Their tensors stay in main memory as well, so that a module that leaves is not copied. What of them is trained is
+    not touched.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], device: torch.device) -> None:
+        self.device, self.resident = device, frozenset[str]()
+        self._home = {name: _frozen_tensors(module) for name, module in modules.items()}
+
+    def only(self, names: Collection[str]) -> None:
+        """Brings the modules of these names to the device; the others leave."""
+        wanted = frozenset(names)
+        for name in self.resident - wanted:
+            for tensors, key, value in self._home[name]:
+                tensors[key] = value
+        for name in wanted - self.resident:
+            for tensors, key, value in self._home[name]:
+                moved = value.to(self.device, non_blocking=True)
+                tensors[key] = nn.Parameter(moved, False) if isinstance(value, nn.Parameter) else moved
+        self.resident = wanted
+
+
+def _frozen_tensors(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
+    return [
+        (tensors, key, value)
+        for part in module.modules()
+        for tensors in (part._parameters, part._buffers)
+        for key, value in tensors.items()
+        if value is not None and not value.requires_grad
+    ]
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch on the device; its copy overlaps with what a GPU computes."""
+    if device.type == "cuda":
+        return to_device(pinned(batch), device, non_blocking=True)
+    return to_device(batch, device)
+
+
+ADVICE = (
+    "raise accumulate or lower batch_size, set options.gradient_checkpointing where the part has it, or placement.bits"
+)
+"""What to change where a device's memory is full."""

@@ -1,0 +1,91 @@
+"""A training step of a recipe on the virtual GPU: forward, backward, clip, optimizer and average."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data._utils import worker
+
+from codi2.doctor.virtual import DEVICE, VirtualGPU, tensors_of
+from codi2.train.config import TrainConfig
+from codi2.train.loop import WHOLE, Recipe, Share, optimizer_of, skips_step, update_average
+from codi2.train.place import moved, place, placement_of
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Bytes on the GPU."""
+
+    peak: int
+    model: int  # parameters and buffers of what holds the trained part
+    trained: int  # trained parameters
+    states: int  # Adam's moments
+    average: int
+    operations: float  # floating-point, of forward and backward
+
+
+def rehearse(
+    recipe: Recipe, config: TrainConfig, batch: Any = None, low: torch.dtype | None = None, share: Share = WHOLE
+) -> Rehearsal:
+    """One step; the recipe is moved to the virtual GPU for good.
+
+    Args:
+        batch: in place of one that the recipe draws.
+        low: the data type of autocast; None: it is off.
+    Raises:
+        Misplaced: a tensor is not where, or not of the type that, a GPU needs.
+    """
+    if batch is None:
+        recipe.batch(0, share)  # what is encoded once is encoded here
+        with as_worker():
+            batch = recipe.batch(0, share)
+    turns = place(recipe, DEVICE, placement_of(config))
+    recipe.model.to(DEVICE)
+    trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
+    adam = optimizer_of(trained, config, DEVICE)
+    average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
+    with VirtualGPU() as gpu:
+        model = gpu.hold(tensors_of(recipe.model))
+        gpu.hold([*tensors_of(getattr(recipe, "frozen", None)), *average.values()])
+        for parameter in trained.values():  # in a run each has had a gradient before
+            parameter.grad = torch.zeros_like(parameter)
+        adam.step()
+        if config.accumulate == 1:  # else they add up over the passes
+            adam.zero_grad()
+        gpu.peak = gpu.live
+        finish = getattr(recipe, "finish", lambda batch: batch)
+        batch = finish(batch)
+        needs = getattr(batch, "needs", ())
+        turns.only(needs)
+        gpu.hold([x for name in needs for x in tensors_of(getattr(recipe, "in_turn", {})[name])])
+        with torch.autocast(DEVICE.type, low, enabled=low is not None):
+            losses = recipe.losses(recipe.model, moved(batch, DEVICE))
+        loss = torch.as_tensor(losses["loss"]).float()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(list(trained.values()), config.max_grad_norm)
+        skips_step(loss.detach(), norm, 1.0)
+        adam.step()
+        adam.zero_grad()
+        update_average(average, trained, config.ema_decay, 1)
+    states = [x for state in adam.state.values() for x in state.values() if isinstance(x, torch.Tensor)]
+    sizes = size(trained.values()), size(states), size(average.values())
+    return Rehearsal(gpu.peak, model, *sizes, float(gpu.operations))
+
+
+def size(tensors: Any) -> int:
+    """Bytes of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@contextmanager
+def as_worker() -> Iterator[None]:
+    """Within the block recipes draw as they do in a worker process."""
+    before, worker._worker_info = worker._worker_info, object()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        worker._worker_info = before

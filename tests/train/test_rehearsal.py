@@ -1,0 +1,302 @@
+"""A whole step of every part with module, batch and frozen parts on the virtual GPU, in float32 and under autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from codi2.config import Placement
+from codi2.data import cache
+from codi2.data.build import Settings, build
+from codi2.diffuse.build import new_vae
+from codi2.diffuse.codec import AudioCodec, ImageCodec
+from codi2.diffuse.mel import MelSpectrogram
+from codi2.doctor.virtual import DEVICE, Misplaced, VirtualGPU
+from codi2.encode.compact import CompactEncoder
+from codi2.encode.efficientnet import EfficientNetLite
+from codi2.encode.tiny import TRUNK_CHANNELS
+from codi2.heads.prior import Context, Prior
+from codi2.train.config import TrainConfig
+from codi2.train.loop import train
+from codi2.train.parts import autoencoder, denoiser, encoder, joint, llm, vocoder
+from codi2.train.parts.reconstruction import Perception
+from codi2.train.place import place
+from codi2.train.rehearsal import rehearse
+
+LOW = [pytest.param(None, id="float32"), pytest.param(torch.bfloat16, id="bf16")]
+SMALL = {"channels": (8, 8, 8, 8), "latent_channels": 3, "feature_dim": 16, "perception_weight": 0.0}
+
+
+def config(part: str, **options: Any) -> TrainConfig:
+    return TrainConfig(part, 3, 4, 1e-3, ema_decay=0.5, options=options)
+
+
+@pytest.fixture
+def data(rich_home: Path, tmp_path: Path) -> dict[str, float]:
+    """Records that answer with text, pictures and sounds."""
+    build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "set"), options={"records": 38}))
+    return {str(tmp_path / "set"): 1.0}
+
+
+@pytest.mark.parametrize("low", LOW)
+@pytest.mark.parametrize("part", ["image_vae", "audio_vae", "image_features", "audio_features"])
+def test_an_autoencoder(part: str, low: torch.dtype | None, rich_home: Path) -> None:
+    made = config(part, **SMALL | ({"latent_channels": 2} if part == "audio_features" else {}))
+    recipe = autoencoder.build(made)
+    if part.startswith("image"):
+        net = EfficientNetLite().eval().requires_grad_(False)
+        recipe.perception = recipe.frozen = Perception(net, 32)
+    found = rehearse(recipe, made, low=low)
+    assert found.peak > found.model + found.states + found.average > 3 * found.trained > 0
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_the_vocoder(low: torch.dtype | None, rich_home: Path) -> None:
+    made = config("vocoder", crop=4096, channels=16, blocks=1)
+    assert rehearse(vocoder.build(made), made, low=low).peak
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_the_encoders_heads(low: torch.dtype | None, rich_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def features(modality: str, name: str = "plain") -> np.ndarray:
+        return np.ones((len(cache.items(modality)), 4, TRUNK_CHANNELS[modality]), dtype=np.float16)
+
+    monkeypatch.setattr(cache, "trunk_features", features)
+    monkeypatch.setattr(cache, "phrase_features", lambda texts: np.ones((len(texts), 1, 384), dtype=np.float16))
+    made = config("encoder", dim=16, edited_views=1)
+    recipe = encoder.build(made)
+    assert recipe.batch(0).pairs
+    assert rehearse(recipe, made, low=low).peak
+
+
+class Encoded(nn.Module):
+    """In place of `denoiser.Encoding`: noise."""
+
+    def __init__(self, modality: str) -> None:
+        super().__init__()
+        vae = new_vae(modality, (8, 8), 4, patch=2)
+        self.codec = ImageCodec(vae) if modality == "image" else AudioCodec(vae, MelSpectrogram(), None)
+        shape = {"image": (3, 8, 8), "audio": (2, 20, 8)}[modality]
+        compact = CompactEncoder(3 if modality == "image" else 1, shape, (8, 8), 2, 16)
+        self.encoder = SimpleNamespace(compact={modality: compact})
+        self.shapes = {"latents": (4, 16, 16) if modality == "image" else (4, 40, 16)}
+        self.shapes |= {"source": self.shapes["latents"], "features": (1 + int(np.prod(shape)) // 16, 16)}
+
+    def depends(self) -> dict[str, str]:
+        return {}
+
+    def many(self, pair: Any, places: Sequence[int]) -> dict[str, Tensor]:
+        made = {name: torch.randn(len(places), *shape) for name, shape in self.shapes.items()}
+        made["source"][::2] = 0
+        return made
+
+
+@pytest.mark.parametrize("low", LOW)
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_a_denoiser(modality: str, low: torch.dtype | None, rich_home: Path) -> None:
+    made = config(f"{modality}_denoiser", samples=8, channels=(8, 16))
+    recipe = denoiser.DenoiserRecipe(made, Encoded(modality))  # type: ignore[arg-type]
+    assert rehearse(recipe, made, low=low).peak
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_the_layers_between_decoders(low: torch.dtype | None, rich_home: Path, tmp_path: Path) -> None:
+    options = {"records": 12, "only": "clip_in_time"}
+    build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "set"), options=options))
+    names = {str(tmp_path / "set"): 1.0}
+    made = config("joint", data=names, held_out=names, phases={"video": 1.0}, model="debug", opened=("video",))
+    assert rehearse(joint.build(made), made, low=low).peak
+
+
+class Sampled:
+    """The prior on noise, as a recipe."""
+
+    def __init__(self) -> None:
+        self.model = Prior(16, 32, width=20, layers=2)
+
+    def batch(self, step: int, share: Any = None) -> dict[str, Any]:
+        kinds = torch.zeros(4, dtype=torch.long)
+        context = Context(torch.randn(4, 3, 32), kinds, torch.randn(4, 5, 3, 16), torch.zeros(4, 5, dtype=torch.long))
+        return {"of": (torch.randn(4, 3, 16), torch.randn(4, 3, 16), torch.rand(4)), "context": context}
+
+    def losses(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {"loss": self.model.loss(*batch["of"], batch["context"]).mean()}
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_the_prior(low: torch.dtype | None) -> None:
+    assert rehearse(Sampled(), config("prior"), low=low).peak  # type: ignore[arg-type]
+
+
+PHASES = ["text", "image", "audio"]
+
+
+def language(data: dict[str, float], phase: str, **options: Any) -> TrainConfig:
+    names = {"data": data, "held_out": data, "model": "debug", "lookahead": 1, "diffusion_share": 1.0}
+    return config("llm", **names, phases={phase: 1.0}, diffusion_items=2, **options)
+
+
+@pytest.mark.parametrize("low", LOW)
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_language_model(phase: str, low: torch.dtype | None, data: dict[str, float]) -> None:
+    for more in ({}, {"placement": {"dtype": "bfloat16"}, "gradient_checkpointing": True}):
+        made = language(data, phase, **more)
+        recipe = llm.build(made)
+        assert rehearse(recipe, made, low=low).peak
+        decoders = {m: {p.device.type for p in d.unet.parameters()} for m, d in recipe.decoders.items()}
+        assert decoders == {m: {"meta" if m == phase else "cpu"} for m in decoders}  # the phase's alone is resident
+
+
+class Left(llm.LLMRecipe):
+    """Makes a tensor on the CPU in its loss."""
+
+    def losses(self, model: nn.Module, drawn: llm.Drawn) -> dict[str, Tensor]:
+        found = super().losses(model, drawn)
+        return {"loss": (found["loss"] * torch.ones(3)).mean()}
+
+
+class Counts(llm.LLMRecipe):
+    """Asks the GPU how many slots are predicted."""
+
+    def losses(self, model: nn.Module, drawn: llm.Drawn) -> dict[str, Tensor]:
+        assert int(drawn.batch.slot_predicted.sum())
+        return super().losses(model, drawn)
+
+
+class Clashes(llm.LLMRecipe):
+    """Multiplies bfloat16 by float32."""
+
+    def losses(self, model: nn.Module, drawn: llm.Drawn) -> dict[str, Tensor]:
+        _ = drawn.features[0].bfloat16() @ drawn.features[0].T
+        return super().losses(model, drawn)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [(Left, r"\[3\] of torch.float32 on the CPU"), (Counts, "waits for the GPU"), (Clashes, "torch.bfloat16 and")],
+)
+def test_one_tensor_that_is_misplaced_fails_the_rehearsal(kind: Any, says: str, data: dict[str, float]) -> None:
+    made = language(data, "image")
+    with pytest.raises(Misplaced, match=says):
+        rehearse(kind(made), made)
+
+
+def test_a_frozen_part_that_stays_on_the_cpu_fails_the_rehearsal(data: dict[str, float]) -> None:
+    made = language(data, "image")
+    recipe = llm.build(made)
+    recipe.in_turn = {m: nn.Module() for m in recipe.in_turn}
+    with pytest.raises(Misplaced, match="on the CPU beside the GPU's"):
+        rehearse(recipe, made)
+
+
+def test_memory_is_that_of_the_tensors_alive() -> None:
+    with VirtualGPU() as gpu:
+        weight = torch.zeros(1024, 1024, device=DEVICE, requires_grad=True)
+        rows = torch.zeros(256, 1024, device=DEVICE)
+        held = gpu.live
+        assert held == 4 * (1024 * 1024 + 256 * 1024)
+        (rows @ weight).relu().sum().backward()
+        assert gpu.live == held + 4 * 1024 * 1024  # the gradient
+        assert gpu.peak >= held + 4 * 256 * 1024 + 4 * 1024 * 1024
+        del weight, rows
+        assert gpu.live == 0
+    assert torch.softmax(torch.ones(3), 0).device.type == "cpu"  # all is as before
+
+
+PARTS = ["image_vae", "audio_features", "vocoder", "encoder", "audio_denoiser", "joint", "llm"]
+
+
+@pytest.fixture
+def small(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[Any, TrainConfig]]:
+    """Part → its recipe on small sizes, and the config."""
+
+    def make(part: str) -> tuple[Any, TrainConfig]:
+        if part in ("image_vae", "audio_features"):
+            made = config(part, **SMALL | ({"latent_channels": 2} if part == "audio_features" else {}))
+            return autoencoder.build(made), made
+        if part == "vocoder":
+            made = config(part, crop=4096, channels=16, blocks=1)
+            return vocoder.build(made), made
+        if part == "encoder":
+            trunks = lambda m, name="plain": np.ones((len(cache.items(m)), 4, TRUNK_CHANNELS[m]), np.float16)  # noqa: E731
+            monkeypatch.setattr(cache, "trunk_features", trunks)
+            monkeypatch.setattr(cache, "phrase_features", lambda texts: np.ones((len(texts), 1, 384), np.float16))
+            made = config(part, dim=16, edited_views=1)
+            return encoder.build(made), made
+        if part == "audio_denoiser":
+            made = config(part, samples=8, channels=(8, 16))
+            return denoiser.DenoiserRecipe(made, Encoded("audio")), made  # type: ignore[arg-type]
+        options = {"records": 12, "only": "clip_in_time"} if part == "joint" else {"records": 38}
+        build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "set"), options=options))
+        names = {str(tmp_path / "set"): 1.0}
+        if part == "joint":
+            made = config(part, data=names, held_out=names, phases={"video": 1.0}, model="debug")
+            return joint.build(made), made
+        made = language(names, "image")
+        return llm.build(made), made
+
+    return make
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """accelerate keeps its state for the life of a process."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_trains_in_mixed_precision_on_a_cpu(
+    part: str,
+    small: Callable[[str], tuple[Any, TrainConfig]],
+    fresh: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `accelerate launch --mixed_precision bf16` sets it: batches, losses, figures, samples and the export."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    recipe, made = small(part)
+    before = [p.detach().clone() for p in recipe.model.parameters() if p.requires_grad]
+    figures = train(recipe, replace(made, num_workers=1), tmp_path / "run")
+    after = [p for p in recipe.model.parameters() if p.requires_grad]
+    assert figures and all(np.isfinite(value) for value in figures.values())
+    assert all(p.dtype is torch.float32 for p in after)
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.slow
+def test_a_compiled_step_gives_the_loss_of_a_plain_one(
+    small: Callable[[str], tuple[Any, TrainConfig]], fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = nn.Module.compile
+    compiled = []
+
+    def eager(self: nn.Module) -> None:
+        compiled.append(type(self).__name__)
+        plain(self, backend="aot_eager")  # a C++ compiler is not everywhere
+
+    monkeypatch.setattr(nn.Module, "compile", eager)
+    recipe, _ = small("image_vae")
+    batch = recipe.batch(0)
+    loss = recipe.losses(recipe.model, batch)["loss"].detach()
+    place(recipe, torch.device("cpu"), Placement(compile=True))
+    torch.testing.assert_close(recipe.losses(recipe.model, batch)["loss"].detach(), loss, rtol=1e-4, atol=1e-4)
+    assert "VAE" in compiled
+
+
+def test_attention_is_fused(data: dict[str, float]) -> None:
+    recipe = llm.build(language(data, "image"))
+    assert recipe.mllm.backbone.model.config._attn_implementation == "sdpa"
+    names = {type(p).__name__ for d in recipe.decoders.values() for p in d.unet.attn_processors.values()}
+    assert names == {"AttnProcessor2_0"}
