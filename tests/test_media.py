@@ -14,6 +14,7 @@ from PIL import Image as PILImage
 from codi2 import media, media_bounds, media_formats
 from codi2.errors import MediaError, OutputError
 from codi2.prompt.parts import Audio, Image, Video
+from codi2.prompt.wire import flac
 
 from . import bombs
 
@@ -348,3 +349,21 @@ def test_sound_tracks_of_many_channels_are_averaged(layout):
     part = media.load_audio(file.getvalue())
     assert len(part.samples) == 1600
     np.testing.assert_allclose(part.samples, values.mean() / 32_768, atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [65_536, 96_001, 655_360, 768_000])
+def test_rates_that_sounds_are_not_kept_at_are_refused(rate):
+    with pytest.raises(MediaError, match=f"{rate} samples a second; 100 to 65535 are read, and multiples of 10"):
+        media.load(sound(tone(0.1), rate), "rate.wav")
+
+
+@pytest.mark.parametrize("rate", [100, 44_099, 65_535, 655_350])
+def test_every_sound_that_is_read_can_be_kept_and_played_with_a_clip(rate):
+    part = media.load(sound(np.sin(np.arange(rate // 2) / 20), rate), "rate.wav")
+    assert isinstance(part, Audio)
+    kept = media.load(flac(part))
+    assert isinstance(kept, Audio) and kept.rate == rate
+    np.testing.assert_array_equal(kept.samples, part.samples)
+    frames = tuple(PILImage.new("RGB", (8, 8), (60 * i, 0, 0)) for i in range(4))
+    track = media.load_audio(media.mp4_bytes(Video(frames, 8), {}, part))
+    assert track.rate in media.AAC_RATES and track.seconds == pytest.approx(0.5, abs=0.35)  # AAC pads to its blocks

@@ -24,6 +24,9 @@ from codi2.prompt.parts import Audio, Image, Media, Video
 
 RECIPE_KEY = "codi2"
 
+AAC_RATES = (7350, 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
+"""Samples a second that a clip's sound can have."""
+
 Source = str | Path | bytes
 
 
@@ -149,6 +152,7 @@ def mp4_bytes(clip: Video, metadata: Mapping[str, Any], sound: Audio | None = No
         # colours are kept for blocks of two by two, so sides are even
         pictures.width, pictures.height = width + width % 2, height + height % 2
         pictures.pix_fmt, pictures.options = "yuv420p", {"crf": "12"}
+        sound = sound and _at_aac_rate(sound)
         voice = container.add_stream("aac", rate=sound.rate, layout="mono") if sound else None
         for number, picture in enumerate(clip.frames):
             pixels = np.pad(np.asarray(picture), ((0, height % 2), (0, width % 2), (0, 0)), "edge")
@@ -161,6 +165,14 @@ def mp4_bytes(clip: Video, metadata: Mapping[str, Any], sound: Audio | None = No
             heard.rate = sound.rate
             container.mux([*voice.encode(heard), *voice.encode()])
     return out.getvalue()
+
+
+def _at_aac_rate(sound: Audio) -> Audio:
+    """The sound at the lowest rate of AAC that keeps all of it, or at the highest there is."""
+    import soxr
+
+    rate = next((rate for rate in AAC_RATES if rate >= sound.rate), AAC_RATES[-1])
+    return sound if rate == sound.rate else Audio(soxr.resample(sound.samples, sound.rate, rate), rate, sound.name)
 
 
 def webp_bytes(clip: Video, metadata: Mapping[str, Any] | None = None, lossless: bool = False) -> bytes:

@@ -20,8 +20,8 @@ MAX_SHOWN = 10_000
 """Frames of an animated picture."""
 MAX_SAMPLES = 200_000_000
 """Samples times channels of a sound: ten minutes of six channels at 48 kHz are below it."""
-RATES = range(100, 768_001)
-"""Samples a second."""
+RATES = range(100, 655_351)
+"""Samples a second; above 65,535 those that 10 divides. Sounds are kept as FLAC, which holds these."""
 MAX_COMMENT = 1 << 20  # bytes of a GIF's extensions
 
 
@@ -51,9 +51,10 @@ def check_clip(name: str, frames: float, width: int, height: int) -> None:
 
 def check_sound(name: str, samples: int, channels: int, rate: int) -> None:
     """`samples` of each channel."""
-    if rate not in RATES:
+    if rate not in RATES or (rate > 65_535 and rate % 10):
         raise MediaError(
-            f"{name} has {rate} samples a second; {RATES.start} to {RATES.stop - 1} are read: convert it first."
+            f"{name} has {rate} samples a second; {RATES.start} to 65535 are read, and multiples of 10 up to "
+            f"{RATES.stop - 1}: convert it to 48000 first."
         )
     if samples > MAX_SECONDS * rate:
         raise too_long(name, samples / rate)

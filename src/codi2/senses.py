@@ -76,8 +76,8 @@ def load_imu(source: Source, name: str = "") -> IMU:
         raise MediaError(
             f"{name} has {len(table)} readings, the limit is {MOST_READINGS}; cut out the part that matters"
         )
-    if not np.isfinite(table).all():
-        raise MediaError(f"{name} holds numbers that are NaN or infinite; leave these readings out")
+    if not (np.isfinite(table).all() and (np.abs(table[:, -AXES:]) <= np.finfo(np.float32).max).all()):
+        raise MediaError(f"{name} holds numbers that are NaN, infinite, or beyond 32 bits; leave these readings out")
     if table.shape[1] == AXES:
         return IMU(np.ascontiguousarray(table.T, dtype=np.float32), IMU_RATE, name)
     seconds = table[:, 0]
