@@ -367,3 +367,20 @@ def test_every_sound_that_is_read_can_be_kept_and_played_with_a_clip(rate):
     frames = tuple(PILImage.new("RGB", (8, 8), (60 * i, 0, 0)) for i in range(4))
     track = media.load_audio(media.mp4_bytes(Video(frames, 8), {}, part))
     assert track.rate in media.AAC_RATES and track.seconds == pytest.approx(0.5, abs=0.35)  # AAC pads to its blocks
+
+
+def test_clips_of_an_absurd_pace_are_read_at_one_that_they_are_kept_at():
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=1_000_000)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        for number in range(3):
+            frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames = [PILImage.new("RGB", (8, 8), (60 * i, 0, 0)) for i in range(4)]
+    fast = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=0.02)
+    for data in (out.getvalue(), fast):
+        part = media.load(data)
+        assert isinstance(part, Video) and part.fps == media_bounds.MAX_FPS

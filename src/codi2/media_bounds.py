@@ -16,6 +16,8 @@ MAX_ANIMATION_PIXELS = 256_000_000
 """Frames times width times height of an animated picture."""
 MAX_CLIP_PIXELS = 2_000_000_000
 """Frames times width times height of a clip: half a minute of 1920 x 1080 at 30 frames a second."""
+MAX_FPS = 1000.0
+"""Frames a second of a clip; those of files that say more are shown at this pace."""
 MAX_SHOWN = 10_000
 """Frames of an animated picture."""
 MAX_SAMPLES = 200_000_000

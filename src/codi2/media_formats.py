@@ -106,7 +106,7 @@ def _animation(file: PILImage.Image, name: str) -> Video:
         frame = cache(lambda: _to_rgb(file))
         for _ in range(times):
             kept.add(frame)
-    return Video(tuple(kept.frames), 1000 * len(kept.frames) / sum(shown), name)
+    return Video(tuple(kept.frames), min(1000 * len(kept.frames) / sum(shown), bounds.MAX_FPS), name)
 
 
 class _Thinned:
@@ -207,7 +207,7 @@ def _clip(container: InputContainer, stream: VideoStream, name: str) -> Video:
         kept.add(frame.to_image)
     if not kept.frames:
         raise MediaError(f"{name} holds no frames; export or download it again.")
-    return Video(tuple(kept.frames), float(stream.average_rate or 25) / kept.stride, name)
+    return Video(tuple(kept.frames), min(float(stream.average_rate or 25) / kept.stride, bounds.MAX_FPS), name)
 
 
 def _joined(blocks: list[np.ndarray]) -> np.ndarray:

@@ -356,6 +356,19 @@ HOSTILE = (
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("address", ["#/c/%zz", "#/c/%E0%A4", "#/c/..", "#/c/%00", f"#/c/{'a' * 3000}"])
+def test_an_address_that_names_no_conversation_shows_a_new_one(page: Page, address: str):
+    page.tab.goto("about:blank")
+    page.tab.goto(f"{page.url}/{address}")
+    page.tab.wait_for_selector("#talk > *", timeout=20_000)
+    assert page.tab.locator("h1").inner_text() == "New conversation"
+
+
+def test_a_title_does_not_end_within_an_emoji(page: Page):
+    page.send("a" + "\N{GRINNING FACE}" * 70, "text")
+    assert page.tab.locator("h1").inner_text() == "a" + "\N{GRINNING FACE}" * 59 + "…"
+
+
 def test_words_titles_and_file_names_are_no_markup(page: Page, media: Path, tmp_path: Path):
     words = " ".join(HOSTILE)
     file = tmp_path / "<img src=x onerror=window.hurt=1>.png"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from codi2.errors import PromptError
+from codi2.media_bounds import MAX_FPS
 from codi2.model import Options
 
 SCHEMA = 1
@@ -59,7 +60,7 @@ class _Medium(_Part):
 class _Clip(_Part):
     type: Literal["video"]
     file: Annotated[list[FileName], Field(min_length=1, max_length=MAX_FRAMES)]
-    fps: Annotated[float, Field(gt=0, le=1_000, strict=False)]
+    fps: Annotated[float, Field(gt=0, le=MAX_FPS, strict=False)]
     name: Name
 
 

@@ -137,8 +137,9 @@ function replace(number, message, want, fresh) {
 /** The first words of a message. */
 function titleFor({ text, names }) {
   const words = text.replace(/\s+/g, " ");
-  if (words.length <= 60) return words || names.join(", ");
-  return `${words.slice(0, 60).replace(/\s\S*$/, "")}…`;
+  const characters = [...words]; // a slice of the string could end within an emoji
+  if (characters.length <= 60) return words || names.join(", ");
+  return `${characters.slice(0, 60).join("").replace(/\s\S*$/, "")}…`;
 }
 
 /** Plays a round in the conversation that is shown; returns when it is on its way. */
@@ -250,7 +251,14 @@ function toggleSidebar() {
   }
 }
 
-const sessionOf = () => decodeURIComponent(location.hash.match(/^#\/c\/(.+)$/)?.[1] ?? "") || null;
+/** The session that the address names, or null. */
+function sessionOf() {
+  try {
+    return decodeURIComponent(location.hash.match(/^#\/c\/(.+)$/)?.[1] ?? "") || null;
+  } catch { // a broken escape, such as %zz
+    return null;
+  }
+}
 
 async function start() {
   api.key.onWanted(askForKey);
