@@ -223,11 +223,28 @@ def test_uploads_and_media_are_their_owners(start: Start, tmp_path: Path):
     assert eve.get(f"/v1/sessions/{session}/media/{medium}").status_code == 404
     assert eve.get(f"/v1/sessions/{theirs}/media/{medium}").status_code == 404
     assert eve.delete(f"/v1/media/{sent['id']}").status_code == 404
+    sent = upload(ann, colour("blue"))
     for one in (sent["id"], medium):
         body = {"content": [{"type": "media", "id": one}], **TEXT}
         assert eve.post(f"/v1/sessions/{theirs}/rounds", json=body).status_code == 404
-    assert ann.delete(f"/v1/media/{sent['id']}").json()["deleted"]
+    assert ann.delete(f"/v1/media/{sent['id']}").json()["deleted"], "it was in no round"
     assert ann.delete(f"/v1/media/{sent['id']}").status_code == 404
+    server.stop()
+
+
+def test_an_upload_ends_with_the_round_that_it_came_with(start: Start, tmp_path: Path):
+    server = start("--no-page", folder=tmp_path / "once")
+    http = httpx.Client(base_url=server.url, timeout=60)
+    session, sent = new(http), upload(http, colour("red"))
+    content = [{"type": "text", "text": "Look"}, {"type": "media", "id": sent["id"]}]
+    files = lambda: [path for path in (tmp_path / "once").rglob("*") if path.parent.parent.name == "uploads"]  # noqa: E731
+    refused = http.post(f"/v1/sessions/{session}/rounds", json={"content": [*content, {"type": "text"}], **TEXT})
+    assert refused.status_code == 400 and len(files()) == 1, "it can be sent again with a message that is right"
+    made = play(http, session, content, **TEXT)
+    assert files() == [] and http.post(f"/v1/sessions/{session}/rounds", json={"content": content}).status_code == 404
+    assert http.get(f"/v1/sessions/{session}/media/{made['items'][0]['id']}").status_code == 200
+    http.delete(f"/v1/sessions/{session}")
+    assert not [path for path in (tmp_path / "once").rglob("*") if path.parent.parent.name in ("uploads", "media")]
     server.stop()
 
 

@@ -7,7 +7,7 @@ import io
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -131,10 +131,19 @@ class Chats:
         return held
 
     async def ask(
-        self, owner: str, name: str, content: Prompt, number: int | None = None, timeout: float = 0.0, **settings: Any
+        self,
+        owner: str,
+        name: str,
+        content: Prompt,
+        number: int | None = None,
+        timeout: float = 0.0,
+        uploads: Sequence[str] = (),
+        **settings: Any,
     ) -> Waiting:
         """A round, kept when it is done. With `number` it then takes the place of that round and those after it.
 
+        Args:
+            uploads: those that the content was read from; they are removed when the round is kept.
         Raises:
             NoSession; PromptError: a placeholder in the content stands for nothing.
             DataError: there is no round `number`. BusyError: the conversation has a round under way.
@@ -157,7 +166,11 @@ class Chats:
             at = count if number is None else number
             message = await asyncio.to_thread(lambda: compose(content, held.chat.items(at)))
             chat = held.chat if at == count else held.chat.branch(at)
-            keep = lambda: self._keep(owner, name, held, chat, message, count)  # noqa: E731
+
+            def keep() -> None:
+                self._keep(owner, name, held, chat, message, count)
+                self.store.uploads.drop(owner, uploads)
+
             waiting = Waiting(
                 lambda tell: self.engine.round(
                     chat, message.prompt, held.told(tell), owner, timeout, keep, end, **settings
@@ -300,12 +313,12 @@ async def _round(request: Request, name: str, body: RoundRequest, chats: Chats, 
     check_model(server, body.model)
     options = vars(options_of(body, body.modalities, body.max_tokens or server.default_tokens))
     deadline = Deadline(body.codi2.timeout or server.engine.timeout)
-    draft = await asyncio.to_thread(_draft, chats.store, client, name, body.content)
+    draft, uploads = await asyncio.to_thread(_draft, chats.store, client, name, body.content)
     server.engine.model.layout.check_length(draft.words)  # before anything looks at these words
     files = [upload.file for upload in draft.uploads]
     media = await read_files(request, files, server.decoders, f"{client}/{body.user or ''}", deadline)
     (message,) = draft.filled(media)
-    waiting = await chats.ask(client, name, message.parts, number, deadline.left, **options)
+    waiting = await chats.ask(client, name, message.parts, number, deadline.left, uploads, **options)
     kept = (lambda: _kept(chats, client, name, number)) if body.media == "ids" else None
     if body.stream:
         return sse(_events(server, waiting, kept))
@@ -318,25 +331,27 @@ async def _round(request: Request, name: str, body: RoundRequest, chats: Chats, 
     return await answer_json(made)
 
 
-def _draft(store: Store, client: str, name: str, content: Any) -> wire.Draft:
-    """Words and media as they came; ids are media of the session or uploads.
+def _draft(store: Store, client: str, name: str, content: Any) -> tuple[wire.Draft, list[str]]:
+    """Words and media as they came, and the ids of uploads among them; other ids are media of the session.
 
     Raises NoSession, NoMedium, PromptError, MediaError; LimitError: its media are too much when they are decoded.
     """
     store.session(client, name)
     if isinstance(content, str):
-        return wire.Draft([("user", (Text(content),))])
+        return wire.Draft([("user", (Text(content),))]), []
     parts: list[wire.Drafted] = []
+    uploads: list[str] = []
     size = 0
     for i, value in enumerate(content):
         where = f"part {i} of the content"
         named = value.get("type") == "media"
         part = read_id(store, client, name, value, where) if named else wire.part(value, where)
         parts.append(part)
+        uploads += [value["id"]] if named and isinstance(part, wire.Upload) else []
         size += 0 if isinstance(part, wire.Upload) else decoded_bytes(part)
         if size > BUDGET:
             raise LimitError(f"the media that this message names are more than {BUDGET >> 20} MB; name fewer")
-    return wire.Draft([("user", parts)])
+    return wire.Draft([("user", parts)]), uploads
 
 
 def _kept(chats: Chats, client: str, name: str, number: int | None) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +61,14 @@ class Uploads:
         """Raises NoMedium."""
         self._file(owner, name).unlink(missing_ok=True)
 
+    def drop(self, owner: str, names: Iterable[str]) -> None:
+        """Removes those of these media that are still there; what cannot be removed is swept later."""
+        with suppress(OSError):
+            files = self._files(owner)
+            for name in names:
+                if name in files:
+                    files[name].unlink(missing_ok=True)
+
     def sweep(self) -> None:
         """Removes what is older than `LIFETIME`."""
         for file in self.folder.glob("*/*"):
@@ -84,7 +94,8 @@ class Uploads:
 
 def _missing(name: str) -> NoMedium:
     return NoMedium(
-        f"there is no medium {name[:60]!r}: uploads are kept for {LIFETIME / 60:.0f} minutes; send it again"
+        f"there is no medium {name[:60]!r}: uploads are kept for {LIFETIME / 60:.0f} minutes, or until a message with "
+        "them is kept; send it again"
     )
 
 
