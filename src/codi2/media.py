@@ -21,6 +21,7 @@ from codi2.errors import MediaError, OutputError
 from codi2.hub import write_atomic
 from codi2.pcm import to_pcm
 from codi2.prompt.parts import Audio, Image, Media, Video
+from codi2.stopping import check_stop
 
 RECIPE_KEY = "codi2"
 
@@ -155,6 +156,7 @@ def mp4_bytes(clip: Video, metadata: Mapping[str, Any], sound: Audio | None = No
         sound = sound and _at_aac_rate(sound)
         voice = container.add_stream("aac", rate=sound.rate, layout="mono") if sound else None
         for number, picture in enumerate(clip.frames):
+            check_stop()
             pixels = np.pad(np.asarray(picture), ((0, height % 2), (0, width % 2), (0, 0)), "edge")
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = number

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from PIL import Image as PILImage
+from starlette.exceptions import HTTPException
 
+from codi2.chat import Round
 from codi2.errors import BusyError
-from codi2.media import read_recipe
-from codi2.serve import uploads
+from codi2.media import mp4_bytes, read_recipe
+from codi2.prompt.parts import Video
+from codi2.reply import Options, Reply
+from codi2.serve import media_routes, uploads, views
+from codi2.serve.packing import while_wanted
 from codi2.serve.run import open_store
 from codi2.serve.uploads import NoMedium, Uploads
+from codi2.stopping import Stopped, check_stop, stops_when
 
 from .conftest import Running, Start
 
@@ -246,6 +255,61 @@ def test_an_upload_ends_with_the_round_that_it_came_with(start: Start, tmp_path:
     http.delete(f"/v1/sessions/{session}")
     assert not [path for path in (tmp_path / "once").rglob("*") if path.parent.parent.name in ("uploads", "media")]
     server.stop()
+
+
+def test_a_client_that_leaves_frees_the_thread_that_worked_for_it():
+    begun, stopped = [], threading.Event()
+
+    class Leaving:
+        """A request whose client is gone at the first look."""
+
+        async def body(self) -> bytes:
+            return b""
+
+        async def is_disconnected(self) -> bool:
+            return True
+
+    def work(number: int) -> None:
+        begun.append(number)
+        try:
+            for _ in range(2000):
+                check_stop()
+                time.sleep(0.01)
+        except Stopped:
+            stopped.set()
+            raise
+
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as thread:
+            asked = [while_wanted(cast(Any, Leaving()), lambda i=i: work(i), thread) for i in range(20)]  # type: ignore[misc]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert all(isinstance(one, HTTPException) and one.status_code == 499 for one in answers)
+            assert await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(thread, lambda: "next"), 10)
+
+    asyncio.run(run())
+    assert stopped.wait(1) and len(begun) < 5, "what had not begun was not done"
+
+
+def test_encoding_a_clip_stops_when_nobody_wants_it():
+    frames = tuple(PILImage.new("RGB", (16, 16), (i, 0, 0)) for i in range(9))
+    left = iter([False, False, True])
+    with pytest.raises(Stopped), stops_when(lambda: next(left)):
+        mp4_bytes(Video(frames, 8), {})
+
+
+def test_a_thumbnail_of_a_clip_reads_its_first_frame_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = open_store(tmp_path)
+    session = store.create("").id
+    frames = tuple(PILImage.new("RGB", (16, 16), (20 * i, 0, 0)) for i in range(9))
+    clip = Video(frames, 8, "clip")
+    store.keep("", session, 0, Round((clip,), Reply((), {}, ()), Options(), given=(clip,)))
+    medium = views.rounds(store.rounds("", session))[0]["items"][0]["id"]
+    read: list[str] = []
+    get = store.get
+    monkeypatch.setattr(store, "get", lambda name: read.append(name) or get(name))
+    part, _ = media_routes._load(store, "", session, medium, still=True)
+    assert isinstance(part, Video) and len(part.frames) == len(read) == 1 and views.is_clip(medium)
+    store.close()
 
 
 def test_uploads_are_bounded_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

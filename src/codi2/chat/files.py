@@ -19,13 +19,13 @@ from codi2.chat import Chat, Round
 from codi2.chat.document import SCHEMA, check
 from codi2.errors import CoDi2Error, PromptError
 from codi2.hub import write_atomic
-from codi2.media import load
 from codi2.model import CoDi2
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
 from codi2.prompt.wire import flac, png
 from codi2.reply import Options, Reply
 from codi2.senses import load_as, to_bytes
+from codi2.stopping import check_stop
 from codi2.untrusted import parse_json, read_inside
 
 Put = Callable[[bytes, str], str]
@@ -129,16 +129,20 @@ def to_json_parts(parts: Prompt, put: Put) -> list[dict[str, Any]]:
 def part_reader(get: Get) -> Callable[[Mapping[str, Any]], Part]:
     """What reads single parts, each as an object of its own."""
 
+    def medium(kind: str, file: str, name: str) -> Part:
+        check_stop()
+        return load_as(kind, get(file), name)
+
     def read(value: Mapping[str, Any]) -> Part:
         if value["type"] == "text":
             return Text(value["text"], tuple(value.get("ids", ())))
         if value["type"] == "phrase":
             return Phrase(value["text"])
         if value["type"] == "video":
-            frames = [load(get(name), name) for name in value["file"]]
+            frames = [medium("image", name, name) for name in value["file"]]
             pixels = tuple(frame.pixels for frame in frames if isinstance(frame, Image))
             return Video(pixels, float(value["fps"]), value["name"])
-        return load_as(value["type"], get(value["file"]), value["name"])
+        return medium(value["type"], value["file"], value["name"])
 
     return read
 

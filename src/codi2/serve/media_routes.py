@@ -23,7 +23,7 @@ from codi2.senses import drawn
 from codi2.serve import views, wire
 from codi2.serve.api import Client, server_of
 from codi2.serve.decoding import File
-from codi2.serve.packing import SESSIONS, aside
+from codi2.serve.packing import CLIPS, SESSIONS, while_wanted
 from codi2.serve.reading import Deadline, read_files
 from codi2.serve.schemas import Sense
 from codi2.serve.store import Store
@@ -74,7 +74,7 @@ async def read_medium(
         heard = _load(server.store, client, name, sound)[0] if sound is not None else None
         return _file(part, recipe if server.marks else None, heard)
 
-    data, kind = await aside(read, where=SESSIONS)
+    data, kind = await while_wanted(request, read, CLIPS if views.is_clip(medium) else SESSIONS)
     return Response(data, media_type=kind)
 
 
@@ -88,7 +88,9 @@ async def read_thumbnail(
 ) -> Response:
     """A small picture of a medium: of a clip its first frame, of a sound its loudness over time."""
     store = server_of(request).store
-    data = await aside(lambda: _thumbnail(_load(store, client, name, medium)[0], side), where=SESSIONS)
+    data = await while_wanted(
+        request, lambda: _thumbnail(_load(store, client, name, medium, still=True)[0], side), SESSIONS
+    )
     return Response(data, media_type="image/png")
 
 
@@ -107,12 +109,20 @@ def read_id(store: Store, client: str, session: str, part: Mapping[str, Any], wh
     return wire.Upload(wire.File(data, kind, where), None)
 
 
-def _load(store: Store, client: str, session: str, medium: str) -> tuple[Part, Mapping[str, Any] | None]:
-    """The medium, and the recipe of the reply that made it. Raises NoSession, NoMedium."""
+def _load(
+    store: Store, client: str, session: str, medium: str, still: bool = False
+) -> tuple[Part, Mapping[str, Any] | None]:
+    """The medium, of a clip with `still` its first frame alone, and the recipe of the reply that made it.
+
+    Raises NoSession, NoMedium.
+    """
     found = views.find(store.rounds_with(client, session, views.files_of(medium)), medium)
     if found is None:
         raise NoMedium(f"this session has no medium {medium[:60]!r}; read the session again")
-    return part_reader(store.get)(found[0]), found[1]
+    part, recipe = found
+    if still and part["type"] == "video":
+        part = {**part, "file": part["file"][:1]}
+    return part_reader(store.get)(part), recipe
 
 
 def _about(media: Part) -> dict[str, Any]:

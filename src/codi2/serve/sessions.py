@@ -30,7 +30,7 @@ from codi2.serve.decoding import BUDGET
 from codi2.serve.engine import Engine
 from codi2.serve.jobs import Failed, Job, Tell, chat_bytes
 from codi2.serve.media_routes import read_id
-from codi2.serve.packing import SESSIONS, answer_json, answer_list, aside
+from codi2.serve.packing import SESSIONS, answer_json, answer_list, aside, while_wanted
 from codi2.serve.reading import Deadline, read_files
 from codi2.serve.schemas import NewSession, RoundRequest
 from codi2.serve.store import Changed, NoSession, Session, Store
@@ -250,7 +250,7 @@ async def read_session(request: Request, name: str, chats: Held, client: Client)
     """The session with its messages."""
     server = server_of(request)
     session = await asyncio.to_thread(chats.store.session, client, name)
-    chat = await aside(lambda: chats.get(client, name)[0], where=SESSIONS)
+    chat = await while_wanted(request, lambda: chats.get(client, name)[0], SESSIONS)
     messages: list[Callable[[], dict[str, Any]]] = []
     for one in chat.rounds[: session.rounds]:  # one that is not kept yet may still fail
         messages += [
@@ -272,9 +272,9 @@ async def delete_session(name: str, chats: Held, client: Client) -> dict[str, An
 
 
 @router.get("/{name}/export", response_class=Response)
-async def export_session(name: str, chats: Held, client: Client) -> Response:
+async def export_session(request: Request, name: str, chats: Held, client: Client) -> Response:
     """A zip file with a page that shows and plays the conversation."""
-    data = await aside(chats.export, client, name, where=SESSIONS)
+    data = await while_wanted(request, lambda: chats.export(client, name), SESSIONS)
     named = {"Content-Disposition": 'attachment; filename="conversation.zip"'}
     return Response(data, media_type="application/zip", headers=named)
 

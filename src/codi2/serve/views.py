@@ -58,6 +58,12 @@ def media_id(part: Value) -> str:
     return f"{name}-{frames[:12]}"
 
 
+def is_clip(name: str) -> bool:
+    """Whether an id is that of a clip."""
+    found = _ID.fullmatch(name)
+    return found is not None and found[2] is not None
+
+
 def files_of(name: str) -> list[str]:
     """Names of files that a medium with this id may begin with; of what is no id of ours, none."""
     found = _ID.fullmatch(name)
