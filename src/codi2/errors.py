@@ -1,4 +1,4 @@
-"""One tree of errors: whatever a user can get wrong ends in one sentence that holds the value and the way out.
+"""One tree of errors: whatever a user can get wrong ends in one sentence that holds the value and what to do.
 
 The command line turns a `CoDi2Error` into that sentence and exit code 2, the server into an HTTP 4xx.
 Errors that are not in this tree are our own bugs and keep their traceback.

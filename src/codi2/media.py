@@ -1,7 +1,7 @@
 """Files and bytes to pictures, sounds and clips, and back.
 
 What a file is, its content decides, never its suffix alone. Whatever cannot be used ends in a `MediaError` of one
-sentence: the file, what is wrong, the way out. Replies carry the recipe that made them inside the file
+sentence: the file, what is wrong, what to do. Replies carry the recipe that made them inside the file
 (PNG text chunk, comment of a sound or an MP4, XMP of a WebP), which `read_recipe` gives back.
 """
 

@@ -17,7 +17,7 @@ const NEW = "New conversation";
 const RANGES = { encode: [0, 0.1], think: [0.1, 0.45], diffuse: [0.45, 1] }; // shares of the progress bar
 const shown = { session: null, rounds: [], makes: ["text"] };
 const runs = new Map(); // session → its round under way
-const drafts = new Map(); // session → a message that came to nothing while another conversation was shown
+const drafts = new Map(); // session → a message that failed while another conversation was shown
 let picker = wantPicker([]);
 let opening = 0; // the newest `open`: an older one that answers later is not shown
 

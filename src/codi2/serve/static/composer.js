@@ -99,7 +99,7 @@ export async function take() {
   return message;
 }
 
-/** Puts a message back that came to nothing, unless another has been begun. */
+/** Puts a failed message back, unless another has been begun. */
 export function putBack(message) {
   if (words.value.trim() || attached.length) return;
   words.value = message.text;
