@@ -290,6 +290,7 @@ async function start() {
   });
   matchMedia("(max-width: 800px)").addEventListener("change", () => drawer(false));
   frame();
+  composer.focus(); // before anything is loaded, so that no key is lost
   try {
     const [model] = await api.models();
     shown.makes = model.codi2.makes;
@@ -299,7 +300,6 @@ async function start() {
   } catch (error) {
     toast(error.message);
   }
-  composer.focus();
 }
 
 start();
