@@ -19,12 +19,13 @@ help:
 demo: $(VENV)/.done
 	$(BIN)/codi2 demo --out out
 
+# A process for each core, of one thread each: threads of several processes would wait for each other.
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadgroup
 
 # pytest ends with 5 when no test is marked slow; that is no failure.
 test-slow: $(VENV)/.done-dev
-	$(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist loadgroup || [ $$? -eq 5 ]
 
 lint: $(VENV)/.done-dev
 	$(BIN)/ruff check .

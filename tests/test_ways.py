@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from replies import decoded
 
 from codi2.chat import Chat
 from codi2.chat.events import Done
@@ -201,7 +202,7 @@ def completions(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
         messages.append({"role": "user", "content": round_.content})
         body = {"messages": messages, "max_tokens": round_.tokens, **round_.body}
         messages.append(at.post("/v1/chat/completions", **body).json()["choices"][0]["message"])
-    return wire.prompt(messages[-1]["codi2"]["parts"])
+    return decoded(messages[-1]["codi2"]["parts"])
 
 
 def streamed_completions(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
@@ -212,7 +213,7 @@ def streamed_completions(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     words = "".join(delta.get("content", "") for delta in deltas)
     made = [delta["codi2"]["part"] for delta in deltas if "part" in delta.get("codi2", {})]
-    return [*wire.prompt(made), *([Text(words)] if words else [])]
+    return [*decoded(made), *([Text(words)] if words else [])]
 
 
 def responses(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
@@ -223,11 +224,11 @@ def responses(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
     for item in at.post("/v1/responses", **body).json()["output"]:
         if item["type"] == "image_generation_call":
             url = f"data:image/png;base64,{item['result']}"
-            parts += wire.prompt([{"type": "image_url", "image_url": {"url": url}}])
+            parts += decoded([{"type": "image_url", "image_url": {"url": url}}])
         elif item["type"] == "message":
-            parts += wire.prompt([{"type": "text", "text": part["text"]} for part in item["content"]])
+            parts += decoded([{"type": "text", "text": part["text"]} for part in item["content"]])
         else:
-            parts += wire.prompt([item["part"]] if "part" in item else [])
+            parts += decoded([item["part"]] if "part" in item else [])
     return parts
 
 
@@ -236,7 +237,7 @@ def images(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
     more = {"num_inference_steps": round_.steps} if round_.steps else {}
     data = at.post("/v1/images/generations", prompt=round_.words, seed=round_.seed, codi2=more).json()["data"]
     url = f"data:image/png;base64,{data[0]['b64_json']}"
-    return wire.prompt([{"type": "image_url", "image_url": {"url": url}}])
+    return decoded([{"type": "image_url", "image_url": {"url": url}}])
 
 
 def session(at: Setting, rounds: Sequence[Round], servers: Sequence[int] = (0,), **more: Any) -> Sequence[Part]:
@@ -246,8 +247,8 @@ def session(at: Setting, rounds: Sequence[Round], servers: Sequence[int] = (0,),
         made = at.post(f"/v1/sessions/{name}/rounds", servers[n % len(servers)], **body)
         message = events(made.text)[-1]["message"] if more else made.json()["message"]
     shown = at.http[servers[-1]].get(f"/v1/sessions/{name}").json()["messages"][-1]
-    assert same(wire.prompt(shown["codi2"]["parts"]), wire.prompt(message["codi2"]["parts"]))
-    return wire.prompt(message["codi2"]["parts"])
+    assert same(decoded(shown["codi2"]["parts"]), decoded(message["codi2"]["parts"]))
+    return decoded(message["codi2"]["parts"])
 
 
 def streamed_session(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
@@ -270,7 +271,7 @@ def page(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
         at.post(f"/v1/sessions/{name}/rounds", content="Draw a fish.", **body)
         made = http.put(f"/v1/sessions/{name}/rounds/{n}", json={"content": content, **body})
         assert made.json()["round"]["words"] == round_.words.strip()
-    return wire.prompt(http.get(f"/v1/sessions/{name}").json()["messages"][-1]["codi2"]["parts"])
+    return decoded(http.get(f"/v1/sessions/{name}").json()["messages"][-1]["codi2"]["parts"])
 
 
 MANY: list[Way] = [engine, send, stream, asend, retried, reopened, completions]
@@ -361,7 +362,7 @@ def test_a_system_prompt_is_the_same_everywhere(debug: Setting):
         body = {"content": round_.content, "max_tokens": round_.tokens, **round_.body}
         kept = debug.post(f"/v1/sessions/{name}/rounds", **body).json()["message"]
         for message in (messages[-1], kept):
-            assert same(wire.prompt(message["codi2"]["parts"]), expected)
+            assert same(decoded(message["codi2"]["parts"]), expected)
     assert not same(theirs[0], debug.expected("a picture of words")), "it is read"
 
 
@@ -372,5 +373,5 @@ def test_several_replies_are_those_of_the_seeds_that_follow(debug: Setting):
     answer_ = debug.post("/v1/chat/completions", **body, codi2={"want": ["image"], "num_inference_steps": 2}).json()
     for i, choice in enumerate(answer_["choices"]):
         alone = values(answer(debug, [Round("Draw a strawberry.", seed=5 + i)]))
-        ours = values(wire.prompt(choice["message"]["codi2"]["parts"]))
+        ours = values(decoded(choice["message"]["codi2"]["parts"]))
         assert ours[1:] == alone[1:] and np.abs(ours[0].astype(int) - alone[0]).max() <= 2

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from replies import decoded
 
 from codi2.media import load
 from codi2.prompt.parts import Audio, Image, Text
@@ -45,7 +46,7 @@ def requests(media: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def values(answer: httpx.Response) -> list[Any]:
     found: list[Any] = []
-    for part in wire.prompt(answer.json()["choices"][0]["message"]["codi2"]["parts"]):
+    for part in decoded(answer.json()["choices"][0]["message"]["codi2"]["parts"]):
         if isinstance(part, Image):
             found.append(np.asarray(part.pixels).astype(float))
         elif isinstance(part, Audio):
