@@ -117,7 +117,8 @@ def play(store: Store, seed: int, seconds: float, names: list[str], faults: list
         try:
             if not names or choose.random() < 0.1:
                 names.append(store.create("ann").id)
-            name = choose.choice(names)
+            known = list(names) or [store.create("ann").id]  # other threads may have deleted all
+            name = choose.choice(known)
             count, what = store.session("ann", name).rounds, choose.random()
             if what < 0.5:
                 store.keep("ann", name, count, drawn(choose.randrange(4), choose.randrange(4)))
@@ -128,7 +129,7 @@ def play(store: Store, seed: int, seconds: float, names: list[str], faults: list
             elif len(names) > 2:
                 store.delete("ann", name)
                 names.remove(name)
-            for value in store.rounds("ann", choose.choice(names))[-1:]:
+            for value in store.rounds("ann", choose.choice(known))[-1:]:
                 for part in value["reply"]:
                     store.get(part["file"])
         except (NoSession, Changed, ValueError):
