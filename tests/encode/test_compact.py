@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image as PILImage
 
-from codi2.encode.compact import CompactDecoder, CompactEncoder, as_map
+from codi2.encode.compact import CompactDecoder, CompactEncoder
 from codi2.encode.embedded import EmbeddedEncoder, changes, joint_heads, load_embedded
 from codi2.encode.tiny import Trunk
 from codi2.errors import WeightsError
@@ -29,8 +29,6 @@ def test_features_are_vectors_of_unit_variance_that_decode_to_maps() -> None:
     assert torch.allclose(features.flatten(1).var(1, unbiased=False), torch.ones(2), atol=1e-3)
     assert torch.allclose(features.flatten(1).mean(1), torch.zeros(2), atol=1e-5)
     assert CompactDecoder(dict(encoder.config))(features).shape == maps.shape
-    latent = as_map(features, (3, 4, 4))
-    assert torch.equal(latent.flatten(1), features.flatten(1))
 
 
 class StubTrunk(Trunk):

@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 from PIL import ImageFilter
 
 from codi2.evaluate.judge import Judge
-from codi2.evaluate.suites.drawn import Drawn, draw, figures, gradients
+from codi2.evaluate.suites.drawn import Drawn, draw, figures, sharpness
 from codi2.prompt.parts import Image
 
 
@@ -34,7 +34,7 @@ def test_blur_lowers_sharpness_and_likeness(judge: Judge) -> None:
     assert near.baselines["another picture"].value < near.value < 1.0001
     assert between.value == pytest.approx(1, abs=1e-4)
     assert sharp.value < 0.8 and sharp.baselines["round trip"].value == pytest.approx(1, abs=1e-4)
-    assert gradients(true).shape == (6,)
+    assert sharpness(true).shape == (6,)
 
 
 def test_seeds_are_of_the_picture_and_differ_between_the_two_draws(judge: Judge) -> None:

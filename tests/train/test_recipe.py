@@ -53,6 +53,9 @@ def test_another_config_of_a_finished_part_is_refused(folder: Path, home: Path, 
     (folder / "01_first.toml").write_text(SMALL.replace("1e-3", "2e-3"))
     with pytest.raises(ConfigError, match=r"learning_rate = 0\.001, the config says 0\.002"):
         run_recipe(folder, tmp_path / "runs", run)
+    (folder / "01_first.toml").write_text(SMALL.replace("[8, 8, 8, 8]", "[8, 8, 8, 16]"))
+    with pytest.raises(ConfigError, match="was trained with options"):
+        run_recipe(folder, tmp_path / "runs", run)
 
 
 def test_a_name_of_a_part_is_its_export(tmp_path: Path) -> None:

@@ -80,7 +80,6 @@ def new_unet(
     dim: int,
     num_slots: int,
     map_shape: Sequence[int] = (),
-    layers: int = 1,
 ) -> Any:
     """The denoising network for latents [c, h, w], or [c, F, h, w]: attention on all levels but the first.
 
@@ -91,7 +90,7 @@ def new_unet(
 
     in_channels = 2 * latent_shape[0] + (map_shape[0] if map_shape else latent_shape[0])
     if modality == "video":
-        return new_clip_unet(latent_shape, channels, dim, in_channels, layers)
+        return new_clip_unet(latent_shape, channels, dim, in_channels)
     latent_channels, height, width = latent_shape
     deeper = len(channels) - 1
     network = UNet2DConditionModel if modality == "image" else AudioLDM2UNet2DConditionModel
@@ -99,10 +98,10 @@ def new_unet(
         in_channels=in_channels,
         out_channels=latent_channels,
         block_out_channels=tuple(channels),
-        layers_per_block=layers,
+        layers_per_block=1,
         down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * deeper),
         up_block_types=(*["CrossAttnUpBlock2D"] * deeper, "UpBlock2D"),
-        norm_num_groups=min(16, channels[0] // 2),
+        norm_num_groups=groups_of(channels),
         # UNet3DConditionModel projects linearly: only so can a video network start from this one
         use_linear_projection=True,
         class_embed_type="projection",
@@ -113,9 +112,7 @@ def new_unet(
     ).to(memory_format=torch.channels_last)
 
 
-def new_clip_unet(
-    latent_shape: Sequence[int], channels: Sequence[int], dim: int, in_channels: int, layers: int = 1
-) -> Any:
+def new_clip_unet(latent_shape: Sequence[int], channels: Sequence[int], dim: int, in_channels: int) -> Any:
     """The same for clips [c, F, h, w]: what it has in space has the names and shapes of the network for pictures.
 
     What it has in time starts as nothing, so that it draws each frame as that network would, but for the class labels,
@@ -129,10 +126,10 @@ def new_clip_unet(
         in_channels=in_channels,
         out_channels=latent_channels,
         block_out_channels=tuple(channels),
-        layers_per_block=layers,
+        layers_per_block=1,
         down_block_types=("DownBlock3D", *["CrossAttnDownBlock3D"] * deeper),
         up_block_types=(*["CrossAttnUpBlock3D"] * deeper, "UpBlock3D"),
-        norm_num_groups=min(16, channels[0] // 2),
+        norm_num_groups=groups_of(channels),
         sample_size=height,
         cross_attention_dim=dim,
         attention_head_dim=8,
@@ -151,7 +148,6 @@ def new_decoder(
     dim: int,
     num_slots: int,
     map_shape: Sequence[int] = (),
-    layers: int = 1,
 ) -> Decoder:
     """A decoder with fresh weights on a given codec. `latent_shape` is [c, h, w], of clips [c, F, h, w].
 
@@ -160,7 +156,7 @@ def new_decoder(
     """
     from diffusers import DPMSolverMultistepScheduler
 
-    unet = new_unet(codec.modality, latent_shape, channels, dim, num_slots, map_shape, layers)
+    unet = new_unet(codec.modality, latent_shape, channels, dim, num_slots, map_shape)
     scheduler = DPMSolverMultistepScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample")
     conditioner = Conditioner(dim, num_slots, dim, map_shape=tuple(map_shape))
     shape = (latent_shape[0], *latent_shape[-2:])

@@ -169,3 +169,8 @@ def pixels_to_tensor(pixels: np.ndarray) -> Tensor:
 def scaled_pixels(pixels: Tensor) -> Tensor:
     """`pixels_to_tensor` of a tensor, on its device."""
     return (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def edges(maps: Tensor) -> Tensor:
+    """Mean absolute difference of neighbours [B] of maps [B, C, H, W]: how sharp they are."""
+    return maps.diff(dim=-1).abs().mean((1, 2, 3)) + maps.diff(dim=-2).abs().mean((1, 2, 3))

@@ -78,9 +78,4 @@ class CompactDecoder(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.net(as_map(features, self.latent_shape)), self.patch)
-
-
-def as_map(features: Tensor, latent_shape: Sequence[int]) -> Tensor:
-    """Features [B, S, D] as the latent [B, c, h, w] that they were cut from."""
-    return features.reshape(len(features), *latent_shape)
+        return F.pixel_shuffle(self.net(features.reshape(-1, *self.latent_shape)), self.patch)

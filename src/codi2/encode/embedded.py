@@ -21,6 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codi2.diffuse.clip import spread
+from codi2.diffuse.codec import scaled_pixels
+from codi2.diffuse.load import load_part
 from codi2.diffuse.mel import MelSpectrogram
 from codi2.encode.compact import CompactEncoder
 from codi2.encode.contract import Encoder, Features
@@ -42,6 +45,13 @@ def joint_heads(dim: int) -> nn.ModuleDict:
             "phrase": Head(TRUNK_CHANNELS["phrase"], dim, pool="mean", hidden=768),
         }
     )
+
+
+def load_joint_heads(path: Path, dim: int) -> nn.ModuleDict:
+    """Trained heads, frozen, fp32. Raises WeightsError: the file is missing, damaged or of another width."""
+    heads = joint_heads(dim)
+    load_exactly(heads, read_tensors(path), f"the encoder heads in {path.parent}")
+    return heads.float().eval().requires_grad_(False)
 
 
 def changes(frames: Tensor) -> Tensor:
@@ -93,20 +103,15 @@ class EmbeddedEncoder(Encoder):
         first = self.encode("image", frames[:, 0], count)
         if "video" not in self.compact or (count is not None and count <= first.shape[1]):
             return first
-        pixels = frames.movedim(-1, 2).float() / 127.5 - 1
+        pixels = scaled_pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         return torch.cat([first, self.compact["video"](changes(pixels))], dim=1)
 
     def _maps(self, modality: str, media: Tensor) -> Tensor:
         """What the compact encoder reads [B, C, H, W]."""
-        if modality == "audio":
-            maps: Tensor = self.mel(media)
-            return maps
-        pixels = media.permute(0, 3, 1, 2).float() / 127.5 - 1
-        return pixels.contiguous(memory_format=torch.channels_last)
+        maps: Tensor = self.mel(media) if modality == "audio" else scaled_pixels(media)
+        return maps
 
     def _frames(self, parts: Sequence[Part]) -> Tensor:
-        from codi2.diffuse.clip import spread
-
         trunk = self.trunks["image"]
         assert isinstance(trunk, ImageTrunk)
         clips = [spread(part.frames, self.frames) for part in parts if isinstance(part, Video)]
@@ -119,10 +124,6 @@ def load_embedded(folder: Path, dim: int) -> EmbeddedEncoder:
     Raises:
         WeightsError: a part is missing, damaged or of another size.
     """
-    from codi2.diffuse.load import load_part
-
-    heads = joint_heads(dim)
-    load_exactly(heads, read_tensors(folder / "heads.safetensors"), f"the encoder heads in {folder}")
+    heads = load_joint_heads(folder / "heads.safetensors", dim)
     compact = {m: load_part(CompactEncoder, folder / m) for m in COMPACT if (folder / m).is_dir()}
-    encoder = EmbeddedEncoder({m: load_trunk(m) for m in TRUNKS}, heads.float(), compact)
-    return encoder.eval().requires_grad_(False)
+    return EmbeddedEncoder({m: load_trunk(m) for m in TRUNKS}, heads, compact).eval().requires_grad_(False)

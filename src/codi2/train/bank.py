@@ -40,12 +40,13 @@ def bank(
     folder = home() / "cache" / f"{name}-{key_of(depends)}"
     shards: list[dict[str, Tensor]] = []
     for start in track(range(0, count, SHARD), description=f"encoding {name}", transient=True):
-        path = folder / f"{start:07d}.safetensors"
+        places = range(start, min(start + SHARD, count))
+        path = folder / f"{start:07d}-{len(places)}.safetensors"
         if not path.is_file():
             with torch.inference_mode():
-                values = compute(range(start, start + SHARD))
+                values = compute(places)
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as aside:
                 save_file({key: value.to(torch.float16).cpu().contiguous() for key, value in values.items()}, aside)
         shards.append(load_file(path))
-    return {key: torch.cat([shard[key] for shard in shards])[:count] for key in shards[0]}
+    return {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,8 @@ def is_finished(config: TrainConfig, out: Path) -> bool:
     report = json.loads(reports[0].read_text(encoding="utf-8"))
     if report["steps"] < config.steps:
         return False
-    theirs, ours = json.loads(json.dumps(report["config"])), json.loads(json.dumps(config.__dict__))
-    differ = sorted(key for key in ours if key != "options" and theirs.get(key) != ours[key])
+    theirs, ours = report["config"], json.loads(json.dumps(asdict(config)))
+    differ = sorted(key for key in ours if theirs.get(key) != ours[key])
     if differ:
         raise ConfigError(
             f"{out} was trained with {differ[0]} = {theirs.get(differ[0])!r}, the config says {ours[differ[0]]!r}; "

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codi2.diffuse.codec import pixels_to_tensor
+from codi2.diffuse.codec import edges, pixels_to_tensor
 from codi2.diffuse.decoder import Decoder
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Findings, mean
@@ -78,14 +78,12 @@ def figures(drawn: Drawn, pictures: Sequence[Image], judge: Judge, centre: Tenso
         seed=seed,
     )
     between = mean("true features: EffNet-sim of two seeds", similarity(ours, other, centre), seed=seed)
-    edges, lossy, true = (gradients(parts) for parts in (drawn.drawn, drawn.round_trip, pictures))
-    sharp = mean("true features: sharpness", edges / true.mean(), {"round trip": lossy / true.mean()}, seed=seed)
+    ours_sharp, lossy, true = (sharpness(parts) for parts in (drawn.drawn, drawn.round_trip, pictures))
+    sharp = mean("true features: sharpness", ours_sharp / true.mean(), {"round trip": lossy / true.mean()}, seed=seed)
     return Findings([near, between, sharp])
 
 
-def gradients(pictures: Sequence[Any]) -> np.ndarray:
-    """Mean absolute difference of neighbouring pixels [n], of pictures in [-1, 1]."""
-    arrays = [np.asarray(part.pixels.resize((SIDE, SIDE))) for part in pictures]
-    maps = pixels_to_tensor(np.stack(arrays))
-    steps = maps.diff(dim=-1).abs().mean((1, 2, 3)) + maps.diff(dim=-2).abs().mean((1, 2, 3))
-    return steps.numpy()
+def sharpness(pictures: Sequence[Any]) -> np.ndarray:
+    """`edges` of each picture [n] at SIDE pixels, in [-1, 1]."""
+    arrays = np.stack([np.asarray(part.pixels.resize((SIDE, SIDE))) for part in pictures])
+    return edges(pixels_to_tensor(arrays)).numpy()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from codi2.data import cache
 from codi2.diffuse.build import INPUT_CHANNELS, SIZES, new_vae
+from codi2.diffuse.codec import edges
 from codi2.encode.compact import CompactDecoder, CompactEncoder
 from codi2.encode.tiny import ImageTrunk, load_trunk
 from codi2.tensors import device_of
@@ -33,17 +34,23 @@ from codi2.train.parts.draw import torch_at
 from codi2.train.parts.media import Modality, TrainingMedia, held_out_media
 from codi2.train.parts.reconstruction import Perception, reconstruction_terms, total
 
+PATCH = 2  # side of the patches that the first level reads
+NOISE = 0.1  # standard deviation added to compact features, which have unit variance
+KL_WEIGHT = 5e-4  # on the mean KL per number of a VAE's latent
+PERCEPTION_SIZE = 96  # pixels to which pictures are enlarged for the trunk
+
 
 @dataclass(frozen=True)
 class AutoencoderOptions:
     channels: tuple[int, ...] = (48, 96, 160)  # of each level; each level but the last halves the sides
     latent_channels: int = 16  # c
-    patch: int = 2  # side of the patches that the first level reads
-    noise: float = 0.1  # standard deviation added to compact features, which have unit variance
-    kl_weight: float = 5e-4  # on the mean KL per number of a VAE's latent
     perception_weight: float = 0.5  # of the comparison of pictures through the encoder's trunk
-    perception_size: int = 96  # pixels to which pictures are enlarged for it
     feature_dim: int = 256  # D, of compact features
+
+    def latent_shape(self, modality: Modality) -> tuple[int, int, int]:
+        """[c, h, w]."""
+        height, width = (side // (PATCH * 2 ** (len(self.channels) - 1)) for side in SIZES[modality])
+        return self.latent_channels, height, width
 
 
 class VAE(nn.Module):
@@ -51,15 +58,14 @@ class VAE(nn.Module):
 
     def __init__(self, modality: Modality, options: AutoencoderOptions) -> None:
         super().__init__()
-        self.patch, self.kl_weight = options.patch, options.kl_weight
-        self.net = new_vae(modality, options.channels, options.latent_channels, options.patch)
+        self.net = new_vae(modality, options.channels, options.latent_channels, PATCH)
 
     def encode(self, maps: Tensor) -> Any:
         """The posterior."""
-        return self.net.encode(F.pixel_unshuffle(maps, self.patch)).latent_dist
+        return self.net.encode(F.pixel_unshuffle(maps, PATCH)).latent_dist
 
     def decode(self, latents: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.net.decode(latents).sample, self.patch)
+        return F.pixel_shuffle(self.net.decode(latents).sample, PATCH)
 
     def forward(self, maps: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The maps given back, and the penalty on the latent []. Without `noise` [B, c, h, w]: from the mode."""
@@ -67,7 +73,7 @@ class VAE(nn.Module):
         latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
         mean, log = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean**2 + log.exp() - 1 - log).mean()
-        return self.decode(latents), self.kl_weight * kl
+        return self.decode(latents), KL_WEIGHT * kl
 
 
 class Compact(nn.Module):
@@ -75,26 +81,15 @@ class Compact(nn.Module):
 
     def __init__(self, modality: Modality, options: AutoencoderOptions) -> None:
         super().__init__()
-        height, width = (side // self.stride(options) for side in SIZES[modality])
-        self.encoder = CompactEncoder(
-            INPUT_CHANNELS[modality],
-            (options.latent_channels, height, width),
-            tuple(options.channels),
-            options.patch,
-            options.feature_dim,
-        )
+        shape, channels = options.latent_shape(modality), tuple(options.channels)
+        self.encoder = CompactEncoder(INPUT_CHANNELS[modality], shape, channels, PATCH, options.feature_dim)
         self.decoder = CompactDecoder(dict(self.encoder.config))
-        self.noise = options.noise
-
-    @staticmethod
-    def stride(options: AutoencoderOptions) -> int:
-        return int(options.patch * 2 ** (len(options.channels) - 1))
 
     def forward(self, maps: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As `VAE`; the noise is [B, c, h, w] as well."""
         features = self.encoder(maps)
         if noise is not None:
-            features = features + self.noise * noise.flatten(1).view_as(features)
+            features = features + NOISE * noise.flatten(1).view_as(features)
         return self.decoder(features), features.new_zeros(())
 
 
@@ -113,14 +108,13 @@ class AutoencoderRecipe:
         if self.modality == "image" and self.options.perception_weight:
             trunk = load_trunk("image")
             assert isinstance(trunk, ImageTrunk)
-            self.perception = Perception(trunk.net, self.options.perception_size)
+            self.perception = Perception(trunk.net, PERCEPTION_SIZE)
         self.frozen = self.perception
 
     def batch(self, step: int, share: Share = WHOLE) -> dict[str, Tensor]:
         size = self.config.batch_size
         maps = cache.codec_inputs(self.modality, self.media.batch(step, size, share))
-        stride = self.options.patch * 2 ** (len(self.options.channels) - 1)
-        shape = (size, self.options.latent_channels, *(side // stride for side in maps.shape[-2:]))
+        shape = (size, *self.options.latent_shape(self.modality))
         noise = torch.randn(shape, generator=torch_at(self.config.seed, step))
         return {"maps": maps, "noise": noise[share.rows(size)]}
 
@@ -162,11 +156,6 @@ class AutoencoderRecipe:
 
     def restore(self, folder: Path) -> None:
         restore_module(self.model.encoder if isinstance(self.model, Compact) else self.model.net, folder)
-
-
-def edges(maps: Tensor) -> Tensor:
-    """Mean absolute difference of neighbours [B] of maps [B, C, H, W]."""
-    return maps.diff(dim=-1).abs().mean((1, 2, 3)) + maps.diff(dim=-2).abs().mean((1, 2, 3))
 
 
 def build(config: TrainConfig) -> AutoencoderRecipe:

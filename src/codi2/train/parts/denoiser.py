@@ -20,15 +20,14 @@ from torch import Tensor, nn
 from codi2.data import cache
 from codi2.diffuse.build import new_decoder
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
-from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.load import load_part
 from codi2.diffuse.mel import MelSpectrogram
 from codi2.encode.compact import CompactEncoder
-from codi2.encode.embedded import EmbeddedEncoder, joint_heads
+from codi2.encode.embedded import EmbeddedEncoder, load_joint_heads
 from codi2.encode.tiny import load_trunk
 from codi2.hub import sha256_of
 from codi2.prompt.parts import Part
-from codi2.tensors import device_of, load_exactly, read_tensors
+from codi2.tensors import device_of
 from codi2.train.bank import bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
@@ -39,6 +38,11 @@ from codi2.train.place import training_device
 
 CALL = 100  # samples per call of the frozen networks
 SHOWN, VALIDATED = 16, 192  # held-out media
+SHOWN_AT: dict[str, Any] = {"num_inference_steps": 12, "guidance_scale": 1.5, "source_guidance_scale": 1.0}
+WITHHELD = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
+"""What a sample is trained without, and how often (InstructPix2Pix, section 3.2.1): guidance needs all four."""
+JOINT_ALONE = 0.1  # rate at which the compact features are withheld
+NOISED, MAX_NOISE_LEVEL = 0.5, 500  # share of the features that are noised; of 1000 levels
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,6 @@ class DenoiserOptions:
     vae: str = ""  # export of the VAE
     samples: int = 60_000  # pairs that are drawn and encoded, then seen again
     channels: tuple[int, ...] = (128, 256)  # of the network's levels
-    layers: int = 1  # residual blocks of a level
-    drop_feature: float = 0.05  # rate at which all features are withheld
-    drop_source: float = 0.05  # rate at which the source is
-    drop_both: float = 0.05
-    joint_alone: float = 0.1  # rate at which the compact features are withheld
-    noised: float = 0.5  # share of the features that are noised
-    max_noise_level: int = 500  # of 1000
 
 
 @dataclass
@@ -76,9 +73,8 @@ class Encoding(nn.Module):
         heads = Path(options.encoder) / "heads.safetensors"
         self.files = {"heads": heads, **{k: _weights(Path(getattr(options, k))) for k in ("features", "vae")}}
         compact = load_part(CompactEncoder, Path(options.features))
-        joint = joint_heads(compact.config["dim"])
-        load_exactly(joint, read_tensors(heads), f"the encoder heads in {options.encoder}")
-        self.encoder = EmbeddedEncoder({modality: load_trunk(modality)}, joint.float(), {modality: compact})
+        joint = load_joint_heads(heads, compact.config["dim"])
+        self.encoder = EmbeddedEncoder({modality: load_trunk(modality)}, joint, {modality: compact})
         self.codec = load_vae(modality, Path(options.vae))
         self.requires_grad_(False).eval()
 
@@ -129,26 +125,21 @@ class DenoiserRecipe:
         compact: Any = encoding.encoder.compact[modality].config
         shape, slots = self.encoded["latents"].shape[1:], self.encoded["features"].shape[1]
         self.decoder = new_decoder(
-            encoding.codec,
-            shape,
-            self.options.channels,
-            compact["dim"],
-            slots,
-            compact["latent_shape"],
-            self.options.layers,
+            encoding.codec, shape, self.options.channels, compact["dim"], slots, compact["latent_shape"]
         )
         parts = {"unet": self.decoder.unet, "conditioner": self.decoder.conditioner}
         self.model = nn.ModuleDict({name: part.requires_grad_(True) for name, part in parts.items()})
 
     def batch(self, step: int, share: Share = WHOLE) -> Batch:
-        options, draw, size = self.options, numpy_at(self.config.seed, step), self.config.batch_size
-        places = epoch_order(self.config.seed, step, size, options.samples)
+        draw, size = numpy_at(self.config.seed, step), self.config.batch_size
+        places = epoch_order(self.config.seed, step, size, self.options.samples)
         shape = (size, *self.encoded["latents"].shape[1:])
         noise = torch.randn(shape, generator=torch_at(self.config.seed, step))
         blur = torch.randn((size, *self.encoded["features"].shape[1:]), generator=torch_at(self.config.seed + 1, step))
         t = self.decoder.process.times(size, torch_at(self.config.seed + 2, step))
-        levels = draw.integers(1, options.max_noise_level, size=size) * (draw.random(size) < options.noised)
-        chance, alone = draw.random(size), draw.random(size) < options.joint_alone
+        levels = draw.integers(1, MAX_NOISE_LEVEL, size=size) * (draw.random(size) < NOISED)
+        withheld = draw.choice(list(WITHHELD), size, p=list(WITHHELD.values()))
+        alone = draw.random(size) < JOINT_ALONE
         rows = share.rows(size)
         latents, source, features = (
             self.encoded[key][places[rows]].float() for key in ("latents", "source", "features")
@@ -156,12 +147,8 @@ class DenoiserRecipe:
         noise_level = torch.from_numpy(levels[rows])
         features = self.decoder.conditioner.noised(features, blur[rows], noise_level)
         features[torch.from_numpy(alone[rows]), 1:] = 0
-        feature_dropped = chance < options.drop_feature + options.drop_both
-        source_dropped = (chance >= options.drop_feature) & (
-            chance < options.drop_feature + options.drop_both + options.drop_source
-        )
-        features[torch.from_numpy(feature_dropped[rows])] = 0
-        source[torch.from_numpy(source_dropped[rows])] = 0
+        features[torch.from_numpy(np.isin(withheld, ["feature", "both"])[rows])] = 0
+        source[torch.from_numpy(np.isin(withheld, ["source", "both"])[rows])] = 0
         return Batch(latents, source, features, noise_level, t[rows], noise[rows])
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -198,8 +185,7 @@ class DenoiserRecipe:
         device = device_of(self.decoder.unet)
         codec.to(device)
         held = {key: value[:SHOWN].float().to(device) for key, value in self.held_out.items()}
-        self.decoder.sampling = Sampling(12, 1.5, 1.0)
-        drawn = self.decoder.generate_latents(held["features"], range(len(held["features"])))
+        drawn = self.decoder.generate_latents(held["features"], range(len(held["features"])), **SHOWN_AT)
         kinds = {"target": held["latents"], "drawn": drawn}
         parts = {kind: codec.to_parts(codec.decode(latents)) for kind, latents in kinds.items()}
         return {f"{i}/{kind}": pictures[i] for kind, pictures in parts.items() for i in range(len(pictures))}

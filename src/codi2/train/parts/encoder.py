@@ -9,6 +9,7 @@ Letters: V views, N items, S spans of a trunk, C trunk channels, D joint width, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codi2.data import cache
-from codi2.encode.embedded import joint_heads
+from codi2.encode.embedded import joint_heads, load_joint_heads
 from codi2.encode.tiny import Head
 from codi2.evaluate.retrieval import recall_at
-from codi2.tensors import device_of, full_precision, load_exactly, read_tensors
+from codi2.tensors import device_of, full_precision
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
 
 CANDIDATES = 100  # of the retrieval that it is validated by
+TEMPERATURE = 0.07
 
 
 @dataclass(frozen=True)
 class EncoderOptions:
     dim: int = 256  # D
-    temperature: float = 0.07
-    recover_weight: float = 1.0  # of the linear recovery of the trunk's features
     edited_views: int = 3  # of each item, beside the one as it is
 
 
@@ -86,7 +86,7 @@ class EncoderRecipe:
         for modality, side in self.sides.items():
             _standardise(self._head(modality), side.features[:, side.train].flatten(0, 1))
         _standardise(self._head("phrase"), torch.cat([side.captions[side.train] for side in self.sides.values()]))
-        self.shared = _shared_concepts(self.sides)
+        self.shared = shared_concepts(self.sides)
 
     def _head(self, name: str) -> Head:
         head = self.heads[name]
@@ -99,7 +99,7 @@ class EncoderRecipe:
         for modality, side in self.sides.items():
             rows = draw.choice(side.train, min(size, len(side.train)), replace=False)
             views = draw.integers(len(side.features), size=len(rows))
-            same = _same([side.concepts[row] for row in rows])
+            same = same_concept([side.concepts[row] for row in rows])
             sides[modality] = Captioned(side.features[views, rows].float(), side.captions[rows].float(), same)
         concepts = draw.permutation(len(self.shared))[:size]
         pairs = [[int(draw.choice(rows)) for rows in self.shared[c]] for c in concepts]
@@ -111,7 +111,7 @@ class EncoderRecipe:
         for modality, side in batch.sides.items():
             head, trunk = self._head(modality), side.features
             joint, words = head(trunk)[:, 0], self._head("phrase")(side.captions)[:, 0]
-            terms[f"{modality}_text"] = contrast(joint, words, side.same, self.options.temperature)
+            terms[f"{modality}_text"] = contrast(joint, words, side.same)
             standard = (trunk - head.mean) / head.std
             pooled = standard.mean(1) if head.pool == "mean" else standard.amax(1)
             terms[f"{modality}_recover"] = F.mse_loss(self.recover[modality](joint).float(), pooled)
@@ -119,16 +119,15 @@ class EncoderRecipe:
             image, audio = (self._head(m)(trunk)[:, 0] for m, trunk in batch.pairs.items())
             # the image is the anchor: the sound moves
             different = torch.eye(len(image), dtype=torch.bool, device=image.device)
-            terms["audio_image"] = contrast(audio, image.detach(), different, self.options.temperature)
-        weights = {name: self.options.recover_weight if name.endswith("recover") else 1.0 for name in terms}
-        return {"loss": torch.as_tensor(sum(weights[name] * value for name, value in terms.items())), **terms}
+            terms["audio_image"] = contrast(audio, image.detach(), different)
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Captions → media of `val`: recall among the first five of a hundred."""
         figures, device = {}, device_of(self.model)
         for modality, side in self.sides.items():
-            rows = _one_per_concept(cache.rows(modality, "val"), side.concepts)
+            rows = one_per_concept(cache.rows(modality, "val"), side.concepts)
             media = self._head(modality)(side.features[0, rows].float().to(device))[:, 0].cpu()
             words = self._head("phrase")(side.captions[rows].float().to(device))[:, 0].cpu()
             found = recall_at(5, words, media, candidates=min(CANDIDATES, len(rows)))
@@ -142,15 +141,14 @@ class EncoderRecipe:
 
     def restore(self, folder: Path) -> None:
         """The heads; what recovers the trunk's features from them is not exported and is initialised."""
-        load_exactly(self.heads, read_tensors(folder / "heads.safetensors"), f"the encoder heads in {folder}")
-        self.heads.float()
+        self.heads.load_state_dict(load_joint_heads(folder / "heads.safetensors", self.options.dim).state_dict())
 
 
-def contrast(a: Tensor, b: Tensor, same: Tensor, temperature: float) -> Tensor:
+def contrast(a: Tensor, b: Tensor, same: Tensor) -> Tensor:
     """Symmetric InfoNCE over rows [B, D]; rows of one concept (`same` [B, B]) are no negatives of each other."""
     others = same & ~torch.eye(len(a), dtype=torch.bool, device=a.device)
     with full_precision(a):
-        logits = F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T / temperature
+        logits = F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T / TEMPERATURE
         logits, target = logits.masked_fill(others, float("-inf")), torch.arange(len(a), device=a.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
@@ -161,12 +159,13 @@ def _standardise(head: Head, features: Tensor) -> None:
     head.std.copy_(flat.std(0).clamp(min=1e-3))
 
 
-def _same(concepts: list[str]) -> Tensor:
+def same_concept(concepts: list[str]) -> Tensor:
+    """Which rows are of one concept, bool [B, B]."""
     codes = np.unique(concepts, return_inverse=True)[1]
     return torch.from_numpy(codes[:, None] == codes[None])
 
 
-def _shared_concepts(sides: dict[str, Side]) -> list[tuple[list[int], list[int]]]:
+def shared_concepts(sides: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
     """Training rows (pictures, sounds) of each concept that has both."""
     where: dict[str, dict[str, list[int]]] = {}
     for modality, side in sides.items():
@@ -175,7 +174,7 @@ def _shared_concepts(sides: dict[str, Side]) -> list[tuple[list[int], list[int]]
     return [(rows["image"], rows["audio"]) for _, rows in sorted(where.items()) if len(rows) == 2]
 
 
-def _one_per_concept(rows: np.ndarray, concepts: list[str]) -> np.ndarray:
+def one_per_concept(rows: np.ndarray, concepts: list[str]) -> np.ndarray:
     first: dict[str, int] = {}
     for row in rows:
         first.setdefault(concepts[row], int(row))

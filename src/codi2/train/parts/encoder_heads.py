@@ -24,6 +24,7 @@ from codi2.evaluate.retrieval import recall_at
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
+from codi2.train.parts.encoder import contrast, one_per_concept, same_concept, shared_concepts
 
 PLAIN = "plain"  # the view of items as they are
 
@@ -31,7 +32,6 @@ PLAIN = "plain"  # the view of items as they are
 @dataclass(frozen=True)
 class HeadOptions:
     dim: int = 256  # D, width of the joint space
-    temperature: float = 0.07
     recover_weight: float = 1.0  # of the linear recovery of the trunk's features
     views: tuple[str, ...] = (PLAIN, "mirror", "grey", "hue_120", "on_blue", "night", "sketch")
 
@@ -61,7 +61,7 @@ class HeadRecipe:
         for modality, side in self.sides.items():
             _standardize(heads[modality], side.features[:, side.train].flatten(0, 1))
             self.explained |= fit_tokens(heads[modality], modality, side.train)
-        self.both = _concepts_of_both(self.sides)
+        self.both = shared_concepts(self.sides)
 
     def batch(self, step: int, share: Share = WHOLE) -> dict[str, Any]:
         draw, size = numpy_at(self.config.seed, step), self.config.batch_size
@@ -81,8 +81,8 @@ class HeadRecipe:
             trunk = side.features[views, rows].float()
             joint = heads[modality](trunk)[:, 0]
             words = heads["phrase"](side.captions[rows].float())[:, 0]
-            same = _same([side.concepts[r] for r in rows])
-            out[f"{modality}_text"] = _contrast(joint, words, same, self.options.temperature)
+            same = same_concept([side.concepts[r] for r in rows])
+            out[f"{modality}_text"] = contrast(joint, words, same)
             pooled = (trunk - heads[modality].mean) / heads[modality].std
             pooled = pooled.mean(1) if heads[modality].pool == "mean" else pooled.amax(1)
             out[f"{modality}_recover"] = F.mse_loss(recover[modality](joint), pooled)
@@ -92,7 +92,7 @@ class HeadRecipe:
             audio = heads["audio"](self.sides["audio"].features[0, audio_rows].float())[:, 0]
             # the image is the anchor: the sound moves
             same = torch.eye(len(image), dtype=torch.bool)
-            out["audio_image"] = _contrast(audio, image.detach(), same, self.options.temperature)
+            out["audio_image"] = contrast(audio, image.detach(), same)
         loss = sum(v * (self.options.recover_weight if k.endswith("recover") else 1.0) for k, v in out.items())
         return {"loss": torch.as_tensor(loss), **out}
 
@@ -102,7 +102,7 @@ class HeadRecipe:
         figures = {f"{name}_explained": share for name, share in self.explained.items()}
         for modality, side in self.sides.items():
             for split in ("test_rendering", "test_family"):
-                rows = _one_per_concept(cache.rows(modality, split), side.concepts)
+                rows = one_per_concept(cache.rows(modality, split), side.concepts)
                 media = heads[modality](side.features[0, rows].float())[:, 0]
                 words = heads["phrase"](side.captions[rows].float())[:, 0]
                 figures |= {f"text_{modality}_{split}_r5": recall_at(5, words, media, candidates=100)["mean"]}
@@ -194,35 +194,6 @@ def clip_features(heads: Heads) -> Tensor:
     trunk, frames = load_trunk("video"), torch.from_numpy(cache.corpus().clips[cache.rows("video", "train")])
     found = [heads("video", trunk(some), *trunk.statistics(some)) for some in frames.split(cache.BATCH)]
     return torch.cat(found)
-
-
-def _same(concepts: list[str]) -> Tensor:
-    codes = np.unique(concepts, return_inverse=True)[1]
-    return torch.from_numpy(codes[:, None] == codes[None])
-
-
-def _contrast(a: Tensor, b: Tensor, same: Tensor, temperature: float) -> Tensor:
-    """Symmetric InfoNCE over rows [B, D]; rows of one concept (`same` [B, B]) are no negatives of each other."""
-    logits = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature
-    eye = torch.eye(len(a), dtype=torch.bool)
-    logits = logits.masked_fill(same & ~eye, float("-inf"))
-    target = torch.arange(len(a))
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-
-
-def _concepts_of_both(sides: dict[str, _Side]) -> list[tuple[list[int], list[int]]]:
-    where: dict[str, dict[str, list[int]]] = {}
-    for modality, side in sides.items():
-        for row in side.train:
-            where.setdefault(side.concepts[row], {}).setdefault(modality, []).append(int(row))
-    return [(rows["image"], rows["audio"]) for _, rows in sorted(where.items()) if len(rows) == 2]
-
-
-def _one_per_concept(rows: np.ndarray, concepts: list[str]) -> np.ndarray:
-    first: dict[str, int] = {}
-    for row in rows:
-        first.setdefault(concepts[row], int(row))
-    return np.array(list(first.values()), dtype=np.int64)
 
 
 def build(config: TrainConfig) -> HeadRecipe:
