@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from codi2.errors import ConfigError, DataError, OutputError
 from codi2.train import run
-from codi2.train.checkpoint import list_checkpoints, save_checkpoint
+from codi2.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from codi2.train.config import TrainConfig, load_config
 from codi2.train.loop import WHOLE, Share, Watch, train
 from codi2.train.parts.draw import epoch_order, torch_at
@@ -89,6 +89,20 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path) -> None:
     assert rest.curve == whole.curve[10:]
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(value, weights(tmp_path / "cut")[name])
+
+
+def test_a_checkpoint_of_an_optimizer_that_computed_otherwise_continues(tmp_path: Path) -> None:
+    """As those of another device, and of versions before the steps were fused."""
+    with pytest.raises(KeyboardInterrupt):
+        train(Line(stop_at=17), CONFIG, tmp_path)
+    (newest,) = list_checkpoints(tmp_path / "checkpoints")
+    tensors, states, state = load_checkpoint(newest)
+    for group in states["optimizer"]["param_groups"]:
+        group |= {"fused": None, "foreach": True}
+    save_checkpoint(tmp_path / "checkpoints", state["step"], tensors, states, state)
+    rest = Line()
+    train(rest, CONFIG, tmp_path)
+    assert rest.steps[0] == 10 and rest.curve[-1] < rest.curve[0]
 
 
 def test_a_batch_in_several_passes_gives_the_same_curve(tmp_path: Path) -> None:

@@ -44,14 +44,25 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if is_cut(tensor) else tensor  # type: ignore[attr-defined]
 
 
+MACHINES = ("fused", "foreach", "capturable")
+"""Settings of an optimizer that say how this machine computes a step, not which step it is."""
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The whole state that a checkpoint holds → an optimizer whose parameters may be cut up."""
+    """The whole state that a checkpoint holds → an optimizer whose parameters may be cut up.
+
+    How a step is computed (`fused` and its like) is this machine's choice and stays as it is.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     cut = {
         number: {name: cut_like(value, parameters[number]) for name, value in of_one.items()}
         for number, of_one in state["state"].items()
     }
-    optimizer.load_state_dict({**state, "state": cut})
+    groups = [
+        {**theirs, **{name: ours[name] for name in MACHINES if name in ours}}
+        for theirs, ours in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups, "state": cut})
 
 
 @contextmanager
