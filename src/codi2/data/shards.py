@@ -133,14 +133,20 @@ def _members(block: bytes, length: int) -> Sample:
     at = 0
     while at < length:
         head = block[at : at + _BLOCK]
-        header = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-        if header.size < 0 or head != _header(header.name, header.size):
-            raise ValueError(f"the header of {header.name[:80]!r} is damaged")
-        start, at = at + _BLOCK, at + _BLOCK + -(-header.size // _BLOCK) * _BLOCK
-        key, _, name = header.name.partition(".")
+        path, size = _named(head)
+        if head != _header(path, size):
+            raise ValueError(f"the header of {path[:80]!r} is damaged")
+        start, at = at + _BLOCK, at + _BLOCK + -(-size // _BLOCK) * _BLOCK
+        key, _, name = path.partition(".")
         if at > length or sample.setdefault("__key__", key) != key or name in sample:
-            raise ValueError(f"{header.name[:80]!r} does not belong to this record")
-        if any(block[start + header.size : at]):
-            raise ValueError(f"there is something behind {header.name[:80]!r}")
-        sample[name] = block[start : start + header.size]
+            raise ValueError(f"{path[:80]!r} does not belong to this record")
+        if any(block[start + size : at]):
+            raise ValueError(f"there is something behind {path[:80]!r}")
+        sample[name] = block[start : start + size]
     return sample
+
+
+def _named(head: bytes) -> tuple[str, int]:
+    """Path and size that a header says, unchecked. Raises ValueError: it says no size."""
+    path, size, folder = (head[a:b].partition(b"\0")[0] for a, b in ((0, 100), (124, 135), (345, 500)))
+    return (folder + b"/" + path if folder else path).decode("utf-8", "surrogateescape"), int(size, 8)

@@ -50,10 +50,13 @@ class ClipCodec(Codec):
         return frames.transpose(1, 2).to(self.vae.dtype)
 
     def _read(self, clip: Video | Image) -> np.ndarray:
-        """uint8 [F, H, W, 3]: frames spread evenly over the clip, brought to the shape of the network's."""
+        """uint8 [F, H, W, 3]: frames spread evenly over the clip, brought to the shape of the network's, each once."""
         frames = spread(clip.frames if isinstance(clip, Video) else (clip.pixels,), self.frames)
-        fitted = [fit_square(f, self.width) if self.whole else _cover(f, self.width, self.height) for f in frames]
-        return np.stack([np.asarray(frame) for frame in fitted])
+        fitted = {id(frame): np.asarray(self._fit(frame)) for frame in {id(frame): frame for frame in frames}.values()}
+        return np.stack([fitted[id(frame)] for frame in frames])
+
+    def _fit(self, frame: PILImage.Image) -> PILImage.Image:
+        return fit_square(frame, self.width) if self.whole else _cover(frame, self.width, self.height)
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
         pixels = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()

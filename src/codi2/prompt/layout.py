@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -160,6 +161,8 @@ class Layout:
         self.max_characters = max_length * max(map(len, tokenizer.get_vocab()))
         """Of a prompt's words: as many as its positions would hold of the longest token."""
         self._marks: dict[str, tuple[int, int]] = {}
+        # the same few in training, for which they would be most of the work
+        self._templates = lru_cache(maxsize=256)(self._template_ids)
 
     def __call__(self, messages: Sequence[Message], *, reply: bool = False) -> TokenSequence:
         """Lay `messages` out; `reply` opens the assistant's turn at the end.
@@ -200,8 +203,8 @@ class Layout:
         if self.system_prompt is not None and messages[0].role != "system":
             messages = [Message("system", (Text(self.system_prompt),)), *messages]
         writer = _Writer(self)
-        for i, template in enumerate(self._templates(messages, reply)):
-            writer.template(template, closes_reply=i > 0 and messages[i - 1].role == "assistant")
+        for i, ids in enumerate(self._templates(tuple(message.role for message in messages), reply)):
+            writer.template(ids, closes_reply=i > 0 and messages[i - 1].role == "assistant")
             if i < len(messages):
                 parts, by_model = join_text(messages[i].parts), messages[i].role == "assistant"
                 writer.parts(parts, by_model)
@@ -209,16 +212,16 @@ class Layout:
                     writer.parts(words_of(parts), by_model=False)
         return writer.done(reply)
 
-    def _templates(self, messages: Sequence[Message], reply: bool) -> list[str]:
-        """What the chat template puts before each message, and behind the last."""
-        marked = [{"role": message.role, "content": _MARK} for message in messages]
+    def _template_ids(self, roles: tuple[str, ...], reply: bool) -> list[list[int]]:
+        """What the chat template puts before a message of each role, and behind the last."""
+        marked = [{"role": role, "content": _MARK} for role in roles]
         text = render(self.tokenizer, marked, reply)
         pieces = text.split(_MARK)
-        if len(pieces) != len(messages) + 1:
+        if len(pieces) != len(roles) + 1:
             raise PromptError(
                 f"The language model's chat template has no place for some of these turns: {text[:200]!r}"
             )
-        return pieces
+        return [self.token_ids.of_template(piece) for piece in pieces]
 
 
 def layout_for(config: CoDi2Config, tokenizer: Any) -> Layout:
@@ -252,8 +255,7 @@ class _Writer:
         self.slots: list[Slot] = []
         self.turns: list[int] = []
 
-    def template(self, text: str, closes_reply: bool) -> None:
-        ids = self.layout.token_ids.of_template(text)
+    def template(self, ids: list[int], closes_reply: bool) -> None:
         eos = self.layout.tokenizer.eos_token_id
         learned = ids.index(eos) + 1 if closes_reply and eos in ids else 0  # the end of the turn is the model's to say
         self.ids += ids
