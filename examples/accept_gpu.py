@@ -23,11 +23,11 @@ import torch
 from accept_gpu_figures import differences, speed
 
 from codi2 import __version__
-from codi2.config import Placement
 from codi2.errors import CoDi2Error
 from codi2.hub import home, write_atomic
 from codi2.media import load
 from codi2.model import CoDi2
+from codi2.placement import Placement
 from codi2.prompt.parts import Part
 from codi2.report import Row, write_page
 from codi2.train.recipe import configs_of

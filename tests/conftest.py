@@ -31,6 +31,14 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that is made by whatever code of a model runs; asking on the terminal fails."""
+    monkeypatch.setenv("CODI2_RAN", str(tmp_path / "ran"))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks a question"))
+    return tmp_path / "ran"
+
+
 STYLES = ("openmoji", "google", "twitter", "fluent3d")
 SPLITS = {"train": 6, "test_rendering": 6, "test_family": 5, "val": 3}  # concepts each
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
 import struct
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from hostile import BIG, F32, Code, changed, config, content, header, hole, linked, pickled, piped
 
-from codi2.config import LLMConfig
-from codi2.errors import CoDi2Error, PromptError, WeightsError
-from codi2.llm.backbone import byte_tokenizer, load_backbone, load_tokenizer, random_llm
+from codi2.errors import CoDi2Error, WeightsError
 from codi2.model import CoDi2
-from codi2.prompt import template
-from codi2.prompt.template import render
 
-BIG = 10**9
+pytestmark = pytest.mark.usefixtures("ran")
 UNET, WEIGHTS = "image/unet", "diffusion_pytorch_model.safetensors"
 
 
@@ -36,92 +27,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A language model as the hub has them: config, tokenizer, weights."""
-    folder = tmp_path_factory.mktemp("llm") / "llm"
-    random_llm().save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return folder
-
-
-class Code:
-    """What a pickle runs when it is loaded."""
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.system, (f"touch {os.environ['CODI2_RAN']}",)
-
-
-@pytest.fixture(autouse=True)
-def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that is made by whatever code of a model runs; asking on the terminal fails."""
-    monkeypatch.setenv("CODI2_RAN", str(tmp_path / "ran"))
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks a question"))
-    return tmp_path / "ran"
-
-
-def changed(path: Path, *keys: str | int, to: object) -> None:
-    """One value of a JSON file."""
-    value = json.loads(path.read_text())
-    at = value
-    for key in keys[:-1]:
-        at = at[key]
-    at[keys[-1]] = to
-    path.write_text(json.dumps(value))
-
-
-def config(*keys: str | int, to: object) -> Callable[[Path], None]:
-    return lambda folder: changed(folder / "config.json", *keys, to=to)
-
-
 def part(name: str, key: str, to: object) -> Callable[[Path], None]:
     return lambda folder: changed(folder / name / "config.json", key, to=to)
 
 
-def content(name: str, data: bytes) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).write_bytes(data)
-
-
-def header(about: object, data: bytes = b"") -> bytes:
-    text = about if isinstance(about, bytes) else json.dumps(about).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def linked(name: str, target: str) -> Callable[[Path], None]:
-    def link(folder: Path) -> None:
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).symlink_to(target)
-
-    return link
-
-
-def piped(name: str) -> Callable[[Path], None]:
-    def pipe(folder: Path) -> None:
-        (folder / name).unlink()
-        os.mkfifo(folder / name)
-
-    return pipe
-
-
-def pickled(name: str, other: str) -> Callable[[Path], None]:
-    """A pickle in place of a safetensors file, under the name that libraries fall back to."""
-
-    def put(folder: Path) -> None:
-        (folder / name).unlink()
-        torch.save(Code(), folder / other)
-
-    return put
-
-
-def hole(name: str) -> Callable[[Path], None]:
-    def dig(folder: Path) -> None:
-        with open(folder / name, "wb") as file:
-            file.truncate(1 << 40)
-
-    return dig
-
-
-F32 = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
 MODELS: dict[str, Callable[[Path], object]] = {
     "no JSON": content("config.json", b"{"),
     "JSON without end": content("config.json", b"[" * 100_000),
@@ -233,171 +142,6 @@ def test_the_hubs_cache_of_links_is_read(saved: Path, tmp_path: Path) -> None:
     (snapshot / "heads.safetensors").symlink_to(saved / "heads.safetensors")
     with pytest.raises(CoDi2Error, match="is a link that leads out"):
         CoDi2.from_pretrained(snapshot)
-
-
-def tokens(*keys: str | int, to: object) -> Callable[[Path], None]:
-    return lambda folder: changed(folder / "tokenizer.json", *keys, to=to)
-
-
-def only_pickle(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    torch.save(Code(), folder / "pytorch_model.bin")
-
-
-def remote(folder: Path) -> None:
-    """A model and a tokenizer that only code of the folder knows."""
-    code = "import os; open(os.environ['CODI2_RAN'], 'w')\n"
-    for name in ("evil.py", "configuration_evil.py"):
-        (folder / name).write_text(code)
-    changed(folder / "config.json", "model_type", to="evil")
-    changed(folder / "config.json", "auto_map", to={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"})
-
-
-def remote_tokenizer(folder: Path) -> None:
-    (folder / "evil.py").write_text("import os; open(os.environ['CODI2_RAN'], 'w')\n")
-    changed(folder / "tokenizer_config.json", "tokenizer_class", to="EvilTokenizer")
-    changed(folder / "tokenizer_config.json", "auto_map", to={"AutoTokenizer": ["evil.T", "evil.T"]})
-
-
-DOUBLE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
-SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
-LLMS: dict[str, Callable[[Path], object]] = {
-    "no JSON": content("config.json", b"{"),
-    "JSON without end": content("config.json", b"[" * 100_000),
-    "a list": content("config.json", b"[]"),
-    "an unknown kind": config("model_type", to="evil"),
-    "a kind that is a number": config("model_type", to=5),
-    "code of its own": remote,
-    "a width of 10^9": config("hidden_size", to=BIG),
-    "a width of 10^30": config("hidden_size", to=10**30),
-    "10^9 layers": config("num_hidden_layers", to=BIG),
-    "900 layers": config("num_hidden_layers", to=900),
-    "a vocabulary of 10^9": config("vocab_size", to=BIG),
-    "an intermediate width of 10^9": config("intermediate_size", to=BIG),
-    "no heads at all": config("num_attention_heads", to=0),
-    "a pickle alone": only_pickle,
-    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
-    "weights that overlap": content("model.safetensors", header({"a": F32, "b": F32}, bytes(16))),
-    "weights that are a device": linked("model.safetensors", "/dev/zero"),
-    "weights of another model": lambda folder: save_file({"x": torch.zeros(3)}, folder / "model.safetensors"),
-    "a tokenizer that is no JSON": content("tokenizer.json", b"{"),
-    "a tokenizer without end": content("tokenizer.json", b"[" * 100_000),
-    "a tokenizer that is a list": content("tokenizer.json", b"[]"),
-    "a tokenizer of a terabyte": hole("tokenizer.json"),
-    "a tokenizer that is a pipe": piped("tokenizer.json"),
-    "a model of tokens that is a number": tokens("model", to=5),
-    "a vocabulary of text": tokens("model", "vocab", to="many"),
-    "a vocabulary of 10^30": tokens("model", "vocab", to={"a": 10**30}),
-    "merges of numbers": tokens("model", "merges", to=[1, 2]),
-    "an unknown splitter": tokens("pre_tokenizer", to={"type": "Evil"}),
-    "rules that double each letter": tokens("normalizer", to={"type": "Sequence", "normalizers": [DOUBLE] * 60}),
-    "rules that double it six times": tokens("normalizer", to={"type": "Sequence", "normalizers": [DOUBLE] * 6}),
-    "an expression that is searched without end": tokens("pre_tokenizer", to=SPLIT | {"pattern": {"Regex": "(a+)+b"}}),
-    "added tokens that are numbers": tokens("added_tokens", to=[1]),
-    "a tokenizer config that is a list": content("tokenizer_config.json", b"[]"),
-    "a tokenizer's code of its own": remote_tokenizer,
-    "a template that is a number": content("tokenizer_config.json", b'{"chat_template": 5}'),
-}
-
-
-SLOW = ("rules that double each letter",)  # until its memory or its time is used up
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in LLMS]
-)
-def test_a_hostile_language_model_runs_nothing_and_is_one_sentence(
-    case: str, llm: Path, tmp_path: Path, ran: Path
-) -> None:
-    folder = tmp_path / "llm"
-    shutil.copytree(llm, folder)
-    LLMS[case](folder)
-    try:
-        backbone = load_backbone(LLMConfig(kind="hub", id=str(folder)))
-        render(backbone.tokenizer, [{"role": "user", "content": "x"}], reply=True)
-    except CoDi2Error as error:
-        said = str(error).strip()
-        assert said and "\n" not in said and len(said) < 1_000
-    else:
-        assert case in ("a template that is a number", "a tokenizer's code of its own")  # read without them
-    assert not ran.exists()
-
-
-def test_a_sound_language_model_is_read(llm: Path) -> None:
-    assert load_backbone(LLMConfig(kind="hub", id=str(llm))).width == 32
-
-
-DOUBLED = "{% set n = namespace(t='a') %}{% for i in range(60) %}{% set n.t = n.t ~ n.t %}{% endfor %}{{ n.t }}"
-LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
-TEMPLATES = {
-    "a loop": LOOP,
-    "a loop that writes": LOOP.replace("{% endfor %}", "x{% endfor %}", 1),
-    "a text that doubles": DOUBLED,
-    "a text that is repeated": "{{ 'a' * 10 ** 10 }}",
-    "a wide text": "{{ '%10000000000d' % 1 }}",
-    "a centred text": "{{ 'a'.center(10 ** 10) }}",
-    "a power": "{{ 9 ** (9 ** (9 ** 9)) }}",
-    "ten million characters": "{{ 'a' * 10 ** 7 }}",
-    "a template without end": "{{ " + "(" * 50_000 + "1" + ")" * 50_000 + " }}",
-    "a megabyte of template": "x" * 10**6,
-    "no template": "{% for %}",
-    "a call of Python": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "an import": "{% import 'os' as os %}{{ os.system('touch ran') }}",
-    "a file": "{% include '/etc/passwd' %}",
-    "cycler's globals": "{{ cycler.__init__.__globals__.os.system('touch ran') }}",
-    "a namespace's": "{{ namespace.__init__.__globals__['os'].system('touch ran') }}",
-}
-
-
-@pytest.mark.parametrize("case", TEMPLATES)
-def test_a_hostile_chat_template_is_one_sentence(
-    case: str, tmp_path: Path, ran: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(template, "SECONDS", 4.0)
-    tokenizer = load_tokenizer(LLMConfig(kind="random", chat_template=TEMPLATES[case]))
-    try:
-        text = render(tokenizer, [{"role": "user", "content": "x"}], reply=True)
-    except PromptError as error:
-        assert "chat template" in str(error) and "\n" not in str(error) and len(str(error)) < 1_000
-    else:
-        assert len(text) < 100_000 and case in ("a call of Python",)
-    tokenizer.chat_template = "{{ messages[0]['content'] }}!"
-    assert render(tokenizer, [{"role": "user", "content": "still here"}], reply=True) == "still here!"
-    assert not list(tmp_path.iterdir()) and not ran.exists()
-
-
-def test_templates_are_rendered_as_by_the_tokenizer() -> None:
-    tokenizer = load_tokenizer(LLMConfig(kind="random"))
-    own = tokenizer.chat_template
-    turns = [{"role": role, "content": f"{role}: “é”"} for role in ("system", "user", "assistant", "user")]
-    for text in (
-        own,
-        own + "{# another #}",
-        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{% break %}{% endfor %}",
-    ):
-        tokenizer.chat_template = text
-        for reply in (True, False):
-            expected = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=reply)
-            assert render(tokenizer, turns, reply) == expected
-
-
-def test_the_renderer_ends_with_its_parent() -> None:
-    code = (
-        "from codi2.config import LLMConfig\nfrom codi2.llm.backbone import load_tokenizer\n"
-        "from codi2.prompt import template\n"
-        "t = load_tokenizer(LLMConfig(kind='random', chat_template='{{ 1 }}')); template.render(t, [], False)\n"
-        "import os; print(template._process._running.pid, flush=True); os.kill(os.getpid(), 9)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    child = int(done.stdout)
-    for _ in range(200):
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    pytest.fail("it lives on")
 
 
 def test_a_pickle_is_never_run(tmp_path: Path, ran: Path) -> None:

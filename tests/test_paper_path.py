@@ -16,7 +16,7 @@ from virtual_device import virtual_gpu
 
 from codi2 import CoDi2
 from codi2.checkpoint import place
-from codi2.config import DEBUG, PAPER, SENSES, DecoderConfig, EncoderConfig, HeadsConfig, LLMConfig, Placement
+from codi2.config import DEBUG, PAPER, SENSES, DecoderConfig, EncoderConfig, HeadsConfig, LLMConfig
 from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.families.audioldm2 import audioldm2_decoder
 from codi2.diffuse.families.text_to_video import text_to_video_decoder
@@ -28,6 +28,7 @@ from codi2.errors import ConfigError, WeightsError
 from codi2.heads.loss import codi2_loss
 from codi2.llm.backbone import Backbone, byte_tokenizer, load_backbone, random_llm
 from codi2.llm.mllm import MLLM
+from codi2.placement import Placement
 from codi2.prompt.layout import Message, collate
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Phrase, Text, Thermal, Video
 

@@ -17,12 +17,11 @@ from virtual_device import DeviceMismatch, virtual_gpu
 
 from codi2 import cli
 from codi2.cli.placement import OPTIONS
-from codi2.config import Placement
 from codi2.encode.tiny import TinyEncoder, build_heads
 from codi2.errors import ConfigError, DeviceMemoryError
 from codi2.media import load
 from codi2.model import CoDi2
-from codi2.placement import check, out_of_memory
+from codi2.placement import Placement, check, out_of_memory
 from codi2.prompt.parts import Audio, Image, Part, Video
 
 COMMANDS = ("generate", "chat", "evaluate", "gallery", "serve")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from codi2.config import ON_CPU, PRESETS, CoDi2Config, Placement, preset
+from codi2.config import PRESETS, CoDi2Config, preset
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.encode.contract import Encoder
@@ -31,7 +31,7 @@ from codi2.hub import fetch_repo, is_ours, shipped, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
-from codi2.placement import check, full, out_of_memory
+from codi2.placement import ON_CPU, Placement, check, full, out_of_memory
 from codi2.sizes import check_rank, check_size
 from codi2.tensors import in_half, read_tensors
 from codi2.untrusted import check_folder

@@ -172,21 +172,6 @@ def _adapter() -> Any:
     return TypeAdapter(CoDi2Config)
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where a model runs and how it is kept there; no part of a checkpoint."""
-
-    device: str = "cpu"  # cpu, cuda, cuda:1, mps
-    dtype: str = "float32"  # of encoder and decoders; the language model's is in its config
-    bits: Literal[0, 4, 8] = 0  # of the language model's frozen linear maps, by bitsandbytes; 0: as its config says
-    device_map: str = ""  # spreads the language model over devices: "auto", "balanced" (accelerate's)
-    offload: bool = False  # encoder, language model and decoders are on the device only while they work
-    compile: bool = False  # the denoising networks, by torch.compile
-
-
-ON_CPU = Placement()
-
-
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + eos_token + '\n' }}"

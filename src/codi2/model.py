@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from codi2.config import CoDi2Config, Placement
+from codi2.config import CoDi2Config
 from codi2.diffuse.decoder import Decoder, first_frames
 from codi2.diffuse.joint import JointAttention, sample_together
 from codi2.diffuse.sampling import Progress, sample
@@ -25,7 +25,7 @@ from codi2.llm.decode import FeatureSegment, Listener, ReplyOptions, Segment
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.llm.reading import Past, Reading, items_of, write
 from codi2.pcm import rounded
-from codi2.placement import within_memory
+from codi2.placement import Placement, within_memory
 from codi2.prompt.grammar import parse
 from codi2.prompt.layout import Message, layout_for
 from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from codi2.config import Placement
 from codi2.errors import ConfigError, DeviceMemoryError
 
 if TYPE_CHECKING:
@@ -20,6 +20,21 @@ DTYPES = ("float32", "bfloat16", "float16")
 DEVICE = re.compile(r"cpu|mps|cuda(?::(\d+))?")
 LESS = "ask for fewer or shorter media at once, or use --dtype bfloat16, --bits 4 or --offload"
 """What to change when a reply needs more memory than there is."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a model runs and how it is kept there; no part of a checkpoint."""
+
+    device: str = "cpu"  # cpu, cuda, cuda:1, mps
+    dtype: str = "float32"  # of encoder and decoders; the language model's is in its config
+    bits: Literal[0, 4, 8] = 0  # of the language model's frozen linear maps, by bitsandbytes; 0: as its config says
+    device_map: str = ""  # spreads the language model over devices: "auto", "balanced" (accelerate's)
+    offload: bool = False  # encoder, language model and decoders are on the device only while they work
+    compile: bool = False  # the denoising networks, by torch.compile
+
+
+ON_CPU = Placement()
 
 
 def check(placement: Placement) -> None:

@@ -160,7 +160,8 @@ def test_what_came_before_is_all_that_counts(model: CoDi2, red: Image, hum: Audi
 
 
 def test_any_history_of_changes_answers_as_the_rounds_that_are_left(model: CoDi2, red: Image, hum: Audio):
-    """Rounds, undos, retries, branches and failures at random: the next reply is that of the same rounds, held anew."""
+    """After rounds, undos, retries, branches and failures in random order: a new conversation of the rounds that are
+    left gives the same next reply."""
     choose = random.Random(3)
     settings: dict[str, Any] = {"max_new_tokens": 2, "num_inference_steps": 1}
     words = ("See [image9]", "Hear [audio9]", "Make it blue", "And the first image?", "No media")

@@ -1,7 +1,11 @@
 """Edits with continuous values: what they do, what is held out, and what is said of them."""
 
+import hashlib
+import inspect
 import re
 import string
+import subprocess
+import sys
 from math import ceil
 from pathlib import Path
 
@@ -10,9 +14,12 @@ import pytest
 import soundfile
 from PIL import Image
 
+from codi2.data import edits
+from codi2.data.cache import EDITS_VERSION
 from codi2.data.edits import KINDS, Edit, compose, draw, from_json, visible
 from codi2.data.edits.kind import HUE, Kind, phrases
 from codi2.data.edits.words import colour, direction, turn
+from codi2.data.transforms import background_mask
 from codi2.errors import DataError
 
 MEDIA = Path(__file__).parents[2] / "examples" / "media"
@@ -134,6 +141,15 @@ def test_words_are_complete(modality: str, kind: Kind):
             assert not re.search(r"\b(a [aeiou]|an [^aeiou])", text), text
 
 
+def test_the_version_of_the_edits_is_that_of_their_code():
+    """A person decides whether changed code gives other media: what is cached of these takes hours to compute."""
+    folder = Path(edits.__file__).parent
+    code = [path.read_bytes() for path in sorted(folder.glob("*.py")) if path.name != "words.py"]
+    digest = hashlib.sha256(b"".join([*code, inspect.getsource(background_mask).encode()])).hexdigest()[:16]
+    known = ("1", "2549e08c8581e732")
+    assert (EDITS_VERSION, digest) == known, "raise EDITS_VERSION if edits give other media; note the new digest"
+
+
 def test_phrasings_are_drawn():
     rng = np.random.default_rng(0)
     asks = {draw("audio", rng).ask for _ in range(2000)}
@@ -168,6 +184,20 @@ def test_a_wrong_record_is_refused_with_the_reason():
         from_json("rotate", {"angel": 3})
     with pytest.raises(DataError, match=r"each with its number"):
         from_json("rotate+mirror", {"0.angle": 30, "angle": 3})
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import codi2.data.edits",
+        "transforms.background_mask(np.zeros((8, 8, 3), np.uint8))",
+        "sound_transforms.BY_NAME['muffled'].apply(np.ones(999, np.int16))",
+    ],
+)
+def test_without_scipy_the_error_names_the_extra(code: str):
+    head = "import sys; sys.modules['scipy'] = None; import numpy as np; from codi2.data import sound_transforms, "
+    done = subprocess.run([sys.executable, "-c", f"{head}transforms; {code}"], capture_output=True, text=True)
+    assert done.returncode and done.stderr.splitlines()[-1].endswith("SciPy: pip install 'codi2[data]'")
 
 
 def test_what_changes_nothing_is_not_visible():

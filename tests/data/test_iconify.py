@@ -7,7 +7,7 @@ import pytest
 from codi2.data.fetch import PACKAGES
 from codi2.data.prepare import square
 from codi2.data.sources import iconify
-from codi2.data.sources.iconify import HANDS, join
+from codi2.data.sources.iconify import EMOJI_SETS, join
 from codi2.data.world import ADDED_RENDERINGS, ALL_RENDERINGS, RENDERINGS, STYLES
 
 LEFT = '<path fill="currentColor" d="M0 0h8v16H0z"/>'  # the left half, and a red dot on the right
@@ -19,7 +19,7 @@ def package(sources: Path):
     """Writes the package of a style beside the other sources and reads it."""
 
     def make(style: str, icons: dict, aliases: dict | None = None, chars: dict | None = None) -> dict:
-        folder = sources / HANDS[style].folder
+        folder = sources / EMOJI_SETS[style].folder
         folder.mkdir(parents=True)
         book = {"prefix": "x", "width": 16, "height": 16, "icons": icons, "aliases": aliases or {}}
         (folder / "icons.json").write_text(json.dumps(book))
@@ -81,16 +81,16 @@ def test_an_icon_is_drawn_in_black_where_it_has_no_colour_and_mirrored_where_it_
 
 
 def test_every_hand_has_a_licence_a_name_a_pinned_package_and_words_for_it():
-    assert tuple(HANDS) == ADDED_RENDERINGS
-    assert len(set(ALL_RENDERINGS)) == len(RENDERINGS) + len(HANDS)
+    assert tuple(EMOJI_SETS) == ADDED_RENDERINGS
+    assert len(set(ALL_RENDERINGS)) == len(RENDERINGS) + len(EMOJI_SETS)
     assert len({STYLES[style] for style in ALL_RENDERINGS}) == len(ALL_RENDERINGS)
     notice = (Path(__file__).parents[2] / "NOTICE").read_text(encoding="utf-8")
     pinned = {package.name: package for package in PACKAGES}
-    for hand in HANDS.values():
-        package = pinned[f"@iconify-json/{hand.package}"]
-        assert (package.version, package.folder) == (hand.version, hand.folder.removesuffix("/package"))
-        assert hand.licence in {"MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-SA-4.0"}  # derived media may be passed on
-        assert any(hand.attribution in line and line.endswith(hand.licence) for line in notice.splitlines())
+    for emoji_set in EMOJI_SETS.values():
+        package = pinned[f"@iconify-json/{emoji_set.package}"]
+        assert (package.version, package.folder) == (emoji_set.version, emoji_set.folder.removesuffix("/package"))
+        assert emoji_set.licence in {"MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-SA-4.0"}  # derived media may be passed on
+        assert any(emoji_set.attribution in line and line.endswith(emoji_set.licence) for line in notice.splitlines())
 
 
 def test_the_table_of_names_holds_code_points():

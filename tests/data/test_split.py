@@ -48,7 +48,7 @@ def by_split(items) -> dict[str, list[Item]]:
 
 @pytest.fixture(scope="module")
 def added(items) -> list[Item]:
-    """The same emoji, drawn by the hands that came later."""
+    """The same emoji in the emoji sets that were added later."""
     return [
         replace(one, id=f"{style}/{one.group}", style=style)
         for one in items

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from virtual_device import DeviceMismatch, virtual_gpu
 
-from codi2.config import Placement
 from codi2.encode.aisfx import AiSFX
 from codi2.evaluate import bench as benches
 from codi2.evaluate import run
@@ -19,6 +18,7 @@ from codi2.evaluate.sound_judge import SoundJudge
 from codi2.evaluate.suites import clips, subjects, texts
 from codi2.evaluate.suites.smoke import SMOKE
 from codi2.model import CoDi2
+from codi2.placement import Placement
 
 SUITES = ("subject", "together", "caption")
 """They answer with pictures, with clips and sounds, and with words."""

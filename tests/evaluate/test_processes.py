@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from codi2.config import Placement
 from codi2.errors import ConfigError
 from codi2.evaluate.case import Case, Outputs
 from codi2.evaluate.processes import ALONE, Processes, join
+from codi2.placement import Placement
 from codi2.prompt.parts import Text
 
 WORKER = Path(__file__).with_name("in_process.py")

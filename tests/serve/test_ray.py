@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image as PILImage
 
-from codi2.config import Placement
 from codi2.errors import ConfigError
+from codi2.placement import Placement
 from codi2.serve import ray as replicas
 
 from .conftest import Start

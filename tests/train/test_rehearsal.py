@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from codi2.config import Placement
 from codi2.data import cache
 from codi2.data.build import Settings, build
 from codi2.diffuse.build import new_vae
@@ -24,6 +23,7 @@ from codi2.encode.compact import CompactEncoder
 from codi2.encode.efficientnet import EfficientNetLite
 from codi2.encode.tiny import TRUNK_CHANNELS
 from codi2.heads.prior import Context, Prior
+from codi2.placement import Placement
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
 from codi2.train.parts import autoencoder, denoiser, encoder, joint, llm, vocoder

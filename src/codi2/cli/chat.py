@@ -10,8 +10,8 @@ import typer
 
 from codi2.cli.output import ModelOption, OutOption, SeedOption, check_writable
 from codi2.cli.placement import placed
-from codi2.config import ON_CPU, Placement
 from codi2.errors import CoDi2Error, PromptError
+from codi2.placement import ON_CPU, Placement
 
 if TYPE_CHECKING:
     from codi2.chat import Chat

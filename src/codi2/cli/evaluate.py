@@ -9,7 +9,7 @@ import typer
 
 from codi2.cli.output import ModelOption, OutOption, check_writable
 from codi2.cli.placement import placed
-from codi2.config import ON_CPU, Placement
+from codi2.placement import ON_CPU, Placement
 
 
 @placed

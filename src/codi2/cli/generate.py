@@ -10,7 +10,7 @@ import typer
 
 from codi2.cli.output import ModelOption, OutOption, SeedOption, StepsOption, check_writable, progress, save_reply
 from codi2.cli.placement import placed
-from codi2.config import ON_CPU, Placement
+from codi2.placement import ON_CPU, Placement
 
 
 class Want(StrEnum):

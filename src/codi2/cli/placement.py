@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from codi2.config import Placement
-from codi2.placement import DTYPES, check
+from codi2.placement import DTYPES, Placement, check
 
 Dtype = StrEnum("Dtype", {name: name for name in DTYPES})  # type: ignore[misc]
 

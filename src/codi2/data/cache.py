@@ -27,7 +27,7 @@ TRUNKS = {"image": "lite0-160", "audio": "aisfx"}
 """What the trunk features depend on: the network and the size of its input."""
 EDITED = "edited-"
 """`edited-0`, `edited-1`, …: views in which every item is under a drawn edit of its own."""
-EDITS_VERSION = "1"  # raise it when the edits change
+EDITS_VERSION = "1"  # raise it when an edit gives other media; a test notices that their code has changed
 BATCH = 64  # samples per call of a frozen network
 
 

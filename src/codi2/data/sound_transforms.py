@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from codi2.errors import MissingDependencyError
+
 RATE = 16_000
 Clip = np.ndarray
 
@@ -43,8 +45,10 @@ def _resampled(factor: float) -> Callable[[np.ndarray], np.ndarray]:
 
 def _filtered(cutoff: float, kind: str) -> Callable[[np.ndarray], np.ndarray]:
     def apply(x: np.ndarray) -> np.ndarray:
-        from scipy.signal import butter, sosfiltfilt
-
+        try:
+            from scipy.signal import butter, sosfiltfilt
+        except ImportError as error:
+            raise MissingDependencyError("filtering a sound needs SciPy: pip install 'codi2[data]'") from error
         return np.asarray(sosfiltfilt(butter(4, cutoff, kind, fs=RATE, output="sos"), x))
 
     return apply

@@ -114,11 +114,11 @@ def _assign_added(items: list[Item], heads: set[str], seed: int) -> dict[str, Sp
         elif item.style == UNSEEN_RENDERING:
             split[item.id] = "test_style"
     rest = [item for item in items if item.id not in split]
-    hands: dict[str, set[str]] = defaultdict(set)
+    styles: dict[str, set[str]] = defaultdict(set)
     for item in rest:
-        hands[item.group].add(item.style)
-    for group in _shuffled(hands, seed + 2)[:_RENDERINGS]:
-        style = _shuffled((f"{style} {group}" for style in hands[group]), seed)[0].split()[0]
+        styles[item.group].add(item.style)
+    for group in _shuffled(styles, seed + 2)[:_RENDERINGS]:
+        style = _shuffled((f"{style} {group}" for style in styles[group]), seed)[0].split()[0]
         split |= {item.id: "test_rendering" for item in rest if (item.group, item.style) == (group, style)}
     return split | _validation([item for item in rest if item.id not in split], seed)
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
+from codi2.errors import MissingDependencyError
+
 Pixels = np.ndarray
 
 
@@ -32,8 +34,10 @@ def hue_turned(degrees: int) -> Callable[[Pixels], Pixels]:
 
 def background_mask(pixels: Pixels, threshold: int = 246) -> np.ndarray:
     """True [H, W] where the picture is white and joined to its border: the ground that a cut-out was laid on."""
-    from scipy.ndimage import label
-
+    try:
+        from scipy.ndimage import label
+    except ImportError as error:
+        raise MissingDependencyError("a picture's ground is found with SciPy: pip install 'codi2[data]'") from error
     white = (pixels >= threshold).all(-1)
     regions, _ = label(np.pad(white, 1, constant_values=True))
     return np.asarray((regions == regions[0, 0])[1:-1, 1:-1])

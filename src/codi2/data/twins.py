@@ -1,6 +1,6 @@
 """Pictures that are nearly the same on both sides of the split, and which of them change sides.
 
-The mage and the man mage of one hand, say, or a sign that two hands drew alike.
+The mage and the man mage of one emoji set, for example, or a sign that is alike in two sets.
 """
 
 from __future__ import annotations

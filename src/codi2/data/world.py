@@ -27,12 +27,12 @@ STYLES = {
 }
 """How a caption names a rendering."""
 RENDERINGS = ("openmoji", "google", "twitter", "fluent3d")
-"""Styles in which one concept is drawn by several hands: the true answers of an exemplar task. They decide which
+"""Styles in which one concept is drawn: the true answers of an exemplar task. They decide which
 families are held out, and the shipped weights know no others."""
 ADDED_RENDERINGS = (
     "emojione", "emojione1", "emojionemono", "fxemoji", "noto1", "fluentflat", "fluentmono", "streamline"
 )  # fmt: skip
-"""Further hands that drew the same emoji."""
+"""Further emoji sets."""
 ALL_RENDERINGS = (*RENDERINGS, *ADDED_RENDERINGS)
 UNSEEN_RENDERING = "fxemoji"
 """Held out whole. It is in colour, its makers drew no other rendering (as those of `emojione1` and `noto1` did), and

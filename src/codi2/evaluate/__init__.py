@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codi2.config import ON_CPU, Placement
 from codi2.errors import CoDi2Error, ConfigError
+from codi2.placement import ON_CPU, Placement
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from codi2.config import Placement
 from codi2.errors import CoDi2Error, ConfigError
+from codi2.placement import Placement
 
 T = TypeVar("T")
 PATIENCE_DAYS = 7  # that a process waits for the slowest: suites take hours

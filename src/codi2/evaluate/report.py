@@ -13,11 +13,11 @@ from typing import Any
 
 from codi2 import __version__
 from codi2.checkpoint import locate
-from codi2.config import ON_CPU, Placement
 from codi2.errors import DataError
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Example, Figure, Section
 from codi2.hub import WHEELS, sha256_of, write_atomic
+from codi2.placement import ON_CPU, Placement
 from codi2.prompt.parts import Audio, Image, Part, Text
 from codi2.report import Row, write_page
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codi2.config import CHATML, ON_CPU, LLMConfig, Placement
+from codi2.config import CHATML, LLMConfig
 from codi2.errors import ConfigError, WeightsError
 from codi2.hub import hub_errors
 from codi2.llm.trial import try_tokenizer
+from codi2.placement import ON_CPU, Placement
 from codi2.prompt.layout import special_tokens
 from codi2.sizes import check_layers, check_size
 from codi2.untrusted import check_folder, one_sentence, parse_json

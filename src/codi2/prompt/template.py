@@ -74,6 +74,13 @@ class _Process:
             return found
         return {"error": f"it takes more than {SECONDS:g} seconds or {MEGABYTES} megabytes"}
 
+    def forked(self) -> None:
+        """In a child process: the renderer that runs answers the parent, so this one gets its own.
+
+        The parent's is kept: dropped, it would be sent what the parent has not sent yet.
+        """
+        self._parents, self._running, self._lock = self._running, None, threading.Lock()
+
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-I", str(Path(__file__).with_name("rendering.py")), str(MEGABYTES), str(LONGEST)]
         env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -106,3 +113,4 @@ class _Process:
 
 
 _process = _Process()
+os.register_at_fork(after_in_child=_process.forked)

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from codi2.config import Placement
 from codi2.errors import ConfigError, MissingDependencyError
+from codi2.placement import Placement
 
 
 def run_replicas(

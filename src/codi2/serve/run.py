@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from codi2.config import ON_CPU, Placement
 from codi2.errors import ConfigError, MissingDependencyError
 from codi2.hub import home
+from codi2.placement import ON_CPU, Placement
 from codi2.serve.memory import return_large_blocks
 from codi2.serve.origins import Served, is_loopback, origin
 from codi2.serve.store import Store

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codi2.config import Placement
 from codi2.errors import ConfigError
-from codi2.placement import check
+from codi2.placement import Placement, check
 from codi2.tensors import pinned, to_device
 from codi2.train.config import TrainConfig
 

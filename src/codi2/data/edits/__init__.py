@@ -18,9 +18,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from codi2.errors import DataError, MissingDependencyError
+
+try:
+    import scipy  # noqa: F401 – the modules below need it
+except ImportError as error:
+    raise MissingDependencyError("edits need SciPy: pip install 'codi2[data]'") from error
+
 from codi2.data.edits import colour, cover, geometry, ground, sound, texture
 from codi2.data.edits.kind import Kind, phrases
-from codi2.errors import DataError
 
 HeldOut = Literal["", "values", "kinds"]
 

@@ -97,10 +97,6 @@ def _stencil(pixels: Pixels, level: float) -> Pixels:
     return whole(np.repeat(np.clip((grey(pixels) - level) * 8 + 128, 0, 255), 3, -1))
 
 
-def _two(change: float, up: str, down: str, low: float, high: float) -> str:
-    return f"{w.more(abs(change), low, high)} {up if change > 0 else down}"
-
-
 def _channel_kind(index: int, name: str) -> Kind:
     def say(change: float) -> dict[str, str]:
         verb, less = ("strengthen", "more") if change > 0 else ("weaken", "less")
@@ -141,7 +137,7 @@ KINDS = (
         {"factor": Span(0.3, 1.8, gap=(0.8, 1.25), held=(0.48, 0.66))},
         _brightness,
         lambda factor: {
-            "more": _two(factor - 1, "brighter", "darker", 0.1, 0.8),
+            "more": w.compared(factor - 1, "brighter", "darker", 0.1, 0.8),
             "percent": w.percent(factor),
             "factor": w.number(factor),
         },
@@ -151,7 +147,7 @@ KINDS = (
         {"factor": Span(0.25, 2.4, gap=(0.75, 1.35), held=(1.6, 1.95))},
         _contrast,
         lambda factor: {
-            "more": _two(factor - 1, "more", "less", 0.1, 1.2),
+            "more": w.compared(factor - 1, "more", "less", 0.1, 1.2),
             "percent": w.percent(factor),
             "factor": w.number(factor),
         },
@@ -162,7 +158,7 @@ KINDS = (
         _gamma,
         lambda power: {
             "power": w.number(power),
-            "more": _two(1 / power - 1, "lighter", "darker", 0.1, 1.4),
+            "more": w.compared(1 / power - 1, "lighter", "darker", 0.1, 1.4),
             "verb": "lift" if power < 1 else "deepen",
         },
     ),
@@ -182,7 +178,7 @@ KINDS = (
         {"change": Span(-1, 1, gap=(-0.35, 0.35), held=(-0.8, -0.5))},
         _temperature,
         lambda change: {
-            "more": _two(change, "warmer", "cooler", 0.35, 1),
+            "more": w.compared(change, "warmer", "cooler", 0.35, 1),
             "end": "warm" if change > 0 else "cool",
             "percent": w.percent(change),
             "much": w.much(abs(change), 0.35, 1),

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from codi2.data.edits import words as w
-from codi2.data.edits.ground import ANGLE, EDGE, tone
-from codi2.data.edits.kind import HUE, Kind, Span
+from codi2.data.edits.ground import EDGE, tone
+from codi2.data.edits.kind import DIRECTION, HUE, SLANT, Kind, Span
 from codi2.data.edits.pixels import Pixels, along, floats, grid, mixed, rgb, soft, whole
 
 POSITION = Span(0.2, 0.8)
@@ -126,7 +126,7 @@ KINDS = (
     ),
     Kind(
         "bar",
-        {"hue": HUE, "at": POSITION, "width": Span(0.06, 0.25), "angle": ANGLE},
+        {"hue": HUE, "at": POSITION, "width": Span(0.06, 0.25), "angle": SLANT},
         _bar,
         lambda hue, at, width, angle: {**tone(hue, 0.45), "percent": w.percent(width), "slant": w.slant(angle)},
     ),
@@ -143,7 +143,7 @@ KINDS = (
     ),
     Kind(
         "blinds",
-        {"count": Span(3, 12, 0.5), "strength": Span(0.35, 0.9), "angle": ANGLE},
+        {"count": Span(3, 12, 0.5), "strength": Span(0.35, 0.9), "angle": SLANT},
         _blinds,
         lambda count, strength, angle: {
             "count": w.count(count),
@@ -153,7 +153,7 @@ KINDS = (
     ),
     Kind(
         "rainbow",
-        {"angle": Span(0, 359, 1), "strength": Span(0.5, 1.0)},
+        {"angle": DIRECTION, "strength": Span(0.5, 1.0)},
         _rainbow,
         lambda angle, strength: {"direction": w.direction(angle), "percent": w.percent(strength)},
     ),

@@ -8,10 +8,8 @@ import numpy as np
 from PIL import Image
 
 from codi2.data.edits import words as w
-from codi2.data.edits.kind import SEED, Kind, Span
+from codi2.data.edits.kind import DIRECTION, SEED, Kind, Span
 from codi2.data.edits.pixels import Pixels, grid, image, mixed, sampled
-
-ANGLE = Span(0, 359, 1)
 
 
 def _rotate(pixels: Pixels, angle: float) -> Pixels:
@@ -157,7 +155,7 @@ KINDS = (
     ),
     Kind(
         "shift",
-        {"angle": ANGLE, "distance": Span(0.12, 0.45)},
+        {"angle": DIRECTION, "distance": Span(0.12, 0.45)},
         _shift,
         lambda angle, distance: {
             "direction": w.direction(angle),
@@ -247,7 +245,7 @@ KINDS = (
     ),
     Kind(
         "ghost",
-        {"angle": ANGLE, "distance": Span(0.12, 0.4), "strength": Span(0.4, 0.9)},
+        {"angle": DIRECTION, "distance": Span(0.12, 0.4), "strength": Span(0.4, 0.9)},
         _ghost,
         lambda angle, distance, strength: {
             "direction": w.direction(angle),

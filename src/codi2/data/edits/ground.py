@@ -7,10 +7,9 @@ from math import cos, pi, radians, sin
 import numpy as np
 
 from codi2.data.edits import words as w
-from codi2.data.edits.kind import HUE, LIGHT, Kind, Span
+from codi2.data.edits.kind import DIRECTION, HUE, LIGHT, SLANT, Kind, Span
 from codi2.data.edits.pixels import Pixels, along, blurred, floats, grid, ground, on_ground, rgb, soft, whole
 
-ANGLE = Span(0, 179, 1)
 EDGE = 2 / 64
 """Width of a soft edge, in half sides: one pixel of 64."""
 
@@ -110,7 +109,7 @@ KINDS = (
     Kind("ground", {"hue": HUE, "light": LIGHT}, _ground, tone),
     Kind(
         "ground_gradient",
-        {"hue": HUE, "other": HUE, "angle": Span(0, 359, 1)},
+        {"hue": HUE, "other": HUE, "angle": DIRECTION},
         _gradient,
         lambda hue, other, angle: {
             "first": (first := w.colour(hue, 0.6)),
@@ -120,7 +119,7 @@ KINDS = (
     ),
     Kind(
         "ground_stripes",
-        {"hue": HUE, "width": Span(0.06, 0.3), "angle": ANGLE},
+        {"hue": HUE, "width": Span(0.06, 0.3), "angle": SLANT},
         _stripes,
         lambda hue, width, angle: {
             **tone(hue),
@@ -169,7 +168,7 @@ KINDS = (
     ),
     Kind(
         "shadow",
-        {"angle": Span(0, 359, 1), "distance": Span(0.04, 0.18), "strength": Span(0.3, 0.8)},
+        {"angle": DIRECTION, "distance": Span(0.04, 0.18), "strength": Span(0.3, 0.8)},
         _shadow,
         lambda angle, distance, strength: {
             "direction": w.direction(angle),

@@ -69,6 +69,10 @@ class Span:
 HUE = Span(0, 359, 1, held=HELD_HUES)
 LIGHT = Span(0.3, 0.82)
 SEED = Span(0, 9999, 1, free=True)
+DIRECTION = Span(0, 359, 1)
+"""Degrees clockwise, 0 to the right."""
+SLANT = Span(0, 179, 1)
+"""Degrees of a line, which has no start and no end."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,6 @@ from codi2.data.edits import words as w
 from codi2.data.edits.kind import SEED, Kind, Span
 
 
-def _two(change: float, up: str, down: str, low: float, high: float) -> str:
-    return f"{w.more(abs(change), low, high)} {up if change > 0 else down}"
-
-
 def _ratio(decibels: float) -> str:
     if decibels == 0:
         return "as loud as the sound"
@@ -30,7 +26,7 @@ KINDS = (
             "decibels": f"{w.number(abs(decibels))} decibels",
             "more": "louder" if decibels > 0 else "quieter",
             "way": "up" if decibels > 0 else "down",
-            "much": _two(decibels, "louder", "quieter", 5, 20),
+            "much": w.compared(decibels, "louder", "quieter", 5, 20),
         },
     ),
     Kind(
@@ -70,7 +66,7 @@ KINDS = (
             "factor": w.times(factor),
             "times": f"by a factor of {w.number(factor)}",
             "percent": w.percent(factor),
-            "more": _two(factor - 1, "faster", "slower", 0.1, 0.9),
+            "more": w.compared(factor - 1, "faster", "slower", 0.1, 0.9),
             "high": "higher" if factor > 1 else "deeper",
         },
     ),
@@ -81,7 +77,7 @@ KINDS = (
         lambda factor: {
             "factor": w.times(factor),
             "percent": w.percent(factor),
-            "more": _two(factor - 1, "faster", "slower", 0.1, 0.9),
+            "more": w.compared(factor - 1, "faster", "slower", 0.1, 0.9),
             "high": "higher" if factor > 1 else "deeper",
         },
     ),
@@ -94,7 +90,7 @@ KINDS = (
             "verb": "raise" if semitones > 0 else "lower",
             "high": "higher" if semitones > 0 else "deeper",
             "way": "up" if semitones > 0 else "down",
-            "more": _two(semitones, "higher", "deeper", 2, 12),
+            "more": w.compared(semitones, "higher", "deeper", 2, 12),
         },
     ),
     Kind(
@@ -207,7 +203,7 @@ KINDS = (
         {"decibels": Span(-9, 9, 0.5, gap=(-2.5, 2.5), held=(-6, -3.5))},
         e.peak(lambda x, decibels: waves.tilted(x, decibels)),
         lambda decibels: {
-            "more": _two(decibels, "brighter", "darker", 2.5, 9),
+            "more": w.compared(decibels, "brighter", "darker", 2.5, 9),
             "bright": "brighter" if decibels > 0 else "darker",
             "end": "treble" if decibels > 0 else "bass",
             "decibels": f"{w.number(abs(decibels))} decibels",

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import uniform_filter
 
 from codi2.data.edits import words as w
-from codi2.data.edits.kind import SEED, Kind, Span
+from codi2.data.edits.kind import DIRECTION, SEED, SLANT, Kind, Span
 from codi2.data.edits.pixels import LUMA, Pixels, along, floats, grid, image, mixed, whole
 
 
@@ -174,7 +174,7 @@ KINDS = (
     ),
     Kind(
         "motion_blur",
-        {"length": Span(4, 18, 1), "angle": Span(0, 179, 1)},
+        {"length": Span(4, 18, 1), "angle": SLANT},
         _motion,
         lambda length, angle: {"length": w.count(length), "along": w.line(angle)},
     ),
@@ -196,7 +196,7 @@ KINDS = (
     ),
     Kind(
         "emboss",
-        {"strength": Span(0.5, 2.5), "angle": Span(0, 359, 1)},
+        {"strength": Span(0.5, 2.5), "angle": DIRECTION},
         _emboss,
         lambda strength, angle: {"much": w.much(strength, 0.5, 2.5), "direction": w.direction(angle)},
     ),
@@ -257,13 +257,13 @@ KINDS = (
     ),
     Kind(
         "fringe",
-        {"distance": Span(1.5, 6.0, 0.1), "angle": Span(0, 359, 1)},
+        {"distance": Span(1.5, 6.0, 0.1), "angle": DIRECTION},
         _fringe,
         lambda distance, angle: {"distance": w.number(distance), "direction": w.direction(angle)},
     ),
     Kind(
         "hatching",
-        {"distance": Span(3.0, 8.0, 0.1), "angle": Span(0, 179, 1)},
+        {"distance": Span(3.0, 8.0, 0.1), "angle": SLANT},
         _hatching,
         lambda distance, angle: {
             "fine": w.level(distance, 3, 8, ("fine", "medium", "coarse")),

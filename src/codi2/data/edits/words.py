@@ -88,6 +88,11 @@ def more(value: float, low: float, high: float) -> str:
     return level(value, low, high, ("a little", "clearly", "much"))
 
 
+def compared(change: float, up: str, down: str, low: float, high: float) -> str:
+    """A comparative for a change: `clearly brighter`, `much darker`."""
+    return f"{more(abs(change), low, high)} {up if change > 0 else down}"
+
+
 def degrees(value: float) -> str:
     return f"{round(abs(value))} degrees"
 

@@ -1,4 +1,4 @@
-"""Further hands that drew the emoji, from the SVG bodies of Iconify's packages, joined by code point."""
+"""Further emoji sets, from the SVG bodies of Iconify's packages, joined by code point."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from codi2.data.sources.raw import RawItem, Source
 
 
 @dataclass(frozen=True)
-class Hand:
+class EmojiSet:
     """One package of icons."""
 
     package: str
@@ -37,15 +37,17 @@ class Hand:
         return f"iconify-json-{self.package}-{self.version}/package"
 
 
-HANDS = {
-    "emojione": Hand("emojione", "1.2.3", "CC-BY-4.0", "EmojiOne 2.3 (EmojiTwo), EmojiOne and contributors"),
-    "emojione1": Hand("emojione-v1", "1.2.3", "CC-BY-SA-4.0", "EmojiOne 1.5, EmojiOne"),
-    "emojionemono": Hand("emojione-monotone", "1.2.1", "CC-BY-4.0", "EmojiOne 2.2 monotone, EmojiOne and contributors"),
-    "fxemoji": Hand("fxemoji", "1.2.2", "Apache-2.0", "FxEmojis, Mozilla"),
-    "noto1": Hand("noto-v1", "1.2.5", "Apache-2.0", "Noto Emoji v1, Google"),
-    "fluentflat": Hand("fluent-emoji-flat", "1.2.6", "MIT", "Fluent Emoji flat, Microsoft"),
-    "fluentmono": Hand("fluent-emoji-high-contrast", "1.2.6", "MIT", "Fluent Emoji high contrast, Microsoft"),
-    "streamline": Hand("streamline-emojis", "1.2.4", "CC-BY-4.0", "Streamline Emojis, Streamline"),
+EMOJI_SETS = {
+    "emojione": EmojiSet("emojione", "1.2.3", "CC-BY-4.0", "EmojiOne 2.3 (EmojiTwo), EmojiOne and contributors"),
+    "emojione1": EmojiSet("emojione-v1", "1.2.3", "CC-BY-SA-4.0", "EmojiOne 1.5, EmojiOne"),
+    "emojionemono": EmojiSet(
+        "emojione-monotone", "1.2.1", "CC-BY-4.0", "EmojiOne 2.2 monotone, EmojiOne and contributors"
+    ),
+    "fxemoji": EmojiSet("fxemoji", "1.2.2", "Apache-2.0", "FxEmojis, Mozilla"),
+    "noto1": EmojiSet("noto-v1", "1.2.5", "Apache-2.0", "Noto Emoji v1, Google"),
+    "fluentflat": EmojiSet("fluent-emoji-flat", "1.2.6", "MIT", "Fluent Emoji flat, Microsoft"),
+    "fluentmono": EmojiSet("fluent-emoji-high-contrast", "1.2.6", "MIT", "Fluent Emoji high contrast, Microsoft"),
+    "streamline": EmojiSet("streamline-emojis", "1.2.4", "CC-BY-4.0", "Streamline Emojis, Streamline"),
 }
 """Style → what it is drawn from, under which licence, and whom to name."""
 
@@ -109,8 +111,8 @@ def _bare(code: str) -> str:
 
 def read(style: str, root: Path) -> Iterator[RawItem]:
     """`root` holds the unpacked packages side by side. Skin tones and flags are left out, as elsewhere."""
-    hand = HANDS[style]
-    folder = root / hand.folder
+    chosen = EMOJI_SETS[style]
+    folder = root / chosen.folder
     book = json.loads((folder / "icons.json").read_text(encoding="utf-8"))
     chars = json.loads((folder / "chars.json").read_text(encoding="utf-8")) or {}
     icons = {name: name for name, icon in book["icons"].items() if not icon.get("hidden")}
@@ -120,12 +122,12 @@ def read(style: str, root: Path) -> Iterator[RawItem]:
     emoji = {code: (name, subgroup) for code, name, subgroup, _ in labelled(root)}
     labels = {code: label for code, label in raw_labels(root).items() if code in emoji}
     tables = _names()
-    found = join(labels, icons, chars, tables["names"] | tables.get(hand.package, {}))
+    found = join(labels, icons, chars, tables["names"] | tables.get(chosen.package, {}))
     for code, icon in found.items():
         name, subgroup = emoji[code]
         yield RawItem(
-            key=code, modality="image", file=f"{hand.folder}/icons.json:{icon}", name=name, caption=with_article(name),
-            category=subgroup, style=style, group=code, load=partial(_draw, book, icon),
+            key=code, modality="image", file=f"{chosen.folder}/icons.json:{icon}", name=name,
+            caption=with_article(name), category=subgroup, style=style, group=code, load=partial(_draw, book, icon),
         )  # fmt: skip
 
 
@@ -143,4 +145,6 @@ def _draw(book: dict[str, Any], name: str) -> Image:
     return ImageOps.mirror(picture) if alias.get("hFlip") else picture
 
 
-SOURCES = tuple(Source(style, hand.licence, hand.attribution, partial(read, style)) for style, hand in HANDS.items())
+SOURCES = tuple(
+    Source(style, chosen.licence, chosen.attribution, partial(read, style)) for style, chosen in EMOJI_SETS.items()
+)
