@@ -21,11 +21,11 @@ from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Thermal, Video
 from codi2.prompt.wire import flac, png
 from codi2.senses import drawn
 from codi2.serve import views, wire
-from codi2.serve.api import Client, server_of
 from codi2.serve.decoding import File
 from codi2.serve.packing import CLIPS, SESSIONS, while_wanted
 from codi2.serve.reading import Deadline, read_files
 from codi2.serve.schemas import Sense
+from codi2.serve.server import Client, server_of
 from codi2.serve.store import Store
 from codi2.serve.uploads import NoMedium
 

@@ -25,16 +25,18 @@ from codi2.errors import BusyError, DataError, LimitError
 from codi2.media_bounds import decoded_bytes
 from codi2.prompt.parts import Prompt, Text
 from codi2.serve import views, wire
-from codi2.serve.api import Client, Server, check_model, message_of, options_of, replies_of, server_of, sse
 from codi2.serve.decoding import BUDGET
 from codi2.serve.engine import Engine
 from codi2.serve.jobs import Failed, Job, Tell, chat_bytes
 from codi2.serve.media_routes import read_id
 from codi2.serve.packing import SESSIONS, answer_json, answer_list, aside, while_wanted
 from codi2.serve.reading import Deadline, read_files
+from codi2.serve.replies import message_of, sse
+from codi2.serve.requests import check_model, options_of
 from codi2.serve.schemas import NewSession, RoundRequest
+from codi2.serve.server import Client, Server, server_of
 from codi2.serve.store import Changed, NoSession, Session, Store
-from codi2.serve.waiting import Waiting
+from codi2.serve.waiting import Waiting, replies_of
 
 OPEN = 16  # conversations whose cache stays in memory
 MOST_OPEN = 2 << 30  # decoded bytes of the media of those that nobody uses at the moment
