@@ -18,7 +18,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from codi2 import __version__
-from codi2.errors import CoDi2Error, MediaError, PromptError
+from codi2.errors import CoDi2Error, PromptError
 from codi2.prompt.grammar import parse, placeholders
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Prompt, Text
@@ -34,7 +34,7 @@ from codi2.serve.origins import Served
 from codi2.serve.packing import answer_json, aside
 from codi2.serve.reading import read_pictures
 from codi2.serve.replies import chunks, finish_of, mark_of, message_of, sse, usage_of
-from codi2.serve.requests import ask, check_model, check_want, deadline_of, options_of, submit
+from codi2.serve.requests import ask, check_model, check_want, deadline_of, options_of, queue_name, submit
 from codi2.serve.schemas import MOST_PARTS, ChatRequest, ImageRequest, ResponsesRequest, Settings, SoundRequest
 from codi2.serve.server import Client, Server, server_of
 from codi2.serve.store import Store
@@ -204,14 +204,13 @@ async def images_edits(
         raise PromptError("there is no image to edit; send one or more in the field image")
     if len(files) > MOST_PARTS:
         raise PromptError(f"there are {len(files)} images, the limit is {MOST_PARTS}; send fewer")
-    given: list[bytes] = []
-    for file in files:
-        given.append(await file.read(wire.MOST_BYTES + 1))
-        if len(given[-1]) > wire.MOST_BYTES:
-            raise MediaError(f"an image is larger than {wire.MOST_BYTES >> 20} MB; send a smaller one")
-    words = prompt if placeholders(prompt) else f"{prompt} " + " ".join(f"[image{i}]" for i in range(len(given)))
+    images: list[bytes] = []
+    for i, file in enumerate(files):
+        images.append(await file.read(wire.MOST_BYTES + 1))
+        wire.check_bytes(len(images[-1]), f"image {i}")
+    words = prompt if placeholders(prompt) else f"{prompt} " + " ".join(f"[image{i}]" for i in range(len(images)))
     body = ImageRequest(prompt=prompt, model=model, seed=seed)
-    return await _pictures(request, lambda media: parse(words, media), given, body, n, size, response_format, client)
+    return await _pictures(request, lambda media: parse(words, media), images, body, n, size, response_format, client)
 
 
 @router.post("/v1/audio/generations", responses={200: {"content": {"audio/wav": {}}}}, response_class=Response)
@@ -248,7 +247,7 @@ async def _pictures(
     if form == "url":
         raise PromptError("response_format is 'url'; this server keeps no files for others to fetch: use b64_json")
     deadline = deadline_of(server, body)
-    media = await read_pictures(request, files, server.decoders, client, deadline)
+    media = await read_pictures(request, files, server.decoders, queue_name(client, body.user), deadline)
     message = [Message("user", prompt(media))]
     options = [options_of(body, ["image"], 1, i) for i in range(n)]
     replies = await replies_of(request, await submit(server, message, options, client, body, deadline))

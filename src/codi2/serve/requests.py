@@ -49,6 +49,11 @@ def options_of(body: Settings, modalities: Sequence[str] | None, max_new_tokens:
     )
 
 
+def queue_name(client: str, user: str | None = None) -> str:
+    """Whose turn a request takes in the queues: a client's, or that of the user whom the client names."""
+    return f"{client}/{user or ''}"
+
+
 def deadline_of(server: Server, body: Settings) -> Deadline:
     return Deadline(body.codi2.timeout or server.engine.timeout)
 
@@ -58,9 +63,8 @@ async def ask(
 ) -> tuple[list[Message], list[Waiting]]:
     """A request's conversation, and the replies to it that are made: all that `options` say, or none."""
     server, deadline = server_of(request), deadline_of(server_of(request), body)
-    who = f"{client}/{body.user or ''}"
-    layout = server.engine.model.layout
-    messages = await read_messages(request, draft, layout, server.decoders, who, deadline)
+    layout, queue = server.engine.model.layout, queue_name(client, body.user)
+    messages = await read_messages(request, draft, layout, server.decoders, queue, deadline)
     return messages, await submit(server, messages, options, client, body, deadline)
 
 
@@ -72,7 +76,7 @@ async def submit(
     body: Settings,
     deadline: Deadline,
 ) -> list[Waiting]:
-    who, left = f"{client}/{body.user or ''}", deadline.left
+    queue, left = queue_name(client, body.user), deadline.left
     return await Waiting.several(
-        len(options), lambda tells: server.engine.replies(messages, options, tells, who, timeout=left)
+        len(options), lambda tells: server.engine.replies(messages, options, tells, queue, timeout=left)
     )
