@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,43 @@ def test_wrong_files_get_a_sentence(kind: str, data: bytes, message: str) -> Non
 def test_a_pickle_in_npy_is_not_loaded() -> None:
     file = io.BytesIO()
     np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(MediaError, match=r"broken \.npy"):
+    with pytest.raises(MediaError, match=r"a \.npy file of object; IMU is a table of plain numbers"):
         load_as("imu", file.getvalue())
+
+
+@pytest.mark.parametrize(
+    "chunk", ["gAMA", "cHRM", "tRNS", "iCCP", "pHYs", "acTL", "fcTL", "sRGB", "tEXt", "zTXt", "iTXt"]
+)
+@pytest.mark.parametrize("size", [0, 1, 3, 9])
+def test_a_damaged_chunk_of_a_png_is_no_fault_of_ours(chunk: str, size: int) -> None:
+    """The file is read without it, or refused in one sentence."""
+    whole = grey(np.full((4, 4), 1500, np.uint16))
+    body = chunk.encode() + bytes(size)
+    data = whole[:33] + size.to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big") + whole[33:]
+    for kind in ("depth", "thermal", ""):
+        try:
+            load_as(kind, data, "the file")
+        except MediaError as error:
+            assert "the file is" in str(error)
+
+
+HEADERS = ["{", '"""', "{'descr': (", "-" * 9000 + "1", "[" * 9000, "\t1\n  2\n 3", "{[]: 1}", "1 2", "007"]
+HEADERS += [
+    f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': (5, 6)}}" for kind in ("<c16", "<U2", "|V8", "<M8[s]")
+]
+HEADERS += [
+    f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}"
+    for shape in ("(-1, 6)", "()", "(0, 6)", "(True, 6)", "5L")
+]
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=[header[:60] for header in HEADERS])
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_whatever_the_header_of_an_npy_file_says_is_one_sentence(header: str, version: int) -> None:
+    size = len(header).to_bytes(2 if version == 1 else 4, "little")
+    data = b"\x93NUMPY" + bytes([version, 0]) + size + header.encode() + bytes(480)
+    with pytest.raises(MediaError, match="the file is"):
+        load_as("imu", data, "the file")
 
 
 def test_files_are_named_or_in_order(tmp_path: Path) -> None:

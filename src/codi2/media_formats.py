@@ -33,9 +33,11 @@ MAX_FRAME_SIDE = 512
 """Pixels; larger frames of a clip are scaled down, or a minute of it would fill the memory."""
 PICTURE_FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "ICO"]
 ANIMATED = {"GIF", "WEBP", "PNG", "AVIF"}
-# Formats that are nothing but media. FFmpeg also opens playlists, and those name other files and addresses.
+BROKEN = (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError, struct.error, zlib.error)
+"""What Pillow raises for files that are damaged or cut."""
 BLOCK = 65_536  # samples of each channel that are read at once
 UNKNOWN = 1 << 62  # samples from which libsndfile means that the header does not say
+# Formats that are nothing but media. FFmpeg also opens playlists, and those name other files and addresses.
 STREAM_FORMATS = "mov,matroska,avi,mpeg,mpegts,flv,asf,ogg,mp3,aac,wav,flac,amr,caf,aiff,au"
 MAGIC = {b"PNG\r\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"WEBP": "WebP", b"RIFF": "WAV or AVI",
          b"OggS": "OGG", b"fLaC": "FLAC", b"ID3": "MP3", b"ftyp": "MP4", b"%PDF": "PDF", b"PK\3\4": "ZIP"}  # fmt: skip
@@ -54,7 +56,7 @@ def picture(data: bytes, name: str, still: bool = False) -> Image | Video | None
             file = PILImage.open(io.BytesIO(data), formats=PICTURE_FORMATS)
     except PILImage.DecompressionBombError as error:
         raise bounds.too_large(name, "more than 178 million") from error
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError, struct.error, zlib.error):
+    except BROKEN:
         return None  # no picture, or cut within the header
     bounds.check_size(name, file.width, file.height)
     try:
@@ -67,7 +69,7 @@ def picture(data: bytes, name: str, still: bool = False) -> Image | Video | None
         return Image(_to_rgb(file), name)
     except PILImage.DecompressionBombError as error:
         raise bounds.too_large(name, "more than 178 million") from error
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError, struct.error, zlib.error) as error:
+    except BROKEN as error:
         raise MediaError(f"{name} is a broken {file.format} file ({error}); export or download it again.") from error
 
 

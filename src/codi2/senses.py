@@ -26,6 +26,7 @@ from codi2.config import SENSES
 from codi2.errors import MediaError, PromptError
 from codi2.media import Source, load, read_source
 from codi2.media_bounds import check_size, too_large
+from codi2.media_formats import BROKEN
 from codi2.prompt.parts import IMU, Depth, Media, Sense, Thermal
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def load_imu(source: Source, name: str = "") -> IMU:
     if table.shape[1] == AXES:
         return IMU(np.ascontiguousarray(table.T, dtype=np.float32), IMU_RATE, name)
     seconds = table[:, 0]
-    if not (np.diff(seconds) > 0).all():
+    if not (seconds[1:] > seconds[:-1]).all():
         raise MediaError(f"{name} goes back in time: its first column should be seconds that grow")
     span = float(seconds[-1]) - float(seconds[0])  # may be infinite
     if span * IMU_RATE >= MOST_READINGS:
@@ -147,7 +148,7 @@ def _grey(source: Source, name: str) -> tuple[np.ndarray, str]:
             values = np.asarray(file)
     except PILImage.DecompressionBombError as error:
         raise too_large(name, "more than 178 million") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except BROKEN as error:
         raise MediaError(f"{name} is a broken PNG file ({error}); export or download it again.") from error
     return values.astype(np.uint16 if deep else np.uint8), name
 
@@ -158,11 +159,16 @@ def _npy(data: bytes, name: str) -> np.ndarray:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, kind = header(file)
-        if math.prod(shape) * max(kind.itemsize, 1) > len(data):  # numpy makes room for what the header says
-            raise MediaError(
-                f"{name} is cut: its header speaks of {' × '.join(map(str, shape))} numbers; save it again"
-            )
-        file.seek(0)
+    except (
+        Exception
+    ) as error:  # numpy evaluates the header as Python: TokenError, MemoryError and others besides its own
+        raise MediaError(f"{name} is a broken .npy file ({error}); save plain numbers again") from error
+    if kind.kind not in "iuf":
+        raise MediaError(f"{name} is a .npy file of {kind}; IMU is a table of plain numbers: save float32 or float64")
+    if math.prod(shape) * kind.itemsize > len(data):  # numpy makes room for what the header says
+        raise MediaError(f"{name} is cut: its header speaks of {' × '.join(map(str, shape))} numbers; save it again")
+    file.seek(0)
+    try:
         return np.load(file, allow_pickle=False).astype(np.float64)
     except (OSError, ValueError, TypeError, EOFError, OverflowError) as error:
         raise MediaError(f"{name} is a broken .npy file ({error}); save plain numbers again") from error

@@ -6,55 +6,41 @@ Version policy: the path says `/v1`. Fields are added within it; one that goes o
 
 from __future__ import annotations
 
-import json
-import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, UploadFile
+from fastapi import APIRouter, FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from codi2 import __version__
-from codi2.chat.events import Done, Made, Said, Step
-from codi2.errors import CoDi2Error, MediaError, PromptError
-from codi2.model import Options, Reply
+from codi2.errors import CoDi2Error, PromptError
+from codi2.prompt.grammar import parse, placeholders
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Prompt, Text
-from codi2.serve import wire
-from codi2.serve.access import Access, NoKey
+from codi2.serve import media_routes, sessions, wire
+from codi2.serve import responses as responses_api
+from codi2.serve.access import Access
 from codi2.serve.bodies import Bodies
-from codi2.serve.decoding import Decoders
 from codi2.serve.engine import Engine
-from codi2.serve.errors import Failure, as_json, described
+from codi2.serve.errors import Failure, as_json
 from codi2.serve.metrics import prometheus
 from codi2.serve.middleware import BodyLimit, Counted, Faults, Gate, Head, Origins, SafeHeaders
 from codi2.serve.origins import Served
 from codi2.serve.packing import answer_json, aside
-from codi2.serve.reading import Deadline, read_messages, read_pictures
+from codi2.serve.reading import read_pictures
+from codi2.serve.replies import chunks, finish_of, mark_of, message_of, sse, usage_of
+from codi2.serve.requests import ask, check_model, check_want, deadline_of, options_of, queue_name, submit
 from codi2.serve.schemas import MOST_PARTS, ChatRequest, ImageRequest, ResponsesRequest, Settings, SoundRequest
+from codi2.serve.server import Client, Server, server_of
 from codi2.serve.store import Store
-from codi2.serve.waiting import Waiting, replies_of
+from codi2.serve.waiting import replies_of
 
 MOST_BODY = 64 << 20  # bytes of a request
-
-
-@dataclass
-class Server:
-    """What the routes work with."""
-
-    engine: Engine
-    store: Store
-    model: str
-    default_tokens: int = 128
-    marks: bool = True  # whether media say in their metadata how they were made
-    decoders: Decoders = field(default_factory=Decoders)
-    requests: dict[tuple[str, int], int] = field(default_factory=dict)  # by route and status, for /metrics
 
 
 def create_app(
@@ -75,10 +61,6 @@ def create_app(
         served: the hosts that requests may name; None: this machine's loopback addresses and `localhost`.
         opened: see `access.Access`.
     """
-    from codi2.serve.media_routes import router as media
-    from codi2.serve.sessions import Chats
-    from codi2.serve.sessions import router as sessions
-
     app = FastAPI(
         title="codi2",
         version=__version__,
@@ -89,10 +71,10 @@ def create_app(
         responses={"4XX": {"model": Failure, "description": "An error of the request, in one sentence."}},
     )
     server = Server(engine, store, model, marks=marks)
-    app.state.server, app.state.chats = server, Chats(engine, store)
+    app.state.server, app.state.chats = server, sessions.Chats(engine, store)
     app.include_router(router)
-    app.include_router(sessions)
-    app.include_router(media)
+    app.include_router(sessions.router)
+    app.include_router(media_routes.router)
     for kind in (CoDi2Error, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, as_json)
     # the last one added is the first that a request passes
@@ -117,22 +99,6 @@ def create_app(
 
 
 router = APIRouter()
-
-
-def server_of(request: Request) -> Server:
-    server: Server = request.app.state.server
-    return server
-
-
-def client_of(request: Request) -> str:
-    """Who asks, as `middleware.Gate` found. Raises NoKey: the path was taken for one that needs no key."""
-    client: str | None = getattr(request.state, "client", None)
-    if client is None:
-        raise NoKey("this path asks for an API key: Authorization: Bearer …")
-    return client
-
-
-Client = Annotated[str, Depends(client_of)]
 
 
 @router.get("/health")
@@ -174,11 +140,11 @@ async def chat_completions(request: Request, body: ChatRequest, client: Client) 
         raise PromptError("stream and n > 1 do not go together; ask n times")
     tokens = body.max_completion_tokens or body.max_tokens or server.default_tokens
     options = [options_of(body, body.modalities, tokens, i) for i in range(count)]
-    messages, asked = await _ask(request, lambda: wire.conversation(body.messages), options, client, body)
+    messages, asked = await ask(request, lambda: wire.conversation(body.messages), options, client, body)
     about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": server.model}
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
-        return sse(_chunks(server, asked[0], about, tokens, messages, usage))
+        return sse(chunks(server, asked[0], about, tokens, messages, usage))
     replies = await replies_of(request, asked)
 
     def made() -> dict[str, Any]:
@@ -199,16 +165,14 @@ async def chat_completions(request: Request, body: ChatRequest, client: Client) 
 @router.post("/v1/responses")
 async def responses(request: Request, body: ResponsesRequest, client: Client) -> Any:
     """The same in the shape of OpenAI's newer route; pictures are `image_generation_call` items."""
-    from codi2.serve.responses import answer, messages_of, stream
-
     server = server_of(request)
     check_model(server, body.model)
     options = options_of(body, body.modalities, body.max_output_tokens or server.default_tokens)
-    messages, asked = await _ask(request, lambda: messages_of(body), [options], client, body)
+    messages, asked = await ask(request, lambda: responses_api.messages_of(body), [options], client, body)
     if body.stream:
-        return sse(stream(server, asked[0], messages))
+        return sse(responses_api.stream(server, asked[0], messages))
     (reply,) = await replies_of(request, asked)
-    return await answer_json(lambda: answer(server, reply, messages))
+    return await answer_json(lambda: responses_api.answer(server, reply, messages))
 
 
 @router.post("/v1/images/generations")
@@ -233,8 +197,6 @@ async def images_edits(
     seed: Annotated[int | None, Form(ge=0, lt=2**63)] = None,
 ) -> Any:
     """A picture after words and other pictures, which may have placeholders: `make [image1] look like [image0]`."""
-    from codi2.prompt.grammar import parse, placeholders
-
     if mask is not None:
         raise PromptError("a mask is not read here; say in words what is to change")
     files = [*(image or []), *(image_list or [])]
@@ -242,14 +204,13 @@ async def images_edits(
         raise PromptError("there is no image to edit; send one or more in the field image")
     if len(files) > MOST_PARTS:
         raise PromptError(f"there are {len(files)} images, the limit is {MOST_PARTS}; send fewer")
-    given: list[bytes] = []
-    for file in files:
-        given.append(await file.read(wire.MOST_BYTES + 1))
-        if len(given[-1]) > wire.MOST_BYTES:
-            raise MediaError(f"an image is larger than {wire.MOST_BYTES >> 20} MB; send a smaller one")
-    words = prompt if placeholders(prompt) else f"{prompt} " + " ".join(f"[image{i}]" for i in range(len(given)))
+    images: list[bytes] = []
+    for i, file in enumerate(files):
+        images.append(await file.read(wire.MOST_BYTES + 1))
+        wire.check_bytes(len(images[-1]), f"image {i}")
+    words = prompt if placeholders(prompt) else f"{prompt} " + " ".join(f"[image{i}]" for i in range(len(images)))
     body = ImageRequest(prompt=prompt, model=model, seed=seed)
-    return await _pictures(request, lambda media: parse(words, media), given, body, n, size, response_format, client)
+    return await _pictures(request, lambda media: parse(words, media), images, body, n, size, response_format, client)
 
 
 @router.post("/v1/audio/generations", responses={200: {"content": {"audio/wav": {}}}}, response_class=Response)
@@ -259,8 +220,8 @@ async def audio_generations(request: Request, body: SoundRequest, client: Client
     check_model(server, body.model)
     check_want(body, "audio")
     options = options_of(body, ["audio"], 1)
-    asked = await _submit(
-        server, [Message("user", (Text(body.input),))], [options], client, body, _deadline(server, body)
+    asked = await submit(
+        server, [Message("user", (Text(body.input),))], [options], client, body, deadline_of(server, body)
     )
     (reply,) = await replies_of(request, asked)
     data = await aside(lambda: wire.sound_file(reply.sounds[0], body.response_format, mark_of(server, reply)))
@@ -285,11 +246,11 @@ async def _pictures(
         raise PromptError(f"size is {size!r}; this model draws {side}x{side}")
     if form == "url":
         raise PromptError("response_format is 'url'; this server keeps no files for others to fetch: use b64_json")
-    deadline = _deadline(server, body)
-    media = await read_pictures(request, files, server.decoders, client, deadline)
+    deadline = deadline_of(server, body)
+    media = await read_pictures(request, files, server.decoders, queue_name(client, body.user), deadline)
     message = [Message("user", prompt(media))]
     options = [options_of(body, ["image"], 1, i) for i in range(n)]
-    replies = await replies_of(request, await _submit(server, message, options, client, body, deadline))
+    replies = await replies_of(request, await submit(server, message, options, client, body, deadline))
 
     def made() -> dict[str, Any]:
         shown = [wire.to_part(reply.images[0], mark_of(server, reply)) for reply in replies]
@@ -297,145 +258,3 @@ async def _pictures(
         return {"created": int(time.time()), "data": data, "output_format": "png", "size": f"{side}x{side}"}
 
     return await answer_json(made)
-
-
-def check_model(server: Server, name: str) -> None:
-    """Raises HTTPException 404: this server has another model."""
-    if name not in (server.model, "codi2"):
-        raise HTTPException(404, f"there is no model {name!r}; this server has {server.model!r}")
-
-
-def check_want(body: Settings, modality: str) -> None:
-    """Raises PromptError: a route that makes one thing is asked for another."""
-    if body.codi2.want not in (None, [modality]):
-        raise PromptError(
-            f"codi2.want is {body.codi2.want}, but this route makes {modality}; leave it out, or use "
-            "/v1/chat/completions"
-        )
-
-
-def options_of(body: Settings, modalities: Sequence[str] | None, max_new_tokens: int, plus: int = 0) -> Options:
-    """How a reply is to be made; the `plus`-th of several has a seed of its own."""
-    said = body.codi2.model_dump(exclude_none=True, exclude={"timeout", "want"})
-    want = body.codi2.want or modalities
-    if want is not None and set(want) == {"text"}:
-        want = ["text"]
-    elif body.codi2.want is None and want is not None:
-        want = [m for m in want if m != "text"]  # `modalities` says what may come: the media among it do
-    return Options(
-        want=tuple(want) if want is not None else None,
-        seed=((body.seed or 0) + plus) % 2**63,
-        temperature=body.temperature or 0.0,
-        max_new_tokens=max_new_tokens,
-        **said,
-    )
-
-
-def _deadline(server: Server, body: Settings) -> Deadline:
-    return Deadline(body.codi2.timeout or server.engine.timeout)
-
-
-async def _ask(
-    request: Request, draft: Callable[[], wire.Draft], options: Sequence[Options], client: str, body: Settings
-) -> tuple[list[Message], list[Waiting]]:
-    """A request's conversation, and the replies to it that are made: all that `options` say, or none."""
-    server, deadline = server_of(request), _deadline(server_of(request), body)
-    who = f"{client}/{body.user or ''}"
-    layout = server.engine.model.layout
-    messages = await read_messages(request, draft, layout, server.decoders, who, deadline)
-    return messages, await _submit(server, messages, options, client, body, deadline)
-
-
-async def _submit(
-    server: Server,
-    messages: Sequence[Message],
-    options: Sequence[Options],
-    client: str,
-    body: Settings,
-    deadline: Deadline,
-) -> list[Waiting]:
-    who, left = f"{client}/{body.user or ''}", deadline.left
-    return await Waiting.several(
-        len(options), lambda tells: server.engine.replies(messages, options, tells, who, timeout=left)
-    )
-
-
-def mark_of(server: Server, reply: Reply) -> dict[str, Any] | None:
-    """What a medium's metadata say of it."""
-    return dict(reply.recipe) if server.marks else None
-
-
-def message_of(server: Server, reply: Reply) -> dict[str, Any]:
-    parts = wire.to_parts(reply.parts, mark_of(server, reply))
-    return {
-        "role": "assistant",
-        "content": reply.text,
-        "refusal": None,
-        "codi2": {"parts": parts, "recipe": dict(reply.recipe), "notes": list(reply.notes)},
-    }
-
-
-def finish_of(server: Server, reply: Reply, tokens: int) -> str:
-    return "length" if _said(reply) >= tokens else "stop"
-
-
-def _said(reply: Reply) -> int:
-    return sum(len(part.ids) for part in reply.parts if isinstance(part, Text))
-
-
-def usage_of(server: Server, messages: Sequence[Message], replies: Sequence[Reply]) -> dict[str, Any]:
-    """Positions of the language model, those of media included."""
-    slots = server.engine.model.config.heads.num_slots
-    read = server.engine.model.layout.measure(messages)
-    written = sum(
-        _said(reply) + sum(2 + slots[part.modality] for part in reply.parts if not isinstance(part, Text))
-        for reply in replies
-    )
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-
-
-async def _chunks(
-    server: Server, waiting: Waiting, about: dict[str, Any], tokens: int, messages: Sequence[Message], usage: bool
-) -> AsyncIterator[dict[str, Any]]:
-    """The events of `stream: true`: text as it is said, progress and media under `codi2`."""
-
-    def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        return {**about, "object": "chat.completion.chunk", "choices": [choice], **more}
-
-    yield chunk({"role": "assistant", "content": ""})
-    async for event in waiting:
-        match event:
-            case Said():
-                yield chunk({"content": event.text})
-            case Step():
-                yield chunk({}, codi2={"progress": {"stage": event.stage, "step": event.step, "total": event.total}})
-            case Made(place=place, part=part):
-                yield chunk({"codi2": {"place": place, "part": await aside(wire.to_part, part)}})
-            case Done():
-                reply = event.reply
-                yield chunk(
-                    {},
-                    finish_of(server, reply, tokens),
-                    codi2={"recipe": dict(reply.recipe), "notes": list(reply.notes)},
-                )
-                if usage:
-                    usage_now = await aside(usage_of, server, messages, [reply])
-                    yield {**chunk({}), "choices": [], "usage": usage_now}
-
-
-def sse(events: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
-    """Server-sent events, one JSON object each; an error is the last."""
-
-    async def lines() -> AsyncIterator[str]:
-        try:
-            async for event in events:
-                name = f"event: {event['type']}\n" if "type" in event and "choices" not in event else ""
-                yield f"{name}data: {json.dumps(event, ensure_ascii=False)}\n\n"
-            yield "data: [DONE]\n\n"
-        except Exception as error:
-            if not isinstance(error, CoDi2Error):
-                logging.getLogger("codi2").exception("a stream failed", exc_info=error)
-            yield f"data: {json.dumps(described(error)[1])}\n\n"
-
-    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})

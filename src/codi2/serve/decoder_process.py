@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
@@ -58,8 +59,14 @@ def main() -> None:
         del files
         _, status = os.waitpid(child, 0)
         if status:  # the answer may be cut: the pool starts another process
-            late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (24, 9)  # SIGXCPU, and SIGKILL behind it
+            limits = (signal.SIGXCPU, signal.SIGKILL)  # of processor time: the soft one, the hard one
+            late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in limits
             os._exit(TOO_LONG if late else BROKEN)
+
+
+def decode(kind: str, data: bytes) -> Media:
+    """The medium in a file; `kind` is STILL, or of `senses.load_as`. Raises MediaError."""
+    return load(data, still=True) if kind == STILL else load_as(kind, data)
 
 
 def _limit(most: int, seconds: int) -> None:
@@ -78,7 +85,7 @@ def _answer(
     try:
         for one, data in zip(about, files, strict=True):
             try:
-                part = load(data, still=True) if one["kind"] == STILL else load_as(one["kind"], data)
+                part = decode(one["kind"], data)
             except MediaError as error:
                 raise MediaError(f"{one['name']} cannot be read: {error}") from error
             made.append(part)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from codi2.chat.files import part_reader
@@ -21,11 +21,12 @@ from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Thermal, Video
 from codi2.prompt.wire import flac, png
 from codi2.senses import drawn
 from codi2.serve import views, wire
-from codi2.serve.api import Client, server_of
 from codi2.serve.decoding import File
 from codi2.serve.packing import CLIPS, SESSIONS, while_wanted
 from codi2.serve.reading import Deadline, read_files
+from codi2.serve.requests import queue_name
 from codi2.serve.schemas import Sense
+from codi2.serve.server import Client, server_of
 from codi2.serve.store import Store
 from codi2.serve.uploads import NoMedium
 
@@ -41,11 +42,10 @@ async def upload(
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
-        if len(data) > wire.MOST_BYTES:
-            raise HTTPException(413, f"the medium is larger than {wire.MOST_BYTES >> 20} MB; send a smaller one")
+        wire.check_bytes(len(data), "the medium")
     server = server_of(request)
     file = File(bytes(data), kind or "", "the medium")
-    (media,) = await read_files(request, [file], server.decoders, client, Deadline(server.engine.timeout))
+    (media,) = await read_files(request, [file], server.decoders, queue_name(client), Deadline(server.engine.timeout))
     name = await asyncio.to_thread(server.store.uploads.put, client, file.data, file.kind)
     return {"id": name, "object": "medium", **_about(media)}
 
@@ -106,7 +106,7 @@ def read_id(store: Store, client: str, session: str, part: Mapping[str, Any], wh
     if found is not None:
         return part_reader(store.get)(found[0])
     kind, data = store.uploads.get(client, medium)
-    return wire.Upload(wire.File(data, kind, where), None)
+    return wire.Encoded(wire.File(data, kind, where), None)
 
 
 def _load(

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 if TYPE_CHECKING:
-    from codi2.serve.api import Server
+    from codi2.serve.server import Server
 
 
 def prometheus(server: Server) -> bytes:

@@ -42,10 +42,17 @@ async def read_messages(
     Raises:
         PromptError, MediaError, BusyError, LateError, HTTPException 499: the client has left.
     """
-    drafted = await asyncio.to_thread(draft)
-    layout.check_length(drafted.words)  # before anything looks at these words
-    media = await read_files(request, [upload.file for upload in drafted.uploads], decoders, client, deadline)
-    return await asyncio.to_thread(lambda: as_held(drafted.filled(media)))
+    messages = await read_draft(request, await asyncio.to_thread(draft), layout, decoders, client, deadline)
+    return await asyncio.to_thread(as_held, messages)
+
+
+async def read_draft(
+    request: Request, draft: Draft, layout: Layout, decoders: Decoders, client: str, deadline: Deadline
+) -> list[Message]:
+    """The messages of a draft with their media. Raises as `read_messages`."""
+    layout.check_length(draft.words)  # before anything looks at these words
+    media = await read_files(request, [part.file for part in draft.encoded], decoders, client, deadline)
+    return draft.filled(media)
 
 
 async def read_files(

@@ -13,9 +13,10 @@ from codi2.model import Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Image, Text
 from codi2.serve import wire
-from codi2.serve.api import Server, usage_of
 from codi2.serve.packing import aside
+from codi2.serve.replies import usage_of
 from codi2.serve.schemas import ChatMessage, ResponsesRequest
+from codi2.serve.server import Server
 from codi2.serve.waiting import Waiting
 from codi2.serve.wire import Draft
 

@@ -25,16 +25,18 @@ from codi2.errors import BusyError, DataError, LimitError
 from codi2.media_bounds import decoded_bytes
 from codi2.prompt.parts import Prompt, Text
 from codi2.serve import views, wire
-from codi2.serve.api import Client, Server, check_model, message_of, options_of, replies_of, server_of, sse
 from codi2.serve.decoding import BUDGET
 from codi2.serve.engine import Engine
 from codi2.serve.jobs import Failed, Job, Tell, chat_bytes
 from codi2.serve.media_routes import read_id
 from codi2.serve.packing import SESSIONS, answer_json, answer_list, aside, while_wanted
-from codi2.serve.reading import Deadline, read_files
+from codi2.serve.reading import read_draft
+from codi2.serve.replies import message_of, sse
+from codi2.serve.requests import check_model, deadline_of, options_of, queue_name
 from codi2.serve.schemas import NewSession, RoundRequest
+from codi2.serve.server import Client, Server, server_of
 from codi2.serve.store import Changed, NoSession, Session, Store
-from codi2.serve.waiting import Waiting
+from codi2.serve.waiting import Waiting, replies_of
 
 OPEN = 16  # conversations whose cache stays in memory
 MOST_OPEN = 2 << 30  # decoded bytes of the media of those that nobody uses at the moment
@@ -138,12 +140,14 @@ class Chats:
         number: int | None = None,
         timeout: float = 0.0,
         uploads: Sequence[str] = (),
+        queue: str = "",
         **settings: Any,
     ) -> Waiting:
         """A round, kept when it is done. With `number` it then takes the place of that round and those after it.
 
         Args:
             uploads: those that the content was read from; they are removed when the round is kept.
+            queue: the name under which it waits, see `requests.queue_name`.
         Raises:
             NoSession; PromptError: a placeholder in the content stands for nothing.
             DataError: there is no round `number`. BusyError: the conversation has a round under way.
@@ -173,7 +177,7 @@ class Chats:
 
             waiting = Waiting(
                 lambda tell: self.engine.round(
-                    chat, message.prompt, held.told(tell), owner, timeout, keep, end, **settings
+                    chat, message.prompt, held.told(tell), queue, timeout, keep, end, **settings
                 )
             )
         except BaseException:
@@ -312,13 +316,11 @@ async def _round(request: Request, name: str, body: RoundRequest, chats: Chats, 
     server = server_of(request)
     check_model(server, body.model)
     options = vars(options_of(body, body.modalities, body.max_tokens or server.default_tokens))
-    deadline = Deadline(body.codi2.timeout or server.engine.timeout)
+    deadline, queue = deadline_of(server, body), queue_name(client, body.user)
     draft, uploads = await asyncio.to_thread(_draft, chats.store, client, name, body.content)
-    server.engine.model.layout.check_length(draft.words)  # before anything looks at these words
-    files = [upload.file for upload in draft.uploads]
-    media = await read_files(request, files, server.decoders, f"{client}/{body.user or ''}", deadline)
-    (message,) = draft.filled(media)
-    waiting = await chats.ask(client, name, message.parts, number, deadline.left, uploads, **options)
+    layout = server.engine.model.layout
+    (message,) = await read_draft(request, draft, layout, server.decoders, queue, deadline)
+    waiting = await chats.ask(client, name, message.parts, number, deadline.left, uploads, queue, **options)
     kept = (lambda: _kept(chats, client, name, number)) if body.media == "ids" else None
     if body.stream:
         return sse(_events(server, waiting, kept))
@@ -347,8 +349,8 @@ def _draft(store: Store, client: str, name: str, content: Any) -> tuple[wire.Dra
         named = value.get("type") == "media"
         part = read_id(store, client, name, value, where) if named else wire.part(value, where)
         parts.append(part)
-        uploads += [value["id"]] if named and isinstance(part, wire.Upload) else []
-        size += 0 if isinstance(part, wire.Upload) else decoded_bytes(part)
+        uploads += [value["id"]] if named and isinstance(part, wire.Encoded) else []
+        size += 0 if isinstance(part, wire.Encoded) else decoded_bytes(part)
         if size > BUDGET:
             raise LimitError(f"the media that this message names are more than {BUDGET >> 20} MB; name fewer")
     return wire.Draft([("user", parts)]), uploads

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from codi2.errors import MediaError, PromptError
+from codi2.errors import LimitError, MediaError, PromptError
 from codi2.media import png_bytes, sound_bytes, webp_bytes
 from codi2.pcm import to_pcm
 from codi2.prompt.layout import Message
@@ -26,22 +26,23 @@ from codi2.serve.decoder_process import STILL
 from codi2.serve.decoding import File
 from codi2.serve.schemas import MOST_PARTS, ChatMessage
 
-MOST_BYTES = 16 << 20  # of a medium
+MOST_BYTES = 16 << 20
+"""Of a medium as a file: a photograph of a phone, a minute of a clip."""
 _DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.IGNORECASE)
 FAMILIES = ("image", "audio", "video")
 MOST_HEAD = 1000  # characters of a data URL before its data
 
 
 @dataclass(frozen=True)
-class Upload:
+class Encoded:
     """A medium of a request that is not decoded yet."""
 
     file: File
-    wanted: type[Media] | None  # None: what the file's kind says
-    said: str = ""  # the family that the client says it is of: image, audio or video
+    expected: type[Media] | None  # None: any
+    family: str = ""  # what the client says that it is: image, audio or video; "": nothing
 
 
-Drafted = Part | Upload
+Drafted = Part | Encoded
 Role = Literal["system", "user", "assistant"]
 
 
@@ -52,8 +53,8 @@ class Draft:
     messages: Sequence[tuple[Role, Sequence[Drafted]]]
 
     @property
-    def uploads(self) -> list[Upload]:
-        return [part for _, parts in self.messages for part in parts if isinstance(part, Upload)]
+    def encoded(self) -> list[Encoded]:
+        return [part for _, parts in self.messages for part in parts if isinstance(part, Encoded)]
 
     @property
     def words(self) -> list[Message]:
@@ -61,13 +62,19 @@ class Draft:
         return [Message(role, tuple(part for part in parts if isinstance(part, Text))) for role, parts in self.messages]
 
     def filled(self, media: Sequence[Media]) -> list[Message]:
-        """The messages with what `uploads` turned out to be, in their order. Raises MediaError: one is of another
+        """The messages with the decoded media of `encoded`, in their order. Raises MediaError: one is of another
         modality than its client said."""
         decoded = iter(media)
         return [
-            Message(role, tuple(_checked(part, next(decoded)) if isinstance(part, Upload) else part for part in parts))
+            Message(role, tuple(_checked(part, next(decoded)) if isinstance(part, Encoded) else part for part in parts))
             for role, parts in self.messages
         ]
+
+
+def check_bytes(size: int, where: str) -> None:
+    """Raises LimitError: a medium's file is too large."""
+    if size > MOST_BYTES:
+        raise LimitError(f"{where} is larger than {MOST_BYTES >> 20} MB; send a smaller one")
 
 
 def conversation(messages: Sequence[ChatMessage]) -> Draft:
@@ -128,7 +135,7 @@ def _words(text: Any, where: str) -> str:
     return text
 
 
-def _from_url(value: Any, kind: type[Media], where: str) -> Upload:
+def _from_url(value: Any, kind: type[Media], where: str) -> Encoded:
     url = value.get("url") if isinstance(value, Mapping) else value
     if not isinstance(url, str):
         raise PromptError(f"{where} has no url")
@@ -137,35 +144,36 @@ def _from_url(value: Any, kind: type[Media], where: str) -> Upload:
         raise PromptError(
             f"{where} is no data URL in base64 ({url[:40]!r}); this server fetches nothing: send the bytes"
         )
-    said = (found["kind"] or "").partition("/")[0].lower()
-    still = kind is Image and said == "image"
-    return _media(url[found.end() :], where, STILL if still else "", kind, said if said in FAMILIES else "")
+    family = (found["kind"] or "").partition("/")[0].lower()
+    still = kind is Image and family == "image"
+    return _media(url[found.end() :], where, STILL if still else "", kind, family if family in FAMILIES else "")
 
 
-def _sound(value: Any, where: str) -> Upload:
+def _sound(value: Any, where: str) -> Encoded:
     if not isinstance(value, Mapping) or not isinstance(value.get("data"), str):
         raise PromptError(f"{where} has no data")
     return _media(value["data"], where, "", Audio)
 
 
-def _media(text: str, where: str, kind: str, wanted: type[Media] | None = None, said: str = "") -> Upload:
-    if len(text) > MOST_BYTES * 4 // 3 + 4:
-        raise MediaError(f"{where} is larger than {MOST_BYTES >> 20} MB; send a smaller one")
+def _media(text: str, where: str, kind: str, expected: type[Media] | None = None, family: str = "") -> Encoded:
+    check_bytes(len(text) * 3 // 4 - 3, where)  # of base64: four characters for three bytes, some of them padding
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise PromptError(f"{where} is not base64 ({error})") from error
-    return Upload(File(data, kind, where), wanted, said)
+    check_bytes(len(data), where)
+    return Encoded(File(data, kind, where), expected, family)
 
 
-def _checked(upload: Upload, media: Media) -> Media:
+def _checked(encoded: Encoded, media: Media) -> Media:
     """Raises MediaError."""
-    wanted = upload.wanted
+    expected = encoded.expected
     families = ("", media.modality, "image") if isinstance(media, Video) else ("", media.modality)  # WebP can be a clip
-    if wanted is None or (isinstance(media, wanted) and upload.said in families):
+    if expected is None or (isinstance(media, expected) and encoded.family in families):
         return media
     raise MediaError(
-        f"{upload.file.name} says that it is {upload.said or wanted.modality}, but its bytes are {media.modality}"
+        f"{encoded.file.name} says that it is {encoded.family or expected.modality}, but its bytes are "
+        f"{media.modality}; name what they are"
     )
 
 

@@ -1,0 +1,102 @@
+"""Replies in the shapes of OpenAI's API: a message, its usage, and the events of a stream."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+
+from codi2.chat.events import Done, Made, Said, Step
+from codi2.errors import CoDi2Error
+from codi2.model import Reply
+from codi2.prompt.layout import Message
+from codi2.prompt.parts import Text
+from codi2.serve import wire
+from codi2.serve.errors import described
+from codi2.serve.packing import aside
+from codi2.serve.server import Server
+from codi2.serve.waiting import Waiting
+
+
+def mark_of(server: Server, reply: Reply) -> dict[str, Any] | None:
+    """What a medium's metadata say of it."""
+    return dict(reply.recipe) if server.marks else None
+
+
+def message_of(server: Server, reply: Reply) -> dict[str, Any]:
+    parts = wire.to_parts(reply.parts, mark_of(server, reply))
+    return {
+        "role": "assistant",
+        "content": reply.text,
+        "refusal": None,
+        "codi2": {"parts": parts, "recipe": dict(reply.recipe), "notes": list(reply.notes)},
+    }
+
+
+def finish_of(server: Server, reply: Reply, tokens: int) -> str:
+    return "length" if _said(reply) >= tokens else "stop"
+
+
+def _said(reply: Reply) -> int:
+    return sum(len(part.ids) for part in reply.parts if isinstance(part, Text))
+
+
+def usage_of(server: Server, messages: Sequence[Message], replies: Sequence[Reply]) -> dict[str, Any]:
+    """Positions of the language model, those of media included."""
+    slots = server.engine.model.config.heads.num_slots
+    read = server.engine.model.layout.measure(messages)
+    written = sum(
+        _said(reply) + sum(2 + slots[part.modality] for part in reply.parts if not isinstance(part, Text))
+        for reply in replies
+    )
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+async def chunks(
+    server: Server, waiting: Waiting, about: dict[str, Any], tokens: int, messages: Sequence[Message], usage: bool
+) -> AsyncIterator[dict[str, Any]]:
+    """The events of `stream: true`: text as it is said, progress and media under `codi2`."""
+
+    def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        return {**about, "object": "chat.completion.chunk", "choices": [choice], **more}
+
+    yield chunk({"role": "assistant", "content": ""})
+    async for event in waiting:
+        match event:
+            case Said():
+                yield chunk({"content": event.text})
+            case Step():
+                yield chunk({}, codi2={"progress": {"stage": event.stage, "step": event.step, "total": event.total}})
+            case Made(place=place, part=part):
+                yield chunk({"codi2": {"place": place, "part": await aside(wire.to_part, part)}})
+            case Done():
+                reply = event.reply
+                yield chunk(
+                    {},
+                    finish_of(server, reply, tokens),
+                    codi2={"recipe": dict(reply.recipe), "notes": list(reply.notes)},
+                )
+                if usage:
+                    usage_now = await aside(usage_of, server, messages, [reply])
+                    yield {**chunk({}), "choices": [], "usage": usage_now}
+
+
+def sse(events: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+    """Server-sent events, one JSON object each; an error is the last."""
+
+    async def lines() -> AsyncIterator[str]:
+        try:
+            async for event in events:
+                name = f"event: {event['type']}\n" if "type" in event and "choices" not in event else ""
+                yield f"{name}data: {json.dumps(event, ensure_ascii=False)}\n\n"
+            yield "data: [DONE]\n\n"
+        except Exception as error:
+            if not isinstance(error, CoDi2Error):
+                logging.getLogger("codi2").exception("a stream failed", exc_info=error)
+            yield f"data: {json.dumps(described(error)[1])}\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
