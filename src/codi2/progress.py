@@ -1,15 +1,42 @@
-"""The columns of every progress bar: what, how far, for how long, and how long still."""
+"""Progress with an ETA, on stderr: the columns of every bar, and the steps of a long task one by one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
+T = TypeVar("T")
+QUIET = 30.0  # seconds between lines where the output is not a terminal
+
 
 def columns() -> tuple[ProgressColumn, ...]:
+    """What, how far, for how long, and how long still."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     says = TextColumn("{task.description}")
     return says, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+
+
+def tracked(values: Sequence[T], title: str) -> Iterator[T]:
+    """The values one by one under a bar; a line every QUIET seconds where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Progress(*columns(), console=console, transient=True) as bar:
+            yield from bar.track(values, description=title)
+        return
+    began = said = time.monotonic()
+    for done, value in enumerate(values):
+        now = time.monotonic()
+        if done and now - said >= QUIET:
+            left = (now - began) / done * (len(values) - done)
+            print(f"{title} {done}/{len(values)}, {left / 60:.0f} min left", file=sys.stderr, flush=True)
+            said = now
+        yield value

@@ -12,10 +12,12 @@ import torch
 from codi2.checkpoint import load_joint, load_one_decoder
 from codi2.config import DEBUG, preset
 from codi2.data.build import Settings, build
+from codi2.data.record import Medium
 from codi2.errors import ConfigError, DataError
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
 from codi2.train.parts import joint
+from codi2.train.rehearsal import as_worker
 
 
 @pytest.fixture
@@ -104,3 +106,28 @@ def test_networks_learn_too_where_they_are_opened(data: dict[str, float], rich_h
         shut = joint.build(replace(made, options=made.options | {"opened": []}))
         for step in range(8):
             shut.batch(step)
+
+
+def test_what_nobody_has_encoded_is_encoded_where_the_run_trains(data: dict[str, float]) -> None:
+    """Workers draw records without encoding; the features are those of a batch that one process draws."""
+    made = config(data, {"video": 1.0})
+    recipe = joint.build(made)
+    encodings = recipe.lessons.encodings
+    with as_worker(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encodings, "encode", lambda pieces: pytest.fail("a worker encodes"))
+        (drawn,) = recipe.batch(0)
+    assert not drawn.features and all(isinstance(true, Medium) for read in drawn.read.values() for true in read.true)
+    (finished,) = recipe.finish([drawn])
+    (known,) = recipe.batch(0)
+    assert finished.features.keys() == {"video", "audio"} and not finished.read
+    assert all(torch.equal(finished.features[m], known.features[m]) for m in known.features)
+
+
+def test_half_precision_of_what_is_frozen_is_trained_with(data: dict[str, float], tmp_path: Path) -> None:
+    made = config(data, {"video": 1.0}, steps=2)
+    made = replace(made, options=made.options | {"placement": {"dtype": "bfloat16"}}, num_workers=0)
+    recipe = joint.build(made)
+    figures = train(recipe, made, tmp_path / "run")
+    assert figures and all(np.isfinite(value) for value in figures.values())
+    assert {p.dtype for p in recipe.decoders["video"].unet.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in recipe.model.parameters()} == {torch.float32}

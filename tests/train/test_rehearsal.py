@@ -112,6 +112,9 @@ def test_the_layers_between_decoders(low: torch.dtype | None, rich_home: Path, t
     options = {"records": 12, "only": "clip_in_time"}
     build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "set"), options=options))
     names = {str(tmp_path / "set"): 1.0}
+    for more in ({}, {"placement": {"dtype": "bfloat16"}}):
+        made = config("joint", data=names, held_out=names, phases={"video": 1.0}, model="debug", **more)
+        assert rehearse(joint.build(made), made, low=low).peak
     made = config("joint", data=names, held_out=names, phases={"video": 1.0}, model="debug", opened=("video",))
     assert rehearse(joint.build(made), made, low=low).peak
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from enum import StrEnum
 from functools import wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -15,7 +15,7 @@ from codi2.placement import DTYPES, Placement, check
 Dtype = StrEnum("Dtype", {name: name for name in DTYPES})  # type: ignore[misc]
 
 DeviceOption = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 or mps.", metavar="DEVICE")]
-DtypeOption = Annotated[Dtype, typer.Option(help="Of encoder and decoders; the half ones need a device that has them.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="Of encoder and decoders, in training of those that are frozen.")]
 BitsOption = Annotated[
     int, typer.Option(help="Of the language model's weights, 8 or 4, with bitsandbytes; 0: as they are.")
 ]
@@ -41,18 +41,44 @@ def placed(command: Callable[..., None]) -> Callable[..., None]:
     The command raises ConfigError where the device does not exist or lacks the dtype.
     """
 
+    def checked(options: dict[str, Any]) -> Placement:
+        placement = Placement(**options)
+        check(placement)
+        return placement
+
+    return _with_options(command, OPTIONS, checked)
+
+
+def placed_over_config(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of the group, without defaults: its argument `placement` has those that were given.
+
+    They replace a config's; who reads the config checks them.
+    """
+    options = {
+        name: (Annotated[get_args(annotation)[0] | None, *annotation.__metadata__], None)
+        for name, (annotation, _) in OPTIONS.items()
+    }
+    return _with_options(
+        command, options, lambda given: {name: value for name, value in given.items() if value is not None}
+    )
+
+
+def _with_options(
+    command: Callable[..., None], options: dict[str, tuple[Any, Any]], read: Callable[[dict[str, Any]], Any]
+) -> Callable[..., None]:
+    """A command whose argument `placement` is what `read` makes of these options."""
+
     @wraps(command)
     def run(**arguments: Any) -> None:
-        chosen = {name: arguments.pop(name) for name in OPTIONS}
-        placement = Placement(**{**chosen, "dtype": str(chosen["dtype"])})
-        check(placement)
-        command(placement=placement, **arguments)
+        chosen = {name: arguments.pop(name) for name in options}
+        chosen["dtype"] = chosen["dtype"] and str(chosen["dtype"])
+        command(placement=read(chosen), **arguments)
 
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.name != "placement"]
     group = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-        for name, (annotation, default) in OPTIONS.items()
+        for name, (annotation, default) in options.items()
     ]
     keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     run.__signature__ = signature.replace(parameters=[*keywords, *group])  # type: ignore[attr-defined]

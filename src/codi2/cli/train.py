@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from codi2.cli.output import OutOption, check_writable
+from codi2.cli.placement import placed_over_config
 
 
+@placed_over_config
 def train(
     config: Annotated[
         Path,
@@ -25,6 +27,7 @@ def train(
         bool, typer.Option("--plan", help="Only print what would be trained, the memory, samples and hours.")
     ] = False,
     snapshot: Annotated[bool, typer.Option("--snapshot", help="Only export what the newest checkpoint holds.")] = False,
+    placement: dict[str, Any] | None = None,
 ) -> None:
     """Train one part, or every part of a recipe; the same --out again continues where it stopped."""
     check_writable(out)
@@ -33,7 +36,7 @@ def train(
     from codi2.train.recipe import recipe_folder, run_recipe
 
     if folder := recipe_folder(config):
-        run_recipe(folder, out, lambda one, where: run(one, where, steps=steps, plan=plan, snapshot=snapshot))
+        run_recipe(folder, out, lambda one, where: run(one, where, steps, snapshot, plan=plan, placement=placement))
         return
 
-    run(config, out, steps=steps, snapshot=snapshot, start=start, first_step=first_step, plan=plan)
+    run(config, out, steps, snapshot, start, first_step, plan, placement)

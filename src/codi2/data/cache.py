@@ -17,6 +17,7 @@ import numpy as np
 from codi2.data.items import Corpus, Item, load_corpus
 from codi2.data.mixes import Mix
 from codi2.hub import atomic_path, home
+from codi2.progress import tracked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -194,11 +195,10 @@ def waveforms(samples: np.ndarray) -> Tensor:
 
 def _batched(media: np.ndarray, function: Callable[..., object]) -> np.ndarray:
     import torch
-    from rich.progress import track
 
     outputs = []
     with torch.inference_mode():
-        for start in track(range(0, len(media), BATCH), description="caching", transient=True):
+        for start in tracked(range(0, len(media), BATCH), "caching"):
             outputs.append(function(np.array(media[start : start + BATCH])).to(torch.float16).numpy())  # type: ignore[attr-defined]
     return np.concatenate(outputs)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from codi2.errors import ConfigError
 
@@ -37,23 +39,29 @@ def run(
     start: str | Path | None = None,
     first_step: int = 0,
     plan: bool = False,
+    placement: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Trains the part that a config names, in `out`; a folder that holds checkpoints is resumed.
 
     With `snapshot` nothing is trained: the newest checkpoint is exported as it is. Where there are no checkpoints, the
     run takes the exported weights in `start` and goes on at `first_step`, with fresh optimizer moments. With `plan`
-    nothing is trained either: what the run would train, hold and take is printed.
+    nothing is trained either: what the run would train, hold and take is printed. The keys of `placement` go before
+    those of the config's `[options.placement]`; they are no part of what is exported.
 
     Raises:
-        ConfigError: the config is not one, or names an unknown part.
+        ConfigError: the config is not one, or names an unknown part; before anything is loaded: the device does not
+            exist, or the placement has what training, or this part, does not use.
     """
     from codi2.train.config import load_config
     from codi2.train.loop import train
+    from codi2.train.place import choose_device, replaced
     from codi2.train.recipe import resolved
 
     config = load_config(config_path, steps=steps, start=str(start) if start else None)
+    config = replaced(config, placement or {}, anywhere=plan)
     if config.part not in PARTS:
         raise ConfigError(f"{config_path}: no part is called {config.part!r}; known parts: {', '.join(PARTS)}")
+    choose_device(config)
     build = import_module(f"codi2.train.parts.{PARTS[config.part]}").build
     placed = resolved(config, Path(out).parent)  # what is exported says `@part`, not where that part was
     if plan:

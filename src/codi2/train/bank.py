@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from codi2.hub import atomic_path, home
+from codi2.progress import tracked
 
 SHARD = 1000  # samples
 
@@ -34,12 +35,11 @@ def bank(
         depends: what the numbers depend on beside their place.
         compute: places of samples → tensors with a row each; called for what is not there yet.
     """
-    from rich.progress import track
     from safetensors.torch import load_file, save_file
 
     folder = home() / "cache" / f"{name}-{key_of(depends)}"
     shards: list[dict[str, Tensor]] = []
-    for start in track(range(0, count, SHARD), description=f"encoding {name}", transient=True):
+    for start in tracked(range(0, count, SHARD), f"encoding {name}, shards of {SHARD}"):
         places = range(start, min(start + SHARD, count))
         path = folder / f"{start:07d}-{len(places)}.safetensors"
         if not path.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,14 +45,23 @@ Options = TypeVar("Options")
 
 def options_of(kind: type[Options], config: TrainConfig) -> Options:
     """`[options]` as a part's own fields. Raises ConfigError: a key that it has not."""
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    options = {key: value for key, value in config.options.items() if key != "placement"}  # of every part: see `place`
+    known, options = [f.name for f in fields(kind)], unplaced(config).options  # type: ignore[arg-type]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigError(
             f"[options] of {config.part} has the unknown key {unknown[0]!r}; known keys: {', '.join(known)}"
         )
     return kind(**options)
+
+
+def unplaced(config: TrainConfig) -> TrainConfig:
+    """The config without `[options.placement]`, which every part may have (see `place`)."""
+    return replace(config, options={key: value for key, value in config.options.items() if key != "placement"})
+
+
+def recorded(config: TrainConfig) -> dict[str, Any]:
+    """The config as checkpoints and exports have it: where a run is placed is no part of what it computes."""
+    return asdict(unplaced(config))
 
 
 def load_config(path: str | Path, **overrides: Any) -> TrainConfig:

@@ -93,6 +93,22 @@ class Encodings:
         self._write(made.items())
         return [made[name_of(piece)].float() for piece in pieces]
 
+    def encode_on(self, device: torch.device, pieces: Sequence[Piece]) -> list[Tensor]:
+        """`encode` on a device, where the encoder is as long as it takes.
+
+        It stays in float32: what the cache holds does not depend on the placement of the run that encoded it.
+        """
+        from codi2.train.place import Turns
+
+        if device.type == "cpu":
+            return self.encode(pieces)
+        turns = Turns({"encoder": self.encoder}, device)
+        turns.only(["encoder"])
+        try:
+            return self.encode(pieces)
+        finally:
+            turns.only([])
+
     def _read(self, name: bytes) -> Tensor | None:
         row = self._connection.execute("SELECT width, numbers FROM features WHERE name = ?", (name,)).fetchone()
         if row is None:

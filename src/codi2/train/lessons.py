@@ -102,6 +102,11 @@ class Lessons:
         """All of them, each once."""
         return [self.read(address) for address in self.mixture.every()]
 
+    def of_steps(self, steps: range) -> list[Lesson]:
+        """Those of some steps, each once."""
+        addresses = dict.fromkeys(address for step in steps for address in self.mixture.addresses(step))
+        return [self.read(address) for address in addresses]
+
     def read(self, address: tuple[Path, int]) -> Lesson:
         shard, number = address
         return Lesson(self.mixture.read(address), self.encodings, f"{'/'.join(shard.parts[-3:])}:{number}")

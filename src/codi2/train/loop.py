@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol, TypeVar
@@ -32,7 +32,7 @@ from codi2.folders import sweep as sweep_folder
 from codi2.hub import sha256_of
 from codi2.placement import full, out_of_memory
 from codi2.train.checkpoint import list_checkpoints, load_newest, save_checkpoint, sweep
-from codi2.train.config import TrainConfig
+from codi2.train.config import TrainConfig, recorded
 from codi2.train.feed import drawn, workers_for
 from codi2.train.place import ADVICE, choose_device, moved, place, placement_of
 from codi2.train.sharded import cut_like, dissolve, load_optimizer, local, put_together, whole
@@ -189,7 +189,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
             state = {"step": step, "figures": figures, "norms": watch.norms, "skipped": watch.skipped}
             score = figures.get(config.best.lstrip("-"), None) if config.best else None
             state["score"] = None if score is None else score * (-1 if config.best.startswith("-") else 1)
-            state |= {"config": asdict(config), "start_sha256": began}
+            state |= {"config": recorded(config), "start_sha256": began}
             save_checkpoint(out / "checkpoints", step, tensors, states, state, config.keep)
 
     shares = [Share(k * processes + accelerator.process_index, parts) for k in range(config.accumulate)]
@@ -278,7 +278,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
         dissolve(model)
         if accelerator.is_main_process:
             recipe.model.eval()
-            provenance = {"config": asdict(config), "steps": step, "figures": figures, "skipped": watch.skipped}
+            provenance = {"config": recorded(config), "steps": step, "figures": figures, "skipped": watch.skipped}
             provenance["seconds_this_run"] = round(time.monotonic() - started)
             provenance |= {"start_sha256": began} if began else {}
             provenance |= getattr(recipe, "provenance", dict)()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
 from typing import Any
 
@@ -16,14 +16,40 @@ from codi2.placement import Placement, check
 from codi2.tensors import pinned, to_device
 from codi2.train.config import TrainConfig
 
+LANGUAGE = ("llm", "leave")
+"""Parts that hold a language model."""
+
+
+def replaced(config: TrainConfig, given: Mapping[str, Any], anywhere: bool = False) -> TrainConfig:
+    """The config with the keys of `given` in place of those of its `[options.placement]`.
+
+    Args:
+        anywhere: what is planned here may run on another machine: no device is named.
+    """
+    placement = {**config.options.get("placement", {}), **given}
+    if anywhere:
+        placement.pop("device", None)
+    return replace(config, options={**config.options, "placement": placement})
+
 
 def placement_of(config: TrainConfig) -> Placement:
-    """`[options.placement]` of a config. Raises ConfigError: a key or value that it cannot have."""
+    """`[options.placement]` of a config. Raises ConfigError: a key or value that it cannot have in training."""
     given = dict(config.options.get("placement", {}))
     known = [field.name for field in fields(Placement)]
     if unknown := sorted(set(given) - set(known)):
         raise ConfigError(f"[options.placement] has the unknown key {unknown[0]!r}; known keys: {', '.join(known)}")
-    return Placement(**given)
+    placement = Placement(**given)
+    if placement.offload:
+        raise ConfigError(
+            "offload is on, which is for generation: in training what is frozen is on the device only while it takes "
+            "part; leave --offload or placement.offload out"
+        )
+    if config.part not in LANGUAGE and (named := [name for name in ("bits", "device_map") if given.get(name)]):
+        raise ConfigError(
+            f"{named[0]} is {given[named[0]]!r}, but the part {config.part} holds no language model; leave "
+            f"--{named[0]} or placement.{named[0]} out"
+        )
+    return placement
 
 
 def choose_device(config: TrainConfig) -> None:
@@ -32,6 +58,10 @@ def choose_device(config: TrainConfig) -> None:
     Raises ConfigError: there is no such device, or it lacks the data type.
     """
     placement, processes = placement_of(config), int(os.environ.get("WORLD_SIZE", "1"))
+    if placement.device != "cpu" and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        raise ConfigError(
+            f"The device is {placement.device!r}, but accelerate was launched with --cpu; leave one of the two out."
+        )
     check(replace(placement, device=str(training_device(config))))
     index = torch.device(placement.device).index
     if index is not None and processes > 1:
@@ -75,6 +105,12 @@ def place(recipe: Any, device: torch.device, placement: Placement) -> Turns:
         for module in (recipe.model, *recipe.model.children()):
             module.compile()
     return Turns(in_turn, device)
+
+
+def mixed(dtype: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Within the block what is trained, in float32, works with what is frozen in the dtype of a placement."""
+    low = getattr(torch, dtype)
+    return nullcontext() if low is torch.float32 else torch.autocast(device.type, low)
 
 
 @contextmanager

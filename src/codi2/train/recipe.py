@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from codi2.errors import ConfigError, DataError
-from codi2.train.config import TrainConfig, load_config
+from codi2.train.config import TrainConfig, load_config, recorded
 
 NUMBERED = "[0-9][0-9]_*.toml"
 
@@ -59,7 +59,8 @@ def is_finished(config: TrainConfig, out: Path) -> bool:
     report = json.loads(reports[0].read_text(encoding="utf-8"))
     if report["steps"] < config.steps:
         return False
-    theirs, ours = report["config"], json.loads(json.dumps(asdict(config)))
+    theirs, ours = report["config"], json.loads(json.dumps(recorded(config)))
+    theirs["options"].pop("placement", None)  # exports of earlier versions have it
     differ = sorted(key for key in ours if theirs.get(key) != ours[key])
     if differ:
         raise ConfigError(

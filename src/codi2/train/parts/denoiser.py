@@ -28,7 +28,7 @@ from codi2.encode.tiny import load_trunk
 from codi2.hub import sha256_of
 from codi2.prompt.parts import Part
 from codi2.tensors import device_of
-from codi2.train.bank import bank
+from codi2.train.bank import SHARD, bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
@@ -116,9 +116,10 @@ class DenoiserRecipe:
             "edits": cache.EDITS_VERSION,
             "corpus": cache.corpus().version,
         }
-        self.encoded = bank(
-            f"{modality}-pairs", depends, self.options.samples, lambda places: encoding.many(pairs.pair, places)
-        )
+        # a run of less than an epoch needs the first pairs alone
+        used = -(-config.steps * config.batch_size // SHARD) * SHARD
+        count = min(used, self.options.samples)
+        self.encoded = bank(f"{modality}-pairs", depends, count, lambda places: encoding.many(pairs.pair, places))
         self.held_out = encoding.many(_held_out_pairs(modality), range(VALIDATED))
         encoding.to("cpu")  # all that it takes part in is done
         torch.manual_seed(config.seed)
@@ -132,7 +133,7 @@ class DenoiserRecipe:
 
     def batch(self, step: int, share: Share = WHOLE) -> Batch:
         draw, size = numpy_at(self.config.seed, step), self.config.batch_size
-        places = epoch_order(self.config.seed, step, size, self.options.samples)
+        places = self._places(step)
         shape = (size, *self.encoded["latents"].shape[1:])
         noise = torch.randn(shape, generator=torch_at(self.config.seed, step))
         blur = torch.randn((size, *self.encoded["features"].shape[1:]), generator=torch_at(self.config.seed + 1, step))
@@ -150,6 +151,12 @@ class DenoiserRecipe:
         features[torch.from_numpy(np.isin(withheld, ["feature", "both"])[rows])] = 0
         source[torch.from_numpy(np.isin(withheld, ["source", "both"])[rows])] = 0
         return Batch(latents, source, features, noise_level, t[rows], noise[rows])
+
+    def _places(self, step: int) -> np.ndarray:
+        """The pairs of a step [B]. They are drawn at random as it is, so the first epoch has them by number."""
+        size, samples = self.config.batch_size, self.options.samples
+        numbers = np.arange(step * size, (step + 1) * size)
+        return np.where(numbers < samples, numbers, epoch_order(self.config.seed, step, size, samples))
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         b = batch

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from codi2.checkpoint import load_joint, load_joint_networks, load_one_decoder, locate
+from codi2.data.record import Medium
 from codi2.diffuse.build import FRAMES
 from codi2.diffuse.decoder import first_frames
 from codi2.encode.tiny import ImageTrunk, load_trunk
@@ -32,6 +33,7 @@ from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import Perception, frames_of, motion_term, reconstruction_terms, total
+from codi2.train.place import mixed, placement_of
 
 VALIDATED = 16  # held-out samples of each phase
 SEEN_FRAMES = 2  # of a clip, compared through the frozen trunk in a step
@@ -55,25 +57,29 @@ class JointOptions:
 
 
 @dataclass
-class Media:
-    """Answers of one modality with their sources, as the codec reads them."""
+class Read:
+    """Answers of one modality with their sources, as the codec reads them, and what their features are made of."""
 
     media: Tensor  # [B, …]
     given: list[int]  # those that have a source
     sources: Tensor | None  # […] of these
     begun: list[int]  # those that begin as a picture, drawn from these seeds
     seeds: list[int]
+    true: list[Tensor | Medium]  # [K, D] of each answer; an answer that nobody has encoded yet
+    predicted: dict[int, Tensor]  # [K, D] in place of some of these
+    amount: Tensor  # [B, 1, 1] of the noise on the features
+    blur: Tensor  # [B, K, D], that noise
+    withheld: Tensor  # bool [B, K, 1]
 
 
 @dataclass
 class Batch:
     """By modality."""
 
-    read: dict[str, Media]  # before `finish`
+    read: dict[str, Read]  # before `finish`
     latents: dict[str, Tensor]
     sources: dict[str, Tensor]  # as latents, zeros: none
     features: dict[str, Tensor]  # [B, K, D]
-    withheld: dict[str, Tensor]  # bool [B, K, 1], before `finish`
     noise: dict[str, Tensor]  # as latents
     t: dict[str, Tensor]  # [B], each its own: one may be ahead of the other
     media: dict[str, Tensor]  # of the opened, as the codec reads them
@@ -85,6 +91,7 @@ class JointRecipe:
         self.config = config
         self.options = options = options_of(JointOptions, config)
         check_held_out(config.part, options.held_out)
+        self.dtype = placement_of(config).dtype
         model_config, folder = locate(options.model)
         if model_config.joint is None:
             raise ConfigError(f"the model {options.model!r} has no [joint]: its config should name the modalities")
@@ -108,6 +115,8 @@ class JointRecipe:
         self.pictures = load_one_decoder("image", model_config, folder and folder / "image") if begins else None
         self.unets = {m: decoder.unet for m, decoder in self.decoders.items()}
         encodings = encodings_for(model_config, folder)
+        counts, width = model_config.encoder.num_features, model_config.heads.feature_dim
+        self.shapes = {m: (counts[m], width) for m in modalities}  # of an answer's features
         phases = options.phases or None
         self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
         self.held_out = {
@@ -123,7 +132,7 @@ class JointRecipe:
         self.frozen = nn.ModuleList([*drawing, *([self.perception] if self.perception is not None else [])])
         self.predictions: dict[str, dict[str, Tensor]] = {}  # place of a record → by modality [K, D]
         if options.predicted_share:
-            self._predict(self.lessons.every())
+            self._predict(self.lessons.of_steps(range(config.steps)))
 
     def _predict(self, lessons: Sequence[Lesson]) -> None:
         """What the language model predicts of every record whose media are drawn together."""
@@ -175,7 +184,7 @@ class JointRecipe:
         generator: torch.Generator,
         options: JointOptions,
     ) -> Batch:
-        batch = Batch({}, {}, {}, {}, {}, {}, t, {}, tuple(draw.choice(FRAMES, SEEN_FRAMES, replace=False).tolist()))
+        batch = Batch({}, {}, {}, {}, {}, t, {}, tuple(draw.choice(FRAMES, SEEN_FRAMES, replace=False).tolist()))
         told = torch.from_numpy(draw.random(len(lessons)) < options.predicted_share)
         told &= torch.tensor([lesson.place in self.predictions for lesson in lessons])
         for modality in _answered(lessons[0], self.decoders):
@@ -187,34 +196,39 @@ class JointRecipe:
             if decoder.sampling.first_frame and self.pictures is not None:
                 begun = [n for n, i in enumerate(sources) if i is None]
                 seeds = draw.integers(1 << 30, size=len(begun)).tolist()
-            batch.read[modality] = Media(
-                codec.read([lesson.medium(i).decode() for lesson, i in zip(lessons, answers, strict=True)]),
+            amount = options.noise * torch.rand(len(lessons), 1, 1, generator=generator)
+            shape = self.shapes[modality]
+            blur = torch.randn((len(lessons), *shape), generator=generator)
+            predicted = {n: self.predictions[lessons[n].place][modality] for n in told.nonzero().flatten().tolist()}
+            known = 2 if codec.time != "rows" else 1  # what it is and, of what is seen, how it looks
+            withheld = torch.from_numpy(draw.random(len(lessons)) < options.drop_rest) & ~told
+            media = [lesson.medium(i) for lesson, i in zip(lessons, answers, strict=True)]
+            true = self.lessons.encodings.known(media)
+            batch.read[modality] = Read(
+                codec.read([medium.decode() for medium in media]),
                 given,
                 codec.read([lessons[n].medium(sources[n]).decode() for n in given]) if given else None,  # type: ignore[arg-type]
                 begun,
                 seeds,
+                [medium if value is None else value for medium, value in zip(media, true, strict=True)],
+                predicted,
+                amount,
+                blur,
+                withheld[:, None, None] & (torch.arange(shape[0]) >= known)[:, None],
             )
-            features = torch.stack([lesson.features[i] for lesson, i in zip(lessons, answers, strict=True)])
-            amount = options.noise * torch.rand(len(lessons), 1, 1, generator=generator)
-            blur = torch.randn(features.shape, generator=generator) * (features != 0)
-            features = (1 - amount**2).sqrt() * features + amount * blur
-            for n in told.nonzero().flatten().tolist():
-                predicted = self.predictions[lessons[n].place][modality]
-                features[n] = fit_features(predicted[None], features.shape[1])[0]
-            known = 2 if codec.time != "rows" else 1  # what it is and, of what is seen, how it looks
-            withheld = torch.from_numpy(draw.random(len(lessons)) < options.drop_rest) & ~told
-            batch.features[modality] = features
-            batch.withheld[modality] = withheld[:, None, None] & (torch.arange(features.shape[1]) >= known)[:, None]
             batch.noise[modality] = torch.randn((len(lessons), *decoder.latent_shape), generator=generator)
         return batch
 
     @torch.no_grad()
     def finish(self, batches: list[Batch]) -> list[Batch]:
-        """Media → latents, where the codecs are; pictures that clips begin as are drawn there."""
+        """Media → latents, where the codecs are; pictures that clips begin as are drawn there.
+
+        What nobody has encoded yet is encoded there as well.
+        """
+        device = device_of(self.model)
         for b in batches:
-            device = device_of(self.model)
             for modality, read in b.read.items():
-                codec, features = self.decoders[modality].codec, b.features[modality]
+                codec, features = self.decoders[modality].codec, self._features(read)
                 media = codec.prepare(read.media.to(device))
                 latents = codec.encode(media)
                 if modality in self.options.opened:
@@ -225,17 +239,28 @@ class JointRecipe:
                 if read.begun and self.pictures is not None:
                     pictures = first_frames(self.pictures, features[read.begun].to(device), read.seeds)
                     sources[read.begun] = codec.encode_source(codec.to_tensor(pictures))
-                b.features[modality] = features * ~b.withheld[modality]
+                b.features[modality] = features * ~read.withheld
                 b.latents[modality], b.sources[modality] = latents, sources
-            b.read, b.withheld = {}, {}
+            b.read = {}
         return batches
+
+    def _features(self, read: Read) -> Tensor:
+        """What the decoders are told of the answers [B, K, D]: noised, some of them predicted."""
+        unseen = [true for true in read.true if isinstance(true, Medium)]
+        encoded = iter(self.lessons.encodings.encode_on(device_of(self.model), unseen) if unseen else ())
+        features = torch.stack([next(encoded) if isinstance(true, Medium) else true for true in read.true])
+        features = (1 - read.amount**2).sqrt() * features + read.amount * read.blur * (features != 0)
+        for n, predicted in read.predicted.items():
+            features[n] = fit_features(predicted[None], features.shape[1])[0]
+        return features
 
     def losses(self, model: nn.Module, batch: list[Batch]) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
         whole = []
         for b in batch:
             alone = len(b.latents) == 1
-            found = self._apart(b) if alone else self._together(b)
+            with mixed(self.dtype, device_of(self.model)):
+                found = self._apart(b) if alone else self._together(b)
             losses |= {f"{m}/alone" if alone else m: x for m, x in found.items()}
             whole.append(torch.stack(list(found.values())).sum() * len(next(iter(b.latents.values()))))
         return {"loss": torch.stack(whole).sum() / self.config.batch_size, **losses}
@@ -280,8 +305,9 @@ class JointRecipe:
             (batch,) = self.finish([self._assemble(lessons.batch(0), t, draw, generator, options)])
             batch = to_device(batch, device_of(self.model))
             name = f"{phase}/" if phase else ""
-            figures |= {f"{name}{m}/together": float(x) for m, x in self._together(batch).items()}
-            figures |= {f"{name}{m}/alone": float(x) for m, x in self._apart(batch).items()}
+            with mixed(self.dtype, device_of(self.model)):
+                figures |= {f"{name}{m}/together": float(x) for m, x in self._together(batch).items()}
+                figures |= {f"{name}{m}/alone": float(x) for m, x in self._apart(batch).items()}
         return figures
 
     def provenance(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from codi2.hub import atomic_path, home, sha256_of
 from codi2.llm.backbone import load_backbone
 from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, generate
 from codi2.llm.mllm import MLLM, stack_features
+from codi2.progress import tracked
 from codi2.prompt.layout import Batch, Message, collate, layout_for
 from codi2.train.lessons import Lesson
 
@@ -43,8 +44,6 @@ def predicted_features(model: str, lessons: Sequence[Lesson], modality: str) -> 
 
 @torch.inference_mode()
 def _predict(config: CoDi2Config, folder: Path | None, lessons: Sequence[Lesson], modality: str) -> Tensor:
-    from rich.progress import track
-
     mllm = MLLM(load_backbone(config.llm), config.heads).eval()
     if folder is not None:
         load_language(mllm, folder)
@@ -52,7 +51,7 @@ def _predict(config: CoDi2Config, folder: Path | None, lessons: Sequence[Lesson]
     sequences = [layout(_asked(lesson), reply=True) for lesson in lessons]
     order = sorted(range(len(lessons)), key=lambda i: len(sequences[i].ids))  # little padding
     made: list[Tensor] = [torch.empty(0)] * len(lessons)
-    for start in track(range(0, len(order), BATCH), description="predicting features", transient=True):
+    for start in tracked(range(0, len(order), BATCH), "predicting features"):
         rows = order[start : start + BATCH]
         batch = collate([sequences[i] for i in rows], mllm.backbone.pad_id, left=True)
         given = [value for i in rows for value in lessons[i].features[: len(sequences[i].items)]]
