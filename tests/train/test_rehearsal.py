@@ -107,6 +107,35 @@ def test_a_denoiser(modality: str, low: torch.dtype | None, rich_home: Path) -> 
     assert rehearse(recipe, made, low=low).peak
 
 
+class Numbered(Encoded):
+    """Notes which pairs are encoded; a pair's latents are its number."""
+
+    def __init__(self, modality: str) -> None:
+        super().__init__(modality)
+        self.places: list[int] = []
+
+    def many(self, pair: Any, places: Sequence[int]) -> dict[str, Tensor]:
+        self.places += places
+        numbers = torch.tensor(places).float()
+        return {n: numbers.view(-1, *[1] * len(s)).expand(-1, *s).clone() for n, s in self.shapes.items()}
+
+
+def test_a_short_run_encodes_the_pairs_that_it_uses_and_a_longer_one_begins_with_them(rich_home: Path) -> None:
+    def drawn(steps: int) -> tuple[set[float], list[list[float]]]:
+        encoding = Numbered("image")
+        made = replace(config("image_denoiser", samples=1500, channels=(8, 16)), steps=steps, batch_size=300)
+        recipe = denoiser.DenoiserRecipe(made, encoding)  # type: ignore[arg-type]
+        latents = [recipe.batch(step).latents[:, 0, 0, 0].tolist() for step in range(steps)]
+        return set(recipe.encoded["latents"][:, 0, 0, 0].tolist()), latents
+
+    short, first = drawn(2)
+    long, all_of_them = drawn(10)
+    assert short == set(range(1000)) and long == set(range(1500))
+    assert first == all_of_them[:2]
+    epochs = np.array(all_of_them).reshape(2, 1500)
+    assert (np.sort(epochs) == np.arange(1500)).all() and (epochs[0] != epochs[1]).any()  # each has all once
+
+
 @pytest.mark.parametrize("low", LOW)
 def test_the_layers_between_decoders(low: torch.dtype | None, rich_home: Path, tmp_path: Path) -> None:
     options = {"records": 12, "only": "clip_in_time"}

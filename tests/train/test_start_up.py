@@ -1,0 +1,91 @@
+"""What a run on records reads and encodes before its first step: what that step needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codi2.data.build import Settings, build
+from codi2.data.mixture import Mixture
+from codi2.data.shards import Shard
+from codi2.progress import tracked
+from codi2.train.config import TrainConfig
+from codi2.train.encoded import Encodings
+from codi2.train.parts import decoder, joint
+
+RECORDS = {"joint": ("clip_in_time", 48), "image_decoder": ("edit_image", 300)}
+BATCH = 2
+
+
+@pytest.fixture
+def named(rich_home: Path, tmp_path: Path) -> Callable[[str], dict[str, float]]:
+    """Part → its data, with many times the records of a batch."""
+
+    def make(part: str) -> dict[str, float]:
+        only, records = RECORDS[part]
+        options = {"records": records, "only": only}
+        build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / part), options=options))
+        return {str(tmp_path / part): 1.0}
+
+    return make
+
+
+class Count:
+    """What is read and encoded."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.records, self.shards, self.encoded = [], [], []  # type: ignore[var-annotated]
+        self._counts(monkeypatch, Mixture, "read", self.records.append)
+        self._counts(monkeypatch, Shard, "__init__", self.shards.append)
+        self._counts(monkeypatch, Encodings, "encode", self.encoded.extend)
+
+    def _counts(self, monkeypatch: pytest.MonkeyPatch, kind: type, name: str, note: Callable[[Any], None]) -> None:
+        plain = getattr(kind, name)
+
+        def counted(this: Any, what: Any, *others: Any) -> Any:
+            note(what)
+            return plain(this, what, *others)
+
+        monkeypatch.setattr(kind, name, counted)
+
+
+def config(part: str, data: dict[str, float], **options: Any) -> TrainConfig:
+    options = {"data": data, "held_out": data, "model": "debug", **options}
+    return TrainConfig(part, 3, BATCH, 1e-3, options=options)
+
+
+def test_what_decoders_learn_together(named: Callable[[str], dict[str, float]], monkeypatch: pytest.MonkeyPatch):
+    data, count = named("joint"), Count(monkeypatch)
+    recipe = joint.build(config("joint", data, phases={"video": 1.0}))
+    assert not count.records and not count.shards and not count.encoded
+    recipe.batch(0)
+    assert len(count.records) == BATCH and len(count.shards) <= BATCH
+    assert len(count.encoded) == 2 * BATCH  # the answers: clips with their sounds
+
+
+def test_features_are_predicted_of_the_records_of_its_steps(
+    named: Callable[[str], dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, count = named("joint"), Count(monkeypatch)
+    joint.build(config("joint", data, phases={"video": 1.0}, predicted_share=0.5))
+    assert 0 < len(count.records) <= 3 * BATCH
+
+
+def test_a_decoder(named: Callable[[str], dict[str, float]], monkeypatch: pytest.MonkeyPatch) -> None:
+    data, count = named("image_decoder"), Count(monkeypatch)
+    options = {"modality": "image", "patch": 4, "channels": [16, 32]}
+    recipe = decoder.build(config("image_decoder", data, **options))
+    recipe.batch(0)
+    assert len(count.records) <= 2 * BATCH and len(count.shards) <= 2 * BATCH  # one batch says how large latents are
+    assert len(count.encoded) <= 3 * BATCH  # answer, source and words
+
+
+def test_long_work_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where stderr is no terminal: one line in half a minute."""
+    seconds = iter([0, *range(0, 120, 20)])
+    monkeypatch.setattr("codi2.progress.time.monotonic", lambda: next(seconds))
+    assert list(tracked(range(6), "encoding")) == list(range(6))
+    assert capsys.readouterr().err.splitlines() == ["encoding 2/6, 1 min left", "encoding 4/6, 1 min left"]
