@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from codi2.data import cache
@@ -23,6 +24,7 @@ from codi2.encode.compact import CompactEncoder
 from codi2.encode.efficientnet import EfficientNetLite
 from codi2.encode.tiny import TRUNK_CHANNELS
 from codi2.heads.prior import Context, Prior
+from codi2.heads.projection import Leave, Projection
 from codi2.placement import Placement
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
@@ -300,11 +302,47 @@ def test_every_part_trains_in_mixed_precision_on_a_cpu(
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     recipe, made = small(part)
     before = [p.detach().clone() for p in recipe.model.parameters() if p.requires_grad]
+    plain, dtypes = recipe.losses, set()
+
+    def losses(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        found = plain(model, batch)
+        dtypes.update(value.dtype for value in found.values())
+        return found
+
+    recipe.losses = losses
     figures = train(recipe, replace(made, num_workers=1), tmp_path / "run")
     after = [p for p in recipe.model.parameters() if p.requires_grad]
     assert figures and all(np.isfinite(value) for value in figures.values())
-    assert all(p.dtype is torch.float32 for p in after)
+    assert all(p.dtype is torch.float32 for p in after) and dtypes == {torch.float32}
+    average = load_file(tmp_path / "run" / "checkpoints" / "step-0000003" / "average.safetensors")
+    assert {value.dtype for value in average.values()} == {torch.float32}
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+PRECISE = (nn.LayerNorm, nn.GroupNorm, Projection, Leave)
+
+
+@pytest.mark.parametrize("part", ["image_vae", "audio_features", "audio_denoiser", "joint", "llm"])
+def test_norms_and_projections_are_computed_in_float32_under_autocast(
+    part: str, small: Callable[[str], tuple[Any, TrainConfig]]
+) -> None:
+    """As on a GPU: on a CPU autocast leaves norms in the dtype of what comes in."""
+    recipe, made = small(part)
+    dtypes: dict[str, set[torch.dtype]] = {}
+
+    def note(module: nn.Module, given: Any, out: Any) -> None:
+        dtypes.setdefault(type(module).__name__, set()).add(out.dtype)
+
+    modules = [m for m in recipe.model.modules() if isinstance(m, PRECISE) or type(m).__name__.endswith("RMSNorm")]
+    others = [m for m in recipe.model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    for module in modules:
+        module.register_forward_hook(note)
+    low: set[torch.dtype] = set()
+    for module in others:
+        module.register_forward_hook(lambda _module, _given, out: low.add(out.dtype))
+    rehearse(recipe, made, low=torch.bfloat16)
+    assert torch.bfloat16 in low  # autocast is on
+    assert dtypes and set().union(*dtypes.values()) == {torch.float32}, dtypes
 
 
 @pytest.mark.slow
