@@ -31,6 +31,7 @@ from codi2.train.loop import train
 from codi2.train.parts import autoencoder, denoiser, encoder, joint, llm, vocoder
 from codi2.train.parts.reconstruction import Perception
 from codi2.train.place import place
+from codi2.train.plan import plan
 from codi2.train.rehearsal import rehearse
 
 LOW = [pytest.param(None, id="float32"), pytest.param(torch.bfloat16, id="bf16")]
@@ -136,6 +137,13 @@ def test_a_short_run_encodes_the_pairs_that_it_uses_and_a_longer_one_begins_with
     assert first == all_of_them[:2]
     epochs = np.array(all_of_them).reshape(2, 1500)
     assert (np.sort(epochs) == np.arange(1500)).all() and (epochs[0] != epochs[1]).any()  # each has all once
+
+
+def test_a_plan_encodes_no_more_than_a_step_needs(rich_home: Path) -> None:
+    encoding = Numbered("image")
+    made = replace(config("image_denoiser", samples=60_000, channels=(8, 16)), steps=9_000)
+    found = plan(made, lambda made: denoiser.DenoiserRecipe(made, encoding))
+    assert set(encoding.places) == set(range(1000)) and found.samples == 4 * 9_000
 
 
 @pytest.mark.parametrize("low", LOW)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -134,6 +136,85 @@ def test_a_plan_is_made_for_a_device_that_is_elsewhere(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = trains(recipe / "01_first.toml", "--out", tmp_path / "out", "--plan", "--device", "cuda:1")
     assert done.exit_code == 0 and "memory, 1 process" in done.output, done.output
+
+
+def test_a_plan_of_a_recipe_goes_on_where_a_part_stands_on_one_that_is_not_trained(
+    home: Path, recipe: Path, tmp_path: Path
+) -> None:
+    (recipe / "01_first.toml").write_text('start = "@00_nothing"\n' + SMALL)
+    done = trains(recipe, "--out", tmp_path / "out", "--plan")
+    assert done.exit_code == 0, done.output
+    assert "01_first: it cannot be planned yet: audio_features needs the export of 00_nothing" in done.output
+    assert "memory, 1 process" in done.output
+    assert trains(recipe, "--out", tmp_path / "out").exit_code == 2
+
+
+def test_parts_that_encode_on_the_cpu_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = TrainConfig("image_decoder", 1, 1, 1.0)
+    assert placement_of(replaced(config, {})).device == "cpu"
+    with pytest.raises(ConfigError, match="'cuda', but the part image_decoder trains on the CPU alone"):
+        choose_device(replaced(config, {"device": "cuda"}))
+
+
+def test_a_language_model_in_few_bits_is_loaded_onto_the_gpu_of_its_process(
+    rich_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codi2.llm import backbone
+    from codi2.train.parts import llm
+
+    class Loaded(Exception):
+        pass
+
+    class Quantised:
+        def __init__(self, **settings: Any) -> None:
+            assert settings["load_in_4bit"]
+
+    def load(config: Any, placement: Placement) -> None:
+        raise Loaded(backbone._loading(config, placement)["device_map"])
+
+    monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
+    monkeypatch.setattr("transformers.BitsAndBytesConfig", Quantised)
+    monkeypatch.setattr(backbone, "load_backbone", load)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(llm.LLMRecipe, "_data", lambda self: (None, None))
+    config = replaced(TrainConfig("llm", 1, 1, 1.0, options={"model": "debug"}), {"bits": 4})
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    for placement, device in (({}, "cuda:3"), ({"device": "cuda:1"}, "cuda:1")):
+        with pytest.raises(Loaded) as loaded:
+            llm.build(replaced(config, placement))
+        assert loaded.value.args == ({"": device},)
+
+
+@pytest.mark.parametrize("where", ["__init__", "validate", "export"])
+def test_memory_that_is_full_outside_of_a_step_is_one_sentence(
+    where: str, home: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from codi2.train.parts.autoencoder import AutoencoderRecipe
+
+    def full(*args: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    run(recipe / "01_first.toml", tmp_path / "out", steps=1)
+    monkeypatch.setattr(AutoencoderRecipe, where, full)
+    done = trains(recipe / "01_first.toml", "--out", tmp_path / "out", "--steps", 2)
+    text = " ".join(done.output.split())
+    assert done.exit_code and "ran out while audio_features was loaded, validated or exported; raise accumulate" in text
+    assert ("step-0000002" if where == "export" else "step-0000001") + " is kept" in text
+
+
+def test_a_precision_that_a_gpu_lacks_is_one_sentence(
+    home: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate import Accelerator
+
+    def lacks(self: Accelerator, **options: Any) -> None:
+        raise ValueError("bf16 mixed precision requires a supported device.")
+
+    monkeypatch.setattr(Accelerator, "__init__", lacks)
+    with pytest.raises(ConfigError, match=r"^accelerate cannot start as it was launched: bf16 mixed .* change its"):
+        run(recipe / "01_first.toml", tmp_path / "out")
 
 
 def test_accelerate_and_the_options_must_name_one_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from codi2.cli.output import OutOption, check_writable
 from codi2.cli.placement import placed_over_config
+from codi2.errors import DataError
 
 
 @placed_over_config
@@ -35,8 +36,16 @@ def train(
     from codi2.train import run
     from codi2.train.recipe import recipe_folder, run_recipe
 
+    def one(part: Path, where: Path) -> None:
+        try:
+            run(part, where, steps, snapshot, plan=plan, placement=placement)
+        except DataError as error:
+            if not plan:
+                raise
+            print(f"{part.stem}: it cannot be planned yet: {error}")  # what it stands on is not trained
+
     if folder := recipe_folder(config):
-        run_recipe(folder, out, lambda one, where: run(one, where, steps, snapshot, plan=plan, placement=placement))
+        run_recipe(folder, out, one)
         return
 
     run(config, out, steps, snapshot, start, first_step, plan, placement)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from codi2.errors import ConfigError
+from codi2.placement import full, out_of_memory
 
 # part → module of codi2.train.parts
 PARTS = {
@@ -51,10 +52,11 @@ def run(
     Raises:
         ConfigError: the config is not one, or names an unknown part; before anything is loaded: the device does not
             exist, or the placement has what training, or this part, does not use.
+        DeviceMemoryError: the device's memory is full; the last checkpoint is kept.
     """
     from codi2.train.config import load_config
-    from codi2.train.loop import train
-    from codi2.train.place import choose_device, replaced
+    from codi2.train.loop import newest_kept, train
+    from codi2.train.place import ADVICE, choose_device, replaced, training_device
     from codi2.train.recipe import resolved
 
     config = load_config(config_path, steps=steps, start=str(start) if start else None)
@@ -70,5 +72,10 @@ def run(
 
         show(config, make_plan(placed, build))
         return {}
-    recipe = build(placed)
-    return train(recipe, config, Path(out), snapshot, first_step)
+    try:
+        return train(build(placed), config, Path(out), snapshot, first_step)
+    except RuntimeError as error:  # not in a step, which says so itself
+        if not out_of_memory(error):
+            raise
+        doing = f"{config.part} was loaded, validated or exported"
+        raise full(error, training_device(config), doing, f"{ADVICE}; {newest_kept(Path(out))}") from None

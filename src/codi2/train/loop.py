@@ -243,7 +243,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                raise full(error, device, f"step {step} was computed", f"{ADVICE}; {_newest(out)}") from None
+                raise full(error, device, f"step {step} was computed", f"{ADVICE}; {newest_kept(out)}") from None
             schedule.step()
             optimizer.zero_grad()
             watched()
@@ -299,14 +299,17 @@ def _accelerator(config: TrainConfig, out: Path) -> Any:
 
     check_trackers(config.trackers)
     names = config.options.get("placement", {})
-    accelerator = Accelerator(
-        cpu=names.get("device") == "cpu",
-        gradient_accumulation_steps=config.accumulate,
-        log_with=config.trackers or None,
-        project_dir=str(out),
-        # a batch of one modality leaves the others' projections without a gradient
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    try:
+        accelerator = Accelerator(
+            cpu=names.get("device") == "cpu",
+            gradient_accumulation_steps=config.accumulate,
+            log_with=config.trackers or None,
+            project_dir=str(out),
+            # a batch of one modality leaves the others' projections without a gradient
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    except ValueError as error:  # as where a GPU lacks the precision
+        raise ConfigError(f"accelerate cannot start as it was launched: {error}; change its options") from error
     asked, kind = os.environ.get("ACCELERATE_USE_FSDP", "") == "true", accelerator.distributed_type
     if asked and kind is not DistributedType.FSDP:
         raise ConfigError(
@@ -387,7 +390,7 @@ def _every(config: TrainConfig) -> tuple[int, int, int]:
     return config.log_every, config.validate_every, config.save_every
 
 
-def _newest(out: Path) -> str:
+def newest_kept(out: Path) -> str:
     """What is kept of a run that fails, in words."""
     checkpoints = list_checkpoints(out / "checkpoints")
     return f"{checkpoints[-1].name} is kept" if checkpoints else "no checkpoint had been written"

@@ -18,6 +18,8 @@ from codi2.train.config import TrainConfig
 
 LANGUAGE = ("llm", "leave")
 """Parts that hold a language model."""
+ON_CPU = ("encoder_heads", "image_codec", "audio_codec", "image_decoder", "audio_decoder", "video_decoder", "leave")
+"""Parts of the version that is shipped, which encode their batches on the CPU."""
 
 
 def replaced(config: TrainConfig, given: Mapping[str, Any], anywhere: bool = False) -> TrainConfig:
@@ -29,6 +31,8 @@ def replaced(config: TrainConfig, given: Mapping[str, Any], anywhere: bool = Fal
     placement = {**config.options.get("placement", {}), **given}
     if anywhere:
         placement.pop("device", None)
+    if config.part in ON_CPU:
+        placement.setdefault("device", "cpu")
     return replace(config, options={**config.options, "placement": placement})
 
 
@@ -39,6 +43,11 @@ def placement_of(config: TrainConfig) -> Placement:
     if unknown := sorted(set(given) - set(known)):
         raise ConfigError(f"[options.placement] has the unknown key {unknown[0]!r}; known keys: {', '.join(known)}")
     placement = Placement(**given)
+    if config.part in ON_CPU and placement.device != "cpu":
+        raise ConfigError(
+            f"The device is {placement.device!r}, but the part {config.part} trains on the CPU alone; leave --device "
+            "or placement.device out."
+        )
     if placement.offload:
         raise ConfigError(
             "offload is on, which is for generation: in training what is frozen is on the device only while it takes "

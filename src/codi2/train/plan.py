@@ -8,7 +8,7 @@ sizes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,8 @@ class Plan:
 def plan(config: TrainConfig, build: Any) -> Plan:
     """`build` makes the part's recipe. Raises ConfigError and DataError as training would."""
     try:
-        return _of_recipe(config, build(config))
+        # what is drawn from the corpus is alike in every step: no more than one is encoded
+        return _of_recipe(config, build(config if "data" in config.options else replace(config, steps=1)))
     except (WeightsError, ConfigError):  # bitsandbytes, too, may be on the machine that trains
         from codi2.config import PRESETS
 
@@ -120,9 +121,9 @@ def _planned(
 
 
 def _steps(config: TrainConfig, recipe: Any) -> dict[str, int]:
-    """A late step of each phase, when all losses are there; of a part without phases, the last."""
+    """A late step of each phase, when all losses are there; of a part without phases, the first."""
     if not hasattr(recipe, "lessons"):
-        return {"": config.steps - 1}
+        return {"": 0}
     found: dict[str, int] = {}
     for step in range(config.steps - 1, max(-1, config.steps - 1 - SEARCHED), -1):
         found.setdefault(recipe.lessons.mixture.phase(step), step)
