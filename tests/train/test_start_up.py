@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from codi2.data.build import Settings, build
 from codi2.data.mixture import Mixture
 from codi2.data.shards import Shard
+from codi2.errors import MediaError
 from codi2.progress import tracked
+from codi2.prompt.parts import Phrase
 from codi2.train.config import TrainConfig
 from codi2.train.encoded import Encodings
 from codi2.train.parts import decoder, joint
@@ -81,6 +85,24 @@ def test_a_decoder(named: Callable[[str], dict[str, float]], monkeypatch: pytest
     recipe.batch(0)
     assert len(count.records) <= 2 * BATCH and len(count.shards) <= 2 * BATCH  # one batch says how large latents are
     assert len(count.encoded) <= 3 * BATCH  # answer, source and words
+
+
+def test_the_encoder_is_on_the_device_as_long_as_it_encodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = nn.Linear(2, 2).requires_grad_(False)
+    encodings, seen = Encodings(lambda: encoder, "key", False), []  # type: ignore[arg-type,return-value]
+
+    def encode(pieces: Any) -> list[Tensor]:
+        seen.append(encoder.weight.device.type)
+        if pieces:
+            raise MediaError("the picture is damaged")
+        return []
+
+    monkeypatch.setattr(encodings, "encode", encode)
+    encodings.encode_on(torch.device("meta"), [])
+    assert seen == ["meta"] and encoder.weight.device.type == "cpu"
+    with pytest.raises(MediaError):
+        encodings.encode_on(torch.device("meta"), [Phrase("a crow")])
+    assert seen == ["meta", "meta"] and encoder.weight.device.type == "cpu"
 
 
 def test_long_work_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

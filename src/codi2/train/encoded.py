@@ -26,6 +26,7 @@ from codi2.hub import home
 from codi2.prompt.layout import words_of
 from codi2.prompt.parts import Part, Phrase, Text
 from codi2.tensors import device_of
+from codi2.train.place import Turns
 
 BATCH = 32  # media per call of the encoder on an accelerator
 WAIT = 60.0  # seconds for other processes that write
@@ -98,8 +99,6 @@ class Encodings:
 
         It stays in float32: what the cache holds does not depend on the placement of the run that encoded it.
         """
-        from codi2.train.place import Turns
-
         if device.type == "cpu":
             return self.encode(pieces)
         turns = Turns({"encoder": self.encoder}, device)

@@ -38,7 +38,7 @@ from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.language_batch import Denoised, Drawn, Drift, Kept
 from codi2.train.parts.predicted import own_predictions
-from codi2.train.place import Turns, placement_of, training_device
+from codi2.train.place import placement_of, training_device
 
 KEPT_TOKENS = 64  # of a piece of prose that is kept
 SLOTS = ("joint", "appearance", "manner")  # what the slots of an item hold, in order
@@ -192,14 +192,9 @@ class LLMRecipe:
         """Encodes what nobody has encoded yet, where this process trains; the encoder is there as long as it takes."""
         if not drawn.unseen:
             return drawn
-        encodings, device = self.lessons.encodings, device_of(self.mllm.enter)
-        turns = Turns({"encoder": encodings.encoder} if device.type != "cpu" else {}, device)
-        turns.only(["encoder"] if device.type != "cpu" else [])
-        try:
-            for item, value in zip(drawn.unseen, encodings.encode(list(drawn.unseen.values())), strict=True):
-                drawn.features[item, : len(value)] = value
-        finally:
-            turns.only([])
+        encoded = self.lessons.encodings.encode_on(device_of(self.mllm.enter), list(drawn.unseen.values()))
+        for item, value in zip(drawn.unseen, encoded, strict=True):
+            drawn.features[item, : len(value)] = value
         drawn.unseen = {}
         return drawn
 
