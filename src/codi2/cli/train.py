@@ -9,7 +9,7 @@ import typer
 
 from codi2.cli.output import OutOption, check_writable
 from codi2.cli.placement import placed_over_config
-from codi2.errors import DataError
+from codi2.errors import ConfigError, DataError
 
 
 @placed_over_config
@@ -45,6 +45,10 @@ def train(
             print(f"{part.stem}: it cannot be planned yet: {error}")  # what it stands on is not trained
 
     if folder := recipe_folder(config):
+        if start or first_step:
+            raise ConfigError(
+                f"--start and --first-step are of one part, but {config} is a recipe; name the config of the part"
+            )
         run_recipe(folder, out, one)
         return
 
