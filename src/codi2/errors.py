@@ -17,6 +17,10 @@ class MediaError(CoDi2Error):
     """A picture, sound or clip cannot be read, is empty, or is beyond the stated limits."""
 
 
+class MediaWarning(UserWarning):
+    """A medium can be read, but its owner should know what became of it."""
+
+
 class LimitError(MediaError):
     """The media of one request are more than a request may hold, or take longer to read."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from codi2.prompt.parts import Audio, Image, Part, Text, Video
+from codi2.prompt.parts import Audio, Image, Part, Text, Video, check_characters
 
 Callback = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all); stages are `encode`, `think` and `diffuse`."""
@@ -18,7 +19,7 @@ class Options:
     """How a reply is made; None leaves a choice to the model or its config."""
 
     want: str | Sequence[str] | None = None  # image, audio, text, or several media in order
-    seed: int = 0  # of noise and sampled text
+    seed: int = 0  # of noise and sampled text; None draws one, which the recipe names
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     source_guidance_scale: float | None = None
@@ -28,6 +29,10 @@ class Options:
     temperature: float = 0.0
 
     def __post_init__(self) -> None:
+        if cast("int | None", self.seed) is None:
+            object.__setattr__(self, "seed", secrets.randbelow(2**63))
+        if self.negative_prompt is not None:
+            check_characters(self.negative_prompt)
         if self.want is not None and not isinstance(self.want, str):
             object.__setattr__(self, "want", tuple(self.want))
 

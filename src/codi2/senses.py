@@ -25,8 +25,8 @@ import numpy as np
 from codi2.config import SENSES
 from codi2.errors import MediaError, PromptError
 from codi2.media import Source, load, read_source
-from codi2.media_bounds import check_size, too_large
-from codi2.media_formats import BROKEN
+from codi2.media.bounds import check_size, too_large
+from codi2.media.pictures import BROKEN
 from codi2.prompt.parts import IMU, Depth, Media, Sense, Thermal
 
 if TYPE_CHECKING:

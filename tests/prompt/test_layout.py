@@ -208,12 +208,6 @@ def test_a_hundred_thousand_layouts_of_two_threads():
     assert laid_out_by_threads(layout_for(preset("tiny"), load_tokenizer(preset("tiny").llm)), 100_000) == {}
 
 
-def test_half_a_surrogate_pair_is_the_users_error(layout):
-    for part in (Text("a\ud800b"), Phrase("\udfff")):
-        with pytest.raises(PromptError, match="surrogate"):
-            layout([Message("user", (part,))])
-
-
 def test_refuses_what_cannot_be(layout):
     with pytest.raises(PromptError, match="at most 200"):
         layout([Message("user", (Text("word " * 100),))])

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from codi2.errors import PromptError
-from codi2.media_bounds import MAX_FPS
+from codi2.media.bounds import MAX_FPS
 from codi2.model import Options
 
 SCHEMA = 1

@@ -24,7 +24,7 @@ from codi2.cli.gallery import gallery
 from codi2.cli.generate import generate
 from codi2.cli.serve import keys, serve
 from codi2.cli.train import train
-from codi2.errors import CoDi2Error
+from codi2.errors import CoDi2Error, MediaWarning
 
 
 class Commands(TyperGroup):
@@ -33,6 +33,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         if not ctx.params["debug"]:  # what libraries tell their developers is no news for a user
             warnings.simplefilter("ignore")
+            warnings.simplefilter("always", MediaWarning)
+            warnings.formatwarning = _sentence
         try:
             return super().invoke(ctx)
         except CoDi2Error as error:
@@ -40,6 +42,13 @@ class Commands(TyperGroup):
                 raise
             print(f"codi2: {error}", file=sys.stderr)
             raise typer.Exit(2) from error
+
+
+def _sentence(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as errors are shown, without the line of code that it comes from."""
+    return f"codi2: {message}\n"
 
 
 # Plain help: rich takes longer to import than everything else here.

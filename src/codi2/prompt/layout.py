@@ -23,7 +23,7 @@ from codi2.errors import PromptError
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Part, Phrase, Prompt, Text
 from codi2.prompt.template import render
-from codi2.prompt.tokens import TokenIds, check_characters
+from codi2.prompt.tokens import TokenIds
 from codi2.tensors import to_device
 
 MODALITIES = ("image", "audio", "video", "phrase", *SENSES)
@@ -275,7 +275,6 @@ class _Writer:
     def item(self, part: Part, by_model: bool) -> None:
         # Words given as features (section 4.1) are read wherever they stand: the model answers with tokens.
         if isinstance(part, Phrase):
-            check_characters(part.text)
             by_model = False
         counts = self.layout.num_slots if by_model else self.layout.num_features
         if part.modality not in counts:

@@ -9,18 +9,38 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from codi2.errors import MediaError, PromptError
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image as PILImage
 
 
+def check_characters(text: str) -> None:
+    """Raises PromptError: no text, or half of a surrogate pair in it, which cannot be written or tokenized."""
+    if not isinstance(text, str):
+        raise PromptError(f"A text is a str, not {type(text).__name__}; decode bytes first.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"The text holds {text[error.start]!r}, half of a surrogate pair, which is no character; remove it."
+        ) from error
+
+
 @dataclass(frozen=True)
 class Text:
-    """Plain words. `ids` are the tokens that the language model said them in, where it did: for counts only."""
+    """Plain words. `ids` are the tokens that the language model said them in, where it did: for counts only.
+
+    Raises PromptError: its words are no text.
+    """
 
     modality: ClassVar[str] = "text"
     text: str
     ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_characters(self.text)
 
 
 @dataclass(frozen=True)
@@ -30,24 +50,48 @@ class Phrase:
     modality: ClassVar[str] = "phrase"
     text: str
 
+    def __post_init__(self) -> None:
+        check_characters(self.text)
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A picture. `pixels` is RGB; transparency has been laid on white."""
+    """A picture. `pixels` is RGB; transparency has been laid on white.
+
+    Pillow's pictures of any mode and arrays ([H, W], [H, W, C] or [C, H, W]; integers, or floats in [0, 1]) become RGB.
+    Raises MediaError: they are no picture.
+    """
 
     modality: ClassVar[str] = "image"
     pixels: PILImage.Image
     name: str = ""
 
+    def __post_init__(self) -> None:
+        if getattr(self.pixels, "mode", "") != "RGB":
+            from codi2.media.values import as_rgb
+
+            object.__setattr__(self, "pixels", as_rgb(self.pixels, self.name))
+
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """A sound. `samples` is float32 mono [N] in [-1, 1]; `rate` is in Hz."""
+    """A sound. `samples` is float32 mono [N] in [-1, 1]; `rate` is in Hz.
+
+    Integers are scaled by their type; [C, N] and [N, C] are mixed to one channel. Raises MediaError: it is no sound.
+    """
 
     modality: ClassVar[str] = "audio"
     samples: np.ndarray
     rate: int
     name: str = ""
+
+    def __post_init__(self) -> None:
+        if str(getattr(self.samples, "dtype", "")) != "float32" or self.samples.ndim != 1:
+            from codi2.media.values import as_mono
+
+            object.__setattr__(self, "samples", as_mono(self.samples, self.name))
+        if not self.rate > 0:
+            raise MediaError(f"{self.name or 'A sound'} has {self.rate} samples a second; give a rate above 0.")
 
     @property
     def seconds(self) -> float:
@@ -56,12 +100,25 @@ class Audio:
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """A clip. `frames` are RGB pictures of one size; `fps` is frames per second."""
+    """A clip. `frames` are RGB pictures of one size; `fps` is frames per second.
+
+    Frames may be what `Image` takes. Raises MediaError: there is none, their sizes differ, or time stands still.
+    """
 
     modality: ClassVar[str] = "video"
     frames: tuple[PILImage.Image, ...]
     fps: float
     name: str = ""
+
+    def __post_init__(self) -> None:
+        if type(self.frames) is not tuple or any(getattr(frame, "mode", "") != "RGB" for frame in self.frames):
+            object.__setattr__(self, "frames", tuple(Image(frame, self.name).pixels for frame in self.frames))
+        sizes = {frame.size for frame in self.frames}
+        if len(sizes) != 1 or not self.fps > 0:
+            raise MediaError(
+                f"{self.name or 'A clip'} has frames of {len(sizes)} sizes at {self.fps:g} frames a second; give one "
+                "frame or more, all of one size, and a rate above 0."
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from codi2.errors import ConfigError, PromptError
+from codi2.errors import ConfigError
+from codi2.prompt.parts import check_characters
 
 
 class TokenIds:
@@ -43,16 +44,6 @@ class TokenIds:
         """Ids of anybody's words: no text becomes a special token. Raises PromptError: a lone surrogate."""
         check_characters(text)
         return list(self._words.encode(text, add_special_tokens=False).ids)
-
-
-def check_characters(text: str) -> None:
-    """Raises PromptError: a lone surrogate, which is no character and cannot be written or tokenized."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"The text holds {text[error.start]!r}, half of a surrogate pair, which is no character; remove it."
-        ) from error
 
 
 def _build(state: dict[str, Any], splits_special: bool) -> Any:

@@ -23,7 +23,7 @@ import numpy as np
 
 from codi2.errors import MediaError
 from codi2.media import load
-from codi2.media_bounds import decoded_bytes
+from codi2.media.bounds import decoded_bytes
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Media, Thermal, Video
 from codi2.senses import load_as
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from codi2.chat import Chat
 from codi2.chat.events import Event, Said
 from codi2.llm.decode import Segment
-from codi2.media_bounds import decoded_bytes
+from codi2.media.bounds import decoded_bytes
 from codi2.model import Options, Reply
 from codi2.prompt.layout import Message
 

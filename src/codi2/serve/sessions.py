@@ -22,7 +22,7 @@ from codi2.chat.compose import Composed, compose
 from codi2.chat.events import Done, Event, Made, Said, Step
 from codi2.chat.files import reader, save
 from codi2.errors import BusyError, DataError, LimitError
-from codi2.media_bounds import decoded_bytes
+from codi2.media.bounds import decoded_bytes
 from codi2.prompt.parts import Prompt, Text
 from codi2.serve import views, wire
 from codi2.serve.decoding import BUDGET

@@ -1,8 +1,6 @@
-"""Files and bytes to pictures, sounds and clips, and back.
+"""Pictures, sounds and clips to files that carry the recipe which made them, and the recipe back.
 
-What a file is, its content decides, never its suffix alone. Whatever cannot be used ends in a `MediaError` of one
-sentence: the file, what is wrong, what to do. Replies carry the recipe that made them inside the file
-(PNG text chunk, comment of a sound or an MP4, XMP of a WebP), which `read_recipe` gives back.
+It stands in the PNG's text chunk, the comment of a sound or an MP4, the XMP of a WebP.
 """
 
 from __future__ import annotations
@@ -16,71 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from codi2 import media_formats as formats
 from codi2.errors import MediaError, OutputError
 from codi2.hub import write_atomic
+from codi2.media.files import read_source
 from codi2.pcm import to_pcm
-from codi2.prompt.parts import Audio, Image, Media, Video
+from codi2.prompt.parts import Audio, Image, Video
 from codi2.stopping import check_stop
 
 RECIPE_KEY = "codi2"
 
 AAC_RATES = (7350, 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
 """Samples a second that a clip's sound can have."""
-
-Source = str | Path | bytes
-
-
-def load(source: Source, name: str = "", still: bool = False) -> Media:
-    """A picture, sound or clip from a path or from the bytes of a file.
-
-    Animated pictures (GIF, WebP, APNG) are clips. A clip's sound track is not read.
-
-    Args:
-        name: what messages and the part call it; the file name by default.
-        still: whether an animated picture is its first frame; the others are not looked at.
-
-    Raises:
-        MediaError: missing, a folder, empty, broken, beyond the limits, or of no known format.
-    """
-    data, name = read_source(source, name)
-    media = formats.picture(data, name, still) or formats.sound(data, name)
-    media = media or formats.stream(data, name, "video") or formats.stream(data, name, "audio")
-    if media is None:
-        kind = formats.guess(data)
-        raise MediaError(f"{name} is {kind}; give a PNG or JPEG picture, a WAV or OGG sound, or an MP4 clip.")
-    return media
-
-
-def load_image(source: Source, name: str = "") -> Image:
-    """As `load`, but of a clip or animation the first frame, and a sound is refused."""
-    media = load(source, name, still=True)
-    if isinstance(media, Video):
-        return Image(media.frames[0], media.name)
-    if not isinstance(media, Image):
-        raise MediaError(f"{media.name} is a sound, and a picture is wanted here; give a PNG or JPEG file.")
-    return media
-
-
-def load_audio(source: Source, name: str = "") -> Audio:
-    """As `load`, but of a clip the sound track, and a picture is refused."""
-    data, name = read_source(source, name)
-    media = formats.picture(data, name) or formats.sound(data, name) or formats.stream(data, name, "audio")
-    if not isinstance(media, Audio):
-        what = "a picture" if media else formats.guess(data)
-        raise MediaError(f"{name} is {what}, and a sound is wanted here; give a WAV, FLAC, OGG or MP3 file.")
-    return media
-
-
-def to_clip(audio: Audio, rate: int = 16_000, num_samples: int = 40_960) -> np.ndarray:
-    """The sound at `rate` Hz, float32 [num_samples] in [-1, 1]: cut at the end, or padded there with silence."""
-    import soxr
-
-    # One input second more than needed is enough for the filter's tail; ten minutes would be resampled in vain.
-    needed = audio.samples[: int((num_samples / rate + 1) * audio.rate)]
-    samples = soxr.resample(needed, audio.rate, rate)[:num_samples]
-    # Resampling overshoots at hard edges.
-    return np.pad(samples, (0, num_samples - len(samples))).astype(np.float32).clip(-1, 1)
 
 
 def save_image(path: str | Path, image: Image, metadata: Mapping[str, Any]) -> Path:
@@ -253,23 +197,3 @@ def _output(path: str | Path, what: str, formats: Mapping[str, str]) -> tuple[Pa
     if (suffix := path.suffix.lower()) not in formats:
         raise OutputError(f"{path} cannot hold a {what} with its recipe; end the name in {' or '.join(formats)}.")
     return path, formats[suffix]
-
-
-def read_source(source: Source, name: str = "") -> tuple[bytes, str]:
-    """The bytes of a file, and what messages call it. Raises MediaError: it is missing, a folder, or empty."""
-    if isinstance(source, bytes):
-        data, name = source, name or "the upload"
-    else:
-        path = Path(source).expanduser()
-        name = name or path.name
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise MediaError(f"{path} does not exist; relative paths start at {Path.cwd()}.") from error
-        except IsADirectoryError as error:
-            raise MediaError(f"{path} is a folder; give one file in it.") from error
-        except OSError as error:
-            raise MediaError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
-    if not data:
-        raise MediaError(f"{name} is empty (0 bytes); export or download it again.")
-    return data, name

@@ -6,17 +6,17 @@ import struct
 import zlib
 
 import av
+import bombs
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image as PILImage
 
-from codi2 import media, media_bounds, media_formats
+from codi2 import media
 from codi2.errors import MediaError, OutputError
+from codi2.media import bounds, clips, pictures, timeline
 from codi2.prompt.parts import Audio, Image, Video
 from codi2.prompt.wire import flac
-
-from . import bombs
 
 
 def encoded(picture: PILImage.Image, kind: str = "PNG", **options) -> bytes:
@@ -128,7 +128,7 @@ def test_video_frames_and_sound_track():
 
 
 def test_long_clips_are_thinned_evenly_and_keep_their_duration(monkeypatch):
-    monkeypatch.setattr(media_formats, "MAX_FRAMES", 4)
+    monkeypatch.setattr(timeline, "MAX_FRAMES", 4)
     part = media.load(clip(frames=10, audio=False))
     assert len(part.frames) <= 4 and len(part.frames) / part.fps == pytest.approx(1.0, abs=0.35)
     reds = [frame.getpixel((5, 5))[0] for frame in part.frames]
@@ -136,7 +136,7 @@ def test_long_clips_are_thinned_evenly_and_keep_their_duration(monkeypatch):
 
 
 def test_long_animations_are_thinned_and_keep_their_duration(monkeypatch):
-    monkeypatch.setattr(media_formats, "MAX_FRAMES", 4)
+    monkeypatch.setattr(timeline, "MAX_FRAMES", 4)
     frames = [PILImage.new("RGB", (8, 8), (20 * i, 0, 0)) for i in range(10)]
     part = media.load(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100))
     assert len(part.frames) / part.fps == pytest.approx(1.0)
@@ -297,9 +297,10 @@ BOMBS = {
 def test_what_unfolds_too_far_is_refused_before_it_is_decoded(name, monkeypatch):
     make, reason = BOMBS[name]
     if name == "long.mp4":  # the limit of clips is half a minute of encoding away
-        monkeypatch.setattr(media_bounds, "MAX_CLIP_PIXELS", 16 * 16 * 20)
+        monkeypatch.setattr(bounds, "MAX_CLIP_PIXELS", 16 * 16 * 20)
     if name != "slow.gif":  # its pixels are few
-        monkeypatch.setattr(media_formats, "_to_rgb", lambda picture: pytest.fail("it was decoded"))
+        monkeypatch.setattr(pictures, "to_rgb", lambda picture, name: pytest.fail("it was decoded"))
+        monkeypatch.setattr(clips, "_upright", lambda frame, shape: pytest.fail("it was decoded"))
     with pytest.raises(MediaError, match=reason) as caught:
         media.load(make(), name)
     assert str(caught.value).startswith(name) and "\n" not in str(caught.value)
@@ -308,7 +309,7 @@ def test_what_unfolds_too_far_is_refused_before_it_is_decoded(name, monkeypatch)
 def test_a_clip_whose_header_hides_its_length_is_refused_while_it_is_decoded(monkeypatch):
     data = bombs.clip(16, 16, 30, "mpegts", "mpeg2video")  # it has no count of frames
     assert len(media.load(data).frames) == 30
-    monkeypatch.setattr(media_bounds, "MAX_CLIP_PIXELS", 16 * 16 * 20)
+    monkeypatch.setattr(bounds, "MAX_CLIP_PIXELS", 16 * 16 * 20)
     with pytest.raises(MediaError, match="million pixels in all"):
         media.load(data)
 
@@ -329,26 +330,11 @@ def test_of_a_picture_that_moves_a_still_is_its_first_frame_alone():
 
 
 def test_frames_that_are_not_kept_are_not_converted(monkeypatch):
-    monkeypatch.setattr(media_formats, "MAX_FRAMES", 4)
+    monkeypatch.setattr(timeline, "MAX_FRAMES", 4)
     converted = []
-    monkeypatch.setattr(media_formats, "_scaled", lambda frame: converted.append(frame) or frame)
+    monkeypatch.setattr(timeline, "scaled", lambda frame: converted.append(frame) or frame)
     part = media.load(clip(frames=64, audio=False))
     assert len(part.frames) <= 4 and len(converted) <= 4 * 5
-
-
-@pytest.mark.parametrize("layout", ["mono", "stereo", "5.1", "7.1"])
-def test_sound_tracks_of_many_channels_are_averaged(layout):
-    file = io.BytesIO()
-    with av.open(file, "w", format="matroska") as container:
-        track = container.add_stream("pcm_s16le", rate=16_000, layout=layout)
-        channels = len(track.layout.channels)
-        values = np.arange(1, channels + 1, dtype=np.int16) * 1000
-        frame = av.AudioFrame.from_ndarray(np.tile(values, 1600)[None], format="s16", layout=layout)
-        frame.rate = 16_000
-        container.mux([*track.encode(frame), *track.encode()])
-    part = media.load_audio(file.getvalue())
-    assert len(part.samples) == 1600
-    np.testing.assert_allclose(part.samples, values.mean() / 32_768, atol=1e-4)
 
 
 @pytest.mark.parametrize("rate", [65_536, 96_001, 655_360, 768_000])
@@ -383,4 +369,4 @@ def test_clips_of_an_absurd_pace_are_read_at_one_that_they_are_kept_at():
     fast = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=0.02)
     for data in (out.getvalue(), fast):
         part = media.load(data)
-        assert isinstance(part, Video) and part.fps == media_bounds.MAX_FPS
+        assert isinstance(part, Video) and part.fps == bounds.MAX_FPS

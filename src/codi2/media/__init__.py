@@ -1,0 +1,85 @@
+"""Files and bytes to pictures, sounds and clips, and back.
+
+What a file is, its content decides, never its suffix alone. Whatever cannot be used ends in a `MediaError` of one
+sentence: the file, what is wrong, what to do. Orientation, shape, colour and pace are those that viewers and players
+show. Replies carry the recipe that made them inside the file, which `read_recipe` gives back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codi2.errors import MediaError
+from codi2.media.clips import clip
+from codi2.media.files import Source, guess, read_source
+from codi2.media.pictures import picture
+from codi2.media.sounds import sound, track
+from codi2.media.write import (
+    AAC_RATES,
+    RECIPE_KEY,
+    mp4_bytes,
+    png_bytes,
+    read_recipe,
+    save_audio,
+    save_clip,
+    save_image,
+    sound_bytes,
+    webp_bytes,
+)
+from codi2.prompt.parts import Audio, Image, Media, Video
+
+__all__ = [
+    "AAC_RATES", "RECIPE_KEY", "Source", "load", "load_audio", "load_image", "mp4_bytes", "png_bytes", "read_recipe",
+    "read_source", "save_audio", "save_clip", "save_image", "sound_bytes", "to_clip", "webp_bytes",
+]  # fmt: skip
+
+
+def load(source: Source, name: str = "", still: bool = False) -> Media:
+    """A picture, sound or clip from a path or from the bytes of a file.
+
+    Animated pictures (GIF, WebP, APNG) are clips. A clip's sound track is not read.
+
+    Args:
+        name: what messages and the part call it; the file name by default.
+        still: whether an animated picture is its first frame; the others are not looked at.
+
+    Raises:
+        MediaError: missing, a folder, empty, broken, beyond the limits, or of no known format.
+    """
+    data, name = read_source(source, name)
+    media = picture(data, name, still) or sound(data, name) or clip(data, name) or track(data, name)
+    if media is None:
+        kind = guess(data)
+        raise MediaError(f"{name} is {kind}; give a PNG or JPEG picture, a WAV or OGG sound, or an MP4 clip.")
+    return media
+
+
+def load_image(source: Source, name: str = "") -> Image:
+    """As `load`, but of a clip or animation the first frame, and a sound is refused."""
+    media = load(source, name, still=True)
+    if isinstance(media, Video):
+        return Image(media.frames[0], media.name)
+    if not isinstance(media, Image):
+        raise MediaError(f"{media.name} is a sound, and a picture is wanted here; give a PNG or JPEG file.")
+    return media
+
+
+def load_audio(source: Source, name: str = "") -> Audio:
+    """As `load`, but of a clip the sound track, and a picture is refused."""
+    data, name = read_source(source, name)
+    media = picture(data, name) or sound(data, name) or track(data, name)
+    if not isinstance(media, Audio):
+        what = "a picture" if media else guess(data)
+        raise MediaError(f"{name} is {what}, and a sound is wanted here; give a WAV, FLAC, OGG or MP3 file.")
+    return media
+
+
+def to_clip(audio: Audio, rate: int = 16_000, num_samples: int = 40_960) -> np.ndarray:
+    """The sound at `rate` Hz, float32 [num_samples] in [-1, 1]: cut at the end, or padded there with silence."""
+    import soxr
+
+    # One input second more than needed is enough for the filter's tail; ten minutes would be resampled in vain.
+    needed = audio.samples[: int((num_samples / rate + 1) * audio.rate)]
+    samples = soxr.resample(needed, audio.rate, rate)[:num_samples]
+    # Resampling overshoots at hard edges.
+    return np.pad(samples, (0, num_samples - len(samples))).astype(np.float32).clip(-1, 1)
