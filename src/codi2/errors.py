@@ -21,6 +21,10 @@ class MediaWarning(UserWarning):
     """A medium can be read, but its owner should know what became of it."""
 
 
+class MissingReaderError(MediaError):
+    """A medium is of a format whose optional reader is not installed; the message names the command that does it."""
+
+
 class LimitError(MediaError):
     """The media of one request are more than a request may hold, or take longer to read."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from codi2.data.record import Medium
-from codi2.errors import MediaError
-from codi2.prompt.parts import Audio, Image, Media, Video
+from codi2.data.record import MODALITY, SUFFIXES, Medium, suffix_in_shards
+from codi2.errors import MediaError, MissingReaderError, PromptError
+from codi2.media import load, png_bytes, webp_bytes
+from codi2.prompt.parts import Audio, Image, Media, Video, check_characters
 from codi2.untrusted import OutsideError, read_inside
 
 SIDES = (16, 10_000)  # pixels
@@ -20,6 +21,9 @@ SECONDS = (0.05, 600.0)
 FPS = (1.0, 240.0)
 SILENCE = 1e-4  # of full scale
 CAPTION = 2_000  # characters
+_ALIASES = {"jfif": "jpg", "jpe": "jpg", "jif": "jpg", "tiff": "tif", "heif": "heic"}
+READ = (*MODALITY, "tif", "bmp", "avif", "heic")
+"""Suffixes of a user's files. Pictures of the last ones are converted: shards do not hold them."""
 
 
 class Unfit(Exception):
@@ -58,11 +62,62 @@ def entry_file(root: Path, name: str | Path) -> bytes:
         raise BadRecord("unreadable", f"{name}: {error.strerror or error}") from error
 
 
+def suffix_of(name: str) -> str:
+    """In lower case, without its point; one name for a format that has several."""
+    suffix = PurePosixPath(name).suffix[1:].lower()
+    return _ALIASES.get(suffix, suffix)
+
+
+def medium_of(name: str, data: bytes) -> Medium:
+    """A user's file as records hold it. What a picture is, its content decides: a PNG may be a JPEG.
+
+    Pictures of formats that shards do not hold become PNG, upright and in sRGB.
+
+    Raises:
+        BadRecord: the name ends in no known suffix, or the file cannot be converted.
+        LeftOut: it is HEIC, and its reader is not installed.
+    """
+    suffix = suffix_in_shards(suffix_of(name), data)
+    if suffix not in READ:
+        raise BadRecord("malformed", f"{name} ends in none of {', '.join(READ)}")
+    # a phone's HEIC may be called .jpg
+    wrong = suffix in SUFFIXES["image"] and data[4:8] == b"ftyp"
+    if suffix in MODALITY and not wrong and not (suffix == "gif" and _is_still(data)):
+        return Medium(suffix, data)
+    try:
+        media = load(data, name)
+    except MissingReaderError as error:
+        raise LeftOut("format not read", str(error)) from error
+    except MediaError as error:
+        raise BadRecord("undecodable", str(error)) from error
+    if isinstance(media, Video):
+        return Medium("awebp", webp_bytes(media, lossless=True))
+    if not isinstance(media, Image):
+        raise BadRecord("undecodable", f"{name} is a sound; name it for what it is")
+    check_sides(media.pixels.size)
+    return Medium("png", png_bytes(media, {}), checked=True)
+
+
+def _is_still(gif: bytes) -> bool:
+    """Whether a GIF has one frame only; a damaged one is left to those who decode it."""
+    from PIL import Image as PILImage
+
+    try:
+        with PILImage.open(io.BytesIO(gif), formats=["GIF"]) as file:
+            return not getattr(file, "is_animated", False)
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, PILImage.DecompressionBombError):
+        return False
+
+
 def caption(text: object) -> str:
     """A caption with its white space made plain. Raises BadRecord: empty, no text, or very long."""
     if not isinstance(text, str):
         raise BadRecord("no caption", repr(text)[:80])
     words = " ".join(text.split())
+    try:
+        check_characters(words)
+    except PromptError as error:
+        raise BadRecord("malformed", str(error)) from error
     if not words:
         raise BadRecord("empty caption", repr(text)[:80])
     if len(words) > CAPTION:

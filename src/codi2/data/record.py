@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from codi2.errors import DataError
+from codi2.errors import DataError, PromptError
 from codi2.prompt.parts import Media, Part, Phrase, Text
 from codi2.untrusted import parse_json
 
@@ -37,9 +37,14 @@ PHASES = ("video", "image", "audio", "text")
 
 
 def suffix_in_shards(suffix: str, data: bytes) -> str:
-    """A file's suffix as members of shards have it, where a moving picture tells itself from a still one."""
-    moves = {"png": b"acTL" in data[:256], "webp": data[12:16] == b"VP8X" and bool(data[20] & 2)}
-    return f"a{suffix}" if moves.get(suffix) else suffix
+    """A file's suffix as members of shards have it: pictures by their first bytes, moving ones told from still ones."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return suffix if suffix in ("jpg", "jpeg") else "jpg"
+    if data.startswith(b"\x89PNG\r\n"):
+        return "apng" if b"acTL" in data[:256] else "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "awebp" if data[12:16] == b"VP8X" and data[20:21] and data[20] & 2 else "webp"
+    return "gif" if data[:4] == b"GIF8" else suffix
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def from_sample(sample: Mapping[str, Any]) -> Record:
         return Record(key, about["task"], turns, about["source"], about["licence"], about["meta"])
     except KeyError as error:
         raise DataError(f"record {key} has no {error.args[0]!r}; its shard is damaged or no shard of codi2") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, PromptError) as error:
         raise DataError(f"record {key} is no record of codi2: {error}") from error
 
 

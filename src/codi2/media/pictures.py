@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codi2.errors import MediaError
+from codi2.errors import MediaError, MissingReaderError
 from codi2.media import bounds, timeline
 from codi2.media.colour import to_rgb
 from codi2.prompt.parts import Image, Video
@@ -58,7 +58,7 @@ def picture(data: bytes, name: str, still: bool = False) -> Image | Video | None
 
 
 def _opened(data: bytes, name: str) -> PILImage.Image | None:
-    """The picture with its header read. Raises MediaError: it is HEIC, and nothing here reads that."""
+    """The picture with its header read. Raises MissingReaderError: it is HEIC; MediaError: it is broken HEIC."""
     from PIL import Image as PILImage
 
     heif = data[4:8] == b"ftyp" and not HEIF_BRANDS.isdisjoint(_brands(data))
@@ -71,7 +71,9 @@ def _opened(data: bytes, name: str) -> PILImage.Image | None:
         except BROKEN:
             continue
     if heif and not _reads_heif():
-        raise MediaError(f"{name} is a HEIC picture; install its reader (pip install 'codi2[heif]') or give a JPEG.")
+        raise MissingReaderError(
+            f"{name} is a HEIC picture; install its reader (pip install 'codi2[heif]') or give a JPEG."
+        )
     if heif:
         raise MediaError(f"{name} is a broken HEIC file; export or download it again.")
     return None

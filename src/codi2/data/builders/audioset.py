@@ -19,6 +19,7 @@ import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
 from codi2.data.builders.lines import Lines, index_lines, line_entries, ranges
+from codi2.data.builders.listed import listed
 from codi2.data.builders.paired import Paired, paired
 from codi2.data.checks import entry_file
 from codi2.data.record import SUFFIXES, Medium
@@ -71,7 +72,7 @@ class AudioSetFiles:
 
     def plan(self) -> int:
         """Indexes the segments and learns the clips' names; returns how many segments there are. Raises DataError."""
-        tables = sorted(self.source.glob("*segments*.csv"))
+        tables = listed(self.source, "*segments*.csv")
         if len(tables) != 1:
             found = ", ".join(table.name for table in tables) or "none"
             raise DataError(

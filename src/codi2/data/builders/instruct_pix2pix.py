@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
-from codi2.data.builders.parquet import count_rows, need_columns, picture_bytes, read_rows, suffix_of
+from codi2.data.builders.listed import listed
+from codi2.data.builders.parquet import count_rows, need_columns, picture_bytes, read_rows
 from codi2.data.checks import caption, entry_file
-from codi2.data.record import Medium
+from codi2.data.record import Medium, suffix_in_shards
 from codi2.data.templates import listing, write_prompt
 from codi2.errors import DataError
 from codi2.untrusted import parse_json, read_inside
@@ -37,7 +38,7 @@ class InstructPix2Pix(Builder):
     def units(self) -> list[dict[str, Any]]:
         if (self.source / "seeds.json").is_file():
             return [{"prompts": prompts} for prompts in self._prompts()]
-        tables = sorted(self.source.glob("**/*.parquet"))
+        tables = listed(self.source, "**/*.parquet")
         if not tables:
             raise DataError(
                 f"{self.source} holds neither seeds.json nor parquet files; this builder reads {self.reads}"
@@ -75,7 +76,7 @@ class InstructPix2Pix(Builder):
                     yield row
                     continue
                 before, after = (picture_bytes(row[name]) for name in ("original_image", "edited_image"))
-                pair = Medium(suffix_of(before), before), Medium(suffix_of(after), after)
+                pair = Medium(suffix_in_shards("jpg", before), before), Medium(suffix_in_shards("jpg", after), after)
                 yield f"{Path(unit['table']).stem}-{i}", row["edit_prompt"], pair
             return
         for name, seeds in unit["prompts"]:

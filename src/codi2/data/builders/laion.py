@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
+from codi2.data.builders.listed import is_system, listed
 from codi2.data.builders.paired import Paired, paired
 from codi2.data.builders.parquet import columns, count_rows, picture_bytes, read_rows
 from codi2.data.builders.tars import BrokenTar, members
-from codi2.data.checks import entry_file
-from codi2.data.record import MODALITY, Medium
+from codi2.data.checks import entry_file, medium_of
+from codi2.data.texts import decode
 from codi2.errors import DataError
 from codi2.untrusted import OutsideError, inside, open_inside, parse_json
 
 ROWS = 5_000  # of a parquet file, a unit
 URL = 2_000  # characters that are kept, at most
-_PICTURES = ("jpg", "jpeg", "png", "webp")
+_PICTURES = ("jpg", "jpeg", "png", "webp", "jfif", "tif", "tiff", "bmp", "avif", "heic", "gif")
 _CAPTIONS = ("caption", "TEXT", "text")  # img2dataset's own name, then LAION's
 
 
@@ -36,13 +37,13 @@ class Laion(Builder):
     def units(self) -> list[dict[str, Any]]:
         if not self.source.is_dir():
             raise DataError(f"{self.source} is no folder; name the --output_folder of img2dataset")
-        tars = sorted(self.source.glob("*.tar"))
+        tars = listed(self.source, "*.tar")
         if tars:
             return [{"tar": tar.name} for tar in tars]
         folders = sorted(p for p in self.source.iterdir() if p.is_dir() and p.name.isdecimal())
         if folders:
             return [{"folder": folder.name} for folder in folders]
-        tables = sorted(self.source.glob("*.parquet"))
+        tables = listed(self.source, "*.parquet")
         units: list[dict[str, Any]] = []
         for table in tables:
             names = columns(self.source, table)
@@ -73,7 +74,7 @@ class Laion(Builder):
                 continue  # metadata alone: img2dataset could not fetch the picture
             picture = found.get(suffix, b"")
             text = _caption(found)
-            yield Raw(key, (suffix, picture, text, found), (picture, str(text)))
+            yield Raw(key, (suffix, picture, text, found), (picture, text if isinstance(text, bytes) else str(text)))
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         suffix, picture, text, members = raw.entry
@@ -81,14 +82,24 @@ class Laion(Builder):
             raise LeftOut("absent", "no picture")
         about = _about(members)
         yield from paired(
-            Medium(suffix, picture), text, draw, self.options.ways, "unknown", {"url": str(about.get("url", ""))[:URL]}
+            medium_of(f"picture.{suffix}", picture),
+            _words(text),
+            draw,
+            self.options.ways,
+            "unknown",
+            {"url": str(about.get("url", ""))[:URL]},
         )
 
 
 def _caption(members: Mapping[str, Any]) -> object:
+    """As it stands there: bytes of a file, or a column's value."""
     if "txt" in members:
-        return bytes(members["txt"]).decode("utf-8", "replace")
+        return bytes(members["txt"])
     return next((members[name] for name in _CAPTIONS if name in members), None)
+
+
+def _words(text: object) -> object:
+    return decode(text) if isinstance(text, bytes) else text
 
 
 def _about(members: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -105,33 +116,37 @@ def _about(members: Mapping[str, Any]) -> Mapping[str, Any]:
 Sample = tuple[str, dict[str, Any]]
 
 
-def _tar_samples(path: Path) -> Iterator[Sample | BadRecord]:
+def _tar_samples(place: Path) -> Iterator[Sample | BadRecord]:
     """Members of one name are one sample; they stand together. A damaged tar gives what is whole, and a bad entry."""
     key, found = "", dict[str, Any]()
     bad: BadRecord | None = None
     try:
-        with open_inside(path.parent, path.name) as file:
+        with open_inside(place.parent, place.name) as file:
             for member in members(file):
-                first, _, suffix = PurePosixPath(member.name).name.partition(".")
+                path = PurePosixPath(member.name)
+                if is_system(path):
+                    continue
+                first = str(path.with_suffix("")).replace("/", "-")  # a name may have points in it
                 if first != key and (found or bad):
-                    yield bad or (f"{path.stem}-{key}", found)
+                    yield bad or (f"{place.stem}-{key}", found)
                     found, bad = {}, None
                 key = first
                 if member.fault:
                     bad = BadRecord(*member.fault)
-                found[suffix.lower()] = member.data
+                found[path.suffix[1:].lower()] = member.data
         if found or bad:
-            yield bad or (f"{path.stem}-{key}", found)
+            yield bad or (f"{place.stem}-{key}", found)
     except (BrokenTar, OutsideError) as error:
-        yield BadRecord("broken archive", f"{path.name}: {error}")
+        yield BadRecord("broken archive", f"{place.name}: {error}")
 
 
 def _folder_samples(root: Path, name: str) -> Iterator[Sample | BadRecord]:
-    files = inside(root, name).iterdir()
-    for stem in sorted({file.stem for file in files if file.suffix[1:] in (*MODALITY, "txt", "json")}):
-        names = {suffix: f"{name}/{stem}.{suffix}" for suffix in (*_PICTURES, "txt", "json")}
+    samples: dict[str, dict[str, str]] = {}  # name without suffix → suffix → file
+    for file in sorted(inside(root, name).iterdir()):
+        if (suffix := file.suffix[1:].lower()) in (*_PICTURES, "txt", "json") and not is_system(PurePath(file.name)):
+            samples.setdefault(file.stem, {})[suffix] = f"{name}/{file.name}"
+    for stem, there in sorted(samples.items()):
         try:
-            there = {suffix: path for suffix, path in names.items() if (root / path).exists()}
             yield f"{name}-{stem}", {suffix: entry_file(root, path) for suffix, path in there.items()}
         except BadRecord as error:
             yield error

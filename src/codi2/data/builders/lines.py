@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from array import array
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +15,7 @@ import numpy as np
 
 from codi2.data.builders.contract import Raw
 from codi2.data.checks import BadRecord
+from codi2.data.texts import decode, encoding_of
 from codi2.errors import DataError
 from codi2.hub import atomic_path
 from codi2.untrusted import open_inside
@@ -29,7 +32,8 @@ class Lines:
         """Raises DataError: the file has changed since it was indexed."""
         self.name = str(name)
         self._starts = np.load(index, mmap_mode="r")
-        self._file = open_inside(root, name)
+        copy = _copy(index)
+        self._file = open_inside(copy.parent, copy.name) if copy.is_file() else open_inside(root, name)
         if self._file.seek(0, io.SEEK_END) != self._starts[-1]:
             raise DataError(f"{name} has changed since this build was planned; build into another folder")
 
@@ -37,16 +41,19 @@ class Lines:
         return len(self._starts) - 1
 
     def __getitem__(self, i: int) -> str:
-        """Raises BadRecord: the record is too long."""
+        """Raises BadRecord: the record is too long, or in no encoding that can be told."""
         start, end = int(self._starts[i]), int(self._starts[i + 1])
         if end - start > LONGEST:
             raise BadRecord("absurd size", f"record {i} of {self.name} has {end - start:,} bytes")
         self._file.seek(start)
-        return self._file.read(end - start).decode("utf-8", "replace").rstrip("\r\n")
+        return decode(self._file.read(end - start)).rstrip("\r\n")
 
 
 def index_lines(root: Path, name: Name, index: Path, *, quoted: bool = False, skip: int = 0, comments: str = "") -> int:
     """Writes where each record of the file `name` inside `root` begins, int64 [N + 1]; returns N.
+
+    A file of UTF-16 or UTF-32 is copied beside the index as UTF-8, where its records are read: there a byte of a
+    character may look like a line break.
 
     Args:
         quoted: CSV: a line break inside quotes does not end a record.
@@ -54,17 +61,20 @@ def index_lines(root: Path, name: Name, index: Path, *, quoted: bool = False, sk
         comments: lines at the head that begin with this are none either.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or it is not in the encoding that it says.
         OutsideError: it is no plain file inside `root`.
     """
-    begin = 0
     ends = array("q")
-    try:
-        file = open_inside(root, name)
-    except FileNotFoundError as error:
-        raise DataError(f"there is no {error.filename}") from error
-    with file:
-        for at, first, blank in _records(file, quoted):
+    with ExitStack() as stack:
+        source = stack.enter_context(_opened(root, name))
+        encoding, begin = encoding_of(source.read(64))
+        source.seek(begin)
+        _copy(index).unlink(missing_ok=True)
+        file = source
+        if encoding not in ("", "utf-8"):
+            _transcode(source, encoding, name, _copy(index))
+            begin, file = 0, stack.enter_context(open(_copy(index), "rb"))
+        for at, first, blank in _records(file, quoted, begin):
             comment = bool(comments) and first.startswith(comments.encode())
             if not ends and (comment or skip > 0):
                 skip -= not comment
@@ -79,9 +89,33 @@ def index_lines(root: Path, name: Name, index: Path, *, quoted: bool = False, sk
     return len(ends)
 
 
-def _records(file: BinaryIO, quoted: bool) -> Iterator[tuple[int, bytes, bool]]:
-    """Where each record ends, its first line (or the beginning of it), and whether it is blank."""
-    at, first, blank, open_quote = 0, b"", True, False
+def _opened(root: Path, name: Name) -> BinaryIO:
+    """Raises DataError: there is no such file."""
+    try:
+        return open_inside(root, name)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {error.filename}") from error
+
+
+def _copy(index: Path) -> Path:
+    return index.with_suffix(".utf8")
+
+
+def _transcode(source: BinaryIO, encoding: str, name: Name, copy: Path) -> None:
+    """Raises DataError."""
+    read = codecs.getincrementaldecoder(encoding)()
+    try:
+        with atomic_path(copy) as aside, open(aside, "wb") as out:
+            while piece := source.read(_PIECE):
+                out.write(read.decode(piece).encode())
+            out.write(read.decode(b"", final=True).encode())
+    except UnicodeError as error:
+        raise DataError(f"{name} is damaged or cut off ({error}); save it as UTF-8") from error
+
+
+def _records(file: BinaryIO, quoted: bool, at: int) -> Iterator[tuple[int, bytes, bool]]:
+    """Where each record from byte `at` on ends, its first line (or the beginning of it), and whether it is blank."""
+    first, blank, open_quote = b"", True, False
     while piece := file.readline(_PIECE):
         at += len(piece)
         first, blank = first or piece, blank and not piece.strip()
@@ -93,22 +127,30 @@ def _records(file: BinaryIO, quoted: bool) -> Iterator[tuple[int, bytes, bool]]:
         yield at, first, blank
 
 
-def csv_header(root: Path, name: Name) -> list[str]:
-    """The column names of a CSV file. Raises DataError: it is no text."""
+def csv_header(root: Path, name: Name) -> tuple[list[str], str]:
+    """The column names of a CSV file, and what stands between its fields: a comma, a semicolon or a tab.
+
+    Raises DataError: it is no text.
+    """
+    with _opened(root, name) as file:
+        head = file.read(_PIECE)
     try:
-        with open_inside(root, name) as file:
-            head = io.TextIOWrapper(file, encoding="utf-8", newline="").read(_PIECE)
-        return next(csv.reader(io.StringIO(head)), [])
-    except FileNotFoundError as error:
-        raise DataError(f"there is no {error.filename}") from error
-    except (ValueError, csv.Error) as error:
+        encoding, mark = encoding_of(head)
+        if encoding not in ("", "utf-8"):
+            text = head[mark:].decode(encoding, "ignore")  # cut within a character
+        else:
+            text = decode(head if len(head) < _PIECE else head[: head.rfind(b"\n") + 1])
+        # as spreadsheets write it where a comma stands in numbers
+        between = max(",;\t", key=text.partition("\n")[0].count)
+        return [column.strip() for column in next(csv.reader(io.StringIO(text), delimiter=between), [])], between
+    except (BadRecord, ValueError, csv.Error) as error:
         raise DataError(f"{name} is no CSV file ({error}); bring it again") from error
 
 
-def csv_fields(line: str) -> list[str]:
+def csv_fields(line: str, between: str = ",") -> list[str]:
     """The fields of one record of a CSV file. Raises BadRecord."""
     try:
-        fields = next(csv.reader(io.StringIO(line)), [])
+        fields = next(csv.reader(io.StringIO(line), delimiter=between), [])
     except csv.Error as error:
         raise BadRecord("malformed", f"{line[:80]!r}: {error}") from error
     if line.count('"') % 2:

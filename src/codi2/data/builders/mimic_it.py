@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
-from codi2.data.builders.parquet import columns, count_rows, need_columns, picture_bytes, read_rows, suffix_of
+from codi2.data.builders.listed import listed
+from codi2.data.builders.parquet import columns, count_rows, need_columns, picture_bytes, read_rows
 from codi2.data.checks import caption
-from codi2.data.record import Medium, Piece, Turn
+from codi2.data.record import Medium, Piece, Turn, suffix_in_shards
 from codi2.errors import DataError, MissingDependencyError
 from codi2.hub import atomic_path
 from codi2.prompt.parts import Text
@@ -57,10 +58,8 @@ class MimicIt(Builder):
 
     def units(self) -> list[dict[str, Any]]:
         self._index.unlink(missing_ok=True)
-        instructions = sorted(self.source.glob("**/*_instructions.json"))
-        tables = [
-            path for path in sorted(self.source.glob("**/*.parquet")) if "instruction" in columns(self.source, path)
-        ]
+        instructions = listed(self.source, "**/*_instructions.json")
+        tables = [path for path in listed(self.source, "**/*.parquet") if "instruction" in columns(self.source, path)]
         if not instructions and not tables:
             raise DataError(f"{self.source} holds no MIMIC-IT; this builder reads {self.reads}")
         database = sqlite3.connect(self._index)
@@ -99,7 +98,9 @@ class MimicIt(Builder):
                     continue
                 images = row["images"] if isinstance(row["images"], list) else []
                 data = [picture_bytes(picture) for picture in images]
-                yield Raw(str(row["id"] or i), (row, [Medium(suffix_of(d), d) for d in data]), (str(row["id"]),))
+                yield Raw(
+                    str(row["id"] or i), (row, [Medium(suffix_in_shards("jpg", d), d) for d in data]), (str(row["id"]),)
+                )
             return
         found = self._database.execute(
             "select id, entry from instructions where place > ? and place <= ? order by place",
@@ -144,7 +145,7 @@ class MimicIt(Builder):
             data = base64.b64decode(self._mapped(Path(name))[start:stop].replace(b"\\/", b"/"))
         except ValueError as error:
             raise BadRecord("undecodable", f"picture {key} is no base64") from error
-        return Medium(suffix_of(data), data)
+        return Medium(suffix_in_shards("jpg", data), data)
 
     def _mapped(self, path: Path) -> mmap:
         if path not in self._maps:

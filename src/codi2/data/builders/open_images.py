@@ -23,6 +23,7 @@ from PIL import Image as PILImage
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
 from codi2.data.builders.lines import Lines, index_lines, line_entries, ranges
+from codi2.data.builders.listed import listed
 from codi2.data.builders.phrases import NounPhrase, noun_phrases
 from codi2.data.checks import caption, check_sides, decoded, entry_file
 from codi2.data.record import Medium, Piece
@@ -55,7 +56,7 @@ class OpenImages(Builder):
     Options = Options
 
     def units(self) -> list[dict[str, Any]]:
-        lists = sorted(self.source.glob("*.jsonl"))
+        lists = listed(self.source, "*.jsonl")
         if len(lists) != 1:
             raise DataError(f"{self.source} should hold one .jsonl of captions, there are {len(lists)}")
         if not self.options.segmenter:
@@ -65,13 +66,13 @@ class OpenImages(Builder):
         return ranges(count, CAPTIONS)
 
     def _index_masks(self) -> None:
-        tables = sorted(self.source.glob(f"**/{_SEGMENTS}"))
-        names = next(iter(sorted(self.source.glob("**/*class-descriptions*.csv"))), None)
+        tables = listed(self.source, f"**/{_SEGMENTS}")
+        names = next(iter(listed(self.source, "**/*class-descriptions*.csv")), None)
         if not tables or names is None:
             missing = "class-descriptions CSV" if tables else _SEGMENTS
             raise DataError(f"{self.source} holds no {missing}; bring it, or name a segmenter with --set segmenter=…")
         described = {row[0]: row[1] for row in self._table(names) if len(row) == 2}
-        places = {path.name: str(path.relative_to(self.source)) for path in self.source.glob("**/*.png")}
+        places = {path.name: str(path.relative_to(self.source)) for path in listed(self.source, "**/*.png")}
         path = self.scratch / "masks.sqlite"
         path.unlink(missing_ok=True)
         database = sqlite3.connect(path)
@@ -87,7 +88,7 @@ class OpenImages(Builder):
         """The rows of a CSV file. Raises DataError."""
         try:
             with open_inside(self.source, path) as file:
-                yield from csv.reader(io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline=""))
+                yield from csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=""))
         except csv.Error as error:
             raise DataError(f"{path} is no CSV file ({error}); bring it again") from error
 

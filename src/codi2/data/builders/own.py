@@ -14,21 +14,24 @@ and may have `licence` and `task`. `[text0]` in a prompt is text given as featur
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from codi2.data.builders.contract import BadRecord, Builder, Draft, Raw, Unit, exchange
+from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
 from codi2.data.builders.instruct_pix2pix import clause
 from codi2.data.builders.lines import Lines, csv_fields, csv_header, index_lines, line_entries, ranges
+from codi2.data.builders.listed import listed
 from codi2.data.builders.paired import Paired, paired
-from codi2.data.checks import entry_file
-from codi2.data.record import MODALITY, ROLES, Medium, Turn, suffix_in_shards
+from codi2.data.checks import READ, entry_file, medium_of, suffix_of
+from codi2.data.record import ROLES, Medium, Turn
 from codi2.data.templates import write_prompt
+from codi2.data.texts import decode
 from codi2.errors import DataError, PromptError
 from codi2.hub import write_atomic
 from codi2.prompt.grammar import parse
@@ -52,22 +55,23 @@ class Own(Builder):
     Options = Options
 
     def units(self) -> list[dict[str, Any]]:
-        folder, listed = self._list()
-        quoted = listed.suffix == ".csv"
+        folder, table = self._list()
+        quoted = table.suffix.lower() == ".csv"
         header: list[str] = []
+        between = ","
         if quoted:
-            header = csv_header(folder, listed)
+            header, between = csv_header(folder, table)
             if "file_name" not in header or "text" not in header:
-                raise DataError(f"{listed} needs the columns file_name and text; it has {', '.join(header)}")
-        count = index_lines(folder, listed, self.scratch / "lines.npy", quoted=quoted, skip=int(quoted))
-        plan = {"list": listed.name, "made": folder == self.scratch, "header": header}
+                raise DataError(f"{table} needs the columns file_name and text; it has {', '.join(header)}")
+        count = index_lines(folder, table, self.scratch / "lines.npy", quoted=quoted, skip=int(quoted))
+        plan = {"list": table.name, "made": folder == self.scratch, "header": header, "between": between}
         (self.scratch / "plan.json").write_text(json.dumps(plan))
         return ranges(count, LINES)
 
     def _list(self) -> tuple[Path, Path]:
         """The file of one entry a line, with its folder; for captions in sidecars it is made. Raises DataError."""
         if self.source.is_file():
-            if self.source.suffix not in (".jsonl", ".csv"):
+            if self.source.suffix.lower() not in (".jsonl", ".csv"):
                 raise DataError(f"{self.source} is no .jsonl or .csv; this builder reads {self.reads}")
             return self.root, self.source
         if not self.source.is_dir():
@@ -75,12 +79,11 @@ class Own(Builder):
         for name in LISTS:
             if (self.source / name).exists():
                 return self.source, self.source / name
-        media = sorted(path for path in self.source.rglob("*") if path.suffix[1:].lower() in MODALITY)
-        captioned = [path for path in media if path.with_suffix(".txt").is_file()]
-        if not captioned:
+        entries = _sidecars(self.source)
+        if not any("sidecar" in entry for entry in entries):
             raise DataError(f"{self.source} holds no {' or '.join(LISTS)}, and no media file has a .txt beside it")
-        lines = [json.dumps({"file_name": str(path.relative_to(self.source)), "sidecar": True}) for path in captioned]
-        write_atomic(self.scratch / "sidecars.jsonl", "".join(line + "\n" for line in lines).encode())
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+        write_atomic(self.scratch / "sidecars.jsonl", lines.encode())
         return self.scratch, self.scratch / "sidecars.jsonl"
 
     @cached_property
@@ -95,12 +98,13 @@ class Own(Builder):
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         entry = self._entry(raw.entry)
         licence = str(entry.get("licence") or entry.get("license") or self.options.licence)
+        if "left_out" in entry and self._plan["made"]:
+            raise LeftOut(entry["left_out"], entry["file_name"])
         if "file_name" in entry:
             medium = self._medium(entry["file_name"])
             words = entry.get("text")
-            if entry.get("sidecar"):
-                beside = str(PurePosixPath(entry["file_name"]).with_suffix(".txt"))
-                words = entry_file(self.root, beside).decode("utf-8", "replace")
+            if "sidecar" in entry and self._plan["made"]:
+                words = decode(entry_file(self.root, entry["sidecar"]))
             yield from paired(medium, words, draw, self.options.ways, licence)
         elif "instruction" in entry:
             source, target = (self._medium(entry.get(name)) for name in ("source", "target"))
@@ -116,7 +120,7 @@ class Own(Builder):
 
     def _entry(self, line: str) -> Mapping[str, Any]:
         if self._plan["header"]:
-            return dict(zip(self._plan["header"], csv_fields(line), strict=False))
+            return dict(zip(self._plan["header"], csv_fields(line, self._plan["between"]), strict=False))
         try:
             entry = parse_json(line)
         except ValueError as error:
@@ -145,8 +149,32 @@ class Own(Builder):
         """Raises BadRecord: of no known kind, or not inside the folder; LeftOut: not there."""
         if not isinstance(name, str) or not name:
             raise BadRecord("malformed", f"{name!r} is no file name")
-        suffix = PurePosixPath(name).suffix[1:].lower()
-        if suffix not in MODALITY:
-            raise BadRecord("malformed", f"{name} ends in none of {', '.join(MODALITY)}")
-        data = entry_file(self.root, name)
-        return Medium(suffix_in_shards(suffix, data), data)
+        if suffix_of(name) not in READ:
+            raise BadRecord("malformed", f"{name} ends in none of {', '.join(READ)}")
+        return medium_of(name, entry_file(self.root, name))
+
+
+def _sidecars(folder: Path) -> list[dict[str, str]]:
+    """An entry for each file with a caption beside it, and for each file that is left out, with the reason."""
+    files = [path.relative_to(folder) for path in listed(folder, "**/*") if path.is_file()]
+    captions = {_stem(path): path for path in files if path.suffix.lower() == ".txt"}
+    used, entries = set(), []
+    for path in files:
+        beside, read = captions.get(_stem(path)), suffix_of(path.name) in READ
+        if path.suffix.lower() == ".txt" or not (beside or read):
+            continue
+        used.add(beside)
+        entry = {"file_name": str(path)}
+        if beside and read:
+            entry["sidecar"] = str(beside)
+        else:
+            entry["left_out"] = "format not read" if beside else "no caption"
+        entries.append(entry)
+    return entries + [
+        {"file_name": str(path), "left_out": "no medium"} for path in captions.values() if path not in used
+    ]
+
+
+def _stem(path: Path) -> str:
+    """What a file and its caption share; an accent may be one character or two."""
+    return unicodedata.normalize("NFC", str(path.with_suffix("")))

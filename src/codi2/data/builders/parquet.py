@@ -122,10 +122,3 @@ def picture_bytes(value: Any) -> bytes:
     """A picture column's value: bytes, or the dict of bytes and path that the `datasets` library writes."""
     data = value.get("bytes") if isinstance(value, dict) else value
     return data if isinstance(data, bytes) else b""
-
-
-def suffix_of(data: bytes) -> str:
-    """`jpg`, `png` or `webp` by the first bytes; `jpg` where they say nothing, and decoding will tell."""
-    if data.startswith(b"\x89PNG"):
-        return "png"
-    return "webp" if data[8:12] == b"WEBP" else "jpg"

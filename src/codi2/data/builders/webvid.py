@@ -13,6 +13,7 @@ import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit
 from codi2.data.builders.lines import Lines, csv_fields, csv_header, index_lines, line_entries, ranges
+from codi2.data.builders.listed import listed
 from codi2.data.builders.paired import Paired, paired
 from codi2.data.checks import entry_file
 from codi2.data.record import Medium
@@ -30,10 +31,10 @@ class WebVid(Builder):
     Options = Paired
 
     def units(self) -> list[dict[str, Any]]:
-        tables = sorted(self.source.glob("*.csv"))
+        tables = listed(self.source, "*.csv")
         if len(tables) != 1:
             raise DataError(f"{self.source} should hold one .csv of WebVid, there are {len(tables)}; name its folder")
-        header = csv_header(self.source, tables[0])
+        header, between = csv_header(self.source, tables[0])
         if missing := [name for name in _NEEDED if name not in header]:
             raise DataError(f"{tables[0]} has no column {missing[0]!r}; it has {', '.join(header)}")
         count = index_lines(self.source, tables[0], self.scratch / "clips.npy", quoted=True, skip=1)
@@ -43,7 +44,7 @@ class WebVid(Builder):
             *sorted({str(p.relative_to(self.source)) for d in ("*", "*/*") for p in self.source.glob(d) if p.is_dir()}),
         ]
         (self.scratch / "clips.json").write_text(
-            json.dumps({"table": tables[0].name, "header": header, "roots": roots})
+            json.dumps({"table": tables[0].name, "header": header, "between": between, "roots": roots})
         )
         return ranges(count, CLIPS)
 
@@ -65,7 +66,7 @@ class WebVid(Builder):
         yield from line_entries(self._lines, unit, "clip")
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
-        row = dict(zip(self._plan["header"], csv_fields(raw.entry), strict=False))
+        row = dict(zip(self._plan["header"], csv_fields(raw.entry, self._plan["between"]), strict=False))
         if any(not row.get(name) for name in _NEEDED[:2]):
             raise BadRecord("malformed", f"{raw.entry[:80]!r} has no videoid or page_dir")
         clip = self._clip(Path(row["page_dir"]) / f"{row['videoid']}.mp4")
