@@ -109,6 +109,24 @@ def filled_folder(path: Path, last: str) -> Iterator[Path]:
         _sync(path)
 
 
+@contextmanager
+def undone(folder: Path, done: str = "") -> Iterator[None]:
+    """If the block fails, `folder` and its parents are gone again where they were not there before.
+
+    `done`: a file in the folder; once it is there, the folder stays.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if made and not (done and (folder / done).exists()):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # somebody else has put something there
+                for path in made[1:]:
+                    path.rmdir()
+        raise
+
+
 def sweep(folder: Path, name: str) -> None:
     """Removes what a kill left of the folders `name` that `atomic_folder` was writing."""
     for state in ("new", "old"):

@@ -50,3 +50,4 @@ def test_what_is_wrong_is_one_sentence(arguments: tuple[str, ...], message: str,
     run = cli("data", *arguments, CODI2_HOME=tmp_path / "home")
     assert run.returncode == 2 and message in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+    assert not list(tmp_path.iterdir()), "no empty folder is left"

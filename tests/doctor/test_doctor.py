@@ -70,6 +70,7 @@ def test_tiny_is_whole_and_its_norms_are_told(tmp_path: Path) -> None:
     out = tmp_path / "doctor.json"
     result = CliRunner().invoke(app, ["doctor", "--json", str(out)])
     assert result.exit_code == 0, result.output
+    assert result.stdout.strip().splitlines()[-1] == "Ready: tiny runs on this machine."
     figures = json.loads(out.read_text())
     norms = {one["modality"]: one for one in figures["norms"]["encoder"]}
     assert norms["image"]["mean"] == pytest.approx(16.0, abs=0.01)
@@ -82,6 +83,8 @@ def test_a_preset_without_its_weights_ends_in_2(tmp_path: Path, monkeypatch: pyt
     result = CliRunner().invoke(app, ["doctor", "--preset", "paper"])
     assert result.exit_code == 2
     assert "hf download meta-llama/Llama-2-7b-chat-hf" in result.output
+    last = result.stdout.strip().splitlines()[-1]
+    assert last.startswith("Not ready: language model (missing), ") and last.endswith("the lines above say what to do.")
 
 
 def test_estimates_follow_their_rules() -> None:

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from codi2.errors import ConfigError
+from codi2.errors import ConfigError, DataError
 from codi2.evaluate import run
 
 
@@ -35,14 +35,12 @@ def test_smoke_measures_every_section_on_a_small_corpus(home, judge, tmp_path):
     assert not re.search(r"(src|href)=\"http", html)
 
 
-def test_without_a_corpus_the_report_says_what_is_missing_and_holds_the_rest(empty_home, judge, tmp_path):
-    report = run("smoke", "debug", tmp_path, quick=True)
-    missing = {section["title"]: section["unavailable"] for section in report["sections"]}
-    for title in ("Analogies of pictures", "Add, remove, replace", "Retrieval in the joint space"):
-        assert "codi2 data build tiny" in missing[title]
-    assert missing["Text"] == missing["Speed and memory"] == ""
-    assert report["corpus_sha256"] is None
-    assert "Not available: no corpus" in (tmp_path / "index.html").read_text(encoding="utf-8")
+@pytest.mark.parametrize("suite", ["smoke", "icl", "all"])
+def test_a_missing_corpus_is_told_before_a_model_is_loaded(suite, empty_home, monkeypatch, tmp_path):
+    monkeypatch.setattr("codi2.model.CoDi2.from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
+    with pytest.raises(DataError, match=r"no corpus in .*: run `codi2 data fetch tiny && codi2 data build tiny`"):
+        run(suite, "tiny", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_suite_is_refused_before_anything_is_loaded(tmp_path):

@@ -69,22 +69,24 @@ def build(
         out = out or str(home() / "data" / ("tiny-pairs" if name == "tiny" else name))
     if not source or not out:
         raise ConfigError(f"{name} needs --source, its official files, and --out, a folder for the shards")
-    settings = Settings(name, str(Path(source).absolute()), out, seed, dict(map(_option, options or ())))
+    place, target = (str(Path(path).expanduser().absolute()) for path in (source, out))  # workers may be elsewhere
+    settings = Settings(name, place, target, seed, dict(map(_option, options or ())))
     report = build_set(settings, workers=workers, ray=ray, max_bad=max_bad, units=units)
     _tell(report, out)
 
 
 @app.command()
 def show(
-    folder: Annotated[Path, typer.Argument(help="What `codi2 data build` has made.")],
+    folder: Annotated[str, typer.Argument(help="What `codi2 data build` has made: a folder, or a name.")],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("out/data.html"),
     samples: Annotated[int, typer.Option(min=1, help="Records of each task.")] = 4,
     preset: Annotated[str, typer.Option(help="Whose layout the prompts are shown in.")] = "tiny",
 ) -> None:
     """Write an HTML page of a data set: samples of each task, counts, lengths, rates, licences, quarantine."""
+    from codi2.data.find import find_set
     from codi2.data.show import write_show
 
-    print(f"Open {write_show(folder, out, samples, preset)}.")
+    print(f"Open {write_show(find_set(folder), out, samples, preset)}.")
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -26,7 +26,8 @@ def doctor(
     console, figures = Console(), {}  # type: ignore[var-annotated]
     config, _ = locate(model)
     _machine(console, figures)
-    whole = _weights(console, figures, config)
+    missing, untrained = _weights(console, figures, config)
+    whole = not missing
     if whole:
         _norms(console, figures, model)
     if dry_run:
@@ -37,6 +38,11 @@ def doctor(
         from codi2.hub import write_atomic
 
         write_atomic(json_file, (json.dumps(figures, indent=2) + "\n").encode())
+    if whole:
+        trained = ", untrained: nobody has published its weights" if untrained else ""
+        console.print(f"Ready: {model} runs on this machine{trained}.", soft_wrap=True)
+    else:
+        console.print(f"Not ready: {', '.join(missing)} of {model}; the lines above say what to do.", soft_wrap=True)
     if not whole and not dry_run:
         raise typer.Exit(2)
 
@@ -69,8 +75,8 @@ def _machine(console: Any, figures: dict[str, Any]) -> None:
     console.print("  ".join(words), soft_wrap=True)
 
 
-def _weights(console: Any, figures: dict[str, Any], config: Any) -> bool:
-    """Whether all frozen ones are there: nobody publishes trained ones of `paper`, and it runs untrained."""
+def _weights(console: Any, figures: dict[str, Any], config: Any) -> tuple[list[str], bool]:
+    """The parts that are missing or wrong, and whether it runs untrained: nobody publishes what `paper` learns."""
     from dataclasses import asdict
 
     from codi2.doctor.find import TRAINED_PARTS, find
@@ -82,7 +88,9 @@ def _weights(console: Any, figures: dict[str, Any], config: Any) -> bool:
         if one.state != "found":
             console.print(f"{'':8}{one.word}: [b]{one.mend}[/b]", soft_wrap=True)
     figures["weights"] = [asdict(one) for one in found]
-    return all(one.state == "found" for one in found if one.part != TRAINED_PARTS)
+    absent = [one for one in found if one.state != "found"]
+    missing = [f"{one.part} ({one.state})" for one in absent if one.part != TRAINED_PARTS]
+    return missing, len(absent) > len(missing)
 
 
 def _norms(console: Any, figures: dict[str, Any], model: str) -> None:

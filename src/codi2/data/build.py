@@ -34,7 +34,7 @@ from codi2.data.checks import Unfit, verify
 from codi2.data.record import SCHEMA, Record, Sample, to_sample
 from codi2.data.shards import write_shard
 from codi2.errors import CoDi2Error, ConfigError, DataError
-from codi2.folders import locked
+from codi2.folders import locked, undone
 from codi2.hub import atomic_path, write_atomic
 from codi2.untrusted import inside, parse_json, read_inside
 
@@ -81,7 +81,7 @@ def build(
         OutputError: the folder cannot be written, the disk is full, or another build writes to it. Finished shards stay
             valid.
     """
-    with locked(settings.folder, "a build"):
+    with undone(settings.folder, "settings.json"), locked(settings.folder, "a build"):
         return _build(settings, workers, ray, max_bad, units)
 
 
@@ -278,10 +278,11 @@ def _plan(settings: Settings) -> list[dict[str, Any]]:
     ours = {"schema": SCHEMA, **asdict(settings), "version of the source": builder.version}
     del ours["out"]  # a folder may be moved
     if not path.is_file():
-        (settings.folder / "scratch").mkdir(parents=True, exist_ok=True)
-        units = builder.units()
-        if not units:
-            raise DataError(f"{settings.source} holds nothing for {settings.builder}, which reads {builder.reads}")
+        with undone(settings.folder / "scratch"):
+            (settings.folder / "scratch").mkdir(parents=True, exist_ok=True)
+            units = builder.units()
+            if not units:
+                raise DataError(f"{settings.source} holds nothing for {settings.builder}, which reads {builder.reads}")
         write_atomic(settings.folder / "units.json", json.dumps(units).encode())
         write_atomic(path, json.dumps(ours, indent=1).encode())
         return units

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import re
+import unicodedata
 
 from codi2.data.checks import BadRecord
 
@@ -13,7 +15,8 @@ _MARKS = {  # the longer ones first: that of UTF-32 begins as that of UTF-16
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-_SIGNS = frozenset("‘’‚‛“”„‟–—…•·«»¡¿€£¥¢§©®™°±²³¹ºª¼½¾×÷µ\u00a0\u00ad")
+_SIGNS = frozenset("‘’“”„–—…•·«»¡¿€£§©®™°±²³¼½¾×÷\u00a0\u00ad")
+_FOREIGN = re.compile(r"[^\W\d_\x00-\x7f]{3}")  # no Latin script has three accented letters in a row
 
 
 def encoding_of(head: bytes) -> tuple[str, int]:
@@ -39,13 +42,18 @@ def decode(data: bytes) -> str:
         return data[mark:].decode(encoding or "utf-8")
     except UnicodeDecodeError as error:
         reason = f"{data[:80]!r}: byte {error.start} is no {encoding or 'UTF-8'}"
-    if not encoding:
-        try:
-            text = data.decode("cp1252")
-        except UnicodeDecodeError:
-            text = ""
-        strange = [character for character in text if not character.isascii() and character not in _SIGNS]
-        plain = sum(character.isascii() and character.isalpha() for character in text)
-        if text and all(map(str.isalpha, strange)) and len(strange) <= plain:
-            return text
+    if not encoding and (text := _of_windows(data)):
+        return text
     raise BadRecord("no text", f"{reason}; save it as UTF-8")
+
+
+def _of_windows(data: bytes) -> str:
+    """As cp1252; empty: that makes no words."""
+    try:
+        text = data.decode("cp1252")
+    except UnicodeDecodeError:
+        return ""
+    strange = [character for character in text if not character.isascii() and character not in _SIGNS]
+    plain = sum(character.isascii() and character.isalpha() for character in text)
+    letters = all(unicodedata.category(character) in ("Lu", "Ll") for character in strange)
+    return text if letters and len(strange) <= plain and not _FOREIGN.search(text) else ""

@@ -38,7 +38,7 @@ def run(
 ) -> dict[str, Any]:
     """Measures a model, prints the figures, and writes `report.json` and `index.html` into `out`.
 
-    A section whose corpus, decoder or weights are absent says so in the report; the others are measured all the same.
+    A section whose decoder or weights are absent says so in the report; the others are measured all the same.
     Outputs are kept under `out`, so a run that was stopped goes on. Processes that a launcher started together divide
     the work (`evaluate.processes`).
 
@@ -60,6 +60,7 @@ def run(
 
     Raises:
         ConfigError: no such suite, preset or folder; outputs for a suite that keeps none; no such device.
+        DataError: the embedded corpus, on which the suite is measured, is not there.
         WeightsError: the model itself cannot be loaded.
         OutputError: the results cannot be written.
     """
@@ -71,6 +72,16 @@ def run(
         raise ConfigError(f"The suite {suite} is measured on data that you have: name it with --source.")
     if source is not None and suite not in (*SOURCED, "audio-edit"):
         raise ConfigError(f"--source is for {', '.join(SOURCED)} and audio-edit; the suite is {suite!r}.")
+
+    if source is None:
+        from codi2.data.cache import corpus
+
+        corpus()  # says now that it is missing: the model takes long to load
+
+    if source is None:
+        from codi2.data.cache import corpus
+
+        corpus()  # says now that it is missing: the model takes long to load
 
     from rich.console import Console
 

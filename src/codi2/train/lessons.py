@@ -15,10 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
+from codi2.data.find import find_set
 from codi2.data.mixture import Mixture, Source
 from codi2.data.record import Medium, Record
 from codi2.errors import ConfigError
-from codi2.hub import home, sha256_of
+from codi2.hub import sha256_of
 from codi2.prompt.parts import Phrase
 from codi2.train.encoded import Encodings, items_of
 
@@ -87,7 +88,7 @@ class Lessons:
         """Raises ConfigError: no data. DataError: a set is missing, or not finished."""
         if not data:
             raise ConfigError("the config names no data; [options.data] should have the folder of a data set = weight")
-        self.sources = [Source(find_data(name), weight) for name, weight in data.items()]
+        self.sources = [Source(find_set(name), weight) for name, weight in data.items()]
         self.mixture, self.encodings = Mixture(self.sources, batch_size, phases, seed), encodings
 
     def provenance(self) -> dict[str, str]:
@@ -119,11 +120,6 @@ def check_held_out(part: str, held_out: Mapping[str, float]) -> None:
             f"the config of {part} names no held-out data; [options.held_out] should have the folder of a data set "
             "that is not trained on = weight"
         )
-
-
-def find_data(name: str) -> Path:
-    """A folder as it is named, or the data set of this name under `$CODI2_HOME/data`."""
-    return Path(name) if Path(name).is_dir() else home() / "data" / name
 
 
 def encodings_for(config: Any, folder: Path | None) -> Encodings:

@@ -163,7 +163,7 @@ LINES: dict[str, tuple[str, str]] = {
     "a GIF that grows": ('{"file_name": "grows.gif", "text": "x"}', "undecodable failed"),
     "an object as media": ('{"prompt": "a [text0]", "answer": "b", "media": {"text0": {}}}', "malformed failed"),
     "words without end": (json.dumps({"prompt": "word " * 300_000, "answer": "b"}), "absurd size"),
-    "not UTF-8": ("\udcff\udcfe", "malformed"),
+    "no text": ("\udcff\udcfa", "no text"),
 }
 
 

@@ -118,7 +118,7 @@ Sample = tuple[str, dict[str, Any]]
 
 def _tar_samples(place: Path) -> Iterator[Sample | BadRecord]:
     """Members of one name are one sample; they stand together. A damaged tar gives what is whole, and a bad entry."""
-    key, found = "", dict[str, Any]()
+    key, found = PurePosixPath(), dict[str, Any]()
     bad: BadRecord | None = None
     try:
         with open_inside(place.parent, place.name) as file:
@@ -126,16 +126,16 @@ def _tar_samples(place: Path) -> Iterator[Sample | BadRecord]:
                 path = PurePosixPath(member.name)
                 if is_system(path):
                     continue
-                first = str(path.with_suffix("")).replace("/", "-")  # a name may have points in it
+                first = path.parent / path.stem  # there may be other points in a name
                 if first != key and (found or bad):
-                    yield bad or (f"{place.stem}-{key}", found)
+                    yield bad or (f"{place.stem}-{key.name}", found)
                     found, bad = {}, None
                 key = first
                 if member.fault:
                     bad = BadRecord(*member.fault)
                 found[path.suffix[1:].lower()] = member.data
         if found or bad:
-            yield bad or (f"{place.stem}-{key}", found)
+            yield bad or (f"{place.stem}-{key.name}", found)
     except (BrokenTar, OutsideError) as error:
         yield BadRecord("broken archive", f"{place.name}: {error}")
 
