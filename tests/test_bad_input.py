@@ -93,6 +93,14 @@ def test_a_file_without_a_placeholder(cli, media, tmp_path):
     refused(done, tmp_path / "out", "audio", "[audio0]")
 
 
+def test_words_and_names_that_are_no_text(cli, tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    refused(cli("generate", odd, "--model", "huge", "--out", "out"), tmp_path / "out", "half of a surrogate pair")
+    refused(cli("generate", "Draw [image0]", f"{odd}.png", "--model", "debug"), tmp_path / "out", "does not exist")
+    done = cli("generate", "Draw it", "--negative-prompt", odd, "--model", "debug", "--out", "out")
+    refused(done, tmp_path / "out", "half of a surrogate pair")
+
+
 def test_an_unknown_preset(cli, tmp_path):
     refused(cli("generate", "Hello", "--model", "huge", "--out", "out"), tmp_path / "out", "'huge'", "tiny")
 

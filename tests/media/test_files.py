@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import av
 import bombs
@@ -17,6 +19,7 @@ from codi2.errors import MediaError, OutputError
 from codi2.media import bounds, clips, pictures, timeline
 from codi2.prompt.parts import Audio, Image, Video
 from codi2.prompt.wire import flac
+from codi2.stopping import Stopped, stops_when
 
 
 def encoded(picture: PILImage.Image, kind: str = "PNG", **options) -> bytes:
@@ -319,6 +322,34 @@ def test_a_large_frame_in_a_small_file_is_refused_by_the_decoder():
     for form in ("matroska", "mp4"):
         with pytest.raises(MediaError):
             media.load(bombs.clip(16_000, 4_002, 1, form), "wide")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_moving_pictures_of_each_format_are_bounded_before_they_are_decoded(kind, monkeypatch):
+    frames = [PILImage.new("RGB", (16, 16), (60 * i, 0, 0)) for i in range(5)]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50)
+    monkeypatch.setattr(bounds, "MAX_ANIMATION_PIXELS", 16 * 16 * 5)
+    assert len(media.load(data).frames) == 5
+    monkeypatch.setattr(bounds, "MAX_ANIMATION_PIXELS", 16 * 16 * 4)
+    monkeypatch.setattr(pictures, "to_rgb", lambda picture, name: pytest.fail("it was decoded"))
+    with pytest.raises(MediaError, match="million pixels in all"):
+        media.load(data)
+    monkeypatch.undo()
+    assert isinstance(media.load_image(data), Image)
+
+
+def test_an_animation_ends_when_nobody_waits_for_it():
+    asked = []
+    with pytest.raises(Stopped), stops_when(lambda: asked.append(1) is None and len(asked) > 3):
+        media.load(bombs.gif(64, 64, 100))
+    with pytest.raises(Stopped), stops_when(lambda: True):
+        media.load(bombs.clip(16, 16, 30))
+
+
+def test_a_file_whose_name_is_no_text_has_a_name_that_is(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    path.write_bytes(encoded(noise_picture()))
+    assert media.load(path).name == "caf\ufffd.png"
 
 
 def test_of_a_picture_that_moves_a_still_is_its_first_frame_alone():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -86,4 +87,7 @@ def codi2(
 
 def main() -> None:
     """Entry point of `codi2`."""
+    for stream in (sys.stdin, sys.stdout):  # names of files may be no text, and are printed as they are
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     app(prog_name="codi2")

@@ -18,7 +18,8 @@ def read_source(source: Source, name: str = "") -> tuple[bytes, str]:
         data, name = source, name or "the upload"
     else:
         path = Path(source).expanduser()
-        name = name or path.name
+        # a name of bytes that are no text would be one wherever it is shown or written
+        name = name or path.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
