@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image as PILImage
 
 from codi2.cli.chat import attach
 from codi2.errors import MediaError
@@ -53,7 +54,7 @@ def test_a_conversation_is_made_saved_and_opened(media: Path, tmp_path: Path):
 
 def test_files_take_the_next_numbers(media: Path, tmp_path: Path):
     line = f"Put @{media / 'crow.wav'} under @{media / 'piano.wav'}, like [image0]."
-    template, given = attach(line, {"image0": Image(None), "audio0": None})  # type: ignore[arg-type, dict-item]
+    template, given = attach(line, {"image0": Image(PILImage.new("RGB", (1, 1))), "audio0": None})  # type: ignore[dict-item]
     assert template == "Put [audio1] under [audio2], like [image0]." and list(given) == ["audio1", "audio2"]
     (tmp_path / "my cat.png").write_bytes((media / "goose-google.png").read_bytes())
     assert attach(f'Draw @"{tmp_path / "my cat.png"}"', {})[0] == "Draw [image0]"

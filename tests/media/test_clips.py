@@ -160,6 +160,13 @@ def test_pixels_that_are_not_square_are_made_so(shape, size):
     assert media.load(wide).frames[0].size == (512, 288)
 
 
+def test_a_stream_that_changes_its_size_is_a_clip_of_one_size():
+    small, large = (clip(list(range(5)), "mpegts", "mpeg2video", Fraction(1, 25), size, framerate=Fraction(25))
+                    for size in ((64, 48), (128, 96)))  # fmt: skip
+    part = media.load(small + large)
+    assert {frame.size for frame in part.frames} == {(64, 48)} and len(part.frames) >= 5
+
+
 def test_packets_that_a_header_hides_are_counted_before_a_frame_is_decoded(monkeypatch):
     data = clip(list(range(25)), "mpegts", "mpeg2video", Fraction(1, 25), framerate=Fraction(25))
     assert len(media.load(data).frames) == 25

@@ -46,7 +46,7 @@ def clip(data: bytes, name: str) -> Video | None:
     # a frame that is missing is the one before it, as players show it
     there = np.array(sorted(made))
     nearest = there[np.maximum(np.searchsorted(there, kept, "right") - 1, 0)]
-    return Video(tuple(made[index] for index in nearest.tolist()), fps, name)
+    return Video(timeline.of_one_size([made[index] for index in nearest.tolist()]), fps, name)
 
 
 def _times(container: InputContainer, stream: VideoStream, name: str) -> tuple[list[float], float]:

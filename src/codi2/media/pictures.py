@@ -111,4 +111,4 @@ def _animation(file: PILImage.Image, name: str) -> Video:
         check_stop()
         file.seek(index)
         made[index] = timeline.scaled(to_rgb(file, name))
-    return Video(tuple(made[index] for index in kept), fps, name)
+    return Video(timeline.of_one_size([made[index] for index in kept]), fps, name)

@@ -47,3 +47,9 @@ def scaled(frame: PILImage.Image) -> PILImage.Image:
     """The frame itself, made no larger than frames are kept."""
     frame.thumbnail((MAX_FRAME_SIDE, MAX_FRAME_SIDE))
     return frame
+
+
+def of_one_size(frames: Sequence[PILImage.Image]) -> tuple[PILImage.Image, ...]:
+    """The frames at the size of the first one: a stream may change its size on the way."""
+    size = frames[0].size
+    return tuple(frame if frame.size == size else frame.resize(size) for frame in frames)

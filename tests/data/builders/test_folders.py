@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -158,22 +157,12 @@ def test_a_line_in_another_script_is_quarantined_and_the_others_are_read(tmp_pat
     assert report["bad"] == {"no text": 1} and report["records"] == 2
 
 
-def tar(path: Path, files: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
 def test_names_in_tars_may_have_points_in_them(tmp_path: Path, built: Built) -> None:
     files = {}
     for n, stem in enumerate(("a/photo.v1", "a/photo.v2", "b/photo.v2", "./c.d.e")):
         files |= {f"{stem}.JPG": official.photo(n), f"{stem}.txt": f"number {n}".encode()}
     files |= {"._a.jpg": b"Mac", "f.avif": official.photo(9, kind="AVIF"), "f.txt": "“é” of cp1252".encode("cp1252")}
-    path = tar(tmp_path / "laion" / "00000.tar", files)
+    path = official.tar(tmp_path / "laion" / "00000.tar", files)
     assert Counter(len(sample[1]) for sample in _tar_samples(path)) == {2: 5}  # type: ignore[index]
     found = captions(built("laion", tmp_path / "laion"))
     assert found == [*(("jpg", f"number {n}") for n in range(4)), ("png", "“é” of cp1252")]
