@@ -8,56 +8,17 @@ import zlib
 from pathlib import Path
 
 import av
-import bombs
 import numpy as np
 import pytest
-import soundfile
 from PIL import Image as PILImage
 
 from codi2 import media
 from codi2.errors import MediaError, OutputError
-from codi2.media import bounds, clips, pictures, timeline
+from codi2.media import bounds, timeline
 from codi2.prompt.parts import Audio, Image, Video
 from codi2.prompt.wire import flac
-from codi2.stopping import Stopped, stops_when
 
-
-def encoded(picture: PILImage.Image, kind: str = "PNG", **options) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, kind, **options)
-    return out.getvalue()
-
-
-def sound(samples, rate=16_000, kind="WAV", subtype=None) -> bytes:
-    out = io.BytesIO()
-    soundfile.write(out, samples, rate, format=kind, subtype=subtype)
-    return out.getvalue()
-
-
-def clip(frames=10, audio=True, rate=10, codec="mpeg4") -> bytes:
-    out = io.BytesIO()
-    with av.open(out, "w", format="mp4") as container:
-        video = container.add_stream(codec, rate=rate)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        track = container.add_stream("aac", rate=16_000, layout="mono") if audio else None
-        for i in range(frames):
-            picture = np.full((48, 64, 3), i * 20 % 256, np.uint8)
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(video.encode())
-        if track:
-            block = av.AudioFrame.from_ndarray(tone(1.0)[None], format="fltp", layout="mono")
-            block.rate = 16_000
-            container.mux(track.encode(block))
-            container.mux(track.encode())
-    return out.getvalue()
-
-
-def tone(seconds, rate=16_000, hz=440, gain=0.5):
-    return (gain * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
-
-
-def noise_picture(size=(64, 64)):
-    return PILImage.fromarray(np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+from .made import clip, encoded, noise_picture, sound, tone
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
@@ -276,88 +237,10 @@ def test_a_clip_keeps_its_frames_its_speed_and_its_recipe(tmp_path, suffix):
         media.save_clip(tmp_path / "clip.avi", Video(frames, 8.0), recipe)
 
 
-BOMBS = {
-    "frames.gif": (lambda: bombs.gif(7900, 7900, 6), "million pixels in all"),
-    "dots.gif": (lambda: bombs.gif(1, 1, 20_000), "limit is 10000 frames"),
-    "later.gif": (lambda: bombs.gif(16, 16, 3, later=(12_000, 12_000)), "12000 x 12000 pixels"),
-    "first.gif": (lambda: bombs.gif(20_000, 20_000, 3), "million"),
-    "slow.gif": (lambda: bombs.gif(64, 64, 3, hundredths=65_535), "the limit is 600 s"),
-    "notes.gif": (
-        lambda: bombs.gif(9, 9, 2)[:-1] + b"\x21\xfe" + (b"\xff" + bytes(255)) * 5000 + b"\0;",
-        "MB of comments",
-    ),
-    "frames.png": (lambda: bombs.apng(2000, 2000, 65), "million pixels in all"),
-    "inner.ico": (lambda: bombs.ico(bombs.png(12_000, 12_000, rows=0)), "12000 x 12000 pixels"),
-    "bitmap.ico": (lambda: bombs.ico(bombs.bitmap(20_000, 20_000)), "20000 x 20000 pixels"),
-    "channels.flac": (lambda: bombs.flac(40, 655_350, 8), "in 8 channels"),
-    "rate.wav": (lambda: sound(tone(0.1), 2_000_000), "2000000 samples a second"),
-    "slow.wav": (lambda: sound(tone(0.1), 10), "10 samples a second"),
-    "long.mp4": (lambda: bombs.clip(16, 16, 30), "million pixels in all"),
-}
-
-
-@pytest.mark.parametrize("name", BOMBS)
-def test_what_unfolds_too_far_is_refused_before_it_is_decoded(name, monkeypatch):
-    make, reason = BOMBS[name]
-    if name == "long.mp4":  # the limit of clips is half a minute of encoding away
-        monkeypatch.setattr(bounds, "MAX_CLIP_PIXELS", 16 * 16 * 20)
-    if name != "slow.gif":  # its pixels are few
-        monkeypatch.setattr(pictures, "to_rgb", lambda picture, name: pytest.fail("it was decoded"))
-        monkeypatch.setattr(clips, "_upright", lambda frame, shape: pytest.fail("it was decoded"))
-    with pytest.raises(MediaError, match=reason) as caught:
-        media.load(make(), name)
-    assert str(caught.value).startswith(name) and "\n" not in str(caught.value)
-
-
-def test_a_clip_whose_header_hides_its_length_is_refused_while_it_is_decoded(monkeypatch):
-    data = bombs.clip(16, 16, 30, "mpegts", "mpeg2video")  # it has no count of frames
-    assert len(media.load(data).frames) == 30
-    monkeypatch.setattr(bounds, "MAX_CLIP_PIXELS", 16 * 16 * 20)
-    with pytest.raises(MediaError, match="million pixels in all"):
-        media.load(data)
-
-
-def test_a_large_frame_in_a_small_file_is_refused_by_the_decoder():
-    assert len(media.load(bombs.clip(64, 64, 3, "matroska")).frames) == 3
-    for form in ("matroska", "mp4"):
-        with pytest.raises(MediaError):
-            media.load(bombs.clip(16_000, 4_002, 1, form), "wide")
-
-
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
-def test_moving_pictures_of_each_format_are_bounded_before_they_are_decoded(kind, monkeypatch):
-    frames = [PILImage.new("RGB", (16, 16), (60 * i, 0, 0)) for i in range(5)]
-    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50)
-    monkeypatch.setattr(bounds, "MAX_ANIMATION_PIXELS", 16 * 16 * 5)
-    assert len(media.load(data).frames) == 5
-    monkeypatch.setattr(bounds, "MAX_ANIMATION_PIXELS", 16 * 16 * 4)
-    monkeypatch.setattr(pictures, "to_rgb", lambda picture, name: pytest.fail("it was decoded"))
-    with pytest.raises(MediaError, match="million pixels in all"):
-        media.load(data)
-    monkeypatch.undo()
-    assert isinstance(media.load_image(data), Image)
-
-
-def test_an_animation_ends_when_nobody_waits_for_it():
-    asked = []
-    with pytest.raises(Stopped), stops_when(lambda: asked.append(1) is None and len(asked) > 3):
-        media.load(bombs.gif(64, 64, 100))
-    with pytest.raises(Stopped), stops_when(lambda: True):
-        media.load(bombs.clip(16, 16, 30))
-
-
 def test_a_file_whose_name_is_no_text_has_a_name_that_is(tmp_path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     path.write_bytes(encoded(noise_picture()))
     assert media.load(path).name == "caf\ufffd.png"
-
-
-def test_of_a_picture_that_moves_a_still_is_its_first_frame_alone():
-    frames = [PILImage.new("RGB", (8, 8), (60 * i, 0, 0)) for i in range(4)]
-    moving = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50)
-    still = media.load(moving, still=True)
-    assert isinstance(still, Image) and still.pixels.getpixel((4, 4)) == (0, 0, 0)
-    assert isinstance(media.load_image(bombs.gif(4000, 4000, 2000)), Image), "the others are not looked at"
 
 
 def test_frames_that_are_not_kept_are_not_converted(monkeypatch):

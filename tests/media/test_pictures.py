@@ -1,6 +1,5 @@
 """Pictures are read as viewers show them: upright, at their brightness, in their colours."""
 
-import io
 import struct
 import sys
 from pathlib import Path
@@ -13,13 +12,9 @@ from PIL import ImageCms
 from codi2 import media
 from codi2.errors import MediaError
 
+from .made import encoded
+
 FILES = Path(__file__).parent / "files"
-
-
-def encoded(picture: PILImage.Image, kind: str = "PNG", **options) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, kind, **options)
-    return out.getvalue()
 
 
 def pixels(data: bytes) -> np.ndarray:

@@ -13,17 +13,9 @@ import soundfile
 from codi2 import media
 from codi2.errors import MediaError, MediaWarning
 
+from .made import sound, tone
+
 FILES = Path(__file__).parent / "files"
-
-
-def tone(seconds: float, rate: int = 16_000, hz: int = 440, gain: float = 0.5) -> np.ndarray:
-    return (gain * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
-
-
-def sound(samples: np.ndarray, rate: int = 16_000, kind: str = "WAV", subtype: str | None = None) -> bytes:
-    out = io.BytesIO()
-    soundfile.write(out, samples, rate, format=kind, subtype=subtype)
-    return out.getvalue()
 
 
 def test_gsm_is_a_sound():
