@@ -86,10 +86,10 @@ def test_every_process_takes_as_many_answers_of_l_dm(data: dict[str, float]) -> 
     image = next(step for step in range(20) if recipe.lessons.mixture.phase(step) == "image")
     for count in (1, 2, 4):
         recipe.options = llm.replace(recipe.options, diffusion_items=4)
-        recipe._block = (-1, [])
+        recipe.__dict__.pop("drawing", None)
         shares = [recipe.batch(image, Share(k, count)) for k in range(count)]
         assert [len(d.denoised["image"].slots) for d in shares] == [4 // count] * count
-        assert [d.held[2] for d in shares] == [1.0] * count
+        assert [float(d.counts[2]) for d in shares] == [4 / count] * count
     assert recipe.in_equal_numbers == {"options.diffusion_items": 2}
 
 
@@ -210,13 +210,13 @@ class Items(Line):
 
 def test_more_processes_than_items_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = TrainConfig("line", 2, 4, 1e-3, num_workers=0, trackers=[])
-    plain = train.__globals__["_accelerator"]
+    plain = train.__globals__["accelerator_for"]
 
     def four(*args: Any) -> Any:
         accelerator = plain(*args)
         monkeypatch.setattr(type(accelerator), "num_processes", 4)
         return accelerator
 
-    monkeypatch.setitem(train.__globals__, "_accelerator", four)
+    monkeypatch.setitem(train.__globals__, "accelerator_for", four)
     with pytest.raises(ConfigError, match="diffusion_items is 3, which 4 processes cannot take in equal numbers"):
         train(Items(), made, tmp_path)  # type: ignore[arg-type]

@@ -17,7 +17,8 @@ from codi2.errors import CoDi2Error
 from codi2.train.config import TrainConfig
 
 if TYPE_CHECKING:
-    from codi2.train.loop import Recipe, Share
+    from codi2.train.loop import Recipe
+    from codi2.train.shares import Share
 
 AHEAD, MOST_AHEAD = 2, 8  # batches that each worker holds ready; where the steps of a block are drawn together
 MOST = 8  # workers of a process, unless the config says otherwise
