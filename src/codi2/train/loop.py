@@ -34,7 +34,7 @@ from codi2.train.launch import accelerator_for
 from codi2.train.optimizer import averaged, copy_into, optimizer_of, rate_at, update_average
 from codi2.train.place import ADVICE, choose_device, moved, place, placement_of
 from codi2.train.sharded import dissolve, load_optimizer, put_together, whole
-from codi2.train.shares import WHOLE, Share, weigh
+from codi2.train.shares import WHOLE, Share, seed_all, weigh
 from codi2.train.skips import Late, Watch, note_skipped, skips_step
 from codi2.train.trackers import show_samples
 
@@ -172,10 +172,10 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
         """Gradients of a whole batch; the losses' means and, as `grad_norm`, the gradient's norm, on the device."""
         sums: dict[str, Any] = {}
         passes = [finish(next(batches)) for _ in shares]
-        weigh(passes, device, processes, accelerator.reduce)
+        weigh(passes, device, processes, accelerator.reduce if processes > 1 else None)
         for share, batch in zip(shares, passes, strict=True):
             turns.only(getattr(batch, "needs", ()))
-            torch.manual_seed(config.seed * 1_000_003 + step * parts + share.index)  # of dropout: all else is drawn
+            seed_all(config.seed * 1_000_003 + step * parts + share.index, device)  # of dropout: all else is drawn
             with accelerator.accumulate(model):  # the gradient's mean over the passes
                 losses = model(moved(batch, device))
                 accelerator.backward(losses["loss"])
@@ -205,7 +205,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
     started = time.monotonic()
     since, at = started, step
     workers = workers_for(config, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    batches = drawn(recipe, range(step, 0 if snapshot else config.steps), shares, workers)
+    batches = drawn(recipe, range(step, 0 if snapshot else config.steps), shares, workers, device.type == "cuda")
     with progress_bar(f"training {config.part}", config.steps, step) as progress:
         while step < config.steps and not snapshot:
             model.train()

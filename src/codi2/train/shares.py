@@ -39,7 +39,7 @@ WHOLE = Share()
 
 
 def weigh(
-    passes: Sequence[Any], device: torch.device, processes: int = 1, total: Callable[[Tensor], Any] | None = None
+    passes: Sequence[Any], device: torch.device, processes: int = 1, total: Callable[[Tensor], Tensor] | None = None
 ) -> None:
     """Gives the batches of a process's passes their weights `held` [K] on the device, where they have `counts` [K].
 
@@ -47,11 +47,20 @@ def weigh(
     that of the whole batch.
 
     Args:
-        total: sums a tensor over the processes.
+        total: sums a tensor over the processes, where there are several.
     """
-    if not hasattr(passes[0], "counts"):
+    parts = len(passes) * processes
+    if parts == 1 or not hasattr(passes[0], "counts"):
         return
     counts = moved(torch.stack([batch.counts for batch in passes]), device)
-    whole = counts.sum(0) if total is None or processes == 1 else total(counts.sum(0))
-    for batch, held in zip(passes, counts * (len(passes) * processes) / whole.clamp(min=1), strict=True):
+    whole = counts.sum(0) if total is None else total(counts.sum(0))
+    for batch, held in zip(passes, counts * parts / whole.clamp(min=1), strict=True):
         batch.held = held
+
+
+def seed_all(seed: int, device: torch.device) -> None:
+    """Seeds torch's generators. Where CUDA is not in use `torch.manual_seed` takes a millisecond to put it off."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
