@@ -49,11 +49,11 @@ class LLMOptions:
     diffusion_items: int = 4  # answers a step that L_DM is computed on, over all processes
     decoder_heads: bool = False  # whether what projects features into published decoders learns from L_DM as well (B.2)
     fed_noise: float = 1.0  # most noise on the target's features when they are fed back (teacher forcing)
-    lookahead: int = 32  # batches that are drawn together and sorted by length, so that little is padding
+    lookahead: int = 32  # steps that exchange lessons by length, so that little of a batch is padding
     kept_texts: int = 0  # plain texts a step on which the model is held to what it was without its adapters
     keep_weight: float = 1.0  # of that: the divergence from the base model, in nats a token
     gradient_checkpointing: bool = False  # less memory for more work
-    leave: str = ""  # folder of the part `leave` that the way out starts from; empty: as it is
+    leave: str = ""  # folder of the part `leave` whose weights the output projection starts from; empty: random
     model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
 
 
