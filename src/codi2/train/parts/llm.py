@@ -53,7 +53,7 @@ class LLMOptions:
     kept_texts: int = 0  # plain texts a step on which the model is held to what it was without its adapters
     keep_weight: float = 1.0  # of that: the divergence from the base model, in nats a token
     gradient_checkpointing: bool = False  # less memory for more work
-    leave: str = ""  # folder of the part `leave` whose weights the output projection starts from; empty: random
+    leave: str = ""  # folder of the part `leave` whose weights the output projection starts from; empty: none
     model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
 
 
