@@ -66,6 +66,20 @@ def data(rich_home: Path, tmp_path: Path) -> dict[str, float]:
     return {str(tmp_path / "set"): 1.0}
 
 
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, int]]:
+    """The records that are read: they are added as it happens."""
+    addresses: list[tuple[Path, int]] = []
+    plain = Mixture.read
+
+    def counted(self: Mixture, address: tuple[Path, int]) -> Any:
+        addresses.append(address)
+        return plain(self, address)
+
+    monkeypatch.setattr(Mixture, "read", counted)
+    return addresses
+
+
 def language(data: dict[str, float], **more: Any) -> TrainConfig:
     options = {"model": "debug", "data": data, "held_out": data, "lookahead": 2, "diffusion_share": 1.0}
     options |= {"phases": {"text": 0.4, "image": 0.6}, "diffusion_items": 2}
@@ -96,16 +110,8 @@ def test_every_process_takes_as_many_answers_of_l_dm(data: dict[str, float]) -> 
 
 
 def test_a_share_reads_its_own_lessons_and_shares_together_are_the_whole(
-    data: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    data: dict[str, float], read: list[tuple[Path, int]]
 ) -> None:
-    read: list[tuple[Path, int]] = []
-    plain = Mixture.read
-
-    def counted(self: Mixture, address: tuple[Path, int]) -> Any:
-        read.append(address)
-        return plain(self, address)
-
-    monkeypatch.setattr(Mixture, "read", counted)
     recipe = llm.build(language(data))
     recipe.model.eval()  # no dropout
     image = next(step for step in range(20) if recipe.lessons.mixture.phase(step) == "image")
@@ -156,21 +162,13 @@ def test_held_out_data_must_be_named(data: dict[str, float]) -> None:
 
 @pytest.mark.slow
 def test_the_first_step_reads_and_encodes_what_it_needs(
-    rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: list[tuple[Path, int]]
 ) -> None:
     """Of 3,000 records."""
     source = str(rich_home / "data" / "tiny")
     build(Settings("tables", source, str(tmp_path / "many"), options={"records": 3000}))
     data = {str(tmp_path / "many"): 1.0}
     recipe = llm.build(language(data, num_workers=0))
-    read: list[tuple[Path, int]] = []
-    plain = Mixture.read
-
-    def counted(self: Mixture, address: tuple[Path, int]) -> Any:
-        read.append(address)
-        return plain(self, address)
-
-    monkeypatch.setattr(Mixture, "read", counted)
     encoded = []
     encode = recipe.lessons.encodings.encode
     monkeypatch.setattr(recipe.lessons.encodings, "encode", lambda pieces: encoded.extend(pieces) or encode(pieces))
