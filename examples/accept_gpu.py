@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
             ("full size", lambda check: codi2(check, "doctor", "--preset", "paper", "--dry-run")),
         ]
     plans += [
-        (f"train {name}", lambda check, config=config: train(check, config, out, chosen.steps))  # type: ignore[misc]
+        (f"train {name}", lambda check, config=config: train(check, config, out, chosen.steps, chosen.device))  # type: ignore[misc]
         for name, config in parts(chosen.recipes.split())
     ]
     plans += [
@@ -149,7 +149,7 @@ def parts(recipes: Sequence[str]) -> Iterator[tuple[str, Path]]:
             yield f"{recipe}/{config.stem}", config
 
 
-def train(check: Check, config: Path, out: Path, steps: int) -> None:
+def train(check: Check, config: Path, out: Path, steps: int, device: str) -> None:
     recipe = config.parent.name
     if recipe == "debug" and not (out / "out" / "samples").is_dir():  # where its config looks, from the folder
         records = ROOT / "examples" / "records.jsonl"
@@ -157,7 +157,7 @@ def train(check: Check, config: Path, out: Path, steps: int) -> None:
     if recipe == "tiny" and not (home() / "data" / "tiny" / "items.jsonl").is_file():
         raise NotMeasured("there is no corpus; run codi2 data build tiny")
     folder = out / "train" / recipe / config.stem
-    codi2(check, "train", config, "--out", folder, "--steps", steps, cwd=out)
+    codi2(check, "train", config, "--out", folder, "--steps", steps, "--device", device, cwd=out)
     reports = sorted((folder / "export").rglob("training.json"))
     if not reports:
         raise Failed(f"{folder / 'export'} holds no training.json")
