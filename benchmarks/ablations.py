@@ -78,7 +78,7 @@ def judge(recipe: LLMRecipe) -> dict[str, float]:
     figures = {}
     for modality, decoder in recipe.decoders.items():
         lessons = recipe.held_out.get(f"{modality}_from_caption", [])[:JUDGED]
-        batch, features = recipe._collate(lessons, [recipe._lay_out(lesson) for lesson in lessons])
+        batch, features = recipe._collate(lessons)
         with torch.no_grad():
             _, predicted = own_predictions(recipe.mllm, batch, features)
             target = [lesson.medium(lesson.answer(modality)).decode() for lesson in lessons]

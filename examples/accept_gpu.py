@@ -9,6 +9,7 @@ import argparse
 import json
 import platform
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from codi2.train.recipe import configs_of
 
 ROOT = Path(__file__).resolve().parents[1]
 HOUR = 3600.0  # seconds that a command may take
+STOPPED = 60.0  # seconds in which a server has to stop
 CLOSE = 1e-3  # largest difference of GPU and CPU in fp32, of the largest number
 PROMPTS = {"image": "Draw a cat on a couch.", "audio": "Make the sound of rain.", "video": "Make a clip of a rooster."}
 NO_GPU = "no GPU"
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
             ("full size", lambda check: codi2(check, "doctor", "--preset", "paper", "--dry-run")),
         ]
     plans += [
-        (f"train {name}", lambda check, config=config: train(check, config, out, chosen.steps))  # type: ignore[misc]
+        (f"train {name}", lambda check, config=config: train(check, config, out, chosen.steps, chosen.device))  # type: ignore[misc]
         for name, config in parts(chosen.recipes.split())
     ]
     plans += [
@@ -116,6 +118,8 @@ def made(name: str, work: Callable[[Check], None]) -> Check:
         check.state, check.note = "not measured", str(reason)
     except (Failed, CoDi2Error) as reason:
         check.state, check.note = "failed", str(reason)
+    except Exception as error:  # a fault of one check leaves the others their place in the report
+        check.state, check.note = "failed", f"{type(error).__name__}: {error}"
     check.seconds = round(time.perf_counter() - began, 2)
     print(f"{check.state:<13}{check.name}: {check.note or f'{check.seconds:.1f} s'}", flush=True)
     return check
@@ -124,7 +128,7 @@ def made(name: str, work: Callable[[Check], None]) -> Check:
 def codi2(check: Check, *arguments: object, cwd: Path | None = None) -> str:
     """Runs a command of the product; its standard output. Raises Failed."""
     words = [str(argument) for argument in arguments]
-    check.command = " ".join(["codi2", *words])
+    check.command = shlex.join(["codi2", *words])
     command = [sys.executable, "-m", "codi2", *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=HOUR, cwd=cwd)
@@ -145,7 +149,7 @@ def parts(recipes: Sequence[str]) -> Iterator[tuple[str, Path]]:
             yield f"{recipe}/{config.stem}", config
 
 
-def train(check: Check, config: Path, out: Path, steps: int) -> None:
+def train(check: Check, config: Path, out: Path, steps: int, device: str) -> None:
     recipe = config.parent.name
     if recipe == "debug" and not (out / "out" / "samples").is_dir():  # where its config looks, from the folder
         records = ROOT / "examples" / "records.jsonl"
@@ -153,7 +157,7 @@ def train(check: Check, config: Path, out: Path, steps: int) -> None:
     if recipe == "tiny" and not (home() / "data" / "tiny" / "items.jsonl").is_file():
         raise NotMeasured("there is no corpus; run codi2 data build tiny")
     folder = out / "train" / recipe / config.stem
-    codi2(check, "train", config, "--out", folder, "--steps", steps, cwd=out)
+    codi2(check, "train", config, "--out", folder, "--steps", steps, "--device", device, cwd=out)
     reports = sorted((folder / "export").rglob("training.json"))
     if not reports:
         raise Failed(f"{folder / 'export'} holds no training.json")
@@ -180,7 +184,7 @@ def evaluate(check: Check, out: Path, model: str, here: Sequence[str]) -> None:
 def serve(check: Check, out: Path, model: str, here: Sequence[str]) -> None:
     """Starts the server, asks for a picture, and stops it."""
     words = ["serve", "--port", "0", "--no-page", "--data", str(out / "serve"), "--model", model, *here]
-    check.command = " ".join(["codi2", *words])
+    check.command = shlex.join(["codi2", *words])
     server = subprocess.Popen([sys.executable, "-m", "codi2", *words], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
@@ -195,7 +199,11 @@ def serve(check: Check, out: Path, model: str, here: Sequence[str]) -> None:
             raise Failed(f"status {answer.status_code}: {answer.text[:200]}")
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(60)
+        try:
+            server.wait(STOPPED)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            raise Failed(f"the server did not stop within {STOPPED:.0f} s") from None
 
 
 def compare(check: Check, model: str, device: str) -> None:

@@ -10,6 +10,17 @@ finite) runs as on a GPU, and so do autograd and optimizers. These faults raise,
 
 A clash of dtypes raises because the CPU's kernels refuse it too; `torch.autocast("cuda")` becomes the CPU's. The
 harness cannot show speed, memory, kernels that only a GPU lacks, or the rounding of the hardware.
+
+`codi2.doctor.virtual` is another virtual GPU, on tensors without numbers, and neither can do the other's work:
+
+| | this one | `codi2.doctor.virtual` |
+|---|---|---|
+| tensors | have numbers, on the CPU | have none (meta): 8 billion parameters take no memory |
+| runs | replies, chats, evaluation: what comes next depends on numbers | training steps, also at the sizes of `paper` |
+| reading a number from the GPU | works, and is counted | is a fault: it makes the host wait in every step |
+| autocast | the CPU's list of operations | CUDA's list |
+| memory | not counted | bytes alive and their peak, for `--plan` |
+| used by | tests | tests, and `codi2 train --plan` of the package |
 """
 
 from __future__ import annotations

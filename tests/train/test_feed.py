@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +18,11 @@ from codi2.prompt.layout import Batch
 from codi2.tensors import to_device
 from codi2.train.config import TrainConfig
 from codi2.train.feed import drawn, workers_for
-from codi2.train.loop import WHOLE, Share, train
+from codi2.train.loop import train
 from codi2.train.parts import joint, llm
 from codi2.train.parts.draw import torch_at
 from codi2.train.place import Turns, placement_of
+from codi2.train.shares import WHOLE, Share, weigh
 
 
 class Numbers:
@@ -64,6 +66,20 @@ def data(rich_home: Path, tmp_path: Path) -> dict[str, float]:
     return {str(tmp_path / "set"): 1.0}
 
 
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, int]]:
+    """The records that are read: they are added as it happens."""
+    addresses: list[tuple[Path, int]] = []
+    plain = Mixture.read
+
+    def counted(self: Mixture, address: tuple[Path, int]) -> Any:
+        addresses.append(address)
+        return plain(self, address)
+
+    monkeypatch.setattr(Mixture, "read", counted)
+    return addresses
+
+
 def language(data: dict[str, float], **more: Any) -> TrainConfig:
     options = {"model": "debug", "data": data, "held_out": data, "lookahead": 2, "diffusion_share": 1.0}
     options |= {"phases": {"text": 0.4, "image": 0.6}, "diffusion_items": 2}
@@ -86,11 +102,55 @@ def test_every_process_takes_as_many_answers_of_l_dm(data: dict[str, float]) -> 
     image = next(step for step in range(20) if recipe.lessons.mixture.phase(step) == "image")
     for count in (1, 2, 4):
         recipe.options = llm.replace(recipe.options, diffusion_items=4)
-        recipe._block = (-1, [])
+        recipe.__dict__.pop("drawing", None)
         shares = [recipe.batch(image, Share(k, count)) for k in range(count)]
         assert [len(d.denoised["image"].slots) for d in shares] == [4 // count] * count
-        assert [d.held[2] for d in shares] == [1.0] * count
+        assert [float(d.counts[2]) for d in shares] == [4 / count] * count
     assert recipe.in_equal_numbers == {"options.diffusion_items": 2}
+
+
+def test_a_share_reads_its_own_lessons_and_shares_together_are_the_whole(
+    data: dict[str, float], read: list[tuple[Path, int]]
+) -> None:
+    recipe = llm.build(language(data))
+    recipe.model.eval()  # no dropout
+    image = next(step for step in range(20) if recipe.lessons.mixture.phase(step) == "image")
+    whole = recipe.losses(recipe.model, recipe.batch(image))
+    for count, lessons in ((2, 4), (4, 4)):  # of two steps of four; two answers are denoised, so a lane is two rows
+        shares = []
+        for index in range(count):
+            recipe.__dict__.pop("drawing", None)
+            read.clear()
+            shares.append(recipe.batch(image, Share(index, count)))
+            assert len(read) == lessons
+        weigh(shares, torch.device("cpu"))
+        losses = [recipe.losses(recipe.model, share) for share in shares]
+        for name, value in whole.items():
+            mean = sum(float(loss[name]) for loss in losses) / count
+            assert mean == pytest.approx(float(value), rel=1e-4), name
+
+
+def test_weights_make_the_mean_of_parts_that_of_the_whole() -> None:
+    values = [torch.tensor([1.0, 2.0, 6.0]), torch.tensor([5.0]), torch.zeros(0)]
+    passes = [SimpleNamespace(counts=torch.tensor([float(len(v)), 0.0])) for v in values]
+    weigh(passes, torch.device("cpu"))
+    mean = sum(p.held[0] * v.sum() / max(1, len(v)) for p, v in zip(passes, values, strict=True)) / 3
+    assert float(mean) == pytest.approx(float(torch.cat(values).mean()))
+    assert [float(p.held[1]) for p in passes] == [0.0] * 3  # what nobody has
+    other = [SimpleNamespace(counts=torch.tensor([3.0]))]
+    weigh(other, torch.device("cpu"), 2, lambda mine: mine + 1)  # the other process holds one
+    assert float(other[0].held) == pytest.approx(1.5)
+
+
+def test_lessons_of_like_length_share_a_step(data: dict[str, float]) -> None:
+    def padding(lookahead: int) -> float:
+        made = language(data)
+        options = made.options | {"lookahead": lookahead, "phases": {"image": 1.0}}
+        recipe = llm.build(llm.replace(made, options=options))
+        masks = [recipe.drawing.draw(step, WHOLE).batch.mask for step in range(8)]
+        return sum(float((~mask).sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+
+    assert padding(8) < 0.6 * padding(1)
 
 
 def test_held_out_data_must_be_named(data: dict[str, float]) -> None:
@@ -102,21 +162,13 @@ def test_held_out_data_must_be_named(data: dict[str, float]) -> None:
 
 @pytest.mark.slow
 def test_the_first_step_reads_and_encodes_what_it_needs(
-    rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: list[tuple[Path, int]]
 ) -> None:
     """Of 3,000 records."""
     source = str(rich_home / "data" / "tiny")
     build(Settings("tables", source, str(tmp_path / "many"), options={"records": 3000}))
     data = {str(tmp_path / "many"): 1.0}
     recipe = llm.build(language(data, num_workers=0))
-    read: list[tuple[Path, int]] = []
-    plain = Mixture.read
-
-    def counted(self: Mixture, address: tuple[Path, int]) -> Any:
-        read.append(address)
-        return plain(self, address)
-
-    monkeypatch.setattr(Mixture, "read", counted)
     encoded = []
     encode = recipe.lessons.encodings.encode
     monkeypatch.setattr(recipe.lessons.encodings, "encode", lambda pieces: encoded.extend(pieces) or encode(pieces))
@@ -210,13 +262,13 @@ class Items(Line):
 
 def test_more_processes_than_items_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = TrainConfig("line", 2, 4, 1e-3, num_workers=0, trackers=[])
-    plain = train.__globals__["_accelerator"]
+    plain = train.__globals__["accelerator_for"]
 
     def four(*args: Any) -> Any:
         accelerator = plain(*args)
         monkeypatch.setattr(type(accelerator), "num_processes", 4)
         return accelerator
 
-    monkeypatch.setitem(train.__globals__, "_accelerator", four)
+    monkeypatch.setitem(train.__globals__, "accelerator_for", four)
     with pytest.raises(ConfigError, match="diffusion_items is 3, which 4 processes cannot take in equal numbers"):
         train(Items(), made, tmp_path)  # type: ignore[arg-type]

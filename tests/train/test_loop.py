@@ -14,8 +14,10 @@ from codi2.errors import ConfigError, DataError, OutputError
 from codi2.train import run
 from codi2.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from codi2.train.config import TrainConfig, load_config
-from codi2.train.loop import WHOLE, Share, Watch, train
+from codi2.train.loop import train
 from codi2.train.parts.draw import epoch_order, torch_at
+from codi2.train.shares import WHOLE, Share
+from codi2.train.skips import Watch
 
 
 class Line:

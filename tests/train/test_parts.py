@@ -267,7 +267,7 @@ def chats(rich_home: Path) -> None:
 def test_language_model_trains_on_every_phase(
     weights: Path, data: dict[str, float], chats: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from codi2.train.parts import decoder, llm
+    from codi2.train.parts import decoder, diffusion_loss, drift, llm
 
     options = {"data": data, "held_out": data, "model": str(weights), "lookahead": 4}
     phases = {"text": 0.25, "image": 0.5, "audio": 0.25}
@@ -280,11 +280,13 @@ def test_language_model_trains_on_every_phase(
 
     # a step is of one phase, and those of a block are the mixture's, exchanged
     drawn = [recipe.batch(step) for step in range(4)]
-    batches = [[lesson for lesson, _ in pairs] for pairs in recipe._draw_block(0)]
-    for step, lessons in enumerate(batches):
-        assert {lesson.record.phase for lesson in lessons} == {recipe.lessons.mixture.phase(step)}
-    keys = sorted(lesson.record.key for lessons in batches for lesson in lessons)
-    assert keys == sorted(lesson.record.key for step in range(4) for lesson in recipe.lessons.batch(step))
+    mixture = recipe.lessons.mixture
+    mixed = [record for step in range(4) for record in mixture.batch(step)]
+    phases = {f"{record.source}:{record.key}": record.phase for record in mixed}
+    batches = [recipe.sources(step) for step in range(4)]
+    for step, names in enumerate(batches):
+        assert {phases[name] for name in names} == {mixture.phase(step)}
+    assert sorted(n for names in batches for n in names) == sorted(f"{one.source}:{one.key}" for one in mixed)
 
     # both read a question's answer, ours behind the question's phrase
     (chat,) = (kept for kept in recipe.kept if kept.phrases)
@@ -292,7 +294,7 @@ def test_language_model_trains_on_every_phase(
     assert torch.equal(plain, asked) and len(chat.asked.ids) > len(chat.plain.ids)
 
     # held to the base model: what it drifted is seen, and the gradient against it reaches the adapters
-    adapted = recipe._drift(drawn[0].drift)
+    adapted = drift.drift(recipe.mllm, drawn[0].drift)
     adapted.backward()  # type: ignore[no-untyped-call]
     assert adapted > 1e-6
     assert any(p.grad is not None and p.grad.any() for name, p in recipe.model.named_parameters() if "lora" in name)
@@ -301,7 +303,7 @@ def test_language_model_trains_on_every_phase(
     from codi2.train.parts.predicted import own_predictions
 
     lessons = recipe.held_out["add"]
-    batch, features = recipe._collate(lessons, [recipe._lay_out(lesson) for lesson in lessons])
+    batch, features = recipe._collate(lessons)
     with torch.no_grad():
         items, predicted = own_predictions(recipe.mllm, batch, features)
         features[items] = torch.randn_like(features[items])
@@ -316,12 +318,15 @@ def test_language_model_trains_on_every_phase(
         copytree(tmp_path / f"{modality}_decoder" / "export", weights / modality, dirs_exist_ok=True)
     recipe.decoders = recipe._decoders(weights)
     recipe.options = replace(recipe.options, diffusion_share=1.0, diffusion_items=2)
-    recipe._block = (-1, [])
+    del recipe.drawing  # it draws by the options
     image = next(d for d in map(recipe.batch, range(4)) if "image" in d.denoised)
     assert len(image.denoised["image"].slots) == 2
     recipe.model.zero_grad()
     taught = recipe.mllm(image.batch, image.features, recipe._fed(image))
-    recipe._diffusion("image", image.denoised["image"], taught.prediction).mean().backward()
+    denoised = image.denoised["image"]
+    diffusion_loss.diffusion_loss(
+        recipe.decoders["image"], denoised, taught.prediction, torch.float32
+    ).mean().backward()
     assert any(p.grad is not None and p.grad.any() for name, p in recipe.model.named_parameters() if "lora" in name)
 
     # a decoder goes on with what this language model predicts

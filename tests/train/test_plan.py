@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,11 +22,22 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def test_the_papers_system_is_counted_at_full_size_without_its_weights(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from codi2.train.full_size import FullSize
     from codi2.train.parts.llm import build
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     config = load_config(CONFIGS / "paper" / f"{name}.toml")
+    steps = []
+    fabricated = FullSize.fabricated
+
+    def noted(self: FullSize, phase: str, ranks: int) -> Any:
+        steps.append((phase, ranks))
+        return fabricated(self, phase, ranks)
+
+    monkeypatch.setattr(FullSize, "fabricated", noted)
     found = plan(config, build)
+    ranks = {"llm_8x80gb": (1, 8), "llm_1x24gb": (1,)}[name]  # the second has a sample a pass: nothing to divide
+    assert sorted(steps) == sorted((phase, n) for phase in ("text", "image", "audio", "video") for n in ranks)
     assert found.trained["LoRA"] == Language().lora == 319_815_680
     assert found.trained["rows of the new tokens"] == 2 * len(special_tokens(SENSES)) * 4096 == 2 * 14 * 4096
     assert found.frozen["imagebind"] == 1_200_781_057

@@ -28,7 +28,7 @@ from codi2.heads.projection import Leave, Projection
 from codi2.placement import Placement
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
-from codi2.train.parts import autoencoder, denoiser, encoder, joint, llm, vocoder
+from codi2.train.parts import autoencoder, denoiser, encoder, joint, leave, llm, vocoder
 from codi2.train.parts.reconstruction import Perception
 from codi2.train.place import place
 from codi2.train.plan import plan
@@ -156,6 +156,12 @@ def test_the_layers_between_decoders(low: torch.dtype | None, rich_home: Path, t
         assert rehearse(joint.build(made), made, low=low).peak
     made = config("joint", data=names, held_out=names, phases={"video": 1.0}, model="debug", opened=("video",))
     assert rehearse(joint.build(made), made, low=low).peak
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_what_leads_from_hidden_states_to_features(low: torch.dtype | None, data: dict[str, float]) -> None:
+    made = config("leave", data=data, held_out=data, model="debug")
+    assert rehearse(leave.build(made), made, low=low).peak
 
 
 class Sampled:

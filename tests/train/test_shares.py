@@ -115,8 +115,9 @@ def sharded(rank: int, world: int, port: int, data: str, out: str) -> None:
     from torch.distributed.tensor import DTensor
 
     from codi2.train.config import TrainConfig
-    from codi2.train.loop import Share, _Loss
+    from codi2.train.loop import _Loss
     from codi2.train.parts import llm
+    from codi2.train.shares import Share, weigh
 
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(world)}
@@ -131,16 +132,22 @@ def sharded(rank: int, world: int, port: int, data: str, out: str) -> None:
         fully_shard(model, mesh=mesh)
         assert isinstance(model, FSDPModule)
         assert all(isinstance(p, DTensor) for p in model.parameters())
+
+    def total(values: torch.Tensor) -> torch.Tensor:
+        summed = values.clone()
+        distributed.all_reduce(summed)
+        return summed
+
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     losses = []
     for step in range(5):
-        loss = model(recipe.batch(step, Share(rank, world)))["loss"]
+        batch = recipe.batch(step, Share(rank, world))
+        weigh([batch], torch.device("cpu"), world, total)
+        loss = model(batch)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        total = loss.detach().clone()
-        distributed.all_reduce(total)
-        losses.append(float(total) / world)
+        losses.append(float(total(loss.detach())) / world)
     if rank == 0:
         (Path(out) / f"{world}.txt").write_text(" ".join(map(str, losses)))
     distributed.destroy_process_group()

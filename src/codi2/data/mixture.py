@@ -131,9 +131,10 @@ class Mixture:
         n, step_of_phase = self._steps(step)
         phase = list(self.phases)[n]
         first = step_of_phase * self.batch_size
+        shares, seed = self._shares[phase].tobytes(), _mixed(self.seed, n, 0)
         out = []
         for draw in range(first, first + self.batch_size):
-            k, number = _drawn(self._shares[phase].tobytes(), _mixed(self.seed, n, 0), draw)
+            k, number = _drawn(shares, seed, draw)
             pool = self._pools[phase][k]
             shard, record = pool.place(number)
             out.append((pool.folder / pool.files[shard], record))

@@ -8,6 +8,10 @@ not that autograd needs a build with CUDA for them.) While a `VirtualGPU` is act
 - products of tensors of different data types raise `Misplaced`;
 - `torch.autocast("meta", …)` casts as autocast on CUDA does, and attention keeps no scores, as fused kernels do;
 - the bytes of all tensors of the GPU are counted while they live, and their peak; so are floating-point operations.
+
+So it proves of a training step that all tensors and data types are in their place, that the GPU is not waited for, and
+what memory it takes. It cannot run what depends on numbers, as generation does: for that the tests have a second one,
+`tests/virtual_device.py`, which says where the two differ.
 """
 
 from __future__ import annotations

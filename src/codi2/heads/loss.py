@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,7 +19,7 @@ def codi2_loss(
     logits: Tensor,
     labels: Tensor,
     diffusion: Tensor | None = None,
-    held: tuple[float, ...] = (1.0, 1.0, 1.0),
+    held: Tensor | Sequence[float] = (1.0, 1.0, 1.0),
 ) -> dict[str, Tensor]:
     """The total under "loss" and its unweighted parts under "feature", "diffusion" and "text", all scalars.
 

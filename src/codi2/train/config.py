@@ -18,26 +18,24 @@ class TrainConfig:
     steps: int  # optimizer steps in all
     batch_size: int  # samples per optimizer step, over all processes
     learning_rate: float  # peak
-    accumulate: int = 1  # passes in which a process works through its share of a batch
-    spike: float = 20.0  # a step whose gradient is this many times the median of the last 100 is skipped; 0: none is
-    best: str = ""  # figure of the validations by which the best checkpoint is kept; a minus before it: less is better
+    accumulate: int = 1  # passes of a step: a process divides its share of the batch into as many, to save memory
+    spike: float = 20.0  # a step is skipped whose gradient norm is above spike × the median of the last 100; 0: none is
+    best: str = ""  # validation figure of which the best checkpoint is kept; with "-" before it the smallest is best
     keep: int = 2  # checkpoints kept beside the newest and the best
-    rates: dict[str, float] = field(
-        default_factory=dict
-    )  # a part of a parameter's name, as `leave` → factor on the peak
+    rates: dict[str, float] = field(default_factory=dict)  # part of parameters' names → factor on learning_rate
     seed: int = 0  # of weights, data order, noise and timesteps
     warmup_steps: int = 200  # linear, from zero
-    decay_fraction: float = 0.2  # last part of the run, linear to a twentieth of the peak
+    decay_fraction: float = 0.2  # last part of the run, in which the rate falls linearly to a twentieth of the peak
     weight_decay: float = 0.0  # AdamW's, on matrices only
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.0  # 0: no average is kept and the weights themselves are exported
-    log_every: int = 20  # steps
+    max_grad_norm: float = 1.0  # gradients above it are scaled down to it
+    ema_decay: float = 0.0  # of the moving average of the weights, which is exported; 0: the weights are exported
+    log_every: int = 20  # steps between logged losses
     save_every: int = 250  # steps between checkpoints
     validate_every: int = 500  # steps between validations
-    num_workers: int = -1  # processes that draw batches ahead; 0: none; -1: as the cores allow
+    num_workers: int = -1  # processes that draw batches ahead; 0: none; -1: as many as the cores allow
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])  # where curves go: tensorboard, wandb
-    start: str = ""  # folder of an export whose weights the run starts from; empty: fresh ones
-    options: dict[str, Any] = field(default_factory=dict)
+    start: str = ""  # folder of an export whose weights the run starts from; empty: random weights
+    options: dict[str, Any] = field(default_factory=dict)  # of the part alone, and `placement`
 
 
 Options = TypeVar("Options")

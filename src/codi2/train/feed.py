@@ -1,5 +1,6 @@
 """Batches drawn ahead by worker processes, in the order of the steps: the loop finds them read, decoded and collated.
 
+A thread of the process that trains takes them from the workers, so that the loop waits for no other process either.
 A batch is a function of the step and the share alone, so neither how many workers draw nor how far they are ahead
 changes a number, and a run that resumes draws what an uninterrupted one would.
 """
@@ -7,19 +8,25 @@ changes a number, and a run that resumes draws what an uninterrupted one would.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from codi2.errors import CoDi2Error
 from codi2.train.config import TrainConfig
+from codi2.train.packing import Packed, pack
 
 if TYPE_CHECKING:
-    from codi2.train.loop import Recipe, Share
+    from codi2.train.loop import Recipe
+    from codi2.train.shares import Share
 
 AHEAD, MOST_AHEAD = 2, 8  # batches that each worker holds ready; where the steps of a block are drawn together
+TAKEN = 2  # batches that the process that trains has taken from its workers
 MOST = 8  # workers of a process, unless the config says otherwise
 
 
@@ -31,23 +38,17 @@ class Batches(Dataset[Any]):
 
     def __getitem__(self, at: tuple[int, Share]) -> Any:
         try:
-            return self.recipe.batch(*at)
+            return pack(self.recipe.batch(*at))
         except CoDi2Error as error:
-            if get_worker_info() is None:
-                raise
-            return _Failed(error)  # a worker's errors would arrive as tracebacks
+            return error  # a worker's errors would arrive as tracebacks
 
 
-class _Failed:
-    def __init__(self, error: CoDi2Error) -> None:
-        self.error = error
-
-
-def drawn(recipe: Recipe, steps: range, shares: Sequence[Share], workers: int) -> Generator[Any]:
+def drawn(recipe: Recipe, steps: range, shares: Sequence[Share], workers: int, pins: bool = False) -> Generator[Any]:
     """The batches of each step's shares, one after the other.
 
     Args:
         workers: processes; 0: this one draws each batch when it is asked for.
+        pins: whether workers' batches are put into page-locked memory, from which a GPU copies while it computes.
     Raises:
         CoDi2Error: what the recipe raised, in whichever process.
     """
@@ -61,12 +62,32 @@ def drawn(recipe: Recipe, steps: range, shares: Sequence[Share], workers: int) -
         iter(_lane(recipe, [(s, share) for s in steps if s // block % workers == lane for share in shares], block))
         for lane in range(workers)
     ]
-    for step in steps:
-        for _ in shares:
-            batch = next(lanes[step // block % workers])
-            if isinstance(batch, _Failed):
-                raise batch.error
-            yield batch
+    # all workers are forked by now: a fork beside a running thread could copy a lock that nobody opens again
+    order = (next(lanes[step // block % workers]) for step in steps for _ in shares)
+    yield from _taken(_unpacked(order, TAKEN + len(shares) + 1, pins), TAKEN)
+
+
+def _unpacked(batches: Iterator[Packed | CoDi2Error], kept: int, pins: bool) -> Iterator[Any]:
+    """The batches; their memory is kept for as many, so that it is given back here and not where the loop waits."""
+    numbers: deque[Tensor] = deque(maxlen=kept)
+    for batch in batches:
+        if isinstance(batch, CoDi2Error):
+            raise batch
+        numbers.append(batch.numbers)
+        yield batch.unpack(pins)
+
+
+def _taken(values: Iterator[Any], count: int) -> Generator[Any]:
+    """The same values; a thread has `count` of them ready."""
+    end = object()
+    with ThreadPoolExecutor(1, "batches") as pool:
+        coming = deque(pool.submit(next, values, end) for _ in range(count))
+        try:
+            while (value := coming.popleft().result()) is not end:
+                coming.append(pool.submit(next, values, end))
+                yield value
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _lane(recipe: Recipe, at: Sequence[tuple[int, Share]], block: int) -> DataLoader[Any]:

@@ -18,6 +18,7 @@ from codi2.llm.backbone import Backbone, adapt
 from codi2.llm.mllm import MLLM
 from codi2.prompt.layout import MODALITIES, Batch, special_tokens
 from codi2.train.config import TrainConfig, options_of
+from codi2.train.parts.diffusion_loss import save_memory
 from codi2.train.parts.language_batch import Denoised, Drawn
 from codi2.train.parts.llm import LLMOptions, LLMRecipe
 from codi2.train.place import placement_of
@@ -38,7 +39,9 @@ class FullSize(LLMRecipe):
             self.mllm = _language(base, self.placement.bits)
         if self.options.gradient_checkpointing:
             self.mllm.backbone.checkpoint_gradients()
-        self.decoders = {m: self._ready(decoder) for m, decoder in published_decoders(base.heads.feature_dim).items()}
+        self.decoders = published_decoders(base.heads.feature_dim)
+        if self.options.gradient_checkpointing:
+            self.decoders = {modality: save_memory(decoder) for modality, decoder in self.decoders.items()}
         self._take_parts()
 
     def finish(self, drawn: Drawn) -> Drawn:
@@ -70,7 +73,7 @@ class FullSize(LLMRecipe):
         count = min(samples, -(-self.options.diffusion_items // passes))
         denoised = {phase: self._zeros(phase, count)} if predicted and count and self.options.diffusion_share else {}
         features = torch.zeros(items, 1, dim)
-        return Drawn(batch, features, torch.zeros(items, 1, 1), features, denoised, None, (1.0, 1.0, 1.0), {})
+        return Drawn(batch, features, torch.zeros(items, 1, 1), features, denoised, None, torch.ones(3), {})
 
     def _zeros(self, modality: str, count: int) -> Denoised:
         shape = {"image": (768, 768, 3), "audio": (1024 * 160,), "video": (24, 320, 576, 3)}[modality]

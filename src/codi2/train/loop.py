@@ -12,16 +12,12 @@ and whether a step is skipped is decided on the device.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,37 +30,13 @@ from codi2.placement import full, out_of_memory
 from codi2.train.checkpoint import list_checkpoints, load_newest, save_checkpoint, sweep
 from codi2.train.config import TrainConfig, recorded
 from codi2.train.feed import drawn, workers_for
+from codi2.train.launch import accelerator_for
+from codi2.train.optimizer import averaged, copy_into, optimizer_of, rate_at, update_average
 from codi2.train.place import ADVICE, choose_device, moved, place, placement_of
-from codi2.train.sharded import cut_like, dissolve, load_optimizer, local, put_together, whole
-from codi2.train.trackers import check_trackers, show_samples
-
-REMEMBERED = 100  # gradient norms that a spike is told by
-PATIENCE = 20  # steps that may be skipped in a row
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which of the equal parts of a step's batch: the `index`-th of `count`."""
-
-    index: int = 0
-    count: int = 1
-
-    def rows(self, size: int) -> list[int]:
-        """Its places in a batch of `size`. Raises ConfigError: the parts would not be equal."""
-        if size % self.count:
-            raise ConfigError(
-                f"a batch of {size} cannot be divided into {self.count} equal parts (processes × accumulate); "
-                "change batch_size"
-            )
-        return list(range(self.index, size, self.count))
-
-    def of(self, values: Sequence[T]) -> list[T]:
-        return [values[i] for i in self.rows(len(values))]
-
-
-WHOLE = Share()
+from codi2.train.sharded import dissolve, load_optimizer, put_together, whole
+from codi2.train.shares import WHOLE, Share, seed_all, weigh
+from codi2.train.skips import Late, Watch, note_skipped, skips_step
+from codi2.train.trackers import show_samples
 
 
 class Recipe(Protocol):
@@ -80,6 +52,7 @@ class Recipe(Protocol):
     # finish(batch)        what of a batch takes the accelerator, before it is moved; in the process that trains
     # in_equal_numbers: Mapping[str, int]   what processes take in equal numbers, by the option that says how many
     # block: int           steps that are drawn together
+    # A batch with `counts`, of what its losses are means, is given `held`, by which they are weighted: see `weigh`.
     # sources(step), samples(), provenance()
 
     def batch(self, step: int, share: Share = WHOLE) -> Any:
@@ -137,7 +110,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
 
     placement = placement_of(config)
     choose_device(config)
-    accelerator = _accelerator(config, out)
+    accelerator = accelerator_for(config, out)
     processes, device = accelerator.num_processes, accelerator.device
     for option, number in getattr(recipe, "in_equal_numbers", {}).items():
         if number % processes:
@@ -167,17 +140,17 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
         step, figures = state["step"], state["figures"]
         watch = Watch(config.spike, state.get("norms", []), state.get("skipped", 0))
         average_then, began = tensors.get("average", {}), state.get("start_sha256", {})
-        _copy_into(trained, tensors["model"], newest)
+        copy_into(trained, tensors["model"], newest)
     turns = place(recipe, device, placement)
     adam = optimizer_of(trained, config, device)
     model, optimizer = accelerator.prepare(_Loss(recipe), adam)
     # what cuts weights up over processes has put others in their place
     trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
     average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: _rate(step, config))
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate_at(step, config))
     keeps_moments = accelerator.distributed_type.value != "DEEPSPEED"  # which has them in a form of its own
     if checkpoints:
-        _copy_into(average, average_then, newest)
+        copy_into(average, average_then, newest)
         if keeps_moments:
             load_optimizer(adam, states["optimizer"])
         schedule.load_state_dict(states["schedule"])
@@ -198,10 +171,11 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
     def one_step(batches: Generator[Any]) -> dict[str, Tensor]:
         """Gradients of a whole batch; the losses' means and, as `grad_norm`, the gradient's norm, on the device."""
         sums: dict[str, Any] = {}
-        for share in shares:
-            batch = finish(next(batches))
+        passes = [finish(next(batches)) for _ in shares]
+        weigh(passes, device, processes, accelerator.reduce if processes > 1 else None)
+        for share, batch in zip(shares, passes, strict=True):
             turns.only(getattr(batch, "needs", ()))
-            torch.manual_seed(config.seed * 1_000_003 + step * parts + share.index)  # of dropout: all else is drawn
+            seed_all(config.seed * 1_000_003 + step * parts + share.index, device)  # of dropout: all else is drawn
             with accelerator.accumulate(model):  # the gradient's mean over the passes
                 losses = model(moved(batch, device))
                 accelerator.backward(losses["loss"])
@@ -226,12 +200,12 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
         if reason := watch.notes(loss, norm, bool(skipped)):
             about = {"step": at, "reason": reason, "loss": str(loss), "grad_norm": str(norm)}
             about["batch"] = _provenance(recipe, at)
-            _note_skipped(out, about, accelerator.is_main_process)
+            note_skipped(out, about, accelerator.is_main_process)
 
     started = time.monotonic()
     since, at = started, step
     workers = workers_for(config, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    batches = drawn(recipe, range(step, 0 if snapshot else config.steps), shares, workers)
+    batches = drawn(recipe, range(step, 0 if snapshot else config.steps), shares, workers, device.type == "cuda")
     with progress_bar(f"training {config.part}", config.steps, step) as progress:
         while step < config.steps and not snapshot:
             model.train()
@@ -265,7 +239,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
                 accelerator.log(scalars, step=step)
                 progress(step, values["loss"])
             if validates:
-                with _averaged(trained, average), put_together(model):
+                with averaged(trained, average), put_together(model):
                     recipe.model.eval()
                     figures = recipe.validate()
                     show_samples(accelerator, recipe, step)
@@ -274,7 +248,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
             if saves:
                 save()
     batches.close()
-    with _averaged(trained, average):
+    with averaged(trained, average):
         dissolve(model)
         if accelerator.is_main_process:
             recipe.model.eval()
@@ -287,103 +261,6 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
         accelerator.wait_for_everyone()
     accelerator.end_training()
     return figures
-
-
-def _accelerator(config: TrainConfig, out: Path) -> Any:
-    """What runs the loop on whatever `accelerate launch` was told.
-
-    Raises ConfigError: there is no such tracker; sharding was asked for, and is not what would be done.
-    """
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, DistributedType
-
-    check_trackers(config.trackers)
-    names = config.options.get("placement", {})
-    try:
-        accelerator = Accelerator(
-            cpu=names.get("device") == "cpu",
-            gradient_accumulation_steps=config.accumulate,
-            log_with=config.trackers or None,
-            project_dir=str(out),
-            # a batch of one modality leaves the others' projections without a gradient
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        )
-    except ValueError as error:  # as where a GPU lacks the precision
-        raise ConfigError(f"accelerate cannot start as it was launched: {error}; change its options") from error
-    asked, kind = os.environ.get("ACCELERATE_USE_FSDP", "") == "true", accelerator.distributed_type
-    if asked and kind is not DistributedType.FSDP:
-        raise ConfigError(
-            f"FSDP was asked for, but accelerate would train as {kind.value} on {accelerator.device.type}: "
-            "it shards on accelerators only; launch without --use_fsdp here"
-        )
-    if kind is DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise ConfigError("the first version of FSDP was asked for; launch with --fsdp_version 2")
-    if kind is DistributedType.DEEPSPEED:
-        settings = accelerator.state.deepspeed_plugin.deepspeed_config
-        if settings.get("zero_optimization", {}).get("stage") == 3:
-            raise ConfigError("DeepSpeed's stage 3 cuts up weights where checkpoints do not look; use FSDP2 or stage 2")
-        settings["train_micro_batch_size_per_gpu"] = config.batch_size // accelerator.num_processes // config.accumulate
-    accelerator.init_trackers("curves")
-    return accelerator
-
-
-class Watch:
-    """Which steps are skipped: those of a loss or gradient that is not finite, and those of a gradient that is a spike.
-
-    A spike is a norm above `limit`: `factor` × the median of the last REMEMBERED norms, once there are as many; 0: none
-    is. The update of such a step is left out on the device, and noted here when its values have come, a step later;
-    the schedule goes on.
-    """
-
-    def __init__(self, factor: float, norms: Sequence[float] = (), skipped: int = 0) -> None:
-        self.factor, self.norms, self.skipped, self._row = factor, list(norms), skipped, 0
-
-    @property
-    def limit(self) -> float:
-        """The largest gradient norm that is no spike."""
-        return self.factor * median(self.norms) if self.factor and len(self.norms) == REMEMBERED else math.inf
-
-    def notes(self, loss: float, norm: float, skipped: bool) -> str:
-        """Why a step was skipped; empty where it was not. Raises DataError after PATIENCE in a row."""
-        reason = ""
-        if skipped:
-            finite = math.isfinite(loss) and math.isfinite(norm)
-            reason = f"a spike: above {self.factor:g} × the median of the norms before it" if finite else "not finite"
-        if math.isfinite(norm):
-            self.norms = [*self.norms, norm][-REMEMBERED:]
-        self.skipped, self._row = self.skipped + skipped, (self._row + 1) * skipped
-        if self._row > PATIENCE:
-            raise DataError(f"{self._row} steps in a row were skipped, the last is {reason}; lower learning_rate")
-        return reason
-
-
-def skips_step(loss: Tensor, norm: Tensor, limit: float) -> Tensor:
-    """1.0 where a step is skipped, else 0.0 [], decided where its loss and gradient norm [] are."""
-    return (~(torch.isfinite(loss) & torch.isfinite(norm) & (norm <= limit))).float()
-
-
-class Late:
-    """A step's values on their way from the device, which is not waited for."""
-
-    def __init__(self, step: int, values: Tensor) -> None:
-        self.step, self._arrived = step, None
-        if values.is_cuda:
-            self._values = torch.empty(values.shape, pin_memory=True)
-            self._values.copy_(values, non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
-        else:
-            self._values = values
-
-    def read(self) -> list[float]:
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return self._values.tolist()
-
-
-def optimizer_of(trained: dict[str, nn.Parameter], config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
-    """AdamW, fused where the device has it: only so can a device leave out a step by itself (`found_inf`)."""
-    return torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99), fused=device.type in ("cuda", "cpu", "mps"))
 
 
 def _every(config: TrainConfig) -> tuple[int, int, int]:
@@ -400,67 +277,3 @@ def _provenance(recipe: Recipe, step: int) -> list[str]:
     """The records of a step's batch, where the recipe can name them."""
     named: Callable[[int], list[str]] = getattr(recipe, "sources", lambda step: [])
     return named(step)
-
-
-def _note_skipped(out: Path, about: Mapping[str, Any], writes: bool) -> None:
-    import sys
-
-    if writes:
-        print(f"step {about['step']} is skipped: {about['reason']} (loss {about['loss']})", file=sys.stderr, flush=True)
-        out.mkdir(parents=True, exist_ok=True)
-        with open(out / "skipped.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(about) + "\n")
-
-
-def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
-    """The parameters by learning rate, matrices (which decay) apart from vectors (which do not)."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in trained.items():
-        rate = config.learning_rate * next(
-            (config.rates[part] for part in name.split(".") if part in config.rates), 1.0
-        )
-        groups.setdefault((rate, config.weight_decay * (parameter.ndim > 1)), []).append(parameter)
-    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
-
-
-def _rate(step: int, config: TrainConfig) -> float:
-    """Warm-up, plateau, linear decay: a plateau lets a run be prolonged or its average be shipped at any time."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    decay_steps = max(1.0, config.steps * config.decay_fraction)
-    left = (config.steps - step) / decay_steps
-    return warm * max(0.05, min(1.0, left))
-
-
-@torch.no_grad()
-def update_average(average: dict[str, Tensor], trained: dict[str, nn.Parameter], decay: float, step: int) -> None:
-    if not average:
-        return
-    # early on the average follows quickly, or it would remember the random start for thousands of steps
-    decay = min(decay, (1 + step) / (10 + step))
-    mine, theirs = ([local(tensor) for tensor in some.values()] for some in (average, trained))
-    torch._foreach_lerp_(mine, theirs, 1 - decay)
-
-
-@torch.no_grad()
-def _copy_into(target: dict[str, Any], values: Mapping[str, Tensor], source: Path | None = None) -> None:
-    """Raises ConfigError: the values, which come from `source`, are of other sizes."""
-    odd = sorted(target.keys() ^ values.keys()) or [n for n in values if values[n].shape != target[n].shape]
-    if odd and source:
-        raise ConfigError(f"the checkpoint {source} is of another model: {odd[0]} differs; choose another --out")
-    for name, value in values.items():
-        if name in target:
-            target[name].copy_(cut_like(value, target[name]))
-
-
-class _averaged:
-    """Within the block the trained parameters hold their average."""
-
-    def __init__(self, trained: dict[str, nn.Parameter], average: dict[str, Tensor]) -> None:
-        self.trained, self.average = trained, average
-
-    def __enter__(self) -> None:
-        self.kept = {name: self.trained[name].detach().clone() for name in self.average}
-        _copy_into(self.trained, self.average)
-
-    def __exit__(self, *_: object) -> None:
-        _copy_into(self.trained, self.kept)

@@ -48,8 +48,8 @@ def plan(config: TrainConfig, build: Any) -> Plan:
 
 
 def _of_recipe(config: TrainConfig, recipe: Any) -> Plan:
-    from codi2.train.loop import Share
     from codi2.train.rehearsal import as_worker
+    from codi2.train.shares import Share
 
     trained, frozen = counted(recipe)
     batches = {}

@@ -12,8 +12,11 @@ from torch.utils.data._utils import worker
 
 from codi2.doctor.virtual import DEVICE, VirtualGPU, tensors_of
 from codi2.train.config import TrainConfig
-from codi2.train.loop import WHOLE, Recipe, Share, optimizer_of, skips_step, update_average
+from codi2.train.loop import Recipe
+from codi2.train.optimizer import optimizer_of, update_average
 from codi2.train.place import moved, place, placement_of
+from codi2.train.shares import WHOLE, Share, weigh
+from codi2.train.skips import skips_step
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def rehearse(
         gpu.peak = gpu.live
         finish = getattr(recipe, "finish", lambda batch: batch)
         batch = finish(batch)
+        weigh([batch], DEVICE, processes=2, total=lambda counts: counts * 2)  # as beside a process with as much
         needs = getattr(batch, "needs", ())
         turns.only(needs)
         gpu.hold([x for name in needs for x in tensors_of(getattr(recipe, "in_turn", {})[name])])

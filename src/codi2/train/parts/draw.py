@@ -1,6 +1,7 @@
 """Randomness of a run as functions of (seed, step): what makes a resume continue bit for bit.
 
-Everything is drawn for the whole global batch, so two processes that take half of it each see what one would see.
+What is drawn belongs to the whole batch or to one row of it, so two processes that take half of it each see what one
+would see.
 """
 
 from __future__ import annotations

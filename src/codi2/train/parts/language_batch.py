@@ -54,8 +54,9 @@ class Drawn:
     noise: Tensor  # [N, T, D]
     denoised: dict[str, Denoised]  # by modality
     drift: Drift | None
-    held: tuple[float, ...]  # slots, labels and denoised media of the share, each over its equal part of the batch's
+    counts: Tensor  # float32 [3]: predicted slots, labels and denoised media of the share
     unseen: dict[int, Medium | Phrase]  # items that are not encoded yet
+    held: Tensor | tuple[float, ...] = (1.0, 1.0, 1.0)  # counts over the mean of all shares' counts: see `shares.weigh`
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -1,0 +1,73 @@
+"""The optimizer, its schedule, and the average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codi2.errors import ConfigError
+from codi2.train.config import TrainConfig
+from codi2.train.sharded import cut_like, local
+
+
+def optimizer_of(trained: dict[str, nn.Parameter], config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW, fused where the device has it: only so can a device leave out a step by itself (`found_inf`)."""
+    return torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99), fused=device.type in ("cuda", "cpu", "mps"))
+
+
+def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
+    """The parameters by learning rate, matrices (which decay) apart from vectors (which do not)."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        rate = config.learning_rate * next(
+            (config.rates[part] for part in name.split(".") if part in config.rates), 1.0
+        )
+        groups.setdefault((rate, config.weight_decay * (parameter.ndim > 1)), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+def rate_at(step: int, config: TrainConfig) -> float:
+    """Warm-up, plateau, linear decay: a plateau lets a run be prolonged or its average be shipped at any time."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    decay_steps = max(1.0, config.steps * config.decay_fraction)
+    left = (config.steps - step) / decay_steps
+    return warm * max(0.05, min(1.0, left))
+
+
+@torch.no_grad()
+def update_average(average: dict[str, Tensor], trained: dict[str, nn.Parameter], decay: float, step: int) -> None:
+    if not average:
+        return
+    # early on the average follows quickly, or it would remember the random start for thousands of steps
+    decay = min(decay, (1 + step) / (10 + step))
+    mine, theirs = ([local(tensor) for tensor in some.values()] for some in (average, trained))
+    torch._foreach_lerp_(mine, theirs, 1 - decay)
+
+
+@torch.no_grad()
+def copy_into(target: dict[str, Any], values: Mapping[str, Tensor], source: Path | None = None) -> None:
+    """Raises ConfigError: the values, which come from `source`, are of other sizes."""
+    odd = sorted(target.keys() ^ values.keys()) or [n for n in values if values[n].shape != target[n].shape]
+    if odd and source:
+        raise ConfigError(f"the checkpoint {source} is of another model: {odd[0]} differs; choose another --out")
+    for name, value in values.items():
+        if name in target:
+            target[name].copy_(cut_like(value, target[name]))
+
+
+class averaged:
+    """Within the block the trained parameters hold their average."""
+
+    def __init__(self, trained: dict[str, nn.Parameter], average: dict[str, Tensor]) -> None:
+        self.trained, self.average = trained, average
+
+    def __enter__(self) -> None:
+        self.kept = {name: self.trained[name].detach().clone() for name in self.average}
+        copy_into(self.trained, self.average)
+
+    def __exit__(self, *_: object) -> None:
+        copy_into(self.trained, self.kept)

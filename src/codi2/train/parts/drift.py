@@ -1,0 +1,66 @@
+"""Plain texts on which the language model is held to what it was without its adapters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from codi2.data.chat import load_chats, load_prose
+from codi2.encode.contract import Encoder
+from codi2.llm.mllm import MLLM, stack_features
+from codi2.prompt.layout import IGNORE, Batch, Layout, Message, TokenSequence, collate
+from codi2.prompt.parts import Text
+from codi2.train.parts.language_batch import Drift, Kept
+
+KEPT_TOKENS = 64  # of a piece of prose that is kept
+
+
+def kept_texts(encoder: Encoder, layout: Layout) -> list[Kept]:
+    """Prose without a template, and answers to questions that are asked as users ask, words once more as a phrase.
+
+    The base model reads the same questions in its own template, without the phrase.
+    """
+    kept = []
+    for text in load_prose():
+        ids = layout.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0, :KEPT_TOKENS]
+        prose = TokenSequence(ids, torch.cat([torch.tensor([IGNORE]), ids[1:]]), (), (), ())
+        kept.append(Kept(prose, prose))
+    plain = copy.copy(layout)
+    plain.reads_words = False
+    for question, answer in load_chats():
+        turns = [Message("user", (Text(question),)), Message("assistant", (Text(answer),))]
+        asked = layout(turns)
+        with torch.no_grad():
+            phrases = tuple(encoder(asked.items).values) if asked.items else ()
+        kept.append(Kept(plain(turns), asked, phrases))
+    return kept
+
+
+def drift_texts(kept: Sequence[Kept], draw: np.random.Generator, count: int, pad_id: int, dim: int) -> Drift:
+    """`count` of the texts. Every share sees all of them: their mean is that of each."""
+    texts = [kept[int(i)] for i in draw.choice(len(kept), count, replace=False)]
+    phrases = [phrase for text in texts for phrase in text.phrases]
+    plain, asked = (
+        replace(collate(some, pad_id), items=()) for some in ([x.plain for x in texts], [x.asked for x in texts])
+    )
+    return Drift(plain, asked, stack_features(phrases, dim))
+
+
+def drift(mllm: MLLM, texts: Drift) -> Tensor:
+    """How far the model has gone from the base model on plain texts: mean divergence of a token, in nats."""
+    known = mllm.backbone.first_new
+    with torch.no_grad(), mllm.backbone.peft.disable_adapter():
+        base = _scores(mllm, texts.plain, texts.phrases[:0])[:, :known].float().log_softmax(-1)
+    ours = _scores(mllm, texts.asked, texts.phrases).float().log_softmax(-1)[:, :known]
+    return nn.functional.kl_div(ours, base, log_target=True, reduction="batchmean")
+
+
+def _scores(mllm: MLLM, batch: Batch, features: Tensor) -> Tensor:
+    """What the language model, as it is now, expects at the labels of a batch [labels, V]."""
+    hidden = mllm.backbone(mllm.rows(batch, features), batch.mask)
+    return mllm.backbone.logits(hidden[batch.label_sample, batch.label_position - 1])

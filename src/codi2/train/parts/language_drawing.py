@@ -1,0 +1,199 @@
+"""How the batches of the language model's run are drawn: which lessons, laid out, and what is random about each.
+
+The steps of a block that are of one phase exchange lessons: each step then has lessons of like length, and little is
+padding. They are exchanged inside lanes, so that a process reads its own lanes and not the whole batch: lane k of L
+holds the rows k, k + L, … of every step's batch.
+
+N: items, T: features of an item, D: joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codi2.config import CoDi2Config
+from codi2.data.record import Medium
+from codi2.diffuse.decoder import Decoder
+from codi2.prompt.layout import IGNORE, Batch, Layout, Message, TokenSequence, collate
+from codi2.prompt.parts import Phrase
+from codi2.train.config import TrainConfig
+from codi2.train.lessons import Lesson, Lessons
+from codi2.train.parts.draw import numpy_at, torch_at
+from codi2.train.parts.drift import drift_texts
+from codi2.train.parts.language_batch import Denoised, Drawn, Drift, Kept
+from codi2.train.shares import Share
+
+if TYPE_CHECKING:
+    from codi2.train.parts.llm import LLMOptions
+
+Pair = tuple[Lesson, TokenSequence]
+
+
+class Drawing:
+    """Batches as functions of the config's seed, the step and the share.
+
+    Args:
+        pad_id: token that fills short sequences.
+        decoders: of L_DM, by modality; they say how media are read, and do not run here.
+        kept: the texts that the model is held to.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        options: LLMOptions,
+        model: CoDi2Config,
+        lessons: Lessons,
+        layout: Layout,
+        pad_id: int,
+        decoders: Mapping[str, Decoder],
+        kept: Sequence[Kept],
+    ) -> None:
+        self.config, self.options, self.model, self.lessons, self.layout = config, options, model, lessons, layout
+        self.pad_id, self.decoders, self.kept = pad_id, decoders, kept
+        # one answer of a lane is denoised: lanes that divide evenly among processes give each as many
+        self.lanes = min(config.batch_size, max(1, options.diffusion_items))
+        self._block = -1
+        self._read: dict[int, list[list[Pair]]] = {}  # lane → its pairs in each step of the block
+
+    def draw(self, step: int, share: Share) -> Drawn:
+        """A share of a step's batch, with the places of items that are not encoded yet."""
+        size = self.config.batch_size
+        rows = share.rows(size)
+        lanes = {lane: self._lane(step, lane) for lane in sorted({row % self.lanes for row in rows})}
+        pairs = {row: pair for lane in lanes.values() for row, pair in lane.items()}
+        denoised = {self._denoised_row(step, lane, pairs) for lane, pairs in lanes.items()}
+        lessons, sequences = [pairs[row][0] for row in rows], [pairs[row][1] for row in rows]
+        batch = collate(sequences, self.pad_id)
+        features, unseen = self._known_features(lessons)
+        amount, noise = self._noise(lessons, [step * size + row for row in rows], features)
+        answers = torch.zeros(len(features), 1, 1)
+        answers[batch.slot_item[batch.predicted]] = self.options.fed_noise
+        chosen = [(n, row) for n, row in enumerate(rows) if row in denoised]
+        return Drawn(
+            replace(batch, items=()),  # what is in them is not needed any more
+            features,
+            amount * answers,
+            noise,
+            self._denoised(chosen, lessons, batch, step),
+            self._drift_texts(step),
+            torch.tensor([len(batch.predicted), int((batch.labels != IGNORE).sum()), len(chosen)]).float(),
+            unseen,
+        )
+
+    @property
+    def dim(self) -> int:
+        return self.model.heads.feature_dim
+
+    def _lane(self, step: int, lane: int) -> dict[int, Pair]:
+        """Row in a step's batch → lesson, of the rows of a lane."""
+        block, place = divmod(step, self.options.lookahead)
+        if block != self._block:
+            self._block, self._read = block, {}
+        if lane not in self._read:
+            self._read[lane] = self._exchanged(block, lane)
+        return {lane + n * self.lanes: pair for n, pair in enumerate(self._read[lane][place])}
+
+    def _exchanged(self, block: int, lane: int) -> list[list[Pair]]:
+        """A lane's pairs in each step of a block. All lanes agree which step has the long ones."""
+        steps = range(block * self.options.lookahead, (block + 1) * self.options.lookahead)
+        phases = [self.lessons.mixture.phase(step) for step in steps]
+        draw = numpy_at(self.config.seed, block)
+        batches: list[list[Pair]] = [[] for _ in steps]
+        for phase in dict.fromkeys(phases):
+            places = [i for i, name in enumerate(phases) if name == phase]
+            lessons = [lesson for i in places for lesson in self.lessons.batch(steps[i], lane, self.lanes)]
+            pairs = sorted(((lesson, self.lay_out(lesson)) for lesson in lessons), key=lambda pair: len(pair[1].ids))
+            size = len(pairs) // len(places)
+            for i, k in zip(places, draw.permutation(len(places)).tolist(), strict=True):
+                batches[i] = pairs[k * size : (k + 1) * size]
+        return batches
+
+    def lay_out(self, lesson: Lesson) -> TokenSequence:
+        """Media stay encoded: where they are and of which kind is all that a layout asks for."""
+        return self.layout([Message(role, pieces) for role, pieces in lesson.record.turns])  # type: ignore[arg-type]
+
+    def _answers(self, lesson: Lesson) -> list[int]:
+        """The media of a lesson that L_DM can be taken of."""
+        items = enumerate(lesson.items)
+        return [i for i, (role, piece) in items if role == "assistant" and piece.modality in self.decoders]
+
+    def _denoised_row(self, step: int, lane: int, pairs: Mapping[int, Pair]) -> int | None:
+        """The row of a lane that L_DM is taken of, one answer of it; None: no row has such an answer, or none may."""
+        if not self.options.diffusion_items or step < self.config.steps * (1 - self.options.diffusion_share):
+            return None
+        able = [row for row, (lesson, _) in pairs.items() if self._answers(lesson)]
+        draw = numpy_at(self.config.seed + 2, step * self.lanes + lane)
+        return able[int(draw.integers(len(able)))] if able else None
+
+    def _drift_texts(self, step: int) -> Drift | None:
+        draw = numpy_at(self.config.seed + 1, step)
+        return drift_texts(self.kept, draw, self.options.kept_texts, self.pad_id, self.dim) if self.kept else None
+
+    def _known_features(self, lessons: Sequence[Lesson]) -> tuple[Tensor, dict[int, Medium | Phrase]]:
+        """Features [N, T, D] of the items of lessons, zeros where they are not known, and those that are not."""
+        pieces = [piece for lesson in lessons for piece in lesson.pieces]
+        known = self.lessons.encodings.known(pieces)
+        counts = self.model.encoder.num_features
+        features = torch.zeros(len(pieces), max((counts[p.modality] for p in pieces), default=1), self.dim)
+        for row, value in zip(features, known, strict=True):
+            if value is not None:
+                row[: len(value)] = value
+        return features, {i: piece for i, piece in enumerate(pieces) if known[i] is None}
+
+    def _noise(self, lessons: Sequence[Lesson], seeds: Sequence[int], features: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each item: how much [N, 1, 1], and the noise itself [N, T, D]: a lesson's own, whatever its company is."""
+        counts = self.model.encoder.num_features
+        amounts, noise, first = [torch.zeros(0, 1, 1)], torch.zeros_like(features), 0
+        for lesson, seed in zip(lessons, seeds, strict=True):
+            generator, n = torch_at(self.config.seed, seed), len(lesson.items)
+            most = max((counts[piece.modality] for piece in lesson.pieces), default=0)
+            amounts.append(torch.rand(n, 1, 1, generator=generator))
+            noise[first : first + n, :most] = torch.randn(n, most, self.dim, generator=generator)
+            first += n
+        return torch.cat(amounts), noise
+
+    def _denoised(
+        self, chosen: Sequence[tuple[int, int]], lessons: Sequence[Lesson], batch: Batch, step: int
+    ) -> dict[str, Denoised]:
+        """One answer of each lesson of `chosen`: its place in the share and its row in the whole batch."""
+        first = np.cumsum([0, *(len(lesson.items) for lesson in lessons)])
+        slot_items = batch.slot_item[batch.predicted].tolist()
+        groups: dict[str, list[tuple[Lesson, int, int, int]]] = {}
+        for place, row in chosen:
+            # of a sample's own, whatever the others of its share are
+            lesson, seed = lessons[place], step * self.config.batch_size + row
+            item = int(numpy_at(self.config.seed + 3, seed).choice(self._answers(lesson)))
+            groups.setdefault(lesson.items[item][1].modality, []).append((lesson, item, int(first[place]) + item, seed))
+        made = {}
+        for modality, group in groups.items():
+            decoder = self.decoders[modality]
+            codec = decoder.codec
+            given = [lesson.source(modality, codec.others, item) for lesson, item, _, _ in group]
+            rows = [n for n, source in enumerate(given) if source is not None]
+            sources = [group[n][0].medium(given[n]).decode() for n in rows]  # type: ignore[arg-type]
+            drawing = [torch_at(self.config.seed + 1, seed) for *_, seed in group]
+            t = torch.cat([decoder.process.times(1, generator) for generator in drawing])
+            media = codec.read([lesson.medium(item).decode() for lesson, item, _, _ in group])
+            made[modality] = Denoised(
+                torch.tensor([[k for k, i in enumerate(slot_items) if i == item] for _, _, item, _ in group]),
+                media,
+                torch.tensor(rows, dtype=torch.long),
+                codec.read(sources) if rows else media[:0],
+                t,
+                torch.stack([torch.randn(decoder.latent_shape, generator=generator) for generator in drawing]),
+            )
+        return made
+
+    def sources(self, step: int) -> list[str]:
+        """The records of a step, for reports, in the order of its rows."""
+        pairs = dict(sorted(chain(*(self._lane(step, lane).items() for lane in range(self.lanes))), key=itemgetter(0)))
+        return [f"{lesson.record.source}:{lesson.record.key}" for lesson, _ in pairs.values()]
