@@ -107,7 +107,7 @@ def test_seed_and_negative_prompt_change_the_picture(model: CoDi2) -> None:
 
 def test_the_source_reaches_the_picture(model: CoDi2, media: tuple[Image, Image, Audio]) -> None:
     kept = model.generate("Edit [image0]", media[1], want="image", max_new_tokens=1)
-    left = model.generate("Edit [image0]", media[1], want="image", max_new_tokens=1, keep_source=False)
+    left = model.generate("Edit [image0]", media[1], want="image", max_new_tokens=1, source="none")
     assert not np.array_equal(pixels(kept.images[0]), pixels(left.images[0]))
 
 
@@ -132,7 +132,7 @@ def test_an_edit_goes_as_far_from_its_source_as_it_is_told(
     torch.testing.assert_close(heard - start, 1.5 * (before[0][0] - start))
     torch.testing.assert_close(seen, before[0][1])  # pictures have a scale of their own
     torch.testing.assert_close(drum, before[1][0])  # nothing is edited
-    torch.testing.assert_close(answered(keep_source=False)[0][0], before[0][0])
+    torch.testing.assert_close(answered(source="none")[0][0], before[0][0])
 
 
 def test_what_nothing_given_shows_is_as_the_nearest_training_item(

@@ -42,6 +42,7 @@ class Round:
     temperature: float = 0.0
     tokens: int = 4
     steps: int | None = 2
+    source: str = "last"
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -49,13 +50,13 @@ class Round:
 
     @property
     def settings(self) -> dict[str, Any]:
-        shared = {"want": self.want, "seed": self.seed, "temperature": self.temperature}
+        shared = {"want": self.want, "source": self.source, "seed": self.seed, "temperature": self.temperature}
         return {**shared, "max_new_tokens": self.tokens, "num_inference_steps": self.steps}
 
     @property
     def body(self) -> dict[str, Any]:
         want = ["text"] if self.want == () else self.want
-        more = {"want": want, "num_inference_steps": self.steps}
+        more = {"want": want, "num_inference_steps": self.steps, "source": self.source}
         more = {name: value for name, value in more.items() if value is not None}
         return {"seed": self.seed, "temperature": self.temperature, "codi2": more}
 
@@ -87,6 +88,10 @@ REQUESTS: dict[str, tuple[Round, ...]] = {
         Round("What is this? ", ("mango-twitter.png",), ()),
         Round("And like this: ", ("goose-google.png",), seed=1),
         Round("Make the first picture like the second picture", seed=4),
+    ),
+    "a source by its name": (
+        Round("Draw this: ", ("goose-google.png",), source="none"),
+        Round("And as a clay figure", seed=1, source="image0"),
     ),
 }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,10 @@ from codi2.llm.mllm import MLLM, stack_features
 from codi2.llm.reading import Past, Reading, items_of, write
 from codi2.pcm import rounded
 from codi2.placement import Placement, within_memory
-from codi2.prompt.grammar import parse
+from codi2.prompt.grammar import assigned, parse
 from codi2.prompt.layout import Message, layout_for
 from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text
+from codi2.prompt.sources import LAST, check_source, numbered, renamed, source_of
 from codi2.reply import Callback, Options, Reply, Stopwatch
 from codi2.stopping import check_stop
 
@@ -125,9 +126,12 @@ class CoDi2(nn.Module):
             raise PromptError(
                 f"give media in order or by name, not both: {next(iter(named))!r} came beside {len(media)} in order"
             )
+        options = Options(**settings)
         if isinstance(prompt, str):
-            prompt = parse(prompt, named or media)
-        return self.answer([[Message("user", prompt)]], [Options(**settings)], callback)[0]
+            names = assigned(prompt, named or media)
+            prompt = parse(prompt, names)
+            options = replace(options, source=renamed(options.source, names, numbered(prompt)))
+        return self.answer([[Message("user", prompt)]], [options], callback)[0]
 
     def chat(self, system: str | None = None, **defaults: Any) -> Chat:
         """A conversation of many rounds. `defaults` are fields of `Options` for all of its messages."""
@@ -156,13 +160,15 @@ class CoDi2(nn.Module):
         Raises:
             PromptError: a conversation cannot be laid out, or a modality is wanted that this model does not make.
         """
+        for conversation, one in zip(conversations, options, strict=True):
+            self.check_options(conversation, one)
         watch = Stopwatch(callback or (lambda stage, step, total: None))
         with watch("encode"):
             readings = self.read(conversations, pasts)
         with watch("think"):
             written = self.think(readings, options, listen)
         with watch("diffuse"):
-            replies = self.diffuse(written, [reading.prompt for reading in readings], options, watch.callback)
+            replies = self.diffuse(written, conversations, options, watch.callback)
         return [Reply(tuple(parts), self.recipe(o, watch.seconds)) for parts, o in zip(replies, options, strict=True)]
 
     @within_memory("it read the prompt")
@@ -214,7 +220,7 @@ class CoDi2(nn.Module):
         """What the decoders are told of one reply: an edit as far from its source's features as `edit_scale` has it;
         what nothing given shows, as training items are (`recall`), unless more is known of what is drawn with it.
         """
-        told, prompt = list(segments), reading.prompt
+        told = list(segments)
         given = {
             id(item): values
             for (modality, _, count), (item, values) in reading.features.items()
@@ -222,7 +228,7 @@ class CoDi2(nn.Module):
         }
         for numbers in self._drawn_together(segments):
             media = [(n, segment) for n in numbers if isinstance(segment := segments[n], FeatureSegment)]
-            sources = [_last(prompt, self.decoders[medium.modality].codec.reads) for _, medium in media]
+            sources = [self._source(reading.messages, LAST, medium.modality) for _, medium in media]
             unseen = [medium for (_, medium), source in zip(media, sources, strict=True) if source is None]
             recall = self.recall
             if recall is not None and any(recall.told_more(medium.modality, medium.features) for medium in unseen):
@@ -232,8 +238,8 @@ class CoDi2(nn.Module):
                 recalled = source is None and recall is not None and medium.modality in recall.items
                 if source is None and recall is not None:
                     features = recall(medium.modality, features, chosen.recall)
-                elif asked.keep_source and id(source) in given:
-                    start = given[id(source)][: len(features)]
+                elif id(edited := self._source(reading.messages, asked.source, medium.modality)) in given:
+                    start = given[id(edited)][: len(features)]
                     features = start + chosen.edit_scale * (features - start)
                 told[n] = FeatureSegment(medium.modality, features, recalled and chosen.recall > 0)
         return told
@@ -258,11 +264,11 @@ class CoDi2(nn.Module):
     def diffuse(
         self,
         written: Sequence[Sequence[Segment]],
-        prompts: Sequence[Prompt],
+        conversations: Sequence[Sequence[Message]],
         options: Sequence[Options],
         callback: Callback,
     ) -> list[list[Part]]:
-        """Turns the regressed features of B replies into media.
+        """Turns the regressed features of the replies to B conversations into media.
 
         What one reply has of several modalities is drawn together; all of one kind and one setting run in one batch.
         """
@@ -277,7 +283,7 @@ class CoDi2(nn.Module):
                 jobs.setdefault((modalities, *_sampling(options[b])), []).append((b, numbers))
         for (modalities, *_), places in jobs.items():
             rows = {m: [(b, numbers[k]) for b, numbers in places] for k, m in enumerate(modalities)}
-            made = self._draw(rows, written, prompts, options, lambda done, of: callback("diffuse", done, of))
+            made = self._draw(rows, written, conversations, options, lambda done, of: callback("diffuse", done, of))
             for modality, parts in made.items():
                 for (b, n), part in zip(rows[modality], parts, strict=True):
                     # a sound is what its file will hold, so that it is the same wherever it is kept or sent
@@ -296,7 +302,7 @@ class CoDi2(nn.Module):
         self,
         rows: Mapping[str, Sequence[tuple[int, int]]],
         written: Sequence[Sequence[Segment]],
-        prompts: Sequence[Prompt],
+        conversations: Sequence[Sequence[Message]],
         options: Sequence[Options],
         progress: Progress,
     ) -> dict[str, list[Part]]:
@@ -306,7 +312,7 @@ class CoDi2(nn.Module):
             for modality, places in rows.items():
                 decoder = self._joint_decoder(modality) if len(rows) > 1 else self.decoders[modality]
                 stack.enter_context(self.resident(decoder))
-                drawings[modality] = self._drawing(decoder, places, written, prompts, options, len(rows) > 1)
+                drawings[modality] = self._drawing(decoder, places, written, conversations, options, len(rows) > 1)
             courses = {
                 m: d.decoder.course(d.features, d.seeds, sources=d.sources, **d.settings) for m, d in drawings.items()
             }
@@ -323,7 +329,7 @@ class CoDi2(nn.Module):
         decoder: Decoder,
         places: Sequence[tuple[int, int]],
         written: Sequence[Sequence[Segment]],
-        prompts: Sequence[Prompt],
+        conversations: Sequence[Sequence[Message]],
         options: Sequence[Options],
         together: bool,
     ) -> Drawing:
@@ -331,7 +337,7 @@ class CoDi2(nn.Module):
         asked, chosen = options[places[0][0]], self.config.decoders[decoder.modality]
         features = torch.stack([written[b][n].features for b, n in places])  # type: ignore[union-attr]
         seeds = [options[b].seed + n for b, n in places]
-        sources = [_last(prompts[b], decoder.codec.reads) if options[b].keep_source else None for b, _ in places]
+        sources = [self._source(conversations[b], options[b].source, decoder.modality) for b, _ in places]
         if decoder.sampling.first_frame and "image" in decoder.codec.reads:
             sources = self._first_frames(features, seeds, sources)
         unwanted = asked.negative_prompt or chosen.negative_prompt
@@ -393,6 +399,16 @@ class CoDi2(nn.Module):
                 made[i] = picture
         return made
 
+    def _source(self, conversation: Sequence[Message], source: str, modality: str) -> Part | None:
+        """What a reply in `modality` edits."""
+        return source_of(conversation, source, self.decoders[modality].codec.reads)
+
+    def check_options(self, conversation: Sequence[Message], options: Options) -> None:
+        """Raises PromptError: a reply to the conversation cannot be made so."""
+        self.reply_options(options)
+        reads = {modality: decoder.codec.reads for modality, decoder in self.decoders.items()}
+        check_source(conversation, options.source, options.media, reads)
+
     def reply_options(self, options: Options) -> ReplyOptions:
         """What the step loop is told. Raises PromptError: a modality is wanted that this model does not make."""
         want = options.media
@@ -424,11 +440,6 @@ class CoDi2(nn.Module):
 
 def _sampling(options: Options) -> tuple[Any, ...]:
     return (options.num_inference_steps, options.guidance_scale, options.source_guidance_scale, options.negative_prompt)
-
-
-def _last(prompt: Prompt, modalities: Sequence[str]) -> Part | None:
-    """The item that an instruction edits: the last one given (for an analogy, too)."""
-    return next((part for part in reversed(prompt) if part.modality in modalities), None)
 
 
 @dataclass(frozen=True)

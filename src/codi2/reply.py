@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from codi2.prompt.parts import Audio, Image, Part, Text, Video, check_characters
+from codi2.prompt.sources import LAST, check_name
 
 Callback = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all); stages are `encode`, `think` and `diffuse`."""
@@ -24,11 +25,13 @@ class Options:
     guidance_scale: float | None = None
     source_guidance_scale: float | None = None
     negative_prompt: str | None = None
-    keep_source: bool = True  # the fidelity path: start from the last given item of the reply's modality
+    source: str = LAST  # of the fidelity path: none, last (see `prompt.sources`), or an item's name, such as image0
     max_new_tokens: int = 128
     temperature: float = 0.0
 
     def __post_init__(self) -> None:
+        """Raises PromptError: `source` is no such name, or the negative prompt holds half of a character."""
+        check_name(self.source)
         if cast("int | None", self.seed) is None:
             object.__setattr__(self, "seed", secrets.randbelow(2**63))
         if self.negative_prompt is not None:

@@ -156,7 +156,7 @@ SETTINGS = st.fixed_dictionaries(
                 "guidance_scale": NUMBERS,
                 "source_guidance_scale": NUMBERS,
                 "negative_prompt": st.text(max_size=9),
-                "keep_source": st.booleans(),
+                "source": st.sampled_from(["none", "last", "image0", "audio1", "it"]),
                 "timeout": NUMBERS,
             },
         )

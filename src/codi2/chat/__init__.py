@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from codi2.chat.events import Done, Event, Made, Said, Step
-from codi2.chat.references import numbered, read, resolve
+from codi2.chat.references import read, resolve
 from codi2.errors import PromptError
 from codi2.llm.reading import Past
 from codi2.model import CoDi2
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
+from codi2.prompt.sources import items_of, numbered, renamed
 from codi2.reply import Callback, Options, Reply
 from codi2.stopping import Stopped, stops_when
 
@@ -210,7 +211,10 @@ class Chat:
                 listener.finish()
             _check(tell(Step(stage, done, total)))
 
-        (reply,) = self.model.answer([[*self._history(left), message]], [options], step, listener, [self.past])
+        conversation = [*self._history(left), message]
+        names = numbered([*self.media.values(), *message.parts])
+        placed = replace(options, source=renamed(options.source, names, items_of(conversation)))
+        (reply,) = self.model.answer([conversation], [placed], step, listener, [self.past])
         parts, told = check(reply.parts) if check else (list(reply.parts), ())
         for place, part in enumerate(parts):
             if not isinstance(part, Text):

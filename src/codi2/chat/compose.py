@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from codi2.chat.references import numbered, placed
+from codi2.chat.references import placed
 from codi2.prompt.grammar import join_text, placeholders
 from codi2.prompt.parts import Media, Phrase, Prompt, Text
 
@@ -24,7 +24,7 @@ def compose(content: Prompt, earlier: Mapping[str, Media]) -> Composed:
 
     Args:
         content: words and media in order; a medium that is one of `earlier` is that item, not a new one.
-        earlier: see `chat.references.numbered`.
+        earlier: see `prompt.sources.numbered`.
     Raises:
         PromptError: a placeholder stands for neither an earlier nor an attached item.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
@@ -67,8 +68,16 @@ class _Clip(_Part):
 Part = Annotated[_Words | _Medium | _Clip, Field(discriminator="type")]
 
 
+def current(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they are called now: `keep_source` of earlier versions is `source`."""
+    renamed = dict(options)
+    kept = renamed.pop("keep_source", True)
+    return renamed if kept else {**renamed, "source": "none"}
+
+
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """Raises ValueError: an option is unknown, of another type, or beyond what a reply can have."""
+    given = current(given)
     known = {field.name for field in fields(Options)}
     if unknown := sorted(given.keys() - known):
         raise ValueError(f"there is no option {unknown[0]!r}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from codi2 import __version__
 from codi2.chat import Chat, Round
-from codi2.chat.document import SCHEMA, check
+from codi2.chat.document import SCHEMA, check, current
 from codi2.errors import CoDi2Error, PromptError
 from codi2.hub import write_atomic
 from codi2.model import CoDi2
@@ -79,7 +79,7 @@ def open_chat(model: CoDi2, folder: str | Path) -> Chat:
     try:
         about = parse_json(read_inside(folder, "chat.json", links=False))
         check(about, str(folder))
-        chat = model.chat(about["system"], **about["defaults"])
+        chat = model.chat(about["system"], **current(about["defaults"]))
         for value in about["rounds"]:
             round_ = read(value)
             said = zip((*round_.prompt, *round_.reply.parts), (*value["prompt"], *value["reply"]), strict=True)
@@ -162,7 +162,7 @@ def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
         return seen[key]
 
     def read(value: Mapping[str, Any]) -> Round:
-        options = {**value["options"], "want": _tuple(value["options"]["want"])}
+        options = {**current(value["options"]), "want": _tuple(value["options"]["want"])}
         given = value.get("given", ())
         numbered = "given" in value  # rounds that were kept before say nothing: equal media were one item
         prompt: tuple[Any, ...] = tuple(part(one, i in given) for i, one in enumerate(value["prompt"]))

@@ -20,7 +20,8 @@ from itertools import zip_longest
 from codi2.errors import PromptError
 from codi2.prompt.grammar import join_text, parse, placeholders
 from codi2.prompt.layout import Message
-from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
+from codi2.prompt.parts import Media, Part, Prompt, Text
+from codi2.prompt.sources import numbered
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 NEWEST = ("last", "latest", "newest", "previous")
@@ -37,21 +38,6 @@ _NAMED = re.compile(
 _PRONOUN = re.compile(r"\b(?:it|this)\b(?!\s+is\b)|\bthat\b(?=\s*(?:[.,;:!?]|$))", re.IGNORECASE)
 
 
-def numbered(items: Sequence[Part]) -> dict[str, Media]:
-    """`image0`, `image1`, `audio0`, … → the items of a conversation, in the order in which they came.
-
-    An item that is spoken of again, the same object, is no new one.
-    """
-    named: dict[str, Media] = {}
-    seen: set[int] = set()
-    for item in items:
-        if isinstance(item, (Text, Phrase)) or id(item) in seen:
-            continue
-        seen.add(id(item))
-        named[f"{item.modality}{sum(name.startswith(item.modality) for name in named)}"] = item
-    return named
-
-
 def read(
     template: str, given: Mapping[str, Media | str] | Sequence[Media | str], earlier: Mapping[str, Media]
 ) -> Prompt:
@@ -59,7 +45,7 @@ def read(
 
     Args:
         given: the message's own media: by name, or in order for the placeholders that no earlier item has.
-        earlier: see `numbered`.
+        earlier: see `prompt.sources.numbered`.
     Raises:
         PromptError: a placeholder stands for nothing, or a medium has no placeholder.
     """

@@ -12,6 +12,7 @@ from codi2.cli.output import ModelOption, OutOption, SeedOption, check_writable
 from codi2.cli.placement import placed
 from codi2.errors import CoDi2Error, PromptError
 from codi2.placement import ON_CPU, Placement
+from codi2.prompt.sources import check_name
 
 if TYPE_CHECKING:
     from codi2.chat import Chat
@@ -21,6 +22,7 @@ HELP = """\
 Write a message. @cat.png puts a file in its place (Tab completes); [image0], "the last sound", "it" speak of an
 earlier item. What is made is saved and listed with its name.
   /want image   what the next replies are: image, audio, text, or auto    /seed 3   another seed
+  /source image0  what the next replies edit: an item, last (given) or none
   /undo         take the last round back                                  /retry    the last message, another seed
   /save DIR     write the conversation, with a page that plays it         /open DIR go on with a saved one
   /items        what there is to speak of                                 /quit     leave"""
@@ -96,6 +98,9 @@ class Terminal:
                 if not rest.isdigit():
                     raise PromptError(f"/seed takes a whole number, not {rest!r}")
                 self.settings["seed"] = int(rest)
+            case "/source":
+                check_name(rest)
+                self.settings["source"] = rest
             case "/undo":
                 self.talk.undo()
                 typer.echo(f"{len(self.talk.rounds)} rounds are left", err=True)

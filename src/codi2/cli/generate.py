@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from codi2.cli.output import ModelOption, OutOption, SeedOption, StepsOption, check_writable, progress, save_reply
+from codi2.cli.output import (
+    ModelOption,
+    OutOption,
+    SeedOption,
+    SourceOption,
+    StepsOption,
+    check_writable,
+    progress,
+    save_reply,
+)
 from codi2.cli.placement import placed
 from codi2.placement import ON_CPU, Placement
 
@@ -40,6 +49,7 @@ def generate(
             help="What the reply holds, in order; by default the model decides. Twice: a clip with its sound."
         ),
     ] = None,
+    source: SourceOption = "last",
     as_json: Annotated[bool, typer.Option("--json", help="Print the parts and the recipe as one JSON object.")] = False,
     model: ModelOption = "tiny",
     placement: Placement = ON_CPU,
@@ -51,12 +61,15 @@ def generate(
     """
     import json
 
-    from codi2.prompt.grammar import parse
+    from codi2.prompt.grammar import assigned, parse
+    from codi2.prompt.sources import numbered, renamed
     from codi2.senses import load_files
 
     # what can be refused is refused before the model is loaded, which takes seconds
     check_writable(out)
-    parts = parse(prompt, load_files(files or []))
+    names = assigned(prompt, load_files(files or []))
+    parts = parse(prompt, names)
+    source = renamed(source, names, numbered(parts))
 
     from codi2.model import CoDi2
 
@@ -70,6 +83,7 @@ def generate(
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
             negative_prompt=negative_prompt,
+            source=source,
             callback=callback,
         )
     listed = save_reply(reply, out)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 ModelOption = Annotated[str, typer.Option(help="A preset (tiny, debug) or the folder of a model.", metavar="NAME")]
 OutOption = Annotated[Path, typer.Option(help="Folder for the results; made when it is not there.", metavar="DIR")]
 SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same reply.")]
+SourceOption = Annotated[
+    str, typer.Option(help="What the reply edits: last (given), none, or an item by name, image0.", metavar="ITEM")
+]
 StepsOption = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps of each picture and sound.")]
 
 

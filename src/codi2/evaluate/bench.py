@@ -231,6 +231,7 @@ class Bench:
             rows = range(start, min(start + BATCH, len(prompts)))
             written = [[FeatureSegment(modality, features[i])] for i in rows]
             options = [Options(want=modality, seed=self.seed + i) for i in rows]
-            replies = self.model.diffuse(written, [prompts[i] for i in rows], options, lambda stage, done, total: None)
+            asked = [[Message("user", prompts[i])] for i in rows]
+            replies = self.model.diffuse(written, asked, options, lambda stage, done, total: None)
             made += [parts[0] for parts in replies]
         return made

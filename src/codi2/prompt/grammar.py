@@ -30,15 +30,7 @@ def parse(template: str, media: Mapping[str, Media | str] | Sequence[Media | str
 
     Raises PromptError when a placeholder has no item, an item has no placeholder, or the two differ in modality.
     """
-    names = placeholders(template)
-    given = (
-        {key.lower(): item for key, item in media.items()} if isinstance(media, Mapping) else _in_order(names, media)
-    )
-    if unused := [key for key in given if key not in names]:
-        raise PromptError(
-            f"The prompt has no placeholder [{unused[0]}], but {_kind(given[unused[0]])} was given for it."
-        )
-
+    given = assigned(template, media)
     parts: list[Part] = []
     end = 0
     for match in _PLACEHOLDER.finditer(template):
@@ -51,6 +43,22 @@ def parse(template: str, media: Mapping[str, Media | str] | Sequence[Media | str
         end = match.end()
     parts.append(Text(template[end:]))
     return join_text(parts)
+
+
+def assigned(template: str, media: Mapping[str, Media | str] | Sequence[Media | str]) -> dict[str, Media | str]:
+    """Placeholder → the item that stands for it, as `parse` has it.
+
+    Raises PromptError: an item has no placeholder.
+    """
+    names = placeholders(template)
+    given = (
+        {key.lower(): item for key, item in media.items()} if isinstance(media, Mapping) else _in_order(names, media)
+    )
+    if unused := [key for key in given if key not in names]:
+        raise PromptError(
+            f"The prompt has no placeholder [{unused[0]}], but {_kind(given[unused[0]])} was given for it."
+        )
+    return given
 
 
 def placeholders(template: str) -> list[str]:

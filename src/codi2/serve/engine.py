@@ -106,7 +106,7 @@ class Engine:
         """Asks for several answers to one conversation, all or none. Raises as `reply`."""
         length = len(self.model.layout(conversation, reply=True).ids)  # a bad prompt is refused before it waits
         for one in options:
-            self.model.reply_options(one)
+            self.model.check_options(conversation, one)
         size = media_bytes(conversation)
         work = [
             {"options": one, "conversation": conversation, "shape": (length // BUCKET, one.max_new_tokens)}
@@ -325,7 +325,7 @@ class Engine:
         with watch("diffuse"):
             replies = self.model.diffuse(
                 [job.written for job in jobs],
-                [job.conversation[-1].parts for job in jobs],
+                [job.conversation for job in jobs],
                 [job.options for job in jobs],
                 watch.callback,
             )

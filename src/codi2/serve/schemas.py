@@ -65,7 +65,7 @@ class Extension(BaseModel):
     guidance_scale: float | None = Field(None, ge=0, le=100)
     source_guidance_scale: float | None = Field(None, ge=0, le=100)
     negative_prompt: str | None = Field(None, max_length=2000)
-    keep_source: bool | None = None
+    source: str | None = Field(None, max_length=20, description="What the reply edits: none, last or an item: image0.")
     timeout: float | None = Field(None, gt=0, le=3600, description="Seconds until the request is given up.")
 
 

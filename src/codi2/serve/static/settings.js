@@ -30,7 +30,7 @@ export function settings() {
 export function requestSettings(want, fresh = false) {
   const chosen = settings();
   const codi2 = Object.fromEntries(OF_CODI2.filter((name) => name in chosen).map((name) => [name, chosen[name]]));
-  if (chosen.keep_source === false) codi2.keep_source = false;
+  if (chosen.source === "none") codi2.source = "none";
   if (want) codi2.want = want;
   const made = { codi2, seed: chosen.seed === undefined || fresh ? Math.floor(Math.random() * 2 ** 31) : chosen.seed };
   for (const name of ["temperature", "max_tokens"]) if (name in chosen) made[name] = chosen[name];
@@ -46,8 +46,8 @@ export async function openSettings() {
     input.value = chosen[name] ?? "";
     return el("div", { class: type === "number" ? "row" : "row wide" }, el("label", { for: `set-${name}`, text: label }), input, el("small", { id: `hint-${name}`, text: hint }));
   });
-  const keep = el("input", { type: "checkbox", id: "set-keep", name: "keep_source" });
-  keep.checked = chosen.keep_source !== false;
+  const keep = el("input", { type: "checkbox", id: "set-keep", name: "source" });
+  keep.checked = chosen.source !== "none";
   rows.push(el("div", { class: "row check" }, keep, el("label", { for: "set-keep", text: "Edits start from the source" })));
   const forget = el("button", { type: "button", class: "line", text: "Forget the API key", onclick: () => { api.key.forget(); location.reload(); } });
   const form = el("form", {
@@ -69,7 +69,7 @@ function store(form, keepSource) {
     const value = form.elements[name].value.trim();
     if (value !== "") made[name] = NUMBERS.includes(name) ? Number(value) : value;
   }
-  if (!keepSource) made.keep_source = false;
+  if (!keepSource) made.source = "none";
   localStorage.setItem(STORED, JSON.stringify(made));
 }
 
