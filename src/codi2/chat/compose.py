@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from codi2.chat.references import placed
 from codi2.prompt.grammar import join_text, placeholders
 from codi2.prompt.parts import Media, Phrase, Prompt, Text
+from codi2.prompt.sources import numbered
 
 
 @dataclass(frozen=True)
