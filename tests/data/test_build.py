@@ -253,8 +253,8 @@ def test_a_damaged_shard_is_named(tmp_path: Path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"image-000000.tar is cut off: by its index it has .* bytes, .*; delete it"):
         Shard(path)
-    path.write_bytes(whole.replace(b'"schema": 1', b'"schema": 7', 1))
-    with pytest.raises(DataError, match="is of schema 7, this version reads 1: build it again"):
+    path.write_bytes(whole.replace(b'"schema": 2', b'"schema": 7', 1))
+    with pytest.raises(DataError, match="is of schema 7, this version reads 2: build its set again"):
         _ = Shard(path)[0]
     path.with_suffix(".npy").unlink()
     with pytest.raises(DataError, match=r"there is no .*image-000000.npy"):

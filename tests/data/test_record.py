@@ -42,7 +42,7 @@ def record(**changes: Any) -> Record:
 def test_a_record_comes_back_from_a_shard_byte_for_byte(tmp_path: Path) -> None:
     import webdataset as wds
 
-    given = [record(key=f"r{i}", meta={"seed": i, "level_db": -3.5}) for i in range(3)]
+    given = [record(key=f"r{i}", meta={"seed": i, "level_db": -3.5}, edits=(None, 0, 1)[i]) for i in range(3)]
     with wds.TarWriter(str(tmp_path / "shard.tar")) as writer:
         for one in given:
             writer.write(to_sample(one))
@@ -72,6 +72,8 @@ def test_messages_are_decoded_on_demand() -> None:
         ({"turns": ()}, "turns are"),
         ({"turns": (("user", (Text("hi"),)),)}, "turns are"),
         ({"turns": (("user", (Text("hi"),)), ("assistant", (Text("  "),)))}, "assistant is empty"),
+        ({"edits": 2}, r"its answer edits medium 2, and 2 are given before it; number one of them, or leave"),
+        ({"edits": -1}, "its answer edits medium -1"),
     ],
 )
 def test_a_record_that_teaches_nothing_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -86,7 +88,9 @@ def test_a_damaged_sample_is_named() -> None:
         ({k: v for k, v in good.items() if k != "0.jpg"}, "medium 0 is missing"),
         ({k: v for k, v in good.items() if k != "json"}, "no 'json'"),
         ({**good, "json": b"{"}, "no record of codi2"),
-        ({**good, "json": json.dumps({**about, "schema": SCHEMA + 1}).encode()}, "schema 2"),
+        ({**good, "json": json.dumps({**about, "schema": SCHEMA - 1}).encode()}, "schema 1, .* reads 2: build its set"),
+        ({**good, "json": json.dumps({**about, "edits": "0"}).encode()}, "edits is '0'; it should be the number of a"),
+        ({**good, "json": json.dumps({**about, "edits": True}).encode()}, "edits is True"),
         ({**good, "json": json.dumps({k: v for k, v in about.items() if k != "licence"}).encode()}, "'licence'"),
     ]
     for sample, words in damaged:

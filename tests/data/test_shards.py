@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from codi2.data.build import load_report
-from codi2.data.record import Medium, Record, to_sample
+from codi2.data.record import SCHEMA, Medium, Record, to_sample
 from codi2.data.shards import Shard, index_of, write_shard
 from codi2.errors import CoDi2Error, DataError
 from codi2.prompt.parts import Text
@@ -98,7 +98,7 @@ def test_an_index_of_fewer_or_other_records_is_found(shard: Path):
 
 @pytest.mark.parametrize("file", ["../../other.tar", "/etc/passwd", 5, None])
 def test_a_report_that_names_other_files_is_refused(file: object, tmp_path: Path):
-    report = {"schema": 1, "shards": [{"file": file, "phase": "image", "records": 1}]}
+    report = {"schema": SCHEMA, "shards": [{"file": file, "phase": "image", "records": 1}]}
     (tmp_path / "build.json").write_text(json.dumps(report))
     with pytest.raises(CoDi2Error):
         load_report(tmp_path)

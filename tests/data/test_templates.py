@@ -57,7 +57,7 @@ def test_every_template_uses_every_field_once(task: str):
 
 
 def test_the_medium_to_edit_comes_last():
-    """The model edits the last medium that it is given (`keep_source`)."""
+    """The model edits the last medium that it is given (`Options.source`)."""
     assert all(fields_of(line) == ["pairs", "media"] for line in templates()["analogy"])
 
 

@@ -21,7 +21,6 @@ from codi2.diffuse.load import load_codec, load_decoder
 from codi2.encode.appearance import NUM_CELLS, NUM_MANNER
 from codi2.encode.debug import DebugEncoder
 from codi2.encode.tiny import TRUNK_CHANNELS, load_heads
-from codi2.prompt.parts import Text
 from codi2.train.config import TrainConfig
 from codi2.train.encoded import Encodings, weights_key
 from codi2.train.loop import train
@@ -226,11 +225,14 @@ def test_a_lesson_knows_its_answer_its_source_and_the_words(data: dict[str, floa
     for step in range(12):
         for lesson in lessons.batch(step):
             answer, source = lesson.answer("image"), lesson.source("image")
-            user = [piece for piece in lesson.record.turns[-2][1] if not isinstance(piece, Text)]
-            given = [piece for piece in user if piece.modality == "image"]
+            edited = None if lesson.record.edits is None else lesson.record.media[lesson.record.edits]
             pictures = [medium for medium in lesson.record.media if medium.modality == "image"]
             assert lesson.medium(answer) is pictures[-1]
-            assert (source is None) == (not given) and (source is None or lesson.medium(source) == given[-1])
+            if edited is None or edited.modality != "image":
+                assert source is None
+            else:
+                assert source is not None and lesson.medium(source) is edited
+            assert lesson.source("video", ("image",), answer=lesson.answers[0] - 1) is None, "of the last answer alone"
             words = lesson.items[lesson.words("image")][1].text
             assert words and words.split()[0] in str(lesson.record.turns[-2][1])
             decoded = lesson.medium(answer).decode()

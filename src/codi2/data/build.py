@@ -31,7 +31,7 @@ from codi2.data import run
 from codi2.data.builders import load_builder
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw
 from codi2.data.checks import Unfit, verify
-from codi2.data.record import SCHEMA, Record, Sample, to_sample
+from codi2.data.record import SCHEMA, Record, Sample, number_of, to_sample
 from codi2.data.shards import write_shard
 from codi2.errors import CoDi2Error, ConfigError, DataError
 from codi2.folders import locked, undone
@@ -238,7 +238,8 @@ def _record(draft: Draft, key: str, source: str) -> Record:
         if len(name) > NAME or not name.isprintable():
             raise BadRecord("malformed", f"the {what} {name[:NAME]!r} is no plain name of at most {NAME} characters")
     try:
-        return Record(key, draft.task, draft.turns, source, draft.licence, draft.meta)
+        edits = None if draft.edits is None else number_of(draft.edits, draft.turns)
+        return Record(key, draft.task, draft.turns, source, draft.licence, draft.meta, edits)
     except DataError as error:
         raise BadRecord("malformed", str(error)) from error
 
@@ -383,7 +384,11 @@ def load_report(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); run the build again") from error
     if not isinstance(report, dict) or report.get("schema") != SCHEMA or "shards" not in report:
-        raise DataError(f"{folder} holds records of another schema, this version reads {SCHEMA}: rebuild")
+        found = report.get("schema") if isinstance(report, dict) else None
+        raise DataError(
+            f"{folder} holds records of schema {found}, this version reads {SCHEMA}: build it again with "
+            "`codi2 data build`"
+        )
     try:
         for shard in report["shards"]:
             inside(folder, "" + shard["file"])

@@ -2,11 +2,14 @@
 
 A sample is one JSON member and one member for each medium, in the bytes that its source had:
 
-    000001.json      {"schema": 1, "task": "edit", "turns": [["user", ["Paint ", 0, " red."]], ["assistant", [1]]], …}
+    000001.json      {"schema": 2, "task": "edit", "turns": [["user", ["Paint ", 0, " red."]], ["assistant", [1]]],
+                      "edits": 0, …}
     000001.0.jpg     medium 0
     000001.1.png     medium 1
 
 In `turns`, a string is text, `{"phrase": …}` words that are given as features (section 4.1), and a number a medium.
+`edits` is the number of the medium that the answer edits, or null: its decoder starts from that one, and training and
+generation agree on it. Records of schema 1 do not say, and are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from codi2.untrusted import parse_json
 if TYPE_CHECKING:  # it brings torch, which a build does not need
     from codi2.prompt.layout import Message
 
-SCHEMA = 1
+SCHEMA = 2
 SUFFIXES = {
     "image": ("png", "jpg", "jpeg", "webp"),
     "audio": ("flac", "wav", "ogg", "mp3", "m4a", "opus"),
@@ -91,9 +94,10 @@ class Record:
     source: str
     licence: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+    edits: int | None = None  # which of `media` the last answer edits; None: none
 
     def __post_init__(self) -> None:
-        """Raises DataError for a record that nothing can be learned from."""
+        """Raises DataError for a record that nothing can be learned from, or that edits what it has not been given."""
         if not self.key or "." in self.key or "/" in self.key:
             raise DataError(f"the key {self.key!r} cannot name a sample; use letters, digits, - and _")
         roles = [role for role, _ in self.turns]
@@ -102,6 +106,12 @@ class Record:
         for role, pieces in self.turns:
             if not any(not isinstance(piece, Text) or piece.text.strip() for piece in pieces):
                 raise DataError(f"record {self.key}: a turn of the {role} is empty")
+        given = len(media_of(self.turns[:-1]))
+        if self.edits is not None and not 0 <= self.edits < given:
+            raise DataError(
+                f"record {self.key}: its answer edits medium {self.edits}, and {given} are given before it; "
+                "number one of them, or leave `edits` out"
+            )
 
     @property
     def phase(self) -> str:
@@ -112,13 +122,29 @@ class Record:
     @property
     def media(self) -> list[Medium]:
         """In the order in which they are read."""
-        return [piece for _, pieces in self.turns for piece in pieces if isinstance(piece, Medium)]
+        return media_of(self.turns)
 
     def messages(self) -> list[Message]:
         """The conversation with its media decoded. Raises MediaError."""
         from codi2.prompt.layout import Message
 
         return [Message(role, decode_pieces(pieces)) for role, pieces in self.turns]  # type: ignore[arg-type]
+
+
+def media_of(turns: Sequence[Turn]) -> list[Medium]:
+    """In the order in which they are read: what numbers stand for."""
+    return [piece for _, pieces in turns for piece in pieces if isinstance(piece, Medium)]
+
+
+def number_of(medium: Medium, turns: Sequence[Turn]) -> int:
+    """The number of a medium, this very object, before the last answer; of several places the last.
+
+    Raises DataError: it is not given there.
+    """
+    numbers = [i for i, given in enumerate(media_of(turns[:-1])) if given is medium]
+    if not numbers:
+        raise DataError("the medium that the answer edits is not among the media that are given; give it before")
+    return numbers[-1]
 
 
 def to_sample(record: Record) -> Sample:
@@ -129,6 +155,7 @@ def to_sample(record: Record) -> Sample:
         "schema": SCHEMA,
         "task": record.task,
         "turns": turns,
+        "edits": record.edits,
         "source": record.source,
         "licence": record.licence,
         "meta": dict(record.meta),
@@ -143,10 +170,16 @@ def from_sample(sample: Mapping[str, Any]) -> Record:
     try:
         about = parse_json(sample["json"])
         if about["schema"] != SCHEMA:
-            raise DataError(f"record {key} is of schema {about['schema']}, this version reads {SCHEMA}: build it again")
+            raise DataError(
+                f"record {key} is of schema {about['schema']}, this version reads {SCHEMA}: build its set again with "
+                "`codi2 data build`"
+            )
         media = dict(_members(sample))
         turns = tuple((role, tuple(_read(piece, media) for piece in pieces)) for role, pieces in about["turns"])
-        return Record(key, about["task"], turns, about["source"], about["licence"], about["meta"])
+        edits = about["edits"]
+        if edits is not None and type(edits) is not int:
+            raise ValueError(f"edits is {edits!r:.40}; it should be the number of a medium, or null")
+        return Record(key, about["task"], turns, about["source"], about["licence"], about["meta"], edits)
     except KeyError as error:
         raise DataError(f"record {key} has no {error.args[0]!r}; its shard is damaged or no shard of codi2") from error
     except (TypeError, ValueError, PromptError) as error:

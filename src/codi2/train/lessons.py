@@ -2,7 +2,7 @@
 
 Which lessons a step has is a function of the seed and the step, as the mixture's records are; their features come from
 the cache of `encoded`, when they are asked for.
-Training and generation go by one rule: a reply edits the last given item of its own modality.
+What an answer edits is what its record says (`Record.edits`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from codi2.data.find import find_set
 from codi2.data.mixture import Mixture, Source
-from codi2.data.record import Medium, Record
+from codi2.data.record import Medium, Record, media_of
 from codi2.errors import ConfigError
 from codi2.hub import sha256_of
 from codi2.prompt.parts import Phrase
@@ -46,17 +46,29 @@ class Lesson:
         """float32 [T, D] of each item; what nobody has encoded is encoded now."""
         return self.encodings.of(self.pieces)
 
+    @cached_property
+    def answers(self) -> list[int]:
+        """The media that the assistant gives in its last turn: what `Record.edits` speaks of."""
+        count = len(media_of(self.record.turns[-1:]))
+        return self._media[len(self._media) - count :]
+
+    @cached_property
+    def _media(self) -> list[int]:
+        """The items that are media, by their numbers in the record."""
+        return [i for i, (_, piece) in enumerate(self.items) if isinstance(piece, Medium)]
+
     def answer(self, modality: str) -> int:
         """The item that a decoder of this modality makes: the last of its kind that the assistant answers with."""
         return max(i for i, (role, piece) in enumerate(self.items) if (role, piece.modality) == ("assistant", modality))
 
     def source(self, modality: str, others: Sequence[str] = (), answer: int | None = None) -> int | None:
-        """The item that an answer edits: the last that the user gave before it, of its own kind or of `others` that its
-        codec reads; None: there is none."""
+        """The item that an answer edits, as the record says, where a decoder of `modality` can start from it: from its
+        own kind, or from `others` that its codec reads. None: it edits none."""
         answer = self.answer(modality) if answer is None else answer
-        kinds = (modality, *others)
-        given = [i for i, (role, p) in enumerate(self.items[:answer]) if role == "user" and p.modality in kinds]
-        return given[-1] if given else None
+        if self.record.edits is None or answer not in self.answers:
+            return None
+        item = self._media[self.record.edits]
+        return item if self.items[item][1].modality in (modality, *others) else None
 
     def words(self, modality: str) -> int | None:
         """The user's words before the answer, as one phrase; None where the layout does not read them so."""

@@ -120,7 +120,7 @@ def test_edits_by_instruction(form: Callable[[Path], Path], tmp_path: Path, buil
     assert set(tasks(records)) == {"edit_image"} and len(records) >= 5
     for record in records:
         source, target = record.media
-        assert source.data != target.data and record.turns[1][1] == (target,)
+        assert source.data != target.data and record.turns[1][1] == (target,) and record.edits == 0
         assert record.meta["instruction"].rstrip(".").lower() in words(record).lower()
 
 
@@ -136,6 +136,7 @@ def test_pairs_that_share_an_instruction_become_examples(form: Callable[[Path], 
         asked, *given = _pairs_of(record)
         assert {asked, *given} <= pairs and len({asked, *given}) == 1 + len(given)  # true pairs, each once
         assert record.meta["instruction"] not in words(record)  # the rule is shown, not said
+        assert record.edits == len(media) - 2  # the last one given
 
 
 def _pairs_of(record: Record) -> list[tuple[bytes, bytes]]:
@@ -169,6 +170,7 @@ def test_audio_edits_add_remove_and_replace(tmp_path: Path, built: Built):
     for add, remove, replace in zip(records[::3], records[1::3], records[2::3], strict=True):
         (base, mix), (mix_again, base_again), (mix_third, other) = add.media, remove.media, replace.media
         assert (mix_again, base_again, mix_third) == (mix, base, mix)
+        assert [record.edits for record in (add, remove, replace)] == [0, 0, 0]
         assert max(np.abs(samples(m)).max() for m in (base, mix, other)) <= 0.951  # nothing clips
         overlay = samples(mix) - samples(base)
         level = 20 * np.log10(_rms(overlay) / _rms(samples(base)))
@@ -197,6 +199,7 @@ def test_audio_examples_show_one_edit(tmp_path: Path, built: Built):
         shown, done = after - before, target - asked
         assert np.corrcoef(shown, done)[0, 1] > 0.99 or record.meta["edit"] == "replace"
         assert max(np.abs(wave).max() for wave in (before, after, asked, target)) <= 0.951
+        assert record.edits == (0 if first else 2)
 
 
 @pytest.mark.parametrize("store", ["json", "parquet"])

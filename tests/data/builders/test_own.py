@@ -63,6 +63,7 @@ def test_edits_and_conversations(folder: Path, built: Built):
             "answer": "Here: [image2]",
             "media": {"image0": "cat.jpg", "image1": "dog.jpg", "image2": "night.jpg", "text0": "a moon"},
             "task": "mine",
+            "edits": "image1",
         },
         {
             "turns": [
@@ -80,6 +81,8 @@ def test_edits_and_conversations(folder: Path, built: Built):
     assert [m.data for m in own.media] == [official.photo(n) for n in (2, 0, 1)]
     assert Phrase("a moon") in own.turns[0][1]
     assert len(rounds.turns) == 4 and rounds.phase == "image"
+    assert [record.edits for record in (edit, own, rounds)] == [0, 0, None]
+    assert own.media[own.edits].data == official.photo(2)  # [image1], which stands first
 
 
 WRONG = {
@@ -98,6 +101,11 @@ WRONG = {
     "a still": ('{"file_name": "still.mp4", "text": "a cat"}', "wrong rate"),
     "a click": ('{"file_name": "click.wav", "text": "a cat"}', "absurd size"),
     "a placeholder without a file": ('{"prompt": "Draw [image0].", "answer": "No."}', "malformed"),
+    "an edit of nothing": ('{"prompt": "Draw.", "answer": "No.", "edits": "image3"}', "malformed"),
+    "an edit of the answer": (
+        '{"prompt": "A cat.", "answer": "[image0]", "media": {"image0": "cat.jpg"}, "edits": "image0"}',
+        "malformed",
+    ),
     "roles that do not alternate": ('{"turns": [["user", "a"], ["user", "b"]]}', "malformed"),
     "an answer that is empty": ('{"prompt": "Draw a cat.", "answer": " "}', "malformed"),
     "a caption of a book": (json.dumps({"file_name": "cat.jpg", "text": "word " * 1000}), "absurd size"),

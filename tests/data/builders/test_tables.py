@@ -19,6 +19,10 @@ from codi2.data.tables import factors, scene
 from codi2.data.tables.changes import Changes
 from codi2.errors import ConfigError, DataError
 
+EDITS = {f"{what}_{kind}" for what in ("edit", "analogy") for kind in ("image", "audio", "video")}
+EDITS |= {"analogy_rendering", "analogy_mix", "add", "remove", "replace", "edit_by_sound", "animate"}
+"""Tasks whose answer edits what is given; others are composed of it, continue it, or are of the same subject."""
+
 
 def drawn(home: Path, out: Path, **options: Any) -> list[Record]:
     settings = Settings("tables", str(home / "data" / "tiny"), str(out), options=options)
@@ -35,6 +39,13 @@ def test_every_row_has_a_builder_and_can_be_held_out(rich_home: Path, tmp_path: 
     table_3 |= {"described_image", "described_audio"}
     assert all(len(record.turns) >= 4 for record in records if record.task.startswith("described"))
     assert table_1 | table_2 | table_3 | {"subject_pose", "subject_changed", "difference_image"} <= rows.keys()
+    for record in records:
+        assert (record.edits is not None) == (record.task in EDITS), record.task
+        if record.edits is not None:  # the last of its kind that is given
+            edited, answer = record.media[record.edits], record.media[-1]
+            kinds = [m.modality for m in record.media[:-1]]
+            assert record.edits == len(kinds) - 1 - kinds[::-1].index(edited.modality)
+            assert edited.modality == answer.modality or record.task == "animate"
     without = drawn(rich_home, tmp_path / "without", records=200, without="next_image,compose")
     assert not {"next_image", "compose"} & {record.task for record in without}
     only = drawn(rich_home, tmp_path / "only", records=20, only="analogy_audio")

@@ -65,11 +65,11 @@ class AudioEdits(AudioSet):
         results = (f"{base.caption} and {first.caption}", base.caption, f"{base.caption} and {second.caption}")
         added_is, removed_is, replaced_is = ({**meta, "result": result} for result in results)
         names = {"caption": first.caption, "media": [source]}
-        yield Draft("add", exchange(write_prompt("add", draw, names), [added]), LICENCE, added_is)
+        yield Draft("add", exchange(write_prompt("add", draw, names), [added]), LICENCE, added_is, source)
         names = {"caption": first.caption, "media": [added]}
-        yield Draft("remove", exchange(write_prompt("remove", draw, names), [source]), LICENCE, removed_is)
+        yield Draft("remove", exchange(write_prompt("remove", draw, names), [source]), LICENCE, removed_is, added)
         names = {"caption": first.caption, "other": second.caption, "media": [added]}
-        yield Draft("replace", exchange(write_prompt("replace", draw, names), [exchanged]), LICENCE, replaced_is)
+        yield Draft("replace", exchange(write_prompt("replace", draw, names), [exchanged]), LICENCE, replaced_is, added)
 
     def sound(self, segment: Segment) -> Sound:
         """Raises BadRecord and LeftOut."""
@@ -126,9 +126,9 @@ class InContext(AudioEdits):
         kind = str(draw.choice(list(pairs)))
         (before, after), (source, target) = pairs[kind]
         example: list[list[Piece]] = [[self.medium(before), self.medium(after)]]
-        fields = {"pairs": listing(example, between=", "), "media": [self.medium(source)]}
-        prompt = write_prompt("analogy", draw, fields)
-        yield Draft("analogy_audio", exchange(prompt, [self.medium(target)]), LICENCE, {**meta, "edit": kind})
+        given = self.medium(source)
+        prompt = write_prompt("analogy", draw, {"pairs": listing(example, between=", "), "media": [given]})
+        yield Draft("analogy_audio", exchange(prompt, [self.medium(target)]), LICENCE, {**meta, "edit": kind}, given)
 
 
 def mixes(base: Wave, overlays: list[Wave], levels_db: list[float]) -> tuple[Wave, tuple[Wave, ...]]:

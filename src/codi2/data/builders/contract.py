@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from codi2.data.checks import BadRecord, LeftOut
-from codi2.data.record import Piece, Turn
+from codi2.data.record import Medium, Piece, Turn
 
 __all__ = ["BadRecord", "Builder", "Draft", "LeftOut", "Raw", "Unit", "exchange"]
 
@@ -42,6 +42,8 @@ class Draft:
     turns: tuple[Turn, ...]
     licence: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+    edits: Medium | None = None
+    """The given medium, this very object, that the answer edits: edits and analogies have one, all else has none."""
 
 
 def exchange(prompt: Sequence[Piece], answer: Sequence[Piece]) -> tuple[Turn, Turn]:

@@ -107,7 +107,7 @@ class InstructPix2Pix(Builder):
         instruction, (before, after) = raw.entry
         _need(before, after)
         prompt = write_prompt("edit", draw, {"media": [before], "ask": clause(instruction)})
-        yield Draft("edit_image", exchange(prompt, [after]), LICENCE, {"instruction": instruction})
+        yield Draft("edit_image", exchange(prompt, [after]), LICENCE, {"instruction": instruction}, before)
 
 
 class InContext(InstructPix2Pix):
@@ -153,7 +153,8 @@ class InContext(InstructPix2Pix):
         shots = shots[: 1 + int(draw.integers(len(shots)))]
         fields = {"pairs": listing(shots, between=", "), "media": [source]}
         meta = {"instruction": instruction, "shots": len(shots)}
-        yield Draft("analogy_image", exchange(write_prompt("analogy", draw, fields), [target]), LICENCE, meta)
+        prompt = write_prompt("analogy", draw, fields)
+        yield Draft("analogy_image", exchange(prompt, [target]), LICENCE, meta, source)
 
 
 def _group(instruction: object, group: list[tuple[str, Pair]]) -> Raw:

@@ -8,7 +8,8 @@ A line is one of
     {"prompt": "Make [image0] look like [image1].", "answer": "[image2]", "media": {"image0": "a.png", …}}
     {"turns": [["user", "…"], ["assistant", "…"], …], "media": {…}}               several rounds
 
-and may have `licence` and `task`. `[text0]` in a prompt is text given as features: `"media": {"text0": "a cat"}`.
+and may have `licence` and `task`. `"edits": "image0"` names the medium that the last answer edits, by default none; an
+edit's is its source. `[text0]` in a prompt is text given as features: `"media": {"text0": "a cat"}`.
 """
 
 from __future__ import annotations
@@ -109,10 +110,13 @@ class Own(Builder):
         elif "instruction" in entry:
             source, target = (self._medium(entry.get(name)) for name in ("source", "target"))
             asked = write_prompt("edit", draw, {"media": [source], "ask": clause(entry["instruction"])})
-            yield Draft(str(entry.get("task", f"edit_{target.modality}")), exchange(asked, [target]), licence)
+            task = str(entry.get("task", f"edit_{target.modality}"))
+            yield Draft(task, exchange(asked, [target]), licence, edits=source)
         elif "turns" in entry or "prompt" in entry:
             turns = entry.get("turns") or [["user", entry["prompt"]], ["assistant", entry.get("answer")]]
-            yield Draft(str(entry.get("task", "own")), self._turns(turns, entry.get("media") or {}), licence)
+            media = self._media(entry.get("media") or {})
+            edits = self._edited(entry.get("edits"), media)
+            yield Draft(str(entry.get("task", "own")), self._turns(turns, media), licence, edits=edits)
         else:
             raise BadRecord(
                 "malformed", f"it has {', '.join(entry) or 'nothing'}; file_name, instruction or prompt is needed"
@@ -129,7 +133,26 @@ class Own(Builder):
             raise BadRecord("malformed", f"{line[:80]!r} is no JSON object")
         return entry
 
-    def _turns(self, turns: Any, media: Mapping[str, Any]) -> tuple[Turn, ...]:
+    def _media(self, named: Any) -> dict[str, Medium | str]:
+        """Placeholder → its medium, or its words. Raises BadRecord and LeftOut."""
+        if not isinstance(named, dict):
+            raise BadRecord("malformed", f"media is {named!r:.80}; it should name files by their placeholders")
+        return {
+            key.lower(): str(value) if key.lower().startswith("text") else self._medium(value)
+            for key, value in named.items()
+        }
+
+    def _edited(self, name: Any, media: Mapping[str, Medium | str]) -> Medium | None:
+        """The medium that an entry says it edits. Raises BadRecord: it is none of the entry's."""
+        if name is None:
+            return None
+        medium = media.get(name.lower()) if isinstance(name, str) else None
+        if not isinstance(medium, Medium):
+            known = ", ".join(key for key, value in media.items() if isinstance(value, Medium))
+            raise BadRecord("malformed", f"edits is {name!r:.80}; it should name one of {known or 'no media'}")
+        return medium
+
+    def _turns(self, turns: Any, named: Mapping[str, Medium | str]) -> tuple[Turn, ...]:
         """Raises BadRecord: the turns do not alternate, or a placeholder has no medium."""
         try:
             said = [(str(role), str(text)) for role, text in turns]
@@ -137,9 +160,6 @@ class Own(Builder):
                 raise BadRecord(
                     "malformed", f"the roles are {[role for role, _ in said]}; user and assistant should alternate"
                 )
-            named = {
-                key.lower(): value if key.startswith("text") else self._medium(value) for key, value in media.items()
-            }
             used = [{key: value for key, value in named.items() if f"[{key}" in text.lower()} for _, text in said]
             return tuple((role, parse(text, own)) for (role, text), own in zip(said, used, strict=True))  # type: ignore[arg-type, misc]
         except (ValueError, TypeError, AttributeError, PromptError) as error:

@@ -36,7 +36,8 @@ def overlaid(studio: Studio, draw: np.random.Generator) -> Draft:
     fields = {"pairs": listing(pairs[1:], between=", "), "media": [pairs[0][0]]}
     edit = "remove" if taken else "add"
     meta = {"edit": edit, "shots": shots, "level_db": round(level, 2)}
-    return draft("analogy_mix", write_prompt("analogy", draw, fields), [pairs[0][1]], [*bases, added], **meta)
+    given, answer = pairs[0]
+    return draft("analogy_mix", write_prompt("analogy", draw, fields), [answer], [*bases, added], given, **meta)
 
 
 def mixed(studio: Studio, draw: np.random.Generator) -> Draft:
@@ -52,13 +53,14 @@ def mixed(studio: Studio, draw: np.random.Generator) -> Draft:
     match str(draw.choice(["add", "remove", "replace", "fuse"])):
         case "add":
             prompt = write_prompt("add", draw, {"caption": one.caption, "media": [alone]})
-            return draft("add", prompt, [first], [base, one], **meta)
+            return draft("add", prompt, [first], [base, one], alone, **meta)
         case "remove":
             prompt = write_prompt("remove", draw, {"caption": one.caption, "media": [first]})
-            return draft("remove", prompt, [alone], [base, one], **meta)
+            return draft("remove", prompt, [alone], [base, one], first, **meta)
         case "replace":
             fields = {"caption": one.caption, "other": other.caption, "media": [first]}
-            return draft("replace", write_prompt("replace", draw, fields), [second], [base, one, other], **meta)
+            prompt = write_prompt("replace", draw, fields)
+            return draft("replace", prompt, [second], [base, one, other], first, **meta)
         case _:
             fields = {"media": [alone], "second": [studio.medium(one)]}
             return draft("fuse", write_prompt("fuse", draw, fields), [first], [base, one], **meta)
@@ -80,9 +82,10 @@ def by_mood(studio: Studio, draw: np.random.Generator) -> Draft:
     }
     mood = pick(draw, [mood for mood, sounds in moods.items() if sounds])
     heard, seen = pick(draw, moods[mood]), _picture_to_light(studio, draw)
-    fields = {"media": [studio.medium(seen)], "sound": [studio.medium(heard)]}
+    given = studio.medium(seen)
+    fields = {"media": [given], "sound": [studio.medium(heard)]}
     answer = [studio.medium(seen, {"light": mood})]
-    return draft("edit_by_sound", write_prompt("edit_by_sound", draw, fields), answer, [seen, heard], mood=mood)
+    return draft("edit_by_sound", write_prompt("edit_by_sound", draw, fields), answer, [seen, heard], given, mood=mood)
 
 
 def _picture_to_light(studio: Studio, draw: np.random.Generator) -> Item:

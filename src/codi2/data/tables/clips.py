@@ -21,7 +21,7 @@ def animated(studio: Studio, draw: np.random.Generator) -> Draft:
     look = studio.changes.look("video", draw, int(draw.random() < 0.4), without=frozenset({"time"}))
     clip = studio.medium(item, look)
     still = picture(studio.frames(item, look)[0])
-    return draft("animate", write_prompt("animate", draw, {"media": [still]}), [clip], [item], look=look)
+    return draft("animate", write_prompt("animate", draw, {"media": [still]}), [clip], [item], still, look=look)
 
 
 def from_words(studio: Studio, draw: np.random.Generator) -> Draft:

@@ -41,9 +41,10 @@ def edit(modality: str) -> Row:
         (item,) = studio.items(modality, draw, 1)
         change = studio.changes.look(modality, draw, 1 + int(draw.random() < 0.3))
         before = studio.changes.before(modality, draw, change, hidden=0.0)
-        prompt = write_prompt("edit", draw, {"media": [studio.medium(item, before)], "ask": asks(modality, change)})
+        given = studio.medium(item, before)
+        prompt = write_prompt("edit", draw, {"media": [given], "ask": asks(modality, change)})
         answer = [studio.medium(item, before | change)]
-        return draft(f"edit_{modality}", prompt, answer, [item], change=change)
+        return draft(f"edit_{modality}", prompt, answer, [item], given, change=change)
 
     return row
 
@@ -62,10 +63,11 @@ def analogy(modality: str) -> Row:
         ]
         asked = studio.changes.before(modality, draw, rule, hidden=0.0)
         seen = set().union(*(shown(before, rule) for before in befores))
-        prompt = analogy_prompt(draw, pairs, studio.medium(items[0], asked))
+        given = studio.medium(items[0], asked)
+        prompt = analogy_prompt(draw, pairs, given)
         return draft(
             f"analogy_{modality}", prompt, [studio.medium(items[0], asked | rule)],
-            items, rule=rule, shots=shots, shown=sorted(seen),
+            items, given, rule=rule, shots=shots, shown=sorted(seen),
         )  # fmt: skip
 
     return row
@@ -89,7 +91,7 @@ def rendering(studio: Studio, draw: np.random.Generator) -> Draft:
     pairs = [media[i : i + 2] for i in range(2, len(media), 2)]
     fields = {"pairs": listing(pairs, between=", "), "media": [media[0]]}
     prompt = write_prompt("analogy", draw, fields)
-    return draft("analogy_rendering", prompt, [media[1]], items, rule={"rendering": second}, shots=len(pairs))
+    return draft("analogy_rendering", prompt, [media[1]], items, media[0], rule={"rendering": second}, shots=len(pairs))
 
 
 def following(studio: Studio, draw: np.random.Generator) -> Draft:

@@ -158,10 +158,22 @@ def sound(clip: np.ndarray) -> Medium:
     return flac(clip, RATE)
 
 
-def draft(task: str, prompt: Sequence[Any], answer: Sequence[Piece], items: Sequence[Item], **meta: Any) -> Draft:
-    """A record with the licences of all items that went into it."""
+def draft(
+    task: str,
+    prompt: Sequence[Any],
+    answer: Sequence[Piece],
+    items: Sequence[Item],
+    edits: Medium | None = None,
+    /,
+    **meta: Any,
+) -> Draft:
+    """A record with the licences of all items that went into it.
+
+    Args:
+        edits: the medium of the prompt that the answer edits; None: none.
+    """
     licences = "; ".join(sorted({item.licence for item in items}))
-    return Draft(task, exchange(prompt, answer), licences, {**meta, "items": [item.id for item in items]})
+    return Draft(task, exchange(prompt, answer), licences, {**meta, "items": [item.id for item in items]}, edits)
 
 
 Row = Callable[[Studio, np.random.Generator], Draft]

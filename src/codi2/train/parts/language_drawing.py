@@ -122,9 +122,8 @@ class Drawing:
         return self.layout([Message(role, pieces) for role, pieces in lesson.record.turns])  # type: ignore[arg-type]
 
     def _answers(self, lesson: Lesson) -> list[int]:
-        """The media of a lesson that L_DM can be taken of."""
-        items = enumerate(lesson.items)
-        return [i for i, (role, piece) in items if role == "assistant" and piece.modality in self.decoders]
+        """The media of a lesson that L_DM can be taken of: of its last turn, whose source the record says."""
+        return [i for i in lesson.answers if lesson.items[i][1].modality in self.decoders]
 
     def _denoised_row(self, step: int, lane: int, pairs: Mapping[int, Pair]) -> int | None:
         """The row of a lane that L_DM is taken of, one answer of it; None: no row has such an answer, or none may."""
