@@ -308,6 +308,8 @@ PAPER = CoDi2Config(
             kind="pipeline",
             id="cvssp/audioldm2",
             length=1024,
+            num_inference_steps=200,  # its own defaults, as its guidance
+            guidance_scale=3.5,
             negative_prompt=(
                 "distorted, muffled, static noise, background noise, interference, echo, low volume, inaudible, "
                 "drowned out, screeching, piercing, off-key, out of tune, discordant, interrupted, choppy, glitches, "

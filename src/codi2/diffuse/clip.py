@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image as PILImage
 from torch import Tensor
 
-from codi2.diffuse.codec import Codec, fit_square, scaled_pixels
+from codi2.diffuse.codec import Codec, cover, fit_square, scaled_pixels
 from codi2.prompt.parts import Image, Part, Video
 
 FPS = 8.0  # of the clips that ModelScope's network was trained on
@@ -56,7 +56,7 @@ class ClipCodec(Codec):
         return np.stack([fitted[id(frame)] for frame in frames])
 
     def _fit(self, frame: PILImage.Image) -> PILImage.Image:
-        return fit_square(frame, self.width) if self.whole else _cover(frame, self.width, self.height)
+        return fit_square(frame, self.width) if self.whole else cover(frame, self.width, self.height)
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
         pixels = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()
@@ -79,10 +79,3 @@ class ClipCodec(Codec):
 def spread(frames: Sequence[PILImage.Image], count: int) -> list[PILImage.Image]:
     """`count` of the frames, evenly over the clip; some several times where it has fewer."""
     return [frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]
-
-
-def _cover(frame: PILImage.Image, width: int, height: int) -> PILImage.Image:
-    """The frame at `width` × `height`, its middle where its shape is another."""
-    from PIL import ImageOps
-
-    return ImageOps.fit(frame.convert("RGB"), (width, height), PILImage.Resampling.LANCZOS)

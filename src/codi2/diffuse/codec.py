@@ -96,8 +96,12 @@ class ImageCodec(Codec):
 
     def read(self, parts: Sequence[Part]) -> Tensor:
         """uint8 [B, H, W, 3]."""
-        arrays = [np.asarray(fit_square(part.pixels, self.size)) for part in parts if isinstance(part, Image)]
+        arrays = [np.asarray(self.fit(part.pixels)) for part in parts if isinstance(part, Image)]
         return torch.from_numpy(np.stack(arrays))
+
+    def fit(self, pixels: PILImage.Image) -> PILImage.Image:
+        """A picture of any shape at the codec's size, as the encoder of the model sees it: here whole, on white."""
+        return fit_square(pixels, self.size)
 
     def prepare(self, numbers: Tensor) -> Tensor:
         return scaled_pixels(numbers).to(self.vae.dtype)
@@ -159,6 +163,13 @@ def fit_square(pixels: PILImage.Image, size: int) -> PILImage.Image:
     small = pixels.resize((width, height), PILImage.Resampling.LANCZOS)
     canvas.paste(small, ((size - width) // 2, (size - height) // 2))
     return canvas
+
+
+def cover(pixels: PILImage.Image, width: int, height: int) -> PILImage.Image:
+    """A picture of any shape → `width` × `height`: brought to the size that covers it, then the middle is cut out."""
+    from PIL import ImageOps
+
+    return ImageOps.fit(pixels.convert("RGB"), (width, height), PILImage.Resampling.LANCZOS)
 
 
 def pixels_to_tensor(pixels: np.ndarray) -> Tensor:

@@ -230,6 +230,8 @@ class Decoder(nn.Module):
             guidance_scale: 1 takes the feature's branch alone, in half or a third of the time.
         """
         features = self.rescaled(features).to(next(self.unet.parameters()).dtype)
+        blur = seeded_noise(features.shape[1:], [seed + 1 for seed in seeds], features.device, features.dtype)
+        features, level = self.at_noise_level(features, blur)
         steps = self.sampling.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.sampling.guidance_scale if guidance_scale is None else guidance_scale
         source_scale = self.sampling.source_guidance_scale if source_guidance_scale is None else source_guidance_scale
@@ -237,10 +239,6 @@ class Decoder(nn.Module):
             scale = max(scale, NEGATIVE_SCALE)
         noise = seeded_noise(self.latent_shape, list(seeds), features.device, features.dtype)
         source = self._source_latents(sources, noise)
-        level = torch.full((len(features),), self.sampling.noise_level, device=features.device)
-        if self.sampling.noise_level:
-            blur = seeded_noise(features.shape[1:], [seed + 1 for seed in seeds], features.device, features.dtype)
-            features = self.conditioner.noised(features, blur, level)
         blank, no_source = torch.zeros_like(features), torch.zeros_like(source)
         quiet, told = self._words(features, negative, words)
         if scale == 1 and (source_scale == 1 or not source.any()):
@@ -287,6 +285,15 @@ class Decoder(nn.Module):
             return features
         joint = F.normalize(features[:, :1], dim=-1) * norm
         return torch.cat([joint, features[:, 1:]], dim=1)
+
+    def at_noise_level(self, features: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [B, K, D] at the noise level that the decoder samples at, and that level [B].
+
+        Training calls it too, so that a network learns from what it is given when it samples. `blur` is standard normal
+        noise, as the features.
+        """
+        level = torch.full((len(features),), self.sampling.noise_level, device=features.device)
+        return (self.conditioner.noised(features, blur, level) if self.sampling.noise_level else features), level
 
     def _words(self, features: Tensor, negative: Tensor | None, words: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the unconditional branch and the feature's are told in words, [B, …] of one length each."""

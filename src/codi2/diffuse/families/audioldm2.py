@@ -26,6 +26,7 @@ from codi2.prompt.parts import Audio, Part
 
 NUM_STATES, STATE_WIDTH = 8, 768  # of the GPT-2 in AudioLDM2
 RATE, HOP = 16_000, 160
+PEAK = 0.5  # of full scale
 
 
 class AudioLDM2Condition(WordsCondition):
@@ -53,7 +54,10 @@ class AudioLDM2Condition(WordsCondition):
 
 
 class AudioLDM2Codec(Codec):
-    """Sounds of a set length as log-mel spectrograms [B, 1, frames, 64], and back by HiFi-GAN."""
+    """Sounds of a set length as log-mel spectrograms [B, 1, frames, 64], and back by HiFi-GAN.
+
+    Every sound is brought to the level of the published data: mean 0, peak .5.
+    """
 
     modality = "audio"
     time = "rows"
@@ -66,9 +70,7 @@ class AudioLDM2Codec(Codec):
 
     def read(self, parts: Sequence[Part]) -> Tensor:
         """float32 waveforms [B, N]."""
-        from codi2.media import to_clip
-
-        clips = [to_clip(part, RATE, self.frames * HOP) for part in parts if isinstance(part, Audio)]
+        clips = [levelled(part, self.frames * HOP) for part in parts if isinstance(part, Audio)]
         return torch.from_numpy(np.stack(clips))
 
     def prepare(self, numbers: Tensor) -> Tensor:
@@ -80,6 +82,18 @@ class AudioLDM2Codec(Codec):
 
     def encode_source(self, tensor: Tensor) -> Tensor:
         return self.vae.encode(tensor).latent_dist.mode()
+
+
+def levelled(sound: Audio, length: int) -> np.ndarray:
+    """A sound as AudioLDM's data code reads it (`normalize_wav`), float32 [length] at 16 kHz: without its mean, peak at
+    PEAK, then padded with silence. Silence stays silence."""
+    from codi2.media import to_clip
+
+    wave = to_clip(sound, RATE, length)
+    heard = wave[: max(1, round(sound.seconds * RATE))]
+    heard -= heard.mean()
+    heard *= PEAK / (np.abs(heard).max() + 1e-8)
+    return wave
 
 
 def audioldm2_decoder(parts: dict[str, Any], dim: int, frames: int, sampling: Sampling) -> Decoder:

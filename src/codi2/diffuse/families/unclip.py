@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
+from PIL import Image as PILImage
 from torch import Tensor
 
 from codi2.config import DecoderConfig
-from codi2.diffuse.codec import ImageCodec
+from codi2.diffuse.codec import ImageCodec, cover
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.load import load_parts, widened
 from codi2.diffuse.words import TextStates, WordsCondition
@@ -59,11 +60,16 @@ class UnclipCondition(WordsCondition):
 
 
 class UnclipCodec(ImageCodec):
-    """Pictures of the network's size; sources are given to the fidelity path unscaled, as in InstructPix2Pix."""
+    """Pictures of the network's size, cropped as ImageBind and CLIP crop them: shorter side, centre square. What the
+    feature does not tell is not drawn either. Sources are given to the fidelity path unscaled, as in InstructPix2Pix.
+    """
 
     def __init__(self, vae: Any, size: int) -> None:
         super().__init__(vae)
         self.size = size
+
+    def fit(self, pixels: PILImage.Image) -> PILImage.Image:
+        return cover(pixels, self.size, self.size)
 
     def encode_source(self, tensor: Tensor) -> Tensor:
         return self.vae.encode(tensor).latent_dist.mode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def numpy_at(seed: int, step: int) -> np.random.Generator:
@@ -27,3 +28,15 @@ def epoch_order(seed: int, step: int, batch_size: int, count: int) -> np.ndarray
     epochs = places // count
     orders = {epoch: np.random.default_rng((seed, 7, int(epoch))).permutation(count) for epoch in np.unique(epochs)}
     return np.array([orders[epoch][place % count] for epoch, place in zip(epochs, places, strict=True)])
+
+
+WITHHELD = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
+"""What of its condition a sample is trained without, and how often: guidance towards feature and source needs all four
+(InstructPix2Pix, section 3.2.1)."""
+
+
+def withheld(draw: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+    """Which samples are trained without their feature, and which without their source: bool [count] each."""
+    kinds = draw.choice(list(WITHHELD), count, p=list(WITHHELD.values()))
+    feature, source = (torch.from_numpy(np.isin(kinds, [one, "both"])) for one in ("feature", "source"))
+    return feature, source
