@@ -109,8 +109,12 @@ def load_part(part_class: Any, folder: Path) -> Any:
     return channels_last(module.eval().requires_grad_(False))
 
 
-def save_decoder(decoder: Decoder, folder: Path) -> None:
-    """Writes a decoder as `load_decoder` reads it, fp16; of a published one, only what was trained."""
+def save_decoder(decoder: Decoder, folder: Path, whole: bool = False) -> None:
+    """Writes a decoder as `load_decoder` reads it, fp16; of a published one, only what was trained.
+
+    Args:
+        whole: whether the network of a published one was trained as well, and not its head alone.
+    """
     import copy
 
     if not isinstance(decoder.conditioner, Conditioner):
@@ -118,7 +122,7 @@ def save_decoder(decoder: Decoder, folder: Path) -> None:
 
         from codi2.hub import write_atomic
 
-        half = {name: value.half().contiguous() for name, value in trained_state(decoder).items()}
+        half = {name: value.half().contiguous() for name, value in trained_state(decoder, whole).items()}
         write_atomic(folder / TRAINED, save(half))
         return
 
@@ -181,9 +185,12 @@ TRAINED = "trained.safetensors"
 """What training changed of a published decoder, beside the config that names its frozen parts."""
 
 
-def trained_state(decoder: Decoder) -> dict[str, Any]:
-    """The tensors of a published decoder that are trained: its head, and the way in of a source's latents."""
+def trained_state(decoder: Decoder, whole: bool = False) -> dict[str, Any]:
+    """The tensors of a published decoder that are trained: its head and the convolution that a source's latents go
+    through, or the `whole` network beside the head."""
     state = {f"conditioner.{n}": v for n, v in decoder.conditioner.state_dict().items() if _is_head(n)}
+    if whole:
+        return state | {f"unet.{n}": v for n, v in decoder.unet.state_dict().items()}
     if hasattr(decoder.unet, "conv_in"):
         state |= {f"unet.conv_in.{n}": v for n, v in decoder.unet.conv_in.state_dict().items()}
     return state
@@ -202,6 +209,8 @@ def load_trained(decoder: Decoder, path: Path) -> None:
     from codi2.tensors import read_tensors
 
     found, wanted = read_tensors(path), trained_state(decoder)
+    if found.keys() - wanted.keys():
+        wanted = trained_state(decoder, whole=True)
     odd = sorted(found.keys() ^ wanted.keys()) or [n for n in found if found[n].shape != wanted[n].shape]
     if odd:
         raise WeightsError(

@@ -29,6 +29,7 @@ PARTS = {
     "joint": "joint",
     "leave": "leave",
     "llm": "llm",
+    "published": "published",
 }
 
 

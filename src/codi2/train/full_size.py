@@ -80,7 +80,9 @@ class FullSize(LLMRecipe):
         media = torch.zeros(count, *shape, dtype=torch.float32 if modality == "audio" else torch.uint8)
         rows = torch.arange(count)
         noise = torch.zeros(count, *self.decoders[modality].latent_shape)
-        return Denoised(rows[:, None], media, rows, media, torch.zeros(count, dtype=torch.long), noise)
+        blur = torch.zeros(count, 1, self.codi2_config.heads.feature_dim)
+        t, conditioned = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool)
+        return Denoised(rows[:, None], media, rows, media, t, noise, blur, conditioned)
 
 
 def _language(base: Any, bits: int) -> MLLM:

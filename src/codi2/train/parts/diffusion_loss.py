@@ -14,7 +14,11 @@ from codi2.train.parts.language_batch import Denoised
 
 
 def diffusion_loss(decoder: Decoder, denoised: Denoised, prediction: Tensor, dtype: torch.dtype) -> Tensor:
-    """L_DM of a few answers [n], in `dtype`; `prediction` [P, D] are the features of all slots."""
+    """L_DM of a few answers [n], in `dtype`; `prediction` [P, D] are the features of all slots.
+
+    The network is given what `Decoder.course` gives it: features of the decoder's norm at its noise level, and the
+    source's latents as the codec encodes sources.
+    """
     codec = decoder.codec
     with torch.no_grad():
         latents = codec.encode(codec.prepare(denoised.media))
@@ -23,8 +27,8 @@ def diffusion_loss(decoder: Decoder, denoised: Denoised, prediction: Tensor, dty
             source = source.index_put(
                 (denoised.given,), codec.encode_source(codec.prepare(denoised.sources)).to(source)
             )
-    features = decoder.rescaled(prediction[denoised.slots])
-    level = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
+    features, level = decoder.at_noise_level(decoder.rescaled(prediction[denoised.slots]), denoised.blur)
+    features = features.masked_fill(denoised.unconditional[:, None, None], 0)
     # what of a decoder is trained is in float32, the rest in `dtype`
     mixed = nullcontext() if dtype is torch.float32 else torch.autocast(latents.device.type, dtype)
     with mixed:

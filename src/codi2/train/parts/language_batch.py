@@ -33,6 +33,8 @@ class Denoised:
     sources: Tensor  # [g, …]
     t: Tensor  # [n]
     noise: Tensor  # as the latents
+    blur: Tensor  # [n, K, D], noise of the features' own noise level
+    unconditional: Tensor  # bool [n], those that are trained without their feature
 
 
 @dataclass

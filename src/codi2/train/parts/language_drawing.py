@@ -26,6 +26,7 @@ from codi2.prompt.layout import IGNORE, Batch, Layout, Message, TokenSequence, c
 from codi2.prompt.parts import Phrase
 from codi2.train.config import TrainConfig
 from codi2.train.lessons import Lesson, Lessons
+from codi2.train.parts.denoised import draw_denoised
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.drift import drift_texts
 from codi2.train.parts.language_batch import Denoised, Drawn, Drift, Kept
@@ -174,21 +175,10 @@ class Drawing:
             groups.setdefault(lesson.items[item][1].modality, []).append((lesson, item, int(first[place]) + item, seed))
         made = {}
         for modality, group in groups.items():
-            decoder = self.decoders[modality]
-            codec = decoder.codec
-            given = [lesson.source(modality, codec.others, item) for lesson, item, _, _ in group]
-            rows = [n for n, source in enumerate(given) if source is not None]
-            sources = [group[n][0].medium(given[n]).decode() for n in rows]  # type: ignore[arg-type]
-            drawing = [torch_at(self.config.seed + 1, seed) for *_, seed in group]
-            t = torch.cat([decoder.process.times(1, generator) for generator in drawing])
-            media = codec.read([lesson.medium(item).decode() for lesson, item, _, _ in group])
-            made[modality] = Denoised(
-                torch.tensor([[k for k, i in enumerate(slot_items) if i == item] for _, _, item, _ in group]),
-                media,
-                torch.tensor(rows, dtype=torch.long),
-                codec.read(sources) if rows else media[:0],
-                t,
-                torch.stack([torch.randn(decoder.latent_shape, generator=generator) for generator in drawing]),
+            slots = torch.tensor([[k for k, i in enumerate(slot_items) if i == place] for _, _, place, _ in group])
+            answers = [(lesson, item, seed) for lesson, item, _, seed in group]
+            made[modality] = draw_denoised(
+                self.decoders[modality], answers, slots, self.dim, self.config.seed, self.options.decoder_heads
             )
         return made
 
