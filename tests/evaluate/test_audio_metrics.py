@@ -3,7 +3,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from codi2.errors import DataError
-from codi2.evaluate.audio_metrics import fd, kl, log_spectral_distance
+from codi2.evaluate.audio_metrics import fd, kl, log_spectral_distance, power_spectra
 
 RATE = 16_000
 RANDOM = np.random.default_rng(0)
@@ -25,6 +25,16 @@ def test_lsd_does_not_depend_on_the_common_gain():
     other = NOISE + RANDOM.normal(size=RATE) * 0.05
     quiet = log_spectral_distance(NOISE / 50, other / 50, RATE)
     assert log_spectral_distance(NOISE, other, RATE) == pytest.approx(quiet)
+
+
+def test_lsd_without_a_floor_is_the_published_formula():
+    other = NOISE + RANDOM.normal(size=RATE) * 0.05
+    truth, ours = (np.sqrt(power_spectra(wave, RATE)) for wave in (NOISE, other))
+    published = np.sqrt((np.log10(truth**2 / (ours + 1e-12) ** 2 + 1e-12) ** 2).mean(1)).mean()
+    assert log_spectral_distance(NOISE, other, RATE, floor_db=None) == pytest.approx(published)
+    assert log_spectral_distance(NOISE, other, RATE) == pytest.approx(published, rel=0.01), "no bin is below the floor"
+    half = np.where(np.arange(RATE) < RATE // 2, NOISE, 0)
+    assert log_spectral_distance(NOISE, half, RATE, floor_db=None) > 2 * log_spectral_distance(NOISE, half, RATE)
 
 
 def test_lsd_grows_with_the_noise_added():

@@ -12,8 +12,11 @@ from PIL import Image as PILImage
 
 from codi2.errors import ConfigError, DataError, WeightsError
 from codi2.evaluate import run
-from codi2.evaluate.backbones import Backbones, Clip, Dino
+from codi2.evaluate.backbones import Backbones, Clip, Dino, cropped
+from codi2.evaluate.bench import Bench
 from codi2.evaluate.suites import dreambench
+from codi2.evaluate.suites.answers import ours
+from codi2.model import CoDi2
 from codi2.prompt.parts import Image
 
 LIST = """Classes
@@ -69,13 +72,40 @@ def test_both_protocols_and_the_copy(source: Path, backbones: dict[str, str], tm
     (section,) = report["sections"]
     assert section["unavailable"] == "" and "DreamBooth" in section["quoted"]
     found = {figure["name"]: figure for figure in section["figures"]}
-    assert found.keys() == {
-        "DINO to the picture given", "DINO to all real pictures", "CLIP-I to the picture given",
-        "CLIP-I to all real pictures", "CLIP-T",
-    }  # fmt: skip
-    copied = found["DINO to the picture given"]["baselines"]["copy of the picture given"]["value"]
-    assert copied == pytest.approx(1, abs=1e-4)
-    assert "real images (oracle)" in found["CLIP-I to all real pictures"]["baselines"]
+    crops = ("original crop", "processor")
+    compared = [f"{name} to {to}" for name in ("DINO", "CLIP-I") for to in ("the picture given", "all real pictures")]
+    assert found.keys() == {f"{name}, {crop}" for name in (*compared, "CLIP-T") for crop in crops}
+    for crop in crops:
+        copied = found[f"DINO to the picture given, {crop}"]["baselines"]["copy of the picture given"]["value"]
+        assert copied == pytest.approx(1, abs=1e-4)
+        assert "real images (oracle)" in found[f"CLIP-I to all real pictures, {crop}"]["baselines"]
+
+
+def test_the_suite_runs_without_a_source(source: Path, monkeypatch: pytest.MonkeyPatch):
+    cases = dreambench.cases(source, quick=True)[:2]
+    assert {case.source for case in dreambench.cases(source)} == {"none"}
+    bench = Bench(CoDi2.from_pretrained("debug"))
+    seen: list[object] = []
+    decoder = bench.decoder("image")
+    course = decoder.course
+    monkeypatch.setattr(decoder, "course", lambda *a, **k: seen.extend(k["sources"]) or course(*a, **k))
+    assert len(ours(bench, cases)) == 2 and seen == [None, None]
+
+
+def test_the_original_crop_is_that_of_the_networks_makers(backbones: dict[str, str]):
+    """Shorter side 256 of 224, centre square: what is beside it is not seen, and nothing is stretched."""
+    wide = np.zeros((64, 128, 3), np.uint8)
+    wide[:, :20], wide[20:44, 52:76] = 255, 200  # at the edge, which a crop leaves out; a square in the middle
+    picture = Image(PILImage.fromarray(wide))
+    (values,) = cropped([picture], 256, 224, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert values.shape == (3, 224, 224) and float(values.max()) < 0.95
+    bright = (values[0] > 0.5).nonzero()
+    height, across = (bright.max(0).values - bright.min(0).values + 1).tolist()
+    assert height == across == pytest.approx(24 * 4, abs=2)
+    dino = Dino(backbones["dino"])
+    assert not torch.allclose(
+        dino.pictures([picture], "original crop"), dino.pictures([picture], "processor"), atol=1e-3
+    )
 
 
 def test_vectors_are_those_of_the_networks(source: Path, backbones: dict[str, str]):

@@ -119,8 +119,10 @@ def test_coco_edit_has_its_rows_and_a_copy_is_at_zero_direction(
     rows = {"SDEdit from 0.5 T", f"{BY_INSTRUCTION} (InstructPix2Pix)", "copy of the picture"}
     assert all(figure["baselines"].keys() == rows for figure in figures.values())
     copied = {name: figure["baselines"]["copy of the picture"]["value"] for name, figure in figures.items()}
-    assert copied["CLIPSIM, directional"] == pytest.approx(0, abs=1e-5)
-    assert copied["CLIP similarity to the picture given"] == pytest.approx(1, abs=1e-5)
+    for crop in ("original crop", "processor"):
+        assert copied[f"CLIPSIM, directional, {crop}"] == pytest.approx(0, abs=1e-5)
+        assert copied[f"CLIP similarity to the picture given, {crop}"] == pytest.approx(1, abs=1e-5)
+        assert f"CLIPSIM, plain, {crop}" in figures
     assert copied["FID"] == pytest.approx(0, abs=1e-3) and figures["FID"]["value"] > 1e-3
     assert section["networks"]["Inception-v3"].startswith("inception.pth sha256:")
     assert section["networks"]["CLIP"].startswith("clip sha256:")
@@ -163,11 +165,26 @@ def test_audio_edit_on_audioset_by_panns(tmp_path: Path, instructed: dict[str, P
     assert section["unavailable"] == "" and "clips left out: " in section["about"]
     figures = {figure["name"]: figure for figure in section["figures"]}
     kinds = ("add", "remove", "replace")
-    assert figures.keys() == {f"{kind}: {name}" for kind in kinds for name in ("LSD", "PANNs-KL", "PANNs-FD")}
+    names = ("LSD", "LSD without floor", "PANNs-KL", "PANNs-FD")
+    assert figures.keys() == {f"{kind}: {name}" for kind in kinds for name in names}
     rows = set(audio_edit.systems()) - {"ours"}
-    assert all(figure["baselines"].keys() == rows for figure in figures.values())
+    for name, figure in figures.items():
+        assert figure["baselines"].keys() - rows == ({audio_edit.HALVES} if name.endswith("FD") else set())
+        assert figure["baselines"].keys() >= rows
+    assert "FD is biased upwards" in section["about"] and figures["add: PANNs-FD"]["n"] == 4
     assert all(math.isfinite(figure["value"]) for figure in figures.values())
     assert figures["remove: LSD"]["baselines"]["copy of the input"]["value"] > 0
+
+
+def test_the_number_of_items_is_chosen(coco: Path, tmp_path: Path):
+    assert len(coco_edit.cases(coco, quick=True, items=2)) == 2
+    suite = coco_edit.suite(coco, Backbones(), False, 0, items=2)
+    assert "biased upwards" in suite.about and "against the 2 pictures" in suite.about
+    drawn, _ = audio_edit._drawn(official.audioset(tmp_path / "audioset", 8), 3, 0)
+    assert len(drawn) == 9
+    for name, items in (("icl", 10), ("audio-edit", 1)):
+        with pytest.raises(ConfigError, match=rf"--items is {items} for the suite '{name}'; it takes 2 or more, with"):
+            run(name, "debug", tmp_path / "out", items=items)
 
 
 def test_published_figures_of_sounds_need_panns(tmp_path: Path):

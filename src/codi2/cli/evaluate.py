@@ -37,6 +37,10 @@ def evaluate(
         Path | None,
         typer.Option(help="A decoder trained on instructions alone, for the rows without a language model."),
     ] = None,
+    items: Annotated[
+        int | None,
+        typer.Option(min=2, help="Cases (of each kind) of audio-edit and coco-edit: more bias FD and FID less."),
+    ] = None,
     export: Annotated[Path | None, typer.Option(help="Folder for the cases, for another system to answer.")] = None,
     placement: Placement = ON_CPU,
 ) -> None:
@@ -47,4 +51,4 @@ def evaluate(
 
     named = {"dino": dino, "clip": clip, "inception": inception, "panns": panns}
     backbones = {name: place for name, place in named.items() if place}
-    run(suite, model, out, quick, outputs, export, source, backbones, instructed, placement)
+    run(suite, model, out, quick, outputs, export, source, backbones, instructed, placement, items)

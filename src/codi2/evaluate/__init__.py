@@ -21,6 +21,8 @@ NAMES = ("icl", "audio-edit", "rounds", "caption", "perceive", "subject", "compo
 """Suites on the embedded corpus; `all` is all of them."""
 SOURCED = ("dreambench", "coco-edit")
 """Suites on data and networks that the user has."""
+COUNTED = ("audio-edit", "coco-edit")
+"""Suites that measure a Fréchet distance."""
 SUITES = ("smoke", *NAMES, *SOURCED, "all")
 
 
@@ -35,6 +37,7 @@ def run(
     backbones: Mapping[str, str] | None = None,
     instructed: Path | None = None,
     placement: Placement = ON_CPU,
+    items: int | None = None,
 ) -> dict[str, Any]:
     """Measures a model, prints the figures, and writes `report.json` and `index.html` into `out`.
 
@@ -54,6 +57,7 @@ def run(
         instructed: folder of a decoder that was trained to edit by instruction, for the rows without a language model;
             by default that of the training run `<modality>_instructed`.
         placement: where the model and the networks that judge run.
+        items: cases that a suite of `COUNTED` has (of each kind): a Fréchet distance is less biased the more there are.
 
     Returns:
         What report.json holds; of several processes, in the first one only.
@@ -72,6 +76,10 @@ def run(
         raise ConfigError(f"The suite {suite} is measured on data that you have: name it with --source.")
     if source is not None and suite not in (*SOURCED, "audio-edit"):
         raise ConfigError(f"--source is for {', '.join(SOURCED)} and audio-edit; the suite is {suite!r}.")
+    if items is not None and (suite not in COUNTED or items < 2):
+        raise ConfigError(
+            f"--items is {items} for the suite {suite!r}; it takes 2 or more, with {' or '.join(COUNTED)}."
+        )
 
     if source is None:
         from codi2.data.cache import corpus
@@ -94,7 +102,7 @@ def run(
     with join() as processes:
         placement = processes.placed(placement)
         console = Console(stderr=True, quiet=not processes.first)
-        bench = Bench(CoDi2.from_pretrained(model, **vars(placement)), quick=quick, instructed=instructed)
+        bench = Bench(CoDi2.from_pretrained(model, **vars(placement)), quick=quick, instructed=instructed, items=items)
         if suite == "smoke":
             sections = _smoke(bench, console, processes)
         else:
@@ -122,8 +130,8 @@ def _suites(name: str, bench: Bench, source: Path | None, backbones: Mapping[str
     if name == "dreambench":
         return [dreambench.suite(source, networks)]
     if name == "coco-edit":
-        return [coco_edit.suite(source, networks, bench.quick, bench.seed)]
-    return [audio_edit.sourced(source, bench.quick, bench.seed, networks)]
+        return [coco_edit.suite(source, networks, bench.quick, bench.seed, bench.items)]
+    return [audio_edit.sourced(source, bench.quick, bench.seed, networks, bench.items)]
 
 
 def _smoke(bench: Bench, console: Console, processes: Processes) -> list[Section]:

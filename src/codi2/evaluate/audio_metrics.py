@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from codi2.errors import DataError
 
 FLOOR_DB = -80.0
+EPSILON = 1e-12  # of the published formula of LSD, which has no floor
 
 
-def log_spectral_distance(target: NDArray, estimate: NDArray, rate: int, floor_db: float = FLOOR_DB) -> float:
+def log_spectral_distance(target: NDArray, estimate: NDArray, rate: int, floor_db: float | None = FLOOR_DB) -> float:
     """Mean over frames of sqrt(mean over bins of log10(S² / S'²)²), S and S' the STFT magnitudes; 0 is the best.
 
     The formula and the frames are those of ssr_eval, which audioldm_eval and so the published AudioLDM and AUDIT
@@ -27,6 +28,7 @@ def log_spectral_distance(target: NDArray, estimate: NDArray, rate: int, floor_d
 
     Args:
         target, estimate: samples [N], the same length, both at `rate` Hz.
+        floor_db: None: the published formula, without the first two differences.
 
     Raises:
         DataError: lengths differ, a sound is empty, or a sample is NaN or infinite.
@@ -38,8 +40,11 @@ def log_spectral_distance(target: NDArray, estimate: NDArray, rate: int, floor_d
     return spectral_distance(power_spectra(target, rate), power_spectra(estimate, rate), floor_db)
 
 
-def spectral_distance(truth: NDArray, ours: NDArray, floor_db: float = FLOOR_DB) -> float:
+def spectral_distance(truth: NDArray, ours: NDArray, floor_db: float | None = FLOOR_DB) -> float:
     """`log_spectral_distance` of power spectra [frames, bins]: those of a target serve for many estimates."""
+    if floor_db is None:
+        bins = np.log10(truth / np.square(np.sqrt(ours) + EPSILON) + EPSILON)
+        return float(np.sqrt(np.square(bins).mean(1)).mean())
     heard = (ours.max(1) > 0) | (truth.max(1) > 0)
     if not heard.any():
         return 0.0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image as PILImage
 from torch import Tensor
 
 from codi2.errors import WeightsError
@@ -23,6 +25,11 @@ DINO = "facebook/dino-vits16"
 INCEPTION_FILE, PANNS_FILE = "pt_inception-2015-12-05-6726825d.pth", "Cnn14_16k_mAP=0.438.pth"
 WEIGHTS = (".safetensors", ".bin", ".pth")
 BATCH = 32
+Crop = Literal["original crop", "processor"]
+CROPS: tuple[Crop, ...] = ("original crop", "processor")
+"""How pictures are brought to a network: as its makers' own code crops them, or as the processor of transformers does,
+which stretches pictures for DINO. Published figures are by one or the other, and seldom say by which."""
+DINO_SHORTER = 256 / 224  # the shorter side before the centre crop, over the crop's side
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,10 @@ class Dino:
             self.network = ViTModel.from_pretrained(source, add_pooling_layer=False).eval().to(device)
 
     @torch.inference_mode()
-    def pictures(self, pictures: Sequence[Image]) -> Tensor:
-        batches = _batches(self.processor, pictures, self.network.device)
+    def pictures(self, pictures: Sequence[Image], crop: Crop = "processor") -> Tensor:
+        size = self.network.config.image_size
+        shorter = round(size * DINO_SHORTER) if crop == "original crop" else None
+        batches = _batches(self.processor, pictures, self.network.device, shorter, size)
         states = [self.network(**batch).last_hidden_state[:, 0] for batch in batches]
         return F.normalize(torch.cat(states), dim=-1).cpu()
 
@@ -72,9 +81,10 @@ class Clip:
             self.network = CLIPModel.from_pretrained(source).eval().to(device)
 
     @torch.inference_mode()
-    def pictures(self, pictures: Sequence[Image]) -> Tensor:
-        network = self.network
-        batches = _batches(self.processor.image_processor, pictures, network.device)
+    def pictures(self, pictures: Sequence[Image], crop: Crop = "processor") -> Tensor:
+        network, size = self.network, self.network.config.vision_config.image_size
+        shorter = size if crop == "original crop" else None
+        batches = _batches(self.processor.image_processor, pictures, network.device, shorter, size)
         pooled = [network.vision_model(**batch).pooler_output for batch in batches]
         return F.normalize(network.visual_projection(torch.cat(pooled)), dim=-1).cpu()
 
@@ -114,8 +124,27 @@ def identity(source: str) -> str:
     return f"{source}@{Path(cached).parent.name}" if isinstance(cached, str) else source
 
 
-def _batches(processor: Any, pictures: Sequence[Image], device: torch.device) -> Any:
-    """Each as its own processor prepares it: size, crop and normalisation are part of the published figure."""
+def cropped(pictures: Sequence[Image], shorter: int, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """float32 [n, 3, size, size]: shorter side to `shorter` by bicubic, the centre square of `size`, normalised."""
+    rows = []
+    for picture in pictures:
+        pixels = picture.pixels.convert("RGB")
+        least = min(pixels.size)
+        width, height = (int(shorter * side / least) for side in pixels.size)
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        small = pixels.resize((width, height), PILImage.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+        rows.append(torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255)
+    return (torch.stack(rows) - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+
+def _batches(
+    processor: Any, pictures: Sequence[Image], device: torch.device, shorter: int | None, size: int
+) -> Iterator[dict[str, Tensor]]:
+    """By the original crop where `shorter` says its shorter side, otherwise by the processor."""
     for start in range(0, len(pictures), BATCH):
-        some = [picture.pixels for picture in pictures[start : start + BATCH]]
-        yield {"pixel_values": processor(images=some, return_tensors="pt").pixel_values.to(device)}
+        some = pictures[start : start + BATCH]
+        if shorter is None:
+            values = processor(images=[picture.pixels for picture in some], return_tensors="pt").pixel_values
+        else:
+            values = cropped(some, shorter, size, processor.image_mean, processor.image_std)
+        yield {"pixel_values": values.to(device)}

@@ -52,6 +52,8 @@ class Bench:
     quick: bool = False
     instructed: Path | None = None
     """Folder of the decoder that is told instructions, by itself; None: that of the training run of this name."""
+    items: int | None = None
+    """Cases (of each kind) of suites that measure a Fréchet distance; None: as many as the suite has by itself."""
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property

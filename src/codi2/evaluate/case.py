@@ -18,6 +18,7 @@ from codi2.evaluate.processes import ALONE, Processes
 from codi2.hub import write_atomic
 from codi2.media import webp_bytes
 from codi2.prompt.parts import Audio, Image, Part, Prompt, Text, Video
+from codi2.prompt.sources import LAST
 from codi2.prompt.wire import png, to_wire
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Case:
     about: Mapping[str, Any] = field(default_factory=dict)
     thread: str = ""
     """Cases of one thread follow each other: they are answered together, in order."""
+    source: str = LAST
+    """What the answer edits, as `Options.source` has it."""
 
     @property
     def target(self) -> Part:
@@ -150,9 +153,16 @@ def _chunks(cases: Sequence[Case]) -> Iterator[list[Case]]:
 
 
 def export(cases: Sequence[Case], folder: Path) -> None:
-    """Writes `<case>.json` for each: its prompt as HTTP carries it, and what is wanted. For other systems to answer."""
+    """Writes `<case>.json` for each, for other systems to answer: its prompt as HTTP carries it, what is wanted, and
+    what the answer edits."""
     for case in cases:
-        about = {"id": case.id, "want": case.want, "group": case.group, "prompt": to_wire(case.prompt)}
+        about = {
+            "id": case.id,
+            "want": case.want,
+            "group": case.group,
+            "source": case.source,
+            "prompt": to_wire(case.prompt),
+        }
         write_atomic(folder / f"{case.id}.json", json.dumps(about).encode())
 
 

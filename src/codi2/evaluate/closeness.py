@@ -11,7 +11,7 @@ from PIL.Image import Resampling
 from codi2.diffuse.clip import spread
 from codi2.diffuse.codec import fit_square
 from codi2.errors import DataError
-from codi2.evaluate.audio_metrics import power_spectra, spectral_distance
+from codi2.evaluate.audio_metrics import FLOOR_DB, power_spectra, spectral_distance
 from codi2.evaluate.bench import RATE, Bench
 from codi2.evaluate.judge import similarity
 from codi2.media import to_clip
@@ -86,14 +86,19 @@ def heard_distance(bench: Bench, targets: Sequence[Part], outputs: Sequence[Part
     return apart
 
 
-def _lsd(bench: Bench, target: Audio, output: Audio) -> float:
+def distance_without_floor(bench: Bench, targets: Sequence[Part], outputs: Sequence[Part]) -> np.ndarray:
+    """[n]: the log-spectral distance by its published formula, which has no floor."""
+    return np.array([_lsd(bench, a, b, None) for a, b in zip(targets, outputs, strict=True)])  # type: ignore[arg-type]
+
+
+def _lsd(bench: Bench, target: Audio, output: Audio, floor_db: float | None = FLOOR_DB) -> float:
     """At 16 kHz, over the target's length: a longer output is cut, a shorter one padded with silence."""
     length = round(len(target.samples) * RATE / target.rate)
 
     def spectra(sound: Audio) -> np.ndarray:
         return power_spectra(finite_clip(sound, length), RATE)
 
-    return spectral_distance(bench.spectra(target, spectra), spectra(output))
+    return spectral_distance(bench.spectra(target, spectra), spectra(output), floor_db)
 
 
 def finite_clip(sound: Audio, length: int) -> np.ndarray:

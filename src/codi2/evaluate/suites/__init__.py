@@ -22,8 +22,8 @@ EMBEDDED = {
         Suite(
             "audio-edit",
             "Sounds added, removed, replaced",
-            "Mixes of held-out recordings at 16 kHz, 2.56 s. LSD floors both spectra at -80 dB below the target's "
-            "strongest bin. SDEdit runs on the same decoder, 20 steps, towards the caption of the result.",
+            f"Mixes of held-out recordings at 16 kHz, 2.56 s. {audio_edit.LSDS} SDEdit runs on the same decoder, 20 "
+            f"steps, towards the caption of the result. {audio_edit.BIAS}",
             audio_edit.embedded_cases,
             audio_edit.systems(),
             audio_edit.score,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from codi2.evaluate.baselines import instructed as by_instruction
 from codi2.evaluate.baselines import round_trip as through_codec
@@ -12,6 +13,7 @@ from codi2.evaluate.case import Case
 from codi2.model import Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Part, Text
+from codi2.prompt.sources import NONE
 
 
 def ours(bench: Bench, some: Sequence[Case]) -> list[Part]:
@@ -20,12 +22,20 @@ def ours(bench: Bench, some: Sequence[Case]) -> list[Part]:
     for start in range(0, len(some), BATCH):
         batch = some[start : start + BATCH]
         seeds = [bench.seed + case.about.get("seed", 0) for case in batch]
-        options = [Options(want=case.want, seed=s, max_new_tokens=40) for case, s in zip(batch, seeds, strict=True)]
+        options = [
+            Options(want=case.want, seed=seed, max_new_tokens=40, source=case.source)
+            for case, seed in zip(batch, seeds, strict=True)
+        ]
         replies = bench.model.answer([[Message("user", case.prompt)] for case in batch], options)
         for case, reply in zip(batch, replies, strict=True):
             parts = [part for part in reply.parts if part.modality == case.want]
             made.append(Text(reply.text.strip()) if case.want == "text" else parts[0])
     return made
+
+
+def without_source(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """The model's replies without the fidelity path (`source="none"`): drawn from their features alone."""
+    return ours(bench, [replace(case, source=NONE) for case in some])
 
 
 def copy(bench: Bench, some: Sequence[Case]) -> list[Part]:

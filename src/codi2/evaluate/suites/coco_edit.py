@@ -24,7 +24,7 @@ from codi2.data.tables.factors import LOOKS
 from codi2.errors import DataError
 from codi2.evaluate import baselines
 from codi2.evaluate.audio_metrics import fd
-from codi2.evaluate.backbones import INCEPTION_FILE, Backbones, Clip, fid_network
+from codi2.evaluate.backbones import CROPS, INCEPTION_FILE, Backbones, Clip, fid_network
 from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.case import Case
 from codi2.evaluate.figure import Example, Figure, Findings, known, mean
@@ -36,6 +36,8 @@ from codi2.prompt.parts import Image, Part, Prompt, Text
 LIST, CAPTIONS, FOLDER = "edits.jsonl", "annotations/captions_val2017.json", "val2017"
 NUMBER, QUICK, EXAMPLES = 1_000, 4, 12
 STEPS = 50  # of SDEdit
+HALVES = "pictures given, one half against the other"
+TITLES = ("CLIPSIM, plain", "CLIPSIM, directional", "CLIP similarity to the picture given")
 FIELDS = ("image", "caption", "edit", "result")
 EDITS = {name: LOOKS[factor][name] for factor, name in (
     ("light", "night"), ("light", "sunset"), ("light", "winter"), ("light", "rain"), ("light", "bright"),
@@ -44,14 +46,17 @@ EDITS = {name: LOOKS[factor][name] for factor, name in (
 QUOTED = {"SDEdit-1/2T": "CLIPSIM .134", "InstructPix2Pix": "CLIPSIM .151", "CoDi-2": "CLIPSIM .147"}
 
 
-def suite(source: Path, backbones: Backbones, quick: bool, seed: int) -> Suite:
+def suite(source: Path, backbones: Backbones, quick: bool, seed: int, items: int | None = None) -> Suite:
     """The suite on a copy of COCO. Raises DataError: it is not one, or a picture is missing."""
-    asked = cases(source, quick, seed)
+    asked = cases(source, quick, seed, items)
     about = (
         f"{source.name}: {len(asked)} pictures with an edit each ({_origin(source)}), seed {seed}. CLIP: "
-        f"{backbones.clip or Clip.LARGE}, with its own preprocessing; directional similarity as InstructPix2Pix: the "
-        "cosine of the two pictures' difference to the two captions'. FID: Inception-v3 of 2015, pictures brought to "
-        f"299 × 299 as pytorch-fid does, against the {len(asked)} pictures as they were. SDEdit: {STEPS} steps, from "
+        f"{backbones.clip or Clip.LARGE}, by its makers' crop and by the processor; directional similarity as "
+        "InstructPix2Pix: the cosine of the two pictures' difference to the two captions'. FID: Inception-v3 of 2015, "
+        "pictures brought to "
+        f"299 × 299 as pytorch-fid does, against the {len(asked)} pictures as they were: biased upwards, the more the "
+        f"fewer there are, so compare it only with a FID of as many; the row of halves is what the bias alone gives at "
+        f"{len(asked) // 2}, and --items sets the number. SDEdit: {STEPS} steps, from "
         "1/2 T, towards the caption of the result, on the same decoder."
     )
     systems = {
@@ -69,11 +74,11 @@ def suite(source: Path, backbones: Backbones, quick: bool, seed: int) -> Suite:
     )  # fmt: skip
 
 
-def cases(source: Path, quick: bool = False, seed: int = 0) -> list[Case]:
+def cases(source: Path, quick: bool = False, seed: int = 0, items: int | None = None) -> list[Case]:
     """Raises DataError: the lists or a picture are missing, or a line lacks a field."""
     lines = _listed(source) if (source / LIST).is_file() else _drawn(source, seed)
     made = []
-    for i, line in enumerate(lines[: QUICK if quick else NUMBER]):
+    for i, line in enumerate(lines[: items or (QUICK if quick else NUMBER)]):
         path = source / line["image"]
         if not path.is_file():
             raise DataError(f"the picture {path} is missing; fetch it, or leave it out of the list")
@@ -143,13 +148,15 @@ def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Pa
     main, *others = outputs
     sources: list[Any] = [case.truth["source"] for case in asked]
     before, wished = (clip.words([case.about[name] for case in asked]) for name in ("before", "words"))
-    given = clip.pictures(sources)
-    seen = {name: clip.pictures(parts) for name, parts in outputs.items()}  # type: ignore[arg-type]
-    values = {name: similarities(given, found, before, wished) for name, found in seen.items()}
-    figures: list[Figure] = [
-        mean(title, values[main][k], {name: values[name][k] for name in others}, seed=bench.seed)
-        for k, title in enumerate(("CLIPSIM, plain", "CLIPSIM, directional", "CLIP similarity to the picture given"))
-    ]
+    figures: list[Figure] = []
+    for crop in CROPS:
+        given = clip.pictures(sources, crop)
+        seen = {name: clip.pictures(parts, crop) for name, parts in outputs.items()}  # type: ignore[arg-type]
+        values = {name: similarities(given, found, before, wished) for name, found in seen.items()}
+        figures += [
+            mean(f"{title}, {crop}", values[main][k], {name: values[name][k] for name in others}, seed=bench.seed)
+            for k, title in enumerate(TITLES)
+        ]
     figures += _fid(sources, outputs, backbones)
     examples = [
         Example(f"{case.about['words']}", case.prompt, {name: parts[i] for name, parts in outputs.items()})
@@ -180,4 +187,7 @@ def _fid(sources: Sequence[Image], outputs: Mapping[str, Sequence[Part]], backbo
     apart = {name: fd(network.pictures(parts), real) for name, parts in outputs.items()}  # type: ignore[arg-type]
     main, *others = apart
     figure = known("FID", apart[main], len(sources))
-    return [figure.beside(**{name: known(name, apart[name], len(sources)) for name in others})]
+    figure = figure.beside(**{name: known(name, apart[name], len(sources)) for name in others})
+    if len(real) >= 4:
+        figure = figure.beside(**{HALVES: known(HALVES, fd(real[::2], real[1::2]), len(real) // 2)})
+    return [figure]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from codi2.errors import DataError
-from codi2.evaluate.backbones import Backbones, Clip, Dino
+from codi2.evaluate.backbones import CROPS, Backbones, Clip, Dino
 from codi2.evaluate.case import Case
 from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.suite import Suite
@@ -40,7 +40,9 @@ def suite(source: Path, backbones: Backbones) -> Suite:
     """The suite on a copy of the data set."""
     about = (
         f"{source.name}: one fixed picture a subject (the first), {PICTURES} seeds a prompt, the class without a rare "
-        f"token. DINO: {backbones.dino}; CLIP: {backbones.clip or Clip.BASE}; each with its own preprocessing."
+        f"token, no source for the fidelity path. DINO: {backbones.dino}; CLIP: {backbones.clip or Clip.BASE}; each by "
+        "its makers' crop (DINO: shorter side 256, centre 224; CLIP: shorter side 224, centre) and by the processor of "
+        "transformers, which stretches pictures for DINO."
     )
     return Suite(
         "dreambench", "DreamBench", about, lambda bench, quick: cases(source, quick),
@@ -70,7 +72,8 @@ def cases(source: Path, quick: bool = False) -> list[Case]:
             asked = (Text(f"Here is a {kind}: "), real[0], Text(f". Draw the same one as {words}."))
             for seed in range(1 if quick else PICTURES):
                 about = {"real": real, "words": words, "seed": seed}
-                made.append(Case(f"{subject}-{p:02d}-{seed}", asked, "image", {"source": real[0]}, subject, about))
+                name, truth = f"{subject}-{p:02d}-{seed}", {"source": real[0]}
+                made.append(Case(name, asked, "image", truth, subject, about, source="none"))
     return made
 
 
@@ -88,23 +91,24 @@ def score(asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]], backbone
     subjects = {case.group: case.about["real"] for case in asked}
     rows = {subject: [i for i, case in enumerate(asked) if case.group == subject] for subject in subjects}
     figures: list[Figure] = []
-    for name, network in (("DINO", dino), ("CLIP-I", clip)):
-        real = {subject: network.pictures(pictures) for subject, pictures in subjects.items()}
-        made = {system: network.pictures(parts) for system, parts in outputs.items()}  # type: ignore[arg-type]
+    for name, network, crop in ((n, net, crop) for n, net in (("DINO", dino), ("CLIP-I", clip)) for crop in CROPS):
+        real = {subject: network.pictures(pictures, crop) for subject, pictures in subjects.items()}
+        made = {system: network.pictures(parts, crop) for system, parts in outputs.items()}  # type: ignore[arg-type]
         for protocol, count in (("the picture given", 1), ("all real pictures", None)):
             values = {
                 system: _by_row(rows, {s: (found[rows[s]] @ real[s][:count].T).mean(1) for s in subjects}, len(asked))
                 for system, found in made.items()
             }
-            figure = mean(f"{name} to {protocol}", values[main], {system: values[system] for system in others})
+            figure = mean(f"{name} to {protocol}, {crop}", values[main], {system: values[system] for system in others})
             figures.append(
                 figure.beside(**{"real images (oracle)": known("real images", _oracle(real), len(subjects))})
             )
     distinct = list(dict.fromkeys(case.about["words"] for case in asked))
     words = dict(zip(distinct, clip.words(distinct), strict=True))
     said = torch.stack([words[case.about["words"]] for case in asked])
-    agreed = {s: (clip.pictures(parts) * said).sum(1).numpy() for s, parts in outputs.items()}  # type: ignore[arg-type]
-    figures.append(mean("CLIP-T", agreed[main], {system: agreed[system] for system in others}))
+    for crop in CROPS:
+        agreed = {s: (clip.pictures(parts, crop) * said).sum(1).numpy() for s, parts in outputs.items()}  # type: ignore[arg-type]
+        figures.append(mean(f"CLIP-T, {crop}", agreed[main], {system: agreed[system] for system in others}))
     examples = [
         Example(case.about["words"], case.prompt, {system: parts[i] for system, parts in outputs.items()})
         for i, case in enumerate(asked)

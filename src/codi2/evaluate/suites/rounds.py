@@ -8,6 +8,7 @@ doing nothing is worth.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from codi2.evaluate.suites.answers import copy
 from codi2.model import Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Part, Text
+from codi2.prompt.sources import LAST, NONE
 
 ROUNDS, NUMBER, QUICK, EXAMPLES = 5, 16, 2, 4
 
@@ -47,7 +49,7 @@ def cases(bench: Bench, quick: bool) -> list[Case]:
     return made
 
 
-def ours(bench: Bench, some: Sequence[Case]) -> list[Part]:
+def ours(bench: Bench, some: Sequence[Case], source: str = LAST) -> list[Part]:
     """Whole conversations: each round edits the picture that the round before it gave."""
     threads: dict[str, list[Case]] = {}
     for case in some:
@@ -61,7 +63,7 @@ def ours(bench: Bench, some: Sequence[Case]) -> list[Part]:
         for n in range(max(map(len, batch))):
             rows = [b for b, mine in enumerate(batch) if n < len(mine)]
             asked = [(Text("Take "), pictures[b], Text(f" and {batch[b][n].about['ask']}.")) for b in rows]
-            options = [Options(want="image", seed=bench.seed + n) for _ in rows]
+            options = [Options(want="image", seed=bench.seed + n, source=source) for _ in rows]
             replies = bench.model.answer([[Message("user", prompt)] for prompt in asked], options)
             for b, reply in zip(rows, replies, strict=True):
                 pictures[b] = made[batch[b][n].id] = reply.images[0]
@@ -79,7 +81,12 @@ def exact(bench: Bench, some: Sequence[Case]) -> list[Part]:
     return made
 
 
-SYSTEMS = {"ours": ours, "exact edits through the codec": exact, "copy of the first picture": copy}
+SYSTEMS = {
+    "ours": ours,
+    "ours, --source none": partial(ours, source=NONE),
+    "exact edits through the codec": exact,
+    "copy of the first picture": copy,
+}
 
 
 def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:

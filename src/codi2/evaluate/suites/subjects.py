@@ -14,7 +14,7 @@ from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
 from codi2.evaluate.closeness import closeness
 from codi2.evaluate.figure import Example, Findings, mean
-from codi2.evaluate.suites.answers import copy, ours
+from codi2.evaluate.suites.answers import copy, ours, without_source
 from codi2.prompt.parts import Image, Part, Phrase, Prompt, Text
 
 NUMBER, QUICK, EXAMPLES = 40, 4, 12
@@ -55,7 +55,12 @@ def text_only(bench: Bench, some: Sequence[Case]) -> list[Part]:
     return bench.decode(padded, blank, "image")
 
 
-SYSTEMS = {"ours": ours, "decoder from words alone": text_only, "copy of the first picture": copy}
+SYSTEMS = {
+    "ours": ours,
+    "ours, --source none": without_source,
+    "decoder from words alone": text_only,
+    "copy of the first picture": copy,
+}
 
 
 def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
