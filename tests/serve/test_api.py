@@ -209,6 +209,14 @@ def test_bad_requests(server: Running, media: Path):
         (json.dumps({"messages": hello, "seed": -1}).encode(), "seed"),
         (json.dumps({"messages": hello, "model": "debug", "codi2": {"speed": 3}}).encode(), "codi2.speed"),
         (json.dumps({"messages": hello, "model": "debug", "modalities": ["smell"]}).encode(), "modalities"),
+        (
+            json.dumps({"messages": hello, "codi2": {"source": "the dog"}}).encode(),
+            "write none, last, or an item's name",
+        ),
+        (
+            json.dumps({"messages": hello, "codi2": {"source": "image3"}}).encode(),
+            "there is no item image3 to start from",
+        ),
         (json.dumps({"messages": hello, "model": "debug", "n": 2, "stream": True}).encode(), "do not go together"),
     ):
         answer = httpx.post(post, content=body, headers={"content-type": "application/json"})

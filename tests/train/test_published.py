@@ -23,7 +23,7 @@ from codi2.diffuse.sampling import seeded_noise
 from codi2.errors import ConfigError
 from codi2.model import CoDi2
 from codi2.prompt.parts import Audio, Image, Part
-from codi2.train.config import TrainConfig
+from codi2.train.config import TrainConfig, load_config, options_of
 from codi2.train.encoded import Encodings, weights_key
 from codi2.train.loop import Share, train
 from codi2.train.parts import published
@@ -217,6 +217,11 @@ def test_a_decoder_learns_by_itself_and_comes_back(make: Make, model: CoDi2, tmp
         with torch.no_grad():
             for name, value in trained_state(decoder, whole=True).items():
                 value.requires_grad_(False).copy_(before[name])
+
+
+def test_the_config_of_pairs_is_one_of_this_part():
+    config = load_config(Path(__file__).parents[2] / "configs" / "paper" / "image_pairs.toml")
+    assert config.part == "published" and options_of(published.PublishedOptions, config).trained == "network"
 
 
 def test_what_cannot_be_trained_so_is_one_sentence(make: Make, model: CoDi2, monkeypatch: pytest.MonkeyPatch):

@@ -17,7 +17,7 @@ from codi2.data.tables.factors import asks
 from codi2.data.tables.studio import Studio
 from codi2.evaluate.baselines import round_trip
 from codi2.evaluate.bench import BATCH, Bench
-from codi2.evaluate.case import Case
+from codi2.evaluate.case import Case, System
 from codi2.evaluate.closeness import closeness
 from codi2.evaluate.figure import Example, Findings, mean
 from codi2.evaluate.suites.answers import copy
@@ -81,7 +81,7 @@ def exact(bench: Bench, some: Sequence[Case]) -> list[Part]:
     return made
 
 
-SYSTEMS = {
+SYSTEMS: dict[str, System] = {
     "ours": ours,
     "ours, --source none": partial(ours, source=NONE),
     "exact edits through the codec": exact,
