@@ -125,7 +125,24 @@ def check_held_out(part: str, held_out: Mapping[str, float]) -> None:
 def encodings_for(config: Any, folder: Path | None) -> Encodings:
     """The features of a model's encoder. Raises WeightsError: it cannot be loaded."""
     from codi2.checkpoint import load_encoder
-    from codi2.train.encoded import weights_key
+    from codi2.train.features.makers import encoder_key
 
     encoder = load_encoder(config, folder)
-    return Encodings(lambda: encoder, weights_key(encoder), config.encoder.reads_words)
+    key = encoder_key(encoder, config.encoder)
+    return Encodings(lambda: encoder, key, config.encoder.reads_words, config.encoder.num_features)
+
+
+def read_stores(
+    encodings: Encodings, model: str, config: Any, data: Mapping[str, float], named: str | Sequence[str]
+) -> None:
+    """Lets encodings read what `codi2 data encode` has made of data sets: see `features.use.attach`.
+
+    Raises DataError: a set is missing, or a store that is named does not fit.
+    """
+    from codi2.data.build import load_report
+    from codi2.train.features.use import attach
+
+    sets = [find_data(name) for name in data]
+    for folder in sets:
+        load_report(folder)
+    attach(encodings, model, config.encoder.num_features, sets, named)

@@ -28,7 +28,7 @@ from codi2.diffuse.load import load_codec, load_vocoder
 from codi2.encode.tiny import AudioTrunk, ImageTrunk, load_trunk
 from codi2.prompt.parts import Part
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.lessons import Lesson, Lessons, encodings_for
+from codi2.train.lessons import Lesson, Lessons, encodings_for, read_stores
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import (
@@ -69,6 +69,7 @@ class DecoderOptions:
     predicted_edits: bool = False  # of edits alone: what nothing given shows is recalled, and so told as it is
     feature_norm: float = 16.0  # that a predicted joint vector is brought to, as when the model generates
     model: str = "tiny"  # preset or folder: its encoder, its codec, and the language model that predicts
+    features: str | Sequence[str] = ""  # folders that `codi2 data encode` made; empty: those beside the data sets
     begun: float = 0.0  # of clips that nothing was given for, the share that begins as the decoder of pictures draws it
     looked_at: int = 0  # samples a step whose estimate is decoded and compared as media
     diffusion_weight: float = 1.0  # of L_DM
@@ -112,6 +113,7 @@ class DecoderRecipe:
         self.options = options = options_of(DecoderOptions, config)
         model_config, folder = locate(options.model)
         encodings = encodings_for(model_config, folder)
+        read_stores(encodings, options.model, model_config, {**options.data, **options.held_out}, options.features)
         dim, num_slots = model_config.heads.feature_dim, model_config.heads.num_slots[options.modality]
         phases = {options.modality: 1.0}
         self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
