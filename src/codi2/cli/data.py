@@ -88,9 +88,7 @@ def encode(
         int | None,
         typer.Option(min=1, help="Of each medium: 1, the joint vector; 257, all tokens; between, pooled tokens."),
     ] = None,
-    latents: Annotated[
-        bool, typer.Option("--latents", help="Encode by the decoders' autoencoders, not by the encoder.")
-    ] = False,
+    latents: Annotated[bool, typer.Option("--latents", help="The latents of the decoders' autoencoders too.")] = False,
     workers: Annotated[int, typer.Option(min=-1, help="Processes that read media; -1: as the cores allow.")] = -1,
     batch_size: Annotated[int, typer.Option(min=1, help="Media per call of the encoder on a GPU.")] = 32,
     ray: Annotated[str | None, typer.Option(help="A Ray cluster's address, or `local`.")] = None,
@@ -102,23 +100,25 @@ def encode(
     """
     from codi2.evaluate.processes import join
     from codi2.train.features.encode import Encoding, How, default_folder, encode_set, job_of
+    from codi2.train.features.makers import kinds_of
     from codi2.train.lessons import find_data
 
     if wrong := next((name for name in ("bits", "compile", "offload") if getattr(placement, name)), None):
         raise ConfigError(f"--{wrong} means nothing to an encoder; leave it out")
-    if latents and features is not None:
-        raise ConfigError("--features is of the encoder, and latents have one form; leave one of the two out")
+    if latents and out is not None:
+        raise ConfigError("features and latents each have a folder beside the data set; leave --out or --latents out")
     with join() as processes:
         if ray is not None and processes.count > 1:
             raise ConfigError("--ray divides the work itself; run the command without a launcher")
         data = find_data(str(folder))
         data = data.absolute() if ray else data
-        job = job_of("latents" if latents else "features", data, model, features)
-        store = out or default_folder(job)
         how = How(processes.placed(placement), workers, batch_size)
-        encode_set(Encoding(job, store.absolute() if ray else store, how), processes, ray, plan)
-        if processes.first and not plan:
-            print(f"The {job.kind} are in {store}.")
+        for kind in kinds_of(model) if latents else ("features",):
+            job = job_of(kind, data, model, features if kind == "features" else None)
+            store = out or default_folder(job)
+            encode_set(Encoding(job, store.absolute() if ray else store, how), processes, ray, plan)
+            if processes.first and not plan:
+                print(f"The {kind} are in {store}.")
 
 
 @app.command()

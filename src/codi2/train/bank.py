@@ -1,9 +1,9 @@
 """Encoded samples, computed once and kept: what frozen networks make of drawn media.
 
-A sample is drawn when it is computed: it has a number, and no content by which it could be found, as a medium of a data
-set has (`train.features`, `train.encoded`). A bank is a folder of safetensors shards under `$CODI2_HOME/cache`. Its name
-holds a key of everything that its numbers depend on, so that other weights start another bank; a bank that was stopped
-continues at the next shard.
+A sample is drawn when it is computed: it has a number, and no content by which it could be found, as a medium of a
+data set has (`train.features`, `train.encoded`). A bank is a folder of safetensors shards under `$CODI2_HOME/cache`.
+Its name holds a key of everything that its numbers depend on, so that other weights start another bank; a bank that was
+stopped continues at the next shard.
 """
 
 from __future__ import annotations

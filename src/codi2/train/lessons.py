@@ -132,17 +132,20 @@ def encodings_for(config: Any, folder: Path | None) -> Encodings:
     return Encodings(lambda: encoder, key, config.encoder.reads_words, config.encoder.num_features)
 
 
-def read_stores(
-    encodings: Encodings, model: str, config: Any, data: Mapping[str, float], named: str | Sequence[str]
-) -> None:
-    """Lets encodings read what `codi2 data encode` has made of data sets: see `features.use.attach`.
+def read_stores(encodings: Encodings, config: Any, options: Any) -> None:
+    """Lets encodings read what `codi2 data encode` has made of the data sets of a part: see `features.use.attach`.
 
-    Raises DataError: a set is missing, or a store that is named does not fit.
+    Args:
+        config: of the model.
+        options: of the part: `model`, `data`, `held_out`, `features`.
+
+    Raises:
+        DataError: a set is missing, or a store that is named does not fit.
     """
     from codi2.data.build import load_report
     from codi2.train.features.use import attach
 
-    sets = [find_data(name) for name in data]
+    sets = [find_data(name) for name in {**options.data, **options.held_out}]
     for folder in sets:
         load_report(folder)
-    attach(encodings, model, config.encoder.num_features, sets, named)
+    attach(encodings, options.model, config.encoder.num_features, sets, options.features)

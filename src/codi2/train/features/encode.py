@@ -55,13 +55,17 @@ def job_of(kind: str, data: Path, model: str, features: int | None = None) -> Jo
 
 def default_folder(job: Job) -> Path:
     """Beside the data set, a folder for each network."""
-    if job.kind == "latents":
-        return Path(job.data) / FOLDER / f"latents-{job.key}"
-    return features_folder(Path(job.data), job.key, {m: shape[0] for m, shape in job.shapes.items()})
+    if job.kind == "features":
+        return features_folder(Path(job.data), job.key, {m: shape[0] for m, shape in job.shapes.items()})
+    return latents_folder(Path(job.data), job.kind, job.key)
 
 
 def features_folder(data: Path, key: str, counts: Mapping[str, int]) -> Path:
     return data / FOLDER / f"features-{features_key(key, counts)}"
+
+
+def latents_folder(data: Path, kind: str, key: str) -> Path:
+    return data / FOLDER / f"{kind}-{key}"
 
 
 def encode_set(

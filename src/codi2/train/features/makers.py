@@ -5,7 +5,7 @@ A maker reads media where batches are prepared, in a process without a GPU, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +23,8 @@ from codi2.tensors import device_of, to_device
 from codi2.train.bank import key_of
 from codi2.train.encoded import weights_key
 
-LATENTS = ("image", "audio", "video")
+LATENTS = "latents-"  # begins the name of their kind, before the modality
+LATENTS_VERSION = 1  # raise it when a codec brings media to its autoencoder otherwise
 _ELSEWHERE = ("id", "tokenizer", "num_features")  # of an encoder's config: names of files, and what is chosen apart
 
 
@@ -46,22 +47,21 @@ class Features:
 
 
 class Latents:
-    """Latents fp16 [c, h, w] of media (of clips [c, F, h, w]), by the autoencoder of the modality's decoder."""
+    """Latents fp16 [c, h, w] of media (of clips [c, F, h, w]), by the autoencoder of their modality's decoder."""
 
     reads_words = False
     in_half = True
 
-    def __init__(self, codecs: Mapping[str, Codec], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.network: nn.Module = nn.ModuleDict(codecs)
-        self.key = latents_key(codecs)
-        self.shapes, self._codecs = shapes, codecs
+    def __init__(self, codec: Codec, shape: tuple[int, ...]) -> None:
+        self.network: nn.Module = codec
+        self.key = latents_key(codec)
+        self.shapes, self._codec = {codec.modality: shape}, codec
 
     def read(self, parts: Sequence[Part]) -> Any:
-        return self._codecs[parts[0].modality].read(parts)
+        return self._codec.read(parts)
 
     def make(self, modality: str, numbers: Any) -> Tensor:
-        codec = self._codecs[modality]
-        return codec.encode(codec.prepare(to_device(numbers, device_of(self.network))))
+        return self._codec.encode(self._codec.prepare(to_device(numbers, device_of(self.network))))
 
 
 Maker = Features | Latents
@@ -69,13 +69,27 @@ Maker = Features | Latents
 
 @lru_cache(maxsize=2)
 def load_maker(kind: str, model: str, features: int | None = None) -> Maker:
-    """Of a model, on the CPU. Raises ConfigError, WeightsError: it cannot be loaded."""
+    """Of a model, on the CPU.
+
+    Args:
+        kind: `features`, or `latents-image`, `latents-audio`, `latents-video`.
+
+    Raises:
+        ConfigError, WeightsError: it cannot be loaded.
+    """
     config, folder = locate(model)
     torch.manual_seed(0)  # of random weights, as in `debug`, every process has the same
     if kind == "features":
         return Features(load_encoder(config, folder), config.encoder, features)
-    decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in LATENTS if m in config.decoders}
-    return Latents({m: d.codec for m, d in decoders.items()}, {m: d.latent_shape for m, d in decoders.items()})
+    modality = kind.removeprefix(LATENTS)
+    decoder = load_one_decoder(modality, config, folder and folder / modality)
+    return Latents(decoder.codec, decoder.latent_shape)
+
+
+def kinds_of(model: str) -> list[str]:
+    """What can be kept of media for a model. Raises ConfigError: there is no such model."""
+    config, _ = locate(model)
+    return ["features", *(LATENTS + modality for modality in config.decoders)]
 
 
 def counts_for(config: EncoderConfig, features: int | None) -> dict[str, int]:
@@ -99,9 +113,9 @@ def encoder_key(encoder: Encoder, config: EncoderConfig) -> str:
     return key_of({"weights": weights_key(encoder), **about})
 
 
-def latents_key(codecs: Mapping[str, Codec]) -> str:
-    """Stands for what autoencoders make of media: their weights, and the sizes that media are brought to."""
-    return key_of({m: [weights_key(c.vae), c.vae.config.scaling_factor, _sizes(c)] for m, c in codecs.items()})
+def latents_key(codec: Codec) -> str:
+    """Stands for what an autoencoder makes of media: its weights, and the sizes that media are brought to."""
+    return key_of({"weights": weights_key(codec.vae), "version": LATENTS_VERSION, **_sizes(codec)})
 
 
 def _sizes(codec: Codec) -> dict[str, Any]:

@@ -37,7 +37,7 @@ NAME = 16  # bytes
 class Job:
     """What is encoded, by which network, and where to."""
 
-    kind: str  # features, latents
+    kind: str  # features, latents-image, …
     data: str  # folder of the finished data set
     model: str  # preset or folder, for messages and to load the network
     key: str  # of the network: its weights, its config
@@ -49,7 +49,7 @@ class Job:
     def command(self, folder: Path) -> str:
         """The command that makes the store `folder`."""
         options = "" if self.features is None else f" --features {self.features}"
-        options += " --latents" if self.kind == "latents" else ""
+        options += " --latents" if self.kind != "features" else ""
         options += "" if folder.parent == Path(self.data) / FOLDER else f" --out {folder}"
         return f"`codi2 data encode {self.data} --model {self.model}{options}`"
 

@@ -92,7 +92,7 @@ def _check(store: Store, encodings: Encodings, model: str, counts: Mapping[str, 
     """Raises DataError: a store that is named cannot serve the run."""
     job, folder = store.job, store.folder
     if job.kind != "features" or job.key != encodings.key:
-        theirs = f"the encoder of {job.model} (key {job.key})" if job.kind == "features" else "autoencoders"
+        theirs = f"the encoder of {job.model} (key {job.key})" if job.kind == "features" else "an autoencoder"
         raise DataError(
             f"{folder} was encoded by {theirs}, and {model} reads the features of another (key {encodings.key}); "
             f"run `codi2 data encode {job.data} --model {model}` and name what it makes"

@@ -113,7 +113,7 @@ class DecoderRecipe:
         self.options = options = options_of(DecoderOptions, config)
         model_config, folder = locate(options.model)
         encodings = encodings_for(model_config, folder)
-        read_stores(encodings, options.model, model_config, {**options.data, **options.held_out}, options.features)
+        read_stores(encodings, model_config, options)
         dim, num_slots = model_config.heads.feature_dim, model_config.heads.num_slots[options.modality]
         phases = {options.modality: 1.0}
         self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)

@@ -102,7 +102,7 @@ class LLMRecipe:
         options, config = self.options, self.config
         check_held_out(config.part, options.held_out)
         encodings = encodings_for(self.codi2_config, self.folder)
-        read_stores(encodings, options.model, self.codi2_config, {**options.data, **options.held_out}, options.features)
+        read_stores(encodings, self.codi2_config, options)
         lessons = Lessons(options.data, encodings, config.batch_size, options.phases or None, config.seed)
         return lessons, Lessons(options.held_out, encodings, VALIDATED, None, 1)
 
