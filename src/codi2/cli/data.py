@@ -98,10 +98,10 @@ def encode(
 
     Several GPUs: `accelerate launch --num_processes 8 -m codi2 data encode …`; a cluster: --ray.
     """
+    from codi2.data.find import find_set
     from codi2.evaluate.processes import join
     from codi2.train.features.encode import Encoding, How, default_folder, encode_set, job_of
     from codi2.train.features.makers import kinds_of
-    from codi2.train.lessons import find_data
 
     if wrong := next((name for name in ("bits", "compile", "offload") if getattr(placement, name)), None):
         raise ConfigError(f"--{wrong} means nothing to an encoder; leave it out")
@@ -110,7 +110,7 @@ def encode(
     with join() as processes:
         if ray is not None and processes.count > 1:
             raise ConfigError("--ray divides the work itself; run the command without a launcher")
-        data = find_data(str(folder))
+        data = find_set(str(folder))
         data = data.absolute() if ray else data
         how = How(processes.placed(placement), workers, batch_size)
         for kind in kinds_of(model) if latents else ("features",):
