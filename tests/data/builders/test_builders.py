@@ -56,9 +56,11 @@ def test_laion_in_each_form_of_img2dataset(form: Callable[[Path], Path], tmp_pat
     assert drawn.meta["url"].startswith("https://example.org/")
 
 
-def test_laion_without_pictures_names_the_command(tmp_path: Path):
-    official.parquet(tmp_path / "laion" / "part-0.parquet", {"URL": ["https://example.org/a.jpg"], "TEXT": ["a"]})
-    with pytest.raises(DataError, match=r"holds none \(its columns are URL, TEXT\).*img2dataset --url_list"):
+@pytest.mark.parametrize(("url", "words"), [("URL", "TEXT"), ("url", "caption")])  # of LAION-400M, of Re-LAION
+def test_laion_without_pictures_names_the_command(url: str, words: str, tmp_path: Path):
+    official.parquet(tmp_path / "laion" / "part-0.parquet", {url: ["https://example.org/a.jpg"], words: ["a"]})
+    said = rf"holds none \(its columns are {url}, {words}\).*img2dataset .*--url_col {url} --caption_col {words} "
+    with pytest.raises(DataError, match=said):
         build(Settings("laion", str(tmp_path / "laion"), str(tmp_path / "out")))
 
 
