@@ -403,6 +403,23 @@ def test_stores_that_do_not_fit_the_run_are_refused(data: Path, rich_home: Path,
     assert "is in none of" in refusal(data, features=str(made.folder))
 
 
+def test_decoders_train_on_stored_latents(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from codi2.train.config import TrainConfig
+    from codi2.train.parts.decoder import DecoderRecipe
+
+    monkeypatch.setattr(DecoderRecipe, "_codec", lambda *_: load_maker("latents-image", "debug").network)
+    options = {"model": "debug", "data": {str(data): 1.0}, "modality": "image", "channels": (8, 16)}
+    config = TrainConfig("image_decoder", 2, 6, 1e-3, options=options)
+    plain = DecoderRecipe(config).batch(0)
+    encode_set(encoding(data, "latents-image"), ALONE, tell=lambda _: None)
+    recipe = DecoderRecipe(config)
+    monkeypatch.setattr(type(recipe.decoder.codec), "encode", lambda *_: pytest.fail("a medium is encoded"))
+    stored = recipe.batch(0)
+    assert plain.source.any() and torch.allclose(stored.source, plain.source, atol=2e-3)
+    assert torch.allclose(stored.latents, plain.latents, atol=2e-3) and torch.equal(stored.features, plain.features)
+    assert all(torch.isfinite(value) for value in recipe.losses(recipe.model, stored).values())
+
+
 def test_a_model_of_one_feature_reads_a_store_of_many(data: Path, tmp_path: Path) -> None:
     from codi2.train.features.use import Stores
 

@@ -8,11 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from codi2.data.record import Medium
+from codi2.diffuse.codec import Codec
 from codi2.errors import DataError
 from codi2.hub import sha256_of
-from codi2.train.features.encode import features_folder
+from codi2.train.encoded import name_of
+from codi2.train.features.encode import features_folder, latents_folder
+from codi2.train.features.makers import LATENTS, latents_key
 from codi2.train.features.store import REPORT, Job, Store
 
 if TYPE_CHECKING:
@@ -23,7 +28,7 @@ class Stores:
     """Several stores as one.
 
     Args:
-        counts: modality → T that the model reads. A store may have more features of each medium: the first counts.
+        counts: modality → T that the model reads, the first of what a store may have more of; none: all.
         whole: whether the stores have every medium of the run's data sets.
     """
 
@@ -38,7 +43,7 @@ class Stores:
         for store in self.stores:
             value = store.read(name, modality)
             if value is not None:
-                return value[: self.counts[modality]].float()
+                return value[: self.counts.get(modality)].float()
         if self.whole:
             again = self.stores[0].again
             raise DataError(
@@ -47,6 +52,29 @@ class Stores:
                 f"run {again} again for each set"
             )
         return None
+
+
+class StoredLatents:
+    """Latents of the media of data sets, where `codi2 data encode --latents` has made them."""
+
+    def __init__(self, codec: Codec, sets: Sequence[Path]) -> None:
+        """Raises DataError: a store beside a data set is damaged."""
+        kind, key = LATENTS + codec.modality, latents_key(codec)
+        folders = [latents_folder(folder, kind, key) for folder in sets]
+        stores = [Store(folder) for folder in folders if (folder / REPORT).is_file()]
+        self.modality = codec.modality
+        self._stores = Stores(stores, {}, whole=False)
+
+    def of(self, media: Sequence[Medium]) -> Tensor | None:
+        """float32 [B, c, h, w], as the codec's `encode` gives them; None: those of a medium are not there.
+
+        Raises DataError: a shard is damaged.
+        """
+        if not self._stores.stores or any(medium.modality != self.modality for medium in media):
+            return None
+        found = [self._stores.read(name_of(medium), self.modality) for medium in media]
+        there = [value for value in found if value is not None]
+        return torch.stack(there) if len(there) == len(media) else None
 
 
 def attach(
