@@ -324,3 +324,32 @@ def test_features_of_a_data_set_are_those_of_imagebind(
             value = store.read(name, piece.modality)
             assert value is not None and value.shape == (count, DIM)
             assert torch.equal(value, encoder([part], count).values[0].half())
+
+
+def test_media_are_encoded_in_batches_on_a_gpu(
+    rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoder and autoencoders in bfloat16, on a virtual GPU: media arrive there, and their features on the disk."""
+    from codi2.data.build import Settings
+    from codi2.data.build import build as build_set
+    from codi2.evaluate.processes import ALONE
+    from codi2.train.features import encode, makers, worker
+    from codi2.train.features.store import Store
+
+    source, data = str(rich_home / "data" / "tiny"), tmp_path / "tables"
+    build_set(Settings("tables", source, str(data), options={"records": 19}))
+    with virtual_gpu():
+        model = build(tmp_path)
+        chosen: dict[str, makers.Maker] = {
+            f"latents-{m}": makers.Latents(decoder.codec, decoder.latent_shape) for m, decoder in model.decoders.items()
+        }
+        chosen["features"] = makers.Features(model.encoder, replace(PAPER.encoder, norm=1.0), 5)
+        for kind, maker in chosen.items():
+            for module in (encode, worker):
+                monkeypatch.setattr(module, "load_maker", lambda *_, maker=maker: maker)
+            job = encode.job_of(kind, data, "paper")
+            how = encode.How(Placement("cuda", "bfloat16"), workers=0, batch=4)
+            made = encode.Encoding(job, encode.default_folder(job), how)
+            plan = encode.encode_set(made, ALONE, tell=lambda _: None)
+            assert plan.media and next(maker.network.parameters()).is_cuda
+            assert Store(made.folder).job.kind == kind

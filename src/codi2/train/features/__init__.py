@@ -12,6 +12,7 @@ them. Three places keep what frozen networks make of media:
 The first two find a medium by the same name (`encoded.name_of`), so a run reads the first and falls back to the
 second. All shards of tensors are written and read by `features.files`.
 
-`store`: the files of a store, and how a medium is found in them. `index`: which media a data set has, and who encodes
-each. `encode`: the work itself. `makers`: the networks. `use`: which stores a training run reads.
+`store`: the files of a store, and how a medium is found in them. `index`: which media a data set has, and which shard
+each is in. `makers`: the networks. `worker`: one process that encodes. `encode`: the stages, over all processes. `use`:
+which stores a training run reads.
 """
