@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from codi2.checkpoint import load_one_decoder, locate
 from codi2.config import CoDi2Config
+from codi2.data.find import find_set
 from codi2.diffuse.build import new_decoder, new_patches
 from codi2.diffuse.codec import AudioCodec, Codec
 from codi2.diffuse.decoder import Sampling, first_frames
@@ -29,7 +30,7 @@ from codi2.encode.tiny import AudioTrunk, ImageTrunk, load_trunk
 from codi2.prompt.parts import Part
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.features.use import StoredLatents
-from codi2.train.lessons import Lesson, Lessons, encodings_for, find_data, read_stores
+from codi2.train.lessons import Lesson, Lessons, encodings_for, read_stores
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import (
@@ -120,7 +121,7 @@ class DecoderRecipe:
         self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
         self.held_out = Lessons(options.held_out or options.data, encodings, VALIDATED, phases, config.seed + 1)
         codec = self._codec(model_config, folder)
-        self.stored = StoredLatents(codec, [find_data(name) for name in {**options.data, **options.held_out}])
+        self.stored = StoredLatents(codec, [find_set(name) for name in {**options.data, **options.held_out}])
         torch.manual_seed(config.seed)
         some = self.lessons.batch(0)[:1]
         shape = self._latents(codec, [_part(some[0], some[0].answer(options.modality))])[0].shape
