@@ -291,3 +291,65 @@ def test_the_published_way_trains_with_its_decoders_heads(
         for modality, state in before.items():
             for name, value in trained_state(model.decoders[modality]).items():
                 value.requires_grad_(False).copy_(state[name])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_features_of_a_data_set_are_those_of_imagebind(
+    workers: int, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Media are read in a worker process; 1, all or pooled tokens are kept, and phrases only where they are read."""
+    from codi2.data.build import Settings, load_report
+    from codi2.data.build import build as build_set
+    from codi2.data.shards import open_shards
+    from codi2.evaluate.processes import ALONE
+    from codi2.train.encoded import items_of, name_of
+    from codi2.train.features import encode, makers, worker
+    from codi2.train.features.store import Store
+
+    encoder = build(tmp_path).encoder
+    source, data = str(rich_home / "data" / "tiny"), tmp_path / "tables"
+    build_set(Settings("tables", source, str(data), options={"records": 19}))
+    for features in (1, 5, 257):
+        maker = makers.Features(encoder, replace(PAPER.encoder, norm=1.0), features)
+        for module in (encode, worker):
+            monkeypatch.setattr(module, "load_maker", lambda *_, maker=maker: maker)
+        job = encode.job_of("features", data, "paper", features)
+        made = encode.Encoding(job, encode.default_folder(job), encode.How(workers=workers))
+        encode.encode_set(made, ALONE, tell=lambda _: None)
+        store = Store(made.folder)
+        pieces = {name_of(p): p for s in open_shards(data, load_report(data)) for r in s for _, p in items_of(r, False)}
+        for name, piece in list(pieces.items())[:12]:
+            part = piece.decode() if hasattr(piece, "decode") else piece
+            count = min(features, makers.NUM_TOKENS[piece.modality])
+            value = store.read(name, piece.modality)
+            assert value is not None and value.shape == (count, DIM)
+            assert torch.equal(value, encoder([part], count).values[0].half())
+
+
+def test_media_are_encoded_in_batches_on_a_gpu(
+    rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoder and autoencoders in bfloat16, on a virtual GPU: media arrive there, and their features on the disk."""
+    from codi2.data.build import Settings
+    from codi2.data.build import build as build_set
+    from codi2.evaluate.processes import ALONE
+    from codi2.train.features import encode, makers, worker
+    from codi2.train.features.store import Store
+
+    source, data = str(rich_home / "data" / "tiny"), tmp_path / "tables"
+    build_set(Settings("tables", source, str(data), options={"records": 19}))
+    with virtual_gpu():
+        model = build(tmp_path)
+        chosen: dict[str, makers.Maker] = {
+            f"latents-{m}": makers.Latents(decoder.codec, decoder.latent_shape) for m, decoder in model.decoders.items()
+        }
+        chosen["features"] = makers.Features(model.encoder, replace(PAPER.encoder, norm=1.0), 5)
+        for kind, maker in chosen.items():
+            for module in (encode, worker):
+                monkeypatch.setattr(module, "load_maker", lambda *_, maker=maker: maker)
+            job = encode.job_of(kind, data, "paper")
+            how = encode.How(Placement("cuda", "bfloat16"), workers=0, batch=4)
+            made = encode.Encoding(job, encode.default_folder(job), how)
+            plan = encode.encode_set(made, ALONE, tell=lambda _: None)
+            assert plan.media and next(maker.network.parameters()).is_cuda
+            assert Store(made.folder).job.kind == kind

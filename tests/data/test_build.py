@@ -327,3 +327,23 @@ def test_errors_on_ray_are_one_sentence(tmp_path: Path):
     assert "Traceback" not in run.stderr
     run = subprocess.run(command(source, out, "--ray", "127.0.0.1:1"), capture_output=True, text=True, timeout=300)
     assert run.returncode == 2 and "there is no Ray cluster at '127.0.0.1:1'" in run.stderr
+
+
+def test_raw_files_and_data_sets_are_not_taken_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The docs' own download makes `laion/`, and a config's `laion` means the set of this name."""
+    from codi2.data.find import find_set
+
+    monkeypatch.setenv("CODI2_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    raw, made = captions(tmp_path / "laion", 3), tmp_path / "home" / "data" / "laion"
+    with pytest.raises(DataError, match=r"laion is no data set but a folder of raw files, 00000.tar among them: run"):
+        load_report(find_set("laion"))
+    build(Settings("laion", str(raw), str(made)))
+    assert find_set("laion") == made and load_report(find_set("laion"))["records"] == 6
+    for source in (made, made / "shards"):
+        with pytest.raises(DataError, match=r"is a data set that `codi2 data build` has made, not the raw files"):
+            build(Settings("laion", str(source), str(tmp_path / "again")))
+    for out in (raw, captions(tmp_path / "other", 1)):
+        with pytest.raises(DataError, match=r"is a folder of raw files, 00000.tar among them; choose another folder"):
+            build(Settings("laion", str(raw), str(out)))
+    assert not (tmp_path / "again").exists() and {p.name for p in raw.iterdir()} == {"00000.tar"}

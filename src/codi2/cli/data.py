@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from codi2.cli.placement import placed
 from codi2.errors import ConfigError
+from codi2.placement import Placement
 
 app = typer.Typer(help="Fetch, build and look at training data.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -73,6 +75,50 @@ def build(
     settings = Settings(name, place, target, seed, dict(map(_option, options or ())))
     report = build_set(settings, workers=workers, ray=ray, max_bad=max_bad, units=units)
     _tell(report, out)
+
+
+@app.command()
+@placed
+def encode(
+    folder: Annotated[Path, typer.Argument(help="A finished data set: what `codi2 data build` has made.")],
+    placement: Placement,
+    model: Annotated[str, typer.Option(help="Preset or folder whose encoder is used.")] = "tiny",
+    out: Annotated[Path | None, typer.Option(help="Folder for the features; beside the data set otherwise.")] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each medium: 1, the joint vector; 257, all tokens; between, pooled tokens."),
+    ] = None,
+    latents: Annotated[bool, typer.Option("--latents", help="The latents of the decoders' autoencoders too.")] = False,
+    workers: Annotated[int, typer.Option(min=-1, help="Processes that read media; -1: as the cores allow.")] = -1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Media per call of the encoder on a GPU.")] = 32,
+    ray: Annotated[str | None, typer.Option(help="A Ray cluster's address, or `local`.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only print how many media and bytes it would be.")] = False,
+) -> None:
+    """Encode every medium of a data set once, before training; the same command continues after a kill.
+
+    Several GPUs: `accelerate launch --num_processes 8 -m codi2 data encode …`; a cluster: --ray.
+    """
+    from codi2.data.find import find_set
+    from codi2.evaluate.processes import join
+    from codi2.train.features.encode import Encoding, How, default_folder, encode_set, job_of
+    from codi2.train.features.makers import kinds_of
+
+    if wrong := next((name for name in ("bits", "compile", "offload") if getattr(placement, name)), None):
+        raise ConfigError(f"--{wrong} means nothing to an encoder; leave it out")
+    if latents and out is not None:
+        raise ConfigError("features and latents each have a folder beside the data set; leave --out or --latents out")
+    with join() as processes:
+        if ray is not None and processes.count > 1:
+            raise ConfigError("--ray divides the work itself; run the command without a launcher")
+        data = find_set(str(folder))
+        data = data.absolute() if ray else data
+        how = How(processes.placed(placement), workers, batch_size)
+        for kind in kinds_of(model) if latents else ("features",):
+            job = job_of(kind, data, model, features if kind == "features" else None)
+            store = out or default_folder(job)
+            encode_set(Encoding(job, store.absolute() if ray else store, how), processes, ray, plan)
+            if processes.first and not plan:
+                print(f"The {kind} are in {store}.")
 
 
 @app.command()

@@ -32,11 +32,11 @@ from codi2.data.builders import load_builder
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw
 from codi2.data.checks import Unfit, verify
 from codi2.data.record import SCHEMA, Record, Sample, number_of, to_sample
+from codi2.data.sets import check_source, is_set, load_report
 from codi2.data.shards import write_shard
 from codi2.errors import CoDi2Error, ConfigError, DataError
 from codi2.folders import locked, undone
 from codi2.hub import atomic_path, write_atomic
-from codi2.untrusted import inside, parse_json, read_inside
 
 SHOWN = 500  # characters of a name or detail in the quarantine
 NAME, WORDS = 200, 2**20  # characters of a task or licence, bytes of a record's words, at most
@@ -81,6 +81,7 @@ def build(
         OutputError: the folder cannot be written, the disk is full, or another build writes to it. Finished shards stay
             valid.
     """
+    check_source(settings.builder, Path(settings.source), settings.folder)
     with undone(settings.folder, "settings.json"), locked(settings.folder, "a build"):
         return _build(settings, workers, ray, max_bad, units)
 
@@ -91,7 +92,8 @@ def _build(settings: Settings, workers: int, ray: str | None, max_bad: float, un
     todo = [task for task in tasks if not settings.unit_file(task[1], ".json").is_file()]
     _sweep(settings)
     seen, bad = _tally(settings, set(range(len(planned))) - {task[1] for task in todo})
-    for part in run.results(build_unit, todo, workers, ray, settings.builder, done=len(planned) - len(todo)):
+    gpus, done = open_builder(settings).gpus, len(planned) - len(todo)
+    for part in run.results(build_unit, todo, workers, ray, settings.builder, done, gpus):
         seen, bad = seen + part["entries"], bad + Counter(part["bad"])
         if seen >= ENOUGH:
             _judge(settings, seen, bad, max_bad)
@@ -373,29 +375,4 @@ def _report(settings: Settings, count: int) -> dict[str, Any]:
     return report | counts | {"spent": {what: round(seconds, 2) for what, seconds in spent.items()}, "shards": shards}
 
 
-def load_report(folder: Path) -> dict[str, Any]:
-    """The report of a finished build. Raises DataError: there is none, or it is of another version or not finished."""
-    path = folder / "build.json"
-    try:
-        report: dict[str, Any] = parse_json(read_inside(folder, path.name))
-    except FileNotFoundError as error:
-        state = "is not finished: run its command again" if (folder / "parts").is_dir() else "is no data set"
-        raise DataError(f"{folder} {state} (there is no {path.name})") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); run the build again") from error
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA or "shards" not in report:
-        found = report.get("schema") if isinstance(report, dict) else None
-        raise DataError(
-            f"{folder} holds records of schema {found}, this version reads {SCHEMA}: build it again with "
-            "`codi2 data build`"
-        )
-    try:
-        for shard in report["shards"]:
-            inside(folder, "" + shard["file"])
-            _ = "" + shard["phase"], 0 + shard["records"]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path} lists a shard without its file, phase or records; run the build again") from error
-    return report
-
-
-__all__ = ["Settings", "build", "load_report", "open_builder"]
+__all__ = ["Settings", "build", "is_set", "load_report", "open_builder"]

@@ -25,6 +25,7 @@ def results(
     ray: str | None,
     title: str,
     done: int = 0,
+    gpus: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """The result of each task as it comes, in any order, with a progress bar.
 
@@ -32,6 +33,7 @@ def results(
         function: importable by name; what it writes must be the same when it runs twice, since a task whose worker
             dies is run again.
         done: tasks that were finished before, for the bar.
+        gpus: of a cluster, that each task has for itself.
 
     Raises:
         DataError: a process died; a cluster cannot be reached. Errors of `function` come through.
@@ -39,7 +41,7 @@ def results(
     if not tasks:
         return
     if ray is not None:
-        stream = _on_ray(function, tasks, ray, workers)
+        stream = _on_ray(function, tasks, ray, workers, gpus)
     elif workers > 1 and len(tasks) > 1:
         stream = _in_processes(function, tasks, workers)
     else:
@@ -74,7 +76,7 @@ def _in_processes(
 
 
 def _on_ray(
-    function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], address: str, workers: int
+    function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], address: str, workers: int, gpus: int = 0
 ) -> Iterator[dict[str, Any]]:
     """Ray Data maps the tasks and runs those of a dead worker again; only their small results travel.
 
@@ -100,7 +102,7 @@ def _on_ray(
         except CoDi2Error as error:  # a user's error is told as such, not retried and not buried in a traceback
             return {"result": type(error).__name__, "error": str(error)}
 
-    for row in ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(one).iter_rows():
+    for row in ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(one, num_gpus=gpus or None).iter_rows():
         if row["error"]:
             raise getattr(errors, row["result"], DataError)(row["error"])
         yield json.loads(row["result"])

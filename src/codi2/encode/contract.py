@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -44,6 +45,17 @@ class Encoder(nn.Module):
         `count` is how many features are wanted of each, the joint vector first: T by default, K for what is regressed.
         """
         raise NotImplementedError
+
+    def read(self, parts: Sequence[Part]) -> Any:
+        """What `forward` does on the CPU before its networks, for a process that prepares batches: B parts as
+        `forward_read` takes them. An encoder that does not divide its work gives the parts.
+        """
+        return parts
+
+    def forward_read(self, modality: str, read: Any, count: int | None = None) -> Features:
+        """`forward` of parts of `modality`, from what `read` gave."""
+        features: Features = self(read, count)
+        return features
 
     def agree(self, modality: str, maps: Tensor, features: Tensor, share: float) -> Tensor:
         """What was drawn of features [B, K, D], as a codec gives it [B, C, H, W], moved by `share` of the way to what

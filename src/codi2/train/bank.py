@@ -1,7 +1,9 @@
 """Encoded samples, computed once and kept: what frozen networks make of drawn media.
 
-A bank is a folder of safetensors shards under `$CODI2_HOME/cache`. Its name holds a key of everything that its numbers
-depend on, so that other weights start another bank; a bank that was stopped continues at the next shard.
+A sample is drawn when it is computed: it has a number, and no content by which it could be found, as a medium of a
+data set has (`train.features`, `train.encoded`). A bank is a folder of safetensors shards under `$CODI2_HOME/cache`.
+Its name holds a key of everything that its numbers depend on, so that other weights start another bank; a bank that was
+stopped continues at the next shard.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codi2.hub import atomic_path, home
+from codi2.hub import home
 from codi2.progress import tracked
+from codi2.train.features.files import read_all, write_tensors
 
 SHARD = 1000  # samples
 
@@ -35,8 +38,6 @@ def bank(
         depends: what the numbers depend on beside their place.
         compute: places of samples → tensors with a row each; called for what is not there yet.
     """
-    from safetensors.torch import load_file, save_file
-
     folder = home() / "cache" / f"{name}-{key_of(depends)}"
     shards: list[dict[str, Tensor]] = []
     for start in tracked(range(0, count, SHARD), f"encoding {name}, shards of {SHARD}"):
@@ -45,8 +46,6 @@ def bank(
         if not path.is_file():
             with torch.inference_mode():
                 values = compute(places)
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as aside:
-                save_file({key: value.to(torch.float16).cpu().contiguous() for key, value in values.items()}, aside)
-        shards.append(load_file(path))
+            write_tensors(path, {key: value.to(torch.float16) for key, value in values.items()})
+        shards.append(read_all(path, f"delete it: {name} is encoded again by the next run"))
     return {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}

@@ -1,8 +1,9 @@
 """Features of the media of data sets, made once by the frozen encoder, when a medium is first met.
 
-`$CODI2_HOME/cache/encoded/<key of the encoder>.sqlite` holds them by the media's own bytes: a medium that occurs in
-many records or data sets is encoded once, an encoder with other weights starts a new file, and a run begins with what
-its first batch needs. Several processes may read and write at once.
+What `codi2 data encode` has made of a data set is read from its store (`train.features`). Everything else is encoded
+as training meets it, and `$CODI2_HOME/cache/encoded/<key of the encoder>.sqlite` holds it by the media's own bytes: a
+medium that occurs in many records or data sets is encoded once, an encoder with other weights starts a new file, and a
+run begins with what its first batch needs. Several processes may read and write at once.
 
 Letters: I items of a record, T features, D joint width.
 """
@@ -12,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,7 +28,11 @@ from codi2.hub import home
 from codi2.prompt.layout import words_of
 from codi2.prompt.parts import Part, Phrase, Text
 from codi2.tensors import device_of
+from codi2.train.bank import key_of
 from codi2.train.place import Turns
+
+if TYPE_CHECKING:
+    from codi2.train.features.use import Stores
 
 BATCH = 32  # media per call of the encoder on an accelerator
 WAIT = 60.0  # seconds for other processes that write
@@ -49,13 +55,18 @@ class Encodings:
 
     Args:
         load: gives the encoder; it is called when a medium is met that nobody has encoded.
-        key: of its weights, see `weights_key`.
+        key: of the encoder, see `features.makers.encoder_key`.
         reads_words: whether the layout adds a user's words as a phrase.
+        counts: modality → T, where the key does not say it.
     """
 
-    def __init__(self, load: Callable[[], Encoder], key: str, reads_words: bool) -> None:
-        self._load, self.reads_words = load, reads_words
-        self.path = home() / "cache" / "encoded" / f"{key[:12]}.sqlite"
+    def __init__(
+        self, load: Callable[[], Encoder], key: str, reads_words: bool, counts: Mapping[str, int] | None = None
+    ) -> None:
+        self._load, self.key, self.reads_words = load, key, reads_words
+        name = key[:12] if counts is None else features_key(key, counts)
+        self.path = home() / "cache" / "encoded" / f"{name}.sqlite"
+        self.stores: Stores | None = None  # what was encoded before, see `features.use`
         self._open: tuple[int, sqlite3.Connection] | None = None
 
     @cached_property
@@ -70,8 +81,15 @@ class Encodings:
         return [next(made) if value is None else value for value in known]
 
     def known(self, pieces: Sequence[Piece]) -> list[Tensor | None]:
-        """float32 [T, D] of each that the cache holds."""
-        return [self._read(name_of(piece)) for piece in pieces]
+        """float32 [T, D] of each that a store or the cache holds. Raises DataError: a store is damaged, or has not all
+        that it should have.
+        """
+        return [self._known(piece) for piece in pieces]
+
+    def _known(self, piece: Piece) -> Tensor | None:
+        name = name_of(piece)
+        value = self.stores.read(name, piece.modality) if self.stores else None
+        return self._read(name) if value is None else value
 
     @torch.inference_mode()
     def encode(self, pieces: Sequence[Piece]) -> list[Tensor]:
@@ -145,10 +163,15 @@ class Encodings:
 
 
 def name_of(piece: Piece) -> bytes:
-    """What stands for a medium or phrase: its modality and its bytes."""
-    digest = hashlib.blake2b(piece.modality.encode(), digest_size=20)
+    """What stands for a medium or phrase, 16 bytes: a hash of its modality and its content."""
+    digest = hashlib.blake2b(piece.modality.encode(), digest_size=16)
     digest.update(piece.data if isinstance(piece, Medium) else piece.text.encode())
     return digest.digest()
+
+
+def features_key(key: str, counts: Mapping[str, int]) -> str:
+    """Stands for what an encoder makes of media where it gives `counts` features of each."""
+    return key_of({"encoder": key, "features": dict(counts)})
 
 
 def _decoded(piece: Piece) -> Part:

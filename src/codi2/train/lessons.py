@@ -7,6 +7,7 @@ What an answer edits is what its record says (`Record.edits`).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
+from codi2.data.build import load_report
 from codi2.data.find import find_set
 from codi2.data.mixture import Mixture, Source
-from codi2.data.record import Medium, Record, media_of
+from codi2.data.record import PHASES, Medium, Record, media_of
 from codi2.errors import ConfigError
 from codi2.hub import sha256_of
 from codi2.prompt.parts import Phrase
@@ -86,7 +88,8 @@ class Lessons:
 
     Args:
         data: folder of a finished data set, or its name under `$CODI2_HOME/data` → its weight.
-        phases: see `Mixture`.
+        phases: see `Mixture`; where there are several, those of which no data set has records fall away, and the others
+            share their steps.
     """
 
     def __init__(
@@ -101,7 +104,23 @@ class Lessons:
         if not data:
             raise ConfigError("the config names no data; [options.data] should have the folder of a data set = weight")
         self.sources = [Source(find_set(name), weight) for name, weight in data.items()]
+        phases = self._there(phases) if phases and len(phases) > 1 else phases
         self.mixture, self.encodings = Mixture(self.sources, batch_size, phases, seed), encodings
+
+    def _there(self, phases: Mapping[str, float]) -> Mapping[str, float]:
+        """Phases with records: who cannot have a data set, as WebVid, takes it out of the config and nothing else."""
+        reports = [load_report(source.folder) for source in self.sources]
+        there = {shard["phase"] for report in reports for shard in report["shards"] if shard["records"]}
+        lacking = [phase for phase in phases if phase in PHASES and phase not in there]
+        if not lacking or len(lacking) == len(phases):
+            return phases
+        print(
+            f"codi2: no data set has records that answer with {', '.join(lacking)}: the phases fall away, and the "
+            "others share their steps",
+            file=sys.stderr,
+            flush=True,
+        )
+        return {phase: share for phase, share in phases.items() if phase not in lacking}
 
     def provenance(self) -> dict[str, str]:
         """Data set → SHA-256 of its report, which lists every shard."""
@@ -137,7 +156,26 @@ def check_held_out(part: str, held_out: Mapping[str, float]) -> None:
 def encodings_for(config: Any, folder: Path | None) -> Encodings:
     """The features of a model's encoder. Raises WeightsError: it cannot be loaded."""
     from codi2.checkpoint import load_encoder
-    from codi2.train.encoded import weights_key
+    from codi2.train.features.makers import encoder_key
 
     encoder = load_encoder(config, folder)
-    return Encodings(lambda: encoder, weights_key(encoder), config.encoder.reads_words)
+    key = encoder_key(encoder, config.encoder)
+    return Encodings(lambda: encoder, key, config.encoder.reads_words, config.encoder.num_features)
+
+
+def read_stores(encodings: Encodings, config: Any, options: Any) -> None:
+    """Lets encodings read what `codi2 data encode` has made of the data sets of a part: see `features.use.attach`.
+
+    Args:
+        config: of the model.
+        options: of the part: `model`, `data`, `held_out`, `features`.
+
+    Raises:
+        DataError: a set is missing, or a store that is named does not fit.
+    """
+    from codi2.train.features.use import attach
+
+    sets = [find_set(name) for name in {**options.data, **options.held_out}]
+    for folder in sets:
+        load_report(folder)
+    attach(encodings, options.model, config.encoder.num_features, sets, options.features)

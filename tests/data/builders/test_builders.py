@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 from codi2.data.build import Settings, build
-from codi2.data.builders import BUILDERS, load_builder
+from codi2.data.builders import BUILDERS, instruct_pix2pix, load_builder
+from codi2.data.builders.segmenter import segment
 from codi2.data.record import Medium, Record
 from codi2.errors import ConfigError, DataError
 from codi2.prompt.parts import Phrase, Text
@@ -53,9 +56,11 @@ def test_laion_in_each_form_of_img2dataset(form: Callable[[Path], Path], tmp_pat
     assert drawn.meta["url"].startswith("https://example.org/")
 
 
-def test_laion_without_pictures_names_the_command(tmp_path: Path):
-    official.parquet(tmp_path / "laion" / "part-0.parquet", {"URL": ["https://example.org/a.jpg"], "TEXT": ["a"]})
-    with pytest.raises(DataError, match=r"holds none \(its columns are URL, TEXT\).*img2dataset --url_list"):
+@pytest.mark.parametrize(("url", "words"), [("URL", "TEXT"), ("url", "caption")])  # of LAION-400M, of Re-LAION
+def test_laion_without_pictures_names_the_command(url: str, words: str, tmp_path: Path):
+    official.parquet(tmp_path / "laion" / "part-0.parquet", {url: ["https://example.org/a.jpg"], words: ["a"]})
+    said = rf"holds none \(its columns are {url}, {words}\).*img2dataset .*--url_col {url} --caption_col {words} "
+    with pytest.raises(DataError, match=said):
         build(Settings("laion", str(tmp_path / "laion"), str(tmp_path / "out")))
 
 
@@ -137,6 +142,38 @@ def test_pairs_that_share_an_instruction_become_examples(form: Callable[[Path], 
         assert {asked, *given} <= pairs and len({asked, *given}) == 1 + len(given)  # true pairs, each once
         assert record.meta["instruction"] not in words(record)  # the rule is shown, not said
         assert record.edits == len(media) - 2  # the last one given
+
+
+@pytest.mark.parametrize("form", ["folders", "parquet"])
+def test_examples_of_an_instruction_come_from_the_whole_source(form: str, tmp_path: Path, built: Built, monkeypatch):
+    """Pairs of one instruction lie in other files and far apart; units are small, so most groups would be cut."""
+    monkeypatch.setattr(instruct_pix2pix, "ROWS_IN_MEMORY", 3)
+    monkeypatch.setattr(instruct_pix2pix, "PROMPTS", 3)
+    edits = ["make it winter", "turn it into a moon", "add a hat", "a sole edit"]
+    told = [edits[n % 3] for n in range(6)] + [edits[3]]
+    if form == "parquet":
+        for file in range(2):
+            rows = range(len(told))[file::2]
+            columns = {
+                "original_image": [{"bytes": official.photo(n), "path": None} for n in rows],
+                "edit_prompt": [told[n] for n in rows],
+                "edited_image": [{"bytes": official.photo(n + 50), "path": None} for n in rows],
+            }
+            official.parquet(tmp_path / "ip2p" / "data" / f"train-{file:05d}-of-00002.parquet", columns)
+    else:
+        for n, edit in enumerate(told):
+            name = f"shard-00/{n:07d}"
+            official.put(tmp_path / "ip2p" / name / "prompt.json", {"input": "", "edit": edit, "output": ""})
+            for k in range(2):
+                official.put(tmp_path / "ip2p" / name / f"{n}_{k}.jpg", official.photo(n + 50 * k))
+        official.put(tmp_path / "ip2p" / "seeds.json", [[f"shard-00/{n:07d}", [n]] for n in range(len(told))])
+    records = built("instruct-pix2pix-in-context", tmp_path / "ip2p")
+    assert sorted(record.meta["instruction"] for record in records) == sorted(edits[:3])  # two pairs of each
+    for record in records:
+        number = edits.index(record.meta["instruction"])
+        mine = {official.photo(n + 50 * k) for n in (number, number + 3) for k in range(2)}
+        assert {medium.data for medium in record.media} == mine
+    assert report(tmp_path / "out-instruct-pix2pix-in-context-0")["left_out"] == {"no second pair": 1}
 
 
 def _pairs_of(record: Record) -> list[tuple[bytes, bytes]]:
@@ -254,6 +291,47 @@ def test_parts_by_a_segmenter(tmp_path: Path, built: Built):
     records = built("open-images", source, segmenter=str(model), threshold=0.0)  # of random weights: everything
     assert [record.meta["parts"] for record in records] == [["cat", "couch"]]
     assert records[0].media[0].decode().pixels.size == (120, 80)
+
+
+def test_entities_are_segmented_in_batches(tmp_path: Path, built: Built, monkeypatch: pytest.MonkeyPatch):
+    """A network sees the entities of several pictures at once, and finds what it finds in one alone."""
+    from transformers import CLIPSegForImageSegmentation
+
+    model = _small_clipseg(tmp_path / "clipseg")
+    source = official.open_images(tmp_path / "oi")
+    (source / "train-annotations-object-segmentation.csv").unlink()
+    lines = [
+        {"image_id": name, "caption": words}
+        for name, words in (
+            ("0001eeaf", "A cat on a couch."),
+            ("gone", "A dog on a bed."),
+            ("000595fe", "A cup on a red book."),
+        )
+    ]
+    official.put(source / "open_images_train_captions.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    sizes: list[int] = []
+    forward = CLIPSegForImageSegmentation.forward
+
+    def seen(self, **inputs):
+        sizes.append(len(inputs["pixel_values"]))
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(CLIPSegForImageSegmentation, "forward", seen)
+    chosen = {"segmenter": str(model), "threshold": 0.0}
+    together = built("open-images", source, **chosen, batch=3)
+    assert sizes == [3, 1]
+    alone = built("open-images", source, **chosen, batch=1)
+    assert sizes[2:] == [1] * 4
+    assert [r.meta["parts"] for r in together] == [r.meta["parts"] for r in alone]
+    assert [m.data for r in together for m in r.media] == [m.data for r in alone for m in r.media]
+    assert len(together) == 2 and report(tmp_path / "out-open-images-0")["left_out"]["absent"] == 1
+    pictures = [PILImage.open(io.BytesIO(official.photo(n, (120, 80)))) for n in (0, 1)]
+    wanted = [(picture, text) for picture in pictures for text in ("a", "red b")]
+    for threshold in (0.45, 0.5, 0.55):
+        masks = [np.stack(list(segment(str(model), wanted, "cpu", size, threshold))) for size in (1, 4)]
+        assert masks[0].shape == (4, 80, 120) and (masks[0] == masks[1]).mean() > 0.999
+    with pytest.raises(ConfigError, match="The device is 'cuda"):
+        built("open-images", source, **chosen, device="cuda:9")
 
 
 def _small_clipseg(folder: Path) -> Path:

@@ -84,6 +84,11 @@ class Builder(ABC):
         """What tells this state of the source from a later one, where the source is made by us; else empty."""
         return ""
 
+    @property
+    def gpus(self) -> int:
+        """That a task of a cluster has for itself."""
+        return 0
+
     @abstractmethod
     def units(self) -> list[dict[str, Any]]:
         """Plans the work, once, before anything is read. Raises DataError: the source is not what `reads` says."""

@@ -7,16 +7,16 @@ Its authors' files are folders of one prompt each, `prompt.json` (`edit`, `input
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw, Unit, exchange
 from codi2.data.builders.listed import listed
-from codi2.data.builders.parquet import count_rows, need_columns, picture_bytes, read_rows
+from codi2.data.builders.parquet import count_rows, need_columns, pick_rows, picture_bytes, read_rows
 from codi2.data.checks import caption, entry_file
 from codi2.data.record import Medium, suffix_in_shards
 from codi2.data.templates import listing, write_prompt
@@ -25,8 +25,11 @@ from codi2.untrusted import parse_json, read_inside
 
 LICENCE = "InstructPix2Pix data (CreativeML OpenRAIL-M outputs)"
 PROMPTS, ROWS = 500, 2_000  # of the folders and of a parquet file, a unit
+ROWS_IN_MEMORY = 400  # of parquet files, a unit whose pairs are held until those of their instruction are there
+COLUMNS = ("original_image", "edit_prompt", "edited_image")
 SHOTS = 3  # examples at most
 Pair = tuple[Medium, Medium]
+T = TypeVar("T")
 
 
 class InstructPix2Pix(Builder):
@@ -43,12 +46,17 @@ class InstructPix2Pix(Builder):
             raise DataError(
                 f"{self.source} holds neither seeds.json nor parquet files; this builder reads {self.reads}"
             )
-        units = []
         for table in tables:
-            need_columns(self.source, table, ("original_image", "edit_prompt", "edited_image"))
-            count, name = count_rows(self.source, table), str(table.relative_to(self.source))
-            units += [{"table": name, "start": s, "stop": min(s + ROWS, count)} for s in range(0, count, ROWS)]
-        return units
+            need_columns(self.source, table, COLUMNS)
+        return self._table_units([str(table.relative_to(self.source)) for table in tables])
+
+    def _table_units(self, tables: list[str]) -> list[dict[str, Any]]:
+        counts = [(name, count_rows(self.source, name)) for name in tables]
+        return [
+            {"table": name, "start": start, "stop": min(start + ROWS, count)}
+            for name, count in counts
+            for start in range(0, count, ROWS)
+        ]
 
     def _prompts(self) -> list[list[Any]]:
         """`seeds.json` in slices: `[folder, [seed, …]]` each."""
@@ -72,12 +80,7 @@ class InstructPix2Pix(Builder):
         """Key, instruction, and the two pictures (empty where there is none)."""
         if "table" in unit:
             for i, row in read_rows(self.source, unit["table"], unit["start"], unit["stop"]):
-                if isinstance(row, BadRecord):
-                    yield row
-                    continue
-                before, after = (picture_bytes(row[name]) for name in ("original_image", "edited_image"))
-                pair = Medium(suffix_in_shards("jpg", before), before), Medium(suffix_in_shards("jpg", after), after)
-                yield f"{Path(unit['table']).stem}-{i}", row["edit_prompt"], pair
+                yield row if isinstance(row, BadRecord) else _entry(unit["table"], i, row)
             return
         for name, seeds in unit["prompts"]:
             instruction = self._instruction(name)
@@ -111,15 +114,49 @@ class InstructPix2Pix(Builder):
 
 
 class InContext(InstructPix2Pix):
-    """Pairs that share an instruction become examples of it: the rule must be read off them, it is not said."""
+    """Pairs that share an instruction become examples of it: the rule must be read off them, it is not said.
+
+    They are looked for in the whole source, so a unit is some instructions, whichever files their pairs are in. In the
+    hub's files the pairs of an instruction are mostly neighbours; those that are not cost the reading of their row
+    group once more.
+    """
 
     about = "the edit that one to three examples show, done to another picture"
 
     def _prompts(self) -> list[list[Any]]:
         """Folders of one instruction stand together, so that examples come of different pictures."""
         named = [prompt for some in super()._prompts() for prompt in some]
-        named.sort(key=lambda prompt: (self._instruction(prompt[0]) or "", prompt[0]))
-        return [named[i : i + PROMPTS] for i in range(0, len(named), PROMPTS)]
+        told = [(self._instruction(prompt[0]) or "", prompt) for prompt in named]
+        told.sort(key=lambda entry: (entry[0], entry[1][0]))
+        return _divided(told, PROMPTS)
+
+    def _table_units(self, tables: list[str]) -> list[dict[str, Any]]:
+        """Rows of one instruction stand together, in the order in which it is first met."""
+        groups: dict[str, list[tuple[int, int]]] = {}
+        for number, name in enumerate(tables):
+            for i, row in read_rows(self.source, name, names=["edit_prompt"]):
+                told = None if isinstance(row, BadRecord) else row["edit_prompt"]
+                groups.setdefault(told if isinstance(told, str) else "", []).append((number, i))
+        rows = [(told, row) for told, some in groups.items() for row in some]
+        units = []
+        for some in _divided(rows, ROWS_IN_MEMORY):
+            used = sorted({number for number, _ in some})
+            units.append({"tables": [tables[n] for n in used], "rows": [[used.index(number), i] for number, i in some]})
+        return units
+
+    def _pairs(self, unit: Unit) -> Iterator[tuple[str, object, Pair] | BadRecord]:
+        if "rows" not in unit:
+            yield from super()._pairs(unit)
+            return
+        found: dict[tuple[int, int], tuple[str, object, Pair]] = {}
+        for number, name in enumerate(unit["tables"]):
+            wanted = [i for n, i in unit["rows"] if n == number]
+            for i, row in pick_rows(self.source, name, wanted, COLUMNS):
+                if isinstance(row, BadRecord):
+                    yield row
+                else:
+                    found[number, i] = _entry(name, i, row)
+        yield from (found[number, i] for number, i in unit["rows"] if (number, i) in found)
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
         bad: list[BadRecord] = []
@@ -155,6 +192,26 @@ class InContext(InstructPix2Pix):
         meta = {"instruction": instruction, "shots": len(shots)}
         prompt = write_prompt("analogy", draw, fields)
         yield Draft("analogy_image", exchange(prompt, [target]), LICENCE, meta, source)
+
+
+def _entry(table: str, number: int, row: Mapping[str, Any]) -> tuple[str, object, Pair]:
+    """Key, instruction and pictures of a row."""
+    before, after = (picture_bytes(row[name]) for name in ("original_image", "edited_image"))
+    pair = Medium(suffix_in_shards("jpg", before), before), Medium(suffix_in_shards("jpg", after), after)
+    return f"{Path(table).stem}-{number}", row["edit_prompt"], pair
+
+
+def _divided(told: Sequence[tuple[str, T]], size: int) -> list[list[T]]:
+    """Runs of about `size` entries; those of one instruction are divided only where they alone are more."""
+    runs: list[list[T]] = [[]]
+    for _, group in groupby(told, key=lambda entry: entry[0]):
+        entries = [entry for _, entry in group]
+        for start in range(0, len(entries), size):
+            some = entries[start : start + size]
+            if runs[-1] and len(runs[-1]) + len(some) > size:
+                runs.append([])
+            runs[-1] += some
+    return [run for run in runs if run]
 
 
 def _group(instruction: object, group: list[tuple[str, Pair]]) -> Raw:

@@ -48,10 +48,13 @@ class Laion(Builder):
         for table in tables:
             names = columns(self.source, table)
             if not set(_PICTURES) & set(names):
+                url = next((name for name in names if name.lower() == "url"), "URL")
+                words = next((name for name in _CAPTIONS if name in names), "TEXT")
                 raise DataError(
                     f"{table} lists pictures but holds none (its columns are {', '.join(names)}): bring them with "
-                    f"`img2dataset --url_list {table.parent} --input_format parquet --url_col URL --caption_col TEXT "
-                    "--output_format webdataset --image_size 256 --output_folder laion`, and name that folder"
+                    f"`img2dataset --url_list {table.parent} --input_format parquet --url_col {url} --caption_col "
+                    f"{words} --output_format webdataset --image_size 256 --output_folder raw/laion`, and name that "
+                    "folder"
                 )
             count = count_rows(self.source, table)
             units += [{"table": table.name, "start": s, "stop": min(s + ROWS, count)} for s in range(0, count, ROWS)]

@@ -11,10 +11,11 @@ import csv
 import io
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,25 @@ class Options:
     """Hub id or folder of a CLIPSeg model (CIDAS/clipseg-rd64-refined); empty: the official masks."""
     threshold: float = 0.4
     """Of the segmenter's probability: what is above belongs to the entity."""
+    device: str = "cpu"
+    """Where the segmenter runs: cpu, cuda, cuda:1."""
+    batch: int = 16
+    """Pictures whose entities are segmented together, on the device `batch` entities at once."""
     most: int = 4
     """Parts of one record, at most."""
+
+
+@dataclass
+class Captioned:
+    """A picture with its caption and the entities in it."""
+
+    name: str
+    words: str
+    whole: Medium
+    picture: PILImage.Image
+    phrases: list[NounPhrase]
+    masks: Sequence[np.ndarray | None] = ()
+    """bool [H, W] of each phrase, by the segmenter."""
 
 
 class OpenImages(Builder):
@@ -102,11 +120,40 @@ class OpenImages(Builder):
         below = sorted(p.relative_to(self.source) for p in self.source.glob("**/*") if p.is_dir())
         return [Path("."), *below]
 
+    @property
+    def gpus(self) -> int:
+        return int(bool(self.options.segmenter) and self.options.device.startswith("cuda"))
+
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
         name = json.loads((self.scratch / "captions.json").read_text())
-        yield from line_entries(Lines(self.source, name, self.scratch / "captions.npy"), unit, "caption")
+        lines = line_entries(Lines(self.source, name, self.scratch / "captions.npy"), unit, "caption")
+        if not self.options.segmenter:
+            yield from lines
+            return
+        while some := list(islice(lines, max(1, self.options.batch))):
+            yield from self._segmented(some)
 
-    def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
+    def _segmented(self, some: Sequence[Raw | BadRecord]) -> list[Raw | BadRecord]:
+        """Entries with their masks, found in batches; one that cannot be read is left to `make`, which says why."""
+        from codi2.data.builders.segmenter import segment
+
+        captioned: dict[int, Captioned] = {}
+        for n, raw in enumerate(some):
+            if isinstance(raw, Raw):
+                with suppress(Exception):  # whatever it is, it comes again
+                    captioned[n] = self._captioned(raw)
+        wanted = [(c.picture, phrase.text) for c in captioned.values() for phrase in c.phrases]
+        options = self.options
+        found = segment(options.segmenter, wanted, options.device, options.batch, options.threshold)
+        for one in captioned.values():
+            one.masks = list(islice(found, len(one.phrases)))
+        return [
+            replace(raw, entry=captioned[n]) if isinstance(raw, Raw) and n in captioned else raw
+            for n, raw in enumerate(some)
+        ]
+
+    def _captioned(self, raw: Raw) -> Captioned:
+        """Raises BadRecord, LeftOut."""
         try:
             entry = parse_json(raw.entry)
             name, words = str(entry["image_id"]), caption(entry["caption"]).rstrip(".")
@@ -115,17 +162,22 @@ class OpenImages(Builder):
         whole = self._picture(name)
         media = decoded(whole)
         assert isinstance(media, Image)
-        pixels = np.asarray(media.pixels)
+        return Captioned(name, words, whole, media.pixels, list(noun_phrases(words)))
+
+    def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
+        entry = raw.entry if isinstance(raw.entry, Captioned) else self._captioned(raw)
+        masks = entry.masks or [self._mask(entry.name, phrase, entry.picture.size) for phrase in entry.phrases]
+        pixels = np.asarray(entry.picture)
         parts: list[tuple[NounPhrase, Medium]] = []
-        for phrase in noun_phrases(words):
-            mask = self._mask(name, phrase, media.pixels)
+        for phrase, mask in zip(entry.phrases, masks, strict=True):
             if mask is not None and mask.mean() >= SMALLEST and len(parts) < self.options.most:
                 parts.append((phrase, Medium("png", png(cut_out(pixels, mask)), checked=True)))
         if len(parts) < 2:
-            raise LeftOut("too few parts", f"{len(parts)} of {words[:60]!r}")
-        prompt = write_prompt("compose", draw, {"description": _described(words, parts)})
-        whole = Medium(whole.suffix, whole.data, checked=True)
-        yield Draft("compose", exchange(prompt, [whole]), LICENCE, {"image": name, "parts": [p.head for p, _ in parts]})
+            raise LeftOut("too few parts", f"{len(parts)} of {entry.words[:60]!r}")
+        prompt = write_prompt("compose", draw, {"description": _described(entry.words, parts)})
+        whole = Medium(entry.whole.suffix, entry.whole.data, checked=True)
+        about = {"image": entry.name, "parts": [p.head for p, _ in parts]}
+        yield Draft("compose", exchange(prompt, [whole]), LICENCE, about)
 
     def _picture(self, name: str) -> Medium:
         for n, folder in enumerate(self._folders):
@@ -135,15 +187,12 @@ class OpenImages(Builder):
                 return Medium("jpg", data)
         raise LeftOut("absent", f"no {name}.jpg")
 
-    def _mask(self, name: str, phrase: NounPhrase, picture: PILImage.Image) -> np.ndarray | None:
-        """bool [H, W], or None where there is none of this entity."""
-        if self.options.segmenter:
-            found = segment(self.options.segmenter, picture, phrase.text)
-            return found > self.options.threshold
+    def _mask(self, name: str, phrase: NounPhrase, size: tuple[int, int]) -> np.ndarray | None:
+        """The official one, bool [H, W], or None where there is none of this entity."""
         rows = self._database.execute(
             "select file from masks where image = ? and name = ? order by area desc, file", (name, phrase.head)
         ).fetchall()
-        masks = [_read_mask(path, entry_file(self.source, path), picture.size) for (path,) in rows]
+        masks = [_read_mask(path, entry_file(self.source, path), size) for (path,) in rows]
         return np.logical_or.reduce(masks) if masks else None
 
 
@@ -199,27 +248,3 @@ def _described(words: str, parts: list[tuple[NounPhrase, Medium]]) -> list[Piece
         pieces += [Text(words[at : phrase.start]), medium]
         at = phrase.end
     return list(join_text([*pieces, Text(words[at:])]))  # type: ignore[arg-type]
-
-
-def segment(model: str, picture: PILImage.Image, words: str) -> np.ndarray:
-    """float [H, W] in [0, 1]: how far each pixel belongs to what the words name, by CLIPSeg."""
-    import torch
-
-    processor, network = _segmenter(model)
-    inputs = processor(text=[words], images=[picture.convert("RGB")], return_tensors="pt")
-    with torch.inference_mode():
-        logits = network(**inputs).logits
-        logits = logits.reshape(1, 1, *logits.shape[-2:])
-        full = torch.nn.functional.interpolate(logits, picture.size[::-1], mode="bilinear", align_corners=False)
-    return np.asarray(full.sigmoid()[0, 0])
-
-
-@lru_cache(maxsize=1)
-def _segmenter(model: str) -> tuple[Any, Any]:
-    """Raises WeightsError: neither a folder nor on the hub."""
-    from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
-
-    from codi2.hub import hub_errors
-
-    with hub_errors(f"the segmenter {model!r}"):
-        return CLIPSegProcessor.from_pretrained(model), CLIPSegForImageSegmentation.from_pretrained(model).eval()

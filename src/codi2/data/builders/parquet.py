@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,24 @@ def read_rows(
                         yield at, BadRecord(row.reason, f"{Path(name).name}, {row.detail}")
                     elif at >= start and (stop is None or at < stop):
                         yield at, row
+            first += count
+
+
+def pick_rows(
+    root: Path, name: Name, wanted: Collection[int], names: Sequence[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any] | BadRecord]]:
+    """The rows of these numbers; row groups without any are passed over unread. Errors as of `read_rows`."""
+    rows = sorted(set(wanted))
+    with _open(root, name) as table:
+        first = 0
+        for group in range(table.num_row_groups):
+            count = table.metadata.row_group(group).num_rows
+            mine = set(rows[bisect_left(rows, first) : bisect_left(rows, first + count)])
+            for place, row in _group(table, group, count, names) if mine else ():
+                if isinstance(row, BadRecord):
+                    yield first + place, BadRecord(row.reason, f"{Path(name).name}, {row.detail}")
+                elif first + place in mine:
+                    yield first + place, row
             first += count
 
 

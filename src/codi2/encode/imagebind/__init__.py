@@ -69,22 +69,23 @@ class ImageBindEncoder(Encoder):
         self.dim = network.config.dim
         self.modalities = tuple(num_features)
 
-    @torch.no_grad()
     def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
         """Fewer features than all are pooled patch tokens, those of equal stretches of the token sequence."""
-        modality = parts[0].modality
+        return self.forward_read(parts[0].modality, self.read(parts), count)
+
+    @torch.no_grad()
+    def forward_read(self, modality: str, read: Tensor, count: int | None = None) -> Features:
         some = next(self.network.parameters())
-        samples = self._read(parts)  # [B, S, …]
-        device_dtype = samples.to(some.device, some.dtype if samples.is_floating_point() else None)
+        device_dtype = read.to(some.device, some.dtype if read.is_floating_point() else None)
         joint, tokens = self.network(TOWERS[modality], device_dtype.flatten(0, 1))
         # the stretches and crops of a part are averaged
-        joint, tokens = (x.float().unflatten(0, samples.shape[:2]).mean(1) for x in (joint, tokens))
+        joint, tokens = (x.float().unflatten(0, read.shape[:2]).mean(1) for x in (joint, tokens))
         values = self._pooled(joint, tokens, count or self.num_features[modality])
         if self.norm:
             values = values * (self.norm / joint.norm(dim=-1).clamp(min=1e-12))[:, None, None]
         return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
 
-    def _read(self, parts: Sequence[Part]) -> Tensor:
+    def read(self, parts: Sequence[Part]) -> Tensor:
         """[B, S, …]: what the tower reads, S stretches and crops of each part."""
         samples: list[Tensor] = []
         for part in parts:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from codi2.checkpoint import load_one_decoder, locate
 from codi2.config import CoDi2Config
+from codi2.data.find import find_set
 from codi2.diffuse.build import new_decoder, new_patches
 from codi2.diffuse.codec import AudioCodec, Codec
 from codi2.diffuse.decoder import Sampling, first_frames
@@ -28,7 +29,8 @@ from codi2.diffuse.load import load_codec, load_vocoder
 from codi2.encode.tiny import AudioTrunk, ImageTrunk, load_trunk
 from codi2.prompt.parts import Part
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.lessons import Lesson, Lessons, encodings_for
+from codi2.train.features.use import StoredLatents
+from codi2.train.lessons import Lesson, Lessons, encodings_for, read_stores
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import (
@@ -69,6 +71,7 @@ class DecoderOptions:
     predicted_edits: bool = False  # of edits alone: what nothing given shows is recalled, and so told as it is
     feature_norm: float = 16.0  # that a predicted joint vector is brought to, as when the model generates
     model: str = "tiny"  # preset or folder: its encoder, its codec, and the language model that predicts
+    features: str | Sequence[str] = ""  # folders that `codi2 data encode` made; empty: those beside the data sets
     begun: float = 0.0  # of clips that nothing was given for, the share that begins as the decoder of pictures draws it
     looked_at: int = 0  # samples a step whose estimate is decoded and compared as media
     diffusion_weight: float = 1.0  # of L_DM
@@ -112,11 +115,13 @@ class DecoderRecipe:
         self.options = options = options_of(DecoderOptions, config)
         model_config, folder = locate(options.model)
         encodings = encodings_for(model_config, folder)
+        read_stores(encodings, model_config, options)
         dim, num_slots = model_config.heads.feature_dim, model_config.heads.num_slots[options.modality]
         phases = {options.modality: 1.0}
         self.lessons = Lessons(options.data, encodings, config.batch_size, phases, config.seed)
         self.held_out = Lessons(options.held_out or options.data, encodings, VALIDATED, phases, config.seed + 1)
         codec = self._codec(model_config, folder)
+        self.stored = StoredLatents(codec, [find_set(name) for name in {**options.data, **options.held_out}])
         torch.manual_seed(config.seed)
         some = self.lessons.batch(0)[:1]
         shape = self._latents(codec, [_part(some[0], some[0].answer(options.modality))])[0].shape
@@ -245,16 +250,17 @@ class DecoderRecipe:
         words = [lesson.words(modality) for lesson in lessons]
         told = [lesson.features[i] for lesson, i in zip(lessons, answers, strict=True)]
         blank = torch.zeros(self.decoder.conditioner.config["dim"])
-        media = codec.to_tensor([_part(lesson, i) for lesson, i in zip(lessons, answers, strict=True)])
-        latents = self._encoded(codec, media)
+        count = self.options.looked_at // share.count
+        latents, media = self._latents_and_media(list(zip(lessons, answers, strict=True)), count)
         source, source_media = torch.zeros_like(latents), torch.ones_like(media)
         rows = [n for n, i in enumerate(sources) if i is not None]
         if rows:
-            given = codec.to_tensor([_part(lessons[n], sources[n]) for n in rows])
-            source[rows], source_media[rows] = self._encoded(codec, given), given
+            edited = [(lesson, i) for lesson, i in zip(lessons, sources, strict=True) if i is not None]
+            source[rows], given = self._latents_and_media(edited, count)
+            if len(given) and len(media):
+                source_media[rows] = given
         seen = [blank if i is None else lesson.features[i][1] for lesson, i in zip(lessons, sources, strict=True)]
         said = torch.stack([blank if i is None else x.features[i][0] for x, i in zip(lessons, words, strict=True)])
-        count = self.options.looked_at // share.count
         return Batch(
             latents=latents,
             source=source,
@@ -268,6 +274,17 @@ class DecoderRecipe:
             media=media[:count],
             source_media=source_media[:count] if self.options.direction_weight else torch.empty(0),
         )
+
+    def _latents_and_media(self, items: Sequence[tuple[Lesson, int]], looked_at: int) -> tuple[Tensor, Tensor]:
+        """Latents of items of lessons, and the items as the codec reads them: none where they are not looked at and the
+        latents were encoded before.
+        """
+        codec = self.decoder.codec
+        stored = None if looked_at else self.stored.of([lesson.medium(i) for lesson, i in items])
+        if stored is not None:
+            return stored, stored.new_zeros(0)
+        media = codec.to_tensor([_part(lesson, i) for lesson, i in items])
+        return self._encoded(codec, media), media
 
     def _edits(self, lesson: Lesson) -> bool:
         """Whether its answer has a source."""

@@ -29,7 +29,7 @@ from codi2.errors import ConfigError, DataError
 from codi2.heads.projection import fit_features
 from codi2.tensors import device_of, to_device
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for
+from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, read_stores
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import Perception, frames_of, motion_term, reconstruction_terms, total
@@ -54,6 +54,7 @@ class JointOptions:
     pixel_weight: float = 0.0  # of what those draw, compared number by number, and of what moves in it
     perception_weight: float = 0.0  # of the comparison of two of a clip's frames through the encoder's trunk
     model: str = "tiny"  # preset or folder: its encoder and its decoders, which stay as they are but for `opened`
+    features: str | Sequence[str] = ""  # folders that `codi2 data encode` made; empty: those beside the data sets
 
 
 @dataclass
@@ -115,6 +116,7 @@ class JointRecipe:
         self.pictures = load_one_decoder("image", model_config, folder and folder / "image") if begins else None
         self.unets = {m: decoder.unet for m, decoder in self.decoders.items()}
         encodings = encodings_for(model_config, folder)
+        read_stores(encodings, model_config, options)
         counts, width = model_config.encoder.num_features, model_config.heads.feature_dim
         self.shapes = {m: (counts[m], width) for m in modalities}  # of an answer's features
         phases = options.phases or None

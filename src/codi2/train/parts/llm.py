@@ -25,7 +25,7 @@ from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import MODALITIES, Batch, collate, layout_for
 from codi2.tensors import device_of, to_device
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for
+from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, read_stores
 from codi2.train.parts.diffusion_loss import diffusion_loss, for_training, save_memory
 from codi2.train.parts.drift import drift, kept_texts
 from codi2.train.parts.language_batch import Drawn
@@ -55,6 +55,7 @@ class LLMOptions:
     gradient_checkpointing: bool = False  # less memory for more work
     leave: str = ""  # folder of the part `leave` whose weights the output projection starts from; empty: none
     model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
+    features: str | Sequence[str] = ""  # folders that `codi2 data encode` made; empty: those beside the data sets
 
 
 class LLMRecipe:
@@ -101,6 +102,7 @@ class LLMRecipe:
         options, config = self.options, self.config
         check_held_out(config.part, options.held_out)
         encodings = encodings_for(self.codi2_config, self.folder)
+        read_stores(encodings, self.codi2_config, options)
         lessons = Lessons(options.data, encodings, config.batch_size, options.phases or None, config.seed)
         return lessons, Lessons(options.held_out, encodings, VALIDATED, None, 1)
 

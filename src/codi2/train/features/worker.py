@@ -1,0 +1,224 @@
+"""One process that encodes: workers read and decode ahead, the network computes, shards are written.
+
+A worker does all that needs no GPU: it reads the records, decodes their media and brings them to the form that the
+network reads. Shards follow each other without a pause, and nothing waits for a number from the GPU before the shard is
+whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from codi2.data.record import Medium
+from codi2.data.shards import Shard
+from codi2.errors import CoDi2Error, DataError, MediaError
+from codi2.placement import ON_CPU, Placement, full, out_of_memory
+from codi2.tensors import device_of
+from codi2.train.encoded import Piece, items_of
+from codi2.train.features.files import open_tensors, write_tensors
+from codi2.train.features.index import ENTRY, MODALITIES, index_path, place_path
+from codi2.train.features.makers import Maker, load_maker
+from codi2.train.features.store import NAME, Job, shard_path
+
+AHEAD = 4  # batches that each worker holds ready
+MOST = 8  # workers of a process, unless it is told
+
+
+@dataclass(frozen=True)
+class How:
+    """How a process encodes."""
+
+    placement: Placement = ON_CPU
+    workers: int = -1  # processes that read and decode; 0: none; -1: as the cores allow
+    batch: int = 32  # media per call of the network on an accelerator
+
+    @property
+    def reading(self) -> int:
+        """Number of workers."""
+        if self.workers >= 0:
+            return self.workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        free = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
+        return max(0 if self.placement.device == "cpu" else 1, min(MOST, free)) if hasattr(os, "fork") else 0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Media of one modality of one shard of the data set, for one shard of the store."""
+
+    shard: Path
+    name: str  # of the store's shard
+    modality: str
+    entries: np.ndarray  # of `ENTRY`
+    last: bool = False  # of its shard of the store
+
+    @property
+    def media(self) -> int:
+        return len(self.entries)
+
+
+def missing(job: Job, folder: Path, shard: Path, size: int | None = None) -> Iterator[Chunk]:
+    """What is still to be encoded of one shard of the data set, at most `size` media at once."""
+    entries, places = np.load(index_path(folder, shard)), np.load(place_path(folder, shard))
+    own, parts = places >= 0, places >> 32
+    for part in np.unique(parts[own]):
+        name = f"{shard.stem}-{part - parts[own].min():03d}"
+        mine = entries[own & (parts == part)]
+        groups = {m: mine[mine["modality"] == k] for k, m in enumerate(MODALITIES) if (mine["modality"] == k).any()}
+        if _is_whole(job, folder, name, groups):
+            continue
+        chunks = [
+            Chunk(shard, name, modality, group[at : at + (size or len(group))])
+            for modality, group in groups.items()
+            for at in range(0, len(group), size or len(group))
+        ]
+        yield from chunks[:-1]
+        yield replace(chunks[-1], last=True)
+
+
+def _is_whole(job: Job, folder: Path, name: str, groups: dict[str, np.ndarray]) -> bool:
+    """Whether a shard of the store has these media."""
+    path = shard_path(folder, name)
+    if not path.is_file():
+        return False
+    try:
+        file = open_tensors(path, "")
+        keys = {key for m in groups for key in (m, f"{m}.names")}
+        return set(file.keys()) == keys and all(
+            tuple(file.get_slice(m).get_shape()) == (len(group), *job.shapes[m])
+            and torch.equal(file.get_tensor(f"{m}.names"), _names(group))
+            for m, group in groups.items()
+        )
+    except DataError:
+        return False
+
+
+def _names(entries: np.ndarray) -> Tensor:
+    """uint8 [n, 16]."""
+    both = np.stack([entries["high"], entries["low"]], axis=1).astype(">u8")
+    return torch.from_numpy(both.view(np.uint8).reshape(-1, NAME).copy())
+
+
+def encode_shards(job: Job, folder: Path, shards: Sequence[Path], how: How) -> Iterator[int]:
+    """Encodes what is missing of shards of the data set; yields the number of media of each shard that it writes.
+
+    Raises:
+        DataError: a medium or shard of the data set is damaged; the model is another than the job's.
+        DeviceMemoryError: the device's memory is full.
+    """
+    maker = _placed(job, how.placement)
+    chunks = (chunk for shard in shards for chunk in missing(job, folder, shard, how.batch))
+    made: dict[str, list[Tensor]] = {}
+    names: dict[str, list[Tensor]] = {}
+    for chunk, numbers in _read_ahead(job, maker, chunks, how):
+        made.setdefault(chunk.modality, []).append(_computed(maker, chunk, numbers))
+        names.setdefault(chunk.modality, []).append(_names(chunk.entries))
+        if chunk.last:
+            tensors = {m: torch.cat(values) for m, values in made.items()}
+            tensors |= {f"{m}.names": torch.cat(values) for m, values in names.items()}
+            write_tensors(shard_path(folder, chunk.name), tensors)
+            yield sum(len(value) for values in names.values() for value in values)
+            made, names = {}, {}
+
+
+def _placed(job: Job, placement: Placement) -> Maker:
+    maker = load_maker(job.kind, job.model, job.features)
+    if maker.key != job.key:
+        raise DataError(
+            f"{job.model} has the network {maker.key} here, and {job.key} where the run began; "
+            "let all machines use the same weights"
+        )
+    dtype = getattr(torch, placement.dtype) if maker.in_half else torch.float32
+    maker.network.to(placement.device, dtype)
+    return maker
+
+
+@torch.inference_mode()
+def _computed(maker: Maker, chunk: Chunk, numbers: Any) -> Tensor:
+    """fp16 [n, …], where the network is. On a CPU one by one: a medium's numbers do not depend on the others."""
+    device = device_of(maker.network)
+    size = 1 if device.type == "cpu" else len(numbers)
+    try:
+        calls = [maker.make(chunk.modality, numbers[at : at + size]) for at in range(0, len(numbers), size)]
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        doing = f"{len(numbers)} media ({chunk.modality}) were encoded at once"
+        raise full(error, device, doing, "lower --batch-size or use --dtype bfloat16") from None
+    return torch.cat(calls).to(torch.float16)
+
+
+class _Reader(Dataset[Any]):
+    """Chunk → the chunk, and its media as the network reads them; or the error that a user is to see."""
+
+    def __init__(self, job: Job, maker: Maker) -> None:
+        self.job, self.maker = job, maker
+        self._shard: Shard | None = None
+
+    def __getitem__(self, chunk: Chunk) -> tuple[Chunk, Any] | CoDi2Error:
+        try:
+            return chunk, self.maker.read([_decoded(piece, chunk) for piece in self._pieces(chunk)])
+        except CoDi2Error as error:
+            return error.with_traceback(None)
+
+    def _pieces(self, chunk: Chunk) -> Iterator[Piece]:
+        if self._shard is None or self._shard.path != chunk.shard:
+            if self._shard is not None:
+                self._shard.close()
+            self._shard = Shard(chunk.shard)
+        last, items = -1, list[Any]()
+        for record, item in chunk.entries[["record", "item"]].tolist():
+            if record != last:  # the items of a record stand together
+                last, items = record, items_of(self._shard[record], self.job.reads_words)
+            yield items[item][1]
+
+
+def _decoded(piece: Piece, chunk: Chunk) -> Any:
+    try:
+        return piece.decode() if isinstance(piece, Medium) else piece
+    except MediaError as error:
+        raise DataError(f"{chunk.shard} has a damaged medium ({error}); delete the shard and build again") from error
+
+
+def _read_ahead(job: Job, maker: Maker, chunks: Iterable[Chunk], how: How) -> Iterator[tuple[Chunk, Any]]:
+    """Raises the CoDi2Error of whichever worker."""
+    reader, workers = _Reader(job, maker), how.reading
+    if not workers:
+        stream: Iterable[Any] = map(reader.__getitem__, chunks)
+    else:
+        stream = DataLoader(
+            reader,
+            batch_size=None,
+            sampler=chunks,
+            num_workers=workers,
+            prefetch_factor=AHEAD,
+            collate_fn=_as_it_is,
+            worker_init_fn=_one_core,
+            pin_memory=how.placement.device.startswith("cuda"),
+            multiprocessing_context="fork",  # the network is shared with the workers, and not sent to them
+        )
+    for given in stream:
+        if isinstance(given, CoDi2Error):
+            raise given
+        yield given
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _one_core(_: int) -> None:
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+__all__ = ["ENTRY", "Chunk", "How", "encode_shards", "missing"]
