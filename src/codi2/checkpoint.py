@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from codi2.config import PRESETS, CoDi2Config, preset
+from codi2.config import LANGUAGE, PRESETS, CoDi2Config, preset
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.encode.contract import Encoder
@@ -32,7 +32,7 @@ from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
 from codi2.placement import ON_CPU, Placement, check, full, out_of_memory
-from codi2.sizes import check_rank, check_size
+from codi2.sizes import check_fresh, check_rank, check_size
 from codi2.tensors import in_half, read_tensors
 from codi2.untrusted import check_folder
 
@@ -44,17 +44,21 @@ def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
     """See `CoDi2.from_pretrained`."""
     check(placement)
     config, folder = locate(name_or_path)
+    taught = LANGUAGE not in config.untrained
     foreign = folder is not None and not is_ours(folder)
     if folder is not None and foreign:
-        check_rank(config.llm.lora_rank, folder / "adapter" / "adapter_model.safetensors")
+        check_rank(config.llm.lora_rank, folder / "adapter" / "adapter_model.safetensors" if taught else None)
     torch.manual_seed(0)  # fresh parts, as in `debug`, are the same each time
     encoder = load_encoder(config, folder)
     backbone = load_backbone(config.llm, placement)
     if folder is not None and foreign:
         what = f"the config of {folder}"
-        check_size(lambda: MLLM(backbone, config.heads), [folder / "heads.safetensors"], what)
+        if taught:
+            check_size(lambda: MLLM(backbone, config.heads), [folder / "heads.safetensors"], what)
+        else:
+            check_fresh(lambda: MLLM(backbone, config.heads), what)
     mllm = MLLM(backbone, config.heads)
-    if folder is not None:
+    if folder is not None and taught:
         load_language(mllm, folder)
     decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
     joint, networks = load_joint(config, decoders, folder), load_joint_networks(decoders, folder)
@@ -126,7 +130,22 @@ def locate(name_or_path: str | Path) -> tuple[CoDi2Config, Path | None]:
 
 
 def load_encoder(config: CoDi2Config, folder: Path | None) -> Encoder:
-    """The frozen encoder, with the trained heads that the folder holds."""
+    """The frozen encoder, with the trained heads that the folder holds.
+
+    Raises:
+        ConfigError: its vectors have another width than the heads.
+        WeightsError: it is missing, damaged, or of another shape.
+    """
+    encoder = _encoder(config, folder)
+    if encoder.dim != config.heads.feature_dim:
+        raise ConfigError(
+            f"the encoder {config.encoder.kind!r} gives vectors of {encoder.dim} numbers, and heads.feature_dim is "
+            f"{config.heads.feature_dim}; set heads.feature_dim to {encoder.dim}"
+        )
+    return encoder
+
+
+def _encoder(config: CoDi2Config, folder: Path | None) -> Encoder:
     if config.encoder.kind == "debug":
         from codi2.encode.debug import DebugEncoder
 
@@ -146,6 +165,10 @@ def load_encoder(config: CoDi2Config, folder: Path | None) -> Encoder:
 
         chosen = config.encoder
         return imagebind.load_encoder(chosen.id, chosen.tokenizer, chosen.num_features, chosen.norm)
+    if config.encoder.kind == "towers":
+        from codi2.encode.towers import load_towers
+
+        return load_towers(config.encoder)
     raise ConfigError(f"there is no encoder of kind {config.encoder.kind!r} in this version")
 
 
@@ -218,7 +241,7 @@ def _save(model: CoDi2, folder: Path) -> None:
         export_module(model.joint, folder / "joint", {})
         for modality, network in model.joint_networks.items():
             export_module(network, folder / "joint" / modality / "unet", {})
-    write_atomic(folder / "config.json", model.config.to_json().encode())
+    write_atomic(folder / "config.json", model.config.with_trained(*model.config.untrained).to_json().encode())
 
 
 def load_joint(config: CoDi2Config, decoders: Mapping[str, Decoder], folder: Path | None) -> JointAttention | None:
@@ -250,12 +273,14 @@ def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, co
     """The decoder of one modality.
 
     Args:
-        folder: its own, with what was trained of it; None: a published decoder as it is, or random weights.
+        folder: its own, with what was trained of it; None, or named by `config.untrained`: a published decoder as it
+            is, or random weights.
         codec: in place of the folder's, which a training run does not export.
     Raises:
         WeightsError: a part is missing or does not fit.
     """
     chosen = config.decoders[modality]
+    folder = None if modality in config.untrained else folder
     sampling = Sampling(
         chosen.num_inference_steps,
         chosen.guidance_scale,

@@ -6,7 +6,7 @@ A preset only names components and sizes. No code asks which preset it runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
@@ -15,6 +15,12 @@ from codi2.errors import ConfigError
 
 SENSES = ("depth", "thermal", "imu")
 """What only some encoders read."""
+
+FORMAT = 1
+"""Of a model's folder; another number is refused."""
+
+LANGUAGE = "language"
+"""The trained part of the language model: adapter, new tokens and projections."""
 
 
 # What a config.json may ask for; far beyond all that is used, and no machine runs out of memory at once.
@@ -51,12 +57,13 @@ class LLMConfig(_Strict):
 
 @dataclass(frozen=True)
 class EncoderConfig(_Strict):
-    """The frozen encoder into the joint space (section 3.1)."""
+    """The frozen encoder into the joint space (section 3.1): one of `encode.registry`."""
 
-    kind: Literal["debug", "tiny", "imagebind"]
+    kind: Literal["debug", "tiny", "imagebind", "towers"]
     num_features: Mapping[str, Count]  # T, feature vectors of an input by modality
     id: str = ""  # repo id, folder or file of the weights; "" for the kind's own
     tokenizer: str = ""  # repo id or folder of the tokenizer of words, where the kind has none of its own
+    towers: Mapping[str, str] = field(default_factory=dict)  # "towers": image and audio -> repo id or folder of each
     norm: Factor = 0.0  # joint vectors are brought to this norm, other features with them; 0: as the encoder gives them
     reads_words: bool = False  # a user's words enter as one phrase's features too, behind the message (section 4.1)
 
@@ -125,9 +132,18 @@ class CoDi2Config(_Strict):
     heads: HeadsConfig
     decoders: Mapping[str, DecoderConfig]  # by modality of the output
     joint: JointConfig | None = None  # None: every item is drawn by itself
+    untrained: tuple[str, ...] = ()  # parts that the folder has no weights of yet: LANGUAGE, or a decoder's modality
+    format_version: int = FORMAT  # of the folder
 
     def __post_init__(self) -> None:
         heads, encoder = self.heads, self.encoder
+        if self.format_version != FORMAT:
+            raise ConfigError(
+                f"format_version is {self.format_version}, this version of codi2 reads {FORMAT}; "
+                "use the version that wrote the model, or write it again"
+            )
+        if unknown := sorted({*self.untrained} - {LANGUAGE, *self.decoders}):
+            raise ConfigError(f"untrained has {unknown[0]!r}; expected {LANGUAGE} or a modality of decoders.")
         for modality, k in heads.num_slots.items():
             t = encoder.num_features.get(modality, 0)
             if not 1 <= k <= t:
@@ -144,6 +160,10 @@ class CoDi2Config(_Strict):
                 raise ConfigError(f"joint.lead[{modality!r}] is {steps}; name one of joint.modalities, and 0 or more.")
         if encoder.reads_words and "phrase" not in encoder.num_features:
             raise ConfigError("encoder.reads_words is on, but encoder.num_features has no 'phrase'.")
+
+    def with_trained(self, *parts: str) -> CoDi2Config:
+        """The config of a folder that has weights of `parts`."""
+        return replace(self, untrained=tuple(part for part in self.untrained if part not in parts))
 
     def to_json(self) -> str:
         """Indented JSON; `from_json` gives back an equal config."""
@@ -320,6 +340,7 @@ PAPER = CoDi2Config(
         "video": DecoderConfig(kind="pipeline", id="cerspense/zeroscope_v2_576w", size=576, height=320, length=24),
     },
     joint=JointConfig(("image", "audio", "video")),
+    untrained=(LANGUAGE, "image", "audio", "video"),
 )
 
 PRESETS = {config.name: config for config in (DEBUG, TINY, PAPER)}

@@ -22,6 +22,8 @@ SLACK = 1_000_000  # numbers that need not be in the file: those of a part that 
 BUFFER = 2**28  # numbers of tables that a network computes, at most
 LARGEST = 1_000_000  # whole number of a config, vocabularies apart
 MODULES = (16, 2_000)  # modules for each tensor of the file, and beside
+FRESH = 2**30  # numbers of a part that has no weights yet
+LARGEST_RANK = 4_096  # of an adapter that has no weights yet
 
 
 class _TooLarge(Exception):
@@ -55,8 +57,24 @@ def check_size(build: Callable[[], Any], files: Sequence[Path], what: str) -> No
         return
 
 
-def check_rank(rank: int, path: Path) -> None:
-    """Raises WeightsError: no matrix of an adapter has the rank that the config gives it."""
+def check_fresh(build: Callable[[], Any], what: str) -> None:
+    """Raises WeightsError: a part that has no weights yet would be larger than any that is trained."""
+    import torch
+
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), _counted({"numbers": FRESH, "modules": FRESH}):
+            build()
+    except _TooLarge as error:
+        raise WeightsError(f"{what} asks for {error} in parts that have no weights; lower heads.hidden") from error
+
+
+def check_rank(rank: int, path: Path | None) -> None:
+    """Raises WeightsError: no matrix of an adapter has the rank that the config gives it; without an adapter (None),
+    the rank is beyond all that are trained."""
+    if path is None:
+        if rank > LARGEST_RANK:
+            raise WeightsError(f"llm.lora_rank is {rank:,}, at most {LARGEST_RANK:,} is expected; lower it")
+        return
     shapes = _shapes_in(path)
     if not any(rank in shape for shape in shapes):
         raise WeightsError(f"llm.lora_rank is {rank:,}, and no tensor of {path} has this side; it is of another model")
@@ -122,6 +140,8 @@ def _counted(limits: dict[str, int]) -> Iterator[None]:
 
     def count(kind: str, amount: int) -> None:
         if threading.get_ident() == thread:
+            if kind not in counts:
+                return
             counts[kind] += amount
             if counts[kind] > limits[kind]:
                 raise _TooLarge(f"more than {limits[kind]:,} {kind}")

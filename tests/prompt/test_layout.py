@@ -219,7 +219,7 @@ def test_a_template_that_refuses_the_turns_is_the_users_error(layout):
     with pytest.raises(PromptError, match="System role not supported"):
         Layout(strict, T, K, 200)([Message("system", (Text("be kind"),))])
     strict.chat_template = "{{ messages[-1]['content'] }}"
-    with pytest.raises(PromptError, match="no place"):
+    with pytest.raises(PromptError, match="leaves turns out"):
         Layout(strict, T, K, 200)([Message("system", (Text("be kind"),)), Message("user", (Text("hi"),))])
 
 

@@ -23,8 +23,10 @@ from codi2.cli.doctor import doctor
 from codi2.cli.evaluate import evaluate
 from codi2.cli.gallery import gallery
 from codi2.cli.generate import generate
+from codi2.cli.new import new
 from codi2.cli.serve import keys, serve
 from codi2.cli.train import train
+from codi2.cli.transfer import transfer
 from codi2.errors import CoDi2Error, MediaWarning
 
 
@@ -57,6 +59,7 @@ app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 app.command()(generate)
+app.command()(transfer)
 app.command()(chat)
 app.command()(demo)
 app.command()(serve)
@@ -66,6 +69,7 @@ app.command()(evaluate)
 app.command()(gallery)
 app.command()(doctor)
 app.command()(convert)
+app.command()(new)
 app.add_typer(data, name="data")
 
 

@@ -28,6 +28,7 @@ def doctor(
     _machine(console, figures)
     missing, untrained = _weights(console, figures, config)
     whole = not missing
+    _fit(console, figures, config)
     if whole:
         _norms(console, figures, model)
     if dry_run:
@@ -91,6 +92,15 @@ def _weights(console: Any, figures: dict[str, Any], config: Any) -> tuple[list[s
     absent = [one for one in found if one.state != "found"]
     missing = [f"{one.part} ({one.state})" for one in absent if one.part != TRAINED_PARTS]
     return missing, len(absent) > len(missing)
+
+
+def _fit(console: Any, figures: dict[str, Any], config: Any) -> None:
+    """Says what is done where components do not fit as they are. Raises CoDi2Error: one cannot be used."""
+    from codi2.doctor.fit import NOT_CHECKED, check_fit
+
+    figures["fit"] = [sentence for sentence in check_fit(config) if NOT_CHECKED not in sentence]  # told above
+    for sentence in figures["fit"]:
+        console.print(f"[yellow]note[/]    {sentence}", soft_wrap=True, highlight=False)
 
 
 def _norms(console: Any, figures: dict[str, Any], model: str) -> None:

@@ -37,6 +37,9 @@ def evaluate(
         Path | None,
         typer.Option(help="A decoder trained on instructions alone, for the rows without a language model."),
     ] = None,
+    text_pipeline: Annotated[
+        str, typer.Option(help="AudioLDM2 or a text-to-video pipeline, for the rows of captions alone.")
+    ] = "",
     items: Annotated[
         int | None,
         typer.Option(min=2, help="Cases (of each kind) of audio-edit and coco-edit: more bias FD and FID less."),
@@ -51,4 +54,4 @@ def evaluate(
 
     named = {"dino": dino, "clip": clip, "inception": inception, "panns": panns}
     backbones = {name: place for name, place in named.items() if place}
-    run(suite, model, out, quick, outputs, export, source, backbones, instructed, placement, items)
+    run(suite, model, out, quick, outputs, export, source, backbones, instructed, text_pipeline, placement, items)

@@ -17,6 +17,7 @@ from codi2.cli.output import (
     check_writable,
     progress,
     save_reply,
+    say_untrained,
 )
 from codi2.cli.placement import placed
 from codi2.placement import ON_CPU, Placement
@@ -73,6 +74,7 @@ def generate(
 
     from codi2.model import CoDi2
 
+    say_untrained(model)
     with progress(shown=not as_json) as callback:
         callback("load", 0, 1)
         made = CoDi2.from_pretrained(model, **vars(placement))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,21 @@ def check_writable(folder: Path) -> None:
         raise OutputError(f"Cannot write to {folder}: no permission to write in {nearest}; choose another --out.")
 
 
+def say_untrained(model: str) -> None:
+    """Says on stderr that a published language model has projections that no training has made yet, if it is so."""
+    from codi2.checkpoint import locate
+    from codi2.config import LANGUAGE
+
+    config, _ = locate(model)
+    if LANGUAGE in config.untrained and config.llm.kind != "random":
+        print(
+            f"codi2: the projections of {config.name!r} are untrained, so its replies mean nothing yet: "
+            f"`codi2 transfer FILE --to image --model {model}` needs no training, and `codi2 train` with a config of "
+            "configs/paper trains them (docs/paper.md).",
+            file=sys.stderr,
+        )
+
+
 def make_folder(folder: Path) -> None:
     """Make `folder` and its parents. Raises OutputError when the file system refuses."""
     try:
@@ -43,8 +59,9 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"Cannot make the folder {folder}: {error.strerror}; choose another --out.") from error
 
 
-def save_reply(reply: Reply, folder: Path, stem: str = "reply") -> list[dict[str, Any]]:
-    """Write the media of a reply as `<stem>-0.png`, `<stem>-1.wav`, …, each with the recipe in its metadata.
+def save_reply(reply: Reply, folder: Path, stem: str = "reply", first: int = 0) -> list[dict[str, Any]]:
+    """Write the media of a reply as `<stem>-0.png`, `<stem>-1.wav`, … (from number `first` on), each with the recipe in
+    its metadata.
 
     Where it has one clip and one sound, they are of one thing: the file of the clip is heard, too.
     Returns the parts in their order, text as `{"type", "text"}` and media as `{"type", "path"}`.
@@ -53,7 +70,7 @@ def save_reply(reply: Reply, folder: Path, stem: str = "reply") -> list[dict[str
 
     make_folder(folder)
     listed: list[dict[str, Any]] = []
-    count = 0
+    count = first
     for part in reply.parts:
         if isinstance(part, Text):
             listed.append({"type": "text", "text": part.text})

@@ -40,6 +40,14 @@ class Condition(nn.Module):
         """The norm of the joint vectors that the network was trained on; None: unknown."""
         return None
 
+    def embedding_width(self, dim: int) -> int:
+        """The width in which features of width `dim` are noised: that of `mapped`."""
+        return dim
+
+    def mapped(self, features: Tensor) -> Tensor:
+        """Features [B, K, D] as embeddings of the network, where these have another width."""
+        return features
+
     def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
         """Features [B, K, D] mixed with standard normal noise at `noise_level` [B].
 

@@ -278,13 +278,15 @@ class Decoder(nn.Module):
         return moved
 
     def rescaled(self, features: Tensor) -> Tensor:
-        """A regressed joint vector is shorter than a true one, since regression shrinks to the mean: undo that."""
+        """A regressed joint vector is shorter than a true one, since regression shrinks to the mean: undo that.
+
+        Features [B, K, D] → [B, K, W], in the width that the conditioner takes.
+        """
         norm = self.sampling.feature_norm
         norm = self.conditioner.expected_norm() if norm is None else norm
-        if not norm:
-            return features
-        joint = F.normalize(features[:, :1], dim=-1) * norm
-        return torch.cat([joint, features[:, 1:]], dim=1)
+        if norm:
+            features = torch.cat([F.normalize(features[:, :1], dim=-1) * norm, features[:, 1:]], dim=1)
+        return self.conditioner.mapped(features)
 
     def at_noise_level(self, features: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
         """Features [B, K, D] at the noise level that the decoder samples at, and that level [B].

@@ -204,6 +204,13 @@ def trained_modules(decoder: Decoder) -> list[Any]:
     return [*heads, decoder.unet.conv_in] if hasattr(decoder.unet, "conv_in") else heads
 
 
+def has_head(decoder: Decoder) -> bool:
+    """Whether features reach a published network through a head, which training must teach."""
+    return not isinstance(decoder.conditioner, Conditioner) and any(
+        _is_head(name) for name, _ in decoder.conditioner.named_children()
+    )
+
+
 def load_trained(decoder: Decoder, path: Path) -> None:
     """Puts back what `trained_state` gave. Raises WeightsError if it is missing or of another decoder."""
     from codi2.tensors import read_tensors

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from codi2.config import CoDi2Config
 from codi2.errors import CoDi2Error, WeightsError
 from codi2.hub import WHEELS, check_wheel, shipped
+from codi2.sizes import check_size
+from codi2.untrusted import one_sentence, parse_json
 
 TRAINED_PARTS = "trained parts"
 State = Literal["found", "missing", "wrong"]
@@ -39,6 +42,9 @@ def find(config: CoDi2Config) -> Iterator[Found]:
     if config.encoder.kind == "imagebind":
         yield _imagebind(config.encoder.id)
         yield _on_hub("encoder: tokenizer", config.encoder.tokenizer, ("tokenizer.json", "vocab.json"))
+    elif config.encoder.kind == "towers":
+        for modality, source in config.encoder.towers.items():
+            yield _on_hub(f"encoder: {modality}", source, ("config.json",))
     elif config.encoder.kind == "tiny":
         for name in WHEELS:
             if name != config.llm.id and not WHEELS[name].judges:  # a judge is fetched when it is first asked
@@ -49,8 +55,9 @@ def find(config: CoDi2Config) -> Iterator[Found]:
     folder = shipped(config.name)
     if (folder / "config.json").is_file():
         yield Found(TRAINED_PARTS, "this package", "found", str(folder))
-    elif config.name == "paper":
-        yield Found(TRAINED_PARTS, "nobody", "missing", "no weights of CoDi-2 were published", "see docs/paper.md")
+    elif config.untrained:
+        parts = ", ".join(config.untrained)
+        yield Found(TRAINED_PARTS, parts, "missing", "nobody has trained or published them", "see docs/paper.md")
 
 
 def _in_wheel(part: str, name: str) -> Found:
@@ -80,13 +87,13 @@ def _on_hub(
     part: str, source: str, names: tuple[str, ...], subfolder: str = "", build: Callable[[], Any] | None = None
 ) -> Found:
     mend = f"hf download {source}"
-    path = _local(source, names, subfolder)
+    path = local_file(source, names, subfolder)
     if path is None:
         return Found(part, source, "missing", "not on this machine", mend)
     return _compared(part, source, path, build, mend) if build else Found(part, source, "found", str(path))
 
 
-def _local(source: str, names: tuple[str, ...], subfolder: str) -> Path | None:
+def local_file(source: str, names: tuple[str, ...], subfolder: str = "") -> Path | None:
     """The first of these files in a folder or in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -105,18 +112,32 @@ def _local(source: str, names: tuple[str, ...], subfolder: str) -> Path | None:
 
 
 def _pipeline(part: str, source: str) -> Found:
-    """The network of a pipeline, compared where its published size is known here."""
+    """The network of a pipeline, compared with its own config; without one, with the published size known here."""
     from codi2.diffuse.families import FAMILIES, pipeline_name
     from codi2.doctor import parts
 
-    index = _local(source, ("model_index.json",), "")
+    index = local_file(source, ("model_index.json",))
     if index is None:
         return Found(part, source, "missing", "not on this machine", f"hf download {source}")
     _, family = FAMILIES.get(pipeline_name(str(index.parent)), ("", ""))
     builds = {"unclip": parts.unclip_unet, "audioldm2": parts.audio_unet, "text_to_video": parts.video_unet}
     if family in builds:
-        return _on_hub(part, source, UNET, "unet", builds[family])
+        own = local_file(source, ("config.json",), "unet")
+        build = builds[family] if own is None else partial(_configured, family, own)
+        return _on_hub(part, source, UNET, "unet", build)
     return Found(part, source, "found", str(index.parent))
+
+
+def _configured(family: str, path: Path) -> Any:
+    """A network of the sizes in its config.json. Raises WeightsError: they are beyond its weights, or damaged."""
+    import diffusers
+
+    names = {"unclip": "UNet2DConditionModel", "audioldm2": "AudioLDM2UNet2DConditionModel"}
+    network, what = getattr(diffusers, names.get(family, "UNet3DConditionModel")), f"the config {path}"
+    with one_sentence(what):
+        sizes = parse_json(path.read_bytes())
+        check_size(lambda: network.from_config(sizes), sorted(path.parent.glob("*.safetensors")), what)
+        return network.from_config(sizes)
 
 
 def _compared(part: str, source: str, path: Path, build: Callable[[], Any], mend: str) -> Found:
@@ -125,10 +146,10 @@ def _compared(part: str, source: str, path: Path, build: Callable[[], Any], mend
 
     try:
         found = _shapes(path)
+        with torch.device("meta"):
+            wanted = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
     except CoDi2Error as error:
         return Found(part, source, "wrong", str(error), mend)
-    with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
     if "conv_in.weight" in wanted and "conv_in.weight" in found:  # a network may have room for a source or not
         wanted["conv_in.weight"] = found["conv_in.weight"]
     odd = sorted(dict(wanted.items() ^ found.items()))

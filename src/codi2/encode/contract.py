@@ -57,6 +57,11 @@ class Encoder(nn.Module):
         features: Features = self(read, count)
         return features
 
+    def within(self, values: Tensor, modality: str) -> Tensor:
+        """What joint vectors [B, D] say in the space of `modality`: all, where all modalities share one space; zeros,
+        where none is shared."""
+        return values
+
     def agree(self, modality: str, maps: Tensor, features: Tensor, share: float) -> Tensor:
         """What was drawn of features [B, K, D], as a codec gives it [B, C, H, W], moved by `share` of the way to what
         they say of its appearance; as it is, where no feature does.

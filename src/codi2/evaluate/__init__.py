@@ -36,6 +36,7 @@ def run(
     source: Path | None = None,
     backbones: Mapping[str, str] | None = None,
     instructed: Path | None = None,
+    text_pipeline: str = "",
     placement: Placement = ON_CPU,
     items: int | None = None,
 ) -> dict[str, Any]:
@@ -56,6 +57,8 @@ def run(
         backbones: hub id or path of `dino`, `clip`, `inception` and `panns`; see `backbones.Backbones`.
         instructed: folder of a decoder that was trained to edit by instruction, for the rows without a language model;
             by default that of the training run `<modality>_instructed`.
+        text_pipeline: hub id or folder of AudioLDM2 or a text-to-video pipeline, for the rows of captions alone; by
+            default that of the model's own decoder.
         placement: where the model and the networks that judge run.
         items: cases that a suite of `COUNTED` has (of each kind): a Fréchet distance is less biased the more there are.
 
@@ -102,7 +105,13 @@ def run(
     with join() as processes:
         placement = processes.placed(placement)
         console = Console(stderr=True, quiet=not processes.first)
-        bench = Bench(CoDi2.from_pretrained(model, **vars(placement)), quick=quick, instructed=instructed, items=items)
+        bench = Bench(
+            CoDi2.from_pretrained(model, **vars(placement)),
+            quick=quick,
+            instructed=instructed,
+            text_pipeline=text_pipeline,
+            items=items,
+        )
         if suite == "smoke":
             sections = _smoke(bench, console, processes)
         else:

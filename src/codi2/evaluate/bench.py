@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,8 @@ from codi2.data.world import ADDED_RENDERINGS
 from codi2.diffuse.codec import AudioCodec
 from codi2.diffuse.decoder import Decoder
 from codi2.encode.tiny import TinyEncoder
-from codi2.errors import DataError, WeightsError
+from codi2.errors import ConfigError, DataError, WeightsError
+from codi2.evaluate.baselines import load_text_pipeline
 from codi2.evaluate.judge import Judge, load_judge
 from codi2.evaluate.sound_judge import SoundJudge, load_sound_judge
 from codi2.hub import home
@@ -52,6 +53,8 @@ class Bench:
     quick: bool = False
     instructed: Path | None = None
     """Folder of the decoder that is told instructions, by itself; None: that of the training run of this name."""
+    text_pipeline: str = ""
+    """Hub id or folder of a pipeline that answers words by itself; empty: that of the model's own decoder."""
     items: int | None = None
     """Cases (of each kind) of suites that measure a Fréchet distance; None: as many as the suite has by itself."""
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -152,6 +155,22 @@ class Bench:
         )
         like = next(ours.unet.parameters())
         return decoder.to(like.device, like.dtype)
+
+    def words_pipeline(self, modality: str) -> Any:
+        """The published pipeline that answers words by itself. Raises WeightsError: none is named, or it is missing."""
+        decoder = self.model.config.decoders.get(modality)
+        source = self.text_pipeline or (decoder.id if decoder and decoder.kind == "pipeline" else "")
+        if not source:
+            raise WeightsError(
+                f"the {modality} decoder of {self.model.config.name!r} is no published pipeline; name one of the "
+                "published text pipelines with --text-pipeline"
+            )
+        like = next(self.decoder(modality).unet.parameters())
+        try:
+            load = partial(load_text_pipeline, modality, source, like.device, like.dtype)
+            return self.once(("text pipeline", modality), load)
+        except ConfigError as error:
+            raise WeightsError(str(error)) from error
 
     def told(self, decoder: Decoder, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Joint vectors [n, D] of texts, and what their words are to a decoder [n, …]."""

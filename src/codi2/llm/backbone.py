@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codi2.config import CHATML, LLMConfig
-from codi2.errors import ConfigError, WeightsError
+from codi2.errors import ConfigError, PromptError, WeightsError
 from codi2.hub import hub_errors
 from codi2.llm.trial import try_tokenizer
 from codi2.placement import ON_CPU, Placement
 from codi2.prompt.layout import special_tokens
+from codi2.prompt.turns import turn_end
 from codi2.sizes import check_layers, check_size
 from codi2.untrusted import check_folder, one_sentence, parse_json
 
@@ -290,6 +292,9 @@ def _extend(tokenizer: Any, config: LLMConfig) -> None:
     from transformers import AddedToken
 
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template or CHATML
+    if config.kind != "random" and tokenizer.chat_template != CHATML:
+        with suppress(PromptError):  # a template that cannot be used is refused where it is used
+            tokenizer.eos_token = turn_end(tokenizer)
     names = special_tokens(config.senses)
     tokens = [AddedToken(token, special=True, normalized=False) for token in names]
     if tokenizer.add_tokens(tokens, special_tokens=True) != len(tokens):

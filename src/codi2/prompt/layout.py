@@ -22,8 +22,8 @@ from codi2.config import SENSES, CoDi2Config
 from codi2.errors import PromptError
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Part, Phrase, Prompt, Text
-from codi2.prompt.template import render
 from codi2.prompt.tokens import TokenIds
+from codi2.prompt.turns import turn_pieces
 from codi2.tensors import to_device
 
 MODALITIES = ("image", "audio", "video", "phrase", *SENSES)
@@ -44,8 +44,6 @@ SPECIAL_TOKENS = special_tokens()
 
 IGNORE = -100
 """Label of a position that carries no text loss."""
-
-_MARK = "\ue000"  # stands for a message in the rendered chat template; a private-use character
 
 
 @dataclass(frozen=True)
@@ -214,14 +212,7 @@ class Layout:
 
     def _template_ids(self, roles: tuple[str, ...], reply: bool) -> list[list[int]]:
         """What the chat template puts before a message of each role, and behind the last."""
-        marked = [{"role": role, "content": _MARK} for role in roles]
-        text = render(self.tokenizer, marked, reply)
-        pieces = text.split(_MARK)
-        if len(pieces) != len(roles) + 1:
-            raise PromptError(
-                f"The language model's chat template has no place for some of these turns: {text[:200]!r}"
-            )
-        return [self.token_ids.of_template(piece) for piece in pieces]
+        return [self.token_ids.of_template(piece) for piece in turn_pieces(self.tokenizer, roles, reply)]
 
 
 def layout_for(config: CoDi2Config, tokenizer: Any) -> Layout:

@@ -107,8 +107,54 @@ def wan() -> dict[str, Any]:
     }
 
 
+def sd3() -> dict[str, Any]:
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+
+    return {
+        "transformer": SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=12,
+            caption_projection_dim=16,
+            pooled_projection_dim=10,
+            pos_embed_max_size=8,
+        ),
+        "vae": vae(scaling_factor=1.5305, shift_factor=0.0609, sample_size=16),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+    }
+
+
+def flux() -> dict[str, Any]:
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+
+    return {
+        "transformer": FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=12,
+            pooled_projection_dim=10,
+            guidance_embeds=True,
+            axes_dims_rope=(2, 2, 4),
+        ),
+        "vae": vae(scaling_factor=0.3611, shift_factor=0.1159, sample_size=16),
+        "scheduler": FlowMatchEulerDiscreteScheduler(
+            shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15
+        ),
+    }
+
+
 KINDS = {
     "StableDiffusionXLPipeline": ("image", sdxl, Discrete),
+    "StableDiffusion3Pipeline": ("image", sd3, Flow),
+    "FluxPipeline": ("image", flux, Flow),
     "StableAudioPipeline": ("audio", stable_audio, Cosine),
     "WanPipeline": ("video", wan, Flow),
 }
@@ -219,6 +265,20 @@ def test_latents_are_those_of_the_pipeline(decoder: Decoder, kind: tuple[str, Pa
             prompt_embeds=states, pooled_prompt_embeds=pooled, negative_prompt_embeds=torch.zeros_like(states),
             negative_pooled_prompt_embeds=torch.zeros_like(pooled), **common,
         ).images  # fmt: skip
+    elif name in ("StableDiffusion3Pipeline", "FluxPipeline"):
+        import diffusers
+
+        names = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
+        pooled, flux = made["pooled_projections"], name == "FluxPipeline"
+        none = {key: None for key in names if not (flux and key.endswith("3"))}
+        pipe = getattr(diffusers, name)(**parts, **none)
+        if flux:
+            common |= {"true_cfg_scale": common.pop("guidance_scale"), "latents": _patches(noise)}
+        out = _quiet(pipe)(
+            prompt_embeds=states, pooled_prompt_embeds=pooled, negative_prompt_embeds=torch.zeros_like(states),
+            negative_pooled_prompt_embeds=torch.zeros_like(pooled), height=16 if not flux else 32,
+            width=16 if not flux else 32, **common,
+        ).images  # fmt: skip
     elif name == "StableAudioPipeline":
         from diffusers import EDMDPMSolverMultistepScheduler, StableAudioPipeline
 
@@ -240,6 +300,7 @@ def test_latents_are_those_of_the_pipeline(decoder: Decoder, kind: tuple[str, Pa
             **common,
         ).frames  # fmt: skip
     ours = decoder.generate_latents(features(), SEEDS, guidance_scale=SCALE)
+    ours = _patches(ours) if name == "FluxPipeline" else ours
     assert float((ours - out).norm() / out.norm()) < 1e-5
 
 
@@ -260,6 +321,14 @@ class _Projected(torch.nn.Module):
         super().__init__()
         self.config = type("Config", (), {"projection_dim": width})
         self.dtype, self.device = torch.float32, torch.device("cpu")
+
+
+def _patches(latents: Tensor) -> Tensor:
+    """[B, c, h, w] as Flux's pipeline has them, [B, h/2 · w/2, 4 · c]."""
+    from diffusers import FluxPipeline
+
+    packed: Tensor = FluxPipeline._pack_latents(latents, *latents.shape)
+    return packed
 
 
 def _quiet(pipeline: Any) -> Any:

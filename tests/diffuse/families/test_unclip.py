@@ -14,6 +14,7 @@ from codi2.config import DecoderConfig
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.families import load_pipeline
 from codi2.diffuse.families.unclip import unclip_decoder
+from codi2.diffuse.load import has_head, trained_state
 from codi2.diffuse.sampling import seeded_noise
 from codi2.errors import ConfigError, WeightsError
 from codi2.prompt.parts import Image
@@ -171,5 +172,30 @@ def test_parts_load_from_a_folder_or_are_refused(pipeline: Any, decoder: Decoder
     with pytest.raises(ConfigError, match="makes image"):
         load(tmp_path, "audio")
     save_file(tensors, file)
-    with pytest.raises(WeightsError, match=r"takes embeddings of 16 numbers, and the features are 8"):
-        load(tmp_path, dim=8)
+    narrow = load(tmp_path, dim=8)
+    assert narrow.conditioner.embedding_width(8) == DIM and has_head(narrow) and not has_head(load(tmp_path))
+
+
+def test_features_of_another_width_reach_the_embeddings_by_a_map_that_learns(pipeline: Any, tmp_path: Path) -> None:
+    parts = {name: copy.deepcopy(getattr(pipeline, name)) for name in PARTS}
+    torch.manual_seed(0)
+    decoder = unclip_decoder(parts, Sampling(STEPS, SCALE, 1.5, LEVEL), 6)
+    given = torch.randn(2, 1, 6, generator=torch.Generator().manual_seed(1))
+    embeddings = decoder.rescaled(torch.cat([given, torch.zeros(1, 1, 6)]))
+    expected = decoder.conditioner.expected_norm()
+    assert embeddings[:2].norm(dim=-1).flatten().tolist() == pytest.approx([expected] * 2, rel=1e-5)
+    assert not embeddings[2].any()
+    together, alone = decoder.generate_latents(given, SEEDS), decoder.generate_latents(given[1:], SEEDS[1:])
+    assert relative(together[1:], alone) < 1e-4 and relative(together[:1], together[1:]) > 1e-2
+
+    # the network is given what embeddings of its own width would give it
+    own = unclip_decoder({name: copy.deepcopy(getattr(pipeline, name)) for name in PARTS}, decoder.sampling)
+    assert relative(own.generate_latents(embeddings[:2], SEEDS), together) < 1e-5
+
+    state = trained_state(decoder)
+    assert state["conditioner.head.weight"].shape == (DIM, 6)
+    decoder.conditioner.head.requires_grad_(True)
+    level, clean = torch.full((2,), LEVEL), torch.randn(2, *decoder.latent_shape)
+    noised = decoder.conditioner.noised(decoder.rescaled(given), torch.randn(2, 1, DIM), level)
+    decoder.loss(clean, torch.randn_like(clean), torch.tensor([100, 900]), noised, level, clean * 0).sum().backward()
+    assert decoder.conditioner.head.weight.grad.abs().sum() > 0

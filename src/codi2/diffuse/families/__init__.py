@@ -20,6 +20,8 @@ FAMILIES = {
     "StableUnCLIPImg2ImgPipeline": ("image", "unclip"),
     "StableUnCLIPPipeline": ("image", "unclip"),
     "StableDiffusionXLPipeline": ("image", "sdxl"),
+    "StableDiffusion3Pipeline": ("image", "sd3"),
+    "FluxPipeline": ("image", "flux"),
     "AudioLDM2Pipeline": ("audio", "audioldm2"),
     "StableAudioPipeline": ("audio", "stable_audio"),
     "TextToVideoSDPipeline": ("video", "text_to_video"),
@@ -36,14 +38,20 @@ def load_pipeline(
         WeightsError: the folder or repo, or a part of it, is missing or does not fit.
         ConfigError: it is a pipeline of another modality, or of a family that is not known.
     """
-    name = pipeline_name(config.id)
-    if name not in FAMILIES:
-        raise ConfigError(f"{config.id!r} is a {name}; features can condition {', '.join(FAMILIES)}")
-    makes, module = FAMILIES[name]
-    if makes != modality:
-        raise ConfigError(f"decoders[{modality!r}].id is {config.id!r}, a {name}, which makes {makes}")
+    module = family_of(modality, config.id)
     decoder: Decoder = import_module(f"{__name__}.{module}").load(config.id, config, dim, sampling, dtype)
     return decoder
+
+
+def family_of(modality: str, source: str, shown: str = "") -> str:
+    """Which file here knows the pipeline of a folder or repo, which errors call `shown`. Raises as `load_pipeline`."""
+    name, shown = pipeline_name(source), shown or source
+    if name not in FAMILIES:
+        raise ConfigError(f"{shown!r} is a {name}; features can condition {', '.join(FAMILIES)}")
+    makes, module = FAMILIES[name]
+    if makes != modality:
+        raise ConfigError(f"decoders[{modality!r}].id is {shown!r}, a {name}, which makes {makes}")
+    return module
 
 
 def pipeline_name(source: str) -> str:

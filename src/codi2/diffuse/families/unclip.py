@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.embeddings import get_timestep_embedding
 from PIL import Image as PILImage
-from torch import Tensor
+from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.codec import ImageCodec, cover
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.load import load_parts, widened
 from codi2.diffuse.words import TextStates, WordsCondition
-from codi2.errors import WeightsError
 
 
 class UnclipCondition(WordsCondition):
@@ -30,12 +30,27 @@ class UnclipCondition(WordsCondition):
     Args:
         normalizer: `StableUnCLIPImageNormalizer`, mean and spread of the embeddings that the network was trained on.
         levels: the noise schedule of embeddings.
+        dim: D; None: the width of embeddings. Where these have another
+            width, a linear map that is trained leads to them.
     """
 
-    def __init__(self, normalizer: Any, levels: Any, words: TextStates) -> None:
+    def __init__(self, normalizer: Any, levels: Any, words: TextStates, dim: int | None = None) -> None:
         super().__init__(words)
         self.normalizer, self.levels = normalizer, levels
         self._norm: float | None = None
+        self.embedding: int = normalizer.mean.shape[-1]
+        self.head: nn.Linear | None = None
+        if dim not in (None, self.embedding):
+            self.head = nn.Linear(dim, self.embedding, bias=False).to(normalizer.mean.device, normalizer.mean.dtype)
+
+    def embedding_width(self, dim: int) -> int:
+        return self.embedding
+
+    def mapped(self, features: Tensor) -> Tensor:
+        """Mapped vectors have the norm of embeddings; an absent feature, all zeros, stays one."""
+        if self.head is None:
+            return features
+        return F.normalize(self.head(features.to(self.head.weight.dtype)), dim=-1) * self.expected_norm()
 
     def expected_norm(self) -> float:
         """Root mean squared norm of the embeddings of training, from the normaliser's statistics."""
@@ -75,13 +90,15 @@ class UnclipCodec(ImageCodec):
         return self.vae.encode(tensor).latent_dist.mode()
 
 
-def unclip_decoder(parts: dict[str, Any], sampling: Sampling) -> Decoder:
-    """A decoder of the parts of a `StableUnCLIPImg2ImgPipeline`, by their names there."""
+def unclip_decoder(parts: dict[str, Any], sampling: Sampling, dim: int | None = None) -> Decoder:
+    """A decoder of the parts of a `StableUnCLIPImg2ImgPipeline`, by their names there, for features of width `dim`; by
+    default of its embeddings' own."""
     unet, vae = parts["unet"], parts["vae"]
     condition = UnclipCondition(
         parts["image_normalizer"],
         parts["image_noising_scheduler"],
         TextStates(parts["tokenizer"], parts["text_encoder"], padded=True),
+        dim,
     )
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     codec = UnclipCodec(vae, unet.config.sample_size * factor)
@@ -89,11 +106,7 @@ def unclip_decoder(parts: dict[str, Any], sampling: Sampling) -> Decoder:
 
 
 def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
-    """The decoder in a folder or repo in the layout of `StableUnCLIPImg2ImgPipeline`.
-
-    Raises:
-        WeightsError: its embeddings are not `dim` wide.
-    """
+    """The decoder in a folder or repo in the layout of `StableUnCLIPImg2ImgPipeline`."""
     from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -107,11 +120,4 @@ def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling
         "tokenizer": CLIPTokenizer,
         "text_encoder": CLIPTextModel,
     }
-    parts = load_parts(source, classes, dtype)
-    width = parts["image_normalizer"].mean.shape[1]
-    if width != dim:
-        raise WeightsError(
-            f"the decoder {str(source)!r} takes embeddings of {width} numbers, and the features are {dim}: "
-            "choose one whose width is that of heads.feature_dim"
-        )
-    return unclip_decoder(parts, sampling)
+    return unclip_decoder(load_parts(source, classes, dtype), sampling, dim)

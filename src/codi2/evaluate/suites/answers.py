@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from codi2.evaluate.baselines import from_words
 from codi2.evaluate.baselines import instructed as by_instruction
 from codi2.evaluate.baselines import round_trip as through_codec
 from codi2.evaluate.baselines import silence as nothing_like
@@ -51,10 +52,21 @@ def round_trip(bench: Bench, some: Sequence[Case]) -> list[Part]:
 def instructed(bench: Bench, some: Sequence[Case]) -> list[Part]:
     """The decoder that is told the user's words and sees the source: AUDIT's way, and InstructPix2Pix's."""
     decoder = bench.instructed_decoder(some[0].want)
-    asks = [" ".join(" ".join(p.text for p in case.prompt if isinstance(p, Text)).split()) for case in some]
-    joint, words = bench.told(decoder, asks)
+    joint, words = bench.told(decoder, [asked_words(case) for case in some])
     sources = [case.truth["source"] for case in some]
     return list(by_instruction(decoder, joint, words, sources, [bench.seed + i for i in range(len(some))]))
+
+
+def words_alone(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """The published text pipeline on the caption of the wished result or, where there is none, on the user's words."""
+    texts = [case.about.get("words") or asked_words(case) for case in some]
+    seeds = [bench.seed + i for i in range(len(some))]
+    return from_words(bench.words_pipeline(some[0].want), texts, [case.target for case in some], seeds)
+
+
+def asked_words(case: Case) -> str:
+    """The words of a prompt in one line."""
+    return " ".join(" ".join(part.text for part in case.prompt if isinstance(part, Text)).split())
 
 
 def silence(bench: Bench, some: Sequence[Case]) -> list[Part]:

@@ -22,7 +22,7 @@ from codi2.evaluate.case import Case, System
 from codi2.evaluate.closeness import closeness, distance_without_floor
 from codi2.evaluate.figure import Example, Findings, known, mean
 from codi2.evaluate.suite import Suite
-from codi2.evaluate.suites.answers import copy, instructed, ours, round_trip, silence, without_source
+from codi2.evaluate.suites.answers import copy, instructed, ours, round_trip, silence, without_source, words_alone
 from codi2.evaluate.suites.sounds import KINDS, edits
 from codi2.prompt.parts import Audio, Part
 
@@ -159,6 +159,7 @@ def systems(steps: int = 20) -> dict[str, System]:
         FROM_NOTHING: without_source,
         **{f"SDEdit from {strength:g} T": sdedit(strength, steps) for strength in STRENGTHS},
         "by instruction, no language model": instructed,
+        "AudioLDM2 from the caption": words_alone,
         "codec round trip of the input": round_trip,
         "copy of the input": copy,
         "silence": silence,

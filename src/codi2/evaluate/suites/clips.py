@@ -18,7 +18,7 @@ from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.case import Case, System
 from codi2.evaluate.closeness import FRAMES, closeness
 from codi2.evaluate.figure import Example, Figure, Findings, mean
-from codi2.evaluate.suites.answers import ours
+from codi2.evaluate.suites.answers import ours, words_alone
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Part, Video
@@ -78,6 +78,7 @@ SYSTEMS: dict[str, System] = {
     "another clip": of_another,
     "first frame repeated": repeated,
     "copy of what is given": copied,
+    "text-to-video from the words": words_alone,
 }
 
 

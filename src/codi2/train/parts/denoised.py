@@ -32,6 +32,7 @@ def draw_denoised(
         seed: of the run.
         learns: whether the decoder is trained; a frozen one has nothing to learn from samples without a condition.
     """
+    width = decoder.conditioner.embedding_width(width)  # features are noised as they reach the network
     codec, draws = decoder.codec, [torch_at(seed + 1, number) for *_, number in answers]
     t = torch.cat([decoder.process.times(1, draw) for draw in draws])
     noise = torch.stack([torch.randn(decoder.latent_shape, generator=draw) for draw in draws])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from codi2.checkpoint import load_one_decoder, locate
+from codi2.config import LANGUAGE
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.load import trained_modules
 from codi2.heads.loss import codi2_loss
@@ -214,7 +215,8 @@ class LLMRecipe:
         if self.options.decoder_heads:
             for modality, decoder in self.decoders.items():
                 save_decoder(decoder, folder / modality)
-        write_atomic(folder / "config.json", self.codi2_config.to_json().encode())
+        config = self.codi2_config.with_trained(LANGUAGE, *(self.decoders if self.options.decoder_heads else ()))
+        write_atomic(folder / "config.json", config.to_json().encode())
         (folder / "adapter" / "training.json").write_text(
             json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n"
         )

@@ -1,0 +1,48 @@
+"""Stable Diffusion 3 and 3.5 (arXiv:2403.03206) by prompt embeddings.
+
+Letters: B batch, D feature width, c h w latent sizes, L states, W their width, P pooled width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from codi2.config import DecoderConfig
+from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.families.flow import NUM_STATES, FlowCodec, FlowCondition, by_size
+from codi2.diffuse.load import load_parts
+
+
+class SD3Network(nn.Module):
+    """The transformer behind the signature of all networks."""
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.config = transformer.config
+
+    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Any:
+        """x [B, c, h, w], t [B] or []; states [B, L, W], pooled [B, P]."""
+        return self.transformer(hidden_states=x, timestep=t.expand(len(x)), **condition)
+
+
+def sd3_decoder(parts: dict[str, Any], dim: int, sampling: Sampling) -> Decoder:
+    """A decoder of the parts of a `StableDiffusion3Pipeline`, by their names there."""
+    transformer, vae = parts["transformer"], parts["vae"]
+    some, config = next(transformer.parameters()), transformer.config
+    condition = FlowCondition(dim, NUM_STATES, config.joint_attention_dim, config.pooled_projection_dim)
+    codec = FlowCodec(vae, config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1))
+    scheduler = by_size(parts["scheduler"], (config.sample_size // config.patch_size) ** 2, even=False)
+    decoder = Decoder(SD3Network(transformer), condition.to(some.device, some.dtype), codec, scheduler, sampling)
+    return decoder.eval().requires_grad_(False)
+
+
+def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: Any) -> Decoder:
+    """The decoder in a folder or repo in the layout of `StableDiffusion3Pipeline`, with a fresh head."""
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+
+    classes = {"transformer": SD3Transformer2DModel, "vae": AutoencoderKL, "scheduler": FlowMatchEulerDiscreteScheduler}
+    return sd3_decoder(load_parts(source, classes, dtype), dim, sampling)

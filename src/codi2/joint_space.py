@@ -1,0 +1,201 @@
+"""Media to media through the joint space: the encoder and one decoder, without the language model and untrained.
+
+Media of one thing have similar joint vectors in every modality, so a decoder draws what another medium's vector, or a
+sum of several, stands for (ImageBind, arXiv:2305.05665, sections 4.4 and 5).
+
+Letters: N given items, D joint width, K slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from codi2.checkpoint import load_encoder, load_one_decoder, load_recall, locate
+from codi2.config import CoDi2Config
+from codi2.diffuse.decoder import Decoder, first_frames
+from codi2.diffuse.load import has_head
+from codi2.encode.contract import Encoder
+from codi2.errors import ConfigError, PromptError
+from codi2.heads.recall import Recall
+from codi2.model import CoDi2
+from codi2.pcm import rounded
+from codi2.placement import Placement, check, within_memory
+from codi2.prompt.parts import Audio, Part, Phrase
+from codi2.reply import Callback, Options, Reply, Stopwatch
+
+SMALLEST = 1e-3  # length of a sum of unit vectors that still has a direction
+
+
+@dataclass(frozen=True)
+class JointSpace:
+    """The parts of a model that transfer needs. The decoder of pictures is there for clips that begin as one."""
+
+    config: CoDi2Config
+    encoder: Encoder
+    decoders: dict[str, Decoder]
+    recall: Recall | None = None
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, to: str, **placement: Any) -> JointSpace:
+        """The encoder and the decoder of `to` of a preset or folder.
+
+        Args:
+            placement: `device`, `dtype`, `compile` of `Placement`.
+        Raises:
+            PromptError: `to` is text, or the model does not draw it.
+            ConfigError: the decoder's head is untrained.
+            WeightsError: a weight file is missing, damaged, or of another shape.
+        """
+        placed = Placement(**placement)
+        check(placed)
+        config, folder = locate(name_or_path)
+        _check_target(config, to)
+        torch.manual_seed(0)
+        wanted = {"image", to} if config.decoders[to].first_frame else {to}
+        decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in sorted(wanted & {*config.decoders})}
+        if to in config.untrained and has_head(decoders[to]):
+            raise ConfigError(
+                f"the {to} decoder of {config.name!r} reads features through a head that is not trained yet; name the "
+                f"folder of a model whose head is, or train it (docs/paper.md)"
+            )
+        encoder, dtype = load_encoder(config, folder), getattr(torch, placed.dtype)
+        encoder.to(placed.device, dtype if encoder.in_half else torch.float32)
+        for decoder in decoders.values():
+            decoder.to(placed.device, dtype)
+        if placed.compile:
+            decoders[to].unet.compile()
+        return cls(config, encoder, decoders, load_recall(config, folder))
+
+    @property
+    def device(self) -> torch.device:
+        return next(parameter.device for decoder in self.decoders.values() for parameter in decoder.parameters())
+
+    @within_memory("it encoded the items")
+    def direction(self, to: str, items: Sequence[Part], weights: Sequence[float]) -> Tensor:
+        """The weighted sum of the items' unit joint vectors, at their mean length [D].
+
+        Raises PromptError: the encoder does not read an item, shares no space between it and `to`, or the sum is zero.
+        """
+        vectors = []
+        for item in items:
+            if item.modality not in self.encoder.modalities:
+                read = ", ".join(self.encoder.modalities)
+                raise PromptError(f"The encoder of {self.config.name} reads {read}, not {item.modality}; leave it out.")
+            vector = self.encoder.within(self.encoder([item], 1).values[:, 0].float(), to)[0]
+            if not vector.any():
+                raise PromptError(
+                    f"The encoder of {self.config.name} has no space that holds both {item.modality} and {to}; "
+                    "transfer needs a model whose encoder does, such as ImageBind."
+                )
+            vectors.append(vector)
+        given = torch.stack(vectors)
+        total = (F.normalize(given, dim=-1) * torch.tensor(weights).to(given)[:, None]).sum(0)
+        if total.norm() < SMALLEST * sum(map(abs, weights)):
+            raise PromptError("The weighted sum of these items is zero; change --weights, or leave one of them out.")
+        return F.normalize(total, dim=0) * given.norm(dim=-1).mean()
+
+    @within_memory("it drew media")
+    def draw(self, to: str, joint: Tensor, options: Options, watch: Stopwatch) -> Part:
+        """What the decoder of `to` makes of a joint vector [D]."""
+        decoder, features = self.decoders[to], joint[None]
+        if self.recall is not None and to in self.recall.items:
+            features = F.pad(features, (0, 0, 0, self.config.heads.num_slots[to] - 1))
+            features = self.recall(to, features, self.config.decoders[to].recall)
+        features = features[None].to(self.device)
+        sources: list[Part] | None = None
+        if decoder.sampling.first_frame and "image" in self.decoders:
+            sources = first_frames(self.decoders["image"], features, [options.seed])
+        unwanted = options.negative_prompt or self.config.decoders[to].negative_prompt
+        (part,) = decoder.generate(
+            features,
+            [options.seed],
+            lambda done, of: watch.callback("diffuse", done, of),
+            sources=sources,
+            negative=self._words(decoder, unwanted) if unwanted else None,
+            num_inference_steps=options.num_inference_steps,
+            guidance_scale=options.guidance_scale,
+        )
+        part = decoder.codec.perceptible(part)
+        return rounded(part, 16) if isinstance(part, Audio) else part
+
+    def _words(self, decoder: Decoder, prompt: str) -> Tensor:
+        """A prompt as the decoder reads words: states of its own text encoder, or a joint vector."""
+        states = decoder.conditioner.read_words(prompt)
+        return (self.encoder([Phrase(prompt)], 1).values[:, 0] if states is None else states).to(self.device)
+
+
+@torch.no_grad()
+def transfer(
+    *items: Part,
+    to: str,
+    minus: Sequence[Part] = (),
+    weights: Sequence[float] = (),
+    model: str | Path | JointSpace | CoDi2 = "tiny",
+    callback: Callback | None = None,
+    **settings: Any,
+) -> Reply:
+    """A medium of modality `to` of what `items` have in common, without the language model.
+
+    Each item is encoded to its joint vector; the unit vectors are added, those of `minus` subtracted, and the decoder
+    of `to` draws the sum.
+
+    Args:
+        items: media, or `Phrase("by night")` for words.
+        weights: one for each of `items`, then one for each of `minus`, by default 1 each.
+        model: a preset, a folder, or what is loaded: `JointSpace`, `CoDi2`.
+        settings: `seed`, `num_inference_steps`, `guidance_scale`, `negative_prompt` of `Options`; where `model` is a
+            name, `device`, `dtype` and `compile` of `Placement`.
+    Raises:
+        PromptError: `to` is text, a modality is not read or not drawn, or weights and items differ in number.
+        ConfigError: the decoder's head is untrained.
+    """
+    placement = {key: settings.pop(key) for key in ("device", "dtype", "compile") if key in settings}
+    given = [*items, *minus]
+    scales = check_weights(len(items), len(minus), weights)
+    options, watch = Options(want=to, **settings), Stopwatch(callback or (lambda stage, step, total: None))
+    if isinstance(model, CoDi2):
+        model = JointSpace(model.config, model.encoder, dict(model.decoders), model.recall)
+    space = model if isinstance(model, JointSpace) else JointSpace.from_pretrained(model, to, **placement)
+    _check_target(space.config, to)
+    with watch("encode"):
+        joint = space.direction(to, given, scales)
+    with watch("diffuse"):
+        part = space.draw(to, joint, options, watch)
+    chosen = {key: getattr(options, key) for key in ("seed", *settings)}
+    recipe = {
+        "model": space.config.name,
+        "transfer": to,
+        "of": [getattr(item, "name", "") or getattr(item, "text", item.modality) for item in given],
+        "weights": scales,
+        **chosen,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
+    }
+    return Reply((part,), recipe)
+
+
+def check_weights(items: int, minus: int, weights: Sequence[float]) -> list[float]:
+    """The factor of each item, negative for those that are subtracted.
+
+    Raises PromptError: there is nothing to add, another number of weights than of items, or one that is not above 0.
+    """
+    if not items:
+        raise PromptError("There is nothing to transfer; give at least one file, or words as text=….")
+    if weights and len(weights) != items + minus:
+        raise PromptError(f"There are {len(weights)} weights for {items + minus} items; give one for each.")
+    if wrong := [w for w in weights if not 0 < w < float("inf")]:
+        raise PromptError(f"A weight is {wrong[0]:g}; expected a number above 0 (minus subtracts).")
+    return [w * sign for w, sign in zip(weights or [1.0] * (items + minus), [1] * items + [-1] * minus, strict=True)]
+
+
+def _check_target(config: CoDi2Config, to: str) -> None:
+    if to == "text":
+        raise PromptError("Transfer draws media, and text needs the language model; use `codi2 generate --want text`.")
+    if to not in config.decoders:
+        raise PromptError(f"{config.name} draws {', '.join(config.decoders)}, not {to}; ask for one of these.")

@@ -1,0 +1,104 @@
+"""What a chat template writes between the messages, the same in training and in generation.
+
+A reply is learned behind what the template writes before a finished answer, and generated behind what it writes to
+open one. Some templates differ there: Qwen3's puts an empty block of thoughts before the last answer only, Mistral's a
+space. So every answer is laid out behind what would have opened it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from codi2.config import CHATML
+from codi2.errors import PromptError
+from codi2.prompt.template import render
+
+FIRST_MARK = 0xE000  # of the private-use characters, one of which stands for each message
+TALK = ("user", "assistant", "user", "assistant")  # that a template is tried out on
+
+
+def turn_pieces(tokenizer: Any, roles: Sequence[str], reply: bool) -> list[str]:
+    """What stands before the message of each role and behind the last; `reply` opens the assistant's turn there.
+
+    Raises PromptError: the template refuses these roles, or writes their messages in another order or another way once
+    more of them follow.
+    """
+    pieces = _written(tokenizer, roles, reply)
+    if tokenizer.chat_template == CHATML:
+        return pieces
+    mended = list(pieces)
+    for i, role in enumerate(roles):
+        if role == "assistant" and i > 0:
+            opened = _written(tokenizer, roles[:i], True)
+            if odd := [j for j in range(i) if roles[j] != "assistant" and opened[j] != pieces[j]]:
+                raise PromptError(
+                    f"The language model's chat template writes {pieces[odd[0]]!r} before a turn in training and "
+                    f"{opened[odd[0]]!r} in generation; give llm.chat_template in the config."
+                )
+            mended[i] = opened[i]
+    return mended
+
+
+def _written(tokenizer: Any, roles: Sequence[str], reply: bool) -> list[str]:
+    """The pieces as the template writes them. Raises PromptError."""
+    marks = [chr(FIRST_MARK + i) for i in range(len(roles))]
+    turns = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+    text = rest = render(tokenizer, turns, reply)
+    pieces = []
+    for mark in marks:
+        piece, _, rest = rest.partition(mark)
+        pieces.append(piece)
+    pieces.append(rest)
+    if "".join(a + b for a, b in zip(pieces, [*marks, ""], strict=True)) != text or _has(pieces, marks):
+        shown = "".join(f"[{roles[marks.index(c)]}]" if c in marks else c for c in text[:200])
+        raise PromptError(
+            "The language model's chat template leaves turns out, repeats them or writes them in another order: "
+            f"{shown!r}; give llm.chat_template in the config."
+        )
+    return pieces
+
+
+def _has(pieces: Sequence[str], marks: Sequence[str]) -> bool:
+    return any(mark in piece for piece in pieces for mark in marks)
+
+
+def check_template(tokenizer: Any, system: bool = False) -> list[str]:
+    """What is done about a tokenizer's chat template, a sentence each; nothing, where it is used as it is.
+
+    Args:
+        system: whether conversations open with a system turn.
+    Raises PromptError: it cannot be used.
+    """
+    roles = ("system", *TALK) if system else TALK
+    before, opened = _written(tokenizer, roles, False), turn_pieces(tokenizer, roles, False)
+    told = []
+    if odd := next((i for i, piece in enumerate(before) if piece != opened[i]), None):
+        told.append(
+            f"the chat template writes {before[odd]!r} before a finished answer and {opened[odd]!r} to open one; "
+            "both are laid out as the latter"
+        )
+    end = turn_end(tokenizer)
+    if end != tokenizer.eos_token:
+        told.append(f"the chat template ends answers by {end!r}, which is taken as the end token")
+    return told
+
+
+def turn_end(tokenizer: Any) -> str:
+    """The token that ends an answer, which the model learns to write: the tokenizer's own where the template writes
+    it, else the first special token that it writes there.
+
+    Raises PromptError: there is none.
+    """
+    closing = _written(tokenizer, TALK[:2], False)[-1]
+    ids = tokenizer(closing, add_special_tokens=False).input_ids
+    if tokenizer.eos_token_id in ids:
+        return str(tokenizer.eos_token)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    first = next((i for i in ids if i in special), None)
+    if first is None:
+        raise PromptError(
+            f"The language model's chat template writes {closing!r} behind an answer, without a token that ends it; "
+            "give llm.chat_template in the config."
+        )
+    return str(tokenizer.convert_ids_to_tokens(first))
