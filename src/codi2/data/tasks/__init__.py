@@ -1,0 +1,91 @@
+"""The tasks that the language model and the prior are trained on, drawn on the fly from the `tiny` corpus.
+
+    sampler = TaskSampler(load_corpus(), ("train",))
+    record = draw_record(sampler, seed=0, number=17)
+
+A record is a function of (corpus, splits, seed, number). Training draws items of the split `train` alone, and neither
+kinds nor values of edits nor phrasings that are held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from codi2.data.record import Medium, Record
+from codi2.data.tasks import captions, clips, edits, pictures, rounds, sounds, texts
+from codi2.data.tasks.sampler import Example, Task, TaskSampler
+from codi2.errors import ConfigError
+
+__all__ = ["FAMILIES", "WEIGHTS", "TaskSampler", "draw_record"]
+
+FAMILIES: dict[str, dict[str, Task]] = {
+    "captions": captions.TASKS,
+    "instructions": edits.INSTRUCTED,
+    "examples": edits.SHOWN,
+    "pictures": pictures.TASKS,
+    "sounds": sounds.TASKS,
+    "clips": clips.TASKS,
+    "texts": texts.TASKS,
+    "rounds": rounds.TASKS,
+}
+"""Family → its tasks, which are drawn equally often."""
+
+WEIGHTS: dict[str, float] = {
+    "captions": 5, "instructions": 3, "examples": 3, "pictures": 3, "sounds": 2, "clips": 1, "texts": 2, "rounds": 3,
+}  # fmt: skip
+"""Family → its share of the records, where a config says nothing else."""
+
+
+TRIES = 200  # draws until a record answers with a medium
+
+
+def draw_record(
+    sampler: TaskSampler, seed: int, number: int, weights: Mapping[str, float] = WEIGHTS, media: bool = False
+) -> Record:
+    """One record.
+
+    Args:
+        weights: family → share.
+        media: whether the last answer must hold a medium; what does not is drawn again.
+    Raises:
+        ConfigError: a family is unknown, or no weight is positive.
+        DataError: the splits hold too little for a task.
+    """
+    check_weights(weights)
+    draw = np.random.default_rng((seed, number))
+    names = list(weights)
+    shares = np.array([weights[name] for name in names], dtype=np.float64)
+    for _ in range(TRIES):
+        family = FAMILIES[names[int(draw.choice(len(names), p=shares / shares.sum()))]]
+        task = list(family.values())[int(draw.integers(len(family)))]
+        record = to_record(task(sampler, draw), f"{seed}-{number}")
+        if not media or any(isinstance(piece, Medium) for piece in record.turns[-1][1]):
+            return record
+    raise ConfigError(f"none of {TRIES} records answers with a medium; give families that do a weight: {dict(weights)}")
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Raises ConfigError: a family is unknown, a weight is negative, or all are zero."""
+    if unknown := sorted(set(weights) - set(FAMILIES)):
+        raise ConfigError(f"there are no tasks {unknown[0]!r}; the families are {', '.join(FAMILIES)}")
+    if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
+        raise ConfigError(f"the weights of the tasks are {dict(weights)}; expected numbers of 0 or more, one above 0")
+
+
+def to_record(example: Example, key: str) -> Record:
+    """An example with its key, its licences and its items."""
+    licence = "; ".join(sorted({item.licence for item in example.items})) or "Apache-2.0"  # the base model's own words
+    meta: dict[str, Any] = {"items": [item.id for item in example.items], **example.about}
+    record = Record(key, example.task, example.turns, "tasks", licence, meta)
+    return record if example.edits is None else with_source(record, example.edits)
+
+
+def with_source(record: Record, medium: Medium) -> Record:
+    """The record whose answer edits `medium`, where it was given last."""
+    answers = sum(isinstance(piece, Medium) for piece in record.turns[-1][1])
+    given = record.media[: len(record.media) - answers]
+    return replace(record, edits=max(i for i, one in enumerate(given) if one is medium))

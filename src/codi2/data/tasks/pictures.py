@@ -1,0 +1,104 @@
+"""Pictures of several: compositions, sequences, subjects, styles, shared attributes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codi2.data.items import Item
+from codi2.data.tables import pictures as rows
+from codi2.data.tables.scene import patterned
+from codi2.data.tasks.sampler import Example, Task, TaskSampler, distinct, encoded, of_row, one_round, pick
+from codi2.data.templates import listing, series, write_prompt
+from codi2.data.world import STYLES
+
+SHOTS = 4  # examples at most
+CHANGED = 0.5  # share of the subjects that are changed as an instruction says
+
+
+def restyled(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """A picture and the words for a style → the same thing as the makers of that style drew it."""
+    first, second = _two_renderings(sampler, draw)
+    given = encoded(sampler.array(first))
+    prompt = write_prompt("restyle", draw, {"media": [given], "style": STYLES[second.style]})
+    return one_round("restyle", prompt, [encoded(sampler.array(second))], [first, second], given)
+
+
+def rendering(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """Things in two styles, and another thing in the first → it in the second, as its makers drew it."""
+    one = _two_renderings(sampler, draw)
+    styles = tuple(item.style for item in one)
+    both = [group for group in sampler.rendered if all(s in group for s in styles) and group[styles[0]] != one[0]]
+    shots = min(1 + int(draw.integers(SHOTS)), len(both))
+    chosen = [both[int(i)] for i in draw.choice(len(both), shots, replace=False)] if shots else []
+    if not chosen:
+        return restyled(sampler, draw)
+    shown = [[group[style] for style in styles] for group in chosen]
+    pairs = [[encoded(sampler.array(item)) for item in pair] for pair in shown]
+    given = encoded(sampler.array(one[0]))
+    prompt = write_prompt("analogy", draw, {"pairs": listing(pairs, between=", "), "media": [given]})
+    items = [*one, *(item for pair in shown for item in pair)]
+    return one_round("analogy_rendering", prompt, [encoded(sampler.array(one[1]))], items, given, shots=shots)
+
+
+def _two_renderings(sampler: TaskSampler, draw: np.random.Generator) -> tuple[Item, Item]:
+    """One thing in two styles."""
+    group = pick(draw, sampler.rendered)
+    first, second = draw.choice(sorted(group), 2, replace=False)
+    return group[str(first)], group[str(second)]
+
+
+def styled(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """Things in one style, and words → what the words say in that style."""
+    shots = 2 + int(draw.integers(2))
+    of_style = {style: [i for i in items if not i.background] for style, items in sampler.world.by["style"].items()}
+    styles = [style for style, items in sorted(of_style.items()) if len({i.concept for i in items}) > shots]
+    items = distinct(draw, of_style[pick(draw, styles)], shots + 1)
+    media = [encoded(sampler.array(item)) for item in items]
+    prompt = write_prompt("concept", draw, {"shots": series(media[1:]), "caption": items[0].caption})
+    return one_round("concept_rendering", prompt, [media[0]], items)
+
+
+def shared(modality: str) -> Task:
+    """Media under one edit, and words → what the words say, under that edit."""
+
+    def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+        items = sampler.items(modality, draw, 3 + int(draw.integers(2)))
+        edit, media = sampler.change(modality, [sampler.array(item) for item in items], draw)
+        shots = series([encoded(one) for one in media[1:]])
+        name = {"image": "concept", "audio": "concept_audio"}[modality]
+        prompt = write_prompt(name, draw, {"shots": shots, "caption": items[0].caption})
+        return one_round(f"concept_{modality}", prompt, [encoded(media[0])], items, change=edit.to_json())
+
+    return task
+
+
+def pattern(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """Things on one repeated ornament, and words → what the words say on that ornament."""
+    ornament, *items = sampler.things(draw, 4)
+    media = [encoded(patterned(sampler.array(item), sampler.array(ornament))) for item in items]
+    prompt = write_prompt("concept", draw, {"shots": series(media[1:]), "caption": items[0].caption})
+    return one_round("concept_pattern", prompt, [media[0]], [*items, ornament])
+
+
+def subject(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """Pictures of one individual → it in another pose, at times edited as an instruction says."""
+    items = pick(draw, sampler.subjects)
+    order = [items[int(i)] for i in draw.permutation(len(items))][:4]
+    target, shots = sampler.array(order[0]), series([encoded(sampler.array(item)) for item in order[1:]])
+    if draw.random() >= CHANGED:
+        return one_round("subject_pose", write_prompt("subject", draw, {"shots": shots}), [encoded(target)], order)
+    edit, (changed,) = sampler.change("image", [target], draw)
+    prompt = write_prompt("subject_changed", draw, {"shots": shots, "ask": edit.ask})
+    return one_round("subject_changed", prompt, [encoded(changed)], order, change=edit.to_json())
+
+
+TASKS: dict[str, Task] = {
+    "compose": of_row(rows.composition),
+    "next_image": of_row(rows.following),
+    "subject": subject,
+    "restyle": restyled,
+    "analogy_rendering": rendering,
+    "concept_rendering": styled,
+    "concept_pattern": pattern,
+    "concept_image": shared("image"),
+}

@@ -1,0 +1,254 @@
+"""Rounds: conversations in which what is asked decides which modalities are answered.
+
+What a message speaks of ("it", "the picture") stands behind its words once more, as `chat.references` puts it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from codi2.chat.references import numbered, resolve
+from codi2.data.builders.contract import exchange
+from codi2.data.items import Item
+from codi2.data.record import Medium, Piece, Turn
+from codi2.data.tasks.sampler import TRIES, Example, Task, TaskSampler, encoded, pick
+from codi2.errors import DataError
+from codi2.prompt.grammar import join_text
+from codi2.prompt.parts import Text
+
+ROUNDS = (2, 5)  # of a conversation
+UNSEEN = 2  # phrasings of a request, the last, that are no training data
+
+PHRASES: dict[str, tuple[str, ...]] = {
+    "describe": (
+        "What is this?", "What do you see in it?", "Describe it.", "Tell me what this is.", "Which thing is this?",
+        "Can you name it?", "Put it into words.", "Write a caption for it.", "What would you call it?", "Identify it.",
+    ),
+    "recall": (
+        "Name it.", "Say in words what it shows.", "And what is it called?", "Now describe it in words.",
+        "What is it, in a few words?", "Give it a caption.", "How would you describe it?", "Tell me about it in words.",
+    ),
+    "draw": (
+        "Draw {caption}.", "Show me {caption}.", "I want a picture of {caption}.", "Now paint {caption}.",
+        "Let us see {caption}.", "Make an image of {caption}.", "Next, {caption}, as a picture.",
+        "A drawing of {caption}, please.", "Could you sketch {caption}?", "Picture {caption} for me.",
+    ),
+    "play": (
+        "Let me hear {caption}.", "Play {caption}.", "I want the sound of {caption}.", "Now make {caption} audible.",
+        "What does {caption} sound like?", "Make a recording of {caption}.", "The noise of {caption}, please.",
+        "Give me the audio of {caption}.", "Produce the sound of {caption}.", "Could I listen to {caption}?",
+    ),
+    "film": (
+        "Film {caption}.", "Make a clip of {caption}.", "Show me a video of {caption}.", "I want {caption} to move.",
+        "A short film of {caption}, please.", "Now {caption} as a moving picture.", "A clip of {caption}, please.",
+        "Could I watch {caption} in motion?",
+    ),
+    "edit": (
+        "Now {ask}.", "Please {ask}.", "And now {ask}.", "Good. Then {ask}.", "Next, {ask}.", "Can you {ask}?",
+        "I would like you to {ask}.", "Once more: {ask}.", "Fine, but {ask}.", "Would you {ask}?",
+    ),
+    "animate": (
+        "Bring it to life.", "Make it move.", "Animate it.", "Turn it into a clip.", "Let it move in a short video.",
+        "Now a clip of it.", "Make a video of it.", "Set it in motion.", "I want to see it move.", "Film it.",
+    ),
+    "sound": (
+        "What does it sound like?", "Let me hear it.", "Now its sound: play what this makes.", "Make it heard.",
+        "Which sound does it make? Play it.", "Add the sound that belongs to it.", "Give this a voice.",
+        "I want to listen to it.",
+    ),
+    "look": (
+        "Draw what makes it.", "What does it look like?", "Show me what makes this.", "Now a picture of it.",
+        "Paint the thing that is heard in it.", "Let me see it.", "Picture it.", "Give it a face: draw it.",
+    ),
+    "all": (
+        "Tell me, draw and play {caption}.", "I want {caption} in words, as a picture and as a sound.",
+        "Show me {caption}, let me hear it, and name it.", "{caption}: a picture, its sound and a caption.",
+        "Draw {caption}, with its sound and a few words.", "Give me all of {caption}: image, audio and text.",
+        "A picture and the sound of {caption}, and say what it is.", "Picture, noise and words for {caption}, please.",
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class State:
+    """A conversation so far."""
+
+    turns: list[Turn] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+    item: Item | None = None  # what the newest medium shows; None: there is none, or several came at once
+    media: np.ndarray | None = None  # the newest medium
+    newest: Medium | None = None
+    altered: bool = False  # whether the newest medium is not the item as it is in the corpus
+    edits: Medium | None = None  # what the last answer edits
+    asked: list[str] = field(default_factory=list)  # request of each round
+
+    def say(self, request: str, words: str, answer: Sequence[Piece], given: Medium | None = None) -> None:
+        """Adds a round; earlier media that the words speak of are put behind them."""
+        earlier = numbered(cast(Any, [p for _, pieces in self.turns for p in pieces]))
+        parts: tuple[Any, ...] = (Text(words), *([Text(" "), given] if given is not None else []))
+        self.turns += exchange(cast(Any, resolve(join_text(parts), earlier)), answer)
+        self.asked.append(request)
+        self.edits = None
+
+    def has(self, item: Item | None, media: np.ndarray | None, medium: Medium | None, altered: bool = False) -> None:
+        """The newest medium is this one."""
+        self.item, self.media, self.newest, self.altered = item, media, medium, altered
+        self.items += [item] if item is not None and item not in self.items else []
+
+    def speaks_of_newest(self) -> bool:
+        """Whether the last message holds the newest medium and no other."""
+        spoken = [piece for piece in self.turns[-2][1] if isinstance(piece, Medium)]
+        return bool(spoken) and all(piece is self.newest for piece in spoken)
+
+    def unsay(self) -> None:
+        """Takes the last round back."""
+        del self.turns[-2:], self.asked[-1:]
+
+
+Request = Callable[[TaskSampler, np.random.Generator, State], None]
+
+
+def phrase(request: str, sampler: TaskSampler, draw: np.random.Generator, **fields: str) -> str:
+    """A phrasing that the sampler's splits may see."""
+    known, unseen = PHRASES[request][:-UNSEEN], PHRASES[request][-UNSEEN:]
+    words: str = pick(draw, known if sampler.trains else unseen).format(**fields)
+    return words[:1].upper() + words[1:]
+
+
+def _describe(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+    """A new medium, at times the first frame of a clip → its caption."""
+    modality = str(draw.choice(["image", "audio", "video"], p=[0.5, 0.3, 0.2]))
+    (item,) = sampler.items(modality, draw, 1)
+    media = sampler.array(item)[0] if modality == "video" else sampler.array(item)
+    given = encoded(media)
+    state.say("describe", phrase("describe", sampler, draw), [Text(item.caption)], given)
+    state.has(item, media, given)
+
+
+def _recall(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+    """Words for what the newest medium shows."""
+    assert state.item is not None
+    state.say("recall", phrase("recall", sampler, draw), [Text(state.item.caption)])
+
+
+def _from_words(request: str, modality: str) -> Request:
+    def ask(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+        (item,) = sampler.items(modality, draw, 1)
+        media = sampler.array(item)
+        answer = encoded(media)
+        state.say(request, phrase(request, sampler, draw, caption=item.caption), [answer])
+        state.has(item, media, answer)
+
+    return ask
+
+
+def _edit(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+    """The newest picture, sound or clip, edited."""
+    assert state.item is not None and state.media is not None and state.newest is not None
+    kind = {1: "audio", 3: "image", 4: "video"}[state.media.ndim]
+    noun = {"audio": "sound", "image": "picture", "video": "clip"}[kind]
+    given = state.newest
+    for _ in range(TRIES):
+        edit, (media,) = sampler.change(kind, [state.media], draw)
+        answer = encoded(media)
+        for words in (phrase("edit", sampler, draw, ask=edit.ask), f"In the {noun}, {edit.ask}."):
+            state.say("edit", words, [answer])
+            if state.speaks_of_newest():
+                state.edits = given
+                state.has(state.item, media, answer, altered=True)
+                return
+            state.unsay()  # the instruction has no word for what it edits, or one for something else
+    raise DataError(f"none of {TRIES} instructions speaks of the newest {noun}")
+
+
+def _animate(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+    """The clip that the newest picture begins."""
+    assert state.item is not None and state.newest is not None
+    given, frames = state.newest, sampler.array(state.item)
+    answer = encoded(frames)
+    state.say("animate", phrase("animate", sampler, draw), [answer])
+    state.edits = given
+    state.has(state.item, frames, answer)
+
+
+def _counterpart(request: str) -> Request:
+    """A sound of what the newest picture shows, or the other way round."""
+
+    def ask(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+        assert state.item is not None
+        name = state.item.concept
+        item = pick(draw, sampler.world.sounds_of[name] if request == "sound" else sampler.world.by["concept"][name])
+        media = sampler.array(item)
+        answer = encoded(media)
+        state.say(request, phrase(request, sampler, draw), [answer])
+        state.has(item, media, answer)
+
+    return ask
+
+
+def _all(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+    """A picture, a sound and words at once. Media come first: where several are wanted, they are begun first."""
+    name = pick(draw, sampler.sounding)
+    seen, heard = pick(draw, sampler.world.by["concept"][name]), pick(draw, sampler.world.sounds_of[name])
+    answer: list[Piece] = [encoded(sampler.array(seen)), encoded(sampler.array(heard)), Text(seen.caption)]
+    state.say("all", phrase("all", sampler, draw, caption=seen.caption), answer)
+    state.has(None, None, None)
+    state.items += [seen, heard]
+
+
+def _chat(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+    """A question without media."""
+    question, answer = pick(draw, sampler.chats)
+    state.say("chat", question, [Text(answer)])
+
+
+REQUESTS: Mapping[str, tuple[float, Request]] = {
+    "describe": (1.5, _describe),
+    "recall": (1.0, _recall),
+    "draw": (1.5, _from_words("draw", "image")),
+    "play": (1.0, _from_words("play", "audio")),
+    "film": (0.7, _from_words("film", "video")),
+    "edit": (3.0, _edit),
+    "animate": (4.0, _animate),  # seldom possible
+    "sound": (1.0, _counterpart("sound")),
+    "look": (1.0, _counterpart("look")),
+    "all": (1.0, _all),
+    "chat": (0.5, _chat),
+}
+"""Name → weight among what is possible, and what adds the round."""
+
+
+def possible(sampler: TaskSampler, state: State) -> list[str]:
+    """The requests that can come next."""
+    names = ["describe", "draw", "play", "film", "all", "chat"]
+    if not sampler.clips:
+        names.remove("film")
+    if not sampler.sounding:
+        names.remove("all")
+    if state.item is None or state.media is None:
+        return names
+    names += ["recall", "edit"]
+    if state.media.ndim == 3 and state.item.modality == "video" and not state.altered:
+        names.append("animate")
+    if state.media.ndim == 3 and state.item.concept in sampler.world.sounds_of:
+        names.append("sound")
+    if state.media.ndim == 1 and state.item.concept in sampler.world.by["concept"]:
+        names.append("look")
+    return names
+
+
+def rounds(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """A conversation of `ROUNDS` rounds."""
+    state = State()
+    for _ in range(int(draw.integers(ROUNDS[0], ROUNDS[1] + 1))):
+        names = possible(sampler, state)
+        weights = np.array([REQUESTS[name][0] for name in names])
+        REQUESTS[str(draw.choice(names, p=weights / weights.sum()))][1](sampler, draw, state)
+    return Example("rounds", tuple(state.turns), state.items, state.edits, {"asked": state.asked})
+
+
+TASKS: dict[str, Task] = {"rounds": rounds}

@@ -1,0 +1,177 @@
+"""What the tasks draw from: items of some splits, and edits that these splits may see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from codi2.data import edits
+from codi2.data.builders.contract import Draft, exchange
+from codi2.data.chat import load_chats
+from codi2.data.edits import Edit, HeldOut
+from codi2.data.items import Corpus, Item
+from codi2.data.record import Medium, Piece, Turn
+from codi2.data.tables.studio import Studio, moving, pick, picture, sound
+from codi2.data.world import ALL_RENDERINGS
+from codi2.errors import DataError
+
+TRIES = 40  # draws until an edit changes what it is applied to
+TWICE = 0.2  # share of the edits that are two in a row
+EDITED_BEFORE = 0.25  # share of the sources that are edited themselves
+CUT_OUT = 0.8  # share of the pictures that are a thing on white
+HELD_OUT_CHATS = 8  # one in so many questions is no training data
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a task draws: a record before it has its key."""
+
+    task: str
+    turns: tuple[Turn, ...]
+    items: Sequence[Item]
+    edits: Medium | None = None
+    """The given medium that the last answer edits; None: the answer edits nothing."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TaskSampler(Studio):
+    """Items of some splits of the corpus, as they are and edited.
+
+    Args:
+        splits: `("train",)`, `("val",)`, …
+        held_out: see `edits.draw`. Anything but "" is for tests alone.
+    """
+
+    def __init__(self, corpus: Corpus, splits: Sequence[str] = ("train",), held_out: HeldOut = "") -> None:
+        super().__init__(corpus, splits)
+        self.trains, self.held_out = tuple(splits) == ("train",), held_out
+
+    @cached_property
+    def rendered(self) -> list[dict[str, Item]]:
+        """Style → picture, of the emoji that several makers have drawn."""
+        groups = (
+            {item.style: item for item in items if item.style in ALL_RENDERINGS}
+            for items in self.world.by["group"].values()
+        )
+        return [group for group in groups if len(group) > 1]
+
+    @cached_property
+    def chats(self) -> list[tuple[str, str]]:
+        """Questions with the base model's answers; those of training are not those of the other splits."""
+        chats = load_chats()
+        held = chats[::HELD_OUT_CHATS]
+        return [chat for chat in chats if chat not in held] or held if self.trains else held
+
+    def items(self, modality: str, draw: np.random.Generator, count: int) -> list[Item]:
+        """Of different concepts; pictures are mostly things on white. Raises DataError: there are fewer."""
+        if modality != "image" or draw.random() < CUT_OUT:
+            return super().items(modality, draw, count)
+        return distinct(draw, self.world.images, count)
+
+    def array(self, item: Item) -> np.ndarray:
+        """uint8 [64, 64, 3], int16 [40960] or uint8 [8, 64, 64, 3]."""
+        return self.corpus.media(item)
+
+    def source(self, item: Item, draw: np.random.Generator) -> np.ndarray:
+        """An item to edit, itself edited at times."""
+        media = self.array(item)
+        if draw.random() < EDITED_BEFORE:
+            return applied(edits.draw(edited_as(item.modality), draw), media)
+        return media
+
+    def edit(self, modality: str, draw: np.random.Generator) -> Edit:
+        """One edit; in training at times two in a row."""
+        kind = edited_as(modality)
+        edit = edits.draw(kind, draw, self.held_out)
+        if not self.held_out and draw.random() < TWICE:
+            return edits.compose(edit, edits.draw(kind, draw))
+        return edit
+
+    def change(
+        self, modality: str, media: Sequence[np.ndarray], draw: np.random.Generator
+    ) -> tuple[Edit, list[np.ndarray]]:
+        """An edit that changes the first of `media` and, of several, one more, with all of them edited.
+
+        Raises DataError: no such edit was drawn.
+        """
+        for _ in range(TRIES):
+            edit = self.edit(modality, draw)
+            first = applied(edit, media[0])
+            if not seen(media[0], first):
+                continue
+            others = [applied(edit, one) for one in media[1:]]
+            if not others or any(seen(before, after) for before, after in zip(media[1:], others, strict=True)):
+                return edit, [first, *others]
+        raise DataError(f"none of {TRIES} edits changes this {modality}; the corpus holds blank media")
+
+
+def distinct(draw: np.random.Generator, pool: Sequence[Item], count: int) -> list[Item]:
+    """Items of different concepts. Raises DataError: there are fewer."""
+    found: dict[str, Item] = {}
+    for _ in range(TRIES * count):
+        item = pick(draw, pool)
+        found.setdefault(item.concept, item)
+        if len(found) == count:
+            return list(found.values())
+    raise DataError(f"these splits of the corpus hold no {count} {pool[0].modality} items of different concepts")
+
+
+def edited_as(modality: str) -> str:
+    """The modality whose edits apply: clips are edited frame by frame."""
+    return "audio" if modality == "audio" else "image"
+
+
+def applied(edit: Edit, media: np.ndarray) -> np.ndarray:
+    """An edited picture, sound or clip."""
+    return np.stack([edit(frame) for frame in media]) if media.ndim == 4 else edit(media)
+
+
+def seen(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether a change can be seen or heard; of clips, in the first frame."""
+    return edits.visible(before[0], after[0]) if before.ndim == 4 else edits.visible(before, after)
+
+
+def encoded(media: np.ndarray) -> Medium:
+    """An array as a medium of a record: the number of its axes says which modality it is of."""
+    return {1: sound, 3: picture, 4: moving}[media.ndim](media)
+
+
+def one_round(
+    task: str,
+    prompt: Sequence[Piece],
+    answer: Sequence[Piece],
+    items: Sequence[Item],
+    edits: Medium | None = None,
+    **about: Any,
+) -> Example:
+    """A prompt and its answer."""
+    return Example(task, exchange(prompt, answer), items, edits, about)
+
+
+Task = Callable[[TaskSampler, np.random.Generator], Example]
+"""Draws one example."""
+
+
+def of_row(row: Callable[[Studio, np.random.Generator], Draft], edits: str = "") -> Task:
+    """A row of the paper's tables as a task.
+
+    Args:
+        edits: modality of the given medium that the answer edits, the last of its kind; "": it edits none.
+    """
+
+    def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+        draft = row(sampler, draw)
+        named = {item.id: item for item in (*sampler.world.images, *sampler.world.sounds, *sampler.clips)}
+        given = [piece for piece in draft.turns[-2][1] if isinstance(piece, Medium) and piece.modality == edits]
+        meta = {key: value for key, value in draft.meta.items() if key != "items"}
+        items = [named[name] for name in draft.meta["items"]]
+        return Example(draft.task, draft.turns, items, given[-1] if given else None, meta)
+
+    return task
+
+
+__all__ = ["Example", "Task", "TaskSampler", "applied", "distinct", "encoded", "of_row", "one_round", "pick", "seen"]

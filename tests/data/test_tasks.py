@@ -1,0 +1,147 @@
+"""Records drawn on the fly: the same for the same number, of the splits alone, with what they edit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codi2.data import edits
+from codi2.data.items import load_corpus
+from codi2.data.record import Medium, Record
+from codi2.data.tasks import FAMILIES, TaskSampler, check_weights, draw_record, rounds, to_record
+from codi2.errors import ConfigError
+from codi2.prompt.parts import Text
+
+CHATS = [f'["Question {n}?", "Answer {n}."]' for n in range(16)]
+
+
+@pytest.fixture
+def sampler(rich_home: Path) -> TaskSampler:
+    (rich_home / "cache").mkdir(exist_ok=True)
+    (rich_home / "cache" / "chat.jsonl").write_text("\n".join(CHATS) + "\n")
+    return TaskSampler(load_corpus())
+
+
+def words(record: Record, role: str = "user") -> list[str]:
+    return ["".join(p.text for p in pieces if isinstance(p, Text)) for who, pieces in record.turns if who == role]
+
+
+def test_every_task_draws_records_of_its_splits(sampler: TaskSampler) -> None:
+    for split, held_out in (("train", ""), ("val", ""), ("test_family", "kinds"), ("test_family", "values")):
+        sampler_ = TaskSampler(load_corpus(), (split,), held_out)  # type: ignore[arg-type]
+        allowed = {item.id for item in sampler_.corpus.items if item.split == split}
+        for family in FAMILIES.values():
+            for name, task in family.items():
+                for seed in range(2):
+                    record = to_record(task(sampler_, np.random.default_rng(seed)), "k")
+                    assert set(record.meta["items"]) <= allowed, name
+                    assert not held_out or "change" not in record.meta or _held(record.meta["change"], held_out), name
+
+
+def _held(edit: dict[str, object], held_out: str) -> bool:
+    kinds = {kind.name: kind for some in edits.KINDS.values() for kind in some}
+    kind = kinds[str(edit["kind"])]
+    values: dict[str, float] = edit["values"]  # type: ignore[assignment]
+    inside = any(kind.spans[name].holds(value) for name, value in values.items())
+    return kind.held_out if held_out == "kinds" else inside and not kind.held_out
+
+
+def test_training_reads_nothing_held_out(sampler: TaskSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Media of other splits would raise, and so would held-out edits and phrasings."""
+    train = {item.id for item in sampler.corpus.items if item.split == "train"}
+    plain = type(sampler.corpus).media
+
+    def media(corpus: object, item: object) -> np.ndarray:
+        assert item.id in train  # type: ignore[attr-defined]
+        return plain(corpus, item)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(sampler.corpus), "media", media)
+    unseen = {phrase for some in rounds.PHRASES.values() for phrase in some[-rounds.UNSEEN :]}
+    names = {kind.name: kind for some in edits.KINDS.values() for kind in some}
+    held_chats = {pair for pair in sampler.chats}.isdisjoint(TaskSampler(sampler.corpus, ("val",)).chats)
+    assert held_chats
+    for number in range(150):
+        record = draw_record(sampler, 0, number)
+        assert set(record.meta["items"]) <= train
+        edit = record.meta.get("change")
+        for n, name in enumerate(edit["kind"].split("+") if edit else []):
+            prefix = f"{n}." if "+" in edit["kind"] else ""
+            values = {k.removeprefix(prefix): v for k, v in edit["values"].items() if k.startswith(prefix)}
+            assert not names[name].held_out
+            assert not any(names[name].spans[key].holds(value) for key, value in values.items())
+        if record.task == "rounds":
+            assert not unseen & set(words(record))
+
+
+def test_a_record_is_a_function_of_seed_and_number(sampler: TaskSampler) -> None:
+    again = TaskSampler(load_corpus())
+    for number in range(20):
+        assert draw_record(sampler, 3, number) == draw_record(again, 3, number)
+    assert [draw_record(sampler, 3, n) for n in range(5)] != [draw_record(sampler, 4, n) for n in range(5)]
+
+
+def test_what_an_answer_edits_is_named(sampler: TaskSampler) -> None:
+    tasks = {name: task for family in FAMILIES.values() for name, task in family.items()}
+    for seed in range(4):
+        for name in ("edit_image", "analogy_image", "edit_audio", "analogy_mix", "animate", "restyle", "edit_video"):
+            record = to_record(tasks[name](sampler, np.random.default_rng(seed)), "k")
+            given = [p for p in record.turns[0][1] if isinstance(p, Medium)]
+            assert record.edits is not None and record.media[record.edits] is given[-1], name
+        for name in ("compose", "next_image", "subject", "concept_image", "image_from_words", "counterpart"):
+            assert to_record(tasks[name](sampler, np.random.default_rng(seed)), "k").edits is None, name
+
+
+def test_examples_show_one_edit_that_the_answer_follows(sampler: TaskSampler) -> None:
+    for seed in range(6):
+        record = to_record(FAMILIES["examples"]["analogy_image"](sampler, np.random.default_rng(seed)), "k")
+        edit = edits.from_json(**record.meta["change"])
+        arrays = [np.asarray(medium.decode().pixels) for medium in record.media]  # type: ignore[union-attr]
+        pairs = [*zip(arrays[0:-2:2], arrays[1:-2:2], strict=True), (arrays[-2], arrays[-1])]
+        assert len(pairs) == record.meta["shots"] + 1
+        assert all(np.array_equal(edit(before), after) for before, after in pairs)
+        assert edits.visible(*pairs[-1])
+
+
+def test_rounds_answer_what_is_asked_and_hold_what_is_spoken_of(sampler: TaskSampler) -> None:
+    answers = {
+        "describe": ["text"], "recall": ["text"], "chat": ["text"], "draw": ["image"], "play": ["audio"],
+        "film": ["video"], "animate": ["video"], "sound": ["audio"], "look": ["image"],
+        "all": ["image", "audio", "text"],
+    }  # fmt: skip
+    met: set[str] = set()
+    for seed in range(60):
+        record = to_record(rounds.rounds(sampler, np.random.default_rng(seed)), "k")
+        asked = record.meta["asked"]
+        assert 2 <= len(asked) <= 5 and len(record.turns) == 2 * len(asked)
+        met |= set(asked)
+        newest: Medium | None = None
+        for request, (_, user), (_, answer) in zip(asked, record.turns[::2], record.turns[1::2], strict=True):
+            given, made = ([p for p in pieces if isinstance(p, Medium)] for pieces in (user, answer))
+            kinds = [piece.modality for piece in answer]
+            if request == "edit":
+                assert newest is not None and kinds == [newest.modality]
+                assert given and all(one is newest for one in given), words(record)
+            else:
+                assert kinds == answers[request]
+            if request in ("recall", "animate", "sound", "look"):
+                assert given and given[-1] is newest, words(record)
+            if request in ("draw", "play", "film", "all", "chat") and len(asked) == 1:
+                assert not given
+            newest = (made or given or [newest])[-1]
+        source = record.edits
+        assert (source is not None) == (asked[-1] in ("edit", "animate"))
+    assert met == set(rounds.REQUESTS)
+
+
+def test_media_alone_and_wrong_weights(sampler: TaskSampler) -> None:
+    for number in range(20):
+        record = draw_record(sampler, 0, number, {"captions": 1, "rounds": 1}, media=True)
+        assert any(isinstance(piece, Medium) for piece in record.turns[-1][1])
+    with pytest.raises(ConfigError, match="no tasks 'jokes'"):
+        check_weights({"jokes": 1})
+    with pytest.raises(ConfigError, match="expected numbers of 0 or more"):
+        check_weights({"captions": 0})
+    with pytest.raises(ConfigError, match="answers with a medium"):
+        draw_record(sampler, 0, 0, {"texts": 1}, media=True)
