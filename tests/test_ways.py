@@ -6,7 +6,7 @@ import asyncio
 import json
 import queue
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from replies import decoded
 from codi2.chat import Chat
 from codi2.chat.events import Done
 from codi2.chat.references import as_held
+from codi2.checkpoint import build
+from codi2.config import DEBUG, PriorConfig
 from codi2.media import load
 from codi2.model import CoDi2
 from codi2.prompt.layout import Message
@@ -320,6 +322,17 @@ def debug(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     at.close()
 
 
+SAMPLED = replace(DEBUG, heads=replace(DEBUG.heads, copies=0, prior=PriorConfig(num_inference_steps=2)))
+
+
+@pytest.fixture(scope="module")
+def with_prior(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
+    """The same model, but that its features are sampled."""
+    at = Setting(build(SAMPLED, None), tmp_path_factory.mktemp("ways") / "store")
+    yield at
+    at.close()
+
+
 def check(at: Setting, name: str, way: Way) -> None:
     theirs, ours = at.expected(name), way(at, REQUESTS[name])
     if way is streamed_completions:  # words come before media there
@@ -337,6 +350,15 @@ CASES += [("a picture of words", images)]
 @pytest.mark.parametrize(("name", "way"), CASES, ids=[f"{name}: {way.__name__}" for name, way in CASES])
 def test_all_ways_answer_alike(debug: Setting, name: str, way: Way):
     check(debug, name, way)
+
+
+PRIOR_CASES = [(name, way) for name in ("a clip and its sound", "three rounds") for way in (engine, reopened, session)]
+PRIOR_CASES += [("a picture of words", generate), ("an edit in the second round", page)]
+
+
+@pytest.mark.parametrize(("name", "way"), PRIOR_CASES, ids=[f"{name}: {way.__name__}" for name, way in PRIOR_CASES])
+def test_all_ways_sample_alike(with_prior: Setting, name: str, way: Way):
+    check(with_prior, name, way)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """What a checkpoint is: a folder with `config.json`, the PEFT adapter, and one safetensors file per trained part.
 
 ```
-config.json  adapter/  heads.safetensors  encoder/heads.safetensors  encoder/recall.safetensors
+config.json  adapter/  heads.safetensors  prior/  encoder/heads.safetensors  encoder/recall.safetensors
 image/…  audio/…  video/…
 joint/  joint/video/unet/
 ```
@@ -38,12 +38,17 @@ from codi2.untrusted import check_folder
 
 if TYPE_CHECKING:
     from codi2.diffuse.joint import JointAttention
+    from codi2.heads.prior import Prior
 
 
 def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
     """See `CoDi2.from_pretrained`."""
     check(placement)
-    config, folder = locate(name_or_path)
+    return build(*locate(name_or_path), placement)
+
+
+def build(config: CoDi2Config, folder: Path | None, placement: Placement = ON_CPU) -> CoDi2:
+    """The model of a config with the trained parts in `folder`; None: with random weights. Raises as `load`."""
     taught = LANGUAGE not in config.untrained
     foreign = folder is not None and not is_ours(folder)
     if folder is not None and foreign:
@@ -62,7 +67,8 @@ def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
         load_language(mllm, folder)
     decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
     joint, networks = load_joint(config, decoders, folder), load_joint_networks(decoders, folder)
-    model = CoDi2(config, encoder, mllm, decoders, joint, networks, load_recall(config, folder)).requires_grad_(False)
+    recall, prior = load_recall(config, folder), load_prior(config, backbone.width, folder)
+    model = CoDi2(config, encoder, mllm, decoders, joint, networks, recall, prior).requires_grad_(False)
     try:
         place(model, placement)
     except (RuntimeError, AssertionError, AttributeError) as error:
@@ -88,6 +94,8 @@ def place(model: CoDi2, placement: Placement) -> None:
         model.encoder.to(dtype)
     model.mllm.enter.to(device)
     model.mllm.leave.to(device)
+    if model.prior is not None:
+        torch.nn.Module.to(model.prior, device)  # in float32, as the projections are
     if not placement.offload:
         for part in (*model.decoders.values(), model.joint_networks):
             part.to(device)
@@ -215,6 +223,33 @@ def load_recall(config: CoDi2Config, folder: Path | None) -> Recall | None:
     return Recall.load(folder / "encoder" / FILE)
 
 
+def load_prior(config: CoDi2Config, width: int, folder: Path | None) -> Prior | None:
+    """The prior in `folder`, or a small one of random weights; None: the config has none.
+
+    Args:
+        width: W of the language model.
+    Raises:
+        WeightsError: it is missing, damaged, or of another model.
+    """
+    if config.heads.prior is None:
+        return None
+    from codi2.heads.prior import Prior, random_prior
+
+    dim, slots = config.heads.feature_dim, max(config.encoder.num_features.values())
+    if folder is None:
+        return random_prior(dim, width, slots)
+    from codi2.diffuse.load import load_part
+
+    prior: Prior = load_part(Prior, folder / "prior")
+    own = prior.config
+    if (own["dim"], own["state_dim"]) != (dim, width) or own["num_slots"] < slots:
+        raise WeightsError(
+            f"the prior in {folder} is for features of width {own['dim']}, states of {own['state_dim']} and "
+            f"{own['num_slots']} slots; the model has {dim}, {width} and {slots}"
+        )
+    return prior
+
+
 def save(model: CoDi2, folder: Path) -> None:
     """See `CoDi2.save_pretrained`. Raises OutputError: the disk is full; a model that was there is as it was."""
     with filled_folder(folder, "config.json") as aside:
@@ -235,6 +270,10 @@ def _save(model: CoDi2, folder: Path) -> None:
         model.recall.save(folder / "encoder" / FILE)
     for modality, decoder in model.decoders.items():
         save_decoder(decoder, folder / modality)
+    if model.prior is not None:
+        from codi2.train.export import export_module
+
+        export_module(model.prior, folder / "prior", {})
     if model.joint is not None:
         from codi2.train.export import export_module
 

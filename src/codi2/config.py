@@ -69,6 +69,14 @@ class EncoderConfig(_Strict):
 
 
 @dataclass(frozen=True)
+class PriorConfig(_Strict):
+    """How features are sampled where the language model's would be the mean of all that fit: `heads.prior`."""
+
+    num_inference_steps: Steps = 8  # of Euler's method
+    guidance_scale: Factor = 1.0  # towards the language model's states; 1: none, in half of the time
+
+
+@dataclass(frozen=True)
 class HeadsConfig(_Strict):
     """Projections between the joint space and the language model (section 5.1), and the loss (section 3.2)."""
 
@@ -80,6 +88,7 @@ class HeadsConfig(_Strict):
     copy_dim: Width = 64  # width of the queries and keys that make these weights
     operators: Mapping[str, Count] = field(default_factory=dict)  # group → affine maps that are known by what they do
     maps: Count = 0  # linear maps of the features pointed at, of which a state chooses; 0: none
+    prior: PriorConfig | None = None  # samples the features of answers; None: decoders get the regressed ones
     loss: Literal["paper", "released"] = "paper"  # alpha * MSE (section 3.2), or the authors' code: -0.1 * cosine
     alpha: Factor = 1.0  # weight of the MSE in "paper"
 
@@ -158,6 +167,8 @@ class CoDi2Config(_Strict):
         for modality, steps in (self.joint.lead if self.joint else {}).items():
             if modality not in self.joint.modalities or steps < 0:  # type: ignore[union-attr]
                 raise ConfigError(f"joint.lead[{modality!r}] is {steps}; name one of joint.modalities, and 0 or more.")
+        if heads.prior is not None and (heads.copies or heads.operators or heads.maps):
+            raise ConfigError("heads.prior reads the items of a conversation itself; set no copies, operators or maps.")
         if encoder.reads_words and "phrase" not in encoder.num_features:
             raise ConfigError("encoder.reads_words is on, but encoder.num_features has no 'phrase'.")
 

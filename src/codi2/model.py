@@ -20,10 +20,12 @@ from codi2.diffuse.joint import JointAttention, sample_together
 from codi2.diffuse.sampling import Progress, sample
 from codi2.encode.contract import Encoder
 from codi2.errors import PromptError
+from codi2.heads.prior import Prior
 from codi2.heads.recall import Recall
 from codi2.llm.decode import FeatureSegment, Listener, ReplyOptions, Segment
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.llm.reading import Past, Reading, items_of, write
+from codi2.llm.sampled import items_read, sampled
 from codi2.pcm import rounded
 from codi2.placement import Placement, within_memory
 from codi2.prompt.grammar import assigned, parse
@@ -51,9 +53,11 @@ class CoDi2(nn.Module):
         joint: JointAttention | None = None,
         joint_networks: Mapping[str, nn.Module] | None = None,
         recall: Recall | None = None,
+        prior: Prior | None = None,
     ) -> None:
         super().__init__()
         self.config, self.encoder, self.mllm, self.joint, self.recall = config, encoder, mllm, joint, recall
+        self.prior = prior
         self.decoders: Mapping[str, Decoder] = decoders
         self._registered = nn.ModuleDict(decoders)  # so that they move and count with the model
         self.joint_networks = nn.ModuleDict(dict(joint_networks or {}))
@@ -212,9 +216,14 @@ class CoDi2(nn.Module):
         with self.resident(self.mllm.backbone):
             written = write(self.mllm, readings, wants, listen)
         return [
-            self._settled(segments, reading, asked)
+            self._settled(segments, reading, asked) if self.prior is None else self._sampled(segments, reading, asked)
             for segments, reading, asked in zip(written, readings, options, strict=True)
         ]
+
+    def _sampled(self, segments: Sequence[Segment], reading: Reading, asked: Options) -> list[Segment]:
+        """One reply with its features as the prior samples them."""
+        assert self.prior is not None and self.config.heads.prior is not None
+        return sampled(self.prior, self.config.heads.prior, segments, items_read(reading), asked.seed)
 
     def _settled(self, segments: Sequence[Segment], reading: Reading, asked: Options) -> list[Segment]:
         """What the decoders are told of one reply: an edit as far from its source's features as `edit_scale` has it;

@@ -23,7 +23,11 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
+from codi2.prompt.layout import MODALITIES
+
+SALT = 0x5EED  # tells the noise of the prior from that of a decoder of the same seed
 LEAST_SIGMA = 0.3  # below this share of noise the weight of an error no longer grows
+NUM_MODALITIES = len(MODALITIES)
 FREQUENCIES = 128  # of the sinusoids that stand for the time
 
 
@@ -65,7 +69,7 @@ class Prior(ModelMixin, ConfigMixin):
         self,
         dim: int,
         state_dim: int,
-        num_modalities: int = 4,
+        num_modalities: int = NUM_MODALITIES,
         num_slots: int = 6,
         num_items: int = 12,
         width: int = 320,
@@ -126,7 +130,7 @@ class Prior(ModelMixin, ConfigMixin):
             guidance_scale: towards what the language model says; 1 takes its branch alone, in half of the time.
         """
         shape = (context.states.shape[1], self.config["dim"])
-        draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed ^ SALT)) for seed in seeds]
         values = torch.stack(draws).to(context.states)
         guided = context if guidance_scale == 1 else _both(context)
         sigmas = torch.linspace(1, 0, steps + 1).tolist()
@@ -139,6 +143,16 @@ class Prior(ModelMixin, ConfigMixin):
                 estimate = unconditional + guidance_scale * (conditional - unconditional)
             values = values + (following - sigma) * (values - estimate) / sigma
         return values
+
+
+def random_prior(dim: int, state_dim: int, num_slots: int) -> Prior:
+    """A small prior of random weights, the same each time, whose samples depend on all that it reads."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = Prior(dim, state_dim, NUM_MODALITIES, num_slots, width=16, layers=1, heads=2)
+        for last in (prior.weigh, prior.add):
+            nn.init.normal_(last.weight, std=0.3)
+    return prior.eval().requires_grad_(False)
 
 
 def _both(context: Context) -> Context:

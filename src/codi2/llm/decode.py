@@ -51,6 +51,7 @@ class FeatureSegment:
     modality: str
     features: Tensor
     recalled: bool = False  # whether they are those of a training item
+    states: Tensor | None = None  # [K, W], the language model's before each slot: what a prior reads
 
 
 Segment = TextSegment | FeatureSegment
@@ -162,6 +163,7 @@ def _next_rows(conversation: Conversation, writers: list[_Writer], newest: Tenso
         features = mllm.leave(newest[at], modality, number, conversation.memory, visible)
         for b, feature, row in zip(in_item, features, mllm.enter(features, modality), strict=True):
             writers[b].features.append(feature)
+            writers[b].states.append(newest[b].clone())
             rows[b] = row.to(newest.dtype)
 
     tokens = {b: writer.forced() for b, writer in enumerate(writers) if b not in rows and not writer.done}
@@ -200,6 +202,7 @@ class _Writer:
         self.said: list[list[int] | FeatureSegment] = []
         self.modality = ""  # of the item that has begun
         self.features: list[Tensor] = []  # its features so far, [D] each
+        self.states: list[Tensor] = []  # the states that they were regressed from, [W] each
         self.ended: FeatureSegment | None = None  # the item that the last token ended
 
     @property
@@ -240,9 +243,10 @@ class _Writer:
             if not self.queue:
                 self.queue = [self.end[self.modality]]
         elif self.modality:  # the only token that can come in an item is its end
-            self.ended = FeatureSegment(self.modality, torch.stack(self.features))
+            states = torch.stack(self.states)
+            self.ended = FeatureSegment(self.modality, torch.stack(self.features), states=states)
             self.said.append(self.ended)
-            self.modality, self.features = "", []
+            self.modality, self.features, self.states = "", [], []
         else:
             if begins := not self.said or not isinstance(self.said[-1], list):
                 self.said.append([])
