@@ -168,6 +168,10 @@ def _encoder(config: CoDi2Config, folder: Path | None) -> Encoder:
 
         trunks = {modality: load_trunk(modality) for modality in TinyEncoder.modalities}
         return TinyEncoder(trunks, load_heads(folder / "encoder" / "heads.safetensors", config.heads.feature_dim))
+    if config.encoder.kind == "embedded" and folder is not None:
+        from codi2.encode.embedded import load_embedded
+
+        return load_embedded(folder / "encoder", config.heads.feature_dim)
     if config.encoder.kind == "imagebind":
         from codi2.encode import imagebind
 
@@ -266,6 +270,11 @@ def _save(model: CoDi2, folder: Path) -> None:
 
         assert isinstance(model.encoder, TinyEncoder)
         export_tensors(model.encoder.heads.state_dict(), folder / "encoder" / "heads.safetensors", {})
+    if model.config.encoder.kind == "embedded":
+        from codi2.encode.embedded import EmbeddedEncoder, save_embedded
+
+        assert isinstance(model.encoder, EmbeddedEncoder)
+        save_embedded(model.encoder, folder / "encoder")
     if model.recall is not None:
         model.recall.save(folder / "encoder" / FILE)
     for modality, decoder in model.decoders.items():

@@ -59,7 +59,7 @@ class LLMConfig(_Strict):
 class EncoderConfig(_Strict):
     """The frozen encoder into the joint space (section 3.1): one of `encode.registry`."""
 
-    kind: Literal["debug", "tiny", "imagebind", "towers"]
+    kind: Literal["debug", "tiny", "embedded", "imagebind", "towers"]
     num_features: Mapping[str, Count]  # T, feature vectors of an input by modality
     id: str = ""  # repo id, folder or file of the weights; "" for the kind's own
     tokenizer: str = ""  # repo id or folder of the tokenizer of words, where the kind has none of its own
@@ -291,6 +291,34 @@ TINY = CoDi2Config(
     # a clip follows a sound that is half drawn when it begins
     joint=JointConfig(("audio", "video"), num_inference_steps=8, lead={"audio": 4}, motion_scale=1.15),
 )
+
+EMBEDDED = CoDi2Config(
+    name="tiny",
+    llm=TINY.llm,
+    encoder=EncoderConfig(
+        kind="embedded", num_features={"image": 4, "audio": 6, "video": 5, "phrase": 1}, reads_words=True
+    ),
+    heads=HeadsConfig(
+        feature_dim=256,
+        num_slots={"image": 4, "audio": 6, "video": 5},
+        groups=TINY.heads.groups,
+        hidden=384,
+        prior=PriorConfig(),
+    ),
+    decoders={
+        modality: DecoderConfig(
+            kind="tiny",
+            length=length,
+            num_inference_steps=12,
+            guidance_scale=1.5,
+            source_guidance_scale=1.0,
+            feature_norm=16.0,
+        )
+        for modality, length in (("image", 1), ("audio", 160), ("video", 8))
+    },
+    joint=JointConfig(("audio", "video"), num_inference_steps=12),
+)
+"""What the numbered configs of configs/tiny make; it takes the place of `TINY` once it is trained."""
 
 PAPER = CoDi2Config(
     name="paper",

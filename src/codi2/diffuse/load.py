@@ -75,7 +75,7 @@ def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, 
     kinds = {"image": UNet2DConditionModel, "audio": AudioLDM2UNet2DConditionModel, "video": UNet3DConditionModel}
     unet = load_part(kinds[modality], folder / "unet")
     conditioner = load_part(Conditioner, folder / "conditioner")
-    draft = load_part(Draft, folder / "draft")
+    draft = load_part(Draft, folder / "draft") if (folder / "draft").is_dir() else None
     with one_sentence(f"the scheduler in {folder}"):
         check_numbers(DPMSolverMultistepScheduler.load_config(folder / "scheduler"), f"the scheduler in {folder}")
         scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
@@ -130,6 +130,8 @@ def save_decoder(decoder: Decoder, folder: Path, whole: bool = False) -> None:
     if isinstance(decoder.codec, AudioCodec):
         parts["vocoder"] = decoder.codec.vocoder
     for name, part in parts.items():
+        if part is None:  # networks that see a map have no draft
+            continue
         copy.deepcopy(part).to(torch.float16).save_pretrained(folder / name)
     decoder.scheduler.save_pretrained(folder / "scheduler")
 

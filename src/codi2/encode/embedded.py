@@ -14,6 +14,7 @@ Letters: B parts, F frames, S compact features, T = 1 + S, D joint width.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,15 @@ def load_embedded(folder: Path, dim: int) -> EmbeddedEncoder:
     heads = load_joint_heads(folder / "heads.safetensors", dim)
     compact = {m: load_part(CompactEncoder, folder / m) for m in COMPACT if (folder / m).is_dir()}
     return EmbeddedEncoder({m: load_trunk(m) for m in TRUNKS}, heads, compact).eval().requires_grad_(False)
+
+
+def save_embedded(encoder: EmbeddedEncoder, folder: Path) -> None:
+    """Writes the trained parts as `load_embedded` reads them, fp16."""
+    from safetensors.torch import save
+
+    from codi2.hub import write_atomic
+
+    state = {name: value.half().contiguous().cpu() for name, value in encoder.heads.state_dict().items()}
+    write_atomic(folder / "heads.safetensors", save(state))
+    for modality, compact in encoder.compact.items():
+        copy.deepcopy(compact).to(torch.float16).save_pretrained(folder / modality)

@@ -126,6 +126,15 @@ class Lessons:
         """Data set → SHA-256 of its report, which lists every shard."""
         return {source.folder.name: sha256_of(source.folder / "build.json") for source in self.sources}
 
+    @property
+    def total(self) -> int:
+        """Records of one pass."""
+        return self.mixture.total
+
+    def phase(self, step: int) -> str:
+        """Which phase a step has."""
+        return self.mixture.phase(step)
+
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Lesson]:
         """A rank's lessons of a step."""
         return [self.read(address) for address in self.mixture.addresses(step)[rank::world_size]]

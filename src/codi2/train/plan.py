@@ -126,7 +126,7 @@ def _steps(config: TrainConfig, recipe: Any) -> dict[str, int]:
         return {"": 0}
     found: dict[str, int] = {}
     for step in range(config.steps - 1, max(-1, config.steps - 1 - SEARCHED), -1):
-        found.setdefault(recipe.lessons.mixture.phase(step), step)
+        found.setdefault(recipe.lessons.phase(step), step)
     return found
 
 

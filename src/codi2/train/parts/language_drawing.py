@@ -106,7 +106,7 @@ class Drawing:
     def _exchanged(self, block: int, lane: int) -> list[list[Pair]]:
         """A lane's pairs in each step of a block. All lanes agree which step has the long ones."""
         steps = range(block * self.options.lookahead, (block + 1) * self.options.lookahead)
-        phases = [self.lessons.mixture.phase(step) for step in steps]
+        phases = [self.lessons.phase(step) for step in steps]
         draw = numpy_at(self.config.seed, block)
         batches: list[list[Pair]] = [[] for _ in steps]
         for phase in dict.fromkeys(phases):

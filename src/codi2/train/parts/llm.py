@@ -19,13 +19,18 @@ from torch.utils.data import get_worker_info
 
 from codi2.checkpoint import load_one_decoder, locate
 from codi2.config import LANGUAGE
+from codi2.data import cache
+from codi2.data.tasks import TaskSampler
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.load import trained_modules
+from codi2.errors import ConfigError
 from codi2.heads.loss import codi2_loss
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import MODALITIES, Batch, collate, layout_for
 from codi2.tensors import device_of, to_device
+from codi2.train.assemble import located_parts
 from codi2.train.config import TrainConfig, options_of
+from codi2.train.drawn import DrawnLessons
 from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, read_stores
 from codi2.train.parts.diffusion_loss import diffusion_loss, for_training, save_memory
 from codi2.train.parts.drift import drift, kept_texts
@@ -37,11 +42,13 @@ from codi2.train.shares import WHOLE, Share
 
 SLOTS = ("joint", "appearance", "manner")  # what the slots of an item hold, in order
 VALIDATED, MOST_VALIDATED = 16, 384  # lessons of a held-out batch; that it is validated on in all
+DRAWN_VALIDATED = 192  # of drawn tasks
 
 
 @dataclass(frozen=True)
 class LLMOptions:
     data: dict[str, float] = field(default_factory=dict)  # data set → share of the examples
+    tasks: dict[str, float] = field(default_factory=dict)  # or: family of tasks that are drawn on the fly → share
     held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
     phases: dict[str, float] = field(default_factory=dict)  # phase → share of the steps; empty: all mixed
     loss: str = "paper"  # or released
@@ -57,6 +64,7 @@ class LLMOptions:
     leave: str = ""  # folder of the part `leave` whose weights the output projection starts from; empty: none
     model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
     features: str | Sequence[str] = ""  # folders that `codi2 data encode` made; empty: those beside the data sets
+    parts: dict[str, str] = field(default_factory=dict)  # place in the model's folder → export, in place of a folder
 
 
 class LLMRecipe:
@@ -68,8 +76,9 @@ class LLMRecipe:
         self.config = config
         self.options = options = options_of(LLMOptions, config)
         self.placement = replace(placement_of(config), device=str(training_device(config)))
-        base, self.folder = locate(options.model)
-        heads = replace(base.heads, loss=options.loss, alpha=options.alpha)  # type: ignore[arg-type]
+        base, self.folder = located_parts(options.model, options.parts) if options.parts else locate(options.model)
+        # a prior is trained on the states of this run, after it
+        heads = replace(base.heads, loss=options.loss, alpha=options.alpha, prior=None)  # type: ignore[arg-type]
         self.codi2_config = replace(base, heads=heads)
         self.lessons, held_out = self._data()
         torch.manual_seed(config.seed)
@@ -98,14 +107,32 @@ class LLMRecipe:
             heads_of = {m: nn.ModuleList(trained_modules(decoder)) for m, decoder in self.decoders.items()}
             self.model["decoders"] = nn.ModuleDict(heads_of).requires_grad_(True)
 
-    def _data(self) -> tuple[Lessons, Lessons]:
+    def _data(self) -> tuple[Lessons | DrawnLessons, Lessons | DrawnLessons]:
         """What it learns from and what it is validated on. Raises ConfigError: one is not named."""
         options, config = self.options, self.config
+        if options.tasks:
+            return self._drawn_data()
         check_held_out(config.part, options.held_out)
         encodings = encodings_for(self.codi2_config, self.folder)
         read_stores(encodings, self.codi2_config, options)
         lessons = Lessons(options.data, encodings, config.batch_size, options.phases or None, config.seed)
         return lessons, Lessons(options.held_out, encodings, VALIDATED, None, 1)
+
+    def _drawn_data(self) -> tuple[DrawnLessons, DrawnLessons]:
+        """Tasks on items of the training split, and on those that choices are made on.
+
+        Raises ConfigError: data sets are named beside them, or a family is unknown.
+        """
+        options, config = self.options, self.config
+        if options.data or options.held_out or options.phases:
+            raise ConfigError(
+                "[options] has tasks, which are drawn from the corpus of tiny, beside data, held_out or phases; "
+                "leave one of them out"
+            )
+        encodings = encodings_for(self.codi2_config, self.folder)
+        training, validation = (TaskSampler(cache.corpus(), (split,)) for split in ("train", "val"))
+        lessons = DrawnLessons(training, encodings, config.batch_size, options.tasks, config.seed)
+        return lessons, DrawnLessons(validation, encodings, VALIDATED, options.tasks, 1, DRAWN_VALIDATED)
 
     @cached_property
     def held_out(self) -> dict[str, list[Lesson]]:
@@ -190,7 +217,7 @@ class LLMRecipe:
                 items, predicted = own_predictions(self.mllm, batch, features)
                 count = self.codi2_config.heads.num_slots[MODALITIES[int(kinds)]]
                 cosines = torch.cosine_similarity(predicted, features[items], dim=-1).mean(0).tolist()
-                figures |= {f"{task}/{slot}": cosine for slot, cosine in zip(SLOTS, cosines[:count], strict=False)}
+                figures |= {f"{task}/{slot}": cosine for slot, cosine in _named(cosines[:count])}
             else:
                 taught = self.mllm(batch, features)
                 figures[f"{task}/loss"] = float(nn.functional.cross_entropy(taught.logits.float(), taught.labels))
@@ -231,10 +258,17 @@ class LLMRecipe:
                 load_trained(decoder, folder / modality / TRAINED)
 
 
-def held_out_by_task(lessons: Lessons) -> dict[str, list[Lesson]]:
+def _named(cosines: Sequence[float]) -> list[tuple[str, float]]:
+    """The cosines of an item's slots by name; of many compact features, their mean."""
+    if len(cosines) <= len(SLOTS):
+        return list(zip(SLOTS, cosines, strict=False))
+    return [("joint", cosines[0]), ("compact", sum(cosines[1:]) / (len(cosines) - 1))]
+
+
+def held_out_by_task(lessons: Lessons | DrawnLessons) -> dict[str, list[Lesson]]:
     """The first lessons of one pass over held-out records, by task: MOST_VALIDATED at most, and all that are read."""
     found: dict[str, list[Lesson]] = {}
-    for step in range(min(-(-lessons.mixture.total // VALIDATED), MOST_VALIDATED // VALIDATED)):
+    for step in range(min(-(-lessons.total // VALIDATED), MOST_VALIDATED // VALIDATED)):
         for lesson in lessons.batch(step):
             found.setdefault(lesson.record.task, []).append(lesson)
     return dict(sorted(found.items()))

@@ -1,0 +1,68 @@
+"""Lessons of records that are drawn when they are asked for: see `codi2.data.tasks`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from codi2.data.record import Medium, Record
+from codi2.data.tasks import WEIGHTS, TaskSampler, check_weights, draw_record
+from codi2.train.encoded import Encodings
+from codi2.train.lessons import Lesson
+
+WITNESSES = 24  # records that a key of what is drawn is made of
+
+
+class DrawnLessons:
+    """What `Lessons` is of finished data sets.
+
+    Args:
+        weights: family of tasks → share; empty: those of `data.tasks`.
+        total: how many records one pass has; 0: there is no end.
+    """
+
+    def __init__(
+        self,
+        sampler: TaskSampler,
+        encodings: Encodings,
+        batch_size: int,
+        weights: Mapping[str, float],
+        seed: int,
+        total: int = 0,
+    ) -> None:
+        """Raises ConfigError: a family is unknown."""
+        self.sampler, self.encodings, self.batch_size, self.seed = sampler, encodings, batch_size, seed
+        self.weights, self.total = dict(weights) or WEIGHTS, total
+        check_weights(self.weights)
+
+    def phase(self, step: int) -> str:
+        """Steps have no phases: each batch holds all tasks."""
+        return ""
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Lesson]:
+        """A rank's lessons of a step."""
+        first = step * self.batch_size
+        return [self.lesson(n) for n in range(first, first + self.batch_size)][rank::world_size]
+
+    def lesson(self, number: int) -> Lesson:
+        record = draw_record(self.sampler, self.seed, number, self.weights)
+        return Lesson(record, self.encodings, f"tasks:{number}")
+
+    def provenance(self) -> dict[str, Any]:
+        return {"tasks": drawn_key(self.sampler, self.seed, self.weights), "corpus": self.sampler.corpus.version}
+
+
+def drawn_key(sampler: TaskSampler, seed: int, weights: Mapping[str, float], media: bool = False) -> str:
+    """A hash that tells what is drawn from what another corpus, seed or version of the tasks would draw."""
+    digest = hashlib.sha256(f"{seed}|{dict(weights)}".encode())
+    for number in range(WITNESSES):
+        _add(digest, draw_record(sampler, seed, number, weights, media))
+    return digest.hexdigest()
+
+
+def _add(digest: Any, record: Record) -> None:
+    for role, pieces in record.turns:
+        digest.update(role.encode())
+        for piece in pieces:
+            digest.update(piece.data if isinstance(piece, Medium) else piece.text.encode())

@@ -1,0 +1,117 @@
+"""The language model and the prior on tasks that are drawn on the fly, at debug size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from codi2.config import DEBUG
+from codi2.data import cache
+from codi2.data.tasks import TaskSampler
+from codi2.errors import ConfigError, WeightsError
+from codi2.train.assemble import assemble, located_parts, without_missing
+from codi2.train.config import TrainConfig
+from codi2.train.drawn import DrawnLessons, drawn_key
+from codi2.train.loop import train
+from codi2.train.parts import llm
+
+TASKS = {"captions": 2, "instructions": 1, "examples": 1, "pictures": 1, "sounds": 1, "rounds": 1}
+LLM = {"model": "debug", "tasks": TASKS, "diffusion_items": 2, "lookahead": 2}
+
+
+@pytest.fixture(autouse=True)
+def corpus(rich_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(llm, "DRAWN_VALIDATED", 48)
+    (rich_home / "cache").mkdir(exist_ok=True)
+    (rich_home / "cache" / "chat.jsonl").write_text('["Hello?", "Hi."]\n["And you?", "Fine."]\n')
+    return rich_home
+
+
+def config(part: str, options: dict[str, Any], steps: int = 4, **fields: Any) -> TrainConfig:
+    return TrainConfig(part, steps, 4, 1e-3, warmup_steps=1, options=options, num_workers=0, **fields)
+
+
+def lora_moves(recipe: Any) -> bool:
+    return any(p.grad is not None and p.grad.any() for n, p in recipe.model.named_parameters() if "lora" in n)
+
+
+def test_the_language_model_trains_on_drawn_tasks_and_loads_again(tmp_path: Path) -> None:
+    made = config("llm", {**LLM, "diffusion_share": 0.5})
+    recipe = llm.build(made)
+    figures = train(recipe, made, tmp_path / "llm")
+    assert {"edit_image/joint", "analogy_audio/joint", "caption_image/loss"} <= set(figures)
+    assert all(np.isfinite(value) for value in figures.values())
+    assert (tmp_path / "llm/export/config.json").is_file()
+    report = (tmp_path / "llm/export/adapter/training.json").read_text()
+    assert recipe.provenance()["data_sha256"]["tasks"] in report
+
+    # the last part of the run has L_DM, whose gradient alone reaches LoRA through the regressed feature
+    early, late = recipe.batch(1), recipe.batch(2)
+    assert not early.denoised and late.denoised
+    recipe.model.zero_grad()
+    taught = recipe.mllm(late.batch, late.features, recipe._fed(late))
+    losses = [recipe._diffusion(m, denoised, taught.prediction).mean() for m, denoised in late.denoised.items()]
+    torch.stack(losses).sum().backward()
+    assert lora_moves(recipe)
+
+
+def test_the_ablation_has_the_same_batches_without_the_diffusion_loss(tmp_path: Path) -> None:
+    with_it, without = (llm.build(config("llm", {**LLM, "diffusion_share": share})) for share in (0.5, 0.0))
+    ours, theirs = with_it.batch(3), without.batch(3)
+    assert ours.denoised and not theirs.denoised
+    assert torch.equal(ours.batch.ids, theirs.batch.ids) and torch.equal(ours.features, theirs.features)
+    losses = without.losses(without.model, theirs)
+    assert float(losses["diffusion"]) == 0 and "feature" in losses
+
+
+def test_lessons_are_those_of_their_number(tmp_path: Path) -> None:
+    recipe = llm.build(config("llm", LLM))
+    lessons = recipe.lessons
+    assert isinstance(lessons, DrawnLessons)
+    again = DrawnLessons(TaskSampler(cache.corpus()), lessons.encodings, 4, TASKS, 0)
+    assert [x.record for x in lessons.batch(3)] == [x.record for x in again.batch(3)]
+    assert [x.record for x in again.batch(3, 1, 2)] == [x.record for x in again.batch(3)][1::2]
+    key, validation = drawn_key(again.sampler, 0, TASKS), TaskSampler(cache.corpus(), ("val",))
+    assert key == drawn_key(TaskSampler(cache.corpus()), 0, TASKS)
+    assert key not in (drawn_key(again.sampler, 1, TASKS), drawn_key(validation, 0, TASKS))
+
+
+def test_held_out_lessons_are_of_the_validation_split(tmp_path: Path) -> None:
+    recipe = llm.build(config("llm", LLM))
+    splits = {item.id: item.split for item in cache.corpus().items}
+    held = [lesson.record for lessons in recipe.held_out.values() for lesson in lessons]
+    assert {splits[name] for record in held for name in record.meta["items"]} == {"val"}
+
+
+def test_tasks_beside_data_sets_are_refused() -> None:
+    with pytest.raises(ConfigError, match="tasks, which are drawn"):
+        llm.build(config("llm", {**LLM, "held_out": {"out/samples": 1}}))
+    with pytest.raises(ConfigError, match="no tasks 'jokes'"):
+        llm.build(config("llm", {**LLM, "tasks": {"jokes": 1}}))
+
+
+def test_a_model_is_put_together_from_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from codi2.checkpoint import build as build_model
+    from codi2.checkpoint import load
+    from codi2.train import assemble as module
+
+    whole = build_model(DEBUG, None)
+    whole.save_pretrained(tmp_path / "whole")
+    parts = {name: str(tmp_path / "whole" / name) for name in ("image", "audio", "adapter")}
+    small = without_missing(DEBUG, parts)
+    assert set(small.decoders) == {"image", "audio"} and small.joint is None
+    assemble(small, parts, tmp_path / "model")
+    (tmp_path / "whole" / "heads.safetensors").rename(tmp_path / "model" / "heads.safetensors")
+    assert set(load(tmp_path / "model").decoders) == {"image", "audio"}
+
+    monkeypatch.setattr(module, "MODELS", {"debug": DEBUG})
+    found, folder = located_parts("debug", parts)
+    assert found == small and located_parts("debug", parts)[1] == folder
+    with pytest.raises(WeightsError, match=r"options\.parts\['image'\] is .*missing"):
+        located_parts("debug", {**parts, "image": str(tmp_path / "none")})
+    with pytest.raises(ConfigError, match="expected one of debug"):
+        located_parts("paper", parts)
