@@ -250,7 +250,7 @@ class CoDi2(nn.Module):
                 elif id(edited := self._source(reading.messages, asked.source, medium.modality)) in given:
                     start = given[id(edited)][: len(features)]
                     features = start + chosen.edit_scale * (features - start)
-                told[n] = FeatureSegment(medium.modality, features, recalled and chosen.recall > 0)
+                told[n] = FeatureSegment(medium.modality, features, recalled and chosen.recall > 0, medium.states)
         return told
 
     def encode(self, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from codi2.checkpoint import build as build_model
+from codi2.checkpoint import load
 from codi2.config import DEBUG
 from codi2.data import cache
 from codi2.data.tasks import TaskSampler
 from codi2.errors import ConfigError, WeightsError
+from codi2.llm.decode import FeatureSegment
+from codi2.llm.sampled import items_read
+from codi2.reply import Options
+from codi2.train.answers import AnswerReader
 from codi2.train.assemble import assemble, located_parts, without_missing
 from codi2.train.config import TrainConfig
 from codi2.train.drawn import DrawnLessons, drawn_key
-from codi2.train.loop import train
-from codi2.train.parts import llm
+from codi2.train.loop import Share, train
+from codi2.train.parts import llm, prior
+from codi2.train.parts.prior_figures import guesses
 
 TASKS = {"captions": 2, "instructions": 1, "examples": 1, "pictures": 1, "sounds": 1, "rounds": 1}
 LLM = {"model": "debug", "tasks": TASKS, "diffusion_items": 2, "lookahead": 2}
@@ -95,8 +103,6 @@ def test_tasks_beside_data_sets_are_refused() -> None:
 
 
 def test_a_model_is_put_together_from_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from codi2.checkpoint import build as build_model
-    from codi2.checkpoint import load
     from codi2.train import assemble as module
 
     whole = build_model(DEBUG, None)
@@ -115,3 +121,81 @@ def test_a_model_is_put_together_from_exports(tmp_path: Path, monkeypatch: pytes
         located_parts("debug", {**parts, "image": str(tmp_path / "none")})
     with pytest.raises(ConfigError, match="expected one of debug"):
         located_parts("paper", parts)
+
+
+PRIOR = {"samples": 24, "held_out": 24, "num_items": 9, "width": 16, "layers": 1, "heads": 2, "tasks": TASKS}
+
+
+@pytest.fixture
+def language_model(tmp_path: Path) -> str:
+    """A folder as the part `llm` exports it."""
+    build_model(replace(DEBUG, heads=replace(DEBUG.heads, copies=0)), None).save_pretrained(tmp_path / "llm")
+    return str(tmp_path / "llm")
+
+
+def test_the_prior_trains_resumes_and_is_loaded_with_its_model(language_model: str, tmp_path: Path) -> None:
+    options = {"model": language_model, **PRIOR, "tasks": {"instructions": 1, "examples": 1}}
+    made = config("prior", options, steps=3, ema_decay=0.5, save_every=2)
+    recipe = prior.build(made)
+    figures = train(recipe, made, tmp_path / "prior")
+    assert {"edit_image/sampled", "edit_image/regressed", "edit_image/copy", "edit_image/between_seeds"} <= set(figures)
+    assert any(name.endswith("/arithmetic") for name in figures)
+    assert all(np.isfinite(value) for value in figures.values())
+
+    model = load(tmp_path / "prior" / "export")
+    assert model.prior is not None and model.config.heads.prior is not None
+    assert model.generate("Draw a fish.", want="image", seed=1).images
+    ours = model.prior.state_dict()["weigh.weight"]
+    assert ours.any(), "a fresh prior has zeros there"
+
+    with pytest.raises(ConfigError, match="set no copies"):
+        prior.build(config("prior", {**options, "model": "debug"}))
+    again = prior.build(made)  # from the bank
+    again.restore(tmp_path / "prior" / "export")
+    assert torch.equal(again.prior.state_dict()["weigh.weight"], ours)
+    assert torch.equal(again.rows["states"], recipe.rows["states"])
+
+
+def test_batches_of_the_prior(language_model: str) -> None:
+    recipe = prior.build(config("prior", {"model": language_model, **PRIOR, "without_states": 0.5}))
+    whole = recipe.batch(5)
+    halves = [recipe.batch(5, Share(i, 2)) for i in range(2)]
+    assert torch.equal(whole.target[0::2], halves[0].target) and torch.equal(whole.noise[1::2], halves[1].noise)
+    assert torch.equal(recipe.batch(5).target, whole.target)
+    assert len(whole.context.modality.unique()) == 1
+    withheld = torch.cat([recipe.batch(n).context.states.flatten(1).eq(0).all(1) for n in range(20)])
+    assert 0.3 < withheld.float().mean() < 0.7
+    step = recipe.losses(recipe.model, whole)["loss"]
+    step.backward()
+    assert all(p.grad is not None for p in recipe.prior.parameters())
+
+
+def test_rows_are_what_generation_gives(language_model: str, tmp_path: Path) -> None:
+    """States, items and regressed features of a row are those of a model that answers the same conversation."""
+    reader = AnswerReader(language_model, 9)
+    sampler = TaskSampler(cache.corpus())
+    some = prior.answers(sampler, 0, range(6), TASKS)
+    rows = reader.rows(some)
+    model = load(language_model)
+    for n, one in enumerate(some):
+        reading = model.read([one.record.messages()[:-1]])[0]
+        want = tuple(medium.modality for medium in one.answers)
+        (segments,) = model.think([reading], [Options(want=want, max_new_tokens=0)])
+        made = [segment for segment in segments if isinstance(segment, FeatureSegment)][one.number]
+        assert made.states is not None
+        slots = len(made.states)
+        assert torch.allclose(rows["states"][n, :slots], made.states, atol=0.02)
+        assert torch.allclose(rows["regressed"][n, :slots], made.features, atol=0.02)
+        first = items_read(reading)[-1][1] if one.number == 0 else None
+        assert first is None or torch.allclose(rows["items"][n, 0, : len(first)], first, atol=0.02)
+        truth = reader.encodings.of([one.medium])[0][:slots]
+        assert torch.equal(rows["target"][n, :slots], truth) and rows["target"][n, slots:].eq(0).all()
+
+
+def test_guesses_are_a_copy_and_arithmetic() -> None:
+    before, after, source = torch.randn(3, 2, 4)
+    items = torch.stack([torch.cat([torch.ones(1, 4), torch.zeros(1, 4)]), source, after, before])[None]
+    rows = {"items": items, "item_modality": torch.tensor([[3, 0, 0, 0]]), "modality": torch.tensor([0])}
+    found = guesses(rows, 0, 2, "analogy_image")
+    assert torch.equal(found["copy"], source) and torch.allclose(found["arithmetic"], source + after - before)
+    assert set(guesses(rows, 0, 2, "compose")) == {"copy"}

@@ -139,4 +139,5 @@ def save_embedded(encoder: EmbeddedEncoder, folder: Path) -> None:
     state = {name: value.half().contiguous().cpu() for name, value in encoder.heads.state_dict().items()}
     write_atomic(folder / "heads.safetensors", save(state))
     for modality, compact in encoder.compact.items():
-        copy.deepcopy(compact).to(torch.float16).save_pretrained(folder / modality)
+        half: Any = nn.Module.to(copy.deepcopy(compact), torch.float16)  # diffusers' own warns of what does not matter
+        half.save_pretrained(folder / modality)

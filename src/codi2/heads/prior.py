@@ -100,17 +100,21 @@ class Prior(ModelMixin, ConfigMixin):
         told = context.states.abs().amax(-1) > 0  # [B, K]
         item_rows = self.read_item(items) + self.slot[0, : items.shape[2]] + self.age[: items.shape[1], None]
         item_rows = (item_rows + self.modality[kinds][:, :, None]).flatten(1, 2)
+        order, known = _packed(present.flatten(1))
+        item_rows = item_rows.gather(1, order[..., None].expand(-1, -1, item_rows.shape[-1]))
         state_rows = self.read_state(F.layer_norm(context.states.float(), context.states.shape[-1:]))
         state_rows = state_rows + self.slot[1, :count]
         time = self.time(get_timestep_embedding(sigma * 1000, FREQUENCIES).to(noisy.dtype))
         noisy_rows = self.read_noisy(noisy) + self.slot[2, :count] + (time + self.modality[context.modality])[:, None]
         rows = torch.cat([item_rows, state_rows, noisy_rows], dim=1)
-        absent = ~torch.cat([present.flatten(1), told, torch.ones_like(told)], dim=1)
+        absent = ~torch.cat([known, told, torch.ones_like(told)], dim=1)
         for block in self.blocks:
             rows = block(rows, src_key_padding_mask=absent)
         rows = self.norm(rows)
         same = present & (kinds == context.modality[:, None])[..., None]  # [B, M, T]
-        weights = self.weigh(rows[:, : same[0].numel()]).view(same.shape) * same
+        weights = self.weigh(rows[:, : order.shape[1]])[..., 0]
+        weights = torch.zeros_like(present.flatten(1), dtype=weights.dtype).scatter(1, order, weights)
+        weights = weights.view(same.shape) * same
         combined = torch.einsum("bmt,bmtd->btd", weights, items)
         combined = F.pad(combined, (0, 0, 0, max(0, count - combined.shape[1])))[:, :count]
         return combined + self.add(rows[:, -count:])
@@ -143,6 +147,17 @@ class Prior(ModelMixin, ConfigMixin):
                 estimate = unconditional + guidance_scale * (conditional - unconditional)
             values = values + (following - sigma) * (values - estimate) / sigma
         return values
+
+
+def _packed(present: Tensor) -> tuple[Tensor, Tensor]:
+    """Places [B, L] of what is present [B, N], those first, and which of the L are; L is the most that a sample has.
+
+    Most samples have few items, most items fewer features than there is room for. A GPU would have to be waited for to
+    count them: there L is N.
+    """
+    most = int(present.sum(1).max()) if present.numel() and present.device.type == "cpu" else present.shape[1]
+    order = (~present).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    return order, present.gather(1, order)
 
 
 def random_prior(dim: int, state_dim: int, num_slots: int) -> Prior:

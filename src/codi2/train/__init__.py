@@ -30,6 +30,7 @@ PARTS = {
     "leave": "leave",
     "llm": "llm",
     "published": "published",
+    "prior": "prior",
 }
 
 

@@ -1,0 +1,76 @@
+"""How near a prior's samples are to the true features, against regression, feature arithmetic and a copy.
+
+Letters: n answers, K slots, D joint width, M items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from codi2.heads.prior import Prior
+from codi2.prompt.layout import MODALITIES
+from codi2.train.answers import Rows, context_of_rows
+
+SEEDS = 4
+CALL = 64  # answers sampled at once
+
+
+def figures(prior: Prior, rows: Rows, tasks: Sequence[str], num_slots: Mapping[str, int]) -> dict[str, float]:
+    """By task: mean cosine to the truth of what is `sampled`, `regressed`, of `guesses`, and `between_seeds`."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for i, one in enumerate(compared(prior, rows, tasks, num_slots)):
+        found.setdefault(tasks[i], []).append(one)
+    means: dict[str, float] = {}
+    for task, values in sorted(found.items()):
+        for name in dict.fromkeys(name for value in values for name in value):
+            known = [value[name] for value in values if name in value]
+            means[f"{task}/{name}"] = sum(known) / len(known)
+    return means
+
+
+@torch.no_grad()
+def compared(
+    prior: Prior, rows: Rows, tasks: Sequence[str], num_slots: Mapping[str, int], steps: int = 8
+) -> list[dict[str, float]]:
+    """The cosines of each answer [n]."""
+    found: list[dict[str, float]] = [{} for _ in tasks]
+    for kind in rows["modality"].unique().tolist():
+        slots = num_slots[MODALITIES[int(kind)]]
+        mine = (rows["modality"] == kind).nonzero()[:, 0]
+        for places in mine.split(CALL):
+            context, truth = context_of_rows(rows, places, slots), rows["target"][places, :slots].float()
+            draws = torch.stack([
+                prior.sample(context, [seed + 1000 * int(i) for i in places], steps) for seed in range(SEEDS)
+            ])  # fmt: skip
+            between = torch.stack([cosine(a, b) for a, b in combinations(draws, 2)]).mean(0)
+            regressed = cosine(rows["regressed"][places, :slots].float(), truth)
+            sampled = torch.stack([cosine(draw, truth) for draw in draws]).mean(0)
+            for n, place in enumerate(places.tolist()):
+                values = {"sampled": sampled[n], "regressed": regressed[n], "between_seeds": between[n]}
+                for name, features in guesses(rows, place, slots, tasks[place]).items():
+                    values[name] = cosine(features[None], truth[n : n + 1])[0]
+                found[place] = {name: float(value) for name, value in values.items()}
+    return found
+
+
+def guesses(rows: Rows, place: int, slots: int, task: str) -> dict[str, Tensor]:
+    """What needs no training [K, D]: a copy of the last given item of the answer's modality, where there is one; behind
+    pairs of items, that copy and the mean difference of the pairs."""
+    present = rows["items"][place].abs().amax((1, 2)) > 0
+    same = present & (rows["item_modality"][place] == rows["modality"][place])
+    given = rows["items"][place][same].float()[:, :slots]  # the latest first
+    if not len(given):
+        return {}
+    found = {"copy": given[0]}
+    if "analogy" in task and len(given) > 1 and len(given) % 2:
+        found["arithmetic"] = given[0] + (given[1::2] - given[2::2]).mean(0)
+    return found
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """[n, K, D] each → the cosine of all features of an answer together [n]."""
+    return torch.cosine_similarity(a.flatten(1), b.flatten(1), dim=-1)
