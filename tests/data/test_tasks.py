@@ -11,7 +11,7 @@ from codi2.data import edits
 from codi2.data.items import load_corpus
 from codi2.data.record import Medium, Record
 from codi2.data.tasks import FAMILIES, TaskSampler, check_weights, draw_record, rounds, to_record
-from codi2.errors import ConfigError
+from codi2.errors import ConfigError, DataError
 from codi2.prompt.parts import Text
 
 CHATS = [f'["Question {n}?", "Answer {n}."]' for n in range(16)]
@@ -145,3 +145,14 @@ def test_media_alone_and_wrong_weights(sampler: TaskSampler) -> None:
         check_weights({"captions": 0})
     with pytest.raises(ConfigError, match="answers with a medium"):
         draw_record(sampler, 0, 0, {"texts": 1}, media=True)
+
+
+def test_other_splits_go_without_the_tasks_that_they_are_too_small_for(sampler: TaskSampler) -> None:
+    small = TaskSampler(sampler.corpus, ("val",))
+    small.scenes, small.subjects = [], []
+    drawn = {draw_record(small, 0, number, {"pictures": 1}).task for number in range(40)}
+    assert "restyle" in drawn and not drawn & {"compose", "subject_pose", "subject_changed"}
+    small.trains = True
+    with pytest.raises(DataError, match="nothing of the kind"):
+        for number in range(40):
+            draw_record(small, 0, number, {"pictures": 1})

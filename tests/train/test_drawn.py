@@ -26,6 +26,7 @@ from codi2.train.drawn import DrawnLessons, drawn_key
 from codi2.train.loop import Share, train
 from codi2.train.parts import llm, prior
 from codi2.train.parts.prior_figures import guesses
+from codi2.train.recipe import is_finished
 
 TASKS = {"captions": 2, "instructions": 1, "examples": 1, "pictures": 1, "sounds": 1, "rounds": 1}
 LLM = {"model": "debug", "tasks": TASKS, "diffusion_items": 2, "lookahead": 2}
@@ -47,6 +48,7 @@ def lora_moves(recipe: Any) -> bool:
     return any(p.grad is not None and p.grad.any() for n, p in recipe.model.named_parameters() if "lora" in n)
 
 
+@pytest.mark.slow
 def test_the_language_model_trains_on_drawn_tasks_and_loads_again(tmp_path: Path) -> None:
     made = config("llm", {**LLM, "diffusion_share": 0.5})
     recipe = llm.build(made)
@@ -56,6 +58,8 @@ def test_the_language_model_trains_on_drawn_tasks_and_loads_again(tmp_path: Path
     assert (tmp_path / "llm/export/config.json").is_file()
     report = (tmp_path / "llm/export/adapter/training.json").read_text()
     assert recipe.provenance()["data_sha256"]["tasks"] in report
+
+    assert is_finished(made, tmp_path / "llm")
 
     # the last part of the run has L_DM, whose gradient alone reaches LoRA through the regressed feature
     early, late = recipe.batch(1), recipe.batch(2)
@@ -142,6 +146,7 @@ def test_the_prior_trains_resumes_and_is_loaded_with_its_model(language_model: s
     assert any(name.endswith("/arithmetic") for name in figures)
     assert all(np.isfinite(value) for value in figures.values())
 
+    assert is_finished(made, tmp_path / "prior")
     model = load(tmp_path / "prior" / "export")
     assert model.prior is not None and model.config.heads.prior is not None
     assert model.generate("Draw a fish.", want="image", seed=1).images

@@ -7,6 +7,7 @@ Letters: n answers, S the most features of an item, M items, D joint width, W wi
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from codi2.checkpoint import load_language, locate
 from codi2.config import CoDi2Config
 from codi2.data.record import Medium, Record
 from codi2.heads.prior import Context
-from codi2.hub import sha256_of
+from codi2.hub import sha256_of, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, generate
 from codi2.llm.mllm import MLLM, stack_features
@@ -26,6 +27,7 @@ from codi2.llm.sampled import context_of
 from codi2.placement import ON_CPU, Placement
 from codi2.prompt.layout import MODALITIES, Message, collate, layout_for
 from codi2.tensors import device_of
+from codi2.train.assemble import REPORTS
 from codi2.train.encoded import Encodings
 from codi2.train.lessons import Lesson, encodings_for
 
@@ -148,11 +150,7 @@ def _fit(values: Tensor, count: int) -> Tensor:
 
 
 def write_prior(model: Path | None, config: CoDi2Config, folder: Path) -> None:
-    """A model's folder, or that of a preset without one, beside which a prior is exported: its files and config."""
-    import shutil
-
-    from codi2.hub import write_atomic
-
+    """The folder of a model in which a prior is exported: the other parts' files, and the config."""
     if model is not None:
-        shutil.copytree(model, folder, dirs_exist_ok=True)
+        shutil.copytree(model, folder, dirs_exist_ok=True, ignore=REPORTS)
     write_atomic(folder / "config.json", config.to_json().encode())

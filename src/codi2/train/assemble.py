@@ -17,6 +17,10 @@ MODELS = {"tiny": EMBEDDED}
 """What a config can name as the model whose parts it lists."""
 
 
+REPORTS = shutil.ignore_patterns("training.json")
+"""An export has one report, its own: those of the parts that it is made of stay with these."""
+
+
 def located_parts(model: str, parts: Mapping[str, str]) -> tuple[CoDi2Config, Path]:
     """The config of `model` and a folder of its trained parts, put together under `$CODI2_HOME/cache`.
 
@@ -50,5 +54,5 @@ def assemble(config: CoDi2Config, parts: Mapping[str, str], folder: Path) -> Non
     """Writes the folder, whole or not at all."""
     with atomic_folder(folder) as aside:
         for place, export in parts.items():
-            shutil.copytree(export, aside / place, dirs_exist_ok=True)
+            shutil.copytree(export, aside / place, dirs_exist_ok=True, ignore=REPORTS)
         write_atomic(aside / "config.json", config.to_json().encode())

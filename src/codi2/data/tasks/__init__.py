@@ -18,7 +18,7 @@ import numpy as np
 from codi2.data.record import Medium, Record
 from codi2.data.tasks import captions, clips, edits, pictures, rounds, sounds, texts
 from codi2.data.tasks.sampler import Example, Task, TaskSampler
-from codi2.errors import ConfigError
+from codi2.errors import ConfigError, DataError
 
 __all__ = ["FAMILIES", "WEIGHTS", "TaskSampler", "draw_record"]
 
@@ -53,7 +53,7 @@ def draw_record(
         media: whether the last answer must hold a medium; what does not is drawn again.
     Raises:
         ConfigError: a family is unknown, or no weight is positive.
-        DataError: the splits hold too little for a task.
+        DataError: the training split holds too little for a task; other splits go without that task.
     """
     check_weights(weights)
     draw = np.random.default_rng((seed, number))
@@ -62,10 +62,18 @@ def draw_record(
     for _ in range(TRIES):
         family = FAMILIES[names[int(draw.choice(len(names), p=shares / shares.sum()))]]
         task = list(family.values())[int(draw.integers(len(family)))]
-        record = to_record(task(sampler, draw), f"{seed}-{number}")
+        try:
+            record = to_record(task(sampler, draw), f"{seed}-{number}")
+        except DataError:
+            if sampler.trains:
+                raise
+            continue  # the small splits lack what some tasks need
         if not media or any(isinstance(piece, Medium) for piece in record.turns[-1][1]):
             return record
-    raise ConfigError(f"none of {TRIES} records answers with a medium; give families that do a weight: {dict(weights)}")
+    raise ConfigError(
+        f"none of {TRIES} draws gave a record that answers with a medium; give a weight to families that do, "
+        f"the weights are {dict(weights)}"
+    )
 
 
 def check_weights(weights: Mapping[str, float]) -> None:

@@ -60,6 +60,10 @@ class TaskSampler(Studio):
         return [group for group in groups if len(group) > 1]
 
     @cached_property
+    def by_id(self) -> dict[str, Item]:
+        return {item.id: item for item in (*self.world.images, *self.world.sounds, *self.clips)}
+
+    @cached_property
     def chats(self) -> list[tuple[str, str]]:
         """Questions with the base model's answers; those of training are not those of the other splits."""
         chats = load_chats()
@@ -165,10 +169,9 @@ def of_row(row: Callable[[Studio, np.random.Generator], Draft], edits: str = "")
 
     def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
         draft = row(sampler, draw)
-        named = {item.id: item for item in (*sampler.world.images, *sampler.world.sounds, *sampler.clips)}
         given = [piece for piece in draft.turns[-2][1] if isinstance(piece, Medium) and piece.modality == edits]
         meta = {key: value for key, value in draft.meta.items() if key != "items"}
-        items = [named[name] for name in draft.meta["items"]]
+        items = [sampler.by_id[name] for name in draft.meta["items"]]
         return Example(draft.task, draft.turns, items, given[-1] if given else None, meta)
 
     return task
