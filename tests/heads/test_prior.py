@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from codi2.heads.prior import Context, Prior, times
+from codi2.heads.prior import Context, Prior, cosine, guesses, times
 
 D, W, K, T = 8, 12, 2, 3
 
@@ -90,3 +90,16 @@ def test_it_learns_to_apply_what_one_example_shows() -> None:
     error = (drawn - target).square().mean()
     copy = (given.items[:, 0] - target).square().mean()
     assert error < 0.3 * copy
+
+
+def test_guesses_are_a_copy_and_arithmetic() -> None:
+    before, after, source = torch.randn(3, 2, 4)
+    words = torch.cat([torch.ones(1, 4), torch.zeros(1, 4)])
+    kinds, items = torch.tensor([[3, 0, 0, 0]]), torch.stack([words, source, after, before])[None]
+    given = Context(torch.zeros(1, 2, W), torch.tensor([0]), items, kinds)
+    found = guesses(given, 0, pairs=True)
+    assert torch.equal(found["copy"], source) and torch.allclose(found["arithmetic"], source + after - before)
+    assert set(guesses(given, 0, pairs=False)) == {"copy"}
+    none = Context(given.states, torch.tensor([1]), items, kinds)
+    assert not guesses(none, 0, pairs=True)
+    assert torch.allclose(cosine(source[None], 2 * source[None]), torch.ones(1))

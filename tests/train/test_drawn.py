@@ -25,7 +25,6 @@ from codi2.train.config import TrainConfig
 from codi2.train.drawn import DrawnLessons, drawn_key
 from codi2.train.loop import Share, train
 from codi2.train.parts import llm, prior
-from codi2.train.parts.prior_figures import guesses
 from codi2.train.recipe import is_finished
 
 TASKS = {"captions": 2, "instructions": 1, "examples": 1, "pictures": 1, "sounds": 1, "rounds": 1}
@@ -195,12 +194,3 @@ def test_rows_are_what_generation_gives(language_model: str, tmp_path: Path) -> 
         assert first is None or torch.allclose(rows["items"][n, 0, : len(first)], first, atol=0.02)
         truth = reader.encodings.of([one.medium])[0][:slots]
         assert torch.equal(rows["target"][n, :slots], truth) and rows["target"][n, slots:].eq(0).all()
-
-
-def test_guesses_are_a_copy_and_arithmetic() -> None:
-    before, after, source = torch.randn(3, 2, 4)
-    items = torch.stack([torch.cat([torch.ones(1, 4), torch.zeros(1, 4)]), source, after, before])[None]
-    rows = {"items": items, "item_modality": torch.tensor([[3, 0, 0, 0]]), "modality": torch.tensor([0])}
-    found = guesses(rows, 0, 2, "analogy_image")
-    assert torch.equal(found["copy"], source) and torch.allclose(found["arithmetic"], source + after - before)
-    assert set(guesses(rows, 0, 2, "compose")) == {"copy"}

@@ -23,7 +23,9 @@ SOURCED = ("dreambench", "coco-edit")
 """Suites on data and networks that the user has."""
 COUNTED = ("audio-edit", "coco-edit")
 """Suites that measure a Fréchet distance."""
-SUITES = ("smoke", *NAMES, *SOURCED, "all")
+PLANNED = ("smoke", "prior")
+"""Suites whose sections are measured one by one, without cases that another system could answer."""
+SUITES = (*PLANNED, *NAMES, *SOURCED, "all")
 
 
 def run(
@@ -112,8 +114,8 @@ def run(
             text_pipeline=text_pipeline,
             items=items,
         )
-        if suite == "smoke":
-            sections = _smoke(bench, console, processes)
+        if suite in PLANNED:
+            sections = _planned(suite, bench, console, processes)
         else:
             settings, sections = provenance(model, bench, placement), []
             networks = {**(backbones or {}), "device": placement.device}
@@ -143,14 +145,17 @@ def _suites(name: str, bench: Bench, source: Path | None, backbones: Mapping[str
     return [audio_edit.sourced(source, bench.quick, bench.seed, networks, bench.items)]
 
 
-def _smoke(bench: Bench, console: Console, processes: Processes) -> list[Section]:
+def _planned(suite: str, bench: Bench, console: Console, processes: Processes) -> list[Section]:
     """Its sections in their order, divided over the processes."""
     from codi2.evaluate.figure import Section
+    from codi2.evaluate.suites.prior import PRIOR
     from codi2.evaluate.suites.smoke import SMOKE
+
+    plans = {"smoke": SMOKE, "prior": PRIOR}[suite]
 
     def measured() -> dict[str, Section]:
         sections = {}
-        for plan in processes.share(SMOKE):
+        for plan in processes.share(plans):
             with console.status(plan.title):
                 try:
                     sections[plan.title] = Section(plan.title, plan.about, plan.measure(bench))
@@ -161,4 +166,4 @@ def _smoke(bench: Bench, console: Console, processes: Processes) -> list[Section
     found: dict[str, Section] = {}
     for sections in processes.gather(measured):
         found |= sections
-    return [found[plan.title] for plan in SMOKE]
+    return [found[plan.title] for plan in plans]

@@ -160,6 +160,26 @@ def _packed(present: Tensor) -> tuple[Tensor, Tensor]:
     return order, present.gather(1, order)
 
 
+def guesses(context: Context, row: int, pairs: bool) -> dict[str, Tensor]:
+    """What of a sample's features [K, D] can be guessed without training.
+
+    `copy`: the last given item of its modality, where there is one. `arithmetic`, where `pairs` of items before and
+    after an edit come before that item: the copy and the mean difference of the pairs.
+    """
+    present = context.items[row].abs().amax((1, 2)) > 0
+    same = present & (context.item_modality[row] == context.modality[row])
+    given = context.items[row][same][:, : context.states.shape[1]]  # the latest first
+    found = {"copy": given[0]} if len(given) else {}
+    if pairs and len(given) > 1 and len(given) % 2:
+        found["arithmetic"] = given[0] + (given[1::2] - given[2::2]).mean(0)
+    return found
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """[n, K, D] each → the cosine of all features of an item together [n]."""
+    return F.cosine_similarity(a.flatten(1), b.flatten(1), dim=-1)
+
+
 def random_prior(dim: int, state_dim: int, num_slots: int) -> Prior:
     """A small prior of random weights, the same each time, whose samples depend on all that it reads."""
     with torch.random.fork_rng(devices=[]):

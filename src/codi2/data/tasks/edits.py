@@ -26,18 +26,22 @@ def instructed(modality: str) -> Task:
     return task
 
 
-def shown(modality: str) -> Task:
-    """Pairs of media before and after an edit, and a medium → that medium edited alike."""
+def shown(modality: str, examples: int = 0) -> Task:
+    """Pairs of media before and after an edit, and a medium → that medium edited alike.
+
+    Args:
+        examples: how many pairs; 0: a number is drawn, and at times the instruction stands beside them.
+    """
 
     def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
-        shots = 1 + int(draw.integers(SHOTS))
+        shots = examples or 1 + int(draw.integers(SHOTS))
         items = sampler.items(modality, draw, shots + 1)
         befores = [sampler.source(item, draw) for item in items]
         edit, afters = sampler.change(modality, befores, draw)
         pairs = [[encoded(b), encoded(a)] for b, a in zip(befores[1:], afters[1:], strict=True)]
         given = encoded(befores[0])
         prompt = write_prompt("analogy", draw, {"pairs": listing(pairs, between=", "), "media": [given]})
-        if draw.random() < NAMED:
+        if not examples and draw.random() < NAMED:
             prompt = (*prompt, Text(f" In words: {edit.ask}."))
         about = {"change": edit.to_json(), "shots": shots}
         return one_round(f"analogy_{modality}", prompt, [encoded(afters[0])], items, given, **about)

@@ -121,7 +121,7 @@ def phrase(request: str, sampler: TaskSampler, draw: np.random.Generator, **fiel
 
 def _describe(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
     """A new medium, at times the first frame of a clip → its caption."""
-    modality = str(draw.choice(["image", "audio", "video"], p=[0.5, 0.3, 0.2]))
+    modality = str(draw.choice(["image", "audio", "video" if sampler.clips else "image"], p=[0.5, 0.3, 0.2]))
     (item,) = sampler.items(modality, draw, 1)
     media = sampler.array(item)[0] if modality == "video" else sampler.array(item)
     given = encoded(media)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Findings
-from codi2.evaluate.suites import cost, drawn, features, pictures, sounds, words
+from codi2.evaluate.suites import cost, drawn, features, modalities, pictures, sounds, words
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class Plan:
     measure: Callable[[Bench], Findings]
 
 
-TRUE, DRAWN, UNSEEN, SHOWN, EDITED, HEARD = 100, 48, 24, 64, 20, 48
-"""Items: true features, captions of known and of unseen concepts, analogies, edits of each kind, sounds."""
+TRUE, DRAWN, UNSEEN, SHOWN, EDITED, HEARD, ASKED = 100, 48, 24, 64, 20, 48, 200
+"""Items: true features, captions of known and of unseen concepts, analogies, edits of each kind, sounds, conversations.
+"""
 
 SMOKE = (
     Plan(
@@ -64,6 +65,11 @@ SMOKE = (
         "Vocoder",
         f"Held-out sounds from their own log-mel spectrograms. {sounds.MASKING}",
         lambda bench: sounds.vocoder(bench, HEARD),
+    ),
+    Plan(
+        "Modalities of answers",
+        "Conversations of two to five rounds with held-out items and phrasings; the model chooses what to answer with.",
+        lambda bench: modalities.asked_for(bench, ASKED),
     ),
     Plan("Text", "Adapters on; the base model is the same one with them off.", words.text),
     Plan(

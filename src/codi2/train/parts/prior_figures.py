@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import torch
-from torch import Tensor
 
-from codi2.heads.prior import Prior
+from codi2.heads.prior import Prior, cosine, guesses
 from codi2.prompt.layout import MODALITIES
 from codi2.train.answers import Rows, context_of_rows
 
@@ -51,26 +50,7 @@ def compared(
             sampled = torch.stack([cosine(draw, truth) for draw in draws]).mean(0)
             for n, place in enumerate(places.tolist()):
                 values = {"sampled": sampled[n], "regressed": regressed[n], "between_seeds": between[n]}
-                for name, features in guesses(rows, place, slots, tasks[place]).items():
+                for name, features in guesses(context, n, "analogy" in tasks[place]).items():
                     values[name] = cosine(features[None], truth[n : n + 1])[0]
                 found[place] = {name: float(value) for name, value in values.items()}
     return found
-
-
-def guesses(rows: Rows, place: int, slots: int, task: str) -> dict[str, Tensor]:
-    """What needs no training [K, D]: a copy of the last given item of the answer's modality, where there is one; behind
-    pairs of items, that copy and the mean difference of the pairs."""
-    present = rows["items"][place].abs().amax((1, 2)) > 0
-    same = present & (rows["item_modality"][place] == rows["modality"][place])
-    given = rows["items"][place][same].float()[:, :slots]  # the latest first
-    if not len(given):
-        return {}
-    found = {"copy": given[0]}
-    if "analogy" in task and len(given) > 1 and len(given) % 2:
-        found["arithmetic"] = given[0] + (given[1::2] - given[2::2]).mean(0)
-    return found
-
-
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """[n, K, D] each → the cosine of all features of an answer together [n]."""
-    return torch.cosine_similarity(a.flatten(1), b.flatten(1), dim=-1)

@@ -1,0 +1,87 @@
+"""The suite `prior` on a debug model with a prior: figures, their rivals, and what a model without one gets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from codi2.checkpoint import build
+from codi2.config import DEBUG, PriorConfig
+from codi2.data.tasks.edits import shown
+from codi2.errors import WeightsError
+from codi2.evaluate import run
+from codi2.evaluate.bench import Bench
+from codi2.evaluate.judge import Judge
+from codi2.evaluate.suites import modalities
+from codi2.evaluate.suites.prior import by_examples, by_instruction, from_words, measured, records, without_prior
+
+SAMPLED = replace(DEBUG, heads=replace(DEBUG.heads, copies=0, prior=PriorConfig(num_inference_steps=2)))
+
+
+@pytest.fixture
+def bench(rich_home: Path, judge: Judge) -> Bench:
+    return Bench(build(SAMPLED, None), quick=True)
+
+
+def test_pictures_of_four_seeds_differ_as_those_of_regression_do_not(bench: Bench) -> None:
+    top, worst, alike = from_words(bench, "test_rendering", 3, 0.6).figures
+    assert set(top.baselines) == {"regression", "chance"} and worst.value <= top.value
+    assert top.passes is not None and alike.baselines["regression"].value <= 1.0001
+    assert bench.model.prior is not None
+
+
+def test_edits_have_their_rivals(bench: Bench) -> None:
+    for figure in by_instruction(bench, "image", 3).figures:
+        assert set(figure.baselines) == {"regression", "copy"} and figure.passes is not None
+    one, three, gain = by_examples(bench, "audio", 3).figures
+    assert set(one.baselines) == {"regression", "copy", "arithmetic"} == set(three.baselines)
+    assert gain.value == pytest.approx(three.value - one.value)
+
+
+def test_the_truth_is_what_the_answer_shows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prior that copies has the cosine of a copy."""
+    (record,) = records("image", shown("image", 1), "", 1)
+    prior = bench.model.prior
+    assert prior is not None
+
+    def copy(context: object, *_: object) -> torch.Tensor:
+        items = context.items  # type: ignore[attr-defined]
+        return items[:, 1, : SAMPLED.heads.num_slots["image"]]  # behind the words
+
+    monkeypatch.setattr(prior, "sample", copy)
+    values = measured(bench, record, 0)
+    assert values["sampled"] == pytest.approx(values["copy"], abs=1e-5)
+    assert values["copy"] < 0.999 and values["regression"] != values["sampled"]
+
+
+def test_without_a_prior(bench: Bench) -> None:
+    with without_prior(bench.model), pytest.raises(WeightsError, match="has no prior"):
+        by_instruction(bench, "image", 2)
+    with pytest.raises(RuntimeError), without_prior(bench.model):
+        raise RuntimeError
+    assert bench.model.prior is not None
+
+
+@pytest.mark.slow
+def test_the_suite_runs_as_a_command_does(rich_home: Path, judge: Judge, tmp_path: Path) -> None:
+    build(SAMPLED, None).save_pretrained(tmp_path / "model")
+    report = run("prior", tmp_path / "model", tmp_path / "out", quick=True)
+    assert len(report["sections"]) == 6
+    assert not any(section["unavailable"] for section in report["sections"])
+    assert "has no prior" in run("prior", "debug", tmp_path / "none", quick=True)["sections"][0]["unavailable"]
+
+
+def test_modalities_of_answers_are_compared_with_those_asked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that answers every request with a picture is right where one is asked for."""
+    wanted: list[frozenset[str]] = []
+    plain = modalities.of_parts
+    monkeypatch.setattr(modalities, "of_parts", lambda parts: wanted.append(plain(parts)) or wanted[-1])
+    monkeypatch.setattr(modalities, "modalities", lambda reply: frozenset({"image"}))
+    bench.quick = False
+    whole, *each = modalities.asked_for(bench, 24).figures
+    assert whole.n == 24 and sum(figure.n for figure in each) == 24
+    assert whole.value == pytest.approx(sum(one == {"image"} for one in wanted) / 24)
+    assert 0 < whole.value < 1 and not whole.passes
