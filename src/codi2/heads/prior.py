@@ -72,9 +72,9 @@ class Prior(ModelMixin, ConfigMixin):
         num_modalities: int = NUM_MODALITIES,
         num_slots: int = 6,
         num_items: int = 12,
-        width: int = 320,
+        width: int = 256,
         layers: int = 6,
-        heads: int = 5,
+        heads: int = 8,
     ) -> None:
         super().__init__()
         self.read_item, self.read_state, self.read_noisy = (nn.Linear(n, width) for n in (dim, state_dim, dim))

@@ -21,7 +21,7 @@ DRAWS, TOKENS, BAR, SHOWN = 92, 16, 0.9, 12
 
 
 def asked_for(bench: Bench, n: int) -> Findings:
-    """The last message of held-out conversations, in phrasings that are no training data; no option says what to make."""
+    """The last message of held-out conversations, in phrasings that are no training data; `want` is left open."""
     sampler = TaskSampler(cache.corpus(), SPLITS)
     sampler.chats = [(question, f"{answer}.") for question, answer in FACTS]
     count = bench.count(n)

@@ -41,12 +41,12 @@ BLOCK = 8  # steps whose answers are drawn together: those of a step have about 
 class PriorOptions:
     model: str = ""  # preset or folder, of the language model's export
     tasks: dict[str, float] = field(default_factory=dict)  # family of tasks → share; empty: those of `data.tasks`
-    samples: int = 24_000  # answers that are read, then seen again
+    samples: int = 16_000  # answers that are read, then seen again
     held_out: int = 400  # answers of the validation split
     num_items: int = 12  # of a conversation, the latest
-    width: int = 320  # of the transformer
+    width: int = 256  # of the transformer
     layers: int = 6
-    heads: int = 5
+    heads: int = 8
     without_states: float = 0.1  # rate at which the language model's states are withheld
 
 
