@@ -48,9 +48,8 @@ def main(config: Path, runs: Path, out: Path, steps: int | None = None) -> None:
     for name in pairs[0][0]:
         ours, theirs = (np.array([one[side][name] for one in pairs]) for side in (0, 1))
         gain = ours - theirs
-        print(
-            f"{name}: {ours.mean():.3f} with, {theirs.mean():.3f} without, {gain.mean():+.3f} ± {gain.std(ddof=1):.3f}"
-        )
+        means = f"{ours.mean():.3f} with, {theirs.mean():.3f} without"
+        print(f"{name}: {means}, {gain.mean():+.3f} ± {gain.std(ddof=1):.3f}")
 
 
 if __name__ == "__main__":
