@@ -23,9 +23,11 @@ from codi2.train.answers import AnswerReader
 from codi2.train.assemble import assemble, located_parts, without_missing
 from codi2.train.config import TrainConfig
 from codi2.train.drawn import DrawnLessons, drawn_key
-from codi2.train.loop import Share, train
+from codi2.train.loop import train
 from codi2.train.parts import llm, prior
+from codi2.train.parts.diffusion_loss import diffusion_loss
 from codi2.train.recipe import is_finished
+from codi2.train.shares import Share
 
 TASKS = {"captions": 2, "instructions": 1, "examples": 1, "pictures": 1, "sounds": 1, "rounds": 1}
 LLM = {"model": "debug", "tasks": TASKS, "diffusion_items": 2, "lookahead": 2}
@@ -65,7 +67,10 @@ def test_the_language_model_trains_on_drawn_tasks_and_loads_again(tmp_path: Path
     assert not early.denoised and late.denoised
     recipe.model.zero_grad()
     taught = recipe.mllm(late.batch, late.features, recipe._fed(late))
-    losses = [recipe._diffusion(m, denoised, taught.prediction).mean() for m, denoised in late.denoised.items()]
+    losses = [
+        diffusion_loss(recipe.decoders[m], denoised, taught.prediction, torch.float32).mean()
+        for m, denoised in late.denoised.items()
+    ]
     torch.stack(losses).sum().backward()
     assert lora_moves(recipe)
 

@@ -43,7 +43,7 @@ class DrawnLessons:
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Lesson]:
         """A rank's lessons of a step."""
         first = step * self.batch_size
-        return [self.lesson(n) for n in range(first, first + self.batch_size)][rank::world_size]
+        return [self.lesson(n) for n in range(first + rank, first + self.batch_size, world_size)]
 
     def lesson(self, number: int) -> Lesson:
         record = draw_record(self.sampler, self.seed, number, self.weights)

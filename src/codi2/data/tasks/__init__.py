@@ -10,12 +10,11 @@ kinds nor values of edits nor phrasings that are held out.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from codi2.data.record import Medium, Record
+from codi2.data.record import Medium, Record, number_of
 from codi2.data.tasks import captions, clips, edits, pictures, rounds, sounds, texts
 from codi2.data.tasks.sampler import Example, Task, TaskSampler
 from codi2.errors import ConfigError, DataError
@@ -88,12 +87,5 @@ def to_record(example: Example, key: str) -> Record:
     """An example with its key, its licences and its items."""
     licence = "; ".join(sorted({item.licence for item in example.items})) or "Apache-2.0"  # the base model's own words
     meta: dict[str, Any] = {"items": [item.id for item in example.items], **example.about}
-    record = Record(key, example.task, example.turns, "tasks", licence, meta)
-    return record if example.edits is None else with_source(record, example.edits)
-
-
-def with_source(record: Record, medium: Medium) -> Record:
-    """The record whose answer edits `medium`, where it was given last."""
-    answers = sum(isinstance(piece, Medium) for piece in record.turns[-1][1])
-    given = record.media[: len(record.media) - answers]
-    return replace(record, edits=max(i for i, one in enumerate(given) if one is medium))
+    source = None if example.edits is None else number_of(example.edits, example.turns)
+    return Record(key, example.task, example.turns, "tasks", licence, meta, source)

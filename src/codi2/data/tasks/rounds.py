@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from codi2.chat.references import numbered, resolve
+from codi2.chat.references import resolve
 from codi2.data.builders.contract import exchange
 from codi2.data.items import Item
 from codi2.data.record import Medium, Piece, Turn
@@ -19,6 +19,7 @@ from codi2.data.tasks.sampler import TRIES, Example, Task, TaskSampler, encoded,
 from codi2.errors import DataError
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Text
+from codi2.prompt.sources import numbered
 
 ROUNDS = (2, 5)  # of a conversation
 UNSEEN = 2  # phrasings of a request, the last, that are no training data

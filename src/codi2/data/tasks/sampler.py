@@ -160,19 +160,14 @@ Task = Callable[[TaskSampler, np.random.Generator], Example]
 """Draws one example."""
 
 
-def of_row(row: Callable[[Studio, np.random.Generator], Draft], edits: str = "") -> Task:
-    """A row of the paper's tables as a task.
-
-    Args:
-        edits: modality of the given medium that the answer edits, the last of its kind; "": it edits none.
-    """
+def of_row(row: Callable[[Studio, np.random.Generator], Draft]) -> Task:
+    """A row of the paper's tables as a task."""
 
     def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
         draft = row(sampler, draw)
-        given = [piece for piece in draft.turns[-2][1] if isinstance(piece, Medium) and piece.modality == edits]
         meta = {key: value for key, value in draft.meta.items() if key != "items"}
         items = [sampler.by_id[name] for name in draft.meta["items"]]
-        return Example(draft.task, draft.turns, items, given[-1] if given else None, meta)
+        return Example(draft.task, draft.turns, items, draft.edits, meta)
 
     return task
 

@@ -25,6 +25,7 @@ from codi2.diffuse.decoder import Decoder
 from codi2.prompt.layout import IGNORE, Batch, Layout, Message, TokenSequence, collate
 from codi2.prompt.parts import Phrase
 from codi2.train.config import TrainConfig
+from codi2.train.drawn import DrawnLessons
 from codi2.train.lessons import Lesson, Lessons
 from codi2.train.parts.denoised import draw_denoised
 from codi2.train.parts.draw import numpy_at, torch_at
@@ -52,7 +53,7 @@ class Drawing:
         config: TrainConfig,
         options: LLMOptions,
         model: CoDi2Config,
-        lessons: Lessons,
+        lessons: Lessons | DrawnLessons,
         layout: Layout,
         pad_id: int,
         decoders: Mapping[str, Decoder],

@@ -29,10 +29,10 @@ from codi2.train.answers import AnswerReader, Asked, Rows, context_of_rows, moda
 from codi2.train.bank import bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.drawn import drawn_key
-from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.prior_figures import figures
 from codi2.train.place import placement_of, training_device
+from codi2.train.shares import WHOLE, Share
 
 BLOCK = 8  # steps whose answers are drawn together: those of a step have about equally many items
 
