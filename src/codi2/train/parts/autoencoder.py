@@ -1,35 +1,39 @@
 """The autoencoders: the VAE whose latents a decoder draws, and the compact one whose latent is a feature.
 
-Both learn to give media back: pictures or log-mel spectrograms, as they are and edited. They differ in what is between.
+Both learn to give media back: pictures, log-mel spectrograms or the changes from frame to frame of clips, as they are and
+edited. They differ in what is between.
 
 | part | between encoder and decoder | exported |
 |---|---|---|
 | `image_vae`, `audio_vae` | a sample of the posterior, held near the standard normal | the `AutoencoderKL` |
-| `image_features`, `audio_features` | S vectors, layer-normalised, with noise | the encoder alone |
+| `image_features`, `audio_features`, `video_features` | S vectors, layer-normalised, with noise | the encoder alone |
 
 Letters: B batch, C channels, H W size, c h w the latent's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codi2.data import cache
-from codi2.diffuse.build import INPUT_CHANNELS, SIZES, new_vae
+from codi2.diffuse.build import FRAMES, INPUT_CHANNELS, SIZES, new_vae
 from codi2.diffuse.codec import edges
 from codi2.encode.compact import CompactDecoder, CompactEncoder
+from codi2.encode.embedded import clip_changes
 from codi2.encode.tiny import ImageTrunk, load_trunk
 from codi2.tensors import device_of
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.export import export_module, restore_module
 from codi2.train.loop import WHOLE, Share
+from codi2.train.parts.clips import TrainingClips, batches, held_out_clips
 from codi2.train.parts.draw import torch_at
 from codi2.train.parts.media import Modality, TrainingMedia, held_out_media
 from codi2.train.parts.reconstruction import Perception, reconstruction_terms, total
@@ -37,6 +41,11 @@ from codi2.train.parts.reconstruction import Perception, reconstruction_terms, t
 PATCH = 2  # side of the patches that the first level reads
 NOISE = 0.1  # standard deviation added to compact features, which have unit variance
 KL_WEIGHT = 5e-4  # on the mean KL per number of a VAE's latent
+MAPS: dict[str, tuple[int, int, int]] = {
+    **{modality: (INPUT_CHANNELS[modality], *SIZES[modality]) for modality in ("image", "audio")},
+    "video": (3 * (FRAMES - 1), SIZES["video"][0] // 2, SIZES["video"][1] // 2),
+}
+"""C, H, W of what an autoencoder reads."""
 PERCEPTION_SIZE = 96  # pixels to which pictures are enlarged for the trunk
 
 
@@ -49,7 +58,7 @@ class AutoencoderOptions:
 
     def latent_shape(self, modality: Modality) -> tuple[int, int, int]:
         """[c, h, w]."""
-        height, width = (side // (PATCH * 2 ** (len(self.channels) - 1)) for side in SIZES[modality])
+        height, width = (side // (PATCH * 2 ** (len(self.channels) - 1)) for side in MAPS[modality][1:])
         return self.latent_channels, height, width
 
 
@@ -82,7 +91,7 @@ class Compact(nn.Module):
     def __init__(self, modality: Modality, options: AutoencoderOptions) -> None:
         super().__init__()
         shape, channels = options.latent_shape(modality), tuple(options.channels)
-        self.encoder = CompactEncoder(INPUT_CHANNELS[modality], shape, channels, PATCH, options.feature_dim)
+        self.encoder = CompactEncoder(MAPS[modality][0], shape, channels, PATCH, options.feature_dim)
         self.decoder = CompactDecoder(dict(self.encoder.config))
 
     def forward(self, maps: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -99,8 +108,8 @@ class AutoencoderRecipe:
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.options = config, options_of(AutoencoderOptions, config)
         modality, _, kind = config.part.partition("_")
-        self.modality: Modality = "image" if modality == "image" else "audio"
-        self.media = TrainingMedia(self.modality, config.seed)
+        self.modality: Modality = cast(Modality, modality)
+        self.media = TrainingClips(config.seed) if modality == "video" else TrainingMedia(self.modality, config.seed)
         torch.manual_seed(config.seed)
         self.model: VAE | Compact = (VAE if kind == "vae" else Compact)(self.modality, self.options)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -113,7 +122,7 @@ class AutoencoderRecipe:
 
     def batch(self, step: int, share: Share = WHOLE) -> dict[str, Tensor]:
         size = self.config.batch_size
-        maps = cache.codec_inputs(self.modality, self.media.batch(step, size, share))
+        maps = maps_of(self.modality, self.media.batch(step, size, share))
         shape = (size, *self.options.latent_shape(self.modality))
         noise = torch.randn(shape, generator=torch_at(self.config.seed, step))
         return {"maps": maps, "noise": noise[share.rows(size)]}
@@ -131,7 +140,7 @@ class AutoencoderRecipe:
     def validate(self) -> dict[str, float]:
         """On the split `val`: PSNR in dB, mean absolute gradient over the true media's, distance through the trunk."""
         psnr, ours_edges, true_edges, seen = [], [], [], []
-        for held in held_out_media(self.modality):
+        for held in held_out_maps(self.modality):
             maps = held.to(device_of(self.model))
             ours = self.model(maps)[0].clamp(-1, 1)
             psnr.append(10 * torch.log10(4 / (ours - maps).square().mean((1, 2, 3)).clamp(min=1e-6)))
@@ -156,6 +165,18 @@ class AutoencoderRecipe:
 
     def restore(self, folder: Path) -> None:
         restore_module(self.model.encoder if isinstance(self.model, Compact) else self.model.net, folder)
+
+
+def maps_of(modality: Modality, media: np.ndarray) -> Tensor:
+    """Media → what an autoencoder reads [B, C, H, W]; of clips uint8 [B, F, 64, 64, 3] their changes."""
+    return clip_changes(torch.from_numpy(media)) if modality == "video" else cache.codec_inputs(modality, media)
+
+
+def held_out_maps(modality: Modality) -> Iterator[Tensor]:
+    """Of the split `val` [B, C, H, W]."""
+    if modality != "video":
+        return held_out_media(modality)
+    return (maps_of(modality, clips) for clips in batches(held_out_clips()))
 
 
 def build(config: TrainConfig) -> AutoencoderRecipe:

@@ -23,7 +23,7 @@ PLACED = 0.1  # share of the pictures that are composed of a thing and a scene
 MIXED = 0.25  # share of the sounds that are two sounds at once
 EDITED = 0.6  # share of the media that are edited, a third of those twice
 
-Modality = Literal["image", "audio"]
+Modality = Literal["image", "audio", "video"]
 
 
 class TrainingMedia:
@@ -71,7 +71,7 @@ class TrainingMedia:
 
 
 def held_out_media(modality: Modality, most: int = 256) -> Iterator[Tensor]:
-    """The `val` split as tensors [B, C, H, W]: what choices are made on."""
+    """Pictures or sounds of the `val` split as tensors [B, C, H, W]: what choices are made on."""
     rows = cache.rows(modality, "val")[:most]
     for some in np.array_split(rows, max(1, len(rows) // 32)):
         yield cache.codec_inputs(modality, cache.view(modality)[some])

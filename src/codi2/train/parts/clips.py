@@ -1,0 +1,109 @@
+"""Clips of the training split as a network reads them: those of the corpus, and pictures that are set in motion.
+
+As `media` and `pairs` do it for pictures and sounds: everything is a function of (seed, number), and no held-out item,
+value or kind is read. All frames of a clip are edited alike.
+
+Letters: F frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from codi2.data import cache, edits, motions
+from codi2.data.tables.factors import MOTIONS
+from codi2.data.tables.scene import is_cut_out
+from codi2.train.loop import WHOLE, Share
+from codi2.train.parts.draw import numpy_at
+from codi2.train.parts.pairs import Pair
+
+MOVED = 0.5  # share of the clips that are a picture in a drawn motion
+RETIMED = 0.25  # share of the clips that are played otherwise
+EDITED = 0.4  # share of the clips that are edited
+SOURCES = {"": 0.25, "first frame": 0.5, "clip": 0.25}  # what a clip is drawn from, and how often
+HELD_OUT_MOVED = 20  # pictures of `val` that are set in motion, beside its clips
+
+
+class TrainingClips:
+    """Draws clips uint8 [F, 64, 64, 3].
+
+    Args:
+        seed: of everything that is drawn.
+        split: of the corpus.
+    """
+
+    def __init__(self, seed: int, split: str = "train") -> None:
+        self.seed = seed
+        self.clips, self.pictures = cache.rows("video", split), cache.rows("image", split)
+
+    def batch(self, step: int, size: int, share: Share = WHOLE) -> np.ndarray:
+        """uint8 [n, F, 64, 64, 3]: this share of the `size` clips of a step."""
+        places = share.rows(size)
+        return np.stack([self.clip(numpy_at(self.seed, step * size + place)) for place in places])
+
+    def clip(self, draw: np.random.Generator) -> np.ndarray:
+        frames = self._plain(draw)
+        if draw.random() < 0.5:
+            frames = frames[:, :, ::-1]
+        return edited(frames, draw) if draw.random() < EDITED else frames.copy()
+
+    def pair(self, number: int) -> Pair:
+        """Source and target; a source of one frame [1, 64, 64, 3] is the picture that the clip begins with."""
+        draw = np.random.default_rng((self.seed, number))
+        kind = str(draw.choice(list(SOURCES), p=list(SOURCES.values())))
+        target = self.clip(draw)
+        if kind == "clip":
+            return target, retimed(target, draw) if draw.random() < RETIMED else edited(target, draw)
+        return (target[:1] if kind else None), target
+
+    def _plain(self, draw: np.random.Generator) -> np.ndarray:
+        if draw.random() < MOVED:
+            return moved(self.pictures, draw)
+        frames = np.asarray(cache.corpus().clips[draw.choice(self.clips)])
+        return retimed(frames, draw) if draw.random() < RETIMED else frames
+
+
+def moved(rows: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """One of the pictures in a drawn motion; a cut-out, if some tries find one."""
+    for _ in range(8):
+        picture = np.asarray(cache.view("image")[draw.choice(rows)])
+        if is_cut_out(picture):
+            break
+    return motions.draw(picture, draw)
+
+
+def edited(frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Every frame under the same training edit."""
+    edit = edits.draw("image", draw)
+    return np.stack([edit(frame) for frame in frames])
+
+
+def retimed(frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Backwards, slower or faster."""
+    values = list(MOTIONS["time"].values())
+    return values[int(draw.integers(len(values)))].apply(frames).copy()
+
+
+def held_out_clips() -> list[np.ndarray]:
+    """The `val` split's clips, and some of its pictures in motion: what choices are made on."""
+    pictures = cache.rows("image", "val")
+    drawn = [moved(pictures, np.random.default_rng((2, n))) for n in range(HELD_OUT_MOVED)]
+    return [np.asarray(cache.corpus().clips[row]) for row in cache.rows("video", "val")] + drawn
+
+
+def held_out_pairs() -> Callable[[int], Pair]:
+    """Of three, one from nothing, one from its first frame, one an edit of a clip by a training edit."""
+    clips = held_out_clips()
+
+    def pair(number: int) -> Pair:
+        target, draw = clips[number % len(clips)], np.random.default_rng((1, number))
+        return [(None, target), (target[:1], target), (target, edited(target, draw))][number % 3]
+
+    return pair
+
+
+def batches(clips: list[np.ndarray], size: int = 16) -> Iterator[np.ndarray]:
+    for start in range(0, len(clips), size):
+        yield np.stack(clips[start : start + size])
