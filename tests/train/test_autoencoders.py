@@ -141,12 +141,13 @@ def exports(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return {"encoder": str(tmp_path / "encoder"), **{part: str(tmp_path / part / "export") for part in SMALL}}
 
 
-@pytest.mark.parametrize("modality", ["image", "audio"])
+@pytest.mark.parametrize("modality", ["image", "audio", "video"])
 def test_a_denoiser_learns_and_loads(modality: str, exports: dict[str, str], tmp_path: Path) -> None:
+    still = "audio" if modality == "audio" else "image"
     options = {
-        "encoder": exports["encoder"], "features": exports[f"{modality}_features"], "vae": exports[f"{modality}_vae"],
+        "encoder": exports["encoder"], "features": exports[f"{still}_features"], "vae": exports[f"{still}_vae"],
         "samples": 40, "channels": (8, 16),
-    }  # fmt: skip
+    } | ({"motion": exports["video_features"]} if modality == "video" else {})  # fmt: skip
     made = config(f"{modality}_denoiser", options)
     recipe = denoiser.build(made)
     figures = train(recipe, made, tmp_path / "run")
@@ -155,7 +156,7 @@ def test_a_denoiser_learns_and_loads(modality: str, exports: dict[str, str], tmp
     features = torch.cat([b.features for b in batches]).flatten(1).any(1)
     sources = torch.cat([b.source for b in batches]).flatten(1).any(1)
     assert 0 < (~features).sum() < 24 and 0 < sources.sum() < 48  # some are withheld, most are not
-    assert len(recipe.samples()) == (2 * denoiser.SHOWN if modality == "image" else 0)
+    assert len(recipe.samples()) == (0 if modality == "audio" else 2 * denoiser.SHOWN)
     assert (tmp_path / "run/export/unet/config.json").is_file() and (tmp_path / "run/export/conditioner").is_dir()
 
 

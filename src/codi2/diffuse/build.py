@@ -90,7 +90,8 @@ def new_unet(
 
     in_channels = 2 * latent_shape[0] + (map_shape[0] if map_shape else latent_shape[0])
     if modality == "video":
-        return new_clip_unet(latent_shape, channels, dim, in_channels)
+        labels = label_dim(dim, num_slots, True) if map_shape else None
+        return new_clip_unet(latent_shape, channels, dim, in_channels, labels)
     latent_channels, height, width = latent_shape
     deeper = len(channels) - 1
     network = UNet2DConditionModel if modality == "image" else AudioLDM2UNet2DConditionModel
@@ -112,11 +113,15 @@ def new_unet(
     ).to(memory_format=torch.channels_last)
 
 
-def new_clip_unet(latent_shape: Sequence[int], channels: Sequence[int], dim: int, in_channels: int) -> Any:
+def new_clip_unet(
+    latent_shape: Sequence[int], channels: Sequence[int], dim: int, in_channels: int, labels: int | None = None
+) -> Any:
     """The same for clips [c, F, h, w]: what it has in space has the names and shapes of the network for pictures.
 
-    What it has in time starts as nothing, so that it draws each frame as that network would, but for the class labels,
-    which diffusers' network of clips does not look at.
+    What it has in time starts as nothing, so that it draws each frame as that network would.
+
+    Args:
+        labels: L, width of the class labels, which it reads with its timestep; None: it reads none.
     """
     from diffusers import UNet3DConditionModel
 
@@ -133,6 +138,7 @@ def new_clip_unet(latent_shape: Sequence[int], channels: Sequence[int], dim: int
         sample_size=height,
         cross_attention_dim=dim,
         attention_head_dim=8,
+        time_cond_proj_dim=labels,
     )
     for name, module in unet.named_modules():
         if name.endswith("proj_out") and ("temp_attentions" in name or "transformer_in" in name):

@@ -109,6 +109,8 @@ class Decoder(nn.Module):
         x = torch.cat(maps, dim=1)
         if x.ndim == 4:  # clips have frames too
             x = x.contiguous(memory_format=torch.channels_last)
+        if x.ndim == 5 and self.unet.config.time_cond_proj_dim:  # where diffusers' network of clips reads class labels
+            condition["timestep_cond"] = condition.pop("class_labels")
         prediction: Tensor = self.unet(x, t, **condition).sample
         return prediction if self.draft is None else prediction + maps[-1]
 
@@ -336,6 +338,8 @@ class Decoder(nn.Module):
 
 def first_frames(pictures: Decoder, features: Tensor, seeds: Sequence[int]) -> list[Part]:
     """What a decoder of pictures draws of clips' features [B, K, D], but for what they tell of motion."""
+    if pictures.draft is None:  # its features are the first ones of a clip
+        return pictures.generate(features[:, : pictures.conditioner.config["num_slots"]], seeds)
     looks = features.clone()
     looks[:, 2:] = 0  # a clip's joint vector and appearance are those of its pictures
     return pictures.generate(looks, seeds)

@@ -38,10 +38,15 @@ def load_codec(modality: str, folder: Path) -> Codec:
     if modality == "image":
         return ImageCodec(vae)
     if modality == "video":
-        return ClipCodec(vae, FRAMES, *SIZES["video"], fps=FPS, whole=True)
+        return clip_codec(vae)
     from codi2.diffuse.mel import MelSpectrogram
 
     return AudioCodec(vae, MelSpectrogram(), load_vocoder(folder))
+
+
+def clip_codec(vae: Any) -> ClipCodec:
+    """The codec of `tiny`'s clips on an autoencoder of their frames."""
+    return ClipCodec(vae, FRAMES, *SIZES["video"], fps=FPS, whole=True)
 
 
 def load_vocoder(folder: Path) -> Any | None:

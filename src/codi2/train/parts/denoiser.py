@@ -3,7 +3,10 @@
 It sees the noisy latent, the source's, and the features of the target: by class embedding, by cross-attention, and the
 compact ones as a map. Features are noised and dropped, sources are dropped, so that guidance works towards both.
 
-Letters: B samples, c h w latent size, K features, D joint width.
+Clips are drawn in the latents of the VAE of pictures, frame by frame, by one network over space and time; as a source they
+have a clip or the picture that they begin with.
+
+Letters: B samples, c h w latent size (of clips c F h w), K features, D joint width.
 """
 
 from __future__ import annotations
@@ -11,16 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi2.data import cache
+from codi2.data import cache, edits
 from codi2.diffuse.build import new_decoder
-from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
-from codi2.diffuse.load import load_part
+from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec, edges
+from codi2.diffuse.load import clip_codec, load_part
 from codi2.diffuse.mel import MelSpectrogram
 from codi2.encode.compact import CompactEncoder
 from codi2.encode.embedded import EmbeddedEncoder, load_joint_heads
@@ -31,6 +34,7 @@ from codi2.tensors import device_of
 from codi2.train.bank import SHARD, bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
+from codi2.train.parts.clips import TrainingClips, held_out_pairs
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 from codi2.train.parts.media import Modality
 from codi2.train.parts.pairs import Pair, TrainingPairs
@@ -42,13 +46,15 @@ SHOWN_AT: dict[str, Any] = {"num_inference_steps": 12, "guidance_scale": 1.5, "s
 WITHHELD = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
 """What a sample is trained without, and how often (InstructPix2Pix, section 3.2.1): guidance needs all four."""
 JOINT_ALONE = 0.1  # rate at which the compact features are withheld
+MOTION_WITHHELD = 0.15  # rate at which the last feature of a clip is: how it moves
 NOISED, MAX_NOISE_LEVEL = 0.5, 500  # share of the features that are noised; of 1000 levels
 
 
 @dataclass(frozen=True)
 class DenoiserOptions:
     encoder: str = ""  # export of the encoder's heads
-    features: str = ""  # export of the compact encoder
+    features: str = ""  # export of the compact encoder, of clips that of pictures
+    motion: str = ""  # export of the compact encoder of a clip's changes
     vae: str = ""  # export of the VAE
     samples: int = 60_000  # pairs that are drawn and encoded, then seen again
     channels: tuple[int, ...] = (128, 256)  # of the network's levels
@@ -71,12 +77,23 @@ class Encoding(nn.Module):
         super().__init__()
         self.modality = modality
         heads = Path(options.encoder) / "heads.safetensors"
-        self.files = {"heads": heads, **{k: _weights(Path(getattr(options, k))) for k in ("features", "vae")}}
-        compact = load_part(CompactEncoder, Path(options.features))
-        joint = load_joint_heads(heads, compact.config["dim"])
-        self.encoder = EmbeddedEncoder({modality: load_trunk(modality)}, joint, {modality: compact})
+        exports = {"features": options.features, "vae": options.vae}
+        seen = "audio" if modality == "audio" else "image"  # the trunk that looks at it
+        compact = {seen: load_part(CompactEncoder, Path(options.features))}
+        if modality == "video":
+            exports["motion"] = options.motion
+            compact["video"] = load_part(CompactEncoder, Path(options.motion))
+        self.files = {"heads": heads, **{name: _weights(Path(export)) for name, export in exports.items()}}
+        joint = load_joint_heads(heads, compact[seen].config["dim"])
+        self.encoder = EmbeddedEncoder({seen: load_trunk(seen)}, joint, compact)
         self.codec = load_vae(modality, Path(options.vae))
         self.requires_grad_(False).eval()
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """[M, h, w] of the compact features as a map: those of a clip's first frame, then those of its motion."""
+        shapes = [tuple(compact.config["latent_shape"]) for compact in self.encoder.compact.children()]  # type: ignore[union-attr, index, arg-type]
+        return sum(shape[0] for shape in shapes), *shapes[0][1:]
 
     def depends(self) -> dict[str, str]:
         return {name: sha256_of(path) for name, path in self.files.items()}
@@ -86,15 +103,25 @@ class Encoding(nn.Module):
         on the device of the networks."""
         sources, targets = zip(*pairs, strict=True)
         media, device = np.stack(targets), device_of(self)
-        trunk_input = torch.from_numpy(media) if self.modality == "image" else cache.waveforms(media)
-        latents = self.codec.encode(cache.codec_inputs(self.modality, media).to(device))
+        latents = self.codec.encode(self._codec_inputs(media).to(device))
         source = torch.zeros_like(latents)
-        rows = [i for i, medium in enumerate(sources) if medium is not None]
-        if rows:
-            given = cache.codec_inputs(self.modality, np.stack([sources[i] for i in rows]))
-            source[rows] = self.codec.encode(given.to(device))
-        features = self.encoder.encode(self.modality, trunk_input.to(device))
-        return {"latents": latents, "source": source, "features": features}
+        for length in {len(medium) for medium in sources if medium is not None}:  # a picture is a clip of one frame
+            rows = [i for i, medium in enumerate(sources) if medium is not None and len(medium) == length]
+            given = self._codec_inputs(np.stack([sources[i] for i in rows]))
+            source[rows] = self.codec.encode_source(given.to(device)).expand_as(latents[rows])
+        return {"latents": latents, "source": source, "features": self._features(media).to(device)}
+
+    def _codec_inputs(self, media: np.ndarray) -> Tensor:
+        if self.modality == "video":
+            return self.codec.prepare(torch.from_numpy(media))
+        return cache.codec_inputs(self.modality, media)
+
+    def _features(self, media: np.ndarray) -> Tensor:
+        device = device_of(self)
+        if self.modality == "video":
+            return self.encoder.video(torch.from_numpy(media).to(device))
+        read = torch.from_numpy(media) if self.modality == "image" else cache.waveforms(media)
+        return self.encoder.encode(self.modality, read.to(device))
 
     def many(self, pair: Callable[[int], Pair], places: Sequence[int]) -> dict[str, Tensor]:
         """`forward` of numbered pairs, on the CPU."""
@@ -107,9 +134,10 @@ class DenoiserRecipe:
 
     def __init__(self, config: TrainConfig, encoding: Encoding | None = None) -> None:
         self.config, self.options = config, options_of(DenoiserOptions, config)
-        modality: Modality = "image" if config.part.startswith("image") else "audio"
+        modality = cast(Modality, config.part.partition("_")[0])
         self.encoding = encoding = (encoding or Encoding(modality, self.options)).to(training_device(config))
-        pairs = TrainingPairs(modality, config.seed)
+        pairs: TrainingClips | TrainingPairs
+        pairs = TrainingClips(config.seed) if modality == "video" else TrainingPairs(modality, config.seed)
         depends = {
             **encoding.depends(),
             "seed": config.seed,
@@ -123,11 +151,9 @@ class DenoiserRecipe:
         self.held_out = encoding.many(_held_out_pairs(modality), range(VALIDATED))
         encoding.to("cpu")  # all that it takes part in is done
         torch.manual_seed(config.seed)
-        compact: Any = encoding.encoder.compact[modality].config
         shape, slots = self.encoded["latents"].shape[1:], self.encoded["features"].shape[1]
-        self.decoder = new_decoder(
-            encoding.codec, shape, self.options.channels, compact["dim"], slots, compact["latent_shape"]
-        )
+        dim = encoding.encoder.dim
+        self.decoder = new_decoder(encoding.codec, shape, self.options.channels, dim, slots, encoding.map_shape)
         parts = {"unet": self.decoder.unet, "conditioner": self.decoder.conditioner}
         self.model = nn.ModuleDict({name: part.requires_grad_(True) for name, part in parts.items()})
 
@@ -141,6 +167,7 @@ class DenoiserRecipe:
         levels = draw.integers(1, MAX_NOISE_LEVEL, size=size) * (draw.random(size) < NOISED)
         withheld = draw.choice(list(WITHHELD), size, p=list(WITHHELD.values()))
         alone = draw.random(size) < JOINT_ALONE
+        still = draw.random(size) < MOTION_WITHHELD * (len(shape) == 5)
         rows = share.rows(size)
         latents, source, features = (
             self.encoded[key][places[rows]].float() for key in ("latents", "source", "features")
@@ -148,6 +175,7 @@ class DenoiserRecipe:
         noise_level = torch.from_numpy(levels[rows])
         features = self.decoder.conditioner.noised(features, blur[rows], noise_level)
         features[torch.from_numpy(alone[rows]), 1:] = 0
+        features[torch.from_numpy(still[rows]), -1] = 0
         features[torch.from_numpy(np.isin(withheld, ["feature", "both"])[rows])] = 0
         source[torch.from_numpy(np.isin(withheld, ["source", "both"])[rows])] = 0
         return Batch(latents, source, features, noise_level, t[rows], noise[rows])
@@ -181,7 +209,22 @@ class DenoiserRecipe:
         for way, told in ways.items():
             loss = self.decoder.loss(held["latents"], noise, t, told, level, held["source"])
             figures |= {f"{way}edit": float(loss[edits].mean()), f"{way}alone": float(loss[~edits].mean())}
-        return figures
+        return figures | (self._drawn_figures() if self.encoding.modality == "video" else {})
+
+    def _drawn_figures(self) -> dict[str, float]:
+        """Of clips that are drawn without a source: how much they move, and how sharp they are, over the true ones'
+        (as the codec gives these back)."""
+        ours, truth = (self.decoder.codec.decode(latents) for latents in self._drawn())
+        moves, sharp = ((f(ours) / f(truth)).item() for f in (_motion, _sharpness))
+        return {"motion": moves, "sharpness": sharp}
+
+    def _drawn(self) -> tuple[Tensor, Tensor]:
+        """Latents of a few held-out media as they are drawn from their features alone, and as they are."""
+        device = device_of(self.decoder.unet)
+        self.decoder.codec.to(device)
+        held = {key: value[:SHOWN].float().to(device) for key, value in self.held_out.items()}
+        seeds = range(len(held["features"]))
+        return self.decoder.generate_latents(held["features"], seeds, **SHOWN_AT), held["latents"]
 
     @torch.no_grad()
     def samples(self) -> dict[str, Part]:
@@ -189,11 +232,8 @@ class DenoiserRecipe:
         codec = self.decoder.codec
         if isinstance(codec, AudioCodec):
             return {}
-        device = device_of(self.decoder.unet)
-        codec.to(device)
-        held = {key: value[:SHOWN].float().to(device) for key, value in self.held_out.items()}
-        drawn = self.decoder.generate_latents(held["features"], range(len(held["features"])), **SHOWN_AT)
-        kinds = {"target": held["latents"], "drawn": drawn}
+        drawn, latents = self._drawn()
+        kinds = {"target": latents, "drawn": drawn}
         parts = {kind: codec.to_parts(codec.decode(latents)) for kind, latents in kinds.items()}
         return {f"{i}/{kind}": pictures[i] for kind, pictures in parts.items() for i in range(len(pictures))}
 
@@ -215,10 +255,12 @@ class DenoiserRecipe:
 
 
 def load_vae(modality: Modality, folder: Path) -> Codec:
-    """The codec on a trained VAE; one of sounds has no vocoder here."""
+    """The codec on a trained VAE, of clips on that of pictures; one of sounds has no vocoder here."""
     from diffusers import AutoencoderKL
 
     vae = load_part(AutoencoderKL, folder)
+    if modality == "video":
+        return clip_codec(vae)
     return ImageCodec(vae) if modality == "image" else AudioCodec(vae, MelSpectrogram(), None)
 
 
@@ -228,8 +270,8 @@ def _weights(folder: Path) -> Path:
 
 def _held_out_pairs(modality: Modality) -> Callable[[int], Pair]:
     """Pairs of the split `val` by training edits."""
-    from codi2.data import edits
-
+    if modality == "video":
+        return held_out_pairs()
     rows, media = cache.rows(modality, "val"), cache.view(modality)
 
     def pair(number: int) -> Pair:
@@ -237,6 +279,16 @@ def _held_out_pairs(modality: Modality) -> Callable[[int], Pair]:
         return (None, target) if number % 2 else (target, edits.draw(modality, draw)(target))
 
     return pair
+
+
+def _motion(clips: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring frames [] of clips [B, C, F, H, W]."""
+    return clips.clamp(-1, 1).diff(dim=2).abs().mean()
+
+
+def _sharpness(clips: Tensor) -> Tensor:
+    """Mean absolute gradient [] of the frames of clips [B, C, F, H, W]."""
+    return edges(clips.clamp(-1, 1).transpose(1, 2).flatten(0, 1)).mean()
 
 
 def _mean(values: Tensor, rows: Tensor) -> Tensor:
