@@ -313,10 +313,11 @@ EMBEDDED = CoDi2Config(
             guidance_scale=1.5,
             source_guidance_scale=1.0,
             feature_norm=16.0,
+            first_frame=modality == "video",
         )
         for modality, length in (("image", 1), ("audio", 160), ("video", 8))
     },
-    joint=JointConfig(("audio", "video"), num_inference_steps=12),
+    joint=JointConfig(("audio", "video"), num_inference_steps=12, lead={"audio": 4}),
 )
 """What the numbered configs of configs/tiny make; it takes the place of `TINY` once it is trained."""
 

@@ -247,9 +247,12 @@ class CoDi2(nn.Module):
                 recalled = source is None and recall is not None and medium.modality in recall.items
                 if source is None and recall is not None:
                     features = recall(medium.modality, features, chosen.recall)
-                elif id(edited := self._source(reading.messages, asked.source, medium.modality)) in given:
-                    start = given[id(edited)][: len(features)]
-                    features = start + chosen.edit_scale * (features - start)
+                else:
+                    edited = self._source(reading.messages, asked.source, medium.modality)
+                    start = given.get(id(edited))
+                    if start is not None and len(start) >= len(features):
+                        start = start[: len(features)]
+                        features = start + chosen.edit_scale * (features - start)
                 told[n] = FeatureSegment(medium.modality, features, recalled and chosen.recall > 0, medium.states)
         return told
 

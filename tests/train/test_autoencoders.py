@@ -9,31 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from small_parts import SMALL, config, denoiser_options, small_exports
 
 from codi2.data import cache, edits
 from codi2.diffuse.load import load_part
 from codi2.encode.compact import CompactEncoder
-from codi2.encode.tiny import TRUNK_CHANNELS, Trunk
-from codi2.train.config import TrainConfig
+from codi2.encode.tiny import TRUNK_CHANNELS
 from codi2.train.loop import Share, train
 from codi2.train.parts import autoencoder, denoiser, encoder
 from codi2.train.parts.media import TrainingMedia
 from codi2.train.parts.pairs import TrainingPairs
-
-SMALL = {
-    "image_vae": {"channels": (8, 8, 8), "latent_channels": 4, "perception_weight": 0.0},
-    "audio_vae": {"channels": (8, 8, 8), "latent_channels": 4},
-    "image_features": {"channels": (8, 8, 8, 8), "latent_channels": 3, "feature_dim": 16, "perception_weight": 0.0},
-    "audio_features": {"channels": (8, 8, 8, 8), "latent_channels": 2, "feature_dim": 16},
-    "video_features": {"channels": (8, 8, 8), "latent_channels": 1, "feature_dim": 16},
-}
-
-
-def config(part: str, options: dict[str, Any] | None = None, steps: int = 3) -> TrainConfig:
-    return TrainConfig(
-        part, steps, 4, 1e-3, warmup_steps=1, ema_decay=0.5, save_every=2, options=options or SMALL.get(part, {})
-    )
 
 
 @pytest.mark.parametrize("part", SMALL)
@@ -114,41 +99,15 @@ def test_pairs_edit_some_and_draw_others_alone(rich_home: Path) -> None:
         assert any(source is not None and not np.array_equal(source, target) for source, target in pairs)
 
 
-class Numbers(Trunk):
-    """Media → random projections of their numbers."""
-
-    def __init__(self, modality: str) -> None:
-        super().__init__()
-        self.modality = modality
-
-    def forward(self, media: Tensor) -> Tensor:
-        flat = media.float().flatten(1)[:, ::401][:, :64]
-        mix = torch.randn(64, TRUNK_CHANNELS[self.modality], generator=torch.Generator().manual_seed(0))
-        return (flat @ mix[: flat.shape[1]])[:, None] / 100
-
-
 @pytest.fixture
 def exports(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Exports of random small parts: what a denoising network stands on."""
-    monkeypatch.setattr(denoiser, "load_trunk", Numbers)
-    from codi2.encode.embedded import joint_heads
-    from codi2.train.export import export_tensors
-
-    export_tensors(joint_heads(16).state_dict(), tmp_path / "encoder/heads.safetensors", {})
-    for part in SMALL:
-        made = config(part, steps=1)
-        train(autoencoder.build(made), made, tmp_path / part)
-    return {"encoder": str(tmp_path / "encoder"), **{part: str(tmp_path / part / "export") for part in SMALL}}
+    """What a denoising network stands on."""
+    return small_exports(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("modality", ["image", "audio", "video"])
 def test_a_denoiser_learns_and_loads(modality: str, exports: dict[str, str], tmp_path: Path) -> None:
-    still = "audio" if modality == "audio" else "image"
-    options = {
-        "encoder": exports["encoder"], "features": exports[f"{still}_features"], "vae": exports[f"{still}_vae"],
-        "samples": 40, "channels": (8, 16),
-    } | ({"motion": exports["video_features"]} if modality == "video" else {})  # fmt: skip
-    made = config(f"{modality}_denoiser", options)
+    made = config(f"{modality}_denoiser", denoiser_options(modality, exports, samples=40))
     recipe = denoiser.build(made)
     figures = train(recipe, made, tmp_path / "run")
     assert {"edit", "alone", "joint_edit", "others_alone", "no_feature_alone"} <= set(figures)
@@ -158,6 +117,32 @@ def test_a_denoiser_learns_and_loads(modality: str, exports: dict[str, str], tmp
     assert 0 < (~features).sum() < 24 and 0 < sources.sum() < 48  # some are withheld, most are not
     assert len(recipe.samples()) == (0 if modality == "audio" else 2 * denoiser.SHOWN)
     assert (tmp_path / "run/export/unet/config.json").is_file() and (tmp_path / "run/export/conditioner").is_dir()
+
+
+def test_joint_attention_learns_on_both_decoders(exports: dict[str, str], tmp_path: Path) -> None:
+    """A clip and a sound that are drawn beside each other, from the decoders' own exports."""
+    from codi2.diffuse.joint import JointAttention
+    from codi2.diffuse.vocoder import ISTFTVocoder
+    from codi2.train.export import export_module
+    from codi2.train.parts import joint_attention
+
+    stands = dict(exports)
+    for modality in joint_attention.MODALITIES:
+        one = config(f"{modality}_denoiser", denoiser_options(modality, exports))
+        denoiser.build(one).export(tmp_path / modality, {})
+        stands[modality] = str(tmp_path / modality)
+    export_module(ISTFTVocoder(channels=16, blocks=1), tmp_path / "vocoder", {})
+    made = config("joint_attention", stands | {"vocoder": str(tmp_path / "vocoder"), "samples": 8})
+    joint = joint_attention.build(made)
+    before = {name: value.clone() for name, value in joint.decoders["video"].state_dict().items()}
+    figures = train(joint, made, tmp_path / "joint")
+    assert {"video_together", "audio_alone", "in_step", "in_step_apart", "in_step_others_sound"} <= set(figures)
+    assert all(np.isfinite(value) for value in figures.values())
+    assert all(torch.equal(before[name], value) for name, value in joint.decoders["video"].state_dict().items())
+    again = load_part(JointAttention, tmp_path / "joint/export")
+    assert any(layer.out.weight.any() for layer in again.attend["video"].values())
+    told = torch.cat([joint.batch(step).features["video"][:, -1].flatten(1).any(1) for step in range(10)])
+    assert 5 < told.sum() < 35  # some clips are told a motion, others are not
 
 
 def test_encoder_heads_learn_and_export(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,9 @@ def test_training_clips_read_nothing_held_out(rich_home: Path, monkeypatch: pyte
 
     monkeypatch.setattr(edits, "draw", draw)
     pairs = [TrainingClips(0).pair(number) for number in range(40)]
-    assert not any((np.abs(clip.astype(int) - 77) < 2).mean() > 0.2 for pair in pairs for clip in pair if clip is not None)
+    assert not any(
+        (np.abs(clip.astype(int) - 77) < 2).mean() > 0.2 for pair in pairs for clip in pair if clip is not None
+    )
     monkeypatch.undo()
     assert len(clips.held_out_clips()) > clips.HELD_OUT_MOVED
 

@@ -37,6 +37,26 @@ def timed(pixels: np.ndarray, clip: np.ndarray, rng: np.random.Generator) -> tup
     return hopping(pixels, loudness(sound)), sound
 
 
+def motion(frames: np.ndarray) -> np.ndarray:
+    """Mean absolute difference of neighbouring frames [F, H, W, 3], in grey levels of 255 [F - 1]."""
+    moved: np.ndarray = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
+    return moved
+
+
+def in_step(frames: np.ndarray, samples: np.ndarray) -> float:
+    """Pearson's correlation of a clip's motion and a sound's loudness over neighbouring frames; 0 where one never changes.
+
+    Args:
+        frames: [FRAMES, H, W, 3].
+        samples: [N].
+    """
+    loud = loudness(samples)
+    moved, heard = motion(frames), (loud[1:] + loud[:-1]) / 2
+    if moved.std() < 1e-6 or heard.std() < 1e-6:
+        return 0.0
+    return float(np.corrcoef(moved, heard)[0, 1])
+
+
 def posed(pixels: np.ndarray, size: float, degrees: float, right: float, down: float) -> np.ndarray:
     """A picture in one pose; what is uncovered is white."""
     side = len(pixels)
@@ -46,7 +66,9 @@ def posed(pixels: np.ndarray, size: float, degrees: float, right: float, down: f
     x, y = side / 2 * (1 + 2 * right), side / 2 * (1 + 2 * down)
     matrix = (a, b, side / 2 - a * x - b * y, -b, a, side / 2 + b * x - a * y)
     image = Image.fromarray(pixels)
-    return np.asarray(image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor="white"))
+    return np.asarray(
+        image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor="white")
+    )
 
 
 def _poses(size: object = 1.0, degrees: object = 0.0, right: object = 0.0, down: object = 0.0) -> np.ndarray:
@@ -100,7 +122,11 @@ def _pulse(rng: np.random.Generator) -> np.ndarray:
 def _fall(rng: np.random.Generator) -> np.ndarray:
     """Down, ever faster, or thrown up and down again."""
     rise = rng.uniform(0, 1.2)
-    return _poses(rng.uniform(0.4, 0.65), rng.uniform(-60, 60) * TIME, down=0.2 - rise * TIME + rng.uniform(0.8, 1.3) * TIME**2 - 0.4)
+    return _poses(
+        rng.uniform(0.4, 0.65),
+        rng.uniform(-60, 60) * TIME,
+        down=0.2 - rise * TIME + rng.uniform(0.8, 1.3) * TIME**2 - 0.4,
+    )
 
 
 COURSES: dict[str, Course] = {

@@ -29,7 +29,7 @@ from codi2.diffuse.sampling import Course, Progress
 from codi2.errors import ConfigError
 
 POSITIONS = 32  # numbers that say when
-PIECES = 8  # of a sound, each with a token
+PIECES = 8  # of a sound, each with a token: as many, or somewhat more where its rows do not divide by that
 
 
 class JointAttention(ModelMixin, ConfigMixin):
@@ -210,10 +210,14 @@ def positions(times: Tensor) -> Tensor:
 
 
 def _pieces(time: str, latents: Tensor) -> Tensor:
-    """Latents as pieces in time [B, N, c, h, w]: a clip's frames, PIECES of a sound's rows, a picture whole."""
+    """Latents as pieces in time [B, N, c, h, w]: a clip's frames, equal shares of a sound's rows, a picture whole."""
     if time == "frames":
         return latents.transpose(1, 2)
-    return latents.unflatten(2, (PIECES, -1)).transpose(1, 2) if time == "rows" else latents[:, None]
+    if not time:
+        return latents[:, None]
+    rows = latents.shape[2]
+    count = next((n for n in range(PIECES, rows) if rows % n == 0), rows)
+    return latents.unflatten(2, (count, -1)).transpose(1, 2)
 
 
 def _timeline(time: str, hidden: Tensor, frames: int) -> Tensor:

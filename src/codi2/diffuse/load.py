@@ -4,6 +4,8 @@
 image/ unet/ vae/ conditioner/ draft/ scheduler/
 audio/ unet/ vae/ conditioner/ draft/ scheduler/ vocoder/
 ```
+A decoder that sees its compact features as a map has no draft; one of clips without a vae of its own has that of
+pictures.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ def load_codec(modality: str, folder: Path) -> Codec:
 
     from codi2.diffuse.patches import Patches
 
-    vae = load_part(Patches if _class_of(folder / "vae") == "Patches" else AutoencoderKL, folder / "vae")
+    own = folder / "vae"
+    if modality == "video" and not own.is_dir():  # frames are pictures
+        own = folder.parent / "image" / "vae"
+    vae = load_part(Patches if _class_of(own) == "Patches" else AutoencoderKL, own)
     if modality == "image":
         return ImageCodec(vae)
     if modality == "video":
@@ -80,7 +85,7 @@ def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, 
     kinds = {"image": UNet2DConditionModel, "audio": AudioLDM2UNet2DConditionModel, "video": UNet3DConditionModel}
     unet = load_part(kinds[modality], folder / "unet")
     conditioner = load_part(Conditioner, folder / "conditioner")
-    draft = load_part(Draft, folder / "draft") if (folder / "draft").is_dir() else None
+    draft = None if conditioner.config["map_shape"] else load_part(Draft, folder / "draft")
     with one_sentence(f"the scheduler in {folder}"):
         check_numbers(DPMSolverMultistepScheduler.load_config(folder / "scheduler"), f"the scheduler in {folder}")
         scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")

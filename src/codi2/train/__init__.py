@@ -28,6 +28,7 @@ PARTS = {
     "image_decoder": "decoder",
     "audio_decoder": "decoder",
     "video_decoder": "decoder",
+    "joint_attention": "joint_attention",
     "joint": "joint",
     "leave": "leave",
     "llm": "llm",
@@ -58,15 +59,18 @@ def run(
             exist, or the placement has what training, or this part, does not use.
         DeviceMemoryError: the device's memory is full; the last checkpoint is kept.
     """
+    from codi2.train.release import MODEL, release
     from codi2.train.config import load_config
     from codi2.train.loop import newest_kept, train
     from codi2.train.place import ADVICE, choose_device, replaced, training_device
     from codi2.train.recipe import resolved
 
     config = load_config(config_path, steps=steps, start=str(start) if start else None)
+    if config.part == MODEL:
+        return {} if plan else release(config, Path(out).parent, Path(out))
     config = replaced(config, placement or {}, anywhere=plan)
     if config.part not in PARTS:
-        raise ConfigError(f"{config_path}: no part is called {config.part!r}; known parts: {', '.join(PARTS)}")
+        raise ConfigError(f"{config_path}: no part is called {config.part!r}; known parts: {', '.join(PARTS)}, {MODEL}")
     choose_device(config)
     build = import_module(f"codi2.train.parts.{PARTS[config.part]}").build
     placed = resolved(config, Path(out).parent)  # what is exported says `@part`, not where that part was
@@ -77,7 +81,7 @@ def run(
         show(config, make_plan(placed, build))
         return {}
     try:
-        return train(build(placed), config, Path(out), snapshot, first_step)
+        return train(build(placed), config, Path(out), snapshot, first_step, placed.start)
     except RuntimeError as error:  # not in a step, which says so itself
         if not out_of_memory(error):
             raise

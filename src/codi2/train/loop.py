@@ -86,13 +86,14 @@ class _Loss(nn.Module):
 
 
 def train(
-    recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool = False, first_step: int = 0
+    recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool = False, first_step: int = 0, start: str = ""
 ) -> dict[str, float]:
     """Runs or resumes a training run in `out`; returns the last validation's figures.
 
     Args:
         snapshot: only export what the newest checkpoint holds, with the steps it has had so far.
         first_step: where a run without checkpoints begins: its `start` has had these steps of the recipe already.
+        start: the folder that the config's `start` stands for, where that is another part of a recipe.
     Raises:
         OutputError: another run writes to `out`; a checkpoint or the export cannot be written (what was there is
             intact).
@@ -102,10 +103,12 @@ def train(
     """
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes of one run, one holds the lock
     with locked(out, "a training run") if first else nullcontext(), disk_errors(out, full=True):
-        return _train(recipe, config, out, snapshot, first_step)
+        return _train(recipe, config, out, snapshot, first_step, start or config.start)
 
 
-def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first_step: int) -> dict[str, float]:
+def _train(
+    recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first_step: int, start: str
+) -> dict[str, float]:
     from codi2.train.progress import progress_bar
 
     placement = placement_of(config)
@@ -129,10 +132,11 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
     if snapshot and not checkpoints:
         raise DataError(f"there is no checkpoint in {out} to export; train first")
     began: dict[str, str] = {}  # file → SHA-256 of the weights that the run started from
-    if config.start and not checkpoints:
-        recipe.restore(Path(config.start))
-        files = sorted(Path(config.start).rglob("*.safetensors"))
-        began = {str(file.relative_to(config.start)): sha256_of(file) for file in files}
+    spent = 0.0  # seconds of processors that earlier starts of the run took
+    if start and not checkpoints:
+        recipe.restore(Path(start))
+        files = sorted(Path(start).rglob("*.safetensors"))
+        began = {str(file.relative_to(start)): sha256_of(file) for file in files}
     trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
     step, figures, watch, average_then = first_step, {}, Watch(config.spike), {}
     if checkpoints:
@@ -140,6 +144,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
         step, figures = state["step"], state["figures"]
         watch = Watch(config.spike, state.get("norms", []), state.get("skipped", 0))
         average_then, began = tensors.get("average", {}), state.get("start_sha256", {})
+        spent = state.get("core_seconds", 0.0)
         copy_into(trained, tensors["model"], newest)
     turns = place(recipe, device, placement)
     adam = optimizer_of(trained, config, device)
@@ -163,6 +168,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
             score = figures.get(config.best.lstrip("-"), None) if config.best else None
             state["score"] = None if score is None else score * (-1 if config.best.startswith("-") else 1)
             state |= {"config": recorded(config), "start_sha256": began}
+            state["core_seconds"] = spent + time.process_time() - worked
             save_checkpoint(out / "checkpoints", step, tensors, states, state, config.keep)
 
     shares = [Share(k * processes + accelerator.process_index, parts) for k in range(config.accumulate)]
@@ -202,7 +208,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
             about["batch"] = _provenance(recipe, at)
             note_skipped(out, about, accelerator.is_main_process)
 
-    started = time.monotonic()
+    started, worked = time.monotonic(), time.process_time()
     since, at = started, step
     workers = workers_for(config, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     batches = drawn(recipe, range(step, 0 if snapshot else config.steps), shares, workers, device.type == "cuda")
@@ -254,6 +260,7 @@ def _train(recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first
             recipe.model.eval()
             provenance = {"config": recorded(config), "steps": step, "figures": figures, "skipped": watch.skipped}
             provenance["seconds_this_run"] = round(time.monotonic() - started)
+            provenance["core_hours"] = round((spent + time.process_time() - worked) / 3600, 2)
             provenance |= {"start_sha256": began} if began else {}
             provenance |= getattr(recipe, "provenance", dict)()
             with atomic_folder(out / "export") as export:

@@ -15,6 +15,7 @@ from typing import Any
 
 from codi2.errors import ConfigError, DataError
 from codi2.train.config import TrainConfig, load_config, recorded
+from codi2.train.release import MODEL, is_current
 
 NUMBERED = "[0-9][0-9]_*.toml"
 
@@ -67,7 +68,7 @@ def is_finished(config: TrainConfig, out: Path) -> bool:
             f"{out} was trained with {differ[0]} = {theirs.get(differ[0])!r}, the config says {ours[differ[0]]!r}; "
             "choose another --out or delete that folder"
         )
-    return True
+    return config.part != MODEL or is_current(report, config, out.parent)
 
 
 def resolved(config: TrainConfig, runs: Path) -> TrainConfig:

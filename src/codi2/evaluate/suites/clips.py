@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from codi2.data import motions
 from codi2.data.record import decode_pieces
 from codi2.data.tables import clips, pictures
 from codi2.data.tables.studio import Row, Studio
@@ -117,8 +118,7 @@ def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Pa
 
 def motion(clip: Part) -> np.ndarray:
     """Mean difference of neighbouring frames, in grey levels of 255 [FRAMES - 1]."""
-    moved: np.ndarray = np.abs(np.diff(_frames(clip), axis=0)).mean((1, 2, 3))
-    return moved
+    return motions.motion(_frames(clip))
 
 
 def flicker(clip: Part) -> float:
@@ -224,8 +224,4 @@ def timing(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[P
 def in_step(clip: Part, sound: Part) -> float:
     """Pearson's correlation of a clip's motion and the sound's loudness over neighbouring frames; 0 where one stays."""
     assert isinstance(sound, Audio)
-    loud = clips.loudness(sound.samples)
-    moved, heard = motion(clip), (loud[1:] + loud[:-1]) / 2
-    if moved.std() < 1e-6 or heard.std() < 1e-6:
-        return 0.0
-    return float(np.corrcoef(moved, heard)[0, 1])
+    return motions.in_step(_frames(clip), sound.samples)

@@ -1,7 +1,7 @@
 """The autoencoders: the VAE whose latents a decoder draws, and the compact one whose latent is a feature.
 
-Both learn to give media back: pictures, log-mel spectrograms or the changes from frame to frame of clips, as they are and
-edited. They differ in what is between.
+Both learn to give media back: pictures, log-mel spectrograms or the changes from frame to frame of clips, as they are
+and edited. They differ in what is between.
 
 | part | between encoder and decoder | exported |
 |---|---|---|

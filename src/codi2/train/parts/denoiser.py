@@ -3,8 +3,11 @@
 It sees the noisy latent, the source's, and the features of the target: by class embedding, by cross-attention, and the
 compact ones as a map. Features are noised and dropped, sources are dropped, so that guidance works towards both.
 
-Clips are drawn in the latents of the VAE of pictures, frame by frame, by one network over space and time; as a source they
-have a clip or the picture that they begin with.
+Clips are drawn in the latents of the VAE of pictures, frame by frame, by one network over space and time; their source
+is a clip or the picture that they begin with.
+
+With `model` the last part of a decoder's training: some of its samples are answers of training records, with the
+features that the model samples for them (`sampled`) in place of the true ones.
 
 Letters: B samples, c h w latent size (of clips c F h w), K features, D joint width.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +42,7 @@ from codi2.train.parts.clips import TrainingClips, held_out_pairs
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 from codi2.train.parts.media import Modality
 from codi2.train.parts.pairs import Pair, TrainingPairs
+from codi2.train.parts.sampled import Answers, SampledAnswers
 from codi2.train.place import training_device
 
 CALL = 100  # samples per call of the frozen networks
@@ -58,6 +63,9 @@ class DenoiserOptions:
     vae: str = ""  # export of the VAE
     samples: int = 60_000  # pairs that are drawn and encoded, then seen again
     channels: tuple[int, ...] = (128, 256)  # of the network's levels
+    model: str = ""  # a whole model; it samples the features of `answers` records
+    answers: int = 4000
+    answers_share: float = 0.5  # of the samples
 
 
 @dataclass
@@ -92,7 +100,7 @@ class Encoding(nn.Module):
     @property
     def map_shape(self) -> tuple[int, int, int]:
         """[M, h, w] of the compact features as a map: those of a clip's first frame, then those of its motion."""
-        shapes = [tuple(compact.config["latent_shape"]) for compact in self.encoder.compact.children()]  # type: ignore[union-attr, index, arg-type]
+        shapes = [tuple(compact.config["latent_shape"]) for compact in self.encoder.compact.children()]  # type: ignore[union-attr, index]
         return sum(shape[0] for shape in shapes), *shapes[0][1:]
 
     def depends(self) -> dict[str, str]:
@@ -132,7 +140,9 @@ class Encoding(nn.Module):
 class DenoiserRecipe:
     divides = True
 
-    def __init__(self, config: TrainConfig, encoding: Encoding | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, encoding: Encoding | None = None, answers: type[Answers] = SampledAnswers
+    ) -> None:
         self.config, self.options = config, options_of(DenoiserOptions, config)
         modality = cast(Modality, config.part.partition("_")[0])
         self.encoding = encoding = (encoding or Encoding(modality, self.options)).to(training_device(config))
@@ -149,6 +159,10 @@ class DenoiserRecipe:
         count = min(used, self.options.samples)
         self.encoded = bank(f"{modality}-pairs", depends, count, lambda places: encoding.many(pairs.pair, places))
         self.held_out = encoding.many(_held_out_pairs(modality), range(VALIDATED))
+        self.answered: dict[str, Tensor] = {}  # as `encoded`, with sampled features
+        self.held_out_answers: dict[str, Tensor] = {}
+        if self.options.model:
+            self._read_answers(answers, depends)
         encoding.to("cpu")  # all that it takes part in is done
         torch.manual_seed(config.seed)
         shape, slots = self.encoded["latents"].shape[1:], self.encoded["features"].shape[1]
@@ -156,6 +170,14 @@ class DenoiserRecipe:
         self.decoder = new_decoder(encoding.codec, shape, self.options.channels, dim, slots, encoding.map_shape)
         parts = {"unet": self.decoder.unet, "conditioner": self.decoder.conditioner}
         self.model = nn.ModuleDict({name: part.requires_grad_(True) for name, part in parts.items()})
+
+    def _read_answers(self, kind: type[Answers], depends: dict[str, Any]) -> None:
+        modality, folder, seed = self.encoding.modality, Path(self.options.model), self.config.seed
+        answers = kind(modality, folder, seed, "train")
+        compute = partial(_encoded_answers, self.encoding, answers)
+        self.answered = bank(f"{modality}-answers", depends | answers.depends(), self.options.answers, compute)
+        held_out = kind(modality, folder, 1, "val")
+        self.held_out_answers = _encoded_answers(self.encoding, held_out, range(VALIDATED // 2))
 
     def batch(self, step: int, share: Share = WHOLE) -> Batch:
         draw, size = numpy_at(self.config.seed, step), self.config.batch_size
@@ -174,6 +196,12 @@ class DenoiserRecipe:
         )
         noise_level = torch.from_numpy(levels[rows])
         features = self.decoder.conditioner.noised(features, blur[rows], noise_level)
+        if self.answered:
+            place = epoch_order(self.config.seed + 3, step, size, self.options.answers)
+            told = torch.from_numpy(draw.random(size) < self.options.answers_share)[rows]
+            for key, values in (("latents", latents), ("source", source), ("features", features)):
+                values[told] = self.answered[key][place[rows]][told].float()
+            noise_level[told] = 0
         features[torch.from_numpy(alone[rows]), 1:] = 0
         features[torch.from_numpy(still[rows]), -1] = 0
         features[torch.from_numpy(np.isin(withheld, ["feature", "both"])[rows])] = 0
@@ -194,7 +222,8 @@ class DenoiserRecipe:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """L_DM on held-out pairs with their features, the joint vector alone, another's and none."""
+        """L_DM on held-out pairs with their features, the joint vector alone, another's and none; on held-out records
+        with the features that the model samples."""
         device = device_of(self.decoder.unet)
         held = {key: value.float().to(device) for key, value in self.held_out.items()}
         count = len(held["latents"])
@@ -209,6 +238,13 @@ class DenoiserRecipe:
         for way, told in ways.items():
             loss = self.decoder.loss(held["latents"], noise, t, told, level, held["source"])
             figures |= {f"{way}edit": float(loss[edits].mean()), f"{way}alone": float(loss[~edits].mean())}
+        if self.held_out_answers:
+            held = {key: value.float().to(device) for key, value in self.held_out_answers.items()}
+            some = slice(len(held["latents"]))
+            loss = self.decoder.loss(
+                held["latents"], noise[some], t[some], held["features"], level[some], held["source"]
+            )
+            figures["sampled"] = float(loss.mean())
         return figures | (self._drawn_figures() if self.encoding.modality == "video" else {})
 
     def _drawn_figures(self) -> dict[str, float]:
@@ -279,6 +315,11 @@ def _held_out_pairs(modality: Modality) -> Callable[[int], Pair]:
         return (None, target) if number % 2 else (target, edits.draw(modality, draw)(target))
 
     return pair
+
+
+def _encoded_answers(encoding: Encoding, answers: Answers, places: Sequence[int]) -> dict[str, Tensor]:
+    """As `Encoding.many`, with the features that were sampled."""
+    return encoding.many(answers.pair, places) | {"features": answers.features(places)}
 
 
 def _motion(clips: Tensor) -> Tensor:

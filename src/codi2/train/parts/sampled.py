@@ -1,0 +1,133 @@
+"""Answers of training records with the features that a whole model samples for them: what adapts a decoder to it.
+
+Sampled features differ from true ones, and a decoder that never saw them draws them worse. The records are those whose
+answer follows from the request (edits by instruction and by examples, clips of pictures): of others a model that is
+right may sample another thing than the record shows, and the decoder would learn to ignore its features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codi2.checkpoint import load
+from codi2.data import cache
+from codi2.data.record import Medium, Record
+from codi2.data.tasks import TaskSampler, draw_record
+from codi2.hub import sha256_of
+from codi2.llm.decode import FeatureSegment
+from codi2.model import CoDi2, Options
+from codi2.prompt.parts import Audio, Image, Part, Video
+from codi2.train.parts.media import Modality
+from codi2.train.parts.pairs import Pair
+
+FAMILIES: dict[str, dict[str, float]] = {
+    "image": {"instructions": 1.0, "examples": 1.0},
+    "audio": {"instructions": 1.0, "examples": 1.0, "sounds": 1.0},
+    "video": {"instructions": 1.0, "examples": 1.0, "clips": 2.0},
+}
+"""Modality → families of tasks and their shares; records that answer with another modality are skipped."""
+CALL = 8  # conversations of one call of the model
+
+
+class Answers(Protocol):
+    """Numbered answers of one modality, functions of (seed, number)."""
+
+    def __init__(self, modality: Modality, folder: Path, seed: int, split: str) -> None: ...
+
+    def pair(self, number: int) -> Pair:
+        """The medium that the answer edits, or None, and the answer."""
+
+    def features(self, places: Sequence[int]) -> Tensor:
+        """What is sampled for these answers [n, K, D]."""
+
+    def depends(self) -> dict[str, Any]:
+        """What the features depend on."""
+
+
+class SampledAnswers:
+    """Answers of drawn records of the tasks.
+
+    Args:
+        folder: of the model.
+        split: of the corpus.
+    """
+
+    def __init__(self, modality: Modality, folder: Path, seed: int, split: str) -> None:
+        self.modality, self.folder, self.seed = modality, folder, seed
+        self.sampler = TaskSampler(cache.corpus(), (split,))
+        self.numbers: list[int] = []  # of the records that answer with this modality, in order
+
+    @cached_property
+    def model(self) -> CoDi2:
+        return load(self.folder)
+
+    def record(self, number: int) -> Record:
+        """The `number`-th record whose last answer has a medium of this modality."""
+        for tried in count(self.numbers[-1] + 1 if self.numbers else 0):
+            if number < len(self.numbers):
+                break
+            if self._answer(self._drawn(tried)) is not None:
+                self.numbers.append(tried)
+        return self._drawn(self.numbers[number])
+
+    def pair(self, number: int) -> Pair:
+        record = self.record(number)
+        answer = self._answer(record)
+        assert answer is not None
+        source = None if record.edits is None else as_array(record.media[record.edits].decode())
+        if source is not None and self.modality == "video" and source.ndim == 3:
+            source = source[None]  # the picture that the clip begins with
+        return source, as_array(answer.decode())
+
+    @torch.inference_mode()
+    def features(self, places: Sequence[int]) -> Tensor:
+        rows = []
+        for start in range(0, len(places), CALL):
+            records = [self.record(place) for place in places[start : start + CALL]]
+            readings = self.model.read([record.messages()[:-1] for record in records])
+            options = [
+                Options(want=tuple(m.modality for m in answered(record)), seed=place, max_new_tokens=0)
+                for place, record in zip(places[start : start + CALL], records, strict=True)
+            ]
+            for segments in self.model.think(readings, options):
+                found = [s for s in segments if isinstance(s, FeatureSegment) and s.modality == self.modality]
+                rows.append(found[-1].features.float().cpu())
+        return torch.stack(rows)
+
+    def depends(self) -> dict[str, Any]:
+        files = sorted(self.folder.rglob("*.safetensors"))
+        hashes = {str(path.relative_to(self.folder)): sha256_of(path) for path in files}
+        return {"model": hashes, "families": FAMILIES[self.modality]}
+
+    def _drawn(self, number: int) -> Record:
+        return draw_record(self.sampler, self.seed, number, FAMILIES[self.modality])
+
+    def _answer(self, record: Record) -> Medium | None:
+        """The medium of this modality that a record answers with last; None: there is none."""
+        media = [medium for medium in answered(record) if medium.modality == self.modality]
+        return media[-1] if media else None
+
+
+def answered(record: Record) -> list[Medium]:
+    """The media of the last turn, in order."""
+    return [piece for piece in record.turns[-1][1] if isinstance(piece, Medium)]
+
+
+def as_array(part: Part) -> np.ndarray:
+    """A medium of the corpus' own size as banks hold it: uint8 [64, 64, 3], int16 [40960] or uint8 [F, 64, 64, 3]."""
+    if isinstance(part, Audio):
+        return np.clip(np.round(part.samples * 32767), -32768, 32767).astype(np.int16)
+    assert isinstance(part, (Image, Video))
+    frames = part.frames if isinstance(part, Video) else (part.pixels,)
+    pixels = np.stack([np.asarray(frame.convert("RGB")) for frame in frames])
+    return pixels if isinstance(part, Video) else pixels[0]
+
+

@@ -1,0 +1,125 @@
+"""The part `model`: exports of a recipe's parts put together as the folder that a model is loaded from.
+
+Nothing is trained and no weight is changed: the files are copied, `config.json` is what the config says, and
+`training.json` has the report of every part that they stand on, with the hashes that lead from one part to the next and
+to the files.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from codi2.errors import ConfigError, DataError
+from codi2.folders import atomic_folder, disk_errors, locked
+from codi2.hub import sha256_of
+from codi2.train.assemble import MODELS
+from codi2.train.config import TrainConfig, options_of, recorded
+
+MODEL = "model"
+LARGEST, LARGEST_FILE = 100_000_000, 50_000_000  # bytes of a model, and of one of its files
+REPORT = "training.json"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    parts: dict[str, str] = field(default_factory=dict)  # folder of the model → `@part`; `.`: its own
+    model: str = "tiny"  # of `MODELS`: its config.json
+
+
+def release(config: TrainConfig, runs: Path, out: Path) -> dict[str, float]:
+    """Writes `out`/export from the exports below `runs`; returns its size.
+
+    Raises:
+        ConfigError: the config of the model is none, or no part is named.
+        DataError: a part has no export, or the model is too large.
+    """
+    options = options_of(ModelOptions, config)
+    if not options.parts:
+        raise ConfigError('[options.parts] of the part model is empty; name the part of each folder: image = "@name"')
+    if options.model not in MODELS:
+        raise ConfigError(f"options.model is {options.model!r}; expected one of {', '.join(MODELS)}")
+    with locked(out, "another recipe"), disk_errors(out), atomic_folder(out / "export") as folder:
+        for place, part in options.parts.items():
+            _copy(export_of(part, runs), folder / place)
+        (folder / "config.json").write_text(MODELS[options.model].to_json(), encoding="utf-8")
+        sizes = {str(path.relative_to(folder)): path.stat().st_size for path in _files(folder)}
+        _check_sizes(sizes)
+        report = {"config": recorded(config), "steps": config.steps, "parts": parts_below(config, runs)}
+        report["sha256"] = {name: sha256_of(folder / name) for name in sorted(sizes) if name.endswith(".safetensors")}
+        (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return {"bytes": float(sum(sizes.values()))}
+
+
+def is_current(report: Mapping[str, Any], config: TrainConfig, runs: Path) -> bool:
+    """Whether the exports that a model was assembled from are those that are there now."""
+    return bool(report["parts"] == json.loads(json.dumps(parts_below(config, runs))))
+
+
+def parts_below(config: TrainConfig, runs: Path) -> dict[str, Any]:
+    """Name → report of every part that `config` stands on, directly or through another: its config, steps and figures,
+    the hashes of what it started from, and those of its own files. Raises DataError: one has no export."""
+    found: dict[str, Any] = {}
+    waiting = list(_named(vars(config)))
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = _report(name, export_of(f"@{name}", runs))
+            waiting += _named(found[name].get("config", {}))
+    return dict(sorted(found.items()))
+
+
+def export_of(part: str, runs: Path) -> Path:
+    """The export of `@name`. Raises DataError: there is none; ConfigError: it is no name of a part."""
+    if not part.startswith("@"):
+        raise ConfigError(f"[options.parts] has {part!r}; expected a part of the recipe, as @01_encoder")
+    export = runs / part[1:] / "export"
+    if not export.is_dir():
+        raise DataError(f"the model needs the export of {part[1:]}, but {export} is missing; train it first")
+    return export
+
+
+def _copy(export: Path, folder: Path) -> None:
+    """The files of an export but for its reports, in place of those of the same name."""
+    for path in _files(export):
+        name = path.relative_to(export)
+        if name.name != REPORT:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
+
+
+def _report(name: str, export: Path) -> dict[str, Any]:
+    reports = sorted(export.rglob(REPORT))
+    if not reports:
+        raise DataError(f"the export of {name} in {export} has no {REPORT}; train it again")
+    report: dict[str, Any] = json.loads(reports[0].read_text(encoding="utf-8"))
+    return report | {
+        "sha256": {str(p.relative_to(export)): sha256_of(p) for p in _files(export) if p.suffix == ".safetensors"}
+    }
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _named(value: Any) -> Iterator[str]:
+    """The parts that a config names as `@part`."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _named(inner)
+    elif isinstance(value, str) and value.startswith("@"):
+        yield value[1:]
+
+
+def _check_sizes(sizes: Mapping[str, int]) -> None:
+    """Raises DataError: the model, or one of its files, is larger than what is shipped may be."""
+    name, most = max(sizes.items(), key=lambda item: item[1])
+    for what, size, limit in (("the model", sum(sizes.values()), LARGEST), (name, most, LARGEST_FILE)):
+        if size > limit:
+            raise DataError(
+                f"{what} has {size / 1e6:.1f} MB, at most {limit / 1e6:.0f} are shipped; train smaller parts"
+            )

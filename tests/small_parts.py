@@ -1,0 +1,74 @@
+"""The parts of a recipe at small size: options of the autoencoders, and exports of random weights to stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from codi2.encode.embedded import joint_heads
+from codi2.encode.tiny import PICTURE_SIZE, TRUNK_CHANNELS, Trunk
+from codi2.prompt.parts import Image, Part
+from codi2.train.config import TrainConfig
+from codi2.train.export import export_tensors
+from codi2.train.loop import train
+from codi2.train.parts import autoencoder, denoiser
+
+SMALL: dict[str, dict[str, Any]] = {
+    "image_vae": {"channels": (8, 8, 8), "latent_channels": 4, "perception_weight": 0.0},
+    "audio_vae": {"channels": (8, 8, 8), "latent_channels": 4},
+    "image_features": {"channels": (8, 8, 8, 8), "latent_channels": 3, "feature_dim": 16, "perception_weight": 0.0},
+    "audio_features": {"channels": (8, 8, 8, 8), "latent_channels": 2, "feature_dim": 16},
+    "video_features": {"channels": (8, 8, 8), "latent_channels": 1, "feature_dim": 16},
+}
+
+
+def config(part: str, options: dict[str, Any] | None = None, steps: int = 3) -> TrainConfig:
+    return TrainConfig(
+        part, steps, 4, 1e-3, warmup_steps=1, ema_decay=0.5, save_every=2, options=options or SMALL.get(part, {})
+    )
+
+
+class Numbers(Trunk):
+    """Media → random projections of their numbers."""
+
+    def __init__(self, modality: str) -> None:
+        super().__init__()
+        self.modality = modality
+
+    def read(self, parts: Sequence[Part]) -> Tensor:
+        """Pictures alone."""
+        from codi2.diffuse.codec import fit_square
+
+        arrays = [np.array(fit_square(part.pixels, PICTURE_SIZE)) for part in parts if isinstance(part, Image)]
+        return torch.from_numpy(np.stack(arrays))
+
+    def forward(self, media: Tensor) -> Tensor:
+        flat = media.float().flatten(1)[:, ::401][:, :64]
+        mix = torch.randn(64, TRUNK_CHANNELS[self.modality], generator=torch.Generator().manual_seed(0))
+        return (flat @ mix[: flat.shape[1]])[:, None] / 100
+
+
+def small_exports(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Part → its export of random weights below `folder`; trunks are `Numbers`. A corpus must be there."""
+    monkeypatch.setattr(denoiser, "load_trunk", Numbers)
+    export_tensors(joint_heads(16).state_dict(), folder / "encoder/export/heads.safetensors", {})
+    for part in SMALL:
+        made = config(part, steps=1)
+        train(autoencoder.build(made), made, folder / part)
+    return {part: str(folder / part / "export") for part in ("encoder", *SMALL)}
+
+
+def denoiser_options(modality: str, exports: dict[str, str], samples: int = 8) -> dict[str, Any]:
+    """`[options]` of a small denoiser."""
+    still = "audio" if modality == "audio" else "image"
+    options: dict[str, Any] = {
+        "encoder": exports["encoder"], "features": exports[f"{still}_features"], "vae": exports[f"{still}_vae"],
+        "samples": samples, "channels": (8, 16),
+    }  # fmt: skip
+    return options | ({"motion": exports["video_features"]} if modality == "video" else {})
