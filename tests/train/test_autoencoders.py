@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from codi2.encode.compact import CompactEncoder
 from codi2.encode.tiny import TRUNK_CHANNELS
 from codi2.train.loop import Share, train
 from codi2.train.parts import autoencoder, denoiser, encoder
+from codi2.train.parts.clips import TrainingClips
 from codi2.train.parts.media import TrainingMedia
 from codi2.train.parts.pairs import TrainingPairs
 
@@ -117,6 +119,40 @@ def test_a_denoiser_learns_and_loads(modality: str, exports: dict[str, str], tmp
     assert 0 < (~features).sum() < 24 and 0 < sources.sum() < 48  # some are withheld, most are not
     assert len(recipe.samples()) == (0 if modality == "audio" else 2 * denoiser.SHOWN)
     assert (tmp_path / "run/export/unet/config.json").is_file() and (tmp_path / "run/export/conditioner").is_dir()
+
+
+class RandomAnswers:
+    """Training pairs whose features are sampled by a prior that knows nothing."""
+
+    def __init__(self, modality: Any, folder: Path, seed: int, split: str) -> None:
+        self.pairs = TrainingClips(seed) if modality == "video" else TrainingPairs(modality, seed)
+        self.slots = {"image": 4, "audio": 3, "video": 5}[modality]
+
+    def pair(self, number: int) -> Any:
+        return self.pairs.pair(number)
+
+    def features(self, places: Any) -> torch.Tensor:
+        return torch.stack([torch.full((self.slots, 16), 100.0 + place) for place in places])
+
+    def depends(self) -> dict[str, Any]:
+        return {"model": "random"}
+
+
+@pytest.mark.parametrize("modality", ["image", "video"])
+def test_a_denoiser_adapts_to_sampled_features(modality: str, exports: dict[str, str], tmp_path: Path) -> None:
+    options = denoiser_options(modality, exports)
+    first = denoiser.build(config(f"{modality}_denoiser", options))
+    first.export(tmp_path / "first", {})
+    made = config(f"{modality}_denoiser", options | {"model": str(tmp_path), "answers": 6, "answers_share": 0.5}, 1)
+    recipe = denoiser.DenoiserRecipe(made, answers=RandomAnswers)
+    told = torch.cat([recipe.batch(step).features for step in range(12)])[:, 0, 0] >= 100
+    assert 10 < told.sum() < 38  # about half, those that are withheld aside
+    levels = torch.cat([recipe.batch(step).noise_level for step in range(12)])
+    assert not levels[told].any() and levels[~told].any()
+    figures = train(recipe, made, tmp_path / "run", start=str(tmp_path / "first"))
+    assert np.isfinite(figures["sampled"])
+    report = json.loads((tmp_path / "run/export/unet/training.json").read_text())
+    assert "unet/diffusion_pytorch_model.safetensors" in report["start_sha256"] and report["core_hours"] >= 0
 
 
 def test_joint_attention_learns_on_both_decoders(exports: dict[str, str], tmp_path: Path) -> None:

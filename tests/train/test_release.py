@@ -32,6 +32,7 @@ from codi2.train import release, run
 from codi2.train.assemble import MODELS
 from codi2.train.export import export_module
 from codi2.train.parts import denoiser
+from codi2.train.parts.sampled import SampledAnswers
 from codi2.train.recipe import run_recipe
 
 MODEL = replace(
@@ -103,6 +104,20 @@ def test_the_assembled_folder_is_a_model_that_answers_each_modality(runs: Path, 
     theirs = model.generate("A thing.", want="video", max_new_tokens=0, seed=1)
     ours, theirs = (np.stack([np.asarray(f) for f in reply.parts[-1].frames]) for reply in (again, theirs))  # type: ignore[union-attr, assignment]
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1  # type: ignore[union-attr, attr-defined]
+
+
+def test_the_model_samples_the_features_of_records(runs: Path) -> None:
+    """What adapts a decoder: answers of records, with the features that the model makes of the request."""
+    release.release(made(), runs, runs / "model")
+    answers = SampledAnswers("image", runs / "model/export", 0, "train")
+    pairs = [answers.pair(number) for number in range(4)]
+    assert all(target.shape == (64, 64, 3) for _, target in pairs)
+    assert any(source is not None and source.shape == (64, 64, 3) for source, _ in pairs)
+    both, second = answers.features([0, 1]), answers.features([1])
+    assert both.shape == (2, 4, 16) and torch.allclose(both[1], second[0], atol=1e-5)
+    assert not torch.allclose(both[0], both[1])
+    again = SampledAnswers("image", runs / "model/export", 0, "train")
+    assert np.array_equal(again.pair(3)[1], pairs[3][1])
 
 
 def test_hashes_lead_from_the_recipe_to_the_files(runs: Path) -> None:

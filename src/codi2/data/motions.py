@@ -44,7 +44,7 @@ def motion(frames: np.ndarray) -> np.ndarray:
 
 
 def in_step(frames: np.ndarray, samples: np.ndarray) -> float:
-    """Pearson's correlation of a clip's motion and a sound's loudness over neighbouring frames; 0 where one never changes.
+    """Pearson's correlation of a clip's motion and a sound's loudness over neighbouring frames; 0: one never changes.
 
     Args:
         frames: [FRAMES, H, W, 3].

@@ -59,11 +59,11 @@ def run(
             exist, or the placement has what training, or this part, does not use.
         DeviceMemoryError: the device's memory is full; the last checkpoint is kept.
     """
-    from codi2.train.release import MODEL, release
     from codi2.train.config import load_config
     from codi2.train.loop import newest_kept, train
     from codi2.train.place import ADVICE, choose_device, replaced, training_device
     from codi2.train.recipe import resolved
+    from codi2.train.release import MODEL, release
 
     config = load_config(config_path, steps=steps, start=str(start) if start else None)
     if config.part == MODEL:

@@ -129,5 +129,3 @@ def as_array(part: Part) -> np.ndarray:
     frames = part.frames if isinstance(part, Video) else (part.pixels,)
     pixels = np.stack([np.asarray(frame.convert("RGB")) for frame in frames])
     return pixels if isinstance(part, Video) else pixels[0]
-
-
