@@ -11,6 +11,7 @@ from codi2.errors import ConfigError, DataError
 from codi2.train import run
 from codi2.train.config import TrainConfig, load_config
 from codi2.train.recipe import configs_of, recipe_folder, resolved, run_recipe
+from codi2.train.release import MODEL, named_parts
 
 SMALL = """
 part = "audio_features"
@@ -76,10 +77,21 @@ def test_the_shipped_recipe_is_found_and_names_known_parts() -> None:
     folder = recipe_folder(Path("tiny"))
     assert folder is not None
     configs = [load_config(path) for path in configs_of(folder)]
-    assert {config.part for config in configs} <= set(PARTS)
+    assert {config.part for config in configs} <= {*PARTS, MODEL}
     assert recipe_folder(Path("configs/tiny/01_encoder.toml")) is None
 
 
 def test_an_empty_folder_is_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no recipe"):
         configs_of(tmp_path)
+
+
+def test_parts_of_the_shipped_recipe_stand_on_earlier_ones() -> None:
+    folder = recipe_folder(Path("tiny"))
+    assert folder is not None
+    names = [path.stem for path in configs_of(folder)]
+    assert len({name[:2] for name in names}) == len(names)
+    for place, path in enumerate(configs_of(folder)):
+        config = load_config(path)
+        for name in named_parts([config.options, config.start]):
+            assert name in names[:place], f"{path.stem} stands on {name}"

@@ -64,12 +64,12 @@ def parts_below(config: TrainConfig, runs: Path) -> dict[str, Any]:
     """Name → report of every part that `config` stands on, directly or through another: its config, steps and figures,
     the hashes of what it started from, and those of its own files. Raises DataError: one has no export."""
     found: dict[str, Any] = {}
-    waiting = list(_named(vars(config)))
+    waiting = list(named_parts(vars(config)))
     while waiting:
         name = waiting.pop()
         if name not in found:
             found[name] = _report(name, export_of(f"@{name}", runs))
-            waiting += _named(found[name].get("config", {}))
+            waiting += named_parts(found[name].get("config", {}))
     return dict(sorted(found.items()))
 
 
@@ -106,11 +106,11 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _named(value: Any) -> Iterator[str]:
-    """The parts that a config names as `@part`."""
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _named(inner)
+def named_parts(value: Any) -> Iterator[str]:
+    """The parts that a config's values name as `@part`."""
+    if isinstance(value, (Mapping, list)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from named_parts(inner)
     elif isinstance(value, str) and value.startswith("@"):
         yield value[1:]
 
