@@ -60,6 +60,18 @@ def test_a_step_lowers_the_loss_of_its_batch(rich_home: Path) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_motion_is_not_lost(rich_home: Path) -> None:
+    """Stillness is near the truth in most places of a clip; what moves has to be given back all the same."""
+    recipe = autoencoder.build(config("video_features"))
+    batch, adam = recipe.batch(0), torch.optim.Adam(recipe.model.parameters(), 5e-3)
+    for _ in range(80):
+        recipe.losses(recipe.model, batch)["loss"].backward()
+        adam.step()
+        adam.zero_grad()
+    ours = recipe.model(batch["maps"])[0].detach()
+    assert torch.corrcoef(torch.stack([ours.flatten(), batch["maps"].flatten()]))[0, 1] > 0.3
+
+
 @pytest.mark.parametrize("modality", ["image", "audio"])
 def test_shares_of_a_batch_are_the_batch(modality: Any, rich_home: Path) -> None:
     media = TrainingMedia(modality, seed=3)

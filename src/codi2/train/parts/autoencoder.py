@@ -36,7 +36,7 @@ from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.clips import TrainingClips, batches, held_out_clips
 from codi2.train.parts.draw import torch_at
 from codi2.train.parts.media import Modality, TrainingMedia, held_out_media
-from codi2.train.parts.reconstruction import Perception, reconstruction_terms, total
+from codi2.train.parts.reconstruction import Perception, change_terms, reconstruction_terms, total
 
 PATCH = 2  # side of the patches that the first level reads
 NOISE = 0.1  # standard deviation added to compact features, which have unit variance
@@ -130,6 +130,9 @@ class AutoencoderRecipe:
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         maps = batch["maps"].contiguous(memory_format=torch.channels_last)
         ours, penalty = self.model(maps, batch["noise"])
+        if self.modality == "video":
+            terms = change_terms(ours, maps)
+            return {"loss": terms["square"] + 2 * terms["tone"] + penalty, **terms}
         terms = reconstruction_terms(ours, maps)
         if self.perception is not None:
             terms["perception"] = self.perception(ours, maps)
@@ -138,18 +141,22 @@ class AutoencoderRecipe:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """On the split `val`: PSNR in dB, mean absolute gradient over the true media's, distance through the trunk."""
-        psnr, ours_edges, true_edges, seen = [], [], [], []
+        """On the split `val`: PSNR in dB, mean absolute gradient over the true media's, distance through the trunk, and
+        of clips the correlation with the true changes, which is 0 where all motion is lost."""
+        psnr, ours_edges, true_edges, seen, alike = [], [], [], [], []
         for held in held_out_maps(self.modality):
             maps = held.to(device_of(self.model))
             ours = self.model(maps)[0].clamp(-1, 1)
             psnr.append(10 * torch.log10(4 / (ours - maps).square().mean((1, 2, 3)).clamp(min=1e-6)))
             ours_edges.append(edges(ours))
             true_edges.append(edges(maps))
+            alike.append(float(torch.corrcoef(torch.stack([ours.flatten(), maps.flatten()]).float())[0, 1]))
             if self.perception is not None:
                 seen.append(float(self.perception(ours, maps)))
         figures = {"psnr": float(torch.cat(psnr).mean())}
         figures["sharpness"] = float(torch.cat(ours_edges).mean() / torch.cat(true_edges).mean())
+        if self.modality == "video":
+            figures["correlation"] = sum(alike) / len(alike)
         return figures | ({"perception": sum(seen) / len(seen)} if seen else {})
 
     @torch.no_grad()

@@ -32,6 +32,17 @@ def reconstruction_terms(ours: Tensor, target: Tensor) -> Terms:
     }
 
 
+def change_terms(ours: Tensor, target: Tensor) -> Terms:
+    """Mean squared errors of a clip's changes [B, C, H, W]: of the numbers, and of 4×4 averages.
+
+    Most places stay as they are, so that no change at all has a small absolute error, and networks end there.
+    """
+    return {
+        "square": F.mse_loss(ours.float(), target),
+        "tone": F.mse_loss(F.avg_pool2d(ours.float(), 4), F.avg_pool2d(target, 4)),
+    }
+
+
 def motion_term(ours: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error of what changes from frame to frame of clips [B, C, F, H, W]."""
     return F.l1_loss(ours.diff(dim=2), target.diff(dim=2))
