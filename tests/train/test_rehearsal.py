@@ -18,9 +18,9 @@ from codi2.data import cache
 from codi2.data.build import Settings, build
 from codi2.diffuse.build import new_vae
 from codi2.diffuse.codec import AudioCodec, ImageCodec
+from codi2.diffuse.load import clip_codec
 from codi2.diffuse.mel import MelSpectrogram
 from codi2.doctor.virtual import DEVICE, Misplaced, VirtualGPU
-from codi2.encode.compact import CompactEncoder
 from codi2.encode.efficientnet import EfficientNetLite
 from codi2.encode.tiny import TRUNK_CHANNELS
 from codi2.heads.prior import Context, Prior
@@ -28,7 +28,7 @@ from codi2.heads.projection import Leave, Projection
 from codi2.placement import Placement
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
-from codi2.train.parts import autoencoder, denoiser, encoder, joint, leave, llm, vocoder
+from codi2.train.parts import autoencoder, denoiser, encoder, joint, joint_attention, leave, llm, vocoder
 from codi2.train.parts.reconstruction import Perception
 from codi2.train.place import place
 from codi2.train.plan import plan
@@ -50,9 +50,10 @@ def data(rich_home: Path, tmp_path: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("low", LOW)
-@pytest.mark.parametrize("part", ["image_vae", "audio_vae", "image_features", "audio_features"])
+@pytest.mark.parametrize("part", ["image_vae", "audio_vae", "image_features", "audio_features", "video_features"])
 def test_an_autoencoder(part: str, low: torch.dtype | None, rich_home: Path) -> None:
-    made = config(part, **SMALL | ({"latent_channels": 2} if part == "audio_features" else {}))
+    other = {"audio_features": {"latent_channels": 2}, "video_features": {"channels": (8, 8, 8), "latent_channels": 1}}
+    made = config(part, **SMALL | other.get(part, {}))
     recipe = autoencoder.build(made)
     if part.startswith("image"):
         net = EfficientNetLite().eval().requires_grad_(False)
@@ -85,13 +86,15 @@ class Encoded(nn.Module):
 
     def __init__(self, modality: str) -> None:
         super().__init__()
-        vae = new_vae(modality, (8, 8), 4, patch=2)
-        self.codec = ImageCodec(vae) if modality == "image" else AudioCodec(vae, MelSpectrogram(), None)
-        shape = {"image": (3, 8, 8), "audio": (2, 20, 8)}[modality]
-        compact = CompactEncoder(3 if modality == "image" else 1, shape, (8, 8), 2, 16)
-        self.encoder = SimpleNamespace(compact={modality: compact})
-        self.shapes = {"latents": (4, 16, 16) if modality == "image" else (4, 40, 16)}
-        self.shapes |= {"source": self.shapes["latents"], "features": (1 + int(np.prod(shape)) // 16, 16)}
+        self.modality = modality
+        vae = new_vae("audio" if modality == "audio" else "image", (8, 8), 4, patch=2)
+        self.codec = {
+            "image": ImageCodec, "audio": lambda vae: AudioCodec(vae, MelSpectrogram(), None), "video": clip_codec,
+        }[modality](vae)  # fmt: skip
+        self.map_shape = {"image": (3, 8, 8), "audio": (2, 20, 8), "video": (4, 8, 8)}[modality]
+        self.encoder = SimpleNamespace(dim=16)
+        self.shapes = {"latents": {"image": (4, 16, 16), "audio": (4, 40, 16), "video": (4, 8, 16, 16)}[modality]}
+        self.shapes |= {"source": self.shapes["latents"], "features": (1 + int(np.prod(self.map_shape)) // 16, 16)}
 
     def depends(self) -> dict[str, str]:
         return {}
@@ -103,7 +106,7 @@ class Encoded(nn.Module):
 
 
 @pytest.mark.parametrize("low", LOW)
-@pytest.mark.parametrize("modality", ["image", "audio"])
+@pytest.mark.parametrize("modality", ["image", "audio", "video"])
 def test_a_denoiser(modality: str, low: torch.dtype | None, rich_home: Path) -> None:
     made = config(f"{modality}_denoiser", samples=8, channels=(8, 16))
     recipe = denoiser.DenoiserRecipe(made, Encoded(modality))  # type: ignore[arg-type]
@@ -144,6 +147,19 @@ def test_a_plan_encodes_no_more_than_a_step_needs(rich_home: Path) -> None:
     made = replace(config("image_denoiser", samples=60_000, channels=(8, 16)), steps=9_000)
     found = plan(made, lambda made: denoiser.DenoiserRecipe(made, encoding))
     assert set(encoding.places) == set(range(1000)) and found.samples == 4 * 9_000
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_joint_attention(
+    low: torch.dtype | None, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encodings: dict[str, Any] = {modality: Encoded(modality) for modality in joint_attention.MODALITIES}
+    for modality, encoding in encodings.items():
+        one = config(f"{modality}_denoiser", samples=8, channels=(8, 16))
+        denoiser.DenoiserRecipe(one, encoding).export(tmp_path / modality, {})
+    made = config("joint_attention", samples=8, **{m: str(tmp_path / m) for m in encodings})
+    monkeypatch.setattr(joint_attention, "Encoding", Encoded)
+    assert rehearse(joint_attention.JointRecipe(made, encodings), made, low=low).peak
 
 
 @pytest.mark.parametrize("low", LOW)
