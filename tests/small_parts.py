@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from codi2.data import edits
 from codi2.encode.embedded import joint_heads
 from codi2.encode.tiny import PICTURE_SIZE, TRUNK_CHANNELS, Trunk
 from codi2.prompt.parts import Image, Part
@@ -72,3 +73,16 @@ def denoiser_options(modality: str, exports: dict[str, str], samples: int = 8) -
         "samples": samples, "channels": (8, 16),
     }  # fmt: skip
     return options | ({"motion": exports["video_features"]} if modality == "video" else {})
+
+
+def no_held_out_edits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edits leave media as they are, and a draw of a held-out one fails."""
+    plain: Callable[..., Any] = edits.draw
+
+    def draw(kind: str, rng: np.random.Generator, held_out: str = "") -> Any:
+        assert not held_out
+        edit = plain(kind, rng)
+        assert not next(k for k in edits.KINDS[kind] if k.name == edit.kind).held_out
+        return lambda medium: medium
+
+    monkeypatch.setattr(edits, "draw", draw)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image as PILImage
 
-from codi2.diffuse.build import new_decoder, new_patches, new_unet
+from codi2.diffuse.build import new_decoder, new_patches, new_unet, new_vae
 from codi2.diffuse.clip import spread
 from codi2.diffuse.decoder import Decoder, Sampling
-from codi2.diffuse.load import load_decoder, save_decoder
+from codi2.diffuse.load import clip_codec, load_decoder, save_decoder
 from codi2.prompt.parts import Image, Video
 
 DIM, SLOTS, CHANNELS = 16, 3, (16, 32)
@@ -89,3 +89,26 @@ def test_it_is_saved_and_loaded_whole(tmp_path) -> None:
     ours, theirs = (m.generate(features, [3], num_inference_steps=1)[0] for m in (made, again))
     apart = np.asarray(ours.frames[5], int) - np.asarray(theirs.frames[5], int)
     assert np.abs(apart).mean() < 2  # of 255: half precision
+
+
+def test_a_network_of_clips_reads_its_features_in_every_way() -> None:
+    """The noise level by the class labels, the motion by cross-attention and, as a map, beside each frame."""
+    torch.manual_seed(0)
+    codec = clip_codec(new_vae("image", (8, 8, 8), 4, 2))
+    decoder = new_decoder(codec, (4, 8, 8, 8), (8, 16), 16, 5, (4, 4, 4)).eval()
+    latents, features = torch.randn(1, 4, 8, 8, 8), torch.randn(1, 5, 16)
+    t, level = torch.tensor([500]), torch.tensor([0])
+
+    def drawn(features: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return decoder.denoise(latents, t, features, level, torch.zeros_like(latents), None)
+
+    first = drawn(features, level)
+    assert first.shape == latents.shape
+    assert not torch.allclose(first, drawn(features, level + 300))
+    other = features.clone()
+    other[:, 4] = torch.randn(16)
+    assert not torch.allclose(first, drawn(other, level))
+    maps = decoder.conditioner.maps(features, latents)
+    assert maps is not None and torch.equal(maps[0, 3, 0, ::2, ::2].flatten(), features[0, 4])
+    assert torch.equal(maps[:, :, 0], maps[:, :, 7])

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_parts import SMALL, config, denoiser_options, small_exports
+from small_parts import SMALL, config, denoiser_options, no_held_out_edits, small_exports
 
-from codi2.data import cache, edits
+from codi2.data import cache
 from codi2.diffuse.load import load_part
 from codi2.encode.compact import CompactEncoder
 from codi2.encode.tiny import TRUNK_CHANNELS
@@ -91,15 +90,7 @@ def test_training_media_and_pairs_read_nothing_held_out(
     held = np.setdiff1d(np.arange(len(seen)), cache.rows(modality, "train"))
     seen[held] = 77
     monkeypatch.setattr(cache, "view", lambda m, name="plain": seen)
-    plain: Callable[..., Any] = edits.draw
-
-    def draw(kind: str, rng: np.random.Generator, held_out: str = "") -> Any:
-        assert not held_out
-        edit = plain(kind, rng)
-        assert not next(k for k in edits.KINDS[kind] if k.name == edit.kind).held_out
-        return lambda medium: medium
-
-    monkeypatch.setattr(edits, "draw", draw)
+    no_held_out_edits(monkeypatch)
     media, pairs = TrainingMedia(modality, 0), TrainingPairs(modality, 0)
     drawn = [*media.batch(0, 40), *(medium for n in range(60) for medium in pairs.pair(n) if medium is not None)]
     assert not any((np.abs(medium.astype(int) - 77) < 2).mean() > 0.2 for medium in drawn)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_parts import no_held_out_edits
 
-from codi2.data import cache, edits, motions
+from codi2.data import cache, motions
 from codi2.data.tables.clips import loudness
 from codi2.train.loop import Share
 from codi2.train.parts import clips
@@ -79,15 +78,7 @@ def test_training_clips_read_nothing_held_out(rich_home: Path, monkeypatch: pyte
         media[np.setdiff1d(np.arange(len(media)), cache.rows(modality, "train"))] = 77
     monkeypatch.setattr(cache, "view", lambda modality, name="plain": shown)
     monkeypatch.setattr(type(cache.corpus()), "clips", moving)
-    plain: Callable[..., Any] = edits.draw
-
-    def draw(kind: str, rng: np.random.Generator, held_out: str = "") -> Any:
-        assert not held_out
-        edit = plain(kind, rng)
-        assert not next(k for k in edits.KINDS[kind] if k.name == edit.kind).held_out
-        return lambda medium: medium
-
-    monkeypatch.setattr(edits, "draw", draw)
+    no_held_out_edits(monkeypatch)
     pairs = [TrainingClips(0).pair(number) for number in range(40)]
     assert not any(
         (np.abs(clip.astype(int) - 77) < 2).mean() > 0.2 for pair in pairs for clip in pair if clip is not None
