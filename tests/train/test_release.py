@@ -226,7 +226,6 @@ def test_a_recipe_that_is_killed_goes_on(recipe: Path, tmp_path: Path) -> None:
 SHIPPED_ADAPTER = 9.9e6  # bytes of a LoRA of rank 16
 
 
-@pytest.mark.xfail(reason="the sizes of the configs add up to 110 MB; a smaller image decoder ([96, 192]) makes it 96")
 def test_the_recipe_makes_a_model_that_may_be_shipped() -> None:
     """The numbers of all parts at the sizes of the configs, two bytes each."""
     folder = recipe_folder(Path("tiny"))

@@ -91,11 +91,6 @@ def run(
 
         corpus()  # says now that it is missing: the model takes long to load
 
-    if source is None:
-        from codi2.data.cache import corpus
-
-        corpus()  # says now that it is missing: the model takes long to load
-
     from rich.console import Console
 
     from codi2.evaluate.bench import Bench
