@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from codi2.hub import write_atomic
 from codi2.tensors import in_half, read_tensors
-from codi2.train.export import wide
+from codi2.weight_files import wide
 
 for folder in map(Path, sys.argv[1:]):
     path = folder / "diffusion_pytorch_model.safetensors"

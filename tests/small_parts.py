@@ -16,9 +16,9 @@ from codi2.encode.embedded import joint_heads
 from codi2.encode.tiny import PICTURE_SIZE, TRUNK_CHANNELS, Trunk
 from codi2.prompt.parts import Image, Part
 from codi2.train.config import TrainConfig
-from codi2.train.export import export_tensors
 from codi2.train.loop import train
 from codi2.train.parts import autoencoder, denoiser
+from codi2.weight_files import export_tensors
 
 SMALL: dict[str, dict[str, Any]] = {
     "image_vae": {"channels": (8, 8, 8), "latent_channels": 4, "perception_weight": 0.0},
@@ -44,7 +44,7 @@ class Numbers(Trunk):
 
     def read(self, parts: Sequence[Part]) -> Tensor:
         """Pictures alone."""
-        from codi2.diffuse.codec import fit_square
+        from codi2.media.prepare import fit_square
 
         arrays = [np.array(fit_square(part.pixels, PICTURE_SIZE)) for part in parts if isinstance(part, Image)]
         return torch.from_numpy(np.stack(arrays))

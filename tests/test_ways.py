@@ -18,7 +18,6 @@ from replies import decoded
 from codi2.chat import Chat
 from codi2.chat.events import Done
 from codi2.chat.references import as_held
-from codi2.checkpoint import build
 from codi2.config import DEBUG, PriorConfig
 from codi2.media import load
 from codi2.model import CoDi2
@@ -328,7 +327,7 @@ SAMPLED = replace(DEBUG, heads=replace(DEBUG.heads, copies=0, prior=PriorConfig(
 @pytest.fixture(scope="module")
 def with_prior(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     """The same model, but that its features are sampled."""
-    at = Setting(build(SAMPLED, None), tmp_path_factory.mktemp("ways") / "store")
+    at = Setting(CoDi2.build(SAMPLED), tmp_path_factory.mktemp("ways") / "store")
     yield at
     at.close()
 

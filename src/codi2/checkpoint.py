@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -30,8 +30,7 @@ from codi2.heads.recall import FILE, Recall
 from codi2.hub import fetch_repo, is_ours, shipped, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
-from codi2.model import CoDi2
-from codi2.placement import ON_CPU, Placement, check, full, out_of_memory
+from codi2.placement import ON_CPU, Placement, full, out_of_memory
 from codi2.sizes import check_fresh, check_rank, check_size
 from codi2.tensors import in_half, read_tensors
 from codi2.untrusted import check_folder
@@ -39,16 +38,14 @@ from codi2.untrusted import check_folder
 if TYPE_CHECKING:
     from codi2.diffuse.joint import JointAttention
     from codi2.heads.prior import Prior
+    from codi2.model import CoDi2
 
 
-def load(name_or_path: str | Path, placement: Placement = ON_CPU) -> CoDi2:
-    """See `CoDi2.from_pretrained`."""
-    check(placement)
-    return build(*locate(name_or_path), placement)
+def load_parts(config: CoDi2Config, folder: Path | None, placement: Placement = ON_CPU) -> dict[str, Any]:
+    """The arguments of `CoDi2` beside the config, with the trained parts in `folder`; None: with random weights.
 
-
-def build(config: CoDi2Config, folder: Path | None, placement: Placement = ON_CPU) -> CoDi2:
-    """The model of a config with the trained parts in `folder`; None: with random weights. Raises as `load`."""
+    Raises as `CoDi2.from_pretrained`.
+    """
     taught = LANGUAGE not in config.untrained
     foreign = folder is not None and not is_ours(folder)
     if folder is not None and foreign:
@@ -66,24 +63,36 @@ def build(config: CoDi2Config, folder: Path | None, placement: Placement = ON_CP
     if folder is not None and taught:
         load_language(mllm, folder)
     decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
-    joint, networks = load_joint(config, decoders, folder), load_joint_networks(decoders, folder)
-    recall, prior = load_recall(config, folder), load_prior(config, backbone.width, folder)
-    model = CoDi2(config, encoder, mllm, decoders, joint, networks, recall, prior).requires_grad_(False)
+    return {
+        "encoder": encoder,
+        "mllm": mllm,
+        "decoders": decoders,
+        "joint": load_joint(config, decoders, folder),
+        "joint_networks": load_joint_networks(decoders, folder),
+        "recall": load_recall(config, folder),
+        "prior": load_prior(config, backbone.width, folder),
+    }
+
+
+def place(model: CoDi2, placement: Placement) -> None:
+    """Moves a model where it is to run. With `offload` its big parts stay in main memory until they work.
+
+    Raises:
+        DeviceMemoryError: the memory of the device is full. ConfigError: the device cannot hold this model.
+    """
     try:
-        place(model, placement)
+        _move(model, placement)
     except (RuntimeError, AssertionError, AttributeError) as error:
         if out_of_memory(error):
             advice = "load it with --dtype bfloat16, --bits 4 or --offload, or end what else uses the device"
-            raise full(error, placement.device, f"{config.name} was loaded", advice) from None
+            raise full(error, placement.device, f"{model.config.name} was loaded", advice) from None
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"the model cannot run on device {placement.device!r} with dtype {placement.dtype!r}: {reason}"
         ) from error
-    return model
 
 
-def place(model: CoDi2, placement: Placement) -> None:
-    """Moves a model where it is to run. With `offload` its big parts stay in main memory until they work."""
+def _move(model: CoDi2, placement: Placement) -> None:
     device, dtype = torch.device(placement.device), getattr(torch, placement.dtype)
     model.offload = placement.offload
     for part in (*model.decoders.values(), model.joint_networks):
@@ -242,7 +251,7 @@ def load_prior(config: CoDi2Config, width: int, folder: Path | None) -> Prior | 
     dim, slots = config.heads.feature_dim, max(config.encoder.num_features.values())
     if folder is None:
         return random_prior(dim, width, slots)
-    from codi2.diffuse.load import load_part
+    from codi2.weight_files import load_part
 
     prior: Prior = load_part(Prior, folder / "prior")
     own = prior.config
@@ -266,7 +275,7 @@ def _save(model: CoDi2, folder: Path) -> None:
     save_language(model.mllm, folder)
     if model.config.encoder.kind == "tiny":
         from codi2.encode.tiny import TinyEncoder
-        from codi2.train.export import export_tensors
+        from codi2.weight_files import export_tensors
 
         assert isinstance(model.encoder, TinyEncoder)
         export_tensors(model.encoder.heads.state_dict(), folder / "encoder" / "heads.safetensors", {})
@@ -280,11 +289,11 @@ def _save(model: CoDi2, folder: Path) -> None:
     for modality, decoder in model.decoders.items():
         save_decoder(decoder, folder / modality)
     if model.prior is not None:
-        from codi2.train.export import export_module
+        from codi2.weight_files import export_module
 
         export_module(model.prior, folder / "prior", {})
     if model.joint is not None:
-        from codi2.train.export import export_module
+        from codi2.weight_files import export_module
 
         export_module(model.joint, folder / "joint", {})
         for modality, network in model.joint_networks.items():
@@ -297,7 +306,7 @@ def load_joint(config: CoDi2Config, decoders: Mapping[str, Decoder], folder: Pat
     if config.joint is None:
         return None
     from codi2.diffuse.joint import JointAttention, joint_attention
-    from codi2.diffuse.load import load_part
+    from codi2.weight_files import load_part
 
     if folder is not None and (folder / "joint").is_dir():
         joint: JointAttention = load_part(JointAttention, folder / "joint")
@@ -311,7 +320,7 @@ def load_joint_networks(decoders: Mapping[str, Decoder], folder: Path | None) ->
     Raises:
         WeightsError: its weights are damaged, or of another network.
     """
-    from codi2.diffuse.load import load_part
+    from codi2.weight_files import load_part
 
     folders = {m: folder / "joint" / m / "unet" for m in decoders} if folder is not None else {}
     return {m: load_part(type(decoders[m].unet), path) for m, path in folders.items() if path.is_dir()}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from codi2.checkpoint import load_parts, locate, place, save
 from codi2.config import CoDi2Config
 from codi2.diffuse.decoder import Decoder, first_frames
 from codi2.diffuse.joint import JointAttention, sample_together
@@ -27,7 +28,7 @@ from codi2.llm.mllm import MLLM, stack_features
 from codi2.llm.reading import Past, Reading, items_of, write
 from codi2.llm.sampled import items_read, sampled
 from codi2.pcm import rounded
-from codi2.placement import Placement, within_memory
+from codi2.placement import ON_CPU, Placement, check, within_memory
 from codi2.prompt.grammar import assigned, parse
 from codi2.prompt.layout import Message, layout_for
 from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text
@@ -76,14 +77,22 @@ class CoDi2(nn.Module):
             ConfigError: no such preset or folder.
             WeightsError: a weight file is missing, damaged, or of another shape.
         """
-        from codi2.checkpoint import load
+        chosen = Placement(**placement)
+        check(chosen)
+        return cls.build(*locate(name_or_path), chosen)
 
-        return load(name_or_path, Placement(**placement))
+    @classmethod
+    def build(cls, config: CoDi2Config, folder: Path | None = None, placement: Placement = ON_CPU) -> CoDi2:
+        """The model of a config with the trained parts in `folder`; None: with random weights.
+
+        Raises as `from_pretrained`.
+        """
+        model = cls(config, **load_parts(config, folder, placement)).requires_grad_(False)
+        place(model, placement)
+        return model
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config, adapter and one safetensors file per trained part; frozen parts are named, not copied."""
-        from codi2.checkpoint import save
-
         save(self, Path(folder))
 
     def push_to_hub(self, repo: str, private: bool = False, message: str = "A model of codi2") -> str:

@@ -137,6 +137,16 @@ def load_published(module: Network, path: Path, what: str, skip: tuple[str, ...]
     return module.eval().requires_grad_(False)
 
 
+def channels_last(module: Any) -> Any:
+    """The weights of convolutions over planes as they are fastest here; others, as those over time, stay."""
+    import torch
+
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return module
+
+
 def groups_of(channels: Sequence[int]) -> int:
     """The number of groups of a group norm that fits every level."""
     return next(n for n in (16, 8, 4, 2, 1) if all(c % n == 0 and c > n for c in channels))

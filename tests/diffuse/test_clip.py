@@ -10,9 +10,9 @@ import torch
 from PIL import Image as PILImage
 
 from codi2.diffuse.build import new_decoder, new_patches, new_unet, new_vae
-from codi2.diffuse.clip import spread
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.load import clip_codec, load_decoder, save_decoder
+from codi2.media.prepare import spread
 from codi2.prompt.parts import Image, Video
 
 DIM, SLOTS, CHANNELS = 16, 3, (16, 32)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from codi2.diffuse.mel import MelSpectrogram
 from codi2.diffuse.vocoder import ISTFTVocoder, spectral_loss, training_loss
+from codi2.media.mel import MelSpectrogram
 
 
 def small(**changes) -> ISTFTVocoder:

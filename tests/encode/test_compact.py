@@ -13,7 +13,7 @@ from codi2.encode.embedded import EmbeddedEncoder, changes, joint_heads, load_em
 from codi2.encode.tiny import Trunk
 from codi2.errors import WeightsError
 from codi2.prompt.parts import Image, Video
-from codi2.train.export import export_module, export_tensors
+from codi2.weight_files import export_module, export_tensors
 
 
 def small(in_channels: int = 3, latent_shape: tuple[int, int, int] = (3, 4, 4), levels: int = 4) -> CompactEncoder:

@@ -10,12 +10,12 @@ from scipy.signal import stft
 from torchmetrics.functional.retrieval import retrieval_hit_rate
 
 from codi2.errors import DataError
-from codi2.evaluate.audio_metrics import fd, kl, log_spectral_distance
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.closeness import closeness, colour_distance
 from codi2.evaluate.figure import mean
 from codi2.evaluate.judge import ranks, similarity
-from codi2.evaluate.retrieval import bootstrap, recall_at
+from codi2.metrics.audio import fd, kl, log_spectral_distance
+from codi2.metrics.retrieval import bootstrap, recall_at
 from codi2.prompt.parts import Audio, Image, Video
 
 RANDOM = np.random.default_rng(5)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from codi2.checkpoint import build
 from codi2.config import DEBUG, PriorConfig
 from codi2.data.tasks.edits import shown
 from codi2.errors import WeightsError
@@ -17,13 +16,14 @@ from codi2.evaluate.bench import Bench
 from codi2.evaluate.judge import Judge
 from codi2.evaluate.suites import modalities
 from codi2.evaluate.suites.prior import by_examples, by_instruction, from_words, measured, records, without_prior
+from codi2.model import CoDi2
 
 SAMPLED = replace(DEBUG, heads=replace(DEBUG.heads, copies=0, prior=PriorConfig(num_inference_steps=2)))
 
 
 @pytest.fixture
 def bench(rich_home: Path, judge: Judge) -> Bench:
-    return Bench(build(SAMPLED, None), quick=True)
+    return Bench(CoDi2.build(SAMPLED), quick=True)
 
 
 def test_pictures_of_four_seeds_differ_as_those_of_regression_do_not(bench: Bench) -> None:
@@ -67,7 +67,7 @@ def test_without_a_prior(bench: Bench) -> None:
 
 @pytest.mark.slow
 def test_the_suite_runs_as_a_command_does(rich_home: Path, judge: Judge, tmp_path: Path) -> None:
-    build(SAMPLED, None).save_pretrained(tmp_path / "model")
+    CoDi2.build(SAMPLED).save_pretrained(tmp_path / "model")
     report = run("prior", tmp_path / "model", tmp_path / "out", quick=True)
     assert len(report["sections"]) == 6
     assert not any(section["unavailable"] for section in report["sections"])

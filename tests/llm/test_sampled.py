@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from codi2.checkpoint import build, load
 from codi2.config import DEBUG, CoDi2Config, PriorConfig
 from codi2.errors import ConfigError, WeightsError
 from codi2.llm.decode import FeatureSegment, Segment
@@ -24,7 +23,7 @@ SAMPLED = replace(DEBUG, heads=replace(DEBUG.heads, copies=0, prior=PriorConfig(
 
 @pytest.fixture(scope="module")
 def model() -> CoDi2:
-    return build(SAMPLED, None)
+    return CoDi2.build(SAMPLED)
 
 
 def picture(colour: str) -> Image:
@@ -86,24 +85,24 @@ def test_the_context_has_the_latest_item_first() -> None:
 
 def test_it_is_saved_and_loaded_with_the_model(model: CoDi2, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
-    again = load(tmp_path / "model")
+    again = CoDi2.from_pretrained(tmp_path / "model")
     prompt = asked(picture("red"), "Make it blue.")
     (ours,), (theirs,) = (think(one, [prompt], [1], ("image",)) for one in (model, again))
     assert torch.allclose(ours, theirs, atol=0.05)  # weights are kept in half precision
     assert len(list((tmp_path / "model" / "prior").glob("*.safetensors"))) == 1
     (tmp_path / "model" / "prior" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(WeightsError):
-        load(tmp_path / "model")
+        CoDi2.from_pretrained(tmp_path / "model")
 
 
 def test_a_prior_of_another_model_is_refused(model: CoDi2, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     from codi2.heads.prior import random_prior
-    from codi2.train.export import export_module
+    from codi2.weight_files import export_module
 
     export_module(random_prior(8, 64, 3), tmp_path / "model" / "prior", {})
     with pytest.raises(WeightsError, match="for features of width 8"):
-        load(tmp_path / "model")
+        CoDi2.from_pretrained(tmp_path / "model")
 
 
 def test_configs_with_a_prior() -> None:

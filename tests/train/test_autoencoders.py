@@ -12,7 +12,6 @@ import torch
 from small_parts import SMALL, config, denoiser_options, no_held_out_edits, small_exports
 
 from codi2.data import cache
-from codi2.diffuse.load import load_part
 from codi2.encode.compact import CompactEncoder
 from codi2.encode.tiny import TRUNK_CHANNELS
 from codi2.train.loop import Share, train
@@ -20,6 +19,7 @@ from codi2.train.parts import autoencoder, denoiser, encoder
 from codi2.train.parts.clips import TrainingClips
 from codi2.train.parts.media import TrainingMedia
 from codi2.train.parts.pairs import TrainingPairs
+from codi2.weight_files import load_part
 
 
 @pytest.mark.parametrize("part", SMALL)
@@ -162,8 +162,8 @@ def test_joint_attention_learns_on_both_decoders(exports: dict[str, str], tmp_pa
     """A clip and a sound that are drawn beside each other, from the decoders' own exports."""
     from codi2.diffuse.joint import JointAttention
     from codi2.diffuse.vocoder import ISTFTVocoder
-    from codi2.train.export import export_module
     from codi2.train.parts import joint_attention
+    from codi2.weight_files import export_module
 
     stands = dict(exports)
     for modality in joint_attention.MODALITIES:

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from codi2.checkpoint import build as build_model
-from codi2.checkpoint import load
 from codi2.config import DEBUG
 from codi2.data import cache
 from codi2.data.tasks import TaskSampler
 from codi2.errors import ConfigError, WeightsError
 from codi2.llm.decode import FeatureSegment
 from codi2.llm.sampled import items_read
+from codi2.model import CoDi2
 from codi2.reply import Options
 from codi2.train.answers import AnswerReader
 from codi2.train.assemble import assemble, located_parts, without_missing
@@ -113,14 +112,14 @@ def test_tasks_beside_data_sets_are_refused() -> None:
 def test_a_model_is_put_together_from_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from codi2.train import assemble as module
 
-    whole = build_model(DEBUG, None)
+    whole = CoDi2.build(DEBUG)
     whole.save_pretrained(tmp_path / "whole")
     parts = {name: str(tmp_path / "whole" / name) for name in ("image", "audio", "adapter")}
     small = without_missing(DEBUG, parts)
     assert set(small.decoders) == {"image", "audio"} and small.joint is None
     assemble(small, parts, tmp_path / "model")
     (tmp_path / "whole" / "heads.safetensors").rename(tmp_path / "model" / "heads.safetensors")
-    assert set(load(tmp_path / "model").decoders) == {"image", "audio"}
+    assert set(CoDi2.from_pretrained(tmp_path / "model").decoders) == {"image", "audio"}
 
     monkeypatch.setattr(module, "MODELS", {"debug": DEBUG})
     found, folder = located_parts("debug", parts)
@@ -137,7 +136,7 @@ PRIOR = {"samples": 24, "held_out": 24, "num_items": 9, "width": 16, "layers": 1
 @pytest.fixture
 def language_model(tmp_path: Path) -> str:
     """A folder as the part `llm` exports it."""
-    build_model(replace(DEBUG, heads=replace(DEBUG.heads, copies=0)), None).save_pretrained(tmp_path / "llm")
+    CoDi2.build(replace(DEBUG, heads=replace(DEBUG.heads, copies=0))).save_pretrained(tmp_path / "llm")
     return str(tmp_path / "llm")
 
 
@@ -151,7 +150,7 @@ def test_the_prior_trains_resumes_and_is_loaded_with_its_model(language_model: s
     assert all(np.isfinite(value) for value in figures.values())
 
     assert is_finished(made, tmp_path / "prior")
-    model = load(tmp_path / "prior" / "export")
+    model = CoDi2.from_pretrained(tmp_path / "prior" / "export")
     assert model.prior is not None and model.config.heads.prior is not None
     assert model.generate("Draw a fish.", want="image", seed=1).images
     ours = model.prior.state_dict()["weigh.weight"]
@@ -185,7 +184,7 @@ def test_rows_are_what_generation_gives(language_model: str, tmp_path: Path) -> 
     sampler = TaskSampler(cache.corpus())
     some = prior.answers(sampler, 0, range(6), TASKS)
     rows = reader.rows(some)
-    model = load(language_model)
+    model = CoDi2.from_pretrained(language_model)
     for n, one in enumerate(some):
         reading = model.read([one.record.messages()[:-1]])[0]
         want = tuple(medium.modality for medium in one.answers)

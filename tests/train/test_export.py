@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from codi2.diffuse.draft import Draft
-from codi2.diffuse.load import load_part
 from codi2.errors import WeightsError
 from codi2.tensors import in_bytes
-from codi2.train.export import export_module, restore_module
+from codi2.weight_files import export_module, load_part, restore_module
 
 
 def test_what_fits_is_taken_and_what_does_not_begins_anew(tmp_path: Path):

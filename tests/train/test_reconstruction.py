@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from codi2.diffuse.mel import MelSpectrogram
 from codi2.diffuse.vocoder import ISTFTVocoder
 from codi2.encode.aisfx import AiSFX
 from codi2.encode.efficientnet import EfficientNetLite
+from codi2.media.mel import MelSpectrogram
 from codi2.train.parts.reconstruction import Hearing, Perception
 
 

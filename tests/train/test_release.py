@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 from safetensors.torch import load_file
 from small_parts import Numbers, config, denoiser_options, small_exports
 
-from codi2.checkpoint import load, save_language
+from codi2.checkpoint import save_language
 from codi2.config import DEBUG, EMBEDDED, CoDi2Config, DecoderConfig, EncoderConfig, JointConfig
 from codi2.diffuse.build import FRAMES, new_unet
 from codi2.diffuse.joint import joint_attention
@@ -30,15 +30,16 @@ from codi2.heads.prior import Prior
 from codi2.heads.projection import Leave, Projection
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
+from codi2.model import CoDi2
 from codi2.prompt.parts import Audio, Image, Video
 from codi2.train import release, run
 from codi2.train.assemble import MODELS
 from codi2.train.config import load_config
-from codi2.train.export import export_module
 from codi2.train.parts import denoiser
 from codi2.train.parts.autoencoder import VAE, AutoencoderOptions, Compact
 from codi2.train.parts.sampled import SampledAnswers
 from codi2.train.recipe import configs_of, recipe_folder, run_recipe
+from codi2.weight_files import export_module
 
 MODEL = replace(
     DEBUG,
@@ -92,7 +93,7 @@ def test_the_assembled_folder_is_a_model_that_answers_each_modality(runs: Path, 
     half = {value.dtype for path in folder.rglob("*.safetensors") for value in load_file(path).values()}
     assert half == {torch.float16}
     assert not (folder / "video/vae").exists()  # that of pictures
-    model = load(folder)
+    model = CoDi2.from_pretrained(folder)
     picture = Image(PILImage.fromarray(np.full((64, 64, 3), 90, np.uint8)))
     kinds = {"image": Image, "audio": Audio, "video": Video}
     for want, kind in kinds.items():
@@ -105,7 +106,7 @@ def test_the_assembled_folder_is_a_model_that_answers_each_modality(runs: Path, 
     both = model.generate("A thing and its sound.", want=("video", "audio"), max_new_tokens=0)
     assert {part.modality for part in both.parts} >= {"video", "audio"}
     model.save_pretrained(tmp_path / "again")
-    again = load(tmp_path / "again").generate("A thing.", want="video", max_new_tokens=0, seed=1)
+    again = CoDi2.from_pretrained(tmp_path / "again").generate("A thing.", want="video", max_new_tokens=0, seed=1)
     theirs = model.generate("A thing.", want="video", max_new_tokens=0, seed=1)
     ours, theirs = (np.stack([np.asarray(f) for f in reply.parts[-1].frames]) for reply in (again, theirs))  # type: ignore[union-attr, assignment]
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1  # type: ignore[union-attr, attr-defined]

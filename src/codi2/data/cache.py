@@ -123,7 +123,7 @@ def picture_manner(modality: str, name: str = "plain") -> np.ndarray:
 
 def codec_inputs(modality: str, media: np.ndarray) -> Tensor:
     """Media as views hold them → what the codec reads [B, channels, H, W]: pixels or normalised log-mel."""
-    from codi2.diffuse.codec import pixels_to_tensor
+    from codi2.media.prepare import pixels_to_tensor
 
     if modality == "image":
         return pixels_to_tensor(media)
@@ -133,7 +133,7 @@ def codec_inputs(modality: str, media: np.ndarray) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _mel() -> Any:
-    from codi2.diffuse.mel import MelSpectrogram
+    from codi2.media.mel import MelSpectrogram
 
     return MelSpectrogram()
 

@@ -15,7 +15,7 @@ from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.draft import Draft
-from codi2.tensors import groups_of
+from codi2.tensors import channels_last, groups_of
 
 # height and width of what a codec reads: pixels, or mel frames and bins
 SIZES = {"image": (64, 64), "audio": (160, 64), "video": (64, 64)}
@@ -46,22 +46,14 @@ def new_vae(modality: str, channels: Sequence[int], latent_channels: int, patch:
     ).to(memory_format=torch.channels_last)
 
 
-def channels_last(module: Any) -> Any:
-    """The weights of convolutions over planes as they are fastest here; others, as those over time, stay."""
-    for parameter in module.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return module
-
-
 LEVELS = {"image": (0.57, 0.61), "audio": (-0.30, 0.58), "video": (0.57, 0.61)}
 """Mean and spread of the numbers that a codec reads, over the `tiny` corpus."""
 
 
 def new_patches(modality: str, patch: int) -> Codec:
     """A codec whose latents are patches; one of sounds has no vocoder yet."""
-    from codi2.diffuse.mel import MelSpectrogram
     from codi2.diffuse.patches import Patches
+    from codi2.media.mel import MelSpectrogram
 
     mean, std = LEVELS[modality]
     patches = Patches(patch, max(SIZES[modality]), mean, std).eval()
@@ -183,8 +175,8 @@ def debug_decoder(modality: str, dim: int, num_slots: int, sampling: Sampling) -
         elif modality == "video":
             codec, shape = ClipCodec(vae, FRAMES, height, width, fps=FPS, whole=True), (4, FRAMES, *shape[1:])
         else:
-            from codi2.diffuse.mel import MelSpectrogram
             from codi2.diffuse.vocoder import ISTFTVocoder
+            from codi2.media.mel import MelSpectrogram
 
             codec = AudioCodec(vae, MelSpectrogram(), ISTFTVocoder(channels=16, blocks=1))
         decoder = new_decoder(codec, shape, (8, 16), dim, num_slots)

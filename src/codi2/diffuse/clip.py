@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from PIL import Image as PILImage
 from torch import Tensor
 
-from codi2.diffuse.codec import Codec, cover, fit_square, scaled_pixels
+from codi2.diffuse.codec import Codec
+from codi2.media.prepare import cover, fit_square, scaled_pixels, spread
 from codi2.prompt.parts import Image, Part, Video
 
 FPS = 8.0  # of the clips that ModelScope's network was trained on
@@ -74,8 +75,3 @@ class ClipCodec(Codec):
         frames = latents.transpose(1, 2)
         pixels = self.vae.decode(frames.flatten(0, 1) / self.vae.config.scaling_factor).sample
         return F.pixel_shuffle(pixels, self.patch).unflatten(0, frames.shape[:2]).transpose(1, 2)
-
-
-def spread(frames: Sequence[PILImage.Image], count: int) -> list[PILImage.Image]:
-    """`count` of the frames, evenly over the clip; some several times where it has fewer."""
-    return [frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]

@@ -15,19 +15,17 @@ from typing import Any
 
 import torch
 
-from codi2.diffuse.build import FPS, FRAMES, SIZES, channels_last
+from codi2.diffuse.build import FPS, FRAMES, SIZES
 from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.draft import Draft
 from codi2.errors import WeightsError
-from codi2.hub import is_ours
 from codi2.sizes import check_layers, check_numbers, check_size
-from codi2.tensors import in_bytes, load_exactly, read_tensors
+from codi2.tensors import read_tensors
 from codi2.untrusted import check_folder, one_sentence, parse_json
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+from codi2.weight_files import check_loaded, load_part
 
 
 def load_codec(modality: str, folder: Path) -> Codec:
@@ -44,7 +42,7 @@ def load_codec(modality: str, folder: Path) -> Codec:
         return ImageCodec(vae)
     if modality == "video":
         return clip_codec(vae)
-    from codi2.diffuse.mel import MelSpectrogram
+    from codi2.media.mel import MelSpectrogram
 
     return AudioCodec(vae, MelSpectrogram(), load_vocoder(folder))
 
@@ -91,32 +89,6 @@ def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, 
         scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
     codec = codec or load_codec(modality, folder)
     return Decoder(unet, conditioner, codec, scheduler, sampling or Sampling(), draft)
-
-
-def load_part(part_class: Any, folder: Path) -> Any:
-    """One diffusers module, frozen, fp32, in eval mode.
-
-    Raises:
-        WeightsError: the folder is missing, or its tensors are not those of its config.
-    """
-    if not (folder / "config.json").is_file():
-        raise WeightsError(
-            f"there are no weights of {part_class.__name__} in {folder}; train them or name another model"
-        )
-    what = f"the checkpoint {folder}"
-    with one_sentence(what):
-        if not is_ours(folder):
-            check_numbers(part_class.load_config(folder), what)
-            check_size(lambda: part_class.from_config(part_class.load_config(folder)), [folder / WEIGHTS], what)
-        if in_bytes(folder / WEIGHTS):
-            module = part_class.from_config(part_class.load_config(folder))
-            load_exactly(module, read_tensors(folder / WEIGHTS), what)
-            return channels_last(module.float().eval().requires_grad_(False))
-        module, info = part_class.from_pretrained(
-            folder, torch_dtype=torch.float32, output_loading_info=True, use_safetensors=True
-        )
-    _whole(what, info)
-    return channels_last(module.eval().requires_grad_(False))
 
 
 def save_decoder(decoder: Decoder, folder: Path, whole: bool = False) -> None:
@@ -172,7 +144,7 @@ def load_parts(source: str | Path, classes: dict[str, Any], dtype: torch.dtype) 
                 module, info = part_class.from_pretrained(
                     source, subfolder=name, output_loading_info=True, **{key: dtype}
                 )
-                _whole(where, info)
+                check_loaded(where, info)
                 parts[name] = module.eval().requires_grad_(False)
             else:
                 parts[name] = part_class.from_pretrained(source, subfolder=name)
@@ -225,7 +197,6 @@ def has_head(decoder: Decoder) -> bool:
 
 def load_trained(decoder: Decoder, path: Path) -> None:
     """Puts back what `trained_state` gave. Raises WeightsError if it is missing or of another decoder."""
-    from codi2.tensors import read_tensors
 
     found, wanted = read_tensors(path), trained_state(decoder)
     if found.keys() - wanted.keys():
@@ -260,11 +231,3 @@ def widened(unet: Any) -> Any:
     unet.conv_in = wide.requires_grad_(old.weight.requires_grad)
     unet.register_to_config(in_channels=2 * old.in_channels)
     return unet
-
-
-def _whole(where: str, info: dict[str, Any]) -> None:
-    """Raises WeightsError where a checkpoint did not hold exactly the tensors of its module."""
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if wrong := info.get(kind):
-            first = sorted(map(str, wrong))[0]
-            raise WeightsError(f"{where} does not fit its config: {len(wrong)} {kind.replace('_', ' ')}, first {first}")

@@ -17,7 +17,7 @@ from diffusers import ModelMixin
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 
-from codi2.diffuse.mel import MelSpectrogram
+from codi2.media.mel import MelSpectrogram
 from codi2.tensors import full_precision
 
 WINDOWS = (128, 256, 512, 1024, 2048)

@@ -22,15 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codi2.diffuse.clip import spread
-from codi2.diffuse.codec import scaled_pixels
-from codi2.diffuse.load import load_part
-from codi2.diffuse.mel import MelSpectrogram
 from codi2.encode.compact import CompactEncoder
 from codi2.encode.contract import Encoder, Features
 from codi2.encode.tiny import TRUNK_CHANNELS, Head, ImageTrunk, Trunk, load_trunk
+from codi2.media.mel import MelSpectrogram
+from codi2.media.prepare import scaled_pixels, spread
 from codi2.prompt.parts import Image, Part, Video
 from codi2.tensors import load_exactly, read_tensors
+from codi2.weight_files import load_part
 
 MODALITIES = ("image", "audio", "video", "phrase")
 TRUNKS = ("image", "audio", "phrase")

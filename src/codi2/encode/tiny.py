@@ -27,13 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codi2.diffuse.clip import spread
-from codi2.diffuse.codec import fit_square
-from codi2.diffuse.mel import MelSpectrogram
 from codi2.encode.appearance import MANNER_TAPS, NUM_CELLS, NUM_MANNER, NUM_MOTION, cells, manner, motion, towards
 from codi2.encode.contract import Encoder, Features
 from codi2.errors import WeightsError
 from codi2.hub import is_ours
+from codi2.media.mel import MelSpectrogram
+from codi2.media.prepare import fit_square, spread
 from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
 from codi2.sizes import check_size
 from codi2.tensors import read_tensors

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL.Image import Resampling
 
-from codi2.diffuse.clip import spread
-from codi2.diffuse.codec import fit_square
 from codi2.errors import DataError
-from codi2.evaluate.audio_metrics import FLOOR_DB, power_spectra, spectral_distance
 from codi2.evaluate.bench import RATE, Bench
 from codi2.evaluate.judge import similarity
 from codi2.media import to_clip
+from codi2.media.prepare import fit_square, spread
+from codi2.metrics.audio import FLOOR_DB, power_spectra, spectral_distance
 from codi2.prompt.parts import Audio, Image, Part, Video
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from codi2.errors import DataError
-from codi2.evaluate.retrieval import bootstrap
+from codi2.metrics.retrieval import bootstrap
 from codi2.prompt.parts import Part, Prompt
 
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codi2.diffuse.codec import fit_square
 from codi2.encode.efficientnet import load_efficientnet
+from codi2.media.prepare import fit_square
 from codi2.prompt.parts import Image
 
 # targets and outputs are 64 px; the network was trained on larger pictures

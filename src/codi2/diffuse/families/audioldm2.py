@@ -20,8 +20,8 @@ from codi2.config import DecoderConfig
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.load import load_parts, widened
-from codi2.diffuse.mel import MelSpectrogram
 from codi2.diffuse.words import TextStates, WordsCondition
+from codi2.media.mel import MelSpectrogram
 from codi2.prompt.parts import Audio, Part
 
 NUM_STATES, STATE_WIDTH = 8, 768  # of the GPT-2 in AudioLDM2

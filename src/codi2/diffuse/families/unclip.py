@@ -18,10 +18,11 @@ from PIL import Image as PILImage
 from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
-from codi2.diffuse.codec import ImageCodec, cover
+from codi2.diffuse.codec import ImageCodec
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.load import load_parts, widened
 from codi2.diffuse.words import TextStates, WordsCondition
+from codi2.media.prepare import cover
 
 
 class UnclipCondition(WordsCondition):

@@ -16,7 +16,6 @@ import numpy as np
 
 from codi2.errors import DataError
 from codi2.evaluate import baselines
-from codi2.evaluate.audio_metrics import fd, kl
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case, System
 from codi2.evaluate.closeness import closeness, distance_without_floor
@@ -24,6 +23,7 @@ from codi2.evaluate.figure import Example, Findings, known, mean
 from codi2.evaluate.suite import Suite
 from codi2.evaluate.suites.answers import copy, instructed, ours, round_trip, silence, without_source, words_alone
 from codi2.evaluate.suites.sounds import KINDS, edits
+from codi2.metrics.audio import fd, kl
 from codi2.prompt.parts import Audio, Part
 
 if TYPE_CHECKING:

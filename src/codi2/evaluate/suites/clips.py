@@ -13,13 +13,13 @@ from codi2.data import motions
 from codi2.data.record import decode_pieces
 from codi2.data.tables import clips, pictures
 from codi2.data.tables.studio import Row, Studio
-from codi2.diffuse.clip import spread
 from codi2.errors import WeightsError
 from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.case import Case, System
 from codi2.evaluate.closeness import FRAMES, closeness
 from codi2.evaluate.figure import Example, Figure, Findings, mean
 from codi2.evaluate.suites.answers import ours, words_alone
+from codi2.media.prepare import spread
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Part, Video

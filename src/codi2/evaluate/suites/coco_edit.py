@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from codi2.data.tables.factors import LOOKS
 from codi2.errors import DataError
 from codi2.evaluate import baselines
-from codi2.evaluate.audio_metrics import fd
 from codi2.evaluate.backbones import CROPS, INCEPTION_FILE, Backbones, Clip, fid_network
 from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.case import Case
@@ -31,6 +30,7 @@ from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.suite import Suite
 from codi2.evaluate.suites.answers import copy, instructed, ours
 from codi2.media import load_image
+from codi2.metrics.audio import fd
 from codi2.prompt.parts import Image, Part, Prompt, Text
 
 LIST, CAPTIONS, FOLDER = "edits.jsonl", "annotations/captions_val2017.json", "val2017"

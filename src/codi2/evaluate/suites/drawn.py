@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codi2.diffuse.codec import edges, pixels_to_tensor
+from codi2.diffuse.codec import edges
 from codi2.diffuse.decoder import Decoder
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Findings, mean
 from codi2.evaluate.judge import Judge, similarity
+from codi2.media.prepare import pixels_to_tensor
 from codi2.prompt.parts import Image, Part
 
 BATCH = 16

@@ -11,8 +11,8 @@ from codi2.errors import DataError
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.judge import similarity
-from codi2.evaluate.retrieval import recall_at
 from codi2.evaluate.suites.pictures import EXAMPLES, analogies_of, drawings
+from codi2.metrics.retrieval import recall_at
 from codi2.prompt.parts import Image, Phrase, Prompt, Text
 
 CANDIDATES, TOP = 100, 5

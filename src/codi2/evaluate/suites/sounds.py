@@ -13,12 +13,12 @@ from codi2.data import cache
 from codi2.data.mixes import overlay
 from codi2.data.sound_transforms import BY_NAME
 from codi2.diffuse.codec import AudioCodec
-from codi2.diffuse.mel import griffin_lim
 from codi2.evaluate import baselines
-from codi2.evaluate.audio_metrics import FLOOR_DB, log_spectral_distance
 from codi2.evaluate.bench import BATCH, RATE, Bench
 from codi2.evaluate.figure import Example, Findings, mean
 from codi2.media import to_clip
+from codi2.media.mel import griffin_lim
+from codi2.metrics.audio import FLOOR_DB, log_spectral_distance
 from codi2.prompt.parts import Audio, Prompt, Text
 
 Kind = Literal["add", "remove", "replace"]

@@ -31,12 +31,12 @@ from codi2.encode.embedded import clip_changes
 from codi2.encode.tiny import ImageTrunk, load_trunk
 from codi2.tensors import device_of
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.export import export_module, restore_module
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.clips import TrainingClips, batches, held_out_clips
 from codi2.train.parts.draw import torch_at
 from codi2.train.parts.media import Modality, TrainingMedia, held_out_media
 from codi2.train.parts.reconstruction import Perception, change_terms, reconstruction_terms, total
+from codi2.weight_files import export_module, restore_module
 
 PATCH = 2  # side of the patches that the first level reads
 NOISE = 0.1  # standard deviation added to compact features, which have unit variance

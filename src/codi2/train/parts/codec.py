@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from codi2.diffuse.build import new_vae
-from codi2.diffuse.codec import pixels_to_tensor
 from codi2.errors import ConfigError
+from codi2.media.prepare import pixels_to_tensor
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.export import export_module, restore_module
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 from codi2.train.parts.reconstruction import reconstruction_terms, total
+from codi2.weight_files import export_module, restore_module
 
 HELD_OUT = ("val", "test_rendering")
 

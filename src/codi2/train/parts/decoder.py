@@ -389,7 +389,7 @@ class DecoderRecipe:
         return {"data_sha256": self.lessons.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        from codi2.train.export import export_module
+        from codi2.weight_files import export_module
 
         for name, part in self._parts().items():
             began = self.began.get(name, {})
@@ -400,7 +400,7 @@ class DecoderRecipe:
         self.decoder.scheduler.save_pretrained(folder / "scheduler")
 
     def restore(self, folder: Path) -> None:
-        from codi2.train.export import restore_module
+        from codi2.weight_files import restore_module
 
         partly = self.options.partly
         for name, part in self._parts().items():

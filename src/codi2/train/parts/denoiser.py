@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from codi2.data import cache, edits
 from codi2.diffuse.build import new_decoder
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec, edges
-from codi2.diffuse.load import clip_codec, load_part
-from codi2.diffuse.mel import MelSpectrogram
+from codi2.diffuse.load import clip_codec
 from codi2.encode.compact import CompactEncoder
 from codi2.encode.embedded import EmbeddedEncoder, load_joint_heads
 from codi2.encode.tiny import load_trunk
 from codi2.hub import sha256_of
+from codi2.media.mel import MelSpectrogram
 from codi2.prompt.parts import Part
 from codi2.tensors import device_of
 from codi2.train.bank import SHARD, bank
@@ -44,6 +44,7 @@ from codi2.train.parts.media import Modality
 from codi2.train.parts.pairs import Pair, TrainingPairs
 from codi2.train.parts.sampled import Answers, SampledAnswers
 from codi2.train.place import training_device
+from codi2.weight_files import load_part
 
 CALL = 100  # samples per call of the frozen networks
 SHOWN, VALIDATED = 16, 192  # held-out media
@@ -277,14 +278,14 @@ class DenoiserRecipe:
         return {"frozen_sha256": self.encoding.depends(), "corpus": cache.corpus().version}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        from codi2.train.export import export_module
+        from codi2.weight_files import export_module
 
         for name, part in self.model.items():
             export_module(part, folder / name, provenance)
         self.decoder.scheduler.save_pretrained(folder / "scheduler")
 
     def restore(self, folder: Path) -> None:
-        from codi2.train.export import restore_module
+        from codi2.weight_files import restore_module
 
         for name, part in self.model.items():
             restore_module(part, folder / name)

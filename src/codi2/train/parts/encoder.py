@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from codi2.data import cache
 from codi2.encode.embedded import joint_heads, load_joint_heads
 from codi2.encode.tiny import Head
-from codi2.evaluate.retrieval import recall_at
+from codi2.metrics.retrieval import recall_at
 from codi2.tensors import device_of, full_precision
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
@@ -135,7 +135,7 @@ class EncoderRecipe:
         return figures
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        from codi2.train.export import export_tensors
+        from codi2.weight_files import export_tensors
 
         export_tensors(self.heads.state_dict(), folder / "heads.safetensors", provenance)
 

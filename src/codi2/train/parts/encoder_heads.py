@@ -20,7 +20,7 @@ from codi2.data import cache
 from codi2.data.world import EDITS
 from codi2.encode.appearance import fit_components, fit_discriminants, motion
 from codi2.encode.tiny import Head, Heads, build_heads, load_heads, load_trunk
-from codi2.evaluate.retrieval import recall_at
+from codi2.metrics.retrieval import recall_at
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
@@ -112,7 +112,7 @@ class HeadRecipe:
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         from codi2.heads.recall import FILE, Recall
         from codi2.nearest import write_index
-        from codi2.train.export import export_tensors
+        from codi2.weight_files import export_tensors
 
         self.explained |= fit_clips(self.heads)
         export_tensors(self.heads.state_dict(), folder / "heads.safetensors", provenance)

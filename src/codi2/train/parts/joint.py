@@ -316,7 +316,7 @@ class JointRecipe:
         return {"data_sha256": self.lessons.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        from codi2.train.export import export_module
+        from codi2.weight_files import export_module
 
         export_module(self.joint, folder, provenance)
         for modality, before in self.began.items():
@@ -326,7 +326,7 @@ class JointRecipe:
             export_module(unet, folder / modality / "unet", provenance)
 
     def restore(self, folder: Path) -> None:
-        from codi2.train.export import restore_module
+        from codi2.weight_files import restore_module
 
         restore_module(self.joint, folder)
         for modality in self.options.opened:

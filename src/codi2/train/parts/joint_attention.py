@@ -23,7 +23,7 @@ from codi2.data.tables.scene import is_cut_out
 from codi2.diffuse.codec import AudioCodec
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.joint import joint_attention, sample_together
-from codi2.diffuse.load import load_decoder, load_part
+from codi2.diffuse.load import load_decoder
 from codi2.diffuse.vocoder import ISTFTVocoder
 from codi2.prompt.parts import Audio, Video
 from codi2.tensors import device_of
@@ -33,6 +33,7 @@ from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.denoiser import WITHHELD, DenoiserOptions, Encoding
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 from codi2.train.place import training_device
+from codi2.weight_files import load_part
 
 MODALITIES = ("video", "audio")
 VALIDATED, DRAWN = 48, 16  # held-out samples; of these, those that are drawn
@@ -232,12 +233,12 @@ class JointRecipe:
         return {"frozen_sha256": self.depends, "corpus": cache.corpus().version}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        from codi2.train.export import export_module
+        from codi2.weight_files import export_module
 
         export_module(self.model, folder, provenance)
 
     def restore(self, folder: Path) -> None:
-        from codi2.train.export import restore_module
+        from codi2.weight_files import restore_module
 
         restore_module(self.model, folder)
 

@@ -196,7 +196,7 @@ class LeaveRecipe:
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         from codi2.hub import write_atomic
         from codi2.tensors import read_tensors
-        from codi2.train.export import export_tensors
+        from codi2.weight_files import export_tensors
 
         found = self._gone()
         if self.folder is None:

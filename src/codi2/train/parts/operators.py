@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from codi2.config import HeadsConfig
 from codi2.data import cache
 from codi2.data.tables.steps import Change, changes
-from codi2.diffuse.mel import MelSpectrogram
 from codi2.encode.appearance import cells
 from codi2.encode.tiny import Heads
+from codi2.media.mel import MelSpectrogram
 
 ITEMS = 1500  # training items that each is fitted to
 RIDGE = 3.0  # added to the sums of squares of about unit numbers

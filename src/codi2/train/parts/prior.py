@@ -135,13 +135,13 @@ class PriorRecipe:
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         """The model of the language model's export, with its prior."""
-        from codi2.train.export import export_module
+        from codi2.weight_files import export_module
 
         write_prior(self.folder, self.whole, folder)
         export_module(self.prior, folder / "prior", provenance)
 
     def restore(self, folder: Path) -> None:
-        from codi2.train.export import restore_module
+        from codi2.weight_files import restore_module
 
         restore_module(self.prior, folder / "prior")
 

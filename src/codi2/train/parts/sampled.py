@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codi2.checkpoint import load
 from codi2.data import cache
 from codi2.data.record import Medium, Record
 from codi2.data.tasks import TaskSampler, draw_record
@@ -67,7 +66,7 @@ class SampledAnswers:
 
     @cached_property
     def model(self) -> CoDi2:
-        return load(self.folder)
+        return CoDi2.from_pretrained(self.folder)
 
     def record(self, number: int) -> Record:
         """The `number`-th record whose last answer has a medium of this modality."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from codi2.data import cache
-from codi2.diffuse.mel import MelSpectrogram, griffin_lim
 from codi2.diffuse.vocoder import ISTFTVocoder, training_loss
+from codi2.media.mel import MelSpectrogram, griffin_lim
 from codi2.tensors import device_of
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
@@ -55,7 +55,7 @@ class VocoderRecipe:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Log-spectral distance on held-out sounds, ours and Griffin-Lim's."""
-        from codi2.evaluate.audio_metrics import log_spectral_distance
+        from codi2.metrics.audio import log_spectral_distance
 
         rows = cache.rows("audio", "val")[:24]
         clips = cache.waveforms(cache.view("audio")[rows]).to(device_of(self.model))
@@ -73,12 +73,12 @@ class VocoderRecipe:
         }
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        from codi2.train.export import export_module
+        from codi2.weight_files import export_module
 
         export_module(self.model, folder, provenance)
 
     def restore(self, folder: Path) -> None:
-        from codi2.train.export import restore_module
+        from codi2.weight_files import restore_module
 
         restore_module(self.model, folder)
 

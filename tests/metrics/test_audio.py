@@ -3,7 +3,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from codi2.errors import DataError
-from codi2.evaluate.audio_metrics import fd, kl, log_spectral_distance, power_spectra
+from codi2.metrics.audio import fd, kl, log_spectral_distance, power_spectra
 
 RATE = 16_000
 RANDOM = np.random.default_rng(0)

@@ -1,4 +1,6 @@
-"""Writing a trained part as it is shipped: fp16 safetensors and, beside it, where it comes from."""
+"""A trained part as files: a module in diffusers' own layout, or tensors by name; fp16 safetensors and, beside it,
+`training.json`, which says where it comes from.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,48 @@ from typing import Any
 
 import torch
 
+from codi2.errors import WeightsError
+from codi2.hub import atomic_path, is_ours, write_atomic
+from codi2.sizes import check_numbers, check_size
+from codi2.tensors import channels_last, in_bytes, in_half, load_exactly, read_tensors
+from codi2.untrusted import one_sentence
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 WIDE = 4096  # numbers from which a tensor is worth a scale of its own
+
+
+def load_part(part_class: Any, folder: Path) -> Any:
+    """One diffusers module, frozen, fp32, in eval mode.
+
+    Raises:
+        WeightsError: the folder is missing, or its tensors are not those of its config.
+    """
+    if not (folder / "config.json").is_file():
+        raise WeightsError(
+            f"there are no weights of {part_class.__name__} in {folder}; train them or name another model"
+        )
+    what = f"the checkpoint {folder}"
+    with one_sentence(what):
+        if not is_ours(folder):
+            check_numbers(part_class.load_config(folder), what)
+            check_size(lambda: part_class.from_config(part_class.load_config(folder)), [folder / WEIGHTS], what)
+        if in_bytes(folder / WEIGHTS):
+            module = part_class.from_config(part_class.load_config(folder))
+            load_exactly(module, read_tensors(folder / WEIGHTS), what)
+            return channels_last(module.float().eval().requires_grad_(False))
+        module, info = part_class.from_pretrained(
+            folder, torch_dtype=torch.float32, output_loading_info=True, use_safetensors=True
+        )
+    check_loaded(what, info)
+    return channels_last(module.eval().requires_grad_(False))
+
+
+def check_loaded(where: str, info: dict[str, Any]) -> None:
+    """Raises WeightsError where a checkpoint did not hold exactly the tensors of its module."""
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if wrong := info.get(kind):
+            first = sorted(map(str, wrong))[0]
+            raise WeightsError(f"{where} does not fit its config: {len(wrong)} {kind.replace('_', ' ')}, first {first}")
 
 
 def export_module(module: Any, folder: Path, provenance: dict[str, Any], in_bytes: bool = False) -> None:
@@ -23,8 +66,6 @@ def export_module(module: Any, folder: Path, provenance: dict[str, Any], in_byte
     from safetensors.torch import save
 
     from codi2 import __version__
-    from codi2.hub import write_atomic
-    from codi2.tensors import in_half
 
     half = torch.nn.Module.to(copy.deepcopy(module), torch.float16)  # diffusers' own warns of what does not concern it
     half.save_pretrained(folder, safe_serialization=True)
@@ -33,7 +74,7 @@ def export_module(module: Any, folder: Path, provenance: dict[str, Any], in_byte
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if in_bytes:
         state = module.state_dict()
-        write_atomic(folder / "diffusion_pytorch_model.safetensors", save(in_half(state, wide(state))))
+        write_atomic(folder / WEIGHTS, save(in_half(state, wide(state))))
     (folder / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")
 
 
@@ -48,12 +89,8 @@ def restore_module(module: Any, folder: Path, partly: bool = False) -> None:
 
     Raises WeightsError when they do not fit.
     """
-    from codi2.diffuse.load import load_part
-    from codi2.errors import WeightsError
-    from codi2.tensors import read_tensors
-
     if partly:
-        found = {n: v.float() for n, v in read_tensors(folder / "diffusion_pytorch_model.safetensors").items()}
+        found = {n: v.float() for n, v in read_tensors(folder / WEIGHTS).items()}
         weights = {n: found[n] if _fits(found, n, value) else value for n, value in module.state_dict().items()}
     else:
         weights = load_part(type(module), folder).state_dict()
@@ -76,8 +113,6 @@ def export_tensors(
     from safetensors.torch import save_file
 
     from codi2 import __version__
-    from codi2.hub import atomic_path
-    from codi2.tensors import in_half
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as aside:

@@ -4,7 +4,7 @@ import torch
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
-from codi2.diffuse.mel import MelSpectrogram, griffin_lim
+from codi2.media.mel import MelSpectrogram, griffin_lim
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Measures of features and sounds, for training and evaluation alike."""
