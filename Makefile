@@ -13,7 +13,7 @@ help:
 	@echo "make demo       install, fetch the model, answer the sample prompts, write out/index.html"
 	@echo "make test       lint, type check and the quick tests"
 	@echo "make test-slow  the long guarantees"
-	@echo "make lint       ruff and mypy alone"
+	@echo "make lint       ruff, mypy and import-linter alone"
 	@echo "make clean      remove the virtual environment and all caches in this folder"
 
 demo: $(VENV)/.done
@@ -31,6 +31,7 @@ lint: $(VENV)/.done-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 clean:
 	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,6 +10,7 @@ import statistics
 import time
 from typing import Any
 
+from codi2.chat import Chat
 from codi2.chat.events import Said
 from codi2.demo import media_folder
 from codi2.media import load
@@ -36,7 +37,7 @@ def main() -> None:
     ours: list[list[float]] = [[] for _ in range(ROUNDS)]
     naive: list[list[float]] = [[] for _ in range(ROUNDS)]
     for _ in range(CONVERSATIONS):
-        chat, messages = model.chat(), []
+        chat, messages = Chat(model), []
         for i in range(ROUNDS):
             prompt = (Text("Look at "), pictures[i % len(pictures)], Text(" and say what it shows."))
 

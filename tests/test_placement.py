@@ -77,7 +77,7 @@ def test_a_conversation_is_kept_on_a_gpu_saved_and_opened(media: Path, tmp_path:
 
     with virtual_gpu():
         model = CoDi2.from_pretrained("debug", device="cuda")
-        talk = model.chat(max_new_tokens=2)
+        talk = Chat(model, max_new_tokens=2)
         talk.send("Take [image0] and make it night.", image0=load(media / "tiger.png"), want="image")
         talk.send("And now turn it.", want="image")
         talk.save(tmp_path / "talk")

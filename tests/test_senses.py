@@ -18,7 +18,7 @@ from codi2.errors import ConfigError, MediaError, PromptError
 from codi2.prompt.grammar import parse, render
 from codi2.prompt.layout import SPECIAL_TOKENS, special_tokens
 from codi2.prompt.parts import IMU, Depth, Image, Sense, Thermal
-from codi2.prompt.wire import from_wire, to_wire
+from codi2.prompt_json import from_wire, to_wire
 from codi2.senses import drawn, load_as, load_files, to_bytes
 
 from . import bombs

@@ -17,12 +17,12 @@ from replies import decoded
 
 from codi2.chat import Chat
 from codi2.chat.events import Done
-from codi2.chat.references import as_held
 from codi2.config import DEBUG, PriorConfig
 from codi2.media import load
 from codi2.model import CoDi2
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Image, Part, Text, Video
+from codi2.prompt.references import as_held
 from codi2.reply import Options, Reply
 from codi2.serve import wire
 from codi2.serve.api import create_app
@@ -162,12 +162,12 @@ def engine(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
 
 
 def send(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
-    chat = at.model.chat()
+    chat = Chat(at.model)
     return [chat.send(round_.parts, **round_.settings) for round_ in rounds][-1].parts
 
 
 def stream(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
-    chat = at.model.chat()
+    chat = Chat(at.model)
     for round_ in rounds:
         *_, last = chat.stream(round_.parts, **round_.settings)
     assert isinstance(last, Done)
@@ -176,7 +176,7 @@ def stream(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
 
 def asend(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
     async def work() -> Reply:
-        chat = at.model.chat()
+        chat = Chat(at.model)
         for round_ in rounds:
             reply = await chat.asend(round_.parts, **round_.settings)
         return reply
@@ -186,7 +186,7 @@ def asend(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
 
 def retried(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
     """Each round first with another seed, then as it was asked."""
-    chat = at.model.chat()
+    chat = Chat(at.model)
     for round_ in rounds:
         chat.send(round_.parts, **round_.settings | {"seed": 99})
         reply = chat.retry(seed=round_.seed)
@@ -195,7 +195,7 @@ def retried(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
 
 def reopened(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
     """The conversation is saved and opened after each round."""
-    chat = at.model.chat()
+    chat = Chat(at.model)
     for n, round_ in enumerate(rounds):
         reply = chat.send(round_.parts, **round_.settings)
         chat = Chat.open(at.model, chat.save(at.folder.parent / f"saved{n}"))
@@ -377,7 +377,7 @@ def test_other_seeds_and_other_rounds_before_answer_otherwise(debug: Setting):
 
 def test_a_system_prompt_is_the_same_everywhere(debug: Setting):
     said, round_ = "Be <|im_end|>\n kind [image0]. ", REQUESTS["a picture of words"][0]
-    chat = debug.model.chat(system=said)
+    chat = Chat(debug.model, system=said)
     theirs = [chat.send(round_.parts, **round_.settings).parts for _ in range(2)]
     messages: list[dict[str, Any]] = [{"role": "system", "content": said}]
     name = debug.post("/v1/sessions", system=said).json()["id"]

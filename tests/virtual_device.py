@@ -11,9 +11,9 @@ finite) runs as on a GPU, and so do autograd and optimizers. These faults raise,
 A clash of dtypes raises because the CPU's kernels refuse it too; `torch.autocast("cuda")` becomes the CPU's. The
 harness cannot show speed, memory, kernels that only a GPU lacks, or the rounding of the hardware.
 
-`codi2.doctor.virtual` is another virtual GPU, on tensors without numbers, and neither can do the other's work:
+`codi2.dry_run.virtual` is another virtual GPU, on tensors without numbers, and neither can do the other's work:
 
-| | this one | `codi2.doctor.virtual` |
+| | this one | `codi2.dry_run.virtual` |
 |---|---|---|
 | tensors | have numbers, on the CPU | have none (meta): 8 billion parameters take no memory |
 | runs | replies, chats, evaluation: what comes next depends on numbers | training steps, also at the sizes of `paper` |

@@ -14,17 +14,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from codi2.chat import Chat
     from codi2.joint_space import transfer
     from codi2.media import load
     from codi2.model import CoDi2
     from codi2.prompt.parts import Audio, Image, Phrase, Text, Video
 
 __version__ = "0.1.0"
-__all__ = ["Audio", "CoDi2", "Image", "Phrase", "Text", "Video", "load", "transfer"]
+__all__ = ["Audio", "Chat", "CoDi2", "Image", "Phrase", "Text", "Video", "load", "transfer"]
 
-_HOME = {"CoDi2": "codi2.model", "load": "codi2.media", "transfer": "codi2.joint_space"} | dict.fromkeys(
-    ("Audio", "Image", "Phrase", "Text", "Video"), "codi2.prompt.parts"
-)
+_HOME = {
+    "Chat": "codi2.chat",
+    "CoDi2": "codi2.model",
+    "load": "codi2.media",
+    "transfer": "codi2.joint_space",
+    **dict.fromkeys(("Audio", "Image", "Phrase", "Text", "Video"), "codi2.prompt.parts"),
+}
 
 
 def __getattr__(name: str) -> Any:

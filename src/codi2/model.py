@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +35,6 @@ from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text
 from codi2.prompt.sources import LAST, check_source, numbered, renamed, source_of
 from codi2.reply import Callback, Options, Reply, Stopwatch
 from codi2.stopping import check_stop
-
-if TYPE_CHECKING:
-    from codi2.chat import Chat
 
 __all__ = ["Callback", "CoDi2", "Options", "Reply", "Stopwatch"]
 
@@ -145,12 +142,6 @@ class CoDi2(nn.Module):
             prompt = parse(prompt, names)
             options = replace(options, source=renamed(options.source, names, numbered(prompt)))
         return self.answer([[Message("user", prompt)]], [options], callback)[0]
-
-    def chat(self, system: str | None = None, **defaults: Any) -> Chat:
-        """A conversation of many rounds. `defaults` are fields of `Options` for all of its messages."""
-        from codi2.chat import Chat
-
-        return Chat(self, system, **defaults)
 
     @torch.no_grad()
     def answer(

@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 
 from codi2.prompt.grammar import render
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Prompt, Thermal, Video
-from codi2.prompt.wire import png
+from codi2.prompt_json import png
 from codi2.senses import drawn
 
 if TYPE_CHECKING:

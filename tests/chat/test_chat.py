@@ -65,7 +65,7 @@ def play(chat: Chat, red: Image, hum: Audio) -> list[Reply]:
 
 
 def test_rounds_are_numbered_and_named(model: CoDi2, red: Image, hum: Audio):
-    chat = model.chat()
+    chat = Chat(model)
     replies = play(chat, red, hum)
     assert list(chat.media) == ["image0", "audio0", "image1", "image2", "audio1", "image3"]
     assert chat.media["image0"] is red and chat.media["image1"] is replies[1].images[0]
@@ -75,10 +75,10 @@ def test_rounds_are_numbered_and_named(model: CoDi2, red: Image, hum: Audio):
 
 def test_what_is_reused_changes_nothing(model: CoDi2, red: Image, hum: Audio):
     """Every round of one conversation, against the same round of one that reads everything anew."""
-    chat = model.chat()
+    chat = Chat(model)
     replies = play(chat, red, hum)
     for i, reply in enumerate(replies):
-        fresh = model.chat()
+        fresh = Chat(model)
         for round_ in chat.rounds[:i]:
             fresh.add(round_)
         assert same(fresh.send(chat.rounds[i].prompt, **vars(chat.rounds[i].options)), reply), i
@@ -107,7 +107,7 @@ def test_only_what_is_new_is_read(
     monkeypatch.setattr(
         model.encoder, "forward", lambda items, count=None: encoded.append(len(items)) or honest(items, count)
     )
-    chat = model.chat()
+    chat = Chat(model)
     chat.send("What is [image0]?", red, **WORDS)
     chat.send("And [image0]?", **WORDS)
     assert len(fed) == 2 and fed[1] < 80, "the reply and the message, not the first round"
@@ -115,7 +115,7 @@ def test_only_what_is_new_is_read(
 
 
 def test_undo_keeps_what_was_read_and_retry_draws_again(model: CoDi2, red: Image, hum: Audio, fed: list[int]):
-    chat = model.chat()
+    chat = Chat(model)
     first, _, _, fourth = play(chat, red, hum)
     chat.undo()
     fed.clear()
@@ -131,7 +131,7 @@ def test_undo_keeps_what_was_read_and_retry_draws_again(model: CoDi2, red: Image
 
 
 def test_a_cache_that_cannot_be_cut_is_read_anew(model: CoDi2, red: Image, hum: Audio, monkeypatch: pytest.MonkeyPatch):
-    chat = model.chat()
+    chat = Chat(model)
     *_, fourth = play(chat, red, hum)
     monkeypatch.setattr(Conversation, "rewind", lambda self, mark: False)
     assert same(chat.retry(), fourth)
@@ -140,7 +140,7 @@ def test_a_cache_that_cannot_be_cut_is_read_anew(model: CoDi2, red: Image, hum: 
 @pytest.mark.parametrize("change", ["undo", "reopen", "settings"])
 def test_what_came_before_is_all_that_counts(model: CoDi2, red: Image, hum: Audio, change: str):
     """A round that was undone, another way to hold the conversation, other seeds before: no trace in the next reply."""
-    chat, other = model.chat(), model.chat()
+    chat, other = Chat(model), Chat(model)
     for talk in (chat, other):
         talk.send("What is [image0]?", red, **WORDS)
     if change == "undo":
@@ -148,7 +148,7 @@ def test_what_came_before_is_all_that_counts(model: CoDi2, red: Image, hum: Audi
         other.undo()
     elif change == "reopen":
         rounds = other.rounds
-        other = model.chat()
+        other = Chat(model)
         for round_ in rounds:
             other.add(round_)
     else:
@@ -178,7 +178,7 @@ def test_any_history_of_changes_answers_as_the_rounds_that_are_left(model: CoDi2
         if stage == choose.choice(["encode", "think", "diffuse"]):
             raise ZeroDivisionError
 
-    chat = model.chat()
+    chat = Chat(model)
     for _ in range(30):
         what = choose.random()
         if what < 0.5 or not chat.rounds:
@@ -192,7 +192,7 @@ def test_any_history_of_changes_answers_as_the_rounds_that_are_left(model: CoDi2
         else:
             chat = chat.branch(choose.randrange(len(chat.rounds)) + 1)
         if choose.random() < 0.4:
-            fresh = model.chat()
+            fresh = Chat(model)
             for round_ in chat.rounds:
                 fresh.add(round_)
             assert list(fresh.media) == list(chat.media)
@@ -203,7 +203,7 @@ def test_any_history_of_changes_answers_as_the_rounds_that_are_left(model: CoDi2
 
 def test_the_oldest_rounds_leave_and_the_reply_says_so(model: CoDi2, red: Image, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(model.layout, "max_length", 220)
-    chat = model.chat()
+    chat = Chat(model)
     notes = [chat.send(f"Number {i} is [image0]", image0=red, **WORDS).notes for i in range(8)]
     assert notes[0] == () and chat.left > 0
     told = [note for some in notes for note in some]
@@ -216,7 +216,7 @@ def test_the_oldest_rounds_leave_and_the_reply_says_so(model: CoDi2, red: Image,
 
 
 def test_events_come_in_order_and_make_the_reply(model: CoDi2, red: Image):
-    events = list(model.chat().stream("Say something, and draw", want=["image"], max_new_tokens=8, temperature=1.0))
+    events = list(Chat(model).stream("Say something, and draw", want=["image"], max_new_tokens=8, temperature=1.0))
     assert [e.stage for e in events if isinstance(e, Step) and e.step == 0] == ["encode", "think", "diffuse"]
     assert isinstance(events[-1], Done)
     reply = events[-1].reply
@@ -228,7 +228,7 @@ def test_events_come_in_order_and_make_the_reply(model: CoDi2, red: Image):
 
 
 def test_a_reader_who_leaves_ends_the_round(model: CoDi2):
-    chat = model.chat()
+    chat = Chat(model)
     events = chat.stream("Go on", want="text", max_new_tokens=500)
     for event in events:
         if isinstance(event, Said):
@@ -240,7 +240,7 @@ def test_a_reader_who_leaves_ends_the_round(model: CoDi2):
 
 def test_asyncio(model: CoDi2):
     async def talk() -> tuple[Reply, list[Any]]:
-        chat = model.chat()
+        chat = Chat(model)
         reply = await chat.asend("Hello", **WORDS)
         return reply, [event async for event in chat.astream("Again", **WORDS)]
 
@@ -249,9 +249,9 @@ def test_asyncio(model: CoDi2):
 
 
 def test_a_failed_round_leaves_everything_as_it_was(model: CoDi2, red: Image, monkeypatch: pytest.MonkeyPatch):
-    chat = model.chat()
+    chat = Chat(model)
     chat.send("What is [image0]?", red, **WORDS)
-    expected = model.chat()
+    expected = Chat(model)
     expected.send("What is [image0]?", red, **WORDS)
 
     def broken(*_: Any, **__: Any) -> Iterator[Any]:
@@ -267,7 +267,7 @@ def test_a_failed_round_leaves_everything_as_it_was(model: CoDi2, red: Image, mo
 
 
 def test_settings_of_the_conversation_and_of_a_message(model: CoDi2):
-    chat = model.chat(system="Be brief.", want="text", max_new_tokens=2, seed=3)
+    chat = Chat(model, system="Be brief.", want="text", max_new_tokens=2, seed=3)
     assert chat.send("Hello").recipe["seed"] == 3
     assert chat.send("Hello", seed=4).recipe["seed"] == 4
     assert chat._history(0)[0].role == "system"

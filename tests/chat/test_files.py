@@ -22,7 +22,7 @@ def model() -> CoDi2:
 
 @pytest.fixture
 def chat(model: CoDi2) -> Chat:
-    chat = model.chat(system="Be kind.", seed=2)
+    chat = Chat(model, system="Be kind.", seed=2)
     chat.send("Draw [image0]", Image(PILImage.new("RGB", (40, 40), "red"), "red.png"), want="image", max_new_tokens=4)
     hum = Audio(np.round(np.sin(np.arange(16_000) / 20) * 2**22).astype(np.float32) / 2**23, 16_000)
     chat.send("Play [audio0] for it", hum, want=["audio"], max_new_tokens=2)
@@ -44,7 +44,7 @@ def test_an_opened_conversation_goes_on_as_it_would_have(model: CoDi2, chat: Cha
 
 
 def test_equal_items_stay_apart_and_one_that_is_spoken_of_again_stays_one(model: CoDi2, tmp_path: Path):
-    chat = model.chat(want="text", max_new_tokens=1)
+    chat = Chat(model, want="text", max_new_tokens=1)
     blue = [Image(PILImage.new("RGB", (40, 40), "blue")) for _ in range(2)]
     chat.send("See [image0] and [image1] and [image0]", *blue)
     chat.send("And the first image?")
@@ -55,7 +55,7 @@ def test_equal_items_stay_apart_and_one_that_is_spoken_of_again_stays_one(model:
 
 
 def test_loud_sounds_are_kept_exactly(model: CoDi2, tmp_path: Path):
-    chat = model.chat(want="text", max_new_tokens=1)
+    chat = Chat(model, want="text", max_new_tokens=1)
     loud = Audio(np.array([1 - 2**-23, -1.0, 0.75, 0.6, -0.9999], np.float32).repeat(800), 16_000)
     loud = Audio(np.round(loud.samples * 2.0**23).astype(np.float32) / np.float32(2**23), 16_000)
     chat.send("Hear [audio0]", loud)
@@ -64,7 +64,7 @@ def test_loud_sounds_are_kept_exactly(model: CoDi2, tmp_path: Path):
 
 
 def test_equal_media_are_kept_once(model: CoDi2, tmp_path: Path):
-    chat = model.chat(want="text", max_new_tokens=1)
+    chat = Chat(model, want="text", max_new_tokens=1)
     for _ in range(3):
         chat.send("See [image9]", image9=Image(PILImage.new("RGB", (40, 40), "blue")))
     chat.save(tmp_path)

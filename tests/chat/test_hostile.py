@@ -29,7 +29,7 @@ def model() -> CoDi2:
 @pytest.fixture(scope="module")
 def kept(model: CoDi2, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A conversation of one round with a picture in it and one in the reply."""
-    chat = model.chat()
+    chat = Chat(model)
     chat.send("Draw [image0]", Image(PILImage.new("RGB", (40, 40), "red"), "red.png"), want="image", max_new_tokens=1)
     return chat.save(tmp_path_factory.mktemp("kept") / "chat")
 

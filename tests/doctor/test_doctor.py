@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from codi2 import CoDi2
 from codi2.cli import app
 from codi2.config import DEBUG, PAPER, DecoderConfig, preset
-from codi2.doctor.estimate import GPUS, Language, estimates
 from codi2.doctor.find import find
-from codi2.doctor.parts import BY_NAME, PARTS, count, flops
 from codi2.doctor.weigh import weigh, weigh_all
+from codi2.dry_run.estimate import GPUS, Language, estimates
+from codi2.dry_run.parts import BY_NAME, PARTS, count, flops
 from codi2.errors import ConfigError
 
 

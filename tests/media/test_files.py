@@ -16,7 +16,7 @@ from codi2 import media
 from codi2.errors import MediaError, OutputError
 from codi2.media import bounds, timeline
 from codi2.prompt.parts import Audio, Image, Video
-from codi2.prompt.wire import flac
+from codi2.prompt_json import flac
 
 from .made import clip, encoded, noise_picture, sound, tone
 

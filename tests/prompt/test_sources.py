@@ -88,7 +88,7 @@ def test_placeholders_name_the_source_however_they_stand(drawn: Drawn):
 
 
 def test_a_conversation_names_its_items_over_all_rounds(drawn: Drawn, monkeypatch: pytest.MonkeyPatch):
-    chat: Chat = drawn.model.chat()
+    chat: Chat = Chat(drawn.model)
     first = chat.send("Draw [image0]", RED, **DRAW)
     drawn.sources.clear()
     chat.send("Again, as a clay figure", source="image0", **DRAW)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from codi2.chat import Chat
 from codi2.chat.events import Done, Event, Said, Step
 from codi2.errors import BusyError, LateError, LimitError, PromptError
 from codi2.media import load_image
@@ -344,7 +345,7 @@ def test_text_that_is_too_long_is_refused_before_it_is_tokenized(model: CoDi2, e
     words = "x" * (16 << 20)
     for ask in (
         lambda: engine.reply(say(words), IMAGE, Client()),
-        lambda: engine.round(model.chat(), words, Client()),
+        lambda: engine.round(Chat(model), words, Client()),
         lambda: model.generate(words),
     ):
         began = time.process_time()
@@ -355,7 +356,7 @@ def test_text_that_is_too_long_is_refused_before_it_is_tokenized(model: CoDi2, e
 
 def test_a_round_is_kept_while_the_model_works_for_others(model: CoDi2, engine: Engine):
     free, kept, order = threading.Event(), Client(), []
-    chat = model.chat()
+    chat = Chat(model)
     engine.round(
         chat,
         "Hello",
@@ -382,7 +383,7 @@ def test_a_conversation_that_is_held_has_room_for_so_many_media(
     from codi2.serve import engine as module
 
     monkeypatch.setattr(module, "MOST_OF_CHAT", 100_000)
-    chat, client = model.chat(), Client()
+    chat, client = Chat(model), Client()
     prompt = (Text("Look: "), Image(PILImage.new("RGB", (150, 150))))  # 67,500 bytes
     engine.round(chat, prompt, client, want=(), max_new_tokens=1)
     assert isinstance(client.end, Done)

@@ -16,8 +16,9 @@ import pytest
 
 from codi2.errors import BusyError, ConfigError, DataError
 from codi2.serve.api import create_app
+from codi2.serve.application import open_store
 from codi2.serve.keys import MINUTE, Keys
-from codi2.serve.run import open_store, opened
+from codi2.serve.run import opened
 from codi2.serve.store import NoSession, Store
 
 from .conftest import Start, ask

@@ -23,8 +23,8 @@ from codi2.media import mp4_bytes, read_recipe
 from codi2.prompt.parts import Video
 from codi2.reply import Options, Reply
 from codi2.serve import media_routes, uploads, views
+from codi2.serve.application import open_store
 from codi2.serve.packing import while_wanted
-from codi2.serve.run import open_store
 from codi2.serve.uploads import NoMedium, Uploads
 from codi2.stopping import Stopped, check_stop, stops_when
 

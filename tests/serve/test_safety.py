@@ -11,6 +11,7 @@ import httpx
 import pytest
 from PIL import Image as PILImage
 
+from codi2.chat import Chat
 from codi2.media import read_recipe
 from codi2.model import CoDi2
 from codi2.prompt.parts import Image, Part, Text
@@ -36,7 +37,7 @@ def test_a_conversation_keeps_what_was_shown():
     def check(parts: Sequence[Part]) -> tuple[list[Part], tuple[str, ...]]:
         return [Text("withheld") if isinstance(part, Image) else part for part in parts], ("withheld",)
 
-    chat = CoDi2.from_pretrained("debug").chat()
+    chat = Chat(CoDi2.from_pretrained("debug"))
     reply = chat.play("Draw", (), {"want": "image", "max_new_tokens": 2}, lambda event: False, check)
     assert reply.images == [] and reply.notes == ("withheld",) and chat.media == {}
     assert chat.send("And again", want="text", max_new_tokens=2).parts is not None

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from codi2.serve.run import open_store
+from codi2.serve.application import open_store
 
 from .conftest import Running, Start
 

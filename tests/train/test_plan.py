@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from codi2.config import SENSES
-from codi2.doctor.estimate import Language
+from codi2.dry_run.estimate import Language
 from codi2.errors import ConfigError
 from codi2.prompt.layout import special_tokens
 from codi2.train.config import TrainConfig, load_config

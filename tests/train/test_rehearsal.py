@@ -19,7 +19,7 @@ from codi2.data.build import Settings, build
 from codi2.diffuse.build import new_vae
 from codi2.diffuse.codec import AudioCodec, ImageCodec
 from codi2.diffuse.load import clip_codec
-from codi2.doctor.virtual import DEVICE, Misplaced, VirtualGPU
+from codi2.dry_run.virtual import DEVICE, Misplaced, VirtualGPU
 from codi2.encode.efficientnet import EfficientNetLite
 from codi2.encode.tiny import TRUNK_CHANNELS
 from codi2.heads.prior import Context, Prior

@@ -3,7 +3,7 @@
 A reply is a function of the conversation as it is shown, and of its options: the same from a conversation that is kept,
 opened again or sent as a whole (`CoDi2.answer`).
 
-chat = model.chat()
+chat = Chat(model)
 chat.send("Draw a mango.", want="image")
 chat.send("Now make it night.", want="image")
 """
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from codi2.chat.events import Done, Event, Made, Said, Step
-from codi2.chat.references import read, resolve
 from codi2.errors import PromptError
 from codi2.llm.reading import Past
 from codi2.model import CoDi2
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
+from codi2.prompt.references import read, resolve
 from codi2.prompt.sources import items_of, numbered, renamed
 from codi2.reply import Callback, Options, Reply
 from codi2.stopping import Stopped, stops_when
@@ -50,7 +50,7 @@ class Round:
 
 
 class Chat:
-    """Build one with `CoDi2.chat`. Not for several threads at once.
+    """A conversation with `model`. Not for several threads at once.
 
     Args:
         system: opens the conversation, in place of the model's own system prompt.
@@ -91,7 +91,7 @@ class Chat:
         """One round.
 
         Args:
-            prompt: words, with placeholders for the media or for earlier items (see `chat.references`), or parts.
+            prompt: words, with placeholders for the media or for earlier items (see `prompt.references`), or parts.
             media: what placeholders that no earlier item has stand for, in order, by modality.
             callback: see `CoDi2.generate`.
             settings: fields of `Options`, or media by name, as for `CoDi2.generate`.

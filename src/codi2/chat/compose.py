@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from codi2.chat.references import placed
 from codi2.prompt.grammar import join_text, placeholders
 from codi2.prompt.parts import Media, Phrase, Prompt, Text
+from codi2.prompt.references import placed
 from codi2.prompt.sources import numbered
 
 
@@ -21,7 +21,7 @@ class Composed:
 
 
 def compose(content: Prompt, earlier: Mapping[str, Media]) -> Composed:
-    """Reads the placeholders of a message's words (`chat.references.placed`).
+    """Reads the placeholders of a message's words (`prompt.references.placed`).
 
     Args:
         content: words and media in order; a medium that is one of `earlier` is that item, not a new one.

@@ -22,7 +22,7 @@ from codi2.hub import write_atomic
 from codi2.model import CoDi2
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
-from codi2.prompt.wire import flac, png
+from codi2.prompt_json import flac, png
 from codi2.reply import Options, Reply
 from codi2.senses import load_as, to_bytes
 from codi2.stopping import check_stop
@@ -79,7 +79,7 @@ def open_chat(model: CoDi2, folder: str | Path) -> Chat:
     try:
         about = parse_json(read_inside(folder, "chat.json", links=False))
         check(about, str(folder))
-        chat = model.chat(about["system"], **current(about["defaults"]))
+        chat = Chat(model, about["system"], **current(about["defaults"]))
         for value in about["rounds"]:
             round_ = read(value)
             said = zip((*round_.prompt, *round_.reply.parts), (*value["prompt"], *value["reply"]), strict=True)

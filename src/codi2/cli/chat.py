@@ -50,7 +50,7 @@ def chat(
 
     typer.echo(f"Loading the model {model}.", err=True)
     loaded = CoDi2.from_pretrained(model, **vars(placement))
-    talk = Chat.open(loaded, opened) if opened else loaded.chat()
+    talk = Chat.open(loaded, opened) if opened else Chat(loaded)
     Terminal(loaded, talk, out, seed).run()
 
 

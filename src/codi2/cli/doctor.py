@@ -131,9 +131,9 @@ def _dry_run(console: Any, figures: dict[str, Any], names: tuple[str, ...]) -> N
 
     from rich.table import Table
 
-    from codi2.doctor.estimate import estimates
-    from codi2.doctor.parts import BY_NAME, PARTS, count, flops
     from codi2.doctor.weigh import Weighed, weigh_all
+    from codi2.dry_run.estimate import estimates
+    from codi2.dry_run.parts import BY_NAME, PARTS, count, flops
 
     table = Table(title="Components of paper at full size, random weights", title_justify="left")
     for head in ("component", "parameters", "published", "run", "s", "GB"):

@@ -78,7 +78,7 @@ def new(
     data: DataOption = None,
 ) -> None:
     """Make a key; it is shown this once. From the first key on, a server asks for one, also one that runs."""
-    from codi2.serve.run import open_store
+    from codi2.serve.application import open_store
 
     typer.echo(open_store(data).make_key(label, per_minute))
 
@@ -86,7 +86,7 @@ def new(
 @keys.command("list")
 def list_keys(data: DataOption = None) -> None:
     """Labels and limits."""
-    from codi2.serve.run import open_store
+    from codi2.serve.application import open_store
 
     for key in open_store(data).list_keys():
         typer.echo(f"{key.label}  {key.per_minute or 'any number'} a minute")
@@ -104,7 +104,7 @@ def revoke(
 
     With the last key revoked, every request is refused.
     """
-    from codi2.serve.run import open_store
+    from codi2.serve.application import open_store
 
     store = open_store(data)
     owner = store.revoke(label).id

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageOps
 
-from codi2.data.sources.raw import Sound
+from codi2.data.raw import Sound
 from codi2.errors import DataError, MissingDependencyError
 
 SIDE = 64

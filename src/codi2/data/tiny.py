@@ -16,8 +16,8 @@ from codi2.data import fetch
 from codi2.data.items import ARRAYS, SCHEMA, Item, dump_items
 from codi2.data.labels import concept_of, head_of
 from codi2.data.prepare import CLIP, FRAMES, SIDE, clips, square, square_clip
+from codi2.data.raw import RawItem, Source
 from codi2.data.sources import animated, emoji, games, gcompris, iconify, scratch, sonic_pi, soundfont, stamps
-from codi2.data.sources.raw import RawItem, Source
 from codi2.data.split import assign
 from codi2.data.twins import give_up_twins
 from codi2.errors import DataError

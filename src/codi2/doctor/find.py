@@ -114,7 +114,7 @@ def local_file(source: str, names: tuple[str, ...], subfolder: str = "") -> Path
 def _pipeline(part: str, source: str) -> Found:
     """The network of a pipeline, compared with its own config; without one, with the published size known here."""
     from codi2.diffuse.families import FAMILIES, pipeline_name
-    from codi2.doctor import parts
+    from codi2.dry_run import parts
 
     index = local_file(source, ("model_index.json",))
     if index is None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from codi2.doctor.parts import BY_NAME, PARTS, Part, count
+from codi2.dry_run.parts import BY_NAME, PARTS, Part, count
 from codi2.errors import ConfigError
 
 

@@ -19,7 +19,7 @@ from codi2.hub import write_atomic
 from codi2.media import webp_bytes
 from codi2.prompt.parts import Audio, Image, Part, Prompt, Text, Video
 from codi2.prompt.sources import LAST
-from codi2.prompt.wire import png, to_wire
+from codi2.prompt_json import png, to_wire
 
 if TYPE_CHECKING:
     from codi2.evaluate.bench import Bench

@@ -12,9 +12,9 @@ import numpy as np
 
 from codi2.errors import MediaError, MissingReaderError
 from codi2.media import bounds, timeline
-from codi2.media.colour import to_rgb
 from codi2.prompt.parts import Image, Video
 from codi2.stopping import check_stop
+from codi2.values.colour import to_rgb
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage

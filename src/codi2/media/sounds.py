@@ -10,10 +10,10 @@ import numpy as np
 
 from codi2.errors import MediaError
 from codi2.media import bounds, streams
-from codi2.media.mono import Downmix
 from codi2.pcm import rounded
 from codi2.prompt.parts import Audio
 from codi2.stopping import check_stop
+from codi2.values.mono import Downmix
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame

@@ -68,7 +68,7 @@ class Image:
 
     def __post_init__(self) -> None:
         if getattr(self.pixels, "mode", "") != "RGB":
-            from codi2.media.values import as_rgb
+            from codi2.values.arrays import as_rgb
 
             object.__setattr__(self, "pixels", as_rgb(self.pixels, self.name))
 
@@ -87,7 +87,7 @@ class Audio:
 
     def __post_init__(self) -> None:
         if str(getattr(self.samples, "dtype", "")) != "float32" or self.samples.ndim != 1:
-            from codi2.media.values import as_mono
+            from codi2.values.arrays import as_mono
 
             object.__setattr__(self, "samples", as_mono(self.samples, self.name))
         if not self.rate > 0:

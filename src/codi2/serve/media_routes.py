@@ -18,7 +18,7 @@ from codi2.chat.files import part_reader
 from codi2.errors import PromptError
 from codi2.media import mp4_bytes, png_bytes, sound_bytes
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Thermal, Video
-from codi2.prompt.wire import flac, png
+from codi2.prompt_json import flac, png
 from codi2.senses import drawn
 from codi2.serve import views, wire
 from codi2.serve.decoding import File

@@ -27,10 +27,10 @@ def run_replicas(
     """Starts the replicas and serves until it is told to stop.
 
     Args:
-        folder: of the store, see `run.open_store`.
+        folder: of the store, see `application.open_store`.
         placement: of each replica's model; on `cuda` every replica has a GPU of its own.
         address: of a Ray cluster; None: one is started here.
-        settings: of `run.application`.
+        settings: of `application.application`.
     Raises:
         MissingDependencyError: Ray Serve is not installed.
         ConfigError: the cluster does not answer, or has fewer GPUs than replicas.
@@ -51,7 +51,7 @@ def run_replicas(
         raise ConfigError(f"no Ray cluster answers at {address}: start one, or leave the address out") from error
     options = options or deployment_options(replicas, placement, ray.cluster_resources().get("GPU", 0))
 
-    from codi2.serve.run import application, open_store
+    from codi2.serve.application import application, open_store
 
     def build() -> Any:
         """A replica's application."""

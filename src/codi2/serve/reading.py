@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from fastapi import Request
 
-from codi2.chat.references import as_held
 from codi2.errors import LateError, MediaError
 from codi2.prompt.layout import Layout, Message
 from codi2.prompt.parts import Image, Media, Video
+from codi2.prompt.references import as_held
 from codi2.serve.decoder_process import STILL
 from codi2.serve.decoding import Decoders, File
 from codi2.serve.waiting import while_connected
@@ -35,7 +35,7 @@ class Deadline:
 async def read_messages(
     request: Request, draft: Callable[[], Draft], layout: Layout, decoders: Decoders, client: str, deadline: Deadline
 ) -> list[Message]:
-    """The conversation of a request, as `chat.references.as_held` has it.
+    """The conversation of a request, as `prompt.references.as_held` has it.
 
     Args:
         draft: reads the body; it is called in a thread.

@@ -7,26 +7,17 @@ import gc
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from codi2.errors import ConfigError, MissingDependencyError
-from codi2.hub import home
 from codi2.placement import ON_CPU, Placement
+from codi2.serve.application import application, open_store
 from codi2.serve.memory import return_large_blocks
 from codi2.serve.origins import Served, is_loopback, origin
 from codi2.serve.store import Store
 
 PATIENCE = 30.0  # seconds that work which was taken has to finish when the server stops
-
-
-def open_store(folder: Path | None = None) -> Store:
-    """Sessions and keys; `$CODI2_HOME/serve` by default. A folder that is made is closed to other users."""
-    folder = folder or home() / "serve"
-    with suppress(OSError):  # the store says what is wrong
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Store(folder)
 
 
 def run(
@@ -118,42 +109,6 @@ def run(
     finally:
         engine.close(PATIENCE)
         store.close()
-
-
-def application(
-    store: Store,
-    model: str,
-    origins: Sequence[str],
-    max_batch: int,
-    max_waiting: int,
-    timeout: float,
-    placement: Placement,
-    safety: bool,
-    marks: bool,
-    page: bool = False,
-    served: Served | None = None,
-    opened: int = 0,
-) -> tuple[Any, Any]:
-    """The application of one process or replica, with a model of its own, and its engine.
-
-    Raises MissingDependencyError: the extra `serve`, or that of the filter, is not installed.
-    """
-    try:
-        from codi2.serve.api import create_app
-        from codi2.serve.engine import Engine
-    except ImportError as error:
-        raise MissingDependencyError(f"serving needs {error.name}: pip install 'codi2[serve]'") from error
-    from codi2.model import CoDi2
-    from codi2.serve.safety import ImageFilter
-
-    check = ImageFilter() if safety else None
-    engine = Engine(CoDi2.from_pretrained(model, **vars(placement)), max_batch, max_waiting, timeout, check)
-    app = create_app(engine, store, model, origins, marks, served, opened)
-    if page:
-        from codi2.serve.page import mount
-
-        mount(app)
-    return app, engine
 
 
 def opened(store: Store, host: str, hosts: Sequence[str], without_keys: bool) -> int:

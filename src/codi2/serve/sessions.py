@@ -112,7 +112,7 @@ class Chats:
 
     def _load(self, owner: str, name: str) -> tuple[Chat, int]:
         kept = self.store.load(owner, name)
-        chat, read = self.engine.model.chat(kept.about.get("system")), reader(self.store.get)
+        chat, read = Chat(self.engine.model, kept.about.get("system")), reader(self.store.get)
         for value in kept.rounds:
             chat.add(read(value))
         return chat, kept.revision
@@ -292,7 +292,7 @@ async def list_rounds(name: str, chats: Held, client: Client) -> dict[str, Any]:
 
 @router.post("/{name}/rounds")
 async def add_round(request: Request, name: str, body: RoundRequest, chats: Held, client: Client) -> Any:
-    """A message, and its reply; earlier items can be named as in `chat.references`."""
+    """A message, and its reply; earlier items can be named as in `prompt.references`."""
     return await _round(request, name, body, chats, client, None)
 
 

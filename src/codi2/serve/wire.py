@@ -20,7 +20,7 @@ from codi2.media import png_bytes, sound_bytes, webp_bytes
 from codi2.pcm import to_pcm
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Media, Part, Text, Thermal, Video
-from codi2.prompt.wire import flac, png
+from codi2.prompt_json import flac, png
 from codi2.senses import to_bytes
 from codi2.serve.decoder_process import STILL
 from codi2.serve.decoding import File

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from codi2.hub import home
 from codi2.progress import tracked
-from codi2.train.features.files import read_all, write_tensors
+from codi2.train.shard_files import read_all, write_tensors
 
 SHARD = 1000  # samples
 

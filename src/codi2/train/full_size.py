@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from codi2.config import PRESETS
 from codi2.diffuse.decoder import Decoder, Sampling
-from codi2.doctor import parts
+from codi2.dry_run import parts
 from codi2.heads.projection import Leave, Projection
 from codi2.llm.backbone import Backbone, adapt
 from codi2.llm.mllm import MLLM

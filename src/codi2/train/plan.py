@@ -65,7 +65,7 @@ def _of_recipe(config: TrainConfig, recipe: Any) -> Plan:
 
 def _of_paper(config: TrainConfig) -> Plan:
     """Of the paper's system at its published sizes."""
-    from codi2.doctor.parts import BY_NAME, count
+    from codi2.dry_run.parts import BY_NAME, count
     from codi2.train.full_size import LABELS, POSITIONS, FullSize
 
     recipe = FullSize(config)
@@ -90,7 +90,7 @@ def _planned(
     low: torch.dtype | None,
     how: str,
 ) -> Plan:
-    from codi2.doctor.estimate import GPUS, REACHED, RUNTIME_GB
+    from codi2.dry_run.estimate import GPUS, REACHED, RUNTIME_GB
     from codi2.train.rehearsal import rehearse
 
     found = {at: rehearse(recipe, config, batch, low) for at, batch in batches.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data._utils import worker
 
-from codi2.doctor.virtual import DEVICE, VirtualGPU, tensors_of
+from codi2.dry_run.virtual import DEVICE, VirtualGPU, tensors_of
 from codi2.train.config import TrainConfig
 from codi2.train.loop import Recipe
 from codi2.train.optimizer import optimizer_of, update_average

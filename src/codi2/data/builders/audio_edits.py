@@ -7,7 +7,6 @@ so that taking the overlay away still leaves exactly the base.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import numpy as np
 from codi2.data.builders.audioset import LICENCE, AudioSet, Segment, parse_segment
 from codi2.data.builders.contract import BadRecord, Draft, LeftOut, Raw, exchange
 from codi2.data.checks import decoded
+from codi2.data.drafts import flac
 from codi2.data.mixes import loudness
 from codi2.data.record import Medium, Piece
 from codi2.data.templates import listing, write_prompt
@@ -140,12 +140,3 @@ def mixes(base: Wave, overlays: list[Wave], levels_db: list[float]) -> tuple[Wav
     mixed = [base + overlay for overlay in raised]
     gain = min(1.0, *(PEAK / max(float(np.abs(wave).max()), 1e-9) for wave in (base, *mixed)))
     return base * gain, tuple(wave * gain for wave in mixed)
-
-
-def flac(wave: Wave, rate: int) -> Medium:
-    """float [N] in [-1, 1] as 16-bit FLAC."""
-    import soundfile
-
-    file = io.BytesIO()
-    soundfile.write(file, wave, rate, format="FLAC", subtype="PCM_16")
-    return Medium("flac", file.getvalue(), checked=True)

@@ -7,15 +7,15 @@ spread over machines, and resumed: what is missing is built, nothing else.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from codi2.data.checks import BadRecord, LeftOut
-from codi2.data.record import Medium, Piece, Turn
+from codi2.data.drafts import Draft, exchange
 
 __all__ = ["BadRecord", "Builder", "Draft", "LeftOut", "Raw", "Unit", "exchange"]
 
@@ -32,23 +32,6 @@ class Raw:
     entry: Any
     content: tuple[bytes | str, ...] = ()
     """What makes it the same as another: entries of equal content are duplicates. Empty: never one."""
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A record before it has its key and its source."""
-
-    task: str
-    turns: tuple[Turn, ...]
-    licence: str
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    edits: Medium | None = None
-    """The given medium, this very object, that the answer edits: edits and analogies have one, all else has none."""
-
-
-def exchange(prompt: Sequence[Piece], answer: Sequence[Piece]) -> tuple[Turn, Turn]:
-    """One prompt and its answer."""
-    return ("user", tuple(prompt)), ("assistant", tuple(answer))
 
 
 @dataclass(frozen=True)

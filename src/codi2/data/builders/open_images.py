@@ -32,7 +32,7 @@ from codi2.data.templates import write_prompt
 from codi2.errors import DataError
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Image, Text
-from codi2.prompt.wire import png
+from codi2.prompt_json import png
 from codi2.untrusted import open_inside, parse_json
 
 LICENCE = "pictures CC-BY-2.0 (each its photographer's), annotations CC-BY-4.0"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from codi2.data.labels import with_article
 from codi2.data.prepare import read_clip
+from codi2.data.raw import RawItem, Source
 from codi2.data.sources.emoji import labelled
-from codi2.data.sources.raw import RawItem, Source
 
 _FOLDERS = [f"lobehub-fluent-emoji-anim-{number}-1.0.0/package/assets" for number in (1, 2, 3, 4)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from codi2.data.labels import clean, with_article
 from codi2.data.prepare import read_picture
-from codi2.data.sources.raw import RawItem, Source
+from codi2.data.raw import RawItem, Source
 
 # style: folder of pictures, whether names are upper case, suffix
 _RENDERINGS = {

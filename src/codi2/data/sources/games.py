@@ -9,7 +9,7 @@ from pathlib import Path
 
 from codi2.data.labels import hand_label
 from codi2.data.prepare import read_sound
-from codi2.data.sources.raw import RawItem, Source
+from codi2.data.raw import RawItem, Source
 
 _WESNOTH = "wesnoth-1.16-data/usr/share/games/wesnoth/1.16/data/core/sounds"
 _ARCADE = "arcade-3.3.3/arcade/resources/assets/sounds"

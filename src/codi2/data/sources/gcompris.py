@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from codi2.data.labels import clean, concept_of, hand_label, sound_caption, tables, with_article
 from codi2.data.prepare import open_picture, open_sound
-from codi2.data.sources.raw import RawItem, Source
+from codi2.data.raw import RawItem, Source
 from codi2.data.sources.rcc import members
 
 _ARCHIVES = "gcompris-qt-data/usr/share/gcompris-qt/rcc"

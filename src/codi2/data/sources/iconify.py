@@ -18,8 +18,8 @@ from PIL.Image import Image
 
 from codi2.data.labels import with_article
 from codi2.data.prepare import open_picture
+from codi2.data.raw import RawItem, Source
 from codi2.data.sources.emoji import labelled, raw_labels
-from codi2.data.sources.raw import RawItem, Source
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from codi2.data.labels import clean, hand_label, with_article
 from codi2.data.prepare import read_picture, read_sound
-from codi2.data.sources.raw import RawItem, Source
+from codi2.data.raw import RawItem, Source
 
 _MEDIA = "scratch/usr/share/scratch/Media"
 _FOLDERS = ("Animals", "Fantasy", "People", "Things", "Transportation")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codi2.data.labels import tables
 from codi2.data.prepare import read_sound
-from codi2.data.sources.raw import RawItem, Source
+from codi2.data.raw import RawItem, Source
 
 _SAMPLES = "sonic-pi-samples/usr/share/sonic-pi/samples"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from codi2.data.labels import tables, with_article
-from codi2.data.sources.raw import RawItem, Sound, Source
+from codi2.data.raw import RawItem, Sound, Source
 from codi2.errors import MissingDependencyError
 
 _FONT = "timgm6mb-soundfont/usr/share/sounds/sf2/TimGM6mb.sf2"

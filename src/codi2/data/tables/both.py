@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from codi2.data.builders.contract import Draft
+from codi2.data.drafts import Draft
 from codi2.data.items import Item
 from codi2.data.mixes import LEVELS_DB, overlay
 from codi2.data.tables.factors import apply, scaled, words

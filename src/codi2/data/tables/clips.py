@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from codi2.data.builders.contract import Draft
+from codi2.data.drafts import Draft
 from codi2.data.prepare import FPS, FRAMES
 from codi2.data.sound_transforms import RATE
 from codi2.data.tables.factors import scaled, words

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from codi2.data.builders.contract import Draft, exchange
+from codi2.data.drafts import Draft, exchange
 from codi2.data.record import Piece, Turn
 from codi2.data.tables import steps
 from codi2.data.tables.factors import asks, scaled, shown, turned, words

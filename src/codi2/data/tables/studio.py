@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from codi2.data.builders.audio_edits import flac
-from codi2.data.builders.contract import Draft, exchange
+from codi2.data.drafts import Draft, exchange, flac
 from codi2.data.items import Corpus, Item
 from codi2.data.prepare import FPS
 from codi2.data.record import Medium, Piece

@@ -1,6 +1,6 @@
 """Rounds: conversations in which what is asked decides which modalities are answered.
 
-What a message speaks of ("it", "the picture") stands behind its words once more, as `chat.references` puts it there.
+What a message speaks of ("it", "the picture") stands behind its words once more, as `prompt.references` puts it there.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from codi2.chat.references import resolve
-from codi2.data.builders.contract import exchange
+from codi2.data.drafts import exchange
 from codi2.data.items import Item
 from codi2.data.record import Medium, Piece, Turn
 from codi2.data.tasks.sampler import TRIES, Example, Task, TaskSampler, encoded, pick
 from codi2.errors import DataError
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Text
+from codi2.prompt.references import resolve
 from codi2.prompt.sources import numbered
 
 ROUNDS = (2, 5)  # of a conversation

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from codi2.data import edits
-from codi2.data.builders.contract import Draft, exchange
 from codi2.data.chat import load_chats
+from codi2.data.drafts import Draft, exchange
 from codi2.data.edits import Edit, HeldOut
 from codi2.data.items import Corpus, Item
 from codi2.data.record import Medium, Piece, Turn

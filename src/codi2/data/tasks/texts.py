@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from codi2.data.builders.contract import exchange
+from codi2.data.drafts import exchange
 from codi2.data.record import Turn
 from codi2.data.tasks.sampler import Example, Task, TaskSampler, encoded, one_round, pick
 from codi2.data.templates import write_prompt

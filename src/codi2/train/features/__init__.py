@@ -10,7 +10,7 @@ them. Three places keep what frozen networks make of media:
 | `train.bank`     | samples that a part draws by number               | shard by shard, when the part starts          |
 
 The first two find a medium by the same name (`encoded.name_of`), so a run reads the first and falls back to the
-second. All shards of tensors are written and read by `features.files`.
+second. All shards of tensors are written and read by `train.shard_files`.
 
 `store`: the files of a store, and how a medium is found in them. `index`: which media a data set has, and which shard
 each is in. `makers`: the networks. `worker`: one process that encodes. `encode`: the stages, over all processes. `use`:

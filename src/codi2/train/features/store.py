@@ -22,7 +22,7 @@ import numpy as np
 from torch import Tensor
 
 from codi2.errors import DataError
-from codi2.train.features.files import open_tensors
+from codi2.train.shard_files import open_tensors
 from codi2.untrusted import inside, parse_json, read_inside
 
 VERSION = 1

@@ -24,10 +24,10 @@ from codi2.errors import CoDi2Error, DataError, MediaError
 from codi2.placement import ON_CPU, Placement, full, out_of_memory
 from codi2.tensors import device_of
 from codi2.train.encoded import Piece, items_of
-from codi2.train.features.files import open_tensors, write_tensors
 from codi2.train.features.index import ENTRY, MODALITIES, index_path, place_path
 from codi2.train.features.makers import Maker, load_maker
 from codi2.train.features.store import NAME, Job, shard_path
+from codi2.train.shard_files import open_tensors, write_tensors
 
 AHEAD = 4  # batches that each worker holds ready
 MOST = 8  # workers of a process, unless it is told

@@ -6,7 +6,7 @@ from PIL import Image as PILImage
 
 from codi2.errors import MediaError, PromptError
 from codi2.prompt.parts import Audio, Image, Phrase, Text, Video
-from codi2.prompt.wire import from_wire, to_wire
+from codi2.prompt_json import from_wire, to_wire
 
 RNG = np.random.default_rng(0)
 

@@ -113,7 +113,7 @@ def _step(parameters: Mapping[str, int], operations: Mapping[str, float], rows: 
 
 
 def _picture(parameters: Mapping[str, int], operations: Mapping[str, float], rows: int) -> float:
-    from codi2.doctor.parts import BY_NAME
+    from codi2.dry_run.parts import BY_NAME
 
     steps = BY_NAME["unclip-unet"].calls
     return 2.0 * parameters["llama-2-7b-chat"] * rows + operations["imagebind"] * 4 + operations["unclip-unet"] * steps

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from codi2.chat.references import read, resolve
 from codi2.errors import PromptError
 from codi2.prompt.parts import Audio, Image, Part, Text
+from codi2.prompt.references import read, resolve
 from codi2.prompt.sources import numbered
 
 RED, BLUE, GREEN = (Image(PILImage.new("RGB", (8, 8), colour)) for colour in ("red", "blue", "green"))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from codi2.errors import MediaError
-from codi2.media.mono import Downmix
+from codi2.values.mono import Downmix
 
 MOST_CHANNELS = 8
 """Channels of a sound: an axis that is longer counts samples."""
@@ -24,7 +24,7 @@ def as_rgb(value: Any, name: str) -> Any:
     """
     from PIL import Image as PILImage
 
-    from codi2.media.colour import to_rgb
+    from codi2.values.colour import to_rgb
 
     called = name or "A picture"
     if isinstance(value, PILImage.Image):

@@ -1,0 +1,1 @@
+"""The language model with adapter and new tokens: it reads features among words, and writes both."""

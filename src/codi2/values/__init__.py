@@ -1,0 +1,1 @@
+"""Pixels and samples as the parts of a prompt hold them, made from arrays and pictures of any kind."""
