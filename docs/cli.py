@@ -15,7 +15,7 @@ PAGE = Path(__file__).with_name("cli.md")
 WIDTH = 78  # columns of text in a terminal of 80
 HEAD = """# Commands
 
-`python docs/cli.py` writes this page from the help of the commands. Do not edit the page; edit the help in `src/codi2/cli/`.
+`python docs/cli.py` writes this page from the help of the commands. To change the page, edit `src/codi2/cli/`.
 
 A mistake of the user ends in one sentence on stderr and exit code 2, Ctrl-C in exit code 130.
 """

@@ -3,7 +3,7 @@
     from codi2 import CoDi2
 
     reply = CoDi2.from_pretrained("tiny").generate("Draw a lighthouse.", want="image")
-    reply.images[0].save("lighthouse.png")
+    reply.images[0].pixels.save("lighthouse.png")
 
 The names below are loaded when they are first used, so that `import codi2` does not import torch.
 """
