@@ -26,13 +26,27 @@ NOT_RUN = {
     "codi2 chat": "it reads from the terminal (tests/cli/test_chat.py)",
     "codi2 serve": "it does not end (tests/serve)",
 }
+ELSEWHERE = {
+    "CONTRIBUTING.md": "they are the continuous integration itself",
+    "docs/api.md": "tests/serve/test_docs.py runs them on a server of the debug model",
+    "docs/data.md": "they need published data sets; tests/data builds each of them in its official form",
+    "docs/deployment.md": "they need Docker",
+    "docs/evaluation.md": "they need hours, or published networks and data; tests/evaluate runs the suites on a small corpus",
+    "docs/finetune.md": "the page has a test of its own",
+    "docs/paper.md": "they need published weights; tests/test_paper_path.py runs the classes with random ones",
+    "docs/training.md": "they need hours; tests/train trains each part for some steps",
+}
+ALSO = ("codi2 data list", "codi2 data build jsonl --source examples/records.jsonl")
+"""Commands of these pages that run all the same."""
 QUICK = ("codi2 generate", "codi2 data build")
 """The first command of each of these is a quick test; the others take their time (`make test-slow`)."""
+OPTIONS = ("$O", "$HELD", "$HELD_CLIPS")  # variables of the training page that stand for several words
 ROOT_COMMAND: Any = typer.main.get_command(app)
 
 
-def guide_commands() -> list[list[str]]:
-    lines = [words for page in GUIDES for code in blocks(page, "sh") for words in command_lines(code)]
+def shell_commands(*pages: Path) -> list[list[str]]:
+    """The commands of the shell blocks of pages, each once."""
+    lines = [words for page in pages for code in blocks(page, "sh") for words in command_lines(code)]
     return [list(words) for words in dict.fromkeys(map(tuple, lines))]
 
 
@@ -44,7 +58,8 @@ def left_out(words: list[str]) -> bool:
     return any(short(words).startswith(start) for start in NOT_RUN)
 
 
-RUN = [words for words in guide_commands() if not left_out(words)]
+RUN = [words for words in shell_commands(*GUIDES) if not left_out(words)]
+RUN += [words for words in shell_commands(*CURRENT) if short(words).startswith(ALSO)]
 FIRST = [next(words for words in RUN if short(words).startswith(start)) for start in QUICK]
 CASES = [pytest.param(words, id=short(words)[:60], marks=[] if words in FIRST else [pytest.mark.slow]) for words in RUN]
 PYTHON = [
@@ -59,7 +74,7 @@ def test_commands_in_blocks_are_understood(page: Path):
     for code in blocks(page, "sh"):
         for words in command_lines(code):
             arguments = codi2_arguments(words)
-            if arguments is not None and "$O" not in arguments and not any("HELD" in word for word in arguments):
+            if arguments is not None and not any(word in OPTIONS for word in arguments):
                 understand(arguments)
 
 
@@ -120,9 +135,16 @@ def workplace(folder: Path, media: Path) -> None:
         (folder / "mine" / name).with_suffix(".txt").write_text(caption)
 
 
+def test_each_page_runs_or_says_why_not():
+    for page in CURRENT:
+        assert page in GUIDES or not blocks(page, "sh") or name_of(page) in ELSEWHERE, name_of(page)
+    for start in ALSO:
+        assert any(short(words).startswith(start) for words in RUN), start
+
+
 def test_each_reason_for_not_running_is_used():
     for start in NOT_RUN:
-        assert any(short(words).startswith(start) for words in guide_commands()), start
+        assert any(short(words).startswith(start) for words in shell_commands(*GUIDES)), start
 
 
 @pytest.mark.parametrize("code", PYTHON)
