@@ -31,7 +31,7 @@ ELSEWHERE = {
     "docs/api.md": "tests/serve/test_docs.py runs them on a server of the debug model",
     "docs/data.md": "they need published data sets; tests/data builds each of them in its official form",
     "docs/deployment.md": "they need Docker",
-    "docs/evaluation.md": "they need hours, or published networks and data; tests/evaluate runs the suites on a small corpus",
+    "docs/evaluation.md": "they need hours, or published networks; tests/evaluate runs the suites on a small corpus",
     "docs/finetune.md": "the page has a test of its own",
     "docs/paper.md": "they need published weights; tests/test_paper_path.py runs the classes with random ones",
     "docs/training.md": "they need hours; tests/train trains each part for some steps",

@@ -44,7 +44,7 @@ def test_files_that_a_page_names_exist(page: Path):
 
 def test_pages_that_the_code_names_exist():
     for path in SOURCES:
-        if path.suffix in (".py", ".toml"):
+        if path.suffix in (".py", ".toml") and path.parent != Path(__file__).parent:
             for name in re.findall(r"docs/[\w/]+\.md", path.read_text()):
                 assert (ROOT / name).is_file(), f"{path} names {name}"
 
