@@ -19,6 +19,10 @@ SOURCES = [
     for folder in ("src/codi2", "tests", "examples", "configs", "benchmarks")
     for path in (ROOT / folder).rglob("*")
 ]
+TESTS = {
+    name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+}
+SPLITS = {"test_family", "test_rendering", "test_subject", "test_style"}  # of the corpus
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -40,6 +44,12 @@ def test_links_lead_somewhere(page: Path):
 def test_files_that_a_page_names_exist(page: Path):
     for name in re.findall(rf"(?<![\w/.$-])(?:{FOLDERS})/[\w./-]*\w", page.read_text()):
         assert (ROOT / name).exists(), f"{name_of(page)} names {name}"
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=name_of)
+def test_tests_that_a_page_names_exist(page: Path):
+    for name in re.findall(r"\b(test_\w+)(?![\w./])", page.read_text()):
+        assert name in TESTS or name in SPLITS, f"{name_of(page)} names {name}"
 
 
 def test_pages_that_the_code_names_exist():
