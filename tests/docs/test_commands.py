@@ -36,37 +36,29 @@ ELSEWHERE = {
     "docs/paper.md": "they need published weights; tests/test_paper_path.py runs the classes with random ones",
     "docs/training.md": "they need hours; tests/train trains each part for some steps",
 }
-ALSO = ("codi2 data list", "codi2 data build jsonl --source examples/records.jsonl")
-"""Commands of these pages that run all the same."""
-QUICK = ("codi2 generate", "codi2 data build")
-"""The first command of each of these is a quick test; the others take their time (`make test-slow`)."""
 OPTIONS = ("$O", "$HELD", "$HELD_CLIPS")  # variables of the training page that stand for several words
 ROOT_COMMAND: Any = typer.main.get_command(app)
-
-
-def shell_commands(*pages: Path) -> list[list[str]]:
-    """The commands of the shell blocks of pages, each once."""
-    lines = [words for page in pages for code in blocks(page, "sh") for words in command_lines(code)]
-    return [list(words) for words in dict.fromkeys(map(tuple, lines))]
 
 
 def short(words: list[str]) -> str:
     return " ".join([Path(words[0]).name, *words[1:]])
 
 
-def left_out(words: list[str]) -> bool:
-    return any(short(words).startswith(start) for start in NOT_RUN)
+def reason(words: list[str]) -> str:
+    """Why a command of the guides is not run; empty where it is."""
+    return next((why for start, why in NOT_RUN.items() if short(words).startswith(start)), "")
 
 
-RUN = [words for words in shell_commands(*GUIDES) if not left_out(words)]
-RUN += [words for words in shell_commands(*CURRENT) if short(words).startswith(ALSO)]
-FIRST = [next(words for words in RUN if short(words).startswith(start)) for start in QUICK]
-CASES = [pytest.param(words, id=short(words)[:60], marks=[] if words in FIRST else [pytest.mark.slow]) for words in RUN]
-PYTHON = [
-    pytest.param(code, id=name_of(page), marks=[] if page == GUIDES[0] else [pytest.mark.slow])
-    for page in GUIDES
-    for code in blocks(page, "python")
-]
+def cases(kind: str) -> list[Any]:
+    """The blocks of the guides; those of the README are quick tests, the others take their time (`make test-slow`)."""
+    return [
+        pytest.param(
+            code, id=f"{name_of(page)}: {code.strip()[:40]}", marks=[pytest.mark.slow] if page != GUIDES[0] else []
+        )
+        for page in GUIDES
+        for code in blocks(page, kind)
+        if kind != "sh" or not all(reason(words) for words in command_lines(code))
+    ]
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=name_of)
@@ -107,21 +99,21 @@ def test_commands_in_sentences_have_their_options(page: Path):
             assert option is None or option[1] in known, f"{name_of(page)}: {line}"
 
 
-@pytest.mark.parametrize("words", CASES)
-def test_a_command_of_the_guides_runs(words: list[str], media: Path, tmp_path: Path):
+@pytest.mark.parametrize("code", cases("sh"))
+def test_commands_of_a_block_of_the_guides_run(code: str, media: Path, tmp_path: Path):
     workplace(tmp_path, media)
-    command = [sys.executable, "-m", "codi2", *words[1:]]
-    if words[1] == "generate":
-        command += ["--model", "debug"]
-    if words[1:3] == ["data", "show"]:  # it shows the data set of the command before it
-        command += ["--preset", "debug"]
-        build = [sys.executable, "-m", "codi2", "data", "build", "folder", "--source", "mine/", "--out", words[3]]
-        subprocess.run(build, cwd=tmp_path, check=True, capture_output=True, timeout=300)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "CODI2_HOME": str(tmp_path / "home")}
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stdout[-500:] + run.stderr[-1500:]
-    if "--out" in words:
-        assert (tmp_path / words[words.index("--out") + 1]).exists()
+    for words in command_lines(code):
+        if reason(words):
+            continue
+        command = [sys.executable, "-m", "codi2", *words[1:]]
+        command += {"generate": ["--model", "debug"], "show": ["--preset", "debug"]}.get(
+            words[1 + (words[1] == "data")], []
+        )
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, run.stdout[-500:] + run.stderr[-1500:]
+        if "--out" in words:
+            assert (tmp_path / words[words.index("--out") + 1]).exists()
 
 
 def workplace(folder: Path, media: Path) -> None:
@@ -138,16 +130,15 @@ def workplace(folder: Path, media: Path) -> None:
 def test_each_page_runs_or_says_why_not():
     for page in CURRENT:
         assert page in GUIDES or not blocks(page, "sh") or name_of(page) in ELSEWHERE, name_of(page)
-    for start in ALSO:
-        assert any(short(words).startswith(start) for words in RUN), start
 
 
 def test_each_reason_for_not_running_is_used():
+    commands = [short(words) for page in GUIDES for code in blocks(page, "sh") for words in command_lines(code)]
     for start in NOT_RUN:
-        assert any(short(words).startswith(start) for words in shell_commands(*GUIDES)), start
+        assert any(command.startswith(start) for command in commands), start
 
 
-@pytest.mark.parametrize("code", PYTHON)
+@pytest.mark.parametrize("code", cases("python"))
 def test_python_of_the_guides_runs(code: str, media: Path, tmp_path: Path):
     workplace(tmp_path, media)
     code = code.replace('"tiny"', '"debug"')
