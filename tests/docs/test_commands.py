@@ -107,7 +107,7 @@ def test_commands_of_a_block_of_the_guides_run(code: str, media: Path, tmp_path:
         if reason(words):
             continue
         command = [sys.executable, "-m", "codi2", *words[1:]]
-        command += {"generate": ["--model", "debug"], "show": ["--preset", "debug"]}.get(
+        command += {"generate": ["--model", "debug"], "show": ["--preset", "debug"], "train": ["--steps", "2"]}.get(
             words[1 + (words[1] == "data")], []
         )
         run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
