@@ -31,7 +31,7 @@ from codi2.pcm import rounded
 from codi2.placement import ON_CPU, Placement, check, within_memory
 from codi2.prompt.grammar import assigned, parse
 from codi2.prompt.layout import Message, layout_for
-from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text
+from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt
 from codi2.prompt.sources import LAST, check_source, numbered, renamed, source_of
 from codi2.reply import Callback, Options, Reply, Stopwatch
 from codi2.stopping import check_stop

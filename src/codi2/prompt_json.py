@@ -111,8 +111,17 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
+def from_base64(text: str) -> bytes:
+    """The bytes of base64 as programs write it: of either alphabet (RFC 4648), in lines, without the padding.
+
+    Raises ValueError: it is none.
+    """
+    plain = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+
+
 def _bytes(data: Any, place: int) -> bytes:
     try:
-        return base64.b64decode(data, validate=True)
-    except (ValueError, TypeError) as error:
+        return from_base64(data)
+    except (ValueError, TypeError, AttributeError) as error:
         raise PromptError(f"The data in part {place} of the prompt is not base64 ({error}).") from error

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from codi2 import __version__
@@ -19,10 +20,11 @@ from codi2.chat import Chat, Round
 from codi2.chat.document import SCHEMA, check, current
 from codi2.errors import CoDi2Error, PromptError
 from codi2.hub import write_atomic
+from codi2.media import picture_bytes, sound_bytes
 from codi2.model import CoDi2
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
-from codi2.prompt_json import flac, png
+from codi2.prompt_json import flac
 from codi2.reply import Options, Reply
 from codi2.senses import load_as, to_bytes
 from codi2.stopping import check_stop
@@ -30,6 +32,8 @@ from codi2.untrusted import parse_json, read_inside
 
 Put = Callable[[bytes, str], str]
 """Keeps the bytes of a medium under a name of its own, which ends in the suffix that is given: the name."""
+Recipes = Mapping[int, Mapping[str, Any]]
+"""Of media that were made, by their identity."""
 Get = Callable[[str], bytes]
 """The bytes that were kept under a name."""
 
@@ -40,6 +44,8 @@ def save(chat: Chat, folder: str | Path, title: str = "A conversation") -> Path:
     Raises OutputError: the folder cannot be written.
     """
     folder = Path(folder)
+
+    recipes = recipes_of(chat.rounds)
 
     def put(data: bytes, suffix: str) -> str:
         name = content_name(data, suffix)
@@ -53,7 +59,7 @@ def save(chat: Chat, folder: str | Path, title: str = "A conversation") -> Path:
         "model": chat.model.config.name,
         "system": chat.system[0].parts[0].text if chat.system else None,  # type: ignore[union-attr]
         "defaults": chat.defaults,
-        "rounds": [to_json(round_, put) for round_ in chat.rounds],
+        "rounds": [to_json(round_, put, recipes) for round_ in chat.rounds],
     }
     write_page(folder / "index.html", chat.rounds, title)
     write_atomic(folder / "chat.json", (json.dumps(about, ensure_ascii=False, indent=1) + "\n").encode())
@@ -101,11 +107,20 @@ def content_name(data: bytes, suffix: str) -> str:
     return f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
 
 
-def to_json(round_: Round, put: Put) -> dict[str, Any]:
-    """A round as JSON values; its media go to `put`."""
+def recipes_of(rounds: Sequence[Round]) -> Recipes:
+    """How the media of replies were made. Without the seconds: equal media are one file."""
+    found: dict[int, Mapping[str, Any]] = {}
+    for round_ in rounds:
+        recipe = {name: value for name, value in round_.reply.recipe.items() if name != "seconds"}
+        found |= {id(part): recipe for part in round_.reply.parts}
+    return found
+
+
+def to_json(round_: Round, put: Put, recipes: Recipes = MappingProxyType({})) -> dict[str, Any]:
+    """A round as JSON values; its media go to `put`, with the recipes of those that have one."""
     return {
-        "prompt": to_json_parts(round_.prompt, put),
-        "reply": to_json_parts(round_.reply.parts, put),
+        "prompt": to_json_parts(round_.prompt, put, recipes),
+        "reply": to_json_parts(round_.reply.parts, put, recipes),
         "options": vars(round_.options),
         "recipe": dict(round_.reply.recipe),
         "notes": list(round_.reply.notes),
@@ -121,9 +136,9 @@ def _places(round_: Round) -> list[int]:
     return [places[id(part)] for part in round_.given]
 
 
-def to_json_parts(parts: Prompt, put: Put) -> list[dict[str, Any]]:
+def to_json_parts(parts: Prompt, put: Put, recipes: Recipes = MappingProxyType({})) -> list[dict[str, Any]]:
     """Parts as JSON values; the media among them go to `put`."""
-    return [_part(part, put) for part in parts]
+    return [_part(part, put, recipes.get(id(part))) for part in parts]
 
 
 def part_reader(get: Get) -> Callable[[Mapping[str, Any]], Part]:
@@ -196,18 +211,19 @@ def write_page(path: Path, rounds: list[Round], title: str) -> None:
     )
 
 
-def _part(part: Part, put: Put) -> dict[str, Any]:
+def _part(part: Part, put: Put, recipe: Mapping[str, Any] | None) -> dict[str, Any]:
     match part:
         case Text():
             return {"type": "text", "text": part.text, **({"ids": list(part.ids)} if part.ids else {})}
         case Phrase():
             return {"type": "phrase", "text": part.text}
         case Image():
-            return {"type": "image", "file": put(png(part.pixels), "png"), "name": part.name}
+            return {"type": "image", "file": put(picture_bytes(part.pixels, "PNG", recipe), "png"), "name": part.name}
         case Audio():
-            return {"type": "audio", "file": put(flac(part), "flac"), "name": part.name}
+            data = flac(part) if recipe is None else sound_bytes(part, "FLAC", recipe)
+            return {"type": "audio", "file": put(data, "flac"), "name": part.name}
         case Video():
-            files = [put(png(frame), "png") for frame in part.frames]
+            files = [put(picture_bytes(frame, "PNG", recipe), "png") for frame in part.frames]
             return {"type": "video", "file": files, "fps": part.fps, "name": part.name}
         case Depth() | Thermal():
             return {"type": part.modality, "file": put(to_bytes(part), "png"), "name": part.name}

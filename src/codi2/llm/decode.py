@@ -229,9 +229,7 @@ class _Writer:
     def segments(self) -> list[Segment]:
         last = len(self.said) - 1
         return [
-            part
-            if isinstance(part, FeatureSegment)
-            else TextSegment(tuple(part), self.kept if place == last else None)
+            part if isinstance(part, FeatureSegment) else TextSegment(tuple(part), self.kept if place == last else None)
             for place, part in enumerate(self.said)
         ]
 

@@ -18,6 +18,7 @@ from codi2.media.write import (
     AAC_RATES,
     RECIPE_KEY,
     mp4_bytes,
+    picture_bytes,
     png_bytes,
     read_recipe,
     save_audio,
@@ -29,8 +30,9 @@ from codi2.media.write import (
 from codi2.prompt.parts import Audio, Image, Media, Video
 
 __all__ = [
-    "AAC_RATES", "RECIPE_KEY", "Source", "load", "load_audio", "load_image", "mp4_bytes", "png_bytes", "read_recipe",
-    "read_source", "save_audio", "save_clip", "save_image", "sound_bytes", "to_clip", "webp_bytes",
+    "AAC_RATES", "RECIPE_KEY", "Source", "load", "load_audio", "load_image", "mp4_bytes", "picture_bytes",
+    "png_bytes", "read_recipe", "read_source", "save_audio", "save_clip", "save_image", "sound_bytes",
+    "to_clip", "webp_bytes",
 ]  # fmt: skip
 
 

@@ -8,28 +8,43 @@ comes in is a `Draft` first, whose files `serve.decoding` turns into media.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from codi2.errors import LimitError, MediaError, PromptError
 from codi2.media import png_bytes, sound_bytes, webp_bytes
 from codi2.pcm import to_pcm
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Media, Part, Text, Thermal, Video
-from codi2.prompt_json import flac, png
+from codi2.prompt_json import flac, from_base64, png
 from codi2.senses import to_bytes
+from codi2.serve import fields
 from codi2.serve.decoder_process import STILL
 from codi2.serve.decoding import File
 from codi2.serve.schemas import MOST_PARTS, ChatMessage
 
 MOST_BYTES = 16 << 20
 """Of a medium as a file: a photograph of a phone, a minute of a clip."""
-_DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.IGNORECASE)
+_DATA_URL = re.compile(
+    r"""\s*data:\s*(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;\s*[\w.+*%-]+=(?:"[^"]*"|[^;,"]*))*;\s*base64\s*,""", re.IGNORECASE
+)
 FAMILIES = ("image", "audio", "video")
+FIELDS: Mapping[str, Sequence[str]] = {
+    "text": ("type", "text"), "input_text": ("type", "text"), "output_text": ("type", "text"),
+    "refusal": ("type", "refusal"), "image_url": ("type", "image_url", "index"), "input_image": ("type", "image_url"),
+    "video_url": ("type", "video_url"), "input_audio": ("type", "input_audio"), "audio": ("type", "audio"),
+    "depth": ("type", "data"), "thermal": ("type", "data"), "imu": ("type", "data"),
+}  # fmt: skip
+"""Of the parts of a message, by their type."""
+ACCEPTS: Mapping[str, fields.Accepts] = {
+    "detail": fields.one_of("auto", "low", "high", "original"),  # pictures are read at the size that the model reads
+    "annotations": fields.any_value,
+    "cache_control": fields.any_value,
+}
 MOST_HEAD = 1000  # characters of a data URL before its data
 
 
@@ -82,9 +97,7 @@ def conversation(messages: Sequence[ChatMessage]) -> Draft:
     drafts: list[tuple[Role, Sequence[Drafted]]] = []
     count = 0
     for i, message in enumerate(messages):
-        content: Any = message.content
-        if message.role == "assistant" and message.codi2 and "parts" in message.codi2:
-            content = message.codi2["parts"]  # the reply as it was, media included
+        content = _of_reply(message) if message.role == "assistant" else message.content
         if content is None:
             raise PromptError(f"message {i} has no content")
         parts = prompt(content, f"message {i}")
@@ -95,6 +108,16 @@ def conversation(messages: Sequence[ChatMessage]) -> Draft:
     if drafts[-1][0] != "user":
         raise PromptError(f"the last message is from the {drafts[-1][0]}; it should be the user's")
     return Draft(drafts)
+
+
+def _of_reply(message: ChatMessage) -> Any:
+    """The content of an assistant's message: our own reply as it was, or what clients have kept of it or of others."""
+    if message.codi2 and "parts" in message.codi2:
+        return message.codi2["parts"]
+    if isinstance(message.content, list):
+        return message.content
+    words = message.content or message.refusal or ""
+    return [*({"type": "text", "text": words} for _ in range(bool(words))), *(message.images or [])]
 
 
 def prompt(content: str | Sequence[Mapping[str, Any]], where: str = "the content") -> list[Drafted]:
@@ -113,9 +136,13 @@ def part(part: Any, where: str) -> Drafted:
     if not isinstance(part, Mapping):
         raise PromptError(f"{where} is no object")
     kind = part.get("type")
+    if isinstance(kind, str) and kind in FIELDS:
+        fields.check(part, FIELDS[kind], ACCEPTS, where)
     match kind:
         case "text" | "input_text" | "output_text":
             return Text(_words(part.get("text"), where))
+        case "refusal":
+            return Text(_words(part.get("refusal"), where))
         case "image_url" | "input_image":
             return _from_url(part.get("image_url"), Image, where)
         case "video_url":
@@ -126,6 +153,10 @@ def part(part: Any, where: str) -> Drafted:
             return _sound(part.get("audio"), where)
         case "depth" | "thermal" | "imu":  # ours: a file that `codi2.senses` reads
             return _media(_words(part.get("data"), where), where, kind)
+        case "file" | "input_file":
+            raise PromptError(
+                f"{where} is a file; send pictures, sounds and clips as image_url, input_audio, video_url"
+            )
     raise PromptError(f"{where} has the type {str(kind)[:40]!r}; known are text, image_url, input_audio and video_url")
 
 
@@ -139,6 +170,8 @@ def _from_url(value: Any, kind: type[Media], where: str) -> Encoded:
     url = value.get("url") if isinstance(value, Mapping) else value
     if not isinstance(url, str):
         raise PromptError(f"{where} has no url")
+    if isinstance(value, Mapping):
+        fields.check(value, ("url",), ACCEPTS, where)
     found = _DATA_URL.match(url, 0, MOST_HEAD)
     if found is None:
         raise PromptError(
@@ -152,14 +185,17 @@ def _from_url(value: Any, kind: type[Media], where: str) -> Encoded:
 def _sound(value: Any, where: str) -> Encoded:
     if not isinstance(value, Mapping) or not isinstance(value.get("data"), str):
         raise PromptError(f"{where} has no data")
-    return _media(value["data"], where, "", Audio)
+    fields.check(value, ("data", "format"), ACCEPTS, where)
+    data = value["data"]
+    head = _DATA_URL.match(data, 0, MOST_HEAD)  # some clients send one here, too
+    return _media(data[head.end() :] if head else data, where, "", Audio)
 
 
 def _media(text: str, where: str, kind: str, expected: type[Media] | None = None, family: str = "") -> Encoded:
-    check_bytes(len(text) * 3 // 4 - 3, where)  # of base64: four characters for three bytes, some of them padding
+    check_bytes(len(text) // 2, where)  # of base64: four characters for three bytes, and line breaks
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        data = from_base64(unquote(text) if "%" in text else text)
+    except ValueError as error:
         raise PromptError(f"{where} is not base64 ({error})") from error
     check_bytes(len(data), where)
     return Encoded(File(data, kind, where), expected, family)
@@ -207,15 +243,13 @@ def b64(data: bytes) -> str:
 
 
 def sound_file(sound: Audio, kind: str, mark: Mapping[str, Any] | None = None) -> bytes:
-    """A sound as a file of `wav`, `flac`, `ogg` (Vorbis) or `mp3`; the first two hold the mark."""
+    """A sound as a file of `wav`, `flac`, `ogg` (Vorbis) or `mp3`, with the mark."""
+    if mark is not None:
+        return sound_bytes(sound, kind.upper(), mark)
     import soundfile
 
-    if mark and kind in ("wav", "flac"):
-        return sound_bytes(sound, kind.upper(), mark)
-
     file = io.BytesIO()
-    names = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "mp3": ("MP3", None)}
-    form, subtype = names[kind]
+    subtype = {"ogg": "VORBIS", "mp3": None}.get(kind, "PCM_16")
     samples = to_pcm(sound.samples, 16) if subtype == "PCM_16" else sound.samples
-    soundfile.write(file, samples, sound.rate, format=form, subtype=subtype)
+    soundfile.write(file, samples, sound.rate, format=kind.upper(), subtype=subtype)
     return file.getvalue()
