@@ -2,8 +2,8 @@
 
     [{"type": "text", "text": "Paint "}, {"type": "image", "data": "<base64 PNG>", "name": "cat.png"}]
 
-Pictures travel as PNG (exact), sounds as 24-bit FLAC (exact to 2^-23 of full scale), clips as PNG frames with `fps`,
-depth, thermal pictures and IMU as the files that `codi2.senses` reads.
+Pictures travel as PNG (exact), sounds as 24-bit FLAC (exact to 2^-23 of full scale), clips as PNG frames with `fps`
+and, where they have one, `sound`; depth, thermal pictures and IMU as the files that `codi2.senses` reads.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def _encode(part: Part) -> dict[str, Any]:
             return {"type": "audio", "data": _base64(flac(part)), "name": part.name}
         case Video():
             frames = [_base64(png(frame)) for frame in part.frames]
-            return {"type": "video", "data": frames, "fps": part.fps, "name": part.name}
+            sound = {"sound": _base64(flac(part.sound))} if part.sound is not None else {}
+            return {"type": "video", "data": frames, "fps": part.fps, "name": part.name, **sound}
         case Depth() | Thermal() | IMU():
             return {"type": part.modality, "data": _base64(to_bytes(part)), "name": part.name}
 
@@ -81,7 +82,8 @@ def _decode(part: Mapping[str, Any], place: int) -> Part:
             raise PromptError(
                 f"Part {place} of the prompt is a clip of {len(frames)} frames at {fps} frames per second."
             )
-        return Video(frames, fps, name)
+        sound = load_audio(_bytes(part["sound"], place), label) if part.get("sound") is not None else None
+        return Video(frames, fps, name, sound)
     if kind in SENSES:
         return replace(load_as(kind, _bytes(_field(part, place, "data", str), place), label), name=name)
     known = ", ".join(("text", "phrase", "image", "audio", "video", *SENSES))

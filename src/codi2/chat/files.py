@@ -141,6 +141,12 @@ def to_json_parts(parts: Prompt, put: Put, recipes: Recipes = MappingProxyType({
     return [_part(part, put, recipes.get(id(part))) for part in parts]
 
 
+def files_in(value: Mapping[str, Any]) -> list[str]:
+    """Names of the files that a part of `to_json_parts` has."""
+    file = value.get("file", [])
+    return [file] if isinstance(file, str) else [*file, *filter(None, [value.get("sound")])]
+
+
 def part_reader(get: Get) -> Callable[[Mapping[str, Any]], Part]:
     """What reads single parts, each as an object of its own."""
 
@@ -156,7 +162,8 @@ def part_reader(get: Get) -> Callable[[Mapping[str, Any]], Part]:
         if value["type"] == "video":
             frames = [medium("image", name, name) for name in value["file"]]
             pixels = tuple(frame.pixels for frame in frames if isinstance(frame, Image))
-            return Video(pixels, float(value["fps"]), value["name"])
+            sound = medium("audio", value["sound"], value["sound"]) if value.get("sound") else None
+            return Video(pixels, float(value["fps"]), value["name"], sound if isinstance(sound, Audio) else None)
         return medium(value["type"], value["file"], value["name"])
 
     return read
@@ -170,8 +177,7 @@ def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
     def part(value: Mapping[str, Any], new: bool = False) -> Part:
         if value["type"] in ("text", "phrase"):
             return fresh(value)
-        names = [value["file"]] if isinstance(value["file"], str) else value["file"]
-        key = (value["type"], value["name"], *names)
+        key = (value["type"], value["name"], *files_in(value))
         if new or key not in seen:
             seen[key] = fresh(value)
         return seen[key]
@@ -224,7 +230,8 @@ def _part(part: Part, put: Put, recipe: Mapping[str, Any] | None) -> dict[str, A
             return {"type": "audio", "file": put(data, "flac"), "name": part.name}
         case Video():
             files = [put(picture_bytes(frame, "PNG", recipe), "png") for frame in part.frames]
-            return {"type": "video", "file": files, "fps": part.fps, "name": part.name}
+            sound = {"sound": put(flac(part.sound), "flac")} if part.sound is not None else {}
+            return {"type": "video", "file": files, "fps": part.fps, "name": part.name, **sound}
         case Depth() | Thermal():
             return {"type": part.modality, "file": put(to_bytes(part), "png"), "name": part.name}
         case IMU():

@@ -95,7 +95,7 @@ IMAGES: Mapping[str, Accepts] = {
 }
 MESSAGE: Mapping[str, Accepts] = dict.fromkeys(  # what servers say of their replies beside the words
     ("annotations", "reasoning", "reasoning_content", "reasoning_details", "thinking_blocks"), any_value
-) | {"provider_specific_fields": any_value}
+)
 
 
 def check(fields: Mapping[str, Any], known: Collection[str], accepts: Mapping[str, Accepts], where: str = "") -> None:

@@ -145,7 +145,7 @@ def _file(part: Part, mark: Mapping[str, Any] | None, sound: Part | None) -> tup
         case Audio():
             return (sound_bytes(part, "FLAC", mark) if mark else flac(part)), "audio/flac"
         case Video():
-            return mp4_bytes(part, mark, sound if isinstance(sound, Audio) else None), "video/mp4"
+            return mp4_bytes(part, mark, sound if isinstance(sound, Audio) else part.sound), "video/mp4"
         case Depth() | Thermal() | IMU():
             return png(drawn(part)), "image/png"
     raise NoMedium("this part is words and not a medium")

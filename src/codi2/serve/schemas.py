@@ -106,6 +106,7 @@ class ChatMessage(BaseModel):
         None, description="Of an assistant's message: the pictures of a reply."
     )
     codi2: dict[str, Any] | None = Field(None, description="Of an assistant's message: what a reply of ours held.")
+    provider_specific_fields: dict[str, Any] | None = None
 
     @model_validator(mode="before")
     @classmethod

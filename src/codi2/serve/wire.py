@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -23,7 +23,7 @@ from codi2.prompt.parts import IMU, Audio, Depth, Image, Media, Part, Text, Ther
 from codi2.prompt_json import flac, from_base64, png
 from codi2.senses import to_bytes
 from codi2.serve import fields
-from codi2.serve.decoder_process import STILL
+from codi2.serve.decoder_process import SILENT, STILL
 from codi2.serve.decoding import File
 from codi2.serve.schemas import MOST_PARTS, ChatMessage
 
@@ -55,6 +55,7 @@ class Encoded:
     file: File
     expected: type[Media] | None  # None: any
     family: str = ""  # what the client says that it is: image, audio or video; "": nothing
+    sound: Encoded | None = None  # of a clip whose frames alone are in its file
 
 
 Drafted = Part | Encoded
@@ -69,7 +70,8 @@ class Draft:
 
     @property
     def encoded(self) -> list[Encoded]:
-        return [part for _, parts in self.messages for part in parts if isinstance(part, Encoded)]
+        found = [part for _, parts in self.messages for part in parts if isinstance(part, Encoded)]
+        return [one for part in found for one in (part, part.sound) if one is not None]
 
     @property
     def words(self) -> list[Message]:
@@ -81,7 +83,7 @@ class Draft:
         modality than its client said."""
         decoded = iter(media)
         return [
-            Message(role, tuple(_checked(part, next(decoded)) if isinstance(part, Encoded) else part for part in parts))
+            Message(role, tuple(_filled(part, decoded) if isinstance(part, Encoded) else part for part in parts))
             for role, parts in self.messages
         ]
 
@@ -112,8 +114,9 @@ def conversation(messages: Sequence[ChatMessage]) -> Draft:
 
 def _of_reply(message: ChatMessage) -> Any:
     """The content of an assistant's message: our own reply as it was, or what clients have kept of it or of others."""
-    if message.codi2 and "parts" in message.codi2:
-        return message.codi2["parts"]
+    kept = message.codi2 or (message.provider_specific_fields or {}).get("codi2")  # litellm's place for our fields
+    if isinstance(kept, Mapping) and "parts" in kept:
+        return kept["parts"]
     if isinstance(message.content, list):
         return message.content
     words = message.content or message.refusal or ""
@@ -146,7 +149,7 @@ def part(part: Any, where: str) -> Drafted:
         case "image_url" | "input_image":
             return _from_url(part.get("image_url"), Image, where)
         case "video_url":
-            return _from_url(part.get("video_url"), Video, where)
+            return _with_sound(_from_url(part.get("video_url"), Video, where), part["video_url"], where)
         case "input_audio":
             return _sound(part.get("input_audio"), where)
         case "audio":  # of a reply of ours
@@ -171,7 +174,7 @@ def _from_url(value: Any, kind: type[Media], where: str) -> Encoded:
     if not isinstance(url, str):
         raise PromptError(f"{where} has no url")
     if isinstance(value, Mapping):
-        fields.check(value, ("url",), ACCEPTS, where)
+        fields.check(value, ("url", "sound") if kind is Video else ("url",), ACCEPTS, where)
     found = _DATA_URL.match(url, 0, MOST_HEAD)
     if found is None:
         raise PromptError(
@@ -180,6 +183,14 @@ def _from_url(value: Any, kind: type[Media], where: str) -> Encoded:
     family = (found["kind"] or "").partition("/")[0].lower()
     still = kind is Image and family == "image"
     return _media(url[found.end() :], where, STILL if still else "", kind, family if family in FAMILIES else "")
+
+
+def _with_sound(clip: Encoded, value: Any, where: str) -> Encoded:
+    """`sound` beside a clip's URL: `false` leaves the sound of its file out; as we send clips, it is a sound."""
+    sound = value.get("sound") if isinstance(value, Mapping) else None
+    if sound is False:
+        return replace(clip, file=replace(clip.file, kind=SILENT))
+    return clip if sound is None else replace(clip, sound=_sound(sound, f"the sound of {where}"))
 
 
 def _sound(value: Any, where: str) -> Encoded:
@@ -199,6 +210,16 @@ def _media(text: str, where: str, kind: str, expected: type[Media] | None = None
         raise PromptError(f"{where} is not base64 ({error})") from error
     check_bytes(len(data), where)
     return Encoded(File(data, kind, where), expected, family)
+
+
+def _filled(encoded: Encoded, decoded: Iterator[Media]) -> Media:
+    """Raises MediaError."""
+    media = _checked(encoded, next(decoded))
+    if encoded.sound is None:
+        return media
+    sound = _checked(encoded.sound, next(decoded))
+    assert isinstance(media, Video) and isinstance(sound, Audio)
+    return replace(media, sound=sound)
 
 
 def _checked(encoded: Encoded, media: Media) -> Media:
@@ -231,7 +252,9 @@ def to_part(part: Part, mark: Mapping[str, Any] | None = None) -> dict[str, Any]
             return {"type": "audio", "audio": {"data": b64(data), "format": "flac"}}
         case Video():
             clip = b64(webp_bytes(part, mark, lossless=True))
-            return {"type": "video_url", "video_url": {"url": f"data:image/webp;base64,{clip}"}}
+            url = f"data:image/webp;base64,{clip}"
+            heard = {"sound": {"data": b64(flac(part.sound)), "format": "flac"}} if part.sound is not None else {}
+            return {"type": "video_url", "video_url": {"url": url, **heard}}
         case Depth() | Thermal() | IMU():
             return {"type": part.modality, "data": b64(to_bytes(part))}
         case _:
