@@ -14,7 +14,7 @@ from codi2.errors import MediaWarning
 from codi2.media import load, mp4_bytes, picture_bytes, read_recipe, sound_bytes, webp_bytes
 from codi2.media.provenance import SOURCE_TYPE
 from codi2.prompt.parts import Audio, Video
-from codi2.prompt.wire import from_base64, from_wire, to_wire
+from codi2.prompt_json import from_base64, from_wire, to_wire
 from codi2.serve import wire
 from codi2.serve.decoder_process import blocks_of, decode, describe, restore
 

@@ -205,8 +205,15 @@ def write_page(path: Path, rounds: list[Round], title: str) -> None:
     from codi2.report import Row
     from codi2.report import write_page as write
 
+    recipes = recipes_of(rounds)
     rows = [
-        Row(f"Round {i}", join_text(round_.prompt), round_.reply.parts, note=" ".join(round_.reply.notes))
+        Row(
+            f"Round {i}",
+            join_text(round_.prompt),
+            round_.reply.parts,
+            note=" ".join(round_.reply.notes),
+            recipes=recipes,
+        )
         for i, round_ in enumerate(rounds, start=1)
     ]
     write(

@@ -23,6 +23,7 @@ from codi2.stopping import check_stop
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
+    from PIL.PngImagePlugin import PngInfo
 
 RECIPE_KEY = "codi2"
 
@@ -54,20 +55,25 @@ def picture_bytes(
     Args:
         quality: of JPEG and WEBP, 0 to 100; a WEBP of 100 is exact.
     """
-    from PIL.PngImagePlugin import PngInfo
-
     out = io.BytesIO()
     if kind == "PNG":
-        info = PngInfo()
-        if metadata is not None:
-            info.add_itxt(RECIPE_KEY, provenance.marked(metadata))
-            info.add_itxt(provenance.PNG_KEY, provenance.xmp(metadata).decode())
-        pixels.save(out, kind, pnginfo=info)
+        pixels.save(out, kind, pnginfo=png_info(metadata))
         return out.getvalue()
     more = {"xmp": provenance.xmp(metadata)} if metadata is not None else {}
     exact = kind == "WEBP" and quality == 100
     pixels.save(out, kind, quality=quality, **more, **({"lossless": True, "exact": True} if exact else {}))
     return out.getvalue()
+
+
+def png_info(metadata: Mapping[str, Any] | None) -> PngInfo:
+    """The text chunks of a PNG."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    if metadata is not None:
+        info.add_itxt(RECIPE_KEY, provenance.marked(metadata))
+        info.add_itxt(provenance.PNG_KEY, provenance.xmp(metadata).decode())
+    return info
 
 
 def save_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any]) -> Path:

@@ -34,7 +34,7 @@ def messages_of(body: ResponsesRequest) -> Draft:
     for i, item in enumerate(items):
         role, parts = _read(item, f"item {i} of the input")
         if replying and role == "assistant":
-            messages[-1] = ChatMessage(role="assistant", content=[*(messages[-1].content or []), *parts])  # type: ignore[list-item]
+            messages[-1] = ChatMessage(role="assistant", content=[*(messages[-1].content or []), *parts])
         else:
             messages.append(ChatMessage(role=role, content=parts))
         replying = role == "assistant"

@@ -86,8 +86,8 @@ async def images_edits(
         model=model,
         n=n,
         size=size,
-        response_format=response_format,  # type: ignore[arg-type]
-        output_format=output_format,  # type: ignore[arg-type]
+        response_format=response_format,
+        output_format=output_format,
         output_compression=output_compression,
         stream=stream,
         user=user,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
@@ -33,7 +34,7 @@ def check_want(body: Settings, modality: str) -> None:
 
 def options_of(body: Settings, modalities: Sequence[str] | None, max_new_tokens: int, plus: int = 0) -> Options:
     """How a reply is to be made; the `plus`-th of several has a seed of its own."""
-    words = {"top_p": body.top_p, "stop": body.stop or None} if isinstance(body, Wording) else {}
+    words: dict[str, Any] = {"top_p": body.top_p, "stop": body.stop or None} if isinstance(body, Wording) else {}
     said = body.own.model_dump(exclude_none=True, exclude={"timeout", "want", "content"})
     want = body.own.want or modalities
     if want is not None and set(want) == {"text"}:
