@@ -113,12 +113,16 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
+# one pass in the memory of the text: to split it at blanks could take a hundred times as much
+_PLAIN = str.maketrans("-_", "+/", " \t\r\n\f\v")
+
+
 def from_base64(text: str) -> bytes:
     """The bytes of base64 as programs write it: of either alphabet (RFC 4648), in lines, without the padding.
 
     Raises ValueError: it is none.
     """
-    plain = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    plain = text.translate(_PLAIN).rstrip("=")
     return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 
 

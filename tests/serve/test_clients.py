@@ -245,6 +245,16 @@ def test_a_refusal_is_read(server: Running):
     assert said == read(assistant(content=None, refusal="I will not.")) > read(assistant(content=None))
 
 
+def test_a_reply_is_read_where_litellm_keeps_our_fields(server: Running):
+    made = chat(server, HELLO, codi2={"want": ["image"], "num_inference_steps": 1}).json()["choices"][0]["message"]
+    ours = {"role": "assistant", "content": made["content"], "codi2": made["codi2"]}
+    theirs = {"role": "assistant", "content": made["content"], "provider_specific_fields": {"codi2": made["codi2"]}}
+    counts = {chat(server, HELLO, one, HELLO).json()["usage"]["prompt_tokens"] for one in (made, ours, theirs)}
+    assert len(counts) == 1 and counts != {
+        chat(server, HELLO, assistant(content="Hi"), HELLO).json()["usage"]["prompt_tokens"]
+    }
+
+
 BAD_MESSAGES: list[tuple[dict[str, Any], str]] = [
     ({"role": "tool", "tool_call_id": "c1", "content": "4"}, "the model calls no tools"),
     ({"role": "function", "name": "f", "content": "4"}, "the model calls no tools"),

@@ -38,14 +38,16 @@ Get = Callable[[str], bytes]
 """The bytes that were kept under a name."""
 
 
-def save(chat: Chat, folder: str | Path, title: str = "A conversation") -> Path:
+def save(chat: Chat, folder: str | Path, title: str = "A conversation", marks: bool = True) -> Path:
     """Writes a conversation to a folder, with a page that shows and plays it.
 
+    Args:
+        marks: whether what was made says so (`media.provenance`).
     Raises OutputError: the folder cannot be written.
     """
     folder = Path(folder)
 
-    recipes = recipes_of(chat.rounds)
+    recipes = recipes_of(chat.rounds) if marks else {}
 
     def put(data: bytes, suffix: str) -> str:
         name = content_name(data, suffix)
@@ -61,7 +63,7 @@ def save(chat: Chat, folder: str | Path, title: str = "A conversation") -> Path:
         "defaults": chat.defaults,
         "rounds": [to_json(round_, put, recipes) for round_ in chat.rounds],
     }
-    write_page(folder / "index.html", chat.rounds, title)
+    write_page(folder / "index.html", chat.rounds, title, recipes)
     write_atomic(folder / "chat.json", (json.dumps(about, ensure_ascii=False, indent=1) + "\n").encode())
     return folder
 
@@ -200,12 +202,11 @@ def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
     return read
 
 
-def write_page(path: Path, rounds: list[Round], title: str) -> None:
+def write_page(path: Path, rounds: list[Round], title: str, recipes: Recipes) -> None:
     """The conversation as one page that shows and plays everything; nothing is requested."""
     from codi2.report import Row
     from codi2.report import write_page as write
 
-    recipes = recipes_of(rounds)
     rows = [
         Row(
             f"Round {i}",

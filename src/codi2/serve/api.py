@@ -18,7 +18,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from codi2 import __version__
-from codi2.errors import CoDi2Error, PromptError
+from codi2.errors import CoDi2Error
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Text
 from codi2.serve import items, media_routes, pictures, sessions, wire
@@ -26,6 +26,7 @@ from codi2.serve.access import Access
 from codi2.serve.bodies import Bodies
 from codi2.serve.engine import Engine
 from codi2.serve.errors import Failure, as_json
+from codi2.serve.fields import FieldError
 from codi2.serve.metrics import prometheus
 from codi2.serve.middleware import BodyLimit, Counted, Faults, Gate, Head, Origins, SafeHeaders
 from codi2.serve.origins import Served
@@ -70,7 +71,7 @@ def create_app(
         responses={"4XX": {"model": Failure, "description": "An error of the request, in one sentence."}},
     )
     server = Server(engine, store, model, marks=marks)
-    app.state.server, app.state.chats = server, sessions.Chats(engine, store)
+    app.state.server, app.state.chats = server, sessions.Chats(engine, store, marks)
     app.include_router(router)
     app.include_router(sessions.router)
     app.include_router(media_routes.router)
@@ -137,7 +138,7 @@ async def chat_completions(request: Request, body: ChatRequest, client: Client) 
     check_model(server, body.model)
     count = body.n or 1
     if body.stream and count > 1:
-        raise PromptError("stream and n > 1 do not go together; ask n times")
+        raise FieldError("stream and n > 1 do not go together; ask n times", "n")
     tokens = body.max_completion_tokens or body.max_tokens or server.default_tokens
     options = [options_of(body, body.modalities, tokens, i) for i in range(count)]
     messages, asked = await ask(request, lambda: wire.conversation(body.messages), options, client, body)

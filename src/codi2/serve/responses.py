@@ -19,6 +19,7 @@ from codi2.serve.server import Server
 from codi2.serve.waiting import Waiting
 
 Event = dict[str, Any]
+MODALITIES = {"message": "text", "image_generation_call": "image", "codi2_audio": "audio", "codi2_video": "video"}
 
 
 class Response:
@@ -98,6 +99,7 @@ class Places:
         self.response = response
         self.known: dict[int, str] = {}  # place → modality
         self.words: dict[int, str] = {}  # of the text that is being said
+        self.ended: set[int] = set()
 
     def add(self, place: int, modality: str) -> Iterator[Event]:
         if place in self.known:
@@ -124,10 +126,21 @@ class Places:
             yield {"type": "response.content_part.done", **self._at(place), "part": text_of(text)}
             item = {**begun("text", self.response.name(place)), "status": status, "content": [text_of(text)]}
             yield {"type": "response.output_item.done", "output_index": place, "item": item}
+        self.ended |= set(self.words)
         self.words = {}
+
+    def end_all(self, output: Sequence[dict[str, Any]]) -> Iterator[Event]:
+        """The reply is there; what a filter has put in the place of a medium ends that item."""
+        yield from self.end_words(output[-1]["status"] if output else "completed")
+        for place, item in enumerate(output):
+            if place not in self.ended:
+                yield from self.add(place, MODALITIES[item["type"]])
+                self.words.pop(place, None)
+                yield {"type": "response.output_item.done", "output_index": place, "item": item}
 
     def end(self, place: int, item: dict[str, Any]) -> Iterator[Event]:
         """A medium is there."""
+        self.ended.add(place)
         if self.known[place] == "image":
             yield {"type": "response.image_generation_call.completed", **self._item(place)}
         yield {"type": "response.output_item.done", "output_index": place, "item": item}
@@ -178,7 +191,7 @@ async def _events(response: Response, waiting: Waiting) -> AsyncIterator[Event]:
             case Done(reply=reply):
                 whole = await aside(response.answer, reply)
                 made = iter(
-                    [*places.end_words(whole["status"]), {"type": f"response.{whole['status']}", "response": whole}]
+                    [*places.end_all(whole["output"]), {"type": f"response.{whole['status']}", "response": whole}]
                 )
         for event in made:
             yield event

@@ -68,8 +68,8 @@ class Chats:
     Other servers may change them in the store; each use starts with a look there.
     """
 
-    def __init__(self, engine: Engine, store: Store) -> None:
-        self.engine, self.store = engine, store
+    def __init__(self, engine: Engine, store: Store, marks: bool = True) -> None:
+        self.engine, self.store, self.marks = engine, store, marks
         self._open: OrderedDict[tuple[str, str], Open] = OrderedDict()
         self._lock = threading.Lock()
         store.keep_sweeping()
@@ -222,7 +222,7 @@ class Chats:
         chat = self.get(owner, name)[0]
         file = io.BytesIO()
         with TemporaryDirectory() as folder, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            made = save(chat, Path(folder) / "conversation", title)
+            made = save(chat, Path(folder) / "conversation", title, self.marks)
             for path in sorted(made.rglob("*")):
                 if path.is_file():
                     archive.write(path, str(path.relative_to(folder)))
