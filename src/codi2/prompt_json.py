@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from codi2.config import SENSES
 from codi2.errors import PromptError
+from codi2.media import picture_bytes
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ def from_wire(parts: Sequence[Mapping[str, Any]]) -> Prompt:
 
 def png(pixels: PILImage.Image) -> bytes:
     """A picture as the bytes of a PNG file."""
-    file = io.BytesIO()
-    pixels.save(file, "PNG")
-    return file.getvalue()
+    return picture_bytes(pixels, "PNG")
 
 
 def _encode(part: Part) -> dict[str, Any]:

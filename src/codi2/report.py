@@ -164,7 +164,7 @@ def _clip(clip: Video, recipe: Mapping[str, Any] | None) -> str:
     file = io.BytesIO()
     first, *others = clip.frames
     moving = {"save_all": True, "append_images": others, "duration": 1000 / clip.fps, "loop": 0}
-    first.save(file, "PNG", pnginfo=png_info(recipe), **moving)
+    first.copy().save(file, "PNG", pnginfo=png_info(recipe), **moving)
     return f'<img width="{SIDE}" alt="{escape(clip.name or "clip")}" src="{_data("image/png", file.getvalue())}">'
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -454,7 +455,8 @@ def test_every_medium_that_leaves_says_how_it_was_made(server: Running):
                 left.append(httpx.get(path, timeout=60).content)
                 left.append(httpx.get(f"{path}/thumbnail", timeout=60).content)
     assert len(left) > 30
-    for data in left:
+    for i, data in enumerate(left):
+        assert b"seed" in data, (i, len(left))
         assert read_recipe(data)["seed"] == 6, data[:16]
         assert b"trainedAlgorithmicMedia" in data
 
@@ -462,3 +464,35 @@ def test_every_medium_that_leaves_says_how_it_was_made(server: Running):
 def test_head_of_health_is_empty(server: Running):
     answer = httpx.head(f"{server.url}/health")
     assert answer.status_code == 200 and answer.content == b""
+
+
+def test_the_examples_of_the_clients_own_page(server: Running, client: openai.OpenAI, media: Path):
+    url = f"data:image/png;base64,{base64.b64encode((media / 'goose-google.png').read_bytes()).decode()}"
+    few: Any = {"model": "debug", "max_output_tokens": 3, "extra_body": {"modalities": ["text"]}}
+    made = client.responses.create(instructions="You talk like a pirate.", input="How do I check types?", **few)
+    assert isinstance(made.output_text, str) and made.instructions == "You talk like a pirate."
+    seen: Any = [{"type": "input_text", "text": "What is in it?"}, {"type": "input_image", "image_url": url}]
+    assert client.responses.create(input=[{"role": "user", "content": seen}], **few).output
+    talk: Any = [{"role": "developer", "content": "Talk like a pirate."}, {"role": "user", "content": "Hello?"}]
+    words: Any = {
+        "model": "debug",
+        "messages": talk,
+        "max_completion_tokens": 3,
+        "extra_body": {"modalities": ["text"]},
+    }
+    raw = client.chat.completions.with_raw_response.create(**words)
+    assert raw.parse().choices[0].message.content == client.chat.completions.create(**words).choices[0].message.content
+    said = client.chat.completions.create(**words | {"max_completion_tokens": 24}).choices[0].message.content or ""
+    with client.chat.completions.stream(**words | {"max_completion_tokens": 24}, stop=said[7:9]) as stream:
+        kinds = [event.type for event in stream]
+        assert "content.delta" in kinds and stream.get_final_completion().choices[0].finish_reason == "stop"
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(**words, response_format={"type": "json_object"})
+    assert refused.value.param == "response_format"
+
+    async def all_at_once() -> list[str]:
+        one = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none")
+        async with one, one.responses.stream(input="Hi", **few) as events:
+            return [event.type async for event in events]
+
+    assert asyncio.run(all_at_once())[-1] == "response.incomplete"

@@ -56,6 +56,7 @@ def picture_bytes(
         quality: of JPEG and WEBP, 0 to 100; a WEBP of 100 is exact.
     """
     out = io.BytesIO()
+    pixels = pixels.copy()  # Pillow keeps the options of a save in the picture, which other threads may save as well
     if kind == "PNG":
         pixels.save(out, kind, pnginfo=png_info(metadata))
         return out.getvalue()
@@ -155,7 +156,7 @@ def webp_bytes(clip: Video, metadata: Mapping[str, Any] | None = None, lossless:
     """An animated WebP that is played again and again."""
     first, *others = clip.frames
     out = io.BytesIO()
-    first.save(
+    first.copy().save(  # as in `picture_bytes`
         out,
         "WEBP",
         save_all=True,
