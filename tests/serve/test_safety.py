@@ -64,7 +64,7 @@ def test_exports_heed_the_choice_of_marks(marks: bool, tmp_path: Path):
     engine, store = Engine(CoDi2.from_pretrained("debug")), Store(tmp_path / "store")
     try:
         http = TestClient(create_app(engine, store, "debug", marks=marks), base_url="http://127.0.0.1:8000")
-        name = http.post("/v1/sessions").json()["id"]
+        name = http.post("/v1/sessions", json={}).json()["id"]
         codi2 = {"want": ["image", "audio", "video"], "num_inference_steps": 1}
         body = {"content": "Make", "max_tokens": 1, "seed": 6, "codi2": codi2}
         assert http.post(f"/v1/sessions/{name}/rounds", json=body).status_code == 200
