@@ -7,6 +7,8 @@ import pytest
 import soundfile
 from PIL import Image as PILImage
 
+from codi2.errors import MediaError
+from codi2.media import read_recipe
 from codi2.prompt.parts import Audio, Image, Text, Video
 from codi2.report import Row, page, spectrogram, write_page
 
@@ -84,3 +86,15 @@ def test_silence_and_a_very_short_sound_have_a_spectrogram():
 def test_the_page_is_written(tmp_path):
     write_page(tmp_path / "index.html", "Demo", [ROW])
     assert (tmp_path / "index.html").read_text().startswith("<!doctype html>")
+
+
+def test_media_that_were_made_say_so_in_the_page():
+    clip = Video((PICTURE.pixels, PICTURE.pixels), 2.0)
+    made = [Image(PICTURE.pixels), tone(440), clip]
+    recipe = {"model": "debug", "seed": 4}
+    row = Row("Made", (PICTURE,), made, recipes={id(part): recipe for part in made})
+    html = page("Demo", [row])
+    given, picture, _, moving = embedded(html, "image/png")
+    assert [read_recipe(data) for data in (picture, moving, *embedded(html, "audio/wav"))] == [recipe] * 3
+    with pytest.raises(MediaError, match="carries no recipe"):
+        read_recipe(given)

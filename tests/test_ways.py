@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image as PILImage
 from replies import decoded
 
 from codi2.chat import Chat
 from codi2.chat.events import Done
 from codi2.config import DEBUG, PriorConfig
-from codi2.media import load
+from codi2.media import load, save_clip
 from codi2.model import CoDi2
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Image, Part, Text, Video
@@ -30,6 +31,16 @@ from codi2.serve.engine import Engine
 from codi2.serve.store import Store
 
 MEDIA = Path(__file__).parents[1] / "examples" / "media"
+FOLDER: dict[str, Path] = {}  # of files that the tests make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def heard(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A clip with a sound."""
+    FOLDER["heard.mp4"] = tmp_path_factory.mktemp("media")
+    frames = tuple(PILImage.new("RGB", (64, 48), (40 * i, 90, 200)) for i in range(5))
+    sound = Audio(0.5 * np.sin(np.arange(8000) * 0.2), 16_000)
+    save_clip(FOLDER["heard.mp4"] / "heard.mp4", Video(frames, 10), {}, sound)
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class Round:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return (Text(self.words), *(load(MEDIA / name) for name in self.media))
+        return (Text(self.words), *(load(FOLDER.get(name, MEDIA) / name) for name in self.media))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -89,6 +100,10 @@ REQUESTS: dict[str, tuple[Round, ...]] = {
         Round("What is this? ", ("mango-twitter.png",), ()),
         Round("And like this: ", ("goose-google.png",), seed=1),
         Round("Make the first picture like the second picture", seed=4),
+    ),
+    "a clip that is heard": (
+        Round("Draw what happens here: ", ("heard.mp4",), want=("image", "audio")),
+        Round("And in the night", seed=2),
     ),
     "a source by its name": (
         Round("Draw this: ", ("goose-google.png",), source="none"),
@@ -271,7 +286,7 @@ def page(at: Setting, rounds: Sequence[Round]) -> Sequence[Part]:
     for n, round_ in enumerate(rounds):
         content: list[dict[str, Any]] = [{"type": "text", "text": round_.words}]
         for file in round_.media:
-            sent = http.post("/v1/media", content=(MEDIA / file).read_bytes())
+            sent = http.post("/v1/media", content=(FOLDER.get(file, MEDIA) / file).read_bytes())
             content.append({"type": "media", "id": sent.json()["id"]})
         body = {"max_tokens": round_.tokens, **round_.body, "media": "ids"}
         at.post(f"/v1/sessions/{name}/rounds", content="Draw a fish.", **body)

@@ -23,7 +23,7 @@ from codi2.encode.contract import Encoder
 from codi2.errors import PromptError
 from codi2.heads.prior import Prior
 from codi2.heads.recall import Recall
-from codi2.llm.decode import FeatureSegment, Listener, ReplyOptions, Segment
+from codi2.llm.decode import FeatureSegment, Listener, ReplyOptions, Segment, text_of
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.llm.reading import Past, Reading, items_of, write
 from codi2.llm.sampled import items_read, sampled
@@ -31,7 +31,7 @@ from codi2.pcm import rounded
 from codi2.placement import ON_CPU, Placement, check, within_memory
 from codi2.prompt.grammar import assigned, parse
 from codi2.prompt.layout import Message, layout_for
-from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text
+from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt
 from codi2.prompt.sources import LAST, check_source, numbered, renamed, source_of
 from codi2.reply import Callback, Options, Reply, Stopwatch
 from codi2.stopping import check_stop
@@ -289,7 +289,7 @@ class CoDi2(nn.Module):
         for b, segments in enumerate(written):
             for n, segment in enumerate(segments):
                 if not isinstance(segment, FeatureSegment):
-                    replies[b][n] = Text(self.mllm.backbone.tokenizer.decode(segment.ids), segment.ids)
+                    replies[b][n] = text_of(segment, self.mllm.backbone.tokenizer)
             for numbers in self._drawn_together(segments):
                 modalities = tuple(segments[n].modality for n in numbers)  # type: ignore[union-attr]
                 jobs.setdefault((modalities, *_sampling(options[b])), []).append((b, numbers))
@@ -434,7 +434,9 @@ class CoDi2(nn.Module):
             makes=tuple(self.decoders),
             max_new_tokens=options.max_new_tokens,
             temperature=options.temperature,
+            top_p=1.0 if options.top_p is None else options.top_p,
             seed=options.seed,
+            stop=tuple(options.stop or ()),
         )
 
     def read_words(self, decoder: Decoder, prompts: Sequence[str]) -> Tensor:

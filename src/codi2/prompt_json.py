@@ -2,8 +2,8 @@
 
     [{"type": "text", "text": "Paint "}, {"type": "image", "data": "<base64 PNG>", "name": "cat.png"}]
 
-Pictures travel as PNG (exact), sounds as 24-bit FLAC (exact to 2^-23 of full scale), clips as PNG frames with `fps`,
-depth, thermal pictures and IMU as the files that `codi2.senses` reads.
+Pictures travel as PNG (exact), sounds as 24-bit FLAC (exact to 2^-23 of full scale), clips as PNG frames with `fps`
+and, where they have one, `sound`; depth, thermal pictures and IMU as the files that `codi2.senses` reads.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from codi2.config import SENSES
 from codi2.errors import PromptError
+from codi2.media import picture_bytes
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ def from_wire(parts: Sequence[Mapping[str, Any]]) -> Prompt:
 
 def png(pixels: PILImage.Image) -> bytes:
     """A picture as the bytes of a PNG file."""
-    file = io.BytesIO()
-    pixels.save(file, "PNG")
-    return file.getvalue()
+    return picture_bytes(pixels, "PNG")
 
 
 def _encode(part: Part) -> dict[str, Any]:
@@ -55,7 +54,8 @@ def _encode(part: Part) -> dict[str, Any]:
             return {"type": "audio", "data": _base64(flac(part)), "name": part.name}
         case Video():
             frames = [_base64(png(frame)) for frame in part.frames]
-            return {"type": "video", "data": frames, "fps": part.fps, "name": part.name}
+            sound = {"sound": _base64(flac(part.sound))} if part.sound is not None else {}
+            return {"type": "video", "data": frames, "fps": part.fps, "name": part.name, **sound}
         case Depth() | Thermal() | IMU():
             return {"type": part.modality, "data": _base64(to_bytes(part)), "name": part.name}
 
@@ -81,7 +81,8 @@ def _decode(part: Mapping[str, Any], place: int) -> Part:
             raise PromptError(
                 f"Part {place} of the prompt is a clip of {len(frames)} frames at {fps} frames per second."
             )
-        return Video(frames, fps, name)
+        sound = load_audio(_bytes(part["sound"], place), label) if part.get("sound") is not None else None
+        return Video(frames, fps, name, sound)
     if kind in SENSES:
         return replace(load_as(kind, _bytes(_field(part, place, "data", str), place), label), name=name)
     known = ", ".join(("text", "phrase", "image", "audio", "video", *SENSES))
@@ -111,8 +112,21 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
+# one pass in the memory of the text: to split it at blanks could take a hundred times as much
+_PLAIN = str.maketrans("-_", "+/", " \t\r\n\f\v")
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes of base64 as programs write it: of either alphabet (RFC 4648), in lines, without the padding.
+
+    Raises ValueError: it is none.
+    """
+    plain = text.translate(_PLAIN).rstrip("=")
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+
+
 def _bytes(data: Any, place: int) -> bytes:
     try:
-        return base64.b64decode(data, validate=True)
-    except (ValueError, TypeError) as error:
+        return from_base64(data)
+    except (ValueError, TypeError, AttributeError) as error:
         raise PromptError(f"The data in part {place} of the prompt is not base64 ({error}).") from error

@@ -28,6 +28,8 @@ class Options:
     source: str = LAST  # of the fidelity path: none, last (see `prompt.sources`), or an item's name, such as image0
     max_new_tokens: int = 128
     temperature: float = 0.0
+    top_p: float | None = None  # words are drawn from the likeliest of this probability; None: from all
+    stop: Sequence[str] | None = None  # strings at which the reply's text ends; they are no part of it
 
     def __post_init__(self) -> None:
         """Raises PromptError: `source` is no such name, or the negative prompt holds half of a character."""
@@ -38,6 +40,8 @@ class Options:
             check_characters(self.negative_prompt)
         if self.want is not None and not isinstance(self.want, str):
             object.__setattr__(self, "want", tuple(self.want))
+        if self.stop is not None:
+            object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
 
     @property
     def media(self) -> tuple[str, ...] | None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image as PILImage
 
+from codi2.media import picture_bytes, sound_bytes
+from codi2.media.write import png_info
 from codi2.prompt.grammar import render
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Prompt, Thermal, Video
-from codi2.prompt_json import png
 from codi2.senses import drawn
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class Row:
     """Shown as it is, below."""
     table: Sequence[Sequence[str]] = ()
     """Lines of cells, the first one their headings."""
+    recipes: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """How media of the row were made, by their identity: they say so in the page as in files."""
 
 
 def write_page(path: Path, title: str, rows: Sequence[Row], intro: str = "", head: str = "") -> None:
@@ -97,10 +101,10 @@ def spectrogram(sound: Audio, size: tuple[int, int] = (320, 96), decibels: float
 
 def _section(row: Row) -> str:
     template, media = render(row.prompt)
-    inputs = [_figure(item, f"[{name}]") for name, item in media.items() if not isinstance(item, str)]
+    inputs = [_figure(item, f"[{name}]", row.recipes) for name, item in media.items() if not isinstance(item, str)]
     blocks = [
         ("Given", inputs),
-        (row.heading, [_figure(part) for part in row.outputs]),
+        (row.heading, [_figure(part, "", row.recipes) for part in row.outputs]),
         ("Nearest in the training data", [_figure(part) for part in row.nearest]),
     ]
     shown = "".join(f'<h3>{name}</h3><div class="parts">{"".join(items)}</div>' for name, items in blocks if items)
@@ -120,15 +124,17 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in cells)}</table></div>'
 
 
-def _figure(part: Part, label: str = "") -> str:
+def _figure(part: Part, label: str = "", recipes: Mapping[int, Mapping[str, Any]] = MappingProxyType({})) -> str:
+    recipe = recipes.get(id(part))
     match part:
         case Image():
-            shown = _picture(part.pixels, part.name or label or "picture")
+            shown = _picture(part.pixels, part.name or label or "picture", recipe)
         case Audio():
             shown = _img(spectrogram(part), 320, f"spectrogram of {part.name or 'the sound'}")
-            shown += f'<audio controls src="{_data("audio/wav", _wav(part))}"></audio>'
+            shown += _player(part, recipe)
         case Video():
-            shown = _clip(part)
+            shown = _clip(part, recipe)
+            shown += _player(part.sound, recipe) if part.sound is not None else ""
         case Depth() | Thermal() | IMU():
             shown = _picture(drawn(part), part.name or part.modality)
         case _:
@@ -137,21 +143,28 @@ def _figure(part: Part, label: str = "") -> str:
     return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _picture(pixels: PILImage.Image, alt: str) -> str:
+def _picture(pixels: PILImage.Image, alt: str, recipe: Mapping[str, Any] | None = None) -> str:
     width = round(SIDE * pixels.width / max(pixels.size))
     smaller = pixels.copy()
     smaller.thumbnail((2 * SIDE, 2 * SIDE))  # never enlarges
-    return _img(smaller, width, alt)
+    return _img(smaller, width, alt, recipe)
 
 
-def _img(pixels: PILImage.Image, width: int, alt: str) -> str:
-    return f'<img width="{width}" alt="{escape(alt)}" src="{_data("image/png", png(pixels))}">'
+def _img(pixels: PILImage.Image, width: int, alt: str, recipe: Mapping[str, Any] | None = None) -> str:
+    data = _data("image/png", picture_bytes(pixels, "PNG", recipe))
+    return f'<img width="{width}" alt="{escape(alt)}" src="{data}">'
 
 
-def _clip(clip: Video) -> str:
+def _player(sound: Audio, recipe: Mapping[str, Any] | None) -> str:
+    data = sound_bytes(sound, "WAV", recipe) if recipe is not None else _wav(sound)
+    return f'<audio controls src="{_data("audio/wav", data)}"></audio>'
+
+
+def _clip(clip: Video, recipe: Mapping[str, Any] | None) -> str:
     file = io.BytesIO()
     first, *others = clip.frames
-    first.save(file, "PNG", save_all=True, append_images=others, duration=1000 / clip.fps, loop=0)
+    moving = {"save_all": True, "append_images": others, "duration": 1000 / clip.fps, "loop": 0}
+    first.copy().save(file, "PNG", pnginfo=png_info(recipe), **moving)
     return f'<img width="{SIDE}" alt="{escape(clip.name or "clip")}" src="{_data("image/png", file.getvalue())}">'
 
 

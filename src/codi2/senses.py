@@ -38,13 +38,13 @@ _NAMED = re.compile(rf"((image|audio|video|{'|'.join(SENSES)})[0-9]{{1,4}})=(.+)
 DEEPEST = 65_535  # of a PNG of 16 bits
 
 
-def load_as(kind: str, source: Source, name: str = "") -> Media:
+def load_as(kind: str, source: Source, name: str = "", hears: bool = True) -> Media:
     """A file as what a placeholder takes: `depth`, `thermal`, `imu`, or, for any other kind, as `media.load` has it.
 
     Raises:
         MediaError: it is missing, broken, or not of the form that this sense asks for.
     """
-    return LOADERS[kind](source, name) if kind in LOADERS else load(source, name)
+    return LOADERS[kind](source, name) if kind in LOADERS else load(source, name, hears=hears)
 
 
 def load_depth(source: Source, name: str = "") -> Depth:
@@ -199,16 +199,18 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def load_files(files: Sequence[str]) -> dict[str, Media] | list[Media]:
+def load_files(files: Sequence[str], hears: bool = True) -> dict[str, Media] | list[Media]:
     """`["cat.png", "rain.wav"]` → media in order; `["image0=cat.png", "depth0=room.png"]` → media by placeholder.
 
+    Args:
+        hears: whether the sound tracks of clips are read.
     Raises:
         PromptError: some have a name and some have none.
         MediaError: one cannot be read.
     """
     named = {match[1].lower(): match for file in files if (match := _NAMED.fullmatch(file)) and not Path(file).exists()}
     if not named:
-        return [load(file) for file in files]
+        return [load(file, hears=hears) for file in files]
     if len(named) < len(files):
         raise PromptError("name all files or none, each with another placeholder: image0=cat.png depth0=room.png")
-    return {name: load_as(match[2].lower(), match[3]) for name, match in named.items()}
+    return {name: load_as(match[2].lower(), match[3], hears=hears) for name, match in named.items()}

@@ -16,7 +16,8 @@ from codi2.config import DEBUG
 from codi2.errors import PromptError
 from codi2.llm.backbone import Backbone, byte_tokenizer, random_llm
 from codi2.prompt.layout import IGNORE, SPECIAL_TOKENS, Layout, Message, collate, layout_for
-from codi2.prompt.parts import Audio, Image, Phrase, Text
+from codi2.prompt.parts import Audio, Image, Phrase, Text, Video
+from codi2.prompt.sources import LAST, source_of
 
 T = {"image": 5, "audio": 4, "phrase": 1}
 K = {"image": 3, "audio": 2}
@@ -235,3 +236,40 @@ def test_a_users_words_come_once_more_as_a_phrase():
     assert sequence.items == (PICTURE, Phrase("Put at night."), PICTURE, SOUND)  # no words, no phrase
     text = words(layout, sequence.ids)
     assert "at night.<feature><feature></feature><|im_end|>" in text
+
+
+FRAMES = (PICTURE.pixels, PICTURE.pixels)
+SILENT_CLIP, HEARD_CLIP = Video(FRAMES, 2.0), Video(FRAMES, 2.0, "", SOUND)
+
+
+def of_clips(features) -> Layout:
+    tokenizer = Backbone(random_llm(), byte_tokenizer(), DEBUG.llm).tokenizer
+    return Layout(tokenizer, features, {**K, "video": 3}, max_length=200)
+
+
+def test_the_sound_of_a_clip_is_read_behind_it():
+    layout = of_clips({**T, "video": 6})
+    heard = layout([Message("user", (Text("Look: "), HEARD_CLIP, Text(" And?")))], reply=True)
+    written = layout([Message("user", (Text("Look: "), SILENT_CLIP, SOUND, Text(" And?")))], reply=True)
+    assert heard.ids.tolist() == written.ids.tolist() and heard.slots == written.slots
+    assert heard.items == (HEARD_CLIP, SOUND)
+
+
+def test_a_clip_without_a_sound_is_read_alone():
+    layout = of_clips({**T, "video": 6})
+    (item,) = layout([Message("user", (Text("Look: "), SILENT_CLIP))]).items
+    assert item is SILENT_CLIP
+    deaf = of_clips({"image": 5, "video": 6})
+    assert deaf([Message("user", (HEARD_CLIP,))]).ids.tolist() == deaf([Message("user", (SILENT_CLIP,))]).ids.tolist()
+
+
+def test_a_clip_of_the_assistant_has_its_sound_as_a_part_of_its_own():
+    (item,) = of_clips({**T, "video": 6})([Message("user", (Text("?"),)), Message("assistant", (HEARD_CLIP,))]).items
+    assert item is HEARD_CLIP
+
+
+def test_the_sound_of_a_clip_is_what_an_edit_of_a_sound_starts_from():
+    other = Audio(np.ones(9, np.float32), 16_000)
+    assert source_of([Message("user", (other, HEARD_CLIP))], LAST, ("audio",)) is SOUND
+    assert source_of([Message("user", (HEARD_CLIP, other))], LAST, ("audio",)) is other
+    assert source_of([Message("user", (other, SILENT_CLIP))], LAST, ("audio",)) is other

@@ -18,17 +18,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from codi2.chat.events import Done, Event, Made, Said, Step
+from codi2.chat.events import Began, Done, Event, Made, Said, Step
 from codi2.errors import PromptError
 from codi2.llm.reading import Past
+from codi2.llm.stops import first, pending
 from codi2.model import CoDi2
-from codi2.prompt.layout import Message
+from codi2.prompt.layout import BEGIN, Message
 from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
 from codi2.prompt.references import read, resolve
 from codi2.prompt.sources import items_of, numbered, renamed
 from codi2.reply import Callback, Options, Reply
 from codi2.stopping import Stopped, stops_when
 
+MADE = ("image", "audio", "video")  # modalities of a reply's media
 KEPT = 0.75  # of the positions a model reads: as many stay taken when old rounds leave, so that some rounds have room
 
 
@@ -204,7 +206,7 @@ class Chat:
         """
         message, options = self._message(prompt, media, settings)
         left = self._no_longer_read(message, options)
-        listener = Listener(self.model.mllm.backbone.tokenizer, tell)
+        listener = Listener(self.model.mllm.backbone.tokenizer, tell, options.stop or ())
 
         def step(stage: str, done: int, total: int) -> None:
             if stage == "think" and done:
@@ -218,7 +220,7 @@ class Chat:
         parts, told = check(reply.parts) if check else (list(reply.parts), ())
         for place, part in enumerate(parts):
             if not isinstance(part, Text):
-                _check(tell(Made(place, part)))
+                _check(tell(Made(place, part, reply.recipe)))
         reply = replace(reply, parts=tuple(parts), notes=(*self._notes(left), *told))
         earlier = {id(item) for item in self.media.values()}
         new = {id(p): p for p in message.parts if not isinstance(p, (Text, Phrase)) and id(p) not in earlier}
@@ -276,16 +278,21 @@ def _check(gone: bool) -> None:
 
 
 class Listener:
-    """What a step loop calls with its tokens. Tokens → pieces of text; half a character waits for its other half."""
+    """What a step loop calls with its tokens. Tokens → pieces of text; half a character waits for its other half, and
+    what one of the strings in `stop` may begin with until it is known."""
 
-    def __init__(self, tokenizer: Any, tell: Callable[[Event], bool]) -> None:
-        self.tokenizer, self.tell = tokenizer, tell
+    def __init__(self, tokenizer: Any, tell: Callable[[Event], bool], stop: Sequence[str] = ()) -> None:
+        self.tokenizer, self.tell, self.stop = tokenizer, tell, stop
+        self.media = {tokenizer.convert_tokens_to_ids(BEGIN[modality]): modality for modality in MADE}
         self.ids: list[int] = []
-        self.told = ""
+        self.told, self.place = "", 0
 
-    def __call__(self, sample: int, token: int, begins: bool) -> bool:
-        if begins:
+    def __call__(self, sample: int, token: int, place: int) -> bool:
+        if place != self.place:
             self.finish()
+            self.place = place
+        if token in self.media:
+            return self.tell(Began(place, self.media[token]))
         self.ids.append(token)
         return self._tell(whole=False)
 
@@ -299,5 +306,8 @@ class Listener:
         text: str = self.tokenizer.decode(self.ids)
         if not whole and text.endswith("\ufffd"):
             return False
-        piece, self.told = text[len(self.told) :], text
-        return self.tell(Said(piece)) if piece else False
+        end = first(text, self.stop)
+        if end is None:
+            end = len(text) - (0 if whole else pending(text, self.stop))
+        piece, self.told = text[len(self.told) : end], text[:end]
+        return self.tell(Said(piece, self.place)) if piece else False

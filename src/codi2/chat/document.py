@@ -63,6 +63,7 @@ class _Clip(_Part):
     file: Annotated[list[FileName], Field(min_length=1, max_length=MAX_FRAMES)]
     fps: Annotated[float, Field(gt=0, le=MAX_FPS, strict=False)]
     name: Name
+    sound: FileName | None = None
 
 
 Part = Annotated[_Words | _Medium | _Clip, Field(discriminator="type")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from codi2.prompt.parts import Part
 from codi2.reply import Reply
@@ -13,6 +15,15 @@ class Said:
     """A piece of the reply's text."""
 
     text: str
+    place: int = 0  # of this stretch of text among the reply's parts
+
+
+@dataclass(frozen=True)
+class Began:
+    """The reply's part number `place` will be a medium; it is drawn when all words are said."""
+
+    place: int
+    modality: str
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Made:
 
     place: int
     part: Part
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # as `Reply.recipe`
 
 
 @dataclass(frozen=True)
@@ -39,4 +51,4 @@ class Done:
     reply: Reply
 
 
-Event = Said | Step | Made | Done
+Event = Said | Began | Step | Made | Done

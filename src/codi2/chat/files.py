@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from codi2 import __version__
@@ -19,10 +20,11 @@ from codi2.chat import Chat, Round
 from codi2.chat.document import SCHEMA, check, current
 from codi2.errors import CoDi2Error, PromptError
 from codi2.hub import write_atomic
+from codi2.media import picture_bytes, sound_bytes
 from codi2.model import CoDi2
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
-from codi2.prompt_json import flac, png
+from codi2.prompt_json import flac
 from codi2.reply import Options, Reply
 from codi2.senses import load_as, to_bytes
 from codi2.stopping import check_stop
@@ -30,16 +32,22 @@ from codi2.untrusted import parse_json, read_inside
 
 Put = Callable[[bytes, str], str]
 """Keeps the bytes of a medium under a name of its own, which ends in the suffix that is given: the name."""
+Recipes = Mapping[int, Mapping[str, Any]]
+"""Of media that were made, by their identity."""
 Get = Callable[[str], bytes]
 """The bytes that were kept under a name."""
 
 
-def save(chat: Chat, folder: str | Path, title: str = "A conversation") -> Path:
+def save(chat: Chat, folder: str | Path, title: str = "A conversation", marks: bool = True) -> Path:
     """Writes a conversation to a folder, with a page that shows and plays it.
 
+    Args:
+        marks: whether what was made says so (`media.provenance`).
     Raises OutputError: the folder cannot be written.
     """
     folder = Path(folder)
+
+    recipes = recipes_of(chat.rounds) if marks else {}
 
     def put(data: bytes, suffix: str) -> str:
         name = content_name(data, suffix)
@@ -53,9 +61,9 @@ def save(chat: Chat, folder: str | Path, title: str = "A conversation") -> Path:
         "model": chat.model.config.name,
         "system": chat.system[0].parts[0].text if chat.system else None,  # type: ignore[union-attr]
         "defaults": chat.defaults,
-        "rounds": [to_json(round_, put) for round_ in chat.rounds],
+        "rounds": [to_json(round_, put, recipes) for round_ in chat.rounds],
     }
-    write_page(folder / "index.html", chat.rounds, title)
+    write_page(folder / "index.html", chat.rounds, title, recipes)
     write_atomic(folder / "chat.json", (json.dumps(about, ensure_ascii=False, indent=1) + "\n").encode())
     return folder
 
@@ -101,11 +109,20 @@ def content_name(data: bytes, suffix: str) -> str:
     return f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
 
 
-def to_json(round_: Round, put: Put) -> dict[str, Any]:
-    """A round as JSON values; its media go to `put`."""
+def recipes_of(rounds: Sequence[Round]) -> Recipes:
+    """How the media of replies were made. Without the seconds: equal media are one file."""
+    found: dict[int, Mapping[str, Any]] = {}
+    for round_ in rounds:
+        recipe = {name: value for name, value in round_.reply.recipe.items() if name != "seconds"}
+        found |= {id(part): recipe for part in round_.reply.parts}
+    return found
+
+
+def to_json(round_: Round, put: Put, recipes: Recipes = MappingProxyType({})) -> dict[str, Any]:
+    """A round as JSON values; its media go to `put`, with the recipes of those that have one."""
     return {
-        "prompt": to_json_parts(round_.prompt, put),
-        "reply": to_json_parts(round_.reply.parts, put),
+        "prompt": to_json_parts(round_.prompt, put, recipes),
+        "reply": to_json_parts(round_.reply.parts, put, recipes),
         "options": vars(round_.options),
         "recipe": dict(round_.reply.recipe),
         "notes": list(round_.reply.notes),
@@ -121,9 +138,15 @@ def _places(round_: Round) -> list[int]:
     return [places[id(part)] for part in round_.given]
 
 
-def to_json_parts(parts: Prompt, put: Put) -> list[dict[str, Any]]:
+def to_json_parts(parts: Prompt, put: Put, recipes: Recipes = MappingProxyType({})) -> list[dict[str, Any]]:
     """Parts as JSON values; the media among them go to `put`."""
-    return [_part(part, put) for part in parts]
+    return [_part(part, put, recipes.get(id(part))) for part in parts]
+
+
+def files_in(value: Mapping[str, Any]) -> list[str]:
+    """Names of the files that a part of `to_json_parts` has."""
+    file = value.get("file", [])
+    return [file] if isinstance(file, str) else [*file, *filter(None, [value.get("sound")])]
 
 
 def part_reader(get: Get) -> Callable[[Mapping[str, Any]], Part]:
@@ -141,7 +164,8 @@ def part_reader(get: Get) -> Callable[[Mapping[str, Any]], Part]:
         if value["type"] == "video":
             frames = [medium("image", name, name) for name in value["file"]]
             pixels = tuple(frame.pixels for frame in frames if isinstance(frame, Image))
-            return Video(pixels, float(value["fps"]), value["name"])
+            sound = medium("audio", value["sound"], value["sound"]) if value.get("sound") else None
+            return Video(pixels, float(value["fps"]), value["name"], sound if isinstance(sound, Audio) else None)
         return medium(value["type"], value["file"], value["name"])
 
     return read
@@ -155,8 +179,7 @@ def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
     def part(value: Mapping[str, Any], new: bool = False) -> Part:
         if value["type"] in ("text", "phrase"):
             return fresh(value)
-        names = [value["file"]] if isinstance(value["file"], str) else value["file"]
-        key = (value["type"], value["name"], *names)
+        key = (value["type"], value["name"], *files_in(value))
         if new or key not in seen:
             seen[key] = fresh(value)
         return seen[key]
@@ -179,13 +202,19 @@ def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
     return read
 
 
-def write_page(path: Path, rounds: list[Round], title: str) -> None:
+def write_page(path: Path, rounds: list[Round], title: str, recipes: Recipes) -> None:
     """The conversation as one page that shows and plays everything; nothing is requested."""
     from codi2.report import Row
     from codi2.report import write_page as write
 
     rows = [
-        Row(f"Round {i}", join_text(round_.prompt), round_.reply.parts, note=" ".join(round_.reply.notes))
+        Row(
+            f"Round {i}",
+            join_text(round_.prompt),
+            round_.reply.parts,
+            note=" ".join(round_.reply.notes),
+            recipes=recipes,
+        )
         for i, round_ in enumerate(rounds, start=1)
     ]
     write(
@@ -196,19 +225,21 @@ def write_page(path: Path, rounds: list[Round], title: str) -> None:
     )
 
 
-def _part(part: Part, put: Put) -> dict[str, Any]:
+def _part(part: Part, put: Put, recipe: Mapping[str, Any] | None) -> dict[str, Any]:
     match part:
         case Text():
             return {"type": "text", "text": part.text, **({"ids": list(part.ids)} if part.ids else {})}
         case Phrase():
             return {"type": "phrase", "text": part.text}
         case Image():
-            return {"type": "image", "file": put(png(part.pixels), "png"), "name": part.name}
+            return {"type": "image", "file": put(picture_bytes(part.pixels, "PNG", recipe), "png"), "name": part.name}
         case Audio():
-            return {"type": "audio", "file": put(flac(part), "flac"), "name": part.name}
+            data = flac(part) if recipe is None else sound_bytes(part, "FLAC", recipe)
+            return {"type": "audio", "file": put(data, "flac"), "name": part.name}
         case Video():
-            files = [put(png(frame), "png") for frame in part.frames]
-            return {"type": "video", "file": files, "fps": part.fps, "name": part.name}
+            files = [put(picture_bytes(frame, "PNG", recipe), "png") for frame in part.frames]
+            sound = {"sound": put(flac(part.sound), "flac")} if part.sound is not None else {}
+            return {"type": "video", "file": files, "fps": part.fps, "name": part.name, **sound}
         case Depth() | Thermal():
             return {"type": part.modality, "file": put(to_bytes(part), "png"), "name": part.name}
         case IMU():

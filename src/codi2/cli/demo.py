@@ -37,6 +37,7 @@ def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOp
         save_reply(reply, out, stem=f"{number:02}")
         seconds = ", ".join(f"{stage} {time:.2f} s" for stage, time in reply.recipe["seconds"].items())
         nearest = nearest_parts(folder, loaded.encoder, reply.parts)
-        rows.append(Row(ask.title, prompt, reply.parts, nearest, note=f"seed {seed}; {seconds}"))
+        recipes = {id(part): reply.recipe for part in reply.parts}
+        rows.append(Row(ask.title, prompt, reply.parts, nearest, note=f"seed {seed}; {seconds}", recipes=recipes))
     write_page(out / "index.html", "CoDi-2", rows, "Every task once, on media that the model was not trained on.")
     print(f"The answers are in {out / 'index.html'}")

@@ -51,6 +51,9 @@ def generate(
         ),
     ] = None,
     source: SourceOption = "last",
+    clip_sound: Annotated[
+        bool, typer.Option("--clip-sound/--no-clip-sound", help="Whether the sound of a clip is heard.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the parts and the recipe as one JSON object.")] = False,
     model: ModelOption = "tiny",
     placement: Placement = ON_CPU,
@@ -68,7 +71,7 @@ def generate(
 
     # what can be refused is refused before the model is loaded, which takes seconds
     check_writable(out)
-    names = assigned(prompt, load_files(files or []))
+    names = assigned(prompt, load_files(files or [], clip_sound))
     parts = parse(prompt, names)
     source = renamed(source, names, numbered(parts))
 

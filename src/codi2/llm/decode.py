@@ -20,7 +20,9 @@ from torch import Tensor
 from codi2.errors import PromptError
 from codi2.heads.projection import Memory, fit_features
 from codi2.llm.mllm import MLLM
+from codi2.llm.stops import first
 from codi2.prompt.layout import BEGIN, END, MODALITIES, Batch
+from codi2.prompt.parts import Text
 from codi2.stopping import check_stop
 
 
@@ -34,6 +36,7 @@ class ReplyOptions:
     max_items: int = 4  # media of a free reply
     temperature: float = 0.0  # of the text; 0: greedy
     top_p: float = 1.0  # tokens are drawn from the smallest set of this probability
+    stop: tuple[str, ...] = ()  # strings at which the reply ends; they are no part of it
     seed: int = 0  # of the draws
 
 
@@ -42,6 +45,7 @@ class TextSegment:
     """Token ids of a stretch of text, without special tokens."""
 
     ids: tuple[int, ...]
+    kept: int | None = None  # characters before the string that ended the reply, where one did
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,14 @@ class FeatureSegment:
 
 Segment = TextSegment | FeatureSegment
 
-Listener = Callable[[int, int, bool], bool]
-"""Called with the sample, each text token that it says, and whether a stretch of text begins; True ends its turn."""
+Listener = Callable[[int, int, int], bool]
+"""Called with the sample, each text token or begin token that it says, and the place of the stretch of text or of the
+medium in the reply, from 0; True at a text token ends its turn."""
+
+
+def text_of(segment: TextSegment, tokenizer: Any) -> Text:
+    """The words of a stretch of text."""
+    return Text(tokenizer.decode(segment.ids)[: segment.kept], segment.ids)
 
 
 class Conversation:
@@ -181,9 +191,10 @@ def _next_rows(conversation: Conversation, writers: list[_Writer], newest: Tenso
 class _Writer:
     """Where one sample is in its reply."""
 
-    def __init__(self, mllm: MLLM, options: ReplyOptions, listen: Callable[[int, bool], bool] | None = None) -> None:
+    def __init__(self, mllm: MLLM, options: ReplyOptions, listen: Callable[[int, int], bool] | None = None) -> None:
         self.listen = listen
-        token_id = mllm.backbone.tokenizer.convert_tokens_to_ids
+        self.tokenizer = mllm.backbone.tokenizer
+        token_id = self.tokenizer.convert_tokens_to_ids
         self.options = options
         self.num_slots = mllm.config.num_slots
         for modality in options.want or ():
@@ -200,6 +211,7 @@ class _Writer:
         self.budget = options.max_new_tokens
         self.closed = False  # the model has ended its turn
         self.said: list[list[int] | FeatureSegment] = []
+        self.kept: int | None = None  # characters of the last stretch of text, where a string has ended it
         self.modality = ""  # of the item that has begun
         self.features: list[Tensor] = []  # its features so far, [D] each
         self.states: list[Tensor] = []  # the states that they were regressed from, [W] each
@@ -215,7 +227,11 @@ class _Writer:
 
     @property
     def segments(self) -> list[Segment]:
-        return [part if isinstance(part, FeatureSegment) else TextSegment(tuple(part)) for part in self.said]
+        last = len(self.said) - 1
+        return [
+            part if isinstance(part, FeatureSegment) else TextSegment(tuple(part), self.kept if place == last else None)
+            for place, part in enumerate(self.said)
+        ]
 
     def forced(self) -> int | None:
         return self.queue.pop(0) if self.queue else None
@@ -240,6 +256,8 @@ class _Writer:
             self.closed = True
         elif token in self.begin:
             self.modality = self.begin[token]
+            if self.listen:
+                self.listen(token, len(self.said))
             if not self.queue:
                 self.queue = [self.end[self.modality]]
         elif self.modality:  # the only token that can come in an item is its end
@@ -248,10 +266,15 @@ class _Writer:
             self.said.append(self.ended)
             self.modality, self.features, self.states = "", [], []
         else:
-            if begins := not self.said or not isinstance(self.said[-1], list):
+            if not self.said or not isinstance(self.said[-1], list):
                 self.said.append([])
-            self.said[-1].append(token)  # type: ignore[union-attr]
-            if self.listen and self.listen(token, begins):
+            words = self.said[-1]
+            assert isinstance(words, list)
+            words.append(token)
+            if self.options.stop:
+                self.kept = first(self.tokenizer.decode(words), self.options.stop)
+            left = self.listen is not None and self.listen(token, len(self.said) - 1)
+            if left or self.kept is not None:
                 self.budget, self.queue = 0, []
         return not self.closed
 

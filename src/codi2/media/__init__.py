@@ -18,6 +18,7 @@ from codi2.media.write import (
     AAC_RATES,
     RECIPE_KEY,
     mp4_bytes,
+    picture_bytes,
     png_bytes,
     read_recipe,
     save_audio,
@@ -29,25 +30,27 @@ from codi2.media.write import (
 from codi2.prompt.parts import Audio, Image, Media, Video
 
 __all__ = [
-    "AAC_RATES", "RECIPE_KEY", "Source", "load", "load_audio", "load_image", "mp4_bytes", "png_bytes", "read_recipe",
-    "read_source", "save_audio", "save_clip", "save_image", "sound_bytes", "to_clip", "webp_bytes",
+    "AAC_RATES", "RECIPE_KEY", "Source", "load", "load_audio", "load_image", "mp4_bytes", "picture_bytes",
+    "png_bytes", "read_recipe", "read_source", "save_audio", "save_clip", "save_image", "sound_bytes",
+    "to_clip", "webp_bytes",
 ]  # fmt: skip
 
 
-def load(source: Source, name: str = "", still: bool = False) -> Media:
+def load(source: Source, name: str = "", still: bool = False, hears: bool = True) -> Media:
     """A picture, sound or clip from a path or from the bytes of a file.
 
-    Animated pictures (GIF, WebP, APNG) are clips. A clip's sound track is not read.
+    Animated pictures (GIF, WebP, APNG) are clips. A clip has its sound track as `sound`, unless that is silent.
 
     Args:
         name: what messages and the part call it; the file name by default.
         still: whether an animated picture is its first frame; the others are not looked at.
+        hears: whether the sound track of a clip is read.
 
     Raises:
         MediaError: missing, a folder, empty, broken, beyond the limits, or of no known format.
     """
     data, name = read_source(source, name)
-    media = picture(data, name, still) or sound(data, name) or clip(data, name) or track(data, name)
+    media = picture(data, name, still) or sound(data, name) or clip(data, name, hears) or track(data, name)
     if media is None:
         kind = guess(data)
         raise MediaError(f"{name} is {kind}; give a PNG or JPEG picture, a WAV or OGG sound, or an MP4 clip.")

@@ -127,7 +127,8 @@ def decoded_bytes(part: Part) -> int:
         case Image():
             return 3 * part.pixels.width * part.pixels.height
         case Video():
-            return sum(3 * frame.width * frame.height for frame in part.frames)
+            sound = decoded_bytes(part.sound) if part.sound is not None else 0
+            return sum(3 * frame.width * frame.height for frame in part.frames) + sound
         case Audio():
             return part.samples.nbytes
         case Depth():

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import struct
+import warnings
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from codi2.errors import MediaError
+from codi2.errors import MediaError, MediaWarning
 from codi2.media import bounds, streams, timeline
-from codi2.prompt.parts import Video
+from codi2.media.sounds import track
+from codi2.prompt.parts import Audio, Video
 from codi2.stopping import check_stop
 
 if TYPE_CHECKING:
@@ -28,8 +31,8 @@ _TURNS = {
 """Signs of a display matrix's a, b, c, d (x' = a x + c y, y' = b x + d y), and Pillow's name for the change."""
 
 
-def clip(data: bytes, name: str) -> Video | None:
-    """The frames of the first picture stream; None: there is none.
+def clip(data: bytes, name: str, hears: bool = False) -> Video | None:
+    """The frames of the first picture stream, with `hears` the first sound beside them; None: there is none.
 
     Raises MediaError: it is broken, or beyond the limits, which packets tell before a frame is decoded.
     """
@@ -46,7 +49,23 @@ def clip(data: bytes, name: str) -> Video | None:
     # a frame that is missing is the one before it, as players show it
     there = np.array(sorted(made))
     nearest = there[np.maximum(np.searchsorted(there, kept, "right") - 1, 0)]
-    return Video(timeline.of_one_size([made[index] for index in nearest.tolist()]), fps, name)
+    found_clip = Video(timeline.of_one_size([made[index] for index in nearest.tolist()]), fps, name)
+    return replace(found_clip, sound=_sound(data, name, len(kept) / fps)) if hears else found_clip
+
+
+def _sound(data: bytes, name: str, seconds: float) -> Audio | None:
+    """The first sound, of the clip's length at most; None: there is none, or it is silent.
+
+    A sound that cannot be read is left out with a warning: the frames can.
+    """
+    try:
+        heard = track(data, name)
+    except MediaError as error:
+        warnings.warn(f"{name}: the clip is read without its sound ({error})", MediaWarning, stacklevel=2)
+        return None
+    if heard is None or not heard.samples.any():
+        return None
+    return replace(heard, samples=heard.samples[: max(round(seconds * heard.rate), 1)])
 
 
 def _times(container: InputContainer, stream: VideoStream, name: str) -> tuple[list[float], float]:

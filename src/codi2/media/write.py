@@ -1,25 +1,29 @@
 """Pictures, sounds and clips to files that carry the recipe which made them, and the recipe back.
 
-It stands in the PNG's text chunk, the comment of a sound or an MP4, the XMP of a WebP.
+It stands in the PNG's text chunk, the comment of a sound or an MP4, the XMP of a JPEG or WebP; each file also names
+IPTC's digital source type (`media.provenance`).
 """
 
 from __future__ import annotations
 
 import io
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from codi2.errors import MediaError, OutputError
 from codi2.hub import write_atomic
+from codi2.media import provenance
 from codi2.media.files import read_source
 from codi2.pcm import to_pcm
 from codi2.prompt.parts import Audio, Image, Video
 from codi2.stopping import check_stop
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+    from PIL.PngImagePlugin import PngInfo
 
 RECIPE_KEY = "codi2"
 
@@ -40,12 +44,37 @@ def save_image(path: str | Path, image: Image, metadata: Mapping[str, Any]) -> P
 
 def png_bytes(image: Image, metadata: Mapping[str, Any]) -> bytes:
     """The same as bytes."""
+    return picture_bytes(image.pixels, "PNG", metadata)
+
+
+def picture_bytes(
+    pixels: PILImage.Image, kind: str, metadata: Mapping[str, Any] | None = None, quality: int = 95
+) -> bytes:
+    """A picture as PNG, JPEG or WEBP that says how it was made; None: it was not made by a model.
+
+    Args:
+        quality: of JPEG and WEBP, 0 to 100; a WEBP of 100 is exact.
+    """
+    out = io.BytesIO()
+    pixels = pixels.copy()  # Pillow keeps the options of a save in the picture, which other threads may save as well
+    if kind == "PNG":
+        pixels.save(out, kind, pnginfo=png_info(metadata))
+        return out.getvalue()
+    more = {"xmp": provenance.xmp(metadata)} if metadata is not None else {}
+    exact = kind == "WEBP" and quality == 100
+    pixels.save(out, kind, quality=quality, **more, **({"lossless": True, "exact": True} if exact else {}))
+    return out.getvalue()
+
+
+def png_info(metadata: Mapping[str, Any] | None) -> PngInfo:
+    """The text chunks of a PNG."""
     from PIL.PngImagePlugin import PngInfo
 
-    info, out = PngInfo(), io.BytesIO()
-    info.add_itxt(RECIPE_KEY, json.dumps(metadata))
-    image.pixels.save(out, "PNG", pnginfo=info)
-    return out.getvalue()
+    info = PngInfo()
+    if metadata is not None:
+        info.add_itxt(RECIPE_KEY, provenance.marked(metadata))
+        info.add_itxt(provenance.PNG_KEY, provenance.xmp(metadata).decode())
+    return info
 
 
 def save_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any]) -> Path:
@@ -60,16 +89,17 @@ def save_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any]) -> P
 
 
 def sound_bytes(audio: Audio, kind: str, metadata: Mapping[str, Any]) -> bytes:
-    """The same as bytes; `kind` is WAV or FLAC."""
+    """The same as bytes; `kind` is WAV, FLAC, OGG (Vorbis) or MP3."""
     import soundfile
 
     out = io.BytesIO()
-    with soundfile.SoundFile(out, "w", audio.rate, 1, "PCM_16", format=kind) as file:
-        if kind == "FLAC":
-            file.comment = json.dumps(metadata)
-        file.write(to_pcm(audio.samples, 16))
+    coded = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}.get(kind, "PCM_16")
+    with soundfile.SoundFile(out, "w", audio.rate, 1, coded, format=kind) as file:
+        if kind != "WAV":
+            file.comment = provenance.marked(metadata)
+        file.write(to_pcm(audio.samples, 16) if coded == "PCM_16" else audio.samples)
     data = out.getvalue()
-    return _with_wav_comment(data, json.dumps(metadata)) if kind == "WAV" else data
+    return provenance.with_chunks(data, metadata) if kind == "WAV" else data
 
 
 def save_clip(path: str | Path, clip: Video, metadata: Mapping[str, Any], sound: Audio | None = None) -> Path:
@@ -83,8 +113,8 @@ def save_clip(path: str | Path, clip: Video, metadata: Mapping[str, Any], sound:
     return path
 
 
-def mp4_bytes(clip: Video, metadata: Mapping[str, Any], sound: Audio | None = None) -> bytes:
-    """H.264 as browsers play it (4:2:0), and AAC where there is a sound."""
+def mp4_bytes(clip: Video, metadata: Mapping[str, Any] | None, sound: Audio | None = None) -> bytes:
+    """H.264 as browsers play it (4:2:0), and AAC where there is a sound; None: it was not made by a model."""
     from fractions import Fraction
 
     import av
@@ -92,7 +122,8 @@ def mp4_bytes(clip: Video, metadata: Mapping[str, Any], sound: Audio | None = No
     out = io.BytesIO()
     width, height = clip.frames[0].size
     with av.open(out, "w", format="mp4") as container:
-        container.metadata["comment"] = json.dumps(metadata)
+        if metadata is not None:
+            container.metadata["comment"] = provenance.marked(metadata)
         pictures = container.add_stream("libx264", rate=Fraction(clip.fps).limit_denominator(1000))
         # colours are kept for blocks of two by two, so sides are even
         pictures.width, pictures.height = width + width % 2, height + height % 2
@@ -110,7 +141,7 @@ def mp4_bytes(clip: Video, metadata: Mapping[str, Any], sound: Audio | None = No
             heard = av.AudioFrame.from_ndarray(sound.samples.astype(np.float32)[None], format="fltp", layout="mono")
             heard.rate = sound.rate
             container.mux([*voice.encode(heard), *voice.encode()])
-    return out.getvalue()
+    return provenance.with_xmp_box(out.getvalue(), metadata) if metadata is not None else out.getvalue()
 
 
 def _at_aac_rate(sound: Audio) -> Audio:
@@ -125,7 +156,7 @@ def webp_bytes(clip: Video, metadata: Mapping[str, Any] | None = None, lossless:
     """An animated WebP that is played again and again."""
     first, *others = clip.frames
     out = io.BytesIO()
-    first.save(
+    first.copy().save(  # as in `picture_bytes`
         out,
         "WEBP",
         save_all=True,
@@ -134,7 +165,7 @@ def webp_bytes(clip: Video, metadata: Mapping[str, Any] | None = None, lossless:
         loop=0,
         quality=90,
         lossless=lossless,
-        xmp=json.dumps(metadata).encode() if metadata else b"",
+        xmp=provenance.xmp(metadata) if metadata is not None else b"",
     )
     return out.getvalue()
 
@@ -153,11 +184,11 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         if data.startswith(b"\x89PNG"):
             with PILImage.open(io.BytesIO(data), formats=["PNG"]) as picture:
                 text = picture.info[RECIPE_KEY]
-        elif data[8:12] == b"WEBP":
-            with PILImage.open(io.BytesIO(data), formats=["WEBP"]) as clip:
-                text = clip.info["xmp"]
+        elif data[8:12] == b"WEBP" or data.startswith(b"\xff\xd8"):
+            with PILImage.open(io.BytesIO(data), formats=["WEBP", "JPEG"]) as picture:
+                return provenance.recipe_in(picture.info["xmp"])
         elif data.startswith(b"RIFF"):
-            text = _wav_comment(data)
+            text = provenance.comment_of(data)
         elif data[4:8] == b"ftyp":
             import av
 
@@ -166,30 +197,11 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         else:
             with soundfile.SoundFile(io.BytesIO(data)) as sound:
                 text = sound.comment
-        return dict(json.loads(text))
+        return provenance.without_type(text)
     except (OSError, KeyError, TypeError, ValueError, soundfile.LibsndfileError) as error:
         raise MediaError(
-            f"{name} carries no recipe; only PNG, WAV, FLAC, MP4 and WebP files written by codi2 do."
+            f"{name} carries no recipe; only PNG, JPEG, WebP, WAV, FLAC, OGG, MP3 and MP4 files written by codi2 do."
         ) from error
-
-
-def _with_wav_comment(wav: bytes, text: str) -> bytes:
-    """Appends a LIST INFO chunk by hand: libsndfile drops comments beyond 2 kB, and recipes hold whole prompts."""
-    comment = text.encode("ascii")  # as `json.dumps` writes it; the chunk names no encoding
-    comment += b"\0" * (2 - len(comment) % 2)
-    info = b"INFOICMT" + struct.pack("<I", len(comment)) + comment
-    chunk = b"LIST" + struct.pack("<I", len(info)) + info
-    return wav[:4] + struct.pack("<I", len(wav) + len(chunk) - 8) + wav[8:] + chunk
-
-
-def _wav_comment(wav: bytes) -> str:
-    position = 12
-    while position + 8 <= len(wav):
-        size = int.from_bytes(wav[position + 4 : position + 8], "little")
-        if wav[position : position + 4] == b"LIST" and wav[position + 8 : position + 16] == b"INFOICMT":
-            return wav[position + 20 : position + 8 + size].rstrip(b"\0").decode("ascii")
-        position += 8 + size + size % 2
-    return ""
 
 
 def _output(path: str | Path, what: str, formats: Mapping[str, str]) -> tuple[Path, str]:

@@ -1,8 +1,10 @@
 """From a conversation to token ids and slots (section 3.1).
 
 A media item becomes `<image> s1 ... sT </image>`: a real begin token, T slots whose rows the encoder's features fill,
-and a real end token. Text is tokenized apart from the chat template and without special tokens, so words such as
-"<image>" in a prompt stay words. To lay out is a pure function: any number of threads may share a layout.
+and a real end token. A clip that is given with a sound is followed by that sound, an audio item of the same moment that
+has no name of its own; a clip without one is read alone. Text is tokenized apart from the chat template and without
+special tokens, so words such as "<image>" in a prompt stay words. To lay out is a pure function: any number of threads
+may share a layout.
 
 B: conversations, L: tokens and slots of the longest, N: media items and S: slots of all conversations together.
 """
@@ -22,6 +24,7 @@ from codi2.config import SENSES, CoDi2Config
 from codi2.errors import PromptError
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Part, Phrase, Prompt, Text
+from codi2.prompt.sources import heard
 from codi2.prompt.tokens import TokenIds
 from codi2.prompt.turns import turn_pieces
 from codi2.tensors import to_device
@@ -205,7 +208,7 @@ class Layout:
             writer.template(ids, closes_reply=i > 0 and messages[i - 1].role == "assistant")
             if i < len(messages):
                 parts, by_model = join_text(messages[i].parts), messages[i].role == "assistant"
-                writer.parts(parts, by_model)
+                writer.parts(heard(parts) if "audio" in self.num_features and not by_model else parts, by_model)
                 if self.reads_words and messages[i].role == "user":
                     writer.parts(words_of(parts), by_model=False)
         return writer.done(reply)

@@ -100,7 +100,7 @@ class Audio:
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """A clip. `frames` are RGB pictures of one size; `fps` is frames per second.
+    """A clip. `frames` are RGB pictures of one size; `fps` is frames per second; `sound` begins with the first frame.
 
     Frames may be what `Image` takes. Raises MediaError: there is none, their sizes differ, or time stands still.
     """
@@ -109,6 +109,7 @@ class Video:
     frames: tuple[PILImage.Image, ...]
     fps: float
     name: str = ""
+    sound: Audio | None = None  # of a clip that is given; replies have their sounds as parts of their own
 
     def __post_init__(self) -> None:
         if type(self.frames) is not tuple or any(getattr(frame, "mode", "") != "RGB" for frame in self.frames):

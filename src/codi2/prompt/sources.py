@@ -1,7 +1,8 @@
 """Which item of a conversation a reply edits: what the option `source` names.
 
 `last` is the last item of a fitting modality in the message that is answered, where an instruction, and the last medium
-of an analogy, have it; `none` is no item; `image0`, `audio1`, … is an item of the conversation by its number.
+of an analogy, have it; the sound of a clip is an audio item behind it. `none` is no item; `image0`, `audio1`, … is an
+item of the conversation by its number.
 """
 
 from __future__ import annotations
@@ -11,13 +12,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from codi2.errors import PromptError
-from codi2.prompt.parts import Media, Part, Phrase, Text
+from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text, Video
 
 if TYPE_CHECKING:  # it brings torch
     from codi2.prompt.layout import Message
 
 NONE, LAST = "none", "last"
 _NAME = re.compile(r"(?:image|audio|video)[0-9]{1,4}", re.ASCII)
+
+
+def heard(parts: Prompt) -> Prompt:
+    """The parts as a model reads them that hears: behind each clip its sound, where it has one."""
+    return tuple(
+        one
+        for part in parts
+        for one in ((part, part.sound) if isinstance(part, Video) and part.sound is not None else (part,))
+    )
 
 
 def numbered(items: Sequence[Part]) -> dict[str, Media]:
@@ -54,7 +64,7 @@ def source_of(conversation: Sequence[Message], source: str, reads: Sequence[str]
     if source == NONE:
         return None
     if source == LAST:
-        return next((part for part in reversed(conversation[-1].parts) if part.modality in reads), None)
+        return next((part for part in reversed(heard(conversation[-1].parts)) if part.modality in reads), None)
     item = _named(source, items_of(conversation))
     return item if item.modality in reads else None
 

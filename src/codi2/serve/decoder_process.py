@@ -34,6 +34,8 @@ TOO_LONG, BROKEN = 3, 4
 """How this process ends when a child was stopped at its limit of time, or in any other way."""
 STILL = "still"
 """The kind of a picture; of an animated one the first frame is read. Other kinds are those of `senses.load_as`."""
+SILENT = "silent"
+"""The kind of a clip whose sound is left out."""
 BAND = 1 << 20  # pixels
 NICE = 5  # the model and the event loop come first
 
@@ -65,8 +67,10 @@ def main() -> None:
 
 
 def decode(kind: str, data: bytes) -> Media:
-    """The medium in a file; `kind` is STILL, or of `senses.load_as`. Raises MediaError."""
-    return load(data, still=True) if kind == STILL else load_as(kind, data)
+    """The medium in a file; `kind` is STILL, SILENT, or of `senses.load_as`. Raises MediaError."""
+    if kind in (STILL, SILENT):
+        return load(data, still=kind == STILL, hears=kind != SILENT)
+    return load_as(kind, data)
 
 
 def _limit(most: int, seconds: int) -> None:
@@ -131,7 +135,10 @@ def describe(part: Media) -> dict[str, Any]:
             sizes = [part.warmth.shape]
         case IMU():
             sizes, rate = [part.readings.shape], part.rate
-    return {"modality": part.modality, "name": part.name, "sizes": sizes, "rate": rate, "bytes": decoded_bytes(part)}
+    heard = part.sound if isinstance(part, Video) else None
+    sound = describe(heard) if heard is not None else None
+    size = decoded_bytes(part)
+    return {"modality": part.modality, "name": part.name, "sizes": sizes, "rate": rate, "bytes": size, "sound": sound}
 
 
 def blocks_of(part: Media) -> list[bytes]:
@@ -140,7 +147,7 @@ def blocks_of(part: Media) -> list[bytes]:
         case Image():
             return [part.pixels.tobytes()]
         case Video():
-            return [frame.tobytes() for frame in part.frames]
+            return [frame.tobytes() for frame in part.frames] + (blocks_of(part.sound) if part.sound else [])
         case Audio(samples=numbers) | Depth(metres=numbers) | Thermal(warmth=numbers) | IMU(readings=numbers):
             return [np.ascontiguousarray(numbers, np.float32).tobytes()]
 
@@ -150,7 +157,10 @@ def restore(about: dict[str, Any], source: IO[bytes]) -> Media:
     modality, name, rate = about["modality"], about["name"], about["rate"]
     if modality in ("image", "video"):
         pictures = [_picture(size, source) for size in about["sizes"]]
-        return Image(pictures[0], name) if modality == "image" else Video(tuple(pictures), rate, name)
+        if modality == "image":
+            return Image(pictures[0], name)
+        sound = restore(about["sound"], source) if about["sound"] else None
+        return Video(tuple(pictures), rate, name, sound if isinstance(sound, Audio) else None)
     (shape,) = about["sizes"]
     numbers = np.frombuffer(_exactly(source, 4 * int(np.prod(shape))), np.float32).reshape(shape)
     match modality:

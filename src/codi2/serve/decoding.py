@@ -45,7 +45,7 @@ class File:
     """A medium as a client sent it."""
 
     data: bytes
-    kind: str  # `decoder_process.STILL`, or of `senses.load_as`
+    kind: str  # `decoder_process.STILL` or `SILENT`, or of `senses.load_as`
     name: str  # for messages
 
 

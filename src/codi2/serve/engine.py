@@ -27,7 +27,7 @@ from typing import Any
 from codi2.chat import Chat, Listener
 from codi2.chat.events import Done, Event, Made, Step
 from codi2.errors import BusyError, CoDi2Error, DeviceMemoryError, LateError, LimitError
-from codi2.llm.decode import FeatureSegment, Segment
+from codi2.llm.decode import FeatureSegment, Segment, text_of
 from codi2.model import CoDi2, Options, Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Part, Prompt, Text
@@ -289,7 +289,8 @@ class Engine:
 
     def _think(self, jobs: Sequence[Job]) -> None:
         watch = Stopwatch(lambda stage, step, total: _tell_all(jobs, Step(stage, step, total)))
-        listeners = [Listener(self.model.mllm.backbone.tokenizer, job.hear) for job in jobs]
+        tokenizer = self.model.mllm.backbone.tokenizer
+        listeners = [Listener(tokenizer, job.hear, job.options.stop or ()) for job in jobs]
         for job in jobs:
             job.said = 0
         with watch("encode"):
@@ -317,7 +318,7 @@ class Engine:
                 self._waiting.append(job)
         else:
             tokenizer = self.model.mllm.backbone.tokenizer
-            parts = [Text(tokenizer.decode(s.ids), s.ids) for s in segments if not isinstance(s, FeatureSegment)]
+            parts = [text_of(s, tokenizer) for s in segments if not isinstance(s, FeatureSegment)]
             self._finish(job, parts)
 
     def _diffuse(self, jobs: Sequence[Job]) -> None:
@@ -337,7 +338,7 @@ class Engine:
         parts, notes = self.check(made)
         for place, part in enumerate(parts):
             if not isinstance(part, Text) and not job.ended:
-                job.tell(Made(place, part))
+                job.tell(Made(place, part, self.model.recipe(job.options, job.seconds)))
         self._finish(job, parts, notes)
 
     def _alone(self, job: Job, finish: Callable[[], None]) -> None:

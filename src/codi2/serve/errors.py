@@ -12,7 +12,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from codi2.errors import BusyError, CoDi2Error, DeviceMemoryError, LateError, LimitError, OutputError
+from codi2.serve.absent import instead
 from codi2.serve.access import NoKey, Refused
+from codi2.serve.fields import FieldError
 from codi2.serve.store import Changed, NoSession
 from codi2.serve.uploads import NoMedium
 
@@ -53,7 +55,7 @@ class Failure(BaseModel):
 
 def described(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
     """The status, the body and the headers that tell a client of an error."""
-    status, message, code = 500, OWN_FAULT, None
+    status, message, code, param = 500, OWN_FAULT, None, None
     headers: dict[str, str] = {}
     match error:
         case BusyError():
@@ -76,36 +78,45 @@ def described(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
             status, message, code = 413, str(error), "too_large"
         case Refused():
             status, message, code = error.status, str(error), error.code
+        case FieldError():
+            status, message, param = 400, str(error), error.param
         case CoDi2Error():
             status, message = 400, str(error)
         case HTTPException():
             status, headers = error.status_code, dict(error.headers or {})
             message = PHRASES.get(str(error.detail), str(error.detail))
         case RequestValidationError():
-            status, message = 400, _invalid(error)
+            status, (message, param) = 400, _invalid(error)
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return status, body(message, kind, code), headers
+    return status, body(message, kind, code, param), headers
 
 
-def body(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
+def body(message: str, kind: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     """The JSON form. Line breaks become spaces; halves of surrogate pairs, which UTF-8 cannot hold, are escaped."""
-    message = " ".join(message.encode("utf-8", "backslashreplace").decode("utf-8").split())
-    message = message if len(message) <= LONGEST else message[: LONGEST - 1] + "…"
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    place = None if param is None else _written(param)
+    return {"error": {"message": _written(message), "type": kind, "param": place, "code": code}}
 
 
-def _invalid(error: RequestValidationError) -> str:
+def _written(text: str) -> str:
+    text = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _invalid(error: RequestValidationError) -> tuple[str, str | None]:
+    """The sentence, and the path of the field."""
     problems = error.errors()
     # a content may be words or parts: what is wrong with the parts says more
     first = next((problem for problem in problems if problem["type"] != "string_type"), problems[0])
     if first["type"] == "json_invalid":
-        return f"the body is no JSON: {first.get('ctx', {}).get('error', '')} at character {first['loc'][-1]}"
+        return f"the body is no JSON: {first.get('ctx', {}).get('error', '')} at character {first['loc'][-1]}", None
     place = ".".join(str(step) for step in first["loc"] if step != "body")
-    return f"{place or 'the body'}: {str(first['msg']).removeprefix('Value error, ')}"
+    return f"{place or 'the body'}: {str(first['msg']).removeprefix('Value error, ')}", place or None
 
 
 async def as_json(request: Request, error: Exception) -> JSONResponse:
     """The handler of the application's errors."""
+    if isinstance(error, HTTPException) and error.status_code == 404 and error.detail == "Not Found":
+        error = HTTPException(404, instead(request.url.path) or error.detail)
     status, content, headers = described(error)
     return JSONResponse(content, status, headers)
 

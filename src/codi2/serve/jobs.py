@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from codi2.chat import Chat
@@ -67,7 +67,7 @@ class Job:
             fresh = self.said - self.told
             if fresh > 0:
                 self.told = self.said
-                self.tell(Said(event.text[-fresh:]))
+                self.tell(replace(event, text=event.text[-fresh:]))
         else:
             self.tell(event)
         return self.over

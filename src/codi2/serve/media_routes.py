@@ -6,17 +6,17 @@ Clients name media by ids alone, and an id is looked up among what belongs to th
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from PIL import Image as PILImage
 
 from codi2.chat.files import part_reader
 from codi2.errors import PromptError
-from codi2.media import mp4_bytes, png_bytes, sound_bytes
+from codi2.media import mp4_bytes, picture_bytes, png_bytes, sound_bytes
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Thermal, Video
 from codi2.prompt_json import flac, png
 from codi2.senses import drawn
@@ -87,11 +87,13 @@ async def read_thumbnail(
     side: Annotated[int, Query(ge=16, le=1024, description="Most pixels of the longer side.")] = 192,
 ) -> Response:
     """A small picture of a medium: of a clip its first frame, of a sound its loudness over time."""
-    store = server_of(request).store
-    data = await while_wanted(
-        request, lambda: _thumbnail(_load(store, client, name, medium, still=True)[0], side), SESSIONS
-    )
-    return Response(data, media_type="image/png")
+    server = server_of(request)
+
+    def read() -> bytes:
+        part, recipe = _load(server.store, client, name, medium, still=True)
+        return picture_bytes(_thumbnail(part, side), "PNG", recipe if server.marks else None)
+
+    return Response(await while_wanted(request, read, SESSIONS), media_type="image/png")
 
 
 def read_id(store: Store, client: str, session: str, part: Mapping[str, Any], where: str) -> wire.Drafted:
@@ -143,15 +145,13 @@ def _file(part: Part, mark: Mapping[str, Any] | None, sound: Part | None) -> tup
         case Audio():
             return (sound_bytes(part, "FLAC", mark) if mark else flac(part)), "audio/flac"
         case Video():
-            return mp4_bytes(part, mark or {}, sound if isinstance(sound, Audio) else None), "video/mp4"
+            return mp4_bytes(part, mark, sound if isinstance(sound, Audio) else part.sound), "video/mp4"
         case Depth() | Thermal() | IMU():
             return png(drawn(part)), "image/png"
     raise NoMedium("this part is words and not a medium")
 
 
-def _thumbnail(part: Part, side: int) -> bytes:
-    from PIL import Image as PILImage
-
+def _thumbnail(part: Part, side: int) -> PILImage.Image:
     match part:
         case Image():
             small = part.pixels.copy()
@@ -164,9 +164,7 @@ def _thumbnail(part: Part, side: int) -> bytes:
         case _:
             raise NoMedium("this part is words and not a medium")
     small.thumbnail((side, side))
-    out = io.BytesIO()
-    small.save(out, "PNG")
-    return out.getvalue()
+    return small
 
 
 def _loudness(samples: np.ndarray, bars: int = 24, side: int = 96) -> np.ndarray:

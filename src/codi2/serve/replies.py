@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi.responses import StreamingResponse
@@ -21,23 +21,32 @@ from codi2.serve.server import Server
 from codi2.serve.waiting import Waiting
 
 
-def mark_of(server: Server, reply: Reply) -> dict[str, Any] | None:
-    """What a medium's metadata say of it."""
-    return dict(reply.recipe) if server.marks else None
+def mark_of(server: Server, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the metadata say of a medium of a reply with this recipe."""
+    return dict(recipe) if server.marks else None
 
 
-def message_of(server: Server, reply: Reply) -> dict[str, Any]:
-    parts = wire.to_parts(reply.parts, mark_of(server, reply))
+def message_of(server: Server, reply: Reply, as_parts: bool = False) -> dict[str, Any]:
+    """A reply; `as_parts`: its content is the list of its parts, not its words."""
+    parts = wire.to_parts(reply.parts, mark_of(server, reply.recipe))
+    pictures = [{**part, "index": i} for i, part in enumerate(part for part in parts if part["type"] == "image_url")]
     return {
         "role": "assistant",
-        "content": reply.text,
+        "content": parts if as_parts else reply.text,
         "refusal": None,
+        **({"images": pictures} if pictures else {}),
         "codi2": {"parts": parts, "recipe": dict(reply.recipe), "notes": list(reply.notes)},
     }
 
 
 def finish_of(server: Server, reply: Reply, tokens: int) -> str:
-    return "length" if _said(reply) >= tokens else "stop"
+    """`length`: the reply was cut there; `stop`: it ended by itself, or at a string of the request's."""
+    words = server.engine.model.mllm.backbone.tokenizer
+    if any(isinstance(part, Text) and part.text != words.decode(part.ids) for part in reply.parts):
+        return "stop"
+    # to begin a medium takes one token, where the model chooses
+    begun = 0 if reply.recipe.get("want") is not None else sum(not isinstance(part, Text) for part in reply.parts)
+    return "length" if _said(reply) + begun >= tokens else "stop"
 
 
 def _said(reply: Reply) -> int:
@@ -65,6 +74,7 @@ async def chunks(
         return {**about, "object": "chat.completion.chunk", "choices": [choice], **more}
 
     yield chunk({"role": "assistant", "content": ""})
+    pictures = 0
     async for event in waiting:
         match event:
             case Said():
@@ -72,7 +82,12 @@ async def chunks(
             case Step():
                 yield chunk({}, codi2={"progress": {"stage": event.stage, "step": event.step, "total": event.total}})
             case Made(place=place, part=part):
-                yield chunk({"codi2": {"place": place, "part": await aside(wire.to_part, part)}})
+                shown = await aside(wire.to_part, part, mark_of(server, event.recipe))
+                delta: dict[str, Any] = {"codi2": {"place": place, "part": shown}}
+                if shown["type"] == "image_url":
+                    delta["images"] = [{**shown, "index": pictures}]
+                    pictures += 1
+                yield chunk(delta)
             case Done():
                 reply = event.reply
                 yield chunk(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
@@ -12,7 +13,7 @@ from codi2.model import Options
 from codi2.prompt.layout import Message
 from codi2.serve import wire
 from codi2.serve.reading import Deadline, read_messages
-from codi2.serve.schemas import Settings
+from codi2.serve.schemas import Settings, Wording
 from codi2.serve.server import Server, server_of
 from codi2.serve.waiting import Waiting
 
@@ -25,26 +26,27 @@ def check_model(server: Server, name: str) -> None:
 
 def check_want(body: Settings, modality: str) -> None:
     """Raises PromptError: a route that makes one thing is asked for another."""
-    if body.codi2.want not in (None, [modality]):
+    if body.own.want not in (None, [modality]):
         raise PromptError(
-            f"codi2.want is {body.codi2.want}, but this route makes {modality}; leave it out, or use "
-            "/v1/chat/completions"
+            f"codi2.want is {body.own.want}, but this route makes {modality}; leave it out, or use /v1/chat/completions"
         )
 
 
 def options_of(body: Settings, modalities: Sequence[str] | None, max_new_tokens: int, plus: int = 0) -> Options:
     """How a reply is to be made; the `plus`-th of several has a seed of its own."""
-    said = body.codi2.model_dump(exclude_none=True, exclude={"timeout", "want"})
-    want = body.codi2.want or modalities
+    words: dict[str, Any] = {"top_p": body.top_p, "stop": body.stop or None} if isinstance(body, Wording) else {}
+    said = body.own.model_dump(exclude_none=True, exclude={"timeout", "want", "content"})
+    want = body.own.want or modalities
     if want is not None and set(want) == {"text"}:
         want = ["text"]
-    elif body.codi2.want is None and want is not None:
+    elif body.own.want is None and want is not None:
         want = [m for m in want if m != "text"]  # `modalities` says what may come: the media among it do
     return Options(
         want=tuple(want) if want is not None else None,
         seed=((body.seed or 0) + plus) % 2**63,
         temperature=body.temperature or 0.0,
         max_new_tokens=max_new_tokens,
+        **words,
         **said,
     )
 
@@ -55,7 +57,7 @@ def queue_name(client: str, user: str | None = None) -> str:
 
 
 def deadline_of(server: Server, body: Settings) -> Deadline:
-    return Deadline(body.codi2.timeout or server.engine.timeout)
+    return Deadline(body.own.timeout or server.engine.timeout)
 
 
 async def ask(
@@ -63,7 +65,7 @@ async def ask(
 ) -> tuple[list[Message], list[Waiting]]:
     """A request's conversation, and the replies to it that are made: all that `options` say, or none."""
     server, deadline = server_of(request), deadline_of(server_of(request), body)
-    layout, queue = server.engine.model.layout, queue_name(client, body.user)
+    layout, queue = server.engine.model.layout, queue_name(client, body.person)
     messages = await read_messages(request, draft, layout, server.decoders, queue, deadline)
     return messages, await submit(server, messages, options, client, body, deadline)
 
@@ -76,7 +78,7 @@ async def submit(
     body: Settings,
     deadline: Deadline,
 ) -> list[Waiting]:
-    queue, left = queue_name(client, body.user), deadline.left
+    queue, left = queue_name(client, body.person), deadline.left
     return await Waiting.several(
         len(options), lambda tells: server.engine.replies(messages, options, tells, queue, timeout=left)
     )

@@ -1,130 +1,197 @@
-"""`/v1/responses`: its items and events."""
+"""`/v1/responses`: the response, and the events of its stream in the order that OpenAI's clients expect."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-from codi2.chat.events import Done, Made, Said, Step
-from codi2.errors import PromptError
+from codi2.chat.events import Began, Done, Made, Said, Step
 from codi2.model import Reply
 from codi2.prompt.layout import Message
-from codi2.prompt.parts import Image, Text
-from codi2.serve import wire
+from codi2.prompt.parts import Text
+from codi2.serve.items import begun, item_aside, item_of, text_of
 from codi2.serve.packing import aside
-from codi2.serve.replies import usage_of
-from codi2.serve.schemas import ChatMessage, ResponsesRequest
+from codi2.serve.replies import finish_of, mark_of, usage_of
+from codi2.serve.schemas import ResponsesRequest
 from codi2.serve.server import Server
 from codi2.serve.waiting import Waiting
-from codi2.serve.wire import Draft
+
+Event = dict[str, Any]
+MODALITIES = {"message": "text", "image_generation_call": "image", "codi2_audio": "audio", "codi2_video": "video"}
 
 
-def messages_of(body: ResponsesRequest) -> Draft:
-    """Instructions and input items. Raises PromptError and MediaError."""
-    if body.previous_response_id:
-        raise PromptError("responses are not kept here; send the whole conversation as input, or use /v1/sessions")
-    items: Sequence[Any] = [{"role": "user", "content": body.input}] if isinstance(body.input, str) else body.input
-    messages = [ChatMessage(role="system", content=body.instructions)] if body.instructions else []
-    for i, item in enumerate(items):
-        kind = item.get("type", "message") if isinstance(item, Mapping) else None
-        role = item.get("role") if kind == "message" else None
-        if kind == "image_generation_call" and isinstance(item.get("result"), str):
-            url = f"data:image/png;base64,{item['result']}"
-            parts: Any = [{"type": "image_url", "image_url": {"url": url}}]
-            messages.append(ChatMessage(role="assistant", content=parts))
-        elif role in ("system", "developer", "user", "assistant"):
-            content = item.get("content")
-            if not isinstance(content, str | list):
-                raise PromptError(f"item {i} of the input has no content")
-            messages.append(ChatMessage(role=role, content=content))
-        else:
-            raise PromptError(f"item {i} of the input is neither a message nor a picture of ours")
-    return wire.conversation(messages)
+class Response:
+    """One response: its name, and what its request said."""
+
+    def __init__(self, server: Server, body: ResponsesRequest, messages: Sequence[Message], tokens: int) -> None:
+        self.server, self.body, self.messages, self.tokens = server, body, messages, tokens
+        self.key, self.created = uuid.uuid4().hex, int(time.time())
+
+    def name(self, place: int) -> str:
+        """Of an item, without the prefix of its type."""
+        return f"{self.key}_{place}"
+
+    def begun(self) -> dict[str, Any]:
+        """The response object before there is a reply."""
+        body = self.body
+        return {
+            "id": f"resp_{self.key}",
+            "object": "response",
+            "created_at": self.created,
+            "status": "in_progress",
+            "model": self.server.model,
+            "output": [],
+            "instructions": body.instructions,
+            "max_output_tokens": body.max_output_tokens,
+            "temperature": body.temperature or 0.0,
+            "top_p": 1.0 if body.top_p is None else body.top_p,
+            "metadata": body.metadata or {},
+            "user": body.user,
+            "parallel_tool_calls": False,
+            "tool_choice": "none",
+            "tools": [],
+            "text": {"format": {"type": "text"}},
+            "truncation": "disabled",
+            "store": False,
+            "background": False,
+            "previous_response_id": None,
+            "error": None,
+            "incomplete_details": None,
+            "usage": None,
+        }
+
+    def answer(self, reply: Reply) -> dict[str, Any]:
+        """The response object; `incomplete` where its length cut the reply."""
+        usage = usage_of(self.server, self.messages, [reply])
+        cut = finish_of(self.server, reply, self.tokens) == "length"
+        mark = mark_of(self.server, reply.recipe)
+        last = len(reply.parts) - 1
+        output = [
+            item_of(part, self.name(place), mark, "incomplete" if self._cut(part, cut, place == last) else "completed")
+            for place, part in enumerate(reply.parts)
+        ]
+        return {
+            **self.begun(),
+            "status": "incomplete" if cut else "completed",
+            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "output": output,
+            "usage": {
+                "input_tokens": usage["prompt_tokens"],
+                "output_tokens": usage["completion_tokens"],
+                "total_tokens": usage["total_tokens"],
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": 0},
+            },
+            "codi2": {"recipe": dict(reply.recipe), "notes": list(reply.notes)},
+        }
+
+    @staticmethod
+    def _cut(part: Any, cut: bool, last: bool) -> bool:
+        return cut and last and isinstance(part, Text)
 
 
-def answer(server: Server, reply: Reply, messages: Sequence[Message], name: str = "") -> dict[str, Any]:
-    """The response object."""
-    usage = usage_of(server, messages, [reply])
-    return {
-        "id": name or f"resp_{uuid.uuid4().hex}",
-        "object": "response",
-        "created_at": int(time.time()),
-        "status": "completed",
-        "model": server.model,
-        "output": [_item(part) for part in reply.parts],
-        "parallel_tool_calls": False,
-        "tool_choice": "none",
-        "tools": [],
-        "error": None,
-        "incomplete_details": None,
-        "instructions": None,
-        "metadata": {},
-        "usage": {
-            "input_tokens": usage["prompt_tokens"],
-            "output_tokens": usage["completion_tokens"],
-            "total_tokens": usage["total_tokens"],
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens_details": {"reasoning_tokens": 0},
-        },
-        "codi2": {"recipe": dict(reply.recipe), "notes": list(reply.notes)},
-    }
+class Places:
+    """The parts of a reply that is being made, as events: each is added before anything is said of it."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+        self.known: dict[int, str] = {}  # place → modality
+        self.words: dict[int, str] = {}  # of the text that is being said
+        self.ended: set[int] = set()
+
+    def add(self, place: int, modality: str) -> Iterator[Event]:
+        if place in self.known:
+            return
+        yield from self.end_words()
+        self.known[place] = modality
+        item = begun(modality, self.response.name(place))
+        yield {"type": "response.output_item.added", "output_index": place, "item": item}
+        if modality == "text":
+            yield {"type": "response.content_part.added", **self._at(place), "part": text_of("")}
+            self.words[place] = ""
+        elif modality == "image":
+            yield {"type": "response.image_generation_call.in_progress", **self._item(place)}
+
+    def say(self, place: int, text: str) -> Iterator[Event]:
+        yield from self.add(place, "text")
+        self.words[place] = self.words.get(place, "") + text
+        yield {"type": "response.output_text.delta", **self._at(place), "delta": text, "logprobs": []}
+
+    def end_words(self, status: str = "completed") -> Iterator[Event]:
+        """The text that was being said is over."""
+        for place, text in self.words.items():
+            yield {"type": "response.output_text.done", **self._at(place), "text": text, "logprobs": []}
+            yield {"type": "response.content_part.done", **self._at(place), "part": text_of(text)}
+            item = {**begun("text", self.response.name(place)), "status": status, "content": [text_of(text)]}
+            yield {"type": "response.output_item.done", "output_index": place, "item": item}
+        self.ended |= set(self.words)
+        self.words = {}
+
+    def end_all(self, output: Sequence[dict[str, Any]]) -> Iterator[Event]:
+        """The reply is there; what a filter has put in the place of a medium ends that item."""
+        yield from self.end_words(output[-1]["status"] if output else "completed")
+        for place, item in enumerate(output):
+            if place not in self.ended:
+                yield from self.add(place, MODALITIES[item["type"]])
+                self.words.pop(place, None)
+                yield {"type": "response.output_item.done", "output_index": place, "item": item}
+
+    def end(self, place: int, item: dict[str, Any]) -> Iterator[Event]:
+        """A medium is there."""
+        self.ended.add(place)
+        if self.known[place] == "image":
+            yield {"type": "response.image_generation_call.completed", **self._item(place)}
+        yield {"type": "response.output_item.done", "output_index": place, "item": item}
+
+    def drawing(self) -> Iterator[Event]:
+        """All words are said, and media are being drawn."""
+        yield from self.end_words()
+        for place, modality in self.known.items():
+            if modality == "image":
+                yield {"type": "response.image_generation_call.generating", **self._item(place)}
+
+    def _item(self, place: int) -> dict[str, Any]:
+        return {"item_id": begun(self.known[place], self.response.name(place))["id"], "output_index": place}
+
+    def _at(self, place: int) -> dict[str, Any]:
+        return {**self._item(place), "content_index": 0}
 
 
-async def stream(server: Server, waiting: Waiting, messages: Sequence[Message]) -> AsyncIterator[dict[str, Any]]:
+async def stream(response: Response, waiting: Waiting) -> AsyncIterator[Event]:
     """The events of `stream: true`, as OpenAI names them; progress is `response.codi2.progress`."""
-    name, number = f"resp_{uuid.uuid4().hex}", 0
-    started: dict[str, Any] = {
-        "id": name,
-        "object": "response",
-        "status": "in_progress",
-        "model": server.model,
-        "output": [],
-    }
-    started |= {"created_at": int(time.time()), "parallel_tool_calls": False, "tool_choice": "none", "tools": []}
-
-    def event(kind: str, **fields: Any) -> dict[str, Any]:
-        nonlocal number
+    number = 0
+    async for event in _events(response, waiting):
+        yield {**event, "sequence_number": number}
         number += 1
-        return {"type": kind, "sequence_number": number - 1, **fields}
 
-    yield event("response.created", response=started)
+
+async def _events(response: Response, waiting: Waiting) -> AsyncIterator[Event]:
+    started, places, drawing = response.begun(), Places(response), False
+    yield {"type": "response.created", "response": started}
+    yield {"type": "response.in_progress", "response": started}
     async for news in waiting:
+        made: Iterator[Event] = iter(())
         match news:
             case Said():
-                place = {"item_id": f"{name}_text", "output_index": 0, "content_index": 0, "logprobs": []}
-                yield event("response.output_text.delta", delta=news.text, **place)
+                made = places.say(news.place, news.text)
+            case Began():
+                made = places.add(news.place, news.modality)
             case Step():
-                yield event("response.codi2.progress", stage=news.stage, step=news.step, total=news.total)
-            case Made(place=place, part=part):
-                item = await aside(_item, part)
-                yield event("response.output_item.done", output_index=place, item=item)
+                if news.stage == "diffuse" and not drawing:
+                    drawing, made = True, places.drawing()
+                progress = {"stage": news.stage, "step": news.step, "total": news.total}
+                made = iter([*made, {"type": "response.codi2.progress", **progress}])
+            case Made():
+                mark = mark_of(response.server, news.recipe)
+                item = await item_aside(news.part, response.name(news.place), mark)
+                begun_now = places.add(news.place, news.part.modality)
+                made = iter([*begun_now, *places.end(news.place, item)])
             case Done(reply=reply):
-                whole = await aside(answer, server, reply, messages, name)
-                yield event("response.completed", response=whole)
-
-
-def _item(part: Any) -> dict[str, Any]:
-    """A part of a reply as an item of the output. Sounds and clips are ours: the standard has no word for them."""
-    name = uuid.uuid4().hex
-    match part:
-        case Text():
-            text = {"type": "output_text", "text": part.text, "annotations": []}
-            return {
-                "type": "message",
-                "id": f"msg_{name}",
-                "role": "assistant",
-                "status": "completed",
-                "content": [text],
-            }
-        case Image():
-            result = wire.b64(wire.png(part.pixels))
-            return {"type": "image_generation_call", "id": f"ig_{name}", "status": "completed", "result": result}
-        case _:
-            return {
-                "type": f"codi2_{part.modality}",
-                "id": f"c2_{name}",
-                "status": "completed",
-                "part": wire.to_part(part),
-            }
+                whole = await aside(response.answer, reply)
+                made = iter(
+                    [*places.end_all(whole["output"]), {"type": f"response.{whole['status']}", "response": whole}]
+                )
+        for event in made:
+            yield event

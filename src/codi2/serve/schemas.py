@@ -1,14 +1,17 @@
 """What the API takes, in the shapes of OpenAI's; what the standard has no word for stands under `codi2`.
 
-Unknown fields are ignored, as there: clients send what other servers understand.
+A field that is not among them is refused by its name, unless it asks for nothing (`serve.fields`).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from codi2.serve import fields
 
 MOST_PARTS, MOST_MESSAGES = 256, 512
 MOST_VALUES, DEEPEST = 100_000, 32  # of the JSON of a request: values, and lists and objects inside each other
@@ -53,7 +56,16 @@ class Body(BaseModel):
     """A request."""
 
     model_config = ConfigDict(allow_inf_nan=False)
-    _json = model_validator(mode="before")(check_json)
+    accepts: ClassVar[Mapping[str, fields.Accepts]] = fields.SHARED
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fields(cls, value: Any) -> Any:
+        """Raises FieldError, which is no error of the schema and keeps its words."""
+        check_json(value)
+        if isinstance(value, dict):
+            fields.check(value, cls.model_fields, cls.accepts)
+        return value
 
 
 class Extension(BaseModel):
@@ -66,17 +78,56 @@ class Extension(BaseModel):
     source_guidance_scale: float | None = Field(None, ge=0, le=100)
     negative_prompt: str | None = Field(None, max_length=2000)
     source: str | None = Field(None, max_length=20, description="What the reply edits: none, last or an item: image0.")
+    content: Literal["text", "parts"] | None = Field(
+        None, description="What message.content of a chat completion holds: the words (text), or all parts in order."
+    )
     timeout: float | None = Field(None, gt=0, le=3600, description="Seconds until the request is given up.")
 
 
+def check_role(role: Any) -> Any:
+    """Raises FieldError."""
+    if role in ("tool", "function"):
+        raise fields.FieldError(
+            f"the role {role} brings the result of a tool, and the model calls no tools; send the result as the "
+            "user's words",
+            "messages.role",
+        )
+    return role
+
+
+Role = Annotated[Literal["system", "developer", "user", "assistant"], BeforeValidator(check_role)]
+
+
 class ChatMessage(BaseModel):
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Role
     content: str | Annotated[list[dict[str, Any]], Field(max_length=MOST_PARTS)] | None = None
+    refusal: str | None = None
+    images: Annotated[list[dict[str, Any]], Field(max_length=MOST_PARTS)] | None = Field(
+        None, description="Of an assistant's message: the pictures of a reply."
+    )
     codi2: dict[str, Any] | None = Field(None, description="Of an assistant's message: what a reply of ours held.")
+    provider_specific_fields: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fields(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            role = value.get("role")
+            check_role(role)
+            accepts = fields.MESSAGE if role == "assistant" else {}
+            fields.check(value, cls.model_fields, accepts, f"a message of the {str(role)[:20]}")
+        return value
 
 
 class StreamOptions(BaseModel):
-    include_usage: bool = False
+    include_usage: bool | None = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fields(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            fields.check(value, cls.model_fields, {}, "stream_options")
+        return value
 
 
 class Settings(Body):
@@ -88,39 +139,68 @@ class Settings(Body):
         None, ge=0, le=2, description=f"0: the likeliest words; otherwise {COLDEST} to 2."
     )
     user: str | None = Field(None, max_length=200)
-    codi2: Extension = Extension()
+    safety_identifier: str | None = Field(None, max_length=200)
+    codi2: Extension | None = Field(default_factory=Extension)
+
+    @property
+    def own(self) -> Extension:
+        """The fields under `codi2`."""
+        return self.codi2 or Extension()
+
+    @property
+    def person(self) -> str | None:
+        """Whose turn it is in the queue."""
+        return self.user or self.safety_identifier
 
 
-class ChatRequest(Settings):
+Stop = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Wording(Settings):
+    """What a request can say of a reply that has words."""
+
+    accepts: ClassVar[Mapping[str, fields.Accepts]] = fields.WORDS
+    modalities: list[Want] | None = Field(None, max_length=4)
+    top_p: float | None = Field(None, ge=0, le=1, description="Words are drawn from the likeliest of this probability.")
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = Field(
+        None, description="Strings at which the words of the reply end; they are no part of it."
+    )
+    stream: bool | None = False
+
+
+class ChatRequest(Wording):
     """`POST /v1/chat/completions`"""
 
+    accepts: ClassVar[Mapping[str, fields.Accepts]] = fields.CHAT
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
-    modalities: list[Want] | None = Field(None, max_length=4)
     max_tokens: int | None = Field(None, ge=1, le=4096)
     max_completion_tokens: int | None = Field(None, ge=1, le=4096)
     n: int | None = Field(1, ge=1, le=8)
-    stream: bool | None = False
     stream_options: StreamOptions | None = None
+    metadata: dict[str, Any] | None = Field(None, description="Comes back as it is.")
 
 
-class ResponsesRequest(Settings):
+class ResponsesRequest(Wording):
     """`POST /v1/responses`"""
 
+    accepts: ClassVar[Mapping[str, fields.Accepts]] = fields.RESPONSES
     input: str | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_MESSAGES)]
     instructions: str | None = Field(None, max_length=20_000)
     max_output_tokens: int | None = Field(None, ge=1, le=4096)
-    modalities: list[Want] | None = Field(None, max_length=4)
-    previous_response_id: str | None = None
-    stream: bool | None = False
+    metadata: dict[str, Any] | None = Field(None, description="Comes back as it is.")
 
 
 class ImageRequest(Settings):
-    """`POST /v1/images/generations`"""
+    """`POST /v1/images/generations`, and the form of `/v1/images/edits` without its pictures"""
 
+    accepts: ClassVar[Mapping[str, fields.Accepts]] = fields.IMAGES
     prompt: str = Field(min_length=1, max_length=20_000)
     n: int | None = Field(1, ge=1, le=8)
-    size: str | None = None
+    size: str | None = Field(None, max_length=20, description="WIDTHxHEIGHT in pixels, or auto: as the model draws.")
     response_format: Literal["b64_json", "url"] | None = None
+    output_format: Literal["png", "jpeg", "webp"] | None = None
+    output_compression: int | None = Field(None, ge=0, le=100, description="Quality of JPEG and WebP.")
+    stream: bool | None = False
 
 
 class SoundRequest(Settings):
@@ -137,12 +217,10 @@ class NewSession(Body):
     system: str | None = Field(None, max_length=20_000)
 
 
-class RoundRequest(Settings):
+class RoundRequest(Wording):
     """`POST /v1/sessions/{id}/rounds`: a message of a conversation that the server holds."""
 
     content: str | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_PARTS)]
-    modalities: list[Want] | None = Field(None, max_length=4)
     max_tokens: int | None = Field(None, ge=1, le=4096)
-    stream: bool | None = False
     media: Literal["data", "ids"] = Field("data", description="How the reply's media come: themselves, or their ids.")
     rounds: int | None = Field(None, ge=0, description="Of PUT: rounds that the client knows; 409 if there are others.")

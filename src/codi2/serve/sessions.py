@@ -7,7 +7,7 @@ import io
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ from fastapi.responses import Response
 from codi2.chat import Chat
 from codi2.chat.compose import Composed, compose
 from codi2.chat.events import Done, Event, Made, Said, Step
-from codi2.chat.files import reader, save
+from codi2.chat.files import reader, recipes_of, save
 from codi2.errors import BusyError, DataError, LimitError
 from codi2.media.bounds import decoded_bytes
 from codi2.prompt.parts import Prompt, Text
@@ -31,7 +31,7 @@ from codi2.serve.jobs import Failed, Job, Tell, chat_bytes
 from codi2.serve.media_routes import read_id
 from codi2.serve.packing import SESSIONS, answer_json, answer_list, aside, while_wanted
 from codi2.serve.reading import read_draft
-from codi2.serve.replies import message_of, sse
+from codi2.serve.replies import mark_of, message_of, sse
 from codi2.serve.requests import check_model, deadline_of, options_of, queue_name
 from codi2.serve.schemas import NewSession, RoundRequest
 from codi2.serve.server import Client, Server, server_of
@@ -68,8 +68,8 @@ class Chats:
     Other servers may change them in the store; each use starts with a look there.
     """
 
-    def __init__(self, engine: Engine, store: Store) -> None:
-        self.engine, self.store = engine, store
+    def __init__(self, engine: Engine, store: Store, marks: bool = True) -> None:
+        self.engine, self.store, self.marks = engine, store, marks
         self._open: OrderedDict[tuple[str, str], Open] = OrderedDict()
         self._lock = threading.Lock()
         store.keep_sweeping()
@@ -222,7 +222,7 @@ class Chats:
         chat = self.get(owner, name)[0]
         file = io.BytesIO()
         with TemporaryDirectory() as folder, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            made = save(chat, Path(folder) / "conversation", title)
+            made = save(chat, Path(folder) / "conversation", title, self.marks)
             for path in sorted(made.rglob("*")):
                 if path.is_file():
                     archive.write(path, str(path.relative_to(folder)))
@@ -256,12 +256,19 @@ async def read_session(request: Request, name: str, chats: Held, client: Client)
     session = await asyncio.to_thread(chats.store.session, client, name)
     chat = await while_wanted(request, lambda: chats.get(client, name)[0], SESSIONS)
     messages: list[Callable[[], dict[str, Any]]] = []
+    recipes = recipes_of(chat.rounds)
     for one in chat.rounds[: session.rounds]:  # one that is not kept yet may still fail
         messages += [
-            lambda one=one: {"role": "user", "content": wire.to_parts(one.prompt)},  # type: ignore[misc]
+            lambda one=one: _asked(server, one.prompt, recipes),  # type: ignore[misc]
             lambda one=one: message_of(server, one.reply),  # type: ignore[misc]
         ]
     return answer_list(_json(session), "messages", messages)
+
+
+def _asked(server: Server, prompt: Prompt, recipes: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """A user's message; what the model has made before keeps its mark there."""
+    marks = [mark_of(server, recipes[id(part)]) if id(part) in recipes else None for part in prompt]
+    return {"role": "user", "content": [wire.to_part(part, mark) for part, mark in zip(prompt, marks, strict=True)]}
 
 
 @router.patch("/{name}")
@@ -316,7 +323,7 @@ async def _round(request: Request, name: str, body: RoundRequest, chats: Chats, 
     server = server_of(request)
     check_model(server, body.model)
     options = vars(options_of(body, body.modalities, body.max_tokens or server.default_tokens))
-    deadline, queue = deadline_of(server, body), queue_name(client, body.user)
+    deadline, queue = deadline_of(server, body), queue_name(client, body.person)
     draft, uploads = await asyncio.to_thread(_draft, chats.store, client, name, body.content)
     layout = server.engine.model.layout
     (message,) = await read_draft(request, draft, layout, server.decoders, queue, deadline)
@@ -378,7 +385,8 @@ async def _events(
             case Step():
                 yield {"type": "progress", "stage": event.stage, "step": event.step, "total": event.total}
             case Made(place=place, part=part) if kept is None:
-                yield {"type": "part", "place": place, "part": await aside(wire.to_part, part)}
+                mark = mark_of(server, event.recipe)
+                yield {"type": "part", "place": place, "part": await aside(wire.to_part, part, mark)}
             case Done(reply=reply) if kept is None:
                 yield {"type": "done", "message": await aside(message_of, server, reply)}
             case Done() if kept is not None:

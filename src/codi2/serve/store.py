@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from codi2.chat import Round
-from codi2.chat.files import content_name, to_json
+from codi2.chat.files import content_name, files_in, to_json
 from codi2.errors import CoDi2Error, DataError, OutputError
 from codi2.serve import media_files
 from codi2.serve.database import Database
@@ -198,7 +198,7 @@ class Store(Keys):
             self._check(owner, name, number if count is None else count, revision)
             dropped = self._remove(name, number)
             db.execute("INSERT INTO rounds VALUES (?, ?, ?)", (name, number, json.dumps(round_)))
-            files = {file for part in (*round_["prompt"], *round_["reply"]) for file in _files(part)}
+            files = {file for part in (*round_["prompt"], *round_["reply"]) for file in files_in(part)}
             self.media.named(sorted(files), name, number)
             now = self._changed(name)
         if count is not None and count > number:
@@ -302,8 +302,3 @@ _SELECT = """SELECT id, title, (SELECT count(*) FROM rounds WHERE session = id),
 
 _COUNT_UP = """INSERT INTO revisions VALUES (?, 1) ON CONFLICT (session) DO UPDATE SET revision = revision + 1
 RETURNING revision"""
-
-
-def _files(part: Mapping[str, Any]) -> list[str]:
-    file = part.get("file", [])
-    return [file] if isinstance(file, str) else list(file)

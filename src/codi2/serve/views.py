@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from codi2.chat.files import files_in
+
 Value = Mapping[str, Any]
 _ID = re.compile(r"([0-9a-f]{32})(-[0-9a-f]{12})?", re.ASCII)
 
@@ -54,7 +56,8 @@ def media_id(part: Value) -> str:
     name = first.partition(".")[0]
     if part["type"] != "video":
         return name
-    frames = hashlib.sha256(json.dumps([part["fps"], part["file"]]).encode()).hexdigest()
+    heard = [part["sound"]] if part.get("sound") else []
+    frames = hashlib.sha256(json.dumps([part["fps"], part["file"], *heard]).encode()).hexdigest()
     return f"{name}-{frames[:12]}"
 
 
@@ -89,8 +92,7 @@ def _is_words(part: Value) -> bool:
 
 def _key(part: Value) -> tuple[Any, ...]:
     """What makes two parts one item: as `chat.files.reader` has it."""
-    files = (part["file"],) if isinstance(part["file"], str) else tuple(part["file"])
-    return (part["type"], part["name"], *files)
+    return (part["type"], part["name"], *files_in(part))
 
 
 def _unseen(prompt: Iterable[Value], names: Mapping[Any, str]) -> list[int]:

@@ -8,11 +8,10 @@ comes in is a `Draft` first, whose files `serve.decoding` turns into media.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from codi2.errors import LimitError, MediaError, PromptError
@@ -20,16 +19,35 @@ from codi2.media import png_bytes, sound_bytes, webp_bytes
 from codi2.pcm import to_pcm
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Media, Part, Text, Thermal, Video
-from codi2.prompt_json import flac, png
+from codi2.prompt_json import flac, from_base64, png
 from codi2.senses import to_bytes
-from codi2.serve.decoder_process import STILL
+from codi2.serve import fields
+from codi2.serve.decoder_process import SILENT, STILL
 from codi2.serve.decoding import File
 from codi2.serve.schemas import MOST_PARTS, ChatMessage
 
 MOST_BYTES = 16 << 20
 """Of a medium as a file: a photograph of a phone, a minute of a clip."""
-_DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.IGNORECASE)
+_DATA_URL = re.compile(
+    r"""\s*data:\s*(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;\s*[\w.+*%-]+=(?:"[^"]*"|[^;,"]*))*;\s*base64\s*,""", re.IGNORECASE
+)
 FAMILIES = ("image", "audio", "video")
+FIELDS: Mapping[str, Sequence[str]] = {
+    "text": ("type", "text"), "input_text": ("type", "text"), "output_text": ("type", "text"),
+    "refusal": ("type", "refusal"), "image_url": ("type", "image_url", "index"), "input_image": ("type", "image_url"),
+    "video_url": ("type", "video_url"), "input_audio": ("type", "input_audio"), "audio": ("type", "audio"),
+    "depth": ("type", "data"), "thermal": ("type", "data"), "imu": ("type", "data"),
+}  # fmt: skip
+"""Of the parts of a message, by their type."""
+ACCEPTS: Mapping[str, fields.Accepts] = {
+    "detail": fields.one_of("auto", "low", "high", "original"),  # pictures are read at the size that the model reads
+    "annotations": fields.any_value,
+    "cache_control": fields.any_value,
+}
+ESCAPES = [
+    (f"%{code}", chr(int(code, 16))) for code in ("2B", "2b", "2F", "2f", "3D", "3d", "0A", "0a", "0D", "0d", "20")
+]
+"""Of base64 in a URL, replaced one by one: to decode all escapes at once takes many times the memory of the text."""
 MOST_HEAD = 1000  # characters of a data URL before its data
 
 
@@ -40,6 +58,7 @@ class Encoded:
     file: File
     expected: type[Media] | None  # None: any
     family: str = ""  # what the client says that it is: image, audio or video; "": nothing
+    sound: Encoded | None = None  # of a clip whose frames alone are in its file
 
 
 Drafted = Part | Encoded
@@ -54,7 +73,8 @@ class Draft:
 
     @property
     def encoded(self) -> list[Encoded]:
-        return [part for _, parts in self.messages for part in parts if isinstance(part, Encoded)]
+        found = [part for _, parts in self.messages for part in parts if isinstance(part, Encoded)]
+        return [one for part in found for one in (part, part.sound) if one is not None]
 
     @property
     def words(self) -> list[Message]:
@@ -66,7 +86,7 @@ class Draft:
         modality than its client said."""
         decoded = iter(media)
         return [
-            Message(role, tuple(_checked(part, next(decoded)) if isinstance(part, Encoded) else part for part in parts))
+            Message(role, tuple(_filled(part, decoded) if isinstance(part, Encoded) else part for part in parts))
             for role, parts in self.messages
         ]
 
@@ -82,9 +102,7 @@ def conversation(messages: Sequence[ChatMessage]) -> Draft:
     drafts: list[tuple[Role, Sequence[Drafted]]] = []
     count = 0
     for i, message in enumerate(messages):
-        content: Any = message.content
-        if message.role == "assistant" and message.codi2 and "parts" in message.codi2:
-            content = message.codi2["parts"]  # the reply as it was, media included
+        content = _of_reply(message) if message.role == "assistant" else message.content
         if content is None:
             raise PromptError(f"message {i} has no content")
         parts = prompt(content, f"message {i}")
@@ -95,6 +113,17 @@ def conversation(messages: Sequence[ChatMessage]) -> Draft:
     if drafts[-1][0] != "user":
         raise PromptError(f"the last message is from the {drafts[-1][0]}; it should be the user's")
     return Draft(drafts)
+
+
+def _of_reply(message: ChatMessage) -> Any:
+    """The content of an assistant's message: our own reply as it was, or what clients have kept of it or of others."""
+    kept = message.codi2 or (message.provider_specific_fields or {}).get("codi2")  # litellm's place for our fields
+    if isinstance(kept, Mapping) and "parts" in kept:
+        return kept["parts"]
+    if isinstance(message.content, list):
+        return message.content
+    words = message.content or message.refusal or ""
+    return [*({"type": "text", "text": words} for _ in range(bool(words))), *(message.images or [])]
 
 
 def prompt(content: str | Sequence[Mapping[str, Any]], where: str = "the content") -> list[Drafted]:
@@ -113,19 +142,27 @@ def part(part: Any, where: str) -> Drafted:
     if not isinstance(part, Mapping):
         raise PromptError(f"{where} is no object")
     kind = part.get("type")
+    if isinstance(kind, str) and kind in FIELDS:
+        fields.check(part, FIELDS[kind], ACCEPTS, where)
     match kind:
         case "text" | "input_text" | "output_text":
             return Text(_words(part.get("text"), where))
+        case "refusal":
+            return Text(_words(part.get("refusal"), where))
         case "image_url" | "input_image":
             return _from_url(part.get("image_url"), Image, where)
         case "video_url":
-            return _from_url(part.get("video_url"), Video, where)
+            return _with_sound(_from_url(part.get("video_url"), Video, where), part["video_url"], where)
         case "input_audio":
             return _sound(part.get("input_audio"), where)
         case "audio":  # of a reply of ours
             return _sound(part.get("audio"), where)
         case "depth" | "thermal" | "imu":  # ours: a file that `codi2.senses` reads
             return _media(_words(part.get("data"), where), where, kind)
+        case "file" | "input_file":
+            raise PromptError(
+                f"{where} is a file; send pictures, sounds and clips as image_url, input_audio, video_url"
+            )
     raise PromptError(f"{where} has the type {str(kind)[:40]!r}; known are text, image_url, input_audio and video_url")
 
 
@@ -139,6 +176,8 @@ def _from_url(value: Any, kind: type[Media], where: str) -> Encoded:
     url = value.get("url") if isinstance(value, Mapping) else value
     if not isinstance(url, str):
         raise PromptError(f"{where} has no url")
+    if isinstance(value, Mapping):
+        fields.check(value, ("url", "sound") if kind is Video else ("url",), ACCEPTS, where)
     found = _DATA_URL.match(url, 0, MOST_HEAD)
     if found is None:
         raise PromptError(
@@ -149,20 +188,43 @@ def _from_url(value: Any, kind: type[Media], where: str) -> Encoded:
     return _media(url[found.end() :], where, STILL if still else "", kind, family if family in FAMILIES else "")
 
 
+def _with_sound(clip: Encoded, value: Any, where: str) -> Encoded:
+    """`sound` beside a clip's URL: `false` leaves the sound of its file out; as we send clips, it is a sound."""
+    sound = value.get("sound") if isinstance(value, Mapping) else None
+    if sound is False:
+        return replace(clip, file=replace(clip.file, kind=SILENT))
+    return clip if sound is None else replace(clip, sound=_sound(sound, f"the sound of {where}"))
+
+
 def _sound(value: Any, where: str) -> Encoded:
     if not isinstance(value, Mapping) or not isinstance(value.get("data"), str):
         raise PromptError(f"{where} has no data")
-    return _media(value["data"], where, "", Audio)
+    fields.check(value, ("data", "format"), ACCEPTS, where)
+    data = value["data"]
+    head = _DATA_URL.match(data, 0, MOST_HEAD)  # some clients send one here, too
+    return _media(data[head.end() :] if head else data, where, "", Audio)
 
 
 def _media(text: str, where: str, kind: str, expected: type[Media] | None = None, family: str = "") -> Encoded:
-    check_bytes(len(text) * 3 // 4 - 3, where)  # of base64: four characters for three bytes, some of them padding
+    check_bytes(len(text) // 2, where)  # of base64: four characters for three bytes, and line breaks
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        for escape, plain in ESCAPES:
+            text = text.replace(escape, plain)
+        data = from_base64(text)
+    except ValueError as error:
         raise PromptError(f"{where} is not base64 ({error})") from error
     check_bytes(len(data), where)
     return Encoded(File(data, kind, where), expected, family)
+
+
+def _filled(encoded: Encoded, decoded: Iterator[Media]) -> Media:
+    """Raises MediaError."""
+    media = _checked(encoded, next(decoded))
+    if encoded.sound is None:
+        return media
+    sound = _checked(encoded.sound, next(decoded))
+    assert isinstance(media, Video) and isinstance(sound, Audio)
+    return replace(media, sound=sound)
 
 
 def _checked(encoded: Encoded, media: Media) -> Media:
@@ -195,7 +257,9 @@ def to_part(part: Part, mark: Mapping[str, Any] | None = None) -> dict[str, Any]
             return {"type": "audio", "audio": {"data": b64(data), "format": "flac"}}
         case Video():
             clip = b64(webp_bytes(part, mark, lossless=True))
-            return {"type": "video_url", "video_url": {"url": f"data:image/webp;base64,{clip}"}}
+            url = f"data:image/webp;base64,{clip}"
+            heard = {"sound": {"data": b64(flac(part.sound)), "format": "flac"}} if part.sound is not None else {}
+            return {"type": "video_url", "video_url": {"url": url, **heard}}
         case Depth() | Thermal() | IMU():
             return {"type": part.modality, "data": b64(to_bytes(part))}
         case _:
@@ -207,15 +271,13 @@ def b64(data: bytes) -> str:
 
 
 def sound_file(sound: Audio, kind: str, mark: Mapping[str, Any] | None = None) -> bytes:
-    """A sound as a file of `wav`, `flac`, `ogg` (Vorbis) or `mp3`; the first two hold the mark."""
+    """A sound as a file of `wav`, `flac`, `ogg` (Vorbis) or `mp3`, with the mark."""
+    if mark is not None:
+        return sound_bytes(sound, kind.upper(), mark)
     import soundfile
 
-    if mark and kind in ("wav", "flac"):
-        return sound_bytes(sound, kind.upper(), mark)
-
     file = io.BytesIO()
-    names = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "mp3": ("MP3", None)}
-    form, subtype = names[kind]
+    subtype = {"ogg": "VORBIS", "mp3": None}.get(kind, "PCM_16")
     samples = to_pcm(sound.samples, 16) if subtype == "PCM_16" else sound.samples
-    soundfile.write(file, samples, sound.rate, format=form, subtype=subtype)
+    soundfile.write(file, samples, sound.rate, format=kind.upper(), subtype=subtype)
     return file.getvalue()

@@ -1,0 +1,99 @@
+"""The items of `/v1/responses`: those of a request as messages, those of a reply as the standard names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from codi2.errors import PromptError
+from codi2.prompt.parts import Image, Part, Text
+from codi2.serve import fields, wire
+from codi2.serve.packing import aside
+from codi2.serve.schemas import ChatMessage, ResponsesRequest, check_role
+from codi2.serve.wire import Draft
+
+PREFIX = {"text": "msg", "image": "ig"}  # of ids, by modality
+KNOWN: Mapping[str, Sequence[str]] = {
+    "message": ("type", "role", "content", "id", "status"),
+    "image_generation_call": ("type", "id", "status", "result"),
+    "codi2_audio": ("type", "id", "status", "part"),
+    "codi2_video": ("type", "id", "status", "part"),
+}
+ACCEPTS: Mapping[str, fields.Accepts] = {
+    # what an item of ours says of its picture beside the picture
+    **dict.fromkeys(("revised_prompt", "size", "quality", "background", "output_format", "action"), fields.any_value),
+    "phase": fields.any_value,
+}
+
+
+def messages_of(body: ResponsesRequest) -> Draft:
+    """Instructions and input items; items of one reply become one message. Raises PromptError and MediaError."""
+    items: Sequence[Any] = [{"role": "user", "content": body.input}] if isinstance(body.input, str) else body.input
+    messages = [ChatMessage(role="system", content=body.instructions)] if body.instructions else []
+    replying = False
+    for i, item in enumerate(items):
+        role, parts = _read(item, f"item {i} of the input")
+        if replying and role == "assistant":
+            messages[-1] = ChatMessage(role="assistant", content=[*(messages[-1].content or []), *parts])
+        else:
+            messages.append(ChatMessage(role=role, content=parts))
+        replying = role == "assistant"
+    return wire.conversation(messages)
+
+
+def _read(item: Any, where: str) -> tuple[Any, list[Any]]:
+    """The role and the parts of an item. Raises PromptError."""
+    if not isinstance(item, Mapping):
+        raise PromptError(f"{where} is no object")
+    kind = item.get("type") or "message"
+    if "call" in str(kind) and kind not in KNOWN:
+        raise PromptError(f"{where} is a {str(kind)[:40]}, and {fields.TOOLS}; send its result as the user's words")
+    if kind not in KNOWN:
+        raise PromptError(f"{where} has the type {str(kind)[:40]!r}; known are {', '.join(KNOWN)}")
+    fields.check(item, KNOWN[kind], ACCEPTS, where)
+    if kind == "message":
+        role, content = check_role(item.get("role")), item.get("content")
+        if role not in ("system", "developer", "user", "assistant"):
+            raise PromptError(f"{where} has the role {str(role)[:40]!r}; write system, developer, user or assistant")
+        if content is None and role == "assistant":
+            content = []
+        if not isinstance(content, str | list):
+            raise PromptError(f"{where} has no content")
+        return role, [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if kind == "image_generation_call":
+        if not isinstance(result := item.get("result"), str):
+            raise PromptError(f"{where} is a picture without a result; send the item as it came")
+        return "assistant", [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{result}"}}]
+    return "assistant", [item.get("part")]
+
+
+def item_of(part: Part, name: str, mark: Mapping[str, Any] | None, status: str = "completed") -> dict[str, Any]:
+    """A part of a reply as an item of the output. Sounds and clips are ours: the standard has no word for them."""
+    match part:
+        case Text():
+            return {**begun("text", name), "status": status, "content": [text_of(part.text)]}
+        case Image():
+            url = wire.to_part(part, mark)["image_url"]["url"]
+            return {**begun("image", name), "status": status, "result": url.partition(",")[2], "output_format": "png"}
+    return {**begun(part.modality, name), "status": status, "part": wire.to_part(part, mark)}
+
+
+def begun(modality: str, name: str) -> dict[str, Any]:
+    """An item before there is anything in it."""
+    item: dict[str, Any] = {"id": f"{PREFIX.get(modality, 'c2')}_{name}", "status": "in_progress"}
+    match modality:
+        case "text":
+            return {**item, "type": "message", "role": "assistant", "content": []}
+        case "image":
+            return {**item, "type": "image_generation_call", "result": None}
+    return {**item, "type": f"codi2_{modality}"}
+
+
+def text_of(text: str) -> dict[str, Any]:
+    """Words as the content of a message."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+async def item_aside(part: Part, name: str, mark: Mapping[str, Any] | None) -> dict[str, Any]:
+    """As `item_of`, made in a thread."""
+    return await aside(item_of, part, name, mark)
