@@ -211,7 +211,7 @@ def test_the_options_mean_one_placement_in_every_command(monkeypatch: pytest.Mon
     class Loaded(Exception):
         pass
 
-    def from_pretrained(name, **placement):
+    def from_pretrained(name, on_demand=False, **placement):
         loaded.append(placement)
         raise Loaded
 

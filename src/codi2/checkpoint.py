@@ -12,63 +12,73 @@ pickle is read.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from codi2.config import LANGUAGE, PRESETS, CoDi2Config, preset
+from codi2.config import LANGUAGE, CoDi2Config
 from codi2.diffuse.codec import Codec
-from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError, WeightsError
 from codi2.folders import filled_folder
 from codi2.heads.projection import kept_in_bytes
 from codi2.heads.recall import FILE, Recall
-from codi2.hub import fetch_repo, is_ours, shipped, write_atomic
+from codi2.hub import is_ours, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
+from codi2.locate import locate as locate  # whoever loads parts asks here where they are
 from codi2.placement import ON_CPU, Placement, full, out_of_memory
+from codi2.progress import quiet_loading
 from codi2.sizes import check_fresh, check_rank, check_size
-from codi2.tensors import in_half, read_tensors
-from codi2.untrusted import check_folder
+from codi2.tensors import OnDemand, in_half, read_tensors, undrawn_weights
 
 if TYPE_CHECKING:
+    from codi2.diffuse.decoder import Decoder
     from codi2.diffuse.joint import JointAttention
     from codi2.heads.prior import Prior
     from codi2.model import CoDi2
 
 
-def load_parts(config: CoDi2Config, folder: Path | None, placement: Placement = ON_CPU) -> dict[str, Any]:
+@quiet_loading()
+def load_parts(
+    config: CoDi2Config, folder: Path | None, placement: Placement = ON_CPU, on_demand: bool = False
+) -> dict[str, Any]:
     """The arguments of `CoDi2` beside the config, with the trained parts in `folder`; None: with random weights.
 
+    Args:
+        on_demand: as for `CoDi2.from_pretrained`; parts of random weights are always made at once.
     Raises as `CoDi2.from_pretrained`.
     """
     taught = LANGUAGE not in config.untrained
+    on_demand = on_demand and folder is not None and not config.untrained
     foreign = folder is not None and not is_ours(folder)
     if folder is not None and foreign:
         check_rank(config.llm.lora_rank, folder / "adapter" / "adapter_model.safetensors" if taught else None)
     torch.manual_seed(0)  # fresh parts, as in `debug`, are the same each time
-    encoder = load_encoder(config, folder)
-    backbone = load_backbone(config.llm, placement)
+    encoder = load_encoder(config, folder, on_demand)
+    loads = folder is not None and taught
+    with undrawn_weights() if loads and config.llm.kind != "random" else nullcontext():
+        backbone = load_backbone(config.llm, placement)  # its adapter is loaded below
     if folder is not None and foreign:
         what = f"the config of {folder}"
         if taught:
             check_size(lambda: MLLM(backbone, config.heads), [folder / "heads.safetensors"], what)
         else:
             check_fresh(lambda: MLLM(backbone, config.heads), what)
-    mllm = MLLM(backbone, config.heads)
+    with undrawn_weights() if loads else nullcontext():
+        mllm = MLLM(backbone, config.heads)
     if folder is not None and taught:
         load_language(mllm, folder)
-    decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
+    decoders, networks, joint = (_drawing_on_demand if on_demand else _drawing)(config, folder, placement)
     return {
         "encoder": encoder,
         "mllm": mllm,
         "decoders": decoders,
-        "joint": load_joint(config, decoders, folder),
-        "joint_networks": load_joint_networks(decoders, folder),
+        "joint": joint,
+        "joint_networks": networks,
         "recall": load_recall(config, folder),
         "prior": load_prior(config, backbone.width, folder),
     }
@@ -95,10 +105,12 @@ def place(model: CoDi2, placement: Placement) -> None:
 def _move(model: CoDi2, placement: Placement) -> None:
     device, dtype = torch.device(placement.device), getattr(torch, placement.dtype)
     model.offload = placement.offload
-    for part in (*model.decoders.values(), model.joint_networks):
-        part.to(dtype)
-    if model.joint is not None:
-        torch.nn.Module.to(model.joint, device, dtype)  # diffusers' own warns of what does not concern it
+    for parts in (model.decoders, model.joint_networks):
+        if not isinstance(parts, OnDemand):  # which places what it loads
+            for part in parts.values():
+                _place_decoder(part, placement)
+    if model.joint is not None and not isinstance(model.joint, OnDemand):
+        _place_joint(model.joint, placement)
     if model.encoder.in_half:
         model.encoder.to(dtype)
     model.mllm.enter.to(device)
@@ -106,54 +118,67 @@ def _move(model: CoDi2, placement: Placement) -> None:
     if model.prior is not None:
         torch.nn.Module.to(model.prior, device)  # in float32, as the projections are
     if not placement.offload:
-        for part in (*model.decoders.values(), model.joint_networks):
-            part.to(device)
         model.encoder.to(device)
     if not placement.bits and not placement.device_map:  # those are where their loader put them
         model.mllm.backbone.to("cpu" if placement.offload else device)
-    if placement.compile:
-        for decoder in model.decoders.values():
-            decoder.unet.compile()
+
+
+def _place_decoder(part: torch.nn.Module, placement: Placement) -> None:
+    """Of a decoder, or of a network that draws in its place."""
+    torch.nn.Module.to(part, getattr(torch, placement.dtype))  # diffusers' own warns of what does not concern it
+    if not placement.offload:
+        torch.nn.Module.to(part, torch.device(placement.device))
+    unet = getattr(part, "unet", None)
+    if placement.compile and isinstance(unet, torch.nn.Module):
+        unet.compile()
+
+
+def _place_joint(joint: torch.nn.Module, placement: Placement) -> None:
+    """Of the layers between decoders, which are small."""
+    torch.nn.Module.to(joint, torch.device(placement.device), getattr(torch, placement.dtype))
+
+
+Drawing = tuple[
+    Mapping[str, "Decoder"], Mapping[str, torch.nn.Module], "JointAttention | OnDemand[JointAttention] | None"
+]
+"""What draws: decoders, the networks that draw in their place beside others, and the layers between these."""
+
+
+def _drawing(config: CoDi2Config, folder: Path | None, placement: Placement) -> Drawing:
+    decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
+    return decoders, load_joint_networks(decoders, folder), load_joint(config, decoders, folder)
+
+
+def _drawing_on_demand(config: CoDi2Config, folder: Path | None, placement: Placement) -> Drawing:
+    """Each part is loaded and placed when it is first used."""
+
+    def ready(load: Callable[[str], Any], place: Callable[..., None] = _place_decoder) -> Callable[[str], Any]:
+        def part(name: str) -> Any:
+            with quiet_loading():
+                loaded = load(name).eval().requires_grad_(False)
+            place(loaded, placement)
+            return loaded
+
+        return part
+
+    decoders = OnDemand(config.decoders, ready(lambda m: load_one_decoder(m, config, folder and folder / m)))
+    beside = [m for m in config.decoders if folder and (folder / "joint" / m / "unet").is_dir()]
+    networks = OnDemand(beside, ready(lambda m: load_joint_networks({m: decoders[m]}, folder)[m]))
+    joint = OnDemand(["joint"], ready(lambda _: load_joint(config, decoders, folder), _place_joint))
+    return decoders, networks, joint if config.joint else None
 
 
 DEBUG_NUMBERS = 1_000_000  # of the features of an encoder of random weights
-REPO = re.compile(r"[\w.-]+/[\w.-]+")  # owner and name on the hub
 
 
-def locate(name_or_path: str | Path) -> tuple[CoDi2Config, Path | None]:
-    """The config that a name or folder stands for, and the folder of its trained parts (None: random weights).
-
-    A name of the form `owner/name` that is no folder is a repo of the hub, as `push_to_hub` wrote it; its files are
-    fetched into the hub's own cache.
-
-    Raises:
-        ConfigError: neither a preset nor a folder with a config.json.
-        OutsideError: the folder holds what is no plain file, or links that lead out of it.
-        WeightsError: the hub has no such repo, or cannot be reached.
-    """
-    name = str(name_or_path)
-    folder = shipped(name) if name in PRESETS else Path(name_or_path)
-    if not folder.exists() and REPO.fullmatch(name):
-        folder = fetch_repo(name)
-    if name in ("debug", "paper"):  # all frozen parts are random or come from elsewhere
-        return preset(name), None
-    if (folder / "config.json").is_file():
-        if not is_ours(folder):
-            check_folder(folder)
-        return CoDi2Config.from_json((folder / "config.json").read_bytes()), folder
-    if name in PRESETS:
-        raise WeightsError(f"the trained parts of {name!r} are not in this installation: {folder} is missing")
-    raise ConfigError(f"{name!r} is neither a preset ({', '.join(PRESETS)}) nor a folder with a config.json")
-
-
-def load_encoder(config: CoDi2Config, folder: Path | None) -> Encoder:
-    """The frozen encoder, with the trained heads that the folder holds.
+def load_encoder(config: CoDi2Config, folder: Path | None, on_demand: bool = False) -> Encoder:
+    """The frozen encoder, with the trained heads that the folder holds; its trunks may be loaded `on_demand`.
 
     Raises:
         ConfigError: its vectors have another width than the heads.
         WeightsError: it is missing, damaged, or of another shape.
     """
-    encoder = _encoder(config, folder)
+    encoder = _encoder(config, folder, on_demand)
     if encoder.dim != config.heads.feature_dim:
         raise ConfigError(
             f"the encoder {config.encoder.kind!r} gives vectors of {encoder.dim} numbers, and heads.feature_dim is "
@@ -162,7 +187,7 @@ def load_encoder(config: CoDi2Config, folder: Path | None) -> Encoder:
     return encoder
 
 
-def _encoder(config: CoDi2Config, folder: Path | None) -> Encoder:
+def _encoder(config: CoDi2Config, folder: Path | None, on_demand: bool) -> Encoder:
     if config.encoder.kind == "debug":
         from codi2.encode.debug import DebugEncoder
 
@@ -173,9 +198,9 @@ def _encoder(config: CoDi2Config, folder: Path | None) -> Encoder:
             )
         return DebugEncoder(config.heads.feature_dim, config.encoder.num_features)
     if config.encoder.kind == "tiny" and folder is not None:
-        from codi2.encode.tiny import TinyEncoder, load_heads, load_trunk
+        from codi2.encode.tiny import TinyEncoder, load_heads, trunks_on_demand
 
-        trunks = {modality: load_trunk(modality) for modality in TinyEncoder.modalities}
+        trunks: Mapping[str, Any] = trunks_on_demand() if on_demand else dict(trunks_on_demand())
         return TinyEncoder(trunks, load_heads(folder / "encoder" / "heads.safetensors", config.heads.feature_dim))
     if config.encoder.kind == "embedded" and folder is not None:
         from codi2.encode.embedded import load_embedded
@@ -292,10 +317,10 @@ def _save(model: CoDi2, folder: Path) -> None:
         from codi2.weight_files import export_module
 
         export_module(model.prior, folder / "prior", {})
-    if model.joint is not None:
+    if (joint := model.joint_layers) is not None:
         from codi2.weight_files import export_module
 
-        export_module(model.joint, folder / "joint", {})
+        export_module(joint, folder / "joint", {})
         for modality, network in model.joint_networks.items():
             export_module(network, folder / "joint" / modality / "unet", {})
     write_atomic(folder / "config.json", model.config.with_trained(*model.config.untrained).to_json().encode())
@@ -336,6 +361,8 @@ def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, co
     Raises:
         WeightsError: a part is missing or does not fit.
     """
+    from codi2.diffuse.decoder import Sampling
+
     chosen = config.decoders[modality]
     folder = None if modality in config.untrained else folder
     sampling = Sampling(

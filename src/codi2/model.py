@@ -9,32 +9,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from codi2.checkpoint import load_parts, locate, place, save
 from codi2.config import CoDi2Config
-from codi2.diffuse.decoder import Decoder, first_frames
-from codi2.diffuse.joint import JointAttention, sample_together
 from codi2.diffuse.sampling import Progress, sample
 from codi2.encode.contract import Encoder
 from codi2.errors import PromptError
-from codi2.heads.prior import Prior
 from codi2.heads.recall import Recall
 from codi2.llm.decode import FeatureSegment, Listener, ReplyOptions, Segment, text_of
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.llm.reading import Past, Reading, items_of, write
-from codi2.llm.sampled import items_read, sampled
+from codi2.notes import notes_of
 from codi2.pcm import rounded
 from codi2.placement import ON_CPU, Placement, check, within_memory
-from codi2.prompt.grammar import assigned, parse
+from codi2.prompt.grammar import assigned, check_not_empty, parse
 from codi2.prompt.layout import Message, layout_for
+<<<<<<< HEAD
 from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt
 from codi2.prompt.sources import LAST, check_source, numbered, renamed, source_of
+=======
+from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text
+from codi2.prompt.sources import LAST, NONE, check_source, numbered, renamed, source_of
+>>>>>>> d44f944 (squash)
 from codi2.reply import Callback, Options, Reply, Stopwatch
 from codi2.stopping import check_stop
+from codi2.tensors import OnDemand
+
+if TYPE_CHECKING:  # what draws is imported when something is drawn: it takes a second
+    from codi2.diffuse.decoder import Decoder
+    from codi2.diffuse.joint import JointAttention
+    from codi2.heads.prior import Prior
 
 __all__ = ["Callback", "CoDi2", "Options", "Reply", "Stopwatch"]
 
@@ -48,27 +56,32 @@ class CoDi2(nn.Module):
         encoder: Encoder,
         mllm: MLLM,
         decoders: Mapping[str, Decoder],
-        joint: JointAttention | None = None,
+        joint: JointAttention | OnDemand[JointAttention] | None = None,
         joint_networks: Mapping[str, nn.Module] | None = None,
         recall: Recall | None = None,
         prior: Prior | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.encoder, self.mllm, self.joint, self.recall = config, encoder, mllm, joint, recall
-        self.prior = prior
+        self.config, self.encoder, self.mllm, self.recall = config, encoder, mllm, recall
+        self.joint, self.prior = joint, prior
         self.decoders: Mapping[str, Decoder] = decoders
-        self._registered = nn.ModuleDict(decoders)  # so that they move and count with the model
-        self.joint_networks = nn.ModuleDict(dict(joint_networks or {}))
+        # so that they move and count with the model
+        self._registered = decoders.loaded if isinstance(decoders, OnDemand) else nn.ModuleDict(decoders)
+        self.joint_networks: Mapping[str, nn.Module] = joint_networks or {}
         """Modality → the network that draws in its decoder's place where several media are drawn together."""
+        networks = self.joint_networks
+        self._beside = networks.loaded if isinstance(networks, OnDemand) else nn.ModuleDict(networks)
         self.offload = False  # see `Placement`
         self.layout = layout_for(config, mllm.backbone.tokenizer)
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path = "tiny", **placement: Any) -> CoDi2:
+    def from_pretrained(cls, name_or_path: str | Path = "tiny", on_demand: bool = False, **placement: Any) -> CoDi2:
         """A preset (`tiny`, `debug`, `paper`) or a folder that `save_pretrained` wrote.
 
         Args:
+            on_demand: the encoder's trunks and the decoders of a trained model are loaded when they are first used, for
+                programs that make a few replies. An error in their files then comes with the reply.
             placement: fields of `Placement`: `device="cuda"`, `dtype="bfloat16"`, `bits=4`, `offload=True`, …
         Raises:
             ConfigError: no such preset or folder.
@@ -76,15 +89,17 @@ class CoDi2(nn.Module):
         """
         chosen = Placement(**placement)
         check(chosen)
-        return cls.build(*locate(name_or_path), chosen)
+        return cls.build(*locate(name_or_path), chosen, on_demand)
 
     @classmethod
-    def build(cls, config: CoDi2Config, folder: Path | None = None, placement: Placement = ON_CPU) -> CoDi2:
+    def build(
+        cls, config: CoDi2Config, folder: Path | None = None, placement: Placement = ON_CPU, on_demand: bool = False
+    ) -> CoDi2:
         """The model of a config with the trained parts in `folder`; None: with random weights.
 
         Raises as `from_pretrained`.
         """
-        model = cls(config, **load_parts(config, folder, placement)).requires_grad_(False)
+        model = cls(config, **load_parts(config, folder, placement, on_demand)).requires_grad_(False)
         place(model, placement)
         return model
 
@@ -110,6 +125,11 @@ class CoDi2(nn.Module):
         """Where features and tokens are; with `offload`, where the big parts come to."""
         return next(self.mllm.leave.parameters()).device
 
+    @property
+    def joint_layers(self) -> JointAttention | None:
+        """`joint`, loaded where it was left for when it is needed."""
+        return self.joint["joint"] if isinstance(self.joint, OnDemand) else self.joint
+
     @contextmanager
     def resident(self, part: nn.Module) -> Iterator[None]:
         """While it lasts, `part` is on the device."""
@@ -129,7 +149,7 @@ class CoDi2(nn.Module):
             media: what the placeholders stand for, in order, by modality.
             settings: fields of `Options` (`want="image"`, `seed=1`), or media by name (`image0=…`, `text0="a cat"`).
         Raises:
-            PromptError: prompt and media do not fit together.
+            PromptError: prompt and media do not fit together, or the prompt is empty.
         """
         named = {key: settings.pop(key) for key in list(settings) if key not in Options.__dataclass_fields__}
         if media and named:
@@ -141,6 +161,7 @@ class CoDi2(nn.Module):
             names = assigned(prompt, named or media)
             prompt = parse(prompt, names)
             options = replace(options, source=renamed(options.source, names, numbered(prompt)))
+        check_not_empty(prompt)
         return self.answer([[Message("user", prompt)]], [options], callback)[0]
 
     @torch.no_grad()
@@ -173,7 +194,16 @@ class CoDi2(nn.Module):
             written = self.think(readings, options, listen)
         with watch("diffuse"):
             replies = self.diffuse(written, conversations, options, watch.callback)
-        return [Reply(tuple(parts), self.recipe(o, watch.seconds)) for parts, o in zip(replies, options, strict=True)]
+        return [
+            Reply(tuple(parts), self.recipe(o, watch.seconds), self.notes(segments, o))
+            for parts, segments, o in zip(replies, written, options, strict=True)
+        ]
+
+    def notes(self, segments: Sequence[Segment], options: Options) -> tuple[str, ...]:
+        """What the user should know of how a reply was made."""
+        groups = [[segments[n].modality for n in group] for group in self._drawn_together(segments)]  # type: ignore[union-attr]
+        tokens = sum(len(segment.ids) for segment in segments if not isinstance(segment, FeatureSegment))
+        return notes_of(self.config, options, groups, tokens)
 
     @within_memory("it read the prompt")
     @torch.no_grad()
@@ -223,6 +253,8 @@ class CoDi2(nn.Module):
     def _sampled(self, segments: Sequence[Segment], reading: Reading, asked: Options) -> list[Segment]:
         """One reply with its features as the prior samples them."""
         assert self.prior is not None and self.config.heads.prior is not None
+        from codi2.llm.sampled import items_read, sampled
+
         return sampled(self.prior, self.config.heads.prior, segments, items_read(reading), asked.seed)
 
     def _settled(self, segments: Sequence[Segment], reading: Reading, asked: Options) -> list[Segment]:
@@ -306,7 +338,8 @@ class CoDi2(nn.Module):
         """The media of a reply in the groups that are drawn together: all, where each is of another modality."""
         numbers = [n for n, segment in enumerate(segments) if isinstance(segment, FeatureSegment)]
         kinds = [segments[n].modality for n in numbers]  # type: ignore[union-attr]
-        known = self.joint is not None and set(kinds) <= set(self.joint.modalities)
+        together = self.config.joint.modalities if self.config.joint and self.joint is not None else ()
+        known = set(kinds) <= set(together)
         return [numbers] if known and len(set(kinds)) == len(kinds) > 1 else [[n] for n in numbers]
 
     @torch.no_grad()
@@ -329,9 +362,12 @@ class CoDi2(nn.Module):
                 m: d.decoder.course(d.features, d.seeds, sources=d.sources, **d.settings) for m, d in drawings.items()
             }
             if len(rows) > 1:
-                assert self.joint is not None and self.config.joint is not None
+                from codi2.diffuse.joint import sample_together
+
+                joint = self.joint_layers
+                assert joint is not None and self.config.joint is not None
                 decoders = {m: d.decoder for m, d in drawings.items()}
-                latents = sample_together(self.joint, decoders, courses, progress, self.config.joint.lead)
+                latents = sample_together(joint, decoders, courses, progress, self.config.joint.lead)
             else:
                 latents = {modality: sample(course, progress) for modality, course in courses.items()}
             return {modality: self._finished(drawing, latents[modality]) for modality, drawing in drawings.items()}
@@ -394,7 +430,7 @@ class CoDi2(nn.Module):
         """A decoder as it draws beside others."""
         assert self.config.joint is not None
         decoder = self.decoders[modality]
-        network = dict(self.joint_networks).get(modality, decoder.unet)
+        network = self.joint_networks.get(modality, decoder.unet)
         return decoder.with_network(network, motion_scale=self.config.joint.motion_scale)
 
     def _first_frames(
@@ -404,6 +440,8 @@ class CoDi2(nn.Module):
         rows = [i for i, source in enumerate(sources) if source is None]
         made = list(sources)
         if rows and "image" in self.decoders:
+            from codi2.diffuse.decoder import first_frames
+
             decoder = self.decoders["image"]
             with self.resident(decoder):
                 pictures = first_frames(decoder, features[rows], [seeds[i] for i in rows])
@@ -418,13 +456,15 @@ class CoDi2(nn.Module):
     def check_options(self, conversation: Sequence[Message], options: Options) -> None:
         """Raises PromptError: a reply to the conversation cannot be made so."""
         self.reply_options(options)
+        if options.source in (NONE, LAST):
+            return  # no decoder is asked, which may not be loaded yet
         reads = {modality: decoder.codec.reads for modality, decoder in self.decoders.items()}
         check_source(conversation, options.source, options.media, reads)
 
     def reply_options(self, options: Options) -> ReplyOptions:
         """What the step loop is told. Raises PromptError: a modality is wanted that this model does not make."""
-        want = options.media
-        missing = sorted(set(want or ()) - self.decoders.keys())
+        want = options.wanted
+        missing = sorted(set(want or ()) - {"text", *self.decoders})
         if missing:
             raise PromptError(
                 f"this model makes {', '.join(self.decoders)} and text, not {missing[0]}; ask for one of these"

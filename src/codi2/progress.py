@@ -1,10 +1,11 @@
-"""Progress with an ETA, on stderr: the columns of every bar, and the steps of a long task one by one."""
+"""Progress with an ETA, on stderr: the columns of every bar, and the steps of a long task one by one; no other bars."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -40,3 +41,16 @@ def tracked(values: Sequence[T], title: str) -> Iterator[T]:
             print(f"{title} {done}/{len(values)}, {left / 60:.0f} min left", file=sys.stderr, flush=True)
             said = now
         yield value
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """In the block transformers shows no progress bars ("Loading weights"). Those of downloads are the hub's own and
+    stay."""
+    from transformers.utils import logging
+
+    before = logging.set_tqdm_hook(lambda factory, args, kwargs: logging.EmptyTqdm(*args, **kwargs))
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)

@@ -19,7 +19,7 @@ Callback = Callable[[str, int, int], None]
 class Options:
     """How a reply is made; None leaves a choice to the model or its config."""
 
-    want: str | Sequence[str] | None = None  # image, audio, text, or several media in order
+    want: str | Sequence[str] | None = None  # what the reply must hold: image, audio, video, text, or several in order
     seed: int = 0  # of noise and sampled text; None draws one, which the recipe names
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
@@ -44,12 +44,14 @@ class Options:
             object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
 
     @property
+    def wanted(self) -> tuple[str, ...] | None:
+        """What the reply must hold, in order; None: the model chooses."""
+        return (self.want,) if isinstance(self.want, str) else self.want  # type: ignore[return-value]  # see above
+
+    @property
     def media(self) -> tuple[str, ...] | None:
         """Modalities of the media that the reply must have, in order; None: the model chooses."""
-        if self.want is None:
-            return None
-        wanted = (self.want,) if isinstance(self.want, str) else self.want
-        return tuple(modality for modality in wanted if modality != "text")
+        return None if self.wanted is None else tuple(modality for modality in self.wanted if modality != "text")
 
 
 @dataclass(frozen=True)

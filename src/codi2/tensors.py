@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -145,6 +146,68 @@ def channels_last(module: Any) -> Any:
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return module
+
+
+_DRAWN = ("uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
+          "kaiming_normal_")  # fmt: skip
+"""Functions of `torch.nn.init` that fill a tensor with random numbers."""
+
+
+@contextmanager
+def undrawn_weights() -> Iterator[None]:
+    """Modules that this thread builds in the block have arbitrary weights: for those that are loaded whole afterwards.
+
+    Drawing weights for hundreds of layers only to replace them is a good part of a model's start.
+    """
+    from torch.nn import init
+
+    thread, kept = threading.get_ident(), {name: getattr(init, name) for name in _DRAWN}
+
+    def unless_here(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def fill(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            return tensor if threading.get_ident() == thread else draw(tensor, *args, **kwargs)
+
+        return fill
+
+    for name, draw in kept.items():
+        setattr(init, name, unless_here(draw))
+    try:
+        yield
+    finally:
+        for name, draw in kept.items():
+            setattr(init, name, draw)
+
+
+class OnDemand(Mapping[str, Value]):
+    """Modules by name, each loaded when it is first used; those that are loaded are in `loaded`.
+
+    Args:
+        names: of all that there are.
+        load: name → module; called once for each.
+    """
+
+    def __init__(self, names: Iterable[str], load: Callable[[str], Value]) -> None:
+        from torch import nn
+
+        self._names, self._load, self._lock = tuple(names), load, threading.RLock()
+        self.loaded = nn.ModuleDict()
+
+    def __getitem__(self, name: str) -> Value:
+        if name not in self._names:
+            raise KeyError(name)
+        with self._lock:
+            if name not in self.loaded:
+                self.loaded[name] = self._load(name)  # type: ignore[assignment]
+            return self.loaded[name]  # type: ignore[return-value]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def groups_of(channels: Sequence[int]) -> int:

@@ -15,7 +15,7 @@ import torch
 from codi2.errors import WeightsError
 from codi2.hub import atomic_path, is_ours, write_atomic
 from codi2.sizes import check_numbers, check_size
-from codi2.tensors import channels_last, in_bytes, in_half, load_exactly, read_tensors
+from codi2.tensors import channels_last, in_bytes, in_half, load_exactly, read_tensors, undrawn_weights
 from codi2.untrusted import one_sentence
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -38,7 +38,8 @@ def load_part(part_class: Any, folder: Path) -> Any:
             check_numbers(part_class.load_config(folder), what)
             check_size(lambda: part_class.from_config(part_class.load_config(folder)), [folder / WEIGHTS], what)
         if in_bytes(folder / WEIGHTS):
-            module = part_class.from_config(part_class.load_config(folder))
+            with undrawn_weights():
+                module = part_class.from_config(part_class.load_config(folder))
             load_exactly(module, read_tensors(folder / WEIGHTS), what)
             return channels_last(module.float().eval().requires_grad_(False))
         module, info = part_class.from_pretrained(

@@ -194,6 +194,52 @@ def test_the_end_of_the_turn_ends_the_reply(kit, monkeypatch):
     assert state.mask.shape[1] == read + 1 + kit.config.heads.num_slots["image"] + 1  # the end of turn is not fed
 
 
+def curt(kit, monkeypatch):
+    """A model that would always end its turn."""
+    honest = kit.backbone.logits
+
+    def logits(hidden):
+        scores = honest(hidden)
+        scores[..., kit.backbone.eos_id] = 100.0
+        return scores
+
+    monkeypatch.setattr(kit.backbone, "logits", logits)
+
+
+@pytest.mark.parametrize(
+    "want",
+    [
+        ("text",),
+        ("text", "image", "audio"),
+        ("image", "text", "audio"),
+        ("image", "audio", "text"),
+        ("text", "image", "text"),
+        ("image", "image"),
+    ],
+)
+def test_all_that_is_wanted_comes_in_its_order_from_a_model_that_would_say_nothing(kit, monkeypatch, want):
+    curt(kit, monkeypatch)
+    (segments,) = run(kit, [SHORT], [ReplyOptions(want=want)])
+    assert tuple("text" if isinstance(s, TextSegment) else s.modality for s in segments) == want
+    assert all(kit.backbone.tokenizer.decode(s.ids).strip() for s in segments if isinstance(s, TextSegment))
+
+
+def test_wanted_media_come_behind_a_text_that_never_ends(kit, monkeypatch):
+    honest, eos = kit.backbone.logits, kit.backbone.eos_id
+    endless = lambda hidden: honest(hidden).index_fill(-1, torch.tensor([eos]), -torch.inf)  # noqa: E731
+    monkeypatch.setattr(kit.backbone, "logits", endless)
+    (segments,) = run(kit, [SHORT], [ReplyOptions(want=("text", "image", "audio"), max_new_tokens=7)])
+    assert [type(s) for s in segments] == [TextSegment, FeatureSegment, FeatureSegment]
+    assert len(segments[0].ids) == 7
+
+
+def test_wanted_texts_run_in_a_batch_as_alone(kit):
+    options = [ReplyOptions(want=w, max_new_tokens=5) for w in (("text", "image"), ("audio", "text"), None)]
+    together = run(kit, [SHORT, MIXED, SHORT], options)
+    for conversation, option, ours in zip([SHORT, MIXED, SHORT], options, together, strict=True):
+        assert_same(ours, run(kit, [conversation], [option])[0])
+
+
 def test_a_conversation_has_an_end(kit):
     state = Conversation(kit.mllm)
     kit.backbone.max_length = 40

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ class Chat:
 
         return self.play(prompt, media, settings, tell)
 
-    def stream(self, prompt: str | Prompt, *media: Media, **settings: Any) -> Iterator[Event]:
+    def stream(self, prompt: str | Prompt, *media: Media, **settings: Any) -> Generator[Event]:
         """`send`, as it happens. A reader who leaves early ends the round, and it is not kept."""
         news: queue.Queue[Event | BaseException] = queue.Queue()
         gone = threading.Event()
@@ -149,7 +149,7 @@ class Chat:
             while (event := await asyncio.to_thread(next, events, None)) is not None:
                 yield event
         finally:
-            await asyncio.to_thread(events.close)  # type: ignore[attr-defined]
+            await asyncio.to_thread(events.close)
 
     def undo(self) -> Round:
         """Takes the last round back. Raises PromptError: there is none."""
@@ -221,13 +221,26 @@ class Chat:
         for place, part in enumerate(parts):
             if not isinstance(part, Text):
                 _check(tell(Made(place, part, reply.recipe)))
-        reply = replace(reply, parts=tuple(parts), notes=(*self._notes(left), *told))
+        reply = replace(reply, parts=tuple(parts), notes=(*reply.notes, *self._notes(left), *told))
+        self._keep(prompt, message, reply, options, left)
+        tell(Done(reply))
+        return reply
+
+    def messages(self, prompt: str | Prompt, *media: Media) -> list[Message]:
+        """What the model would read to answer a message. Raises as `send`."""
+        message, options = self._message(prompt, media, {})
+        return [*self._history(self._no_longer_read(message, options)), message]
+
+    def record(self, prompt: str | Prompt, reply: Sequence[Part], *media: Media) -> None:
+        """Appends a round whose reply somebody else made, as in an example. Raises as `send`."""
+        message, options = self._message(prompt, media, {})
+        self._keep(prompt, message, Reply(tuple(reply)), options, self._no_longer_read(message, options))
+
+    def _keep(self, prompt: str | Prompt, message: Message, reply: Reply, options: Options, left: int) -> None:
         earlier = {id(item) for item in self.media.values()}
         new = {id(p): p for p in message.parts if not isinstance(p, (Text, Phrase)) and id(p) not in earlier}
         words = prompt if isinstance(prompt, str) else None
         self.rounds.append(Round(message.parts, reply, options, left, words, tuple(new.values())))
-        tell(Done(reply))
-        return reply
 
     def _message(
         self, prompt: str | Prompt, media: Sequence[Media], settings: dict[str, Any]

@@ -55,9 +55,7 @@ def _sentence(
 
 
 # Plain help: rich takes longer to import than everything else here.
-app = typer.Typer(
-    cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-)
+app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(generate)
 app.command()(transfer)
 app.command()(chat)

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codi2.cli.output import ModelOption, OutOption, SeedOption, check_writable
+from codi2.cli.output import (
+    ForceOption,
+    ModelOption,
+    OutOption,
+    SeedOption,
+    TokensOption,
+    check_writable,
+    play,
+    progress,
+    save_reply,
+    show_notes,
+    starting,
+)
 from codi2.cli.placement import placed
 from codi2.errors import CoDi2Error, PromptError
 from codi2.placement import ON_CPU, Placement
@@ -21,8 +34,8 @@ if TYPE_CHECKING:
 HELP = """\
 Write a message. @cat.png puts a file in its place (Tab completes); [image0], "the last sound", "it" speak of an
 earlier item. What is made is saved and listed with its name.
-  /want image   what the next replies are: image, audio, text, or auto    /seed 3   another seed
-  /source image0  what the next replies edit: an item, last (given) or none
+  /want text image   what the next replies hold: text, image, audio, video, or auto    /seed 3   another seed
+  /source image0     what the next replies edit: an item, last (given) or none
   /undo         take the last round back                                  /retry    the last message, another seed
   /save DIR     write the conversation, with a page that plays it         /open DIR go on with a saved one
   /items        what there is to speak of                                 /quit     leave"""
@@ -33,6 +46,8 @@ ATTACHED = re.compile(r"""(?<!\S)@(?:"(?P<quoted>[^"]+)"|(?P<plain>\S+))""")
 def chat(
     out: OutOption = Path("out/chat"),
     seed: SeedOption = 0,
+    max_tokens: TokensOption = 128,
+    force: ForceOption = False,
     opened: Annotated[
         Path | None, typer.Option("--open", help="A saved conversation to go on with.", metavar="DIR")
     ] = None,
@@ -45,21 +60,25 @@ def chat(
     """
     check_writable(out)
 
-    from codi2.chat import Chat
-    from codi2.model import CoDi2
+    from codi2.locate import locate
 
+    locate(model)
     typer.echo(f"Loading the model {model}.", err=True)
-    loaded = CoDi2.from_pretrained(model, **vars(placement))
-    talk = Chat.open(loaded, opened) if opened else Chat(loaded)
-    Terminal(loaded, talk, out, seed).run()
+    with starting():
+        from codi2.chat import Chat
+        from codi2.model import CoDi2
+
+        loaded = CoDi2.from_pretrained(model, on_demand=True, **vars(placement))
+        talk = Chat.open(loaded, opened) if opened else Chat(loaded)
+    Terminal(loaded, talk, out, seed, max_tokens, force).run()
 
 
 class Terminal:
     """Reads lines, writes replies."""
 
-    def __init__(self, model: Any, talk: Chat, out: Path, seed: int) -> None:
-        self.model, self.talk, self.out = model, talk, out
-        self.settings: dict[str, Any] = {"seed": seed}
+    def __init__(self, model: Any, talk: Chat, out: Path, seed: int, max_tokens: int, force: bool) -> None:
+        self.model, self.talk, self.out, self.force = model, talk, out, force
+        self.settings: dict[str, Any] = {"seed": seed, "max_new_tokens": max_tokens}
 
     def run(self) -> None:
         _complete_files()
@@ -91,9 +110,11 @@ class Terminal:
                 for item, part in self.talk.media.items():
                     typer.echo(f"[{item}] {part.name}".rstrip())
             case "/want":
-                if rest not in ("image", "audio", "video", "text", "auto"):
-                    raise PromptError(f"/want takes image, audio, video, text or auto, not {rest!r}")
-                self.settings["want"] = None if rest == "auto" else rest
+                kinds = ("text", *self.model.decoders)
+                want = rest.replace(",", " ").split()
+                if rest != "auto" and (not want or set(want) - set(kinds)):
+                    raise PromptError(f"/want takes {', '.join(kinds)}, several of them, or auto, not {rest!r}")
+                self.settings["want"] = None if rest == "auto" else tuple(want)
             case "/seed":
                 if not rest.isdigit():
                     raise PromptError(f"/seed takes a whole number, not {rest!r}")
@@ -106,9 +127,9 @@ class Terminal:
                 typer.echo(f"{len(self.talk.rounds)} rounds are left", err=True)
             case "/retry":
                 self.settings["seed"] += 1
-                with _bar() as callback:
-                    reply = self.talk.retry(callback, **self.settings)
-                self.show(reply)
+                with progress() as bar:
+                    reply = self.talk.retry(bar, **self.settings)
+                self.show(reply, said=False)
             case "/save" if rest:
                 typer.echo(f"saved in {self.talk.save(rest) / 'index.html'}")
             case "/open" if rest:
@@ -121,19 +142,20 @@ class Terminal:
 
     def send(self, line: str) -> None:
         template, media = attach(line, self.talk.media)
-        with _bar() as callback:
-            reply = self.talk.send(template, callback=callback, **media, **self.settings)
+        with progress() as bar, closing(self.talk.stream(template, **media, **self.settings)) as events:
+            reply = play(events, bar)
         self.show(reply)
 
-    def show(self, reply: Any) -> None:
-        from codi2.cli.output import save_reply
-
+    def show(self, reply: Any, said: bool = True) -> None:
+        """Saves a reply and lists it; its text, where it was not `said` while it was made."""
         names = {id(part): name for name, part in self.talk.media.items()}
-        listed = save_reply(reply, self.out, stem=f"round-{len(self.talk.rounds)}")
+        listed = save_reply(reply, self.out, stem=f"round-{len(self.talk.rounds)}", force=self.force)
         for part, entry in zip(reply.parts, listed, strict=True):
-            typer.echo(entry["text"].strip() if entry["type"] == "text" else f"[{names[id(part)]}] {entry['path']}")
-        for note in reply.notes:
-            typer.echo(note, err=True)
+            if entry["type"] != "text":
+                typer.echo(f"[{names[id(part)]}] {entry['path']}")
+            elif not said:
+                typer.echo(entry["text"].strip())
+        show_notes(reply.notes)
 
 
 def attach(line: str, earlier: dict[str, Media]) -> tuple[str, dict[str, Media]]:
@@ -153,12 +175,6 @@ def attach(line: str, earlier: dict[str, Media]) -> tuple[str, dict[str, Media]]
         return f"[{part.modality}{count}]{plain[len(plain.rstrip('.,;:!?')) :]}"
 
     return ATTACHED.sub(place, line), media
-
-
-def _bar() -> Any:
-    from codi2.cli.output import progress
-
-    return progress()
 
 
 def _complete_files() -> None:

@@ -34,7 +34,7 @@ def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOp
         print(f"{number:>2}/{len(ASKS)} {ask.title}", flush=True)
         prompt = ask.prompt(media)
         reply = loaded.generate(prompt, want=want, seed=seed)
-        save_reply(reply, out, stem=f"{number:02}")
+        save_reply(reply, out, stem=f"{number:02}", force=True)  # the page is written anew
         seconds = ", ".join(f"{stage} {time:.2f} s" for stage, time in reply.recipe["seconds"].items())
         nearest = nearest_parts(folder, loaded.encoder, reply.parts)
         recipes = {id(part): reply.recipe for part in reply.parts}

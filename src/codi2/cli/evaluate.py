@@ -17,7 +17,8 @@ def evaluate(
     suite: Annotated[
         str,
         typer.Argument(
-            help="smoke, icl, audio-edit, rounds, caption, perceive, subject, compose, all; dreambench, coco-edit."
+            help="smoke, icl, audio-edit, rounds, chat, caption, perceive, subject, compose, all; dreambench, "
+            "coco-edit."
         ),
     ],
     model: ModelOption = "tiny",

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codi2.cli.output import (
+    ForceOption,
     ModelOption,
     OutOption,
     SeedOption,
     SourceOption,
     StepsOption,
+    TokensOption,
     check_writable,
+    play,
     progress,
     save_reply,
     say_untrained,
+    show_notes,
+    starting,
 )
 from codi2.cli.placement import placed
+from codi2.errors import PromptError
 from codi2.placement import ON_CPU, Placement
+
+if TYPE_CHECKING:
+    from codi2.prompt.parts import Prompt
 
 
 class Want(StrEnum):
@@ -46,15 +56,21 @@ def generate(
     negative_prompt: Annotated[str | None, typer.Option(help="What the picture or sound should not be like.")] = None,
     want: Annotated[
         list[Want] | None,
-        typer.Option(
-            help="What the reply holds, in order; by default the model decides. Twice: a clip with its sound."
-        ),
+        typer.Option(help="What the reply holds, in order; by default the model decides. Repeat it for several parts."),
     ] = None,
     source: SourceOption = "last",
+<<<<<<< HEAD
     clip_sound: Annotated[
         bool, typer.Option("--clip-sound/--no-clip-sound", help="Whether the sound of a clip is heard.")
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the parts and the recipe as one JSON object.")] = False,
+=======
+    max_tokens: TokensOption = 128,
+    force: ForceOption = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the parts, the recipe and the notes as one JSON object.")
+    ] = False,
+>>>>>>> d44f944 (squash)
     model: ModelOption = "tiny",
     placement: Placement = ON_CPU,
 ) -> None:
@@ -65,35 +81,75 @@ def generate(
     """
     import json
 
-    from codi2.prompt.grammar import assigned, parse
-    from codi2.prompt.sources import numbered, renamed
-    from codi2.senses import load_files
-
     # what can be refused is refused before the model is loaded, which takes seconds
     check_writable(out)
+<<<<<<< HEAD
     names = assigned(prompt, load_files(files or [], clip_sound))
     parts = parse(prompt, names)
     source = renamed(source, names, numbered(parts))
 
     from codi2.model import CoDi2
+=======
+    parts, source = check_request(model, prompt, files or [], [one.value for one in want or ()], source)
+>>>>>>> d44f944 (squash)
 
     say_untrained(model)
-    with progress(shown=not as_json) as callback:
-        callback("load", 0, 1)
-        made = CoDi2.from_pretrained(model, **vars(placement))
-        reply = made.generate(
+
+    with progress(shown=not as_json) as bar:
+        bar("load", 0, 1)
+        with starting():
+            from codi2.model import CoDi2
+
+            made = CoDi2.from_pretrained(model, on_demand=True, **vars(placement))
+            from codi2.chat import Chat
+
+        events = Chat(made).stream(
             parts,
-            want=want[0].value if want and len(want) == 1 else [one.value for one in want or ()] or None,
+            want=[one.value for one in want] if want else None,
             seed=seed,
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
             negative_prompt=negative_prompt,
             source=source,
-            callback=callback,
+            max_new_tokens=max_tokens,
         )
-    listed = save_reply(reply, out)
+        reply = play(events, bar, written=not as_json)
+    listed = save_reply(reply, out, force=force)
     if as_json:
-        print(json.dumps({"parts": listed, "recipe": reply.recipe}, ensure_ascii=False))
+        report = {"parts": listed, "recipe": reply.recipe, "notes": reply.notes}
+        print(json.dumps(report, ensure_ascii=False))
         return
     for part in listed:
-        print(part["text"] if part["type"] == "text" else part["path"])
+        if part["type"] != "text":
+            print(part["path"])
+    show_notes(reply.notes)
+
+
+def check_request(
+    model: str, prompt: str, files: Sequence[str], want: Sequence[str], source: str
+) -> tuple[Prompt, str]:
+    """The parts of a prompt, and what the reply edits by the name that it has there. Nothing is loaded.
+
+    Raises:
+        PromptError: it is empty, its placeholders and files do not fit, or the model does not read or make a modality.
+        MediaError: a file cannot be read.
+        ConfigError: there is no such model.
+    """
+    from codi2.locate import locate
+    from codi2.prompt.grammar import assigned, check_not_empty, parse
+    from codi2.prompt.sources import numbered, renamed
+
+    config, _ = locate(model)
+    if unmade := [kind for kind in want if kind not in ("text", *config.decoders)]:
+        raise PromptError(
+            f"this model makes {', '.join(config.decoders)} and text, not {unmade[0]}; ask for one of these"
+        )
+    from codi2.senses import load_files
+
+    names = assigned(prompt, load_files(files))
+    parts = parse(prompt, names)
+    check_not_empty(parts)
+    read = config.encoder.num_features
+    if unread := [part.modality for part in parts if part.modality != "text" and part.modality not in read]:
+        raise PromptError(f"this model reads {', '.join(read)}, not {unread[0]}; leave it out or name another --model")
+    return parts, renamed(source, names, numbered(parts))

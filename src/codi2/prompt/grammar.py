@@ -88,6 +88,12 @@ def render(prompt: Prompt) -> tuple[str, dict[str, Media | str]]:
     return template, media
 
 
+def check_not_empty(prompt: Prompt) -> None:
+    """Raises PromptError: there is nothing in a prompt but blank text."""
+    if all(isinstance(part, Text) and not part.text.strip() for part in prompt):
+        raise PromptError('The prompt is empty; write what the reply should be, as in "Draw a lighthouse."')
+
+
 def join_text(parts: Sequence[Part]) -> Prompt:
     """The same prompt with neighbouring texts joined and empty ones left out."""
     joined: list[Part] = []

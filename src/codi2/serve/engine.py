@@ -335,7 +335,8 @@ class Engine:
             self._alone(job, lambda job=job, made=made: self._drawn(job, made))  # type: ignore[misc]
 
     def _drawn(self, job: Job, made: Sequence[Part]) -> None:
-        parts, notes = self.check(made)
+        parts, told = self.check(made)
+        notes = (*self.model.notes(job.written, job.options), *told)
         for place, part in enumerate(parts):
             if not isinstance(part, Text) and not job.ended:
                 job.tell(Made(place, part, self.model.recipe(job.options, job.seconds)))

@@ -8,6 +8,7 @@ changes a number, and a run that resumes draws what an uninterrupted one would.
 from __future__ import annotations
 
 import os
+import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -121,6 +122,8 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _alone(_: int) -> None:
-    """Workers share the cores: each keeps to one."""
+    """Workers share the cores: each keeps to one. Ctrl-C is for the process that trains, which ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

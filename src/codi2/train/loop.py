@@ -30,6 +30,7 @@ from codi2.placement import full, out_of_memory
 from codi2.train.checkpoint import list_checkpoints, load_newest, save_checkpoint, sweep
 from codi2.train.config import TrainConfig, recorded
 from codi2.train.feed import drawn, workers_for
+from codi2.train.interrupt import interrupts
 from codi2.train.launch import accelerator_for
 from codi2.train.optimizer import averaged, copy_into, optimizer_of, rate_at, update_average
 from codi2.train.place import ADVICE, choose_device, moved, place, placement_of
@@ -100,6 +101,7 @@ def train(
         WeightsError: all checkpoints are damaged; of some, the newest whole one is resumed.
         ConfigError: the batch cannot be divided among the processes; the checkpoint is of other sizes.
         DataError: too many steps in a row were no good.
+        KeyboardInterrupt: Ctrl-C; the step that ran is saved.
     """
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes of one run, one holds the lock
     with locked(out, "a training run") if first else nullcontext(), disk_errors(out, full=True):
@@ -212,7 +214,11 @@ def _train(
     since, at = started, step
     workers = workers_for(config, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     batches = drawn(recipe, range(step, 0 if snapshot else config.steps), shares, workers, device.type == "cuda")
-    with progress_bar(f"training {config.part}", config.steps, step) as progress:
+    # of several processes each would stop at a step of its own, and wait for the others
+    with (
+        progress_bar(f"training {config.part}", config.steps, step) as progress,
+        interrupts(processes == 1 and not snapshot) as interrupt,
+    ):
         while step < config.steps and not snapshot:
             model.train()
             try:
@@ -251,8 +257,12 @@ def _train(
                     show_samples(accelerator, recipe, step)
                 accelerator.log({f"validate/{name}": value for name, value in figures.items()}, step=step)
                 progress(step, float(losses["loss"]), figures)
-            if saves:
+            if saves or interrupt.number:
+                watched()
                 save()
+            if interrupt.number and not done:
+                batches.close()
+                interrupt.stop(step, config.steps, out)
     batches.close()
     with averaged(trained, average):
         dissolve(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codi2.evaluate.suite import Suite
-from codi2.evaluate.suites import audio_edit, clips, icl, rounds, subjects, texts
+from codi2.evaluate.suites import audio_edit, chats, clips, icl, rounds, subjects, texts
 
 EMBEDDED = {
     suite.name: suite
@@ -36,6 +36,15 @@ EMBEDDED = {
             rounds.cases,
             rounds.SYSTEMS,
             rounds.score,
+        ),
+        Suite(
+            "chat",
+            "Chats: which modalities a message is answered with",
+            "Conversations of three rounds about held-out things, in wordings of no template; the earlier rounds have "
+            "true replies. A reply is right that has exactly the media that are asked for, or words alone.",
+            chats.cases,
+            chats.SYSTEMS,
+            chats.score,
         ),
         Suite(
             "caption",

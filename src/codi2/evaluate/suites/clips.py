@@ -180,8 +180,8 @@ def apart(bench: Bench, some: Sequence[Case]) -> list[Part]:
 @contextmanager
 def deaf(model: CoDi2) -> Iterator[None]:
     """While it lasts, what decoders tell each other is nothing."""
-    assert model.joint is not None
-    layers = [layer for attend in model.joint.attend.values() for layer in attend.children()]
+    assert model.joint_layers is not None
+    layers = [layer for attend in model.joint_layers.attend.values() for layer in attend.children()]
     forwards = [layer.register_forward_hook(lambda _layer, given, _added: given[0]) for layer in layers]
     try:
         yield
