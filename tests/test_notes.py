@@ -37,6 +37,12 @@ def test_settings_that_a_one_step_decoder_cannot_use_are_named_in_one_note(setti
     assert all(name in notes[0] for name in named)
 
 
+def test_several_of_one_modality_are_said_to_be_alike_where_only_the_seed_tells_them_apart():
+    twice = Options(want=("image", "image"))
+    assert "nearly alike" in settings_notes(ONE_STEP, twice, [["image"], ["image"]])[0]
+    assert settings_notes(DEBUG, twice, [["image"], ["image"]]) == ()
+
+
 def test_the_config_decides_not_the_name():
     settings = Options(seed=3, num_inference_steps=20, guidance_scale=5.0, negative_prompt="blurry")
     for config in (DEBUG, replace(DEBUG, name="tiny")):

@@ -28,13 +28,8 @@ from codi2.pcm import rounded
 from codi2.placement import ON_CPU, Placement, check, within_memory
 from codi2.prompt.grammar import assigned, check_not_empty, parse
 from codi2.prompt.layout import Message, layout_for
-<<<<<<< HEAD
 from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt
-from codi2.prompt.sources import LAST, check_source, numbered, renamed, source_of
-=======
-from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text
 from codi2.prompt.sources import LAST, NONE, check_source, numbered, renamed, source_of
->>>>>>> d44f944 (squash)
 from codi2.reply import Callback, Options, Reply, Stopwatch
 from codi2.stopping import check_stop
 from codi2.tensors import OnDemand

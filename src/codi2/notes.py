@@ -38,15 +38,16 @@ def settings_notes(config: CoDi2Config, options: Options, groups: Sequence[Seque
     notes: dict[str, None] = {}  # in order, each once
     if not groups and options.seed and not options.temperature:
         notes["The seed has no effect on this reply: its text is not sampled, but the likeliest at each word."] = None
+    drawn = [modality for group in groups for modality in group]
     for group in groups:
         for modality in group:
             steps = config.joint.num_inference_steps if config.joint and len(group) > 1 else None
-            if note := _note(config, options, modality, steps):
+            if note := _note(config, options, modality, steps, several=drawn.count(modality) > 1):
                 notes[note] = None
     return tuple(notes)
 
 
-def _note(config: CoDi2Config, options: Options, modality: str, joint_steps: int | None) -> str:
+def _note(config: CoDi2Config, options: Options, modality: str, joint_steps: int | None, several: bool) -> str:
     """Of one decoder, which draws in `joint_steps` where it draws beside others; empty where all settings work."""
     decoder = config.decoders[modality]
     steps = joint_steps or decoder.num_inference_steps
@@ -57,11 +58,13 @@ def _note(config: CoDi2Config, options: Options, modality: str, joint_steps: int
         harmful.append("the guidance scale")
     if unguided and options.negative_prompt:
         (idle if options.guidance_scale == 1 else harmful).append("the negative prompt")
-    if not idle and not harmful:
+    alike = one_step and several  # their seeds differ, which is all that does
+    if not idle and not harmful and not alike:
         return ""
     how = " and ".join([f"in {steps} step{'s' * (steps > 1)}"] + ["without guidance"] * unguided)
     effects = [f"{_listed(idle)} changed hardly anything"] if idle else []
     effects += [f"{_listed(harmful)} made the result worse"] if harmful else []
+    effects += ["several of one reply are nearly alike unless the prompt says how they differ"] if alike else []
     return f"The {modality} decoder of this model was trained to draw {how}: {', and '.join(effects)}."
 
 

@@ -59,18 +59,14 @@ def generate(
         typer.Option(help="What the reply holds, in order; by default the model decides. Repeat it for several parts."),
     ] = None,
     source: SourceOption = "last",
-<<<<<<< HEAD
     clip_sound: Annotated[
         bool, typer.Option("--clip-sound/--no-clip-sound", help="Whether the sound of a clip is heard.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the parts and the recipe as one JSON object.")] = False,
-=======
     max_tokens: TokensOption = 128,
     force: ForceOption = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the parts, the recipe and the notes as one JSON object.")
     ] = False,
->>>>>>> d44f944 (squash)
     model: ModelOption = "tiny",
     placement: Placement = ON_CPU,
 ) -> None:
@@ -83,15 +79,7 @@ def generate(
 
     # what can be refused is refused before the model is loaded, which takes seconds
     check_writable(out)
-<<<<<<< HEAD
-    names = assigned(prompt, load_files(files or [], clip_sound))
-    parts = parse(prompt, names)
-    source = renamed(source, names, numbered(parts))
-
-    from codi2.model import CoDi2
-=======
-    parts, source = check_request(model, prompt, files or [], [one.value for one in want or ()], source)
->>>>>>> d44f944 (squash)
+    parts, source = check_request(model, prompt, files or [], [one.value for one in want or ()], source, clip_sound)
 
     say_untrained(model)
 
@@ -126,7 +114,7 @@ def generate(
 
 
 def check_request(
-    model: str, prompt: str, files: Sequence[str], want: Sequence[str], source: str
+    model: str, prompt: str, files: Sequence[str], want: Sequence[str], source: str, clip_sound: bool
 ) -> tuple[Prompt, str]:
     """The parts of a prompt, and what the reply edits by the name that it has there. Nothing is loaded.
 
@@ -146,7 +134,7 @@ def check_request(
         )
     from codi2.senses import load_files
 
-    names = assigned(prompt, load_files(files))
+    names = assigned(prompt, load_files(files, clip_sound))
     parts = parse(prompt, names)
     check_not_empty(parts)
     read = config.encoder.num_features

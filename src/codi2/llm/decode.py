@@ -207,7 +207,6 @@ class _Writer:
         self.begin = {token_id(BEGIN[m]): m for m in self.num_slots if m in options.makes}
         self.end = {m: token_id(END[m]) for m in self.num_slots}
         self.generator = torch.Generator().manual_seed(options.seed)
-        self.tokenizer = mllm.backbone.tokenizer
         self.wanted = list(options.want or ())  # media that have not begun, text that has not ended
         self.queue: list[int] = []  # to come by force
         self.budget = options.max_new_tokens
@@ -299,7 +298,6 @@ class _Writer:
         else:
             if not self.said or not isinstance(self.said[-1], list):
                 self.said.append([])
-<<<<<<< HEAD
             words = self.said[-1]
             assert isinstance(words, list)
             words.append(token)
@@ -307,12 +305,7 @@ class _Writer:
                 self.kept = first(self.tokenizer.decode(words), self.options.stop)
             left = self.listen is not None and self.listen(token, len(self.said) - 1)
             if left or self.kept is not None:
-                self.budget, self.queue = 0, []
-=======
-            self.said[-1].append(token)  # type: ignore[union-attr]
-            if self.listen and self.listen(token, begins):
                 self.budget, self.queue, self.wanted = 0, [], []
->>>>>>> d44f944 (squash)
         return not self.closed
 
 

@@ -319,7 +319,7 @@ class Engine:
         else:
             tokenizer = self.model.mllm.backbone.tokenizer
             parts = [text_of(s, tokenizer) for s in segments if not isinstance(s, FeatureSegment)]
-            self._finish(job, parts)
+            self._finish(job, parts, self.model.notes(segments, job.options))
 
     def _diffuse(self, jobs: Sequence[Job]) -> None:
         watch = Stopwatch(lambda stage, step, total: _tell_all(jobs, Step(stage, step, total)))
