@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
@@ -61,6 +63,14 @@ def test_what_can_be_refused_is_refused_before_a_model_is_loaded(run: Run, tmp_p
     with mock.patch.object(CoDi2, "from_pretrained", side_effect=AssertionError("a model was loaded")):
         done = run("generate", *arguments)
     assert done.exit_code == 2 and says in done.output and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("command", [["chat"], ["demo"], ["serve"], ["gallery"], ["evaluate", "icl"]])
+def test_every_command_refuses_a_model_that_is_not_there_before_torch_is_imported(command: list[str]):
+    code = "import sys; from codi2.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    line = [sys.executable, "-c", code, *command, "--model", "nothing"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 2 and "'nothing' is neither a preset" in done.stderr and done.stdout == "False\n"
 
 
 def test_nothing_is_overwritten_unless_it_is_forced(run: Run, tmp_path: Path):

@@ -15,6 +15,7 @@ from codi2.cli.output import (
     OutOption,
     SeedOption,
     TokensOption,
+    check_model,
     check_writable,
     play,
     progress,
@@ -60,9 +61,7 @@ def chat(
     """
     check_writable(out)
 
-    from codi2.locate import locate
-
-    locate(model)
+    check_model(model)
     typer.echo(f"Loading the model {model}.", err=True)
     with starting():
         from codi2.chat import Chat

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codi2.cli.output import ModelOption, OutOption, SeedOption, check_writable, save_reply
+from codi2.cli.output import ModelOption, OutOption, SeedOption, check_model, check_writable, save_reply
 
 
 def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOption = 0) -> None:
     """Answer the sample prompts and show them on one page."""
     check_writable(out)
+    check_model(model)
 
     from codi2.demo import ASKS, media_folder
     from codi2.hub import download_size, fetch_wheels, home

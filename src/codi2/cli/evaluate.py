@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from codi2.cli.output import ModelOption, OutOption, check_writable
+from codi2.cli.output import ModelOption, OutOption, check_model, check_writable
 from codi2.cli.placement import placed
 from codi2.placement import ON_CPU, Placement
 
@@ -50,6 +50,7 @@ def evaluate(
 ) -> None:
     """Measure a model on held-out items, as JSON and as a page."""
     check_writable(out)
+    check_model(model)
 
     from codi2.evaluate import run
 

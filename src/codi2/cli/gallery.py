@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from codi2.cli.output import ModelOption, OutOption, check_writable
+from codi2.cli.output import ModelOption, OutOption, check_model, check_writable
 from codi2.cli.placement import placed
 from codi2.placement import ON_CPU, Placement
 
@@ -24,6 +24,7 @@ def gallery(
 ) -> None:
     """Run each row of the paper's tables of examples on held-out media, with a measured verdict."""
     check_writable(out)
+    check_model(model)
 
     from rich.console import Console
     from rich.table import Table

@@ -41,6 +41,13 @@ def check_writable(folder: Path) -> None:
         raise OutputError(f"Cannot write to {folder}: no permission to write in {nearest}; choose another --out.")
 
 
+def check_model(model: str) -> None:
+    """Raises ConfigError or WeightsError unless there is a model of this name; nothing is loaded, not even torch."""
+    from codi2.locate import locate
+
+    locate(model)
+
+
 def say_untrained(model: str) -> None:
     """Says on stderr that a published language model has projections that no training has made yet, if it is so."""
     from codi2.config import LANGUAGE

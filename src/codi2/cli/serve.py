@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from codi2.cli.output import ModelOption
+from codi2.cli.output import ModelOption, check_model
 from codi2.cli.placement import placed
 from codi2.placement import ON_CPU, Placement
 
@@ -46,6 +46,8 @@ def serve(
     placement: Placement = ON_CPU,
 ) -> None:
     """Serve a model: an OpenAI-shaped API, sessions, and a page to chat on."""
+    check_model(model)
+
     from codi2.serve.run import run
 
     run(
