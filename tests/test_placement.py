@@ -217,6 +217,7 @@ def test_the_options_mean_one_placement_in_every_command(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(CoDi2, "from_pretrained", from_pretrained)
     monkeypatch.setenv("CODI2_HOME", str(tmp_path))
+    monkeypatch.setattr("codi2.data.cache.corpus", lambda *_: None)  # which an evaluation asks for first
     with virtual_gpu(2):
         for command in COMMANDS:
             words = {"generate": ["hi"], "evaluate": ["smoke"]}.get(command, [])

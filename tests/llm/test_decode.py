@@ -179,14 +179,7 @@ def test_a_top_p_of_about_zero_is_greedy(kit, top_p):
 
 
 def test_the_end_of_the_turn_ends_the_reply(kit, monkeypatch):
-    honest = kit.backbone.logits
-
-    def curt(hidden):
-        scores = honest(hidden)
-        scores[..., kit.backbone.eos_id] = 100.0
-        return scores
-
-    monkeypatch.setattr(kit.backbone, "logits", curt)
+    curt(kit, monkeypatch)
     state = Conversation(kit.mllm)
     (segments,) = run(kit, [SHORT], [ReplyOptions(want=("image",))], state)
     assert [type(s) for s in segments] == [FeatureSegment]
