@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from codi2.config import LANGUAGE, CoDi2Config
-from codi2.diffuse.load import TRAINED
+from codi2.diffuse.load import TRAINED, WEIGHTS
 from codi2.errors import ConfigError, OutputError
 from codi2.folders import atomic_folder
 from codi2.hub import write_atomic
@@ -26,6 +26,8 @@ MAPPINGS = (
     ("heads", "groups"),
 )
 """Where `key=null` takes an entry out."""
+JOINT = "joint"
+"""What decoders tell each other, beside the decoders."""
 COPIED = ("adapter", "heads.safetensors")
 """What LANGUAGE is kept in."""
 
@@ -114,13 +116,18 @@ def settled(base: CoDi2Config, config: CoDi2Config, weights: bool) -> tuple[CoDi
 
 
 def exports_of(config: CoDi2Config, settings: Sequence[str]) -> dict[str, Path]:
-    """`["audio=runs/audio/export"]` → the folder of what was trained of each decoder, by modality.
+    """`["audio=runs/audio/export"]` → the folder of what was trained of each decoder, by modality, and of `joint`.
 
     Raises ConfigError: it is no published decoder of the config, or the folder does not hold what was trained of one.
     """
     found = {}
     for setting in settings:
         modality, _, folder = setting.partition("=")
+        if modality == JOINT and config.joint is not None:
+            if not (Path(folder) / WEIGHTS).is_file():
+                raise ConfigError(f"--part {setting!r}: {folder} holds no {WEIGHTS}; name the export of the part joint")
+            found[JOINT] = Path(folder)
+            continue
         if modality not in config.decoders or config.decoders[modality].kind != "pipeline":
             known = [name for name, decoder in config.decoders.items() if decoder.kind == "pipeline"]
             raise ConfigError(f"--part {setting!r}: write MODALITY=FOLDER for one of {', '.join(known) or 'none'}")

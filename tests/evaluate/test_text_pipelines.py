@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mini import audio_pipeline
 from PIL import Image as PILImage
 
 from codi2 import CoDi2
@@ -22,32 +22,9 @@ from codi2.evaluate.suites.audio_edit import systems
 from codi2.evaluate.suites.clips import SYSTEMS
 from codi2.prompt.parts import Audio, Text, Video
 
-from ..diffuse.families.published import audioldm2_pipeline, video_pipeline
-from ..encode.small_towers import sound_tower
+from ..diffuse.families.published import video_pipeline
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CPU = torch.device("cpu")
-
-
-def audio_pipeline(folder: Path) -> Any:
-    """AudioLDM2 with CLAP, T5 and GPT-2, which make its states of a prompt."""
-    from diffusers import AudioLDM2Pipeline, AudioLDM2ProjectionModel
-    from transformers import AutoFeatureExtractor, ClapModel, GPT2Config, GPT2Model, RobertaTokenizer, T5Tokenizer
-
-    half, clap = audioldm2_pipeline(), sound_tower(folder / "clap", width=12)
-    words = ["<s>", "<pad>", "</s>", "<unk>", "Ġ", *LETTERS]
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0), *((letter, -2.0) for letter in LETTERS)]
-    torch.manual_seed(0)
-    parts = {
-        **half.components,
-        "text_encoder": ClapModel.from_pretrained(clap),
-        "projection_model": AudioLDM2ProjectionModel(12, 16, 12),
-        "language_model": GPT2Model(GPT2Config(vocab_size=10, n_positions=200, n_embd=12, n_layer=1, n_head=2)).eval(),
-        "tokenizer": RobertaTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=77),
-        "tokenizer_2": T5Tokenizer(vocab=pieces, model_max_length=64),
-        "feature_extractor": AutoFeatureExtractor.from_pretrained(clap),
-    }
-    return AudioLDM2Pipeline(**parts)
 
 
 def sound(seconds: float) -> Audio:

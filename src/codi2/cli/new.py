@@ -20,7 +20,8 @@ def new(
         ),
     ] = None,
     parts: Annotated[
-        list[str] | None, typer.Option("--part", help="A decoder's training run: audio=RUN/export; again for more.")
+        list[str] | None,
+        typer.Option("--part", help="A training run: audio=RUN/export, joint=RUN/export; again for more."),
     ] = None,
 ) -> None:
     """Write a model's folder with other components, checked as far as these are on this machine.

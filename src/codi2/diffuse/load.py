@@ -174,7 +174,9 @@ def trained_state(decoder: Decoder, whole: bool = False) -> dict[str, Any]:
     through, or the `whole` network beside the head."""
     state = {f"conditioner.{n}": v for n, v in decoder.conditioner.state_dict().items() if _is_head(n)}
     if whole:
-        return state | {f"unet.{n}": v for n, v in decoder.unet.state_dict().items()}
+        # under LoRA the weights of a linear map are its base layer's
+        own = {n.replace(".base_layer.", "."): v for n, v in decoder.unet.state_dict().items() if ".lora_" not in n}
+        return state | {f"unet.{n}": v for n, v in own.items()}
     if hasattr(decoder.unet, "conv_in"):
         state |= {f"unet.conv_in.{n}": v for n, v in decoder.unet.conv_in.state_dict().items()}
     return state
@@ -186,6 +188,17 @@ def trained_modules(decoder: Decoder) -> list[Any]:
         return []
     heads = [module for name, module in decoder.conditioner.named_children() if _is_head(name)]
     return [*heads, decoder.unet.conv_in] if hasattr(decoder.unet, "conv_in") else heads
+
+
+def has_network(folder: Path) -> bool:
+    """Whether what was trained of a published decoder, in `folder`, is its whole network, and not its head alone."""
+    from safetensors import safe_open
+
+    if not (folder / TRAINED).is_file():
+        return False
+    with safe_open(folder / TRAINED, "pt") as file:
+        names = file.keys()
+    return any(name.startswith("unet.") and not name.startswith("unet.conv_in.") for name in names)
 
 
 def has_head(decoder: Decoder) -> bool:

@@ -34,6 +34,7 @@ PARTS = {
     "llm": "llm",
     "published": "published",
     "prior": "prior",
+    "captions": "captions",
 }
 
 
@@ -73,7 +74,9 @@ def run(
         raise ConfigError(f"{config_path}: no part is called {config.part!r}; known parts: {', '.join(PARTS)}, {MODEL}")
     choose_device(config)
     build = import_module(f"codi2.train.parts.{PARTS[config.part]}").build
-    placed = resolved(config, Path(out).parent)  # what is exported says `@part`, not where that part was
+    placed = resolved(
+        config, Path(out).parent, Path(config_path).parent
+    )  # what is exported says `@part`, not where that part was
     if plan:
         from codi2.train.plan import plan as make_plan
         from codi2.train.plan import show

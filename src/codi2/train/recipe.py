@@ -1,12 +1,14 @@
 """A recipe: the numbered configs of a folder, one part each, run in their order.
 
-A config names an earlier part's export as `@02_image_vae`; it stands for `OUT/02_image_vae/export`. What is finished is
-skipped, what was stopped continues, and nothing is changed between parts: the configs alone lead to the weights.
+A config names an earlier part's export as `@02_image_vae`; it stands for `OUT/02_image_vae/export`. Numbers have one
+digit or two. What is finished is skipped, what was stopped continues, and nothing is changed between parts: the configs
+alone lead to the weights.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
@@ -17,7 +19,7 @@ from codi2.errors import ConfigError, DataError
 from codi2.train.config import TrainConfig, load_config, recorded
 from codi2.train.release import MODEL, is_current
 
-NUMBERED = "[0-9][0-9]_*.toml"
+NUMBERED = re.compile(r"\d\d?_.+\.toml")
 
 
 def recipe_folder(config: Path) -> Path | None:
@@ -32,10 +34,10 @@ def recipe_folder(config: Path) -> Path | None:
 
 def configs_of(folder: Path) -> list[Path]:
     """The numbered configs of a recipe. Raises ConfigError: there are none."""
-    found = sorted(folder.glob(NUMBERED))
+    found = [path for path in folder.glob("*.toml") if NUMBERED.fullmatch(path.name)]
     if not found:
         raise ConfigError(f"{folder} holds no recipe; expected configs named like 01_encoder.toml")
-    return found
+    return sorted(found, key=lambda path: (int(path.name.partition("_")[0]), path.name))
 
 
 def run_recipe(folder: Path, out: Path, run: Callable[[Path, Path], Any]) -> list[str]:
@@ -71,8 +73,11 @@ def is_finished(config: TrainConfig, out: Path) -> bool:
     return config.part != MODEL or is_current(report, config, out.parent)
 
 
-def resolved(config: TrainConfig, runs: Path) -> TrainConfig:
+def resolved(config: TrainConfig, runs: Path, configs: Path = Path()) -> TrainConfig:
     """The config with every `@part` replaced by that part's export below `runs`.
+
+    Args:
+        configs: folder of the recipe, for the error.
 
     Raises:
         DataError: that part has no export yet.
@@ -85,7 +90,10 @@ def resolved(config: TrainConfig, runs: Path) -> TrainConfig:
             return value
         export = runs / value[1:] / "export"
         if not export.is_dir():
-            raise DataError(f"{config.part} needs the export of {value[1:]}, but {export} is missing; train it first")
+            raise DataError(
+                f"{config.part} needs the export of {value[1:]}, but {export} is missing; run "
+                f"`codi2 train {configs / value[1:]}.toml --out {runs / value[1:]}` first"
+            )
         return str(export)
 
     return replace(config, options=place(config.options), start=place(config.start))

@@ -30,6 +30,15 @@ def epoch_order(seed: int, step: int, batch_size: int, count: int) -> np.ndarray
     return np.array([orders[epoch][place % count] for epoch, place in zip(epochs, places, strict=True)])
 
 
+def noised_features(features: Tensor, amount: Tensor, noise: Tensor) -> Tensor:
+    """Features [n, K, D] mixed with as strong noise, `noise` [n, K, D] being standard normal.
+
+    `amount` [n, 1, 1] is 0 (none) to 1 (nothing else). What is absent, all zeros, stays so; norms stay about the same.
+    """
+    scale = features.square().mean(-1, keepdim=True).sqrt()
+    return (1 - amount**2).sqrt() * features + amount * scale * noise
+
+
 WITHHELD = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
 """What of its condition a sample is trained without, and how often: guidance towards feature and source needs all four
 (InstructPix2Pix, section 3.2.1)."""

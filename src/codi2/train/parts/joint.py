@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
@@ -31,6 +30,7 @@ from codi2.tensors import device_of, to_device
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, read_stores
 from codi2.train.loop import WHOLE, Share
+from codi2.train.parts.diffusion_loss import save_memory
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import Perception, frames_of, motion_term, reconstruction_terms, total
 from codi2.train.place import mixed, placement_of
@@ -53,6 +53,7 @@ class JointOptions:
     gone: float = 1.0  # share of the way from what those were, of what is exported of them (arXiv:2109.01903)
     pixel_weight: float = 0.0  # of what those draw, compared number by number, and of what moves in it
     perception_weight: float = 0.0  # of the comparison of two of a clip's frames through the encoder's trunk
+    gradient_checkpointing: bool = False  # less memory for more work
     model: str = "tiny"  # preset or folder: its encoder and its decoders, which stay as they are but for `opened`
     features: str | Sequence[str] = ""  # folders that `codi2 data encode` made; empty: those beside the data sets
 
@@ -82,6 +83,7 @@ class Batch:
     sources: dict[str, Tensor]  # as latents, zeros: none
     features: dict[str, Tensor]  # [B, K, D]
     noise: dict[str, Tensor]  # as latents
+    blur: dict[str, Tensor]  # [B, K, width], of decoders whose features have a noise level
     t: dict[str, Tensor]  # [B], each its own: one may be ahead of the other
     media: dict[str, Tensor]  # of the opened, as the codec reads them
     frames: tuple[int, ...] = ()  # of clips, those that the trunk compares
@@ -93,6 +95,7 @@ class JointRecipe:
         self.options = options = options_of(JointOptions, config)
         check_held_out(config.part, options.held_out)
         self.dtype = placement_of(config).dtype
+        self.divides = not options.opened  # else parts of a batch may answer with other modalities
         model_config, folder = locate(options.model)
         if model_config.joint is None:
             raise ConfigError(f"the model {options.model!r} has no [joint]: its config should name the modalities")
@@ -100,6 +103,8 @@ class JointRecipe:
         if options.ahead and options.ahead not in modalities:
             raise ConfigError(f"options.ahead is {options.ahead!r}; it should be one of {', '.join(modalities)}")
         self.decoders = {m: load_one_decoder(m, model_config, folder and folder / m) for m in modalities}
+        if options.gradient_checkpointing:
+            self.decoders = {m: save_memory(decoder) for m, decoder in self.decoders.items()}
         for modality, network in load_joint_networks(self.decoders, folder).items():
             self.decoders[modality] = self.decoders[modality].with_network(network)
         torch.manual_seed(config.seed)
@@ -140,27 +145,28 @@ class JointRecipe:
         """What the language model predicts of every record whose media are drawn together."""
         from codi2.train.parts.predicted import predicted_features
 
-        for modality, decoder in self.decoders.items():
+        for modality in self.decoders:
             kinds = (_answered(lesson, self.decoders) for lesson in lessons)
             some = [x for x, kind in zip(lessons, kinds, strict=True) if modality in kind and len(kind) > 1]
             if not some:
                 continue
-            found = decoder.rescaled(predicted_features(self.options.model, some, modality))
+            found = predicted_features(self.options.model, some, modality)
             for lesson, features in zip(some, found, strict=True):
                 self.predictions.setdefault(lesson.place, {})[modality] = features
 
     def batch(self, step: int, share: Share = WHOLE) -> list[Batch]:
         """The records that answer with the same modalities are drawn together."""
-        made = self._read(step)
+        made = self._read(step, share)
         return made if get_worker_info() else self.finish(made)
 
-    def _read(self, step: int) -> list[Batch]:
+    def _read(self, step: int, share: Share) -> list[Batch]:
         size, draw = self.config.batch_size, numpy_at(self.config.seed, step)
         last = min(decoder.diffusion.config.num_train_timesteps for decoder in self.decoders.values())
         t = {m: torch.from_numpy(draw.integers(last, size=size)) for m in self.decoders}
         if self.options.ahead:
             t[self.options.ahead][torch.from_numpy(draw.random(size) < self.options.ahead_share)] = 0
-        generator, lessons = torch_at(self.config.seed, step), self.lessons.batch(step)
+        places, lessons = share.rows(size), self.lessons.batch(step, share.index, share.count)
+        frames = tuple(draw.choice(FRAMES, SEEN_FRAMES, replace=False).tolist())
         kinds = [_answered(lesson, self.decoders) for lesson in lessons]
         fewest = 1 if self.options.opened else 2
         if (len(set(kinds)) > 1 and not self.options.opened) or min(map(len, kinds)) < fewest:
@@ -170,8 +176,11 @@ class JointRecipe:
         made = []
         for kind in sorted(set(kinds)):
             rows = [i for i, own in enumerate(kinds) if own == kind]
-            times = {m: x[rows] for m, x in t.items()}
-            made.append(self._assemble([lessons[i] for i in rows], times, draw, generator, self.options))
+            numbers = [step * size + places[i] for i in rows]
+            times = {m: x[[places[i] for i in rows]] for m, x in t.items()}
+            batch = self._assemble([lessons[i] for i in rows], times, self.config.seed, numbers, self.options)
+            batch.frames = frames
+            made.append(batch)
         return made
 
     def sources(self, step: int) -> list[str]:
@@ -179,15 +188,19 @@ class JointRecipe:
         return [f"{lesson.record.source}:{lesson.record.key}" for lesson in self.lessons.batch(step)]
 
     def _assemble(
-        self,
-        lessons: Sequence[Lesson],
-        t: dict[str, Tensor],
-        draw: np.random.Generator,
-        generator: torch.Generator,
-        options: JointOptions,
+        self, lessons: Sequence[Lesson], t: dict[str, Tensor], seed: int, numbers: Sequence[int], options: JointOptions
     ) -> Batch:
-        batch = Batch({}, {}, {}, {}, {}, t, {}, tuple(draw.choice(FRAMES, SEEN_FRAMES, replace=False).tolist()))
-        told = torch.from_numpy(draw.random(len(lessons)) < options.predicted_share)
+        """A sample's draws are functions of the seed and its number, whatever the others of its share are."""
+        batch = Batch({}, {}, {}, {}, {}, {}, t, {})
+        draws, generators = [numpy_at(seed + 1, n) for n in numbers], [torch_at(seed, n) for n in numbers]
+
+        def chance(rate: float) -> Tensor:
+            return torch.tensor([draw.random() < rate for draw in draws])
+
+        def normal(*shape: int) -> Tensor:
+            return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+        told = chance(options.predicted_share)
         told &= torch.tensor([lesson.place in self.predictions for lesson in lessons])
         for modality in _answered(lessons[0], self.decoders):
             decoder = self.decoders[modality]
@@ -197,13 +210,13 @@ class JointRecipe:
             begun, seeds = [], []
             if decoder.sampling.first_frame and self.pictures is not None:
                 begun = [n for n, i in enumerate(sources) if i is None]
-                seeds = draw.integers(1 << 30, size=len(begun)).tolist()
-            amount = options.noise * torch.rand(len(lessons), 1, 1, generator=generator)
+                seeds = [int(draws[n].integers(1 << 30)) for n in begun]
+            amount = options.noise * torch.stack([torch.rand(1, 1, generator=x) for x in generators])
             shape = self.shapes[modality]
-            blur = torch.randn((len(lessons), *shape), generator=generator)
+            blur = normal(*shape)
             predicted = {n: self.predictions[lessons[n].place][modality] for n in told.nonzero().flatten().tolist()}
             known = 2 if codec.time != "rows" else 1  # what it is and, of what is seen, how it looks
-            withheld = torch.from_numpy(draw.random(len(lessons)) < options.drop_rest) & ~told
+            withheld = chance(options.drop_rest) & ~told
             media = [lesson.medium(i) for lesson, i in zip(lessons, answers, strict=True)]
             true = self.lessons.encodings.known(media)
             batch.read[modality] = Read(
@@ -218,7 +231,9 @@ class JointRecipe:
                 blur,
                 withheld[:, None, None] & (torch.arange(shape[0]) >= known)[:, None],
             )
-            batch.noise[modality] = torch.randn((len(lessons), *decoder.latent_shape), generator=generator)
+            batch.noise[modality] = normal(*decoder.latent_shape)
+            if decoder.sampling.noise_level:
+                batch.blur[modality] = normal(shape[0], decoder.conditioner.embedding_width(shape[1]))
         return batch
 
     @torch.no_grad()
@@ -237,7 +252,7 @@ class JointRecipe:
                     b.media[modality] = media
                 sources = torch.zeros_like(latents)
                 if read.sources is not None:
-                    sources[read.given] = codec.encode(codec.prepare(read.sources.to(device)))
+                    sources[read.given] = codec.encode_source(codec.prepare(read.sources.to(device))).to(sources)
                 if read.begun and self.pictures is not None:
                     pictures = first_frames(self.pictures, features[read.begun].to(device), read.seeds)
                     sources[read.begun] = codec.encode_source(codec.to_tensor(pictures))
@@ -265,7 +280,8 @@ class JointRecipe:
                 found = self._apart(b) if alone else self._together(b)
             losses |= {f"{m}/alone" if alone else m: x for m, x in found.items()}
             whole.append(torch.stack(list(found.values())).sum() * len(next(iter(b.latents.values()))))
-        return {"loss": torch.stack(whole).sum() / self.config.batch_size, **losses}
+        count = sum(len(next(iter(b.latents.values()))) for b in batch)
+        return {"loss": torch.stack(whole).sum() / count, **losses}
 
     def _together(self, b: Batch) -> dict[str, Tensor]:
         """L_DM of decoders that hear and see each other."""
@@ -277,8 +293,9 @@ class JointRecipe:
         """L_DM of each decoder, and how far from the truth is what the opened draw."""
         losses = {}
         for m, x in b.latents.items():
-            level = torch.zeros_like(b.t[m])
-            error, drawn = self.decoders[m].loss_and_estimate(x, b.noise[m], b.t[m], b.features[m], level, b.sources[m])
+            decoder, features = self.decoders[m], self.decoders[m].rescaled(b.features[m])
+            features, level = decoder.at_noise_level(features, b.blur.get(m, features))  # as in `Decoder.course`
+            error, drawn = decoder.loss_and_estimate(x, b.noise[m], b.t[m], features, level, b.sources[m])
             losses[m] = error.mean()
             if m in b.media and self.options.pixel_weight and torch.is_grad_enabled():
                 losses |= {f"{m}/{kind}": value for kind, value in self._seen(m, drawn, b).items()}
@@ -302,9 +319,8 @@ class JointRecipe:
         figures: dict[str, float] = {}
         for phase, lessons in self.held_out.items():
             t = dict.fromkeys(self.decoders, torch.linspace(20, 980, VALIDATED).long())
-            draw, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
             options = JointOptions(drop_rest=self.options.drop_rest)
-            (batch,) = self.finish([self._assemble(lessons.batch(0), t, draw, generator, options)])
+            (batch,) = self.finish([self._assemble(lessons.batch(0), t, 0, range(VALIDATED), options)])
             batch = to_device(batch, device_of(self.model))
             name = f"{phase}/" if phase else ""
             with mixed(self.dtype, device_of(self.model)):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from codi2.config import LANGUAGE
 from codi2.data import cache
 from codi2.data.tasks import TaskSampler
 from codi2.diffuse.decoder import Decoder
-from codi2.diffuse.load import trained_modules
+from codi2.diffuse.load import TRAINED, has_network, load_trained, save_decoder, trained_modules
 from codi2.errors import ConfigError
 from codi2.heads.loss import codi2_loss
 from codi2.llm.mllm import MLLM, stack_features
@@ -33,6 +33,7 @@ from codi2.train.config import TrainConfig, options_of
 from codi2.train.drawn import DrawnLessons
 from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, read_stores
 from codi2.train.parts.diffusion_loss import diffusion_loss, for_training, save_memory
+from codi2.train.parts.draw import noised_features
 from codi2.train.parts.drift import drift, kept_texts
 from codi2.train.parts.language_batch import Drawn
 from codi2.train.parts.language_drawing import Drawing
@@ -51,10 +52,13 @@ class LLMOptions:
     tasks: dict[str, float] = field(default_factory=dict)  # or: family of tasks that are drawn on the fly → share
     held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
     phases: dict[str, float] = field(default_factory=dict)  # phase → share of the steps; empty: all mixed
+    trained: Literal["language", "projections"] = "language"  # projections: neither LoRA nor the new tokens' rows
     loss: str = "paper"  # or released
-    alpha: float = 1.0  # weight of the MSE
+    alpha: float | None = None  # weight of the MSE; None: the model's own
+    text_weight: float = 1.0  # of L_t
     diffusion_share: float = 0.2  # last part of the run that has L_DM; 0: none
     diffusion_items: int = 4  # answers a step that L_DM is computed on, over all processes
+    decoders: dict[str, str] = field(default_factory=dict)  # modality → export of the part `published` or `captions`
     decoder_heads: bool = False  # whether what projects features into published decoders learns from L_DM as well (B.2)
     fed_noise: float = 1.0  # most noise on the target's features when they are fed back (teacher forcing)
     lookahead: int = 32  # steps that exchange lessons by length, so that little of a batch is padding
@@ -77,8 +81,9 @@ class LLMRecipe:
         self.options = options = options_of(LLMOptions, config)
         self.placement = replace(placement_of(config), device=str(training_device(config)))
         base, self.folder = located_parts(options.model, options.parts) if options.parts else locate(options.model)
+        alpha = base.heads.alpha if options.alpha is None else options.alpha
         # a prior is trained on the states of this run, after it
-        heads = replace(base.heads, loss=options.loss, alpha=options.alpha, prior=None)  # type: ignore[arg-type]
+        heads = replace(base.heads, loss=options.loss, alpha=alpha, prior=None)  # type: ignore[arg-type]
         self.codi2_config = replace(base, heads=heads)
         self.lessons, held_out = self._data()
         torch.manual_seed(config.seed)
@@ -102,6 +107,8 @@ class LLMRecipe:
         """What is trained, and what takes turns."""
         self.in_turn = {m: for_training(decoder) for m, decoder in self.decoders.items()}
         self.in_equal_numbers = {"options.diffusion_items": self.options.diffusion_items} if self.decoders else {}
+        if self.options.trained == "projections":
+            self.mllm.backbone.requires_grad_(False)
         self.model = nn.ModuleDict({"mllm": self.mllm})
         if self.options.decoder_heads:
             heads_of = {m: nn.ModuleList(trained_modules(decoder)) for m, decoder in self.decoders.items()}
@@ -146,6 +153,12 @@ class LLMRecipe:
     def _decoders(self, folder: Path | None) -> dict[str, Decoder]:
         config = self.codi2_config
         decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
+        for modality, export in self.options.decoders.items():
+            if modality not in decoders:
+                raise ConfigError(
+                    f"options.decoders has {modality!r}; {config.name} has decoders of {', '.join(decoders)}"
+                )
+            load_trained(decoders[modality], Path(export) / TRAINED)
         return {m: save_memory(d) for m, d in decoders.items()} if self.options.gradient_checkpointing else decoders
 
     @cached_property
@@ -178,9 +191,7 @@ class LLMRecipe:
 
     def _fed(self, drawn: Drawn) -> Tensor:
         """What the slots are fed: answers' features are noised, since at generation they are the model's own."""
-        features, amount = drawn.features, drawn.amount
-        present = features.abs().amax(-1, keepdim=True) > 0
-        return ((1 - amount**2).sqrt() * features + amount * drawn.noise) * present
+        return noised_features(drawn.features, drawn.amount, drawn.noise)
 
     def losses(self, model: nn.Module, drawn: Drawn) -> dict[str, Tensor]:
         taught = self.mllm(drawn.batch, drawn.features, self._fed(drawn))
@@ -198,6 +209,8 @@ class LLMRecipe:
             torch.cat(diffusion) if diffusion else None,
             drawn.held,
         )
+        if self.options.text_weight != 1:
+            losses["loss"] = losses["loss"] + (self.options.text_weight - 1) * losses["text"]
         if drawn.drift is not None:
             losses["drift"] = drift(self.mllm, drawn.drift)
             losses["loss"] = losses["loss"] + self.options.keep_weight * losses["drift"]
@@ -231,7 +244,6 @@ class LLMRecipe:
 
         from codi2 import __version__
         from codi2.checkpoint import save_language
-        from codi2.diffuse.load import save_decoder
         from codi2.hub import write_atomic
 
         if self.folder is not None:  # a whole model: what this run does not train is that of the one it is for
@@ -239,22 +251,24 @@ class LLMRecipe:
                 if part.is_dir() and part.name in ("encoder", *self.codi2_config.decoders):
                     shutil.copytree(part, folder / part.name, dirs_exist_ok=True)
         save_language(self.mllm, folder)
-        if self.options.decoder_heads:
-            for modality, decoder in self.decoders.items():
-                save_decoder(decoder, folder / modality)
-        config = self.codi2_config.with_trained(LANGUAGE, *(self.decoders if self.options.decoder_heads else ()))
+        for modality, export in self.options.decoders.items():
+            shutil.copytree(export, folder / modality, dirs_exist_ok=True)
+        learned = self.decoders if self.options.decoder_heads else {}
+        for modality, decoder in learned.items():
+            save_decoder(decoder, folder / modality, whole=has_network(folder / modality))
+        config = self.codi2_config.with_trained(LANGUAGE, *learned, *self.options.decoders)
         write_atomic(folder / "config.json", config.to_json().encode())
         (folder / "adapter" / "training.json").write_text(
             json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n"
         )
 
     def restore(self, folder: Path) -> None:
+        """A folder without a decoder, as that of a run without `decoder_heads`, leaves the decoder as it is."""
         from codi2.checkpoint import load_language
-        from codi2.diffuse.load import TRAINED, load_trained
 
         load_language(self.mllm, folder)
-        if self.options.decoder_heads:
-            for modality, decoder in self.decoders.items():
+        for modality, decoder in self.decoders.items() if self.options.decoder_heads else ():
+            if (folder / modality).is_dir():
                 load_trained(decoder, folder / modality / TRAINED)
 
 

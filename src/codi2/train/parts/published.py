@@ -25,11 +25,13 @@ from codi2.errors import ConfigError
 from codi2.tensors import device_of, to_device
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.encoded import Piece
-from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for
+from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, read_stores
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.denoised import draw_denoised
 from codi2.train.parts.diffusion_loss import diffusion_loss, for_training, save_memory
+from codi2.train.parts.draw import noised_features, torch_at
 from codi2.train.parts.language_batch import Denoised
+from codi2.train.parts.lora import add_lora, merged
 from codi2.train.place import placement_of, training_device
 
 VALIDATED = 16  # held-out samples
@@ -39,7 +41,13 @@ VALIDATED = 16  # held-out samples
 class PublishedOptions:
     modality: str  # image, audio or video
     model: str = "paper"  # preset or folder: its encoder and its decoder
-    trained: Literal["head", "network"] = "head"  # head: what leads features and sources in; network: all of it as well
+    # head: what leads features and sources in; network: all of it as well; lora: LoRA on its attention as well
+    trained: Literal["head", "network", "lora"] = "head"
+    lora_rank: int = 64
+    feature_noise: float = (
+        0.0  # most noise on the features, 0 … 1: those that the language model predicts are no true ones
+    )
+    features: str | Sequence[str] = ""  # folders that `codi2 data encode` made; empty: those beside the data sets
     data: dict[str, float] = field(default_factory=dict)  # data set → share of the samples
     held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
     gradient_checkpointing: bool = False  # less memory for more work
@@ -50,6 +58,8 @@ class Batch:
     denoised: Denoised
     features: Tensor  # [n, K, D]
     unseen: dict[int, Piece]  # samples whose features nobody has made yet
+    amount: Tensor  # [n, 1, 1], of noise on the features
+    haze: Tensor  # [n, K, D], that noise
 
 
 class PublishedRecipe:
@@ -64,10 +74,11 @@ class PublishedRecipe:
             raise ConfigError(
                 f"options.modality is {modality!r}; {model.name} has decoders of {', '.join(model.decoders)}"
             )
-        if self.options.trained not in ("head", "network"):
-            raise ConfigError(f"options.trained is {self.options.trained!r}; it should be 'head' or 'network'")
+        if self.options.trained not in ("head", "network", "lora"):
+            raise ConfigError(f"options.trained is {self.options.trained!r}; it should be 'head', 'network' or 'lora'")
         check_held_out(config.part, self.options.held_out)
         encodings, phases = encodings_for(model, folder), {modality: 1.0}
+        read_stores(encodings, model, self.options)
         self.lessons = Lessons(self.options.data, encodings, config.batch_size, phases, config.seed)
         self.held_out = Lessons(self.options.held_out, encodings, VALIDATED, phases, config.seed + 1)
         self.slots, self.width = model.heads.num_slots[modality], model.heads.feature_dim
@@ -86,6 +97,8 @@ class PublishedRecipe:
         self.model = nn.ModuleDict({"head": nn.ModuleList(heads)})
         if self.options.trained == "network":
             self.model["network"] = decoder.unet
+        if self.options.trained == "lora":
+            self.model["lora"] = add_lora(decoder.unet, self.options.lora_rank)
         self.model.requires_grad_(True)
         return save_memory(decoder) if self.options.gradient_checkpointing else decoder
 
@@ -107,7 +120,12 @@ class PublishedRecipe:
         for row, value in zip(features, known, strict=True):
             if value is not None:
                 row[:] = value[: self.slots]
-        return Batch(denoised, features, {i: media[i] for i, value in enumerate(known) if value is None})
+        unseen = {i: media[i] for i, value in enumerate(known) if value is None}
+        draws = [torch_at(self.config.seed + 5, number) for number in numbers]
+        most = self.options.feature_noise if learns else 0.0
+        amount = most * torch.stack([torch.rand(1, 1, generator=draw) for draw in draws])
+        haze = torch.stack([torch.randn(self.slots, self.width, generator=draw) for draw in draws])
+        return Batch(denoised, features, unseen, amount, haze)
 
     def finish(self, drawn: Batch) -> Batch:
         """Encodes what nobody has encoded yet, where this process trains."""
@@ -117,6 +135,7 @@ class PublishedRecipe:
             for i, value in zip(drawn.unseen, values, strict=True):
                 drawn.features[i] = value[: self.slots]
             drawn.unseen = {}
+        drawn.features = noised_features(drawn.features, drawn.amount, drawn.haze)
         return drawn
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -154,17 +173,23 @@ class PublishedRecipe:
         return {"data_sha256": self.lessons.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        import json
-
-        from codi2 import __version__
-        from codi2.hub import write_atomic
-
-        save_decoder(self.decoder, folder, whole=self.options.trained == "network")
-        about = {"codi2": __version__, **provenance}
-        write_atomic(folder / "training.json", (json.dumps(about, indent=1) + "\n").encode())
+        export_decoder(self.decoder, folder, provenance, whole=self.options.trained != "head")
 
     def restore(self, folder: Path) -> None:
         load_trained(self.decoder, folder / TRAINED)
+
+
+def export_decoder(decoder: Decoder, folder: Path, provenance: dict[str, Any], whole: bool = False) -> None:
+    """What was trained of a published decoder, and where it comes from; `whole`: the network as well."""
+    import json
+
+    from codi2 import __version__
+    from codi2.hub import write_atomic
+
+    with merged(decoder.unet):
+        save_decoder(decoder, folder, whole)
+    about = {"codi2": __version__, **provenance}
+    write_atomic(folder / "training.json", (json.dumps(about, indent=1) + "\n").encode())
 
 
 def _without_sources(denoised: Denoised) -> Denoised:

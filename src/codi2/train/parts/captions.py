@@ -1,0 +1,215 @@
+"""The head of a published decoder, from captions alone: no medium is read.
+
+The decoder's own pipeline makes states of a caption: AudioLDM2's GPT-2 eight of them, the CLIP of a text-to-video
+pipeline 77. The head learns to make the same states of the encoder's feature of the caption. Where the encoder's space
+is joint, the decoder then follows the features of media too, before any medium was seen.
+
+Letters: n captions, D joint width, L states, W their width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import get_worker_info
+
+from codi2.checkpoint import load_encoder, load_one_decoder, locate
+from codi2.config import CoDi2Config
+from codi2.diffuse.decoder import Decoder
+from codi2.diffuse.families.audioldm2 import AudioLDM2Condition
+from codi2.diffuse.families.text_to_video import TextToVideoCondition
+from codi2.diffuse.load import TRAINED, load_trained
+from codi2.diffuse.words import TextStates
+from codi2.errors import ConfigError, DataError
+from codi2.hub import home, sha256_of
+from codi2.prompt.parts import Phrase
+from codi2.tensors import device_of, to_device
+from codi2.train.config import TrainConfig, options_of
+from codi2.train.loop import WHOLE, Share
+from codi2.train.parts.draw import epoch_order, numpy_at
+from codi2.train.parts.published import export_decoder
+from codi2.train.place import mixed, placement_of, training_device
+
+VALIDATED = 64  # held-out captions
+ONE_OF = 16  # of so many captions one is held out, by its hash
+
+
+@dataclass(frozen=True)
+class CaptionOptions:
+    modality: str  # audio or video
+    captions: Sequence[str] = ()  # files of a caption a line: paths, or names under $CODI2_HOME/data
+    model: str = "paper"  # preset or folder: its encoder and its decoder
+    no_words: float = 0.05  # rate at which the caption is empty and the feature zero, which is the unconditional branch
+
+
+@dataclass
+class Batch:
+    captions: list[str]
+    absent: Tensor  # bool [n], those without a feature
+    features: Tensor | None = None  # [n, 1, D], after `finish`
+    states: Tensor | None = None  # [n, L, W], that the head should give
+
+
+class CaptionRecipe:
+    divides = True
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.options = config, options_of(CaptionOptions, config)
+        self.dtype = placement_of(config).dtype
+        self.captions, self.held_out = read_captions(self.options.captions)
+        model, folder = locate(self.options.model)
+        modality = self.options.modality
+        check_modality(modality, model)
+        torch.manual_seed(config.seed)
+        decoder = load_one_decoder(modality, model, folder and folder / modality)
+        self._take(decoder)
+        self.encoder = load_encoder(model, folder)
+        self.states, teacher = teacher_of(decoder, model.decoders[modality].id, training_device(config))
+        self.frozen: nn.Module = nn.ModuleList([self.encoder, *teacher])
+
+    def _take(self, decoder: Decoder) -> None:
+        """Raises ConfigError: its head gives no states that a caption has."""
+        if not isinstance(decoder.conditioner, (AudioLDM2Condition, TextToVideoCondition)):
+            raise ConfigError(
+                f"the {self.options.modality} decoder of {self.options.model!r} has no head that captions can teach; "
+                "those of AudioLDM2 and of text-to-video pipelines have one"
+            )
+        self.decoder, self.head = decoder, decoder.conditioner.head
+        self.takes_zeros = isinstance(decoder.conditioner, AudioLDM2Condition)  # else words stand for no feature
+        self.model = nn.ModuleDict({"head": self.head.requires_grad_(True)})
+
+    def batch(self, step: int, share: Share = WHOLE) -> Batch:
+        size = self.config.batch_size
+        places, rows = epoch_order(self.config.seed, step, size, len(self.captions)), share.rows(size)
+        absent = torch.from_numpy(numpy_at(self.config.seed, step).random(size) < self.options.no_words)[rows]
+        drawn = Batch([self.captions[int(places[row])] for row in rows], absent & self.takes_zeros)
+        return drawn if get_worker_info() else self.finish(drawn)
+
+    @torch.no_grad()
+    def finish(self, drawn: Batch) -> Batch:
+        """Features and states, where the frozen networks are."""
+        device = device_of(self.encoder)
+        texts = ["" if absent else text for text, absent in zip(drawn.captions, drawn.absent.tolist(), strict=True)]
+        with mixed(self.dtype, device):
+            features = self.encoder([Phrase(text or " ") for text in texts], 1).values.float()
+            drawn.states = self.states(texts).float()
+        features = features.masked_fill(drawn.absent.to(device)[:, None, None], 0)
+        drawn.features = self.decoder.rescaled(features)
+        return drawn
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        assert batch.features is not None and batch.states is not None
+        states = self.head(batch.features[:, 0])
+        return {"loss": F.mse_loss(states, batch.states.flatten(1))}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """On held-out captions: the squared error, that of another caption's feature, and the share of the states'
+        variance that the head explains."""
+        count = len(self.held_out)
+        batch = self.finish(Batch(self.held_out, torch.zeros(count, dtype=torch.bool)))
+        batch = to_device(batch, device_of(self.head))
+        assert batch.features is not None and batch.states is not None
+        own = float(self.losses(self.model, batch)["loss"])
+        variance = float((batch.states - batch.states.mean(0)).square().mean())
+        batch.features = batch.features.roll(1, dims=0)
+        others = float(self.losses(self.model, batch)["loss"])
+        return {"error": own, "others_error": others, "explained": 1 - own / max(variance, 1e-12)}
+
+    def provenance(self) -> dict[str, Any]:
+        return {"captions_sha256": {Path(name).name: sha256_of(find_captions(name)) for name in self.options.captions}}
+
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        export_decoder(self.decoder, folder, provenance)
+
+    def restore(self, folder: Path) -> None:
+        load_trained(self.decoder, folder / TRAINED)
+
+
+def check_modality(modality: str, model: CoDi2Config) -> None:
+    """Raises ConfigError: the model has no decoder of it."""
+    if modality not in model.decoders:
+        raise ConfigError(f"options.modality is {modality!r}; {model.name} has decoders of {', '.join(model.decoders)}")
+
+
+def teacher_of(
+    decoder: Decoder, source: str, device: torch.device
+) -> tuple[Callable[[Sequence[str]], Tensor], list[nn.Module]]:
+    """What makes states [n, L, W] of captions, as the pipeline in `source` does, and its networks."""
+    if isinstance(decoder.conditioner, TextToVideoCondition):
+        text = decoder.conditioner.text
+        return lambda captions: _clip_states(text, captions), [text.text_encoder]
+    from codi2.diffuse.families.audioldm2 import NUM_STATES
+    from codi2.evaluate.baselines import load_text_pipeline
+
+    pipeline = load_text_pipeline("audio", source, torch.device("cpu"), torch.float32)
+    networks = [pipeline.text_encoder, pipeline.text_encoder_2, pipeline.projection_model, pipeline.language_model]
+    pipeline.unet = pipeline.vae = pipeline.vocoder = None  # the states are all that is asked for
+
+    def states(captions: Sequence[str]) -> Tensor:
+        count = min(NUM_STATES, decoder.conditioner.states)
+        made: Tensor = pipeline.encode_prompt(list(captions), device, 1, False, max_new_tokens=count)[2]
+        return made
+
+    return states, networks
+
+
+def _clip_states(text: TextStates, captions: Sequence[str]) -> Tensor:
+    """As `TextStates` makes them of one prompt, which it then remembers."""
+    tokens = text.tokenizer(
+        list(captions),
+        padding="max_length",
+        max_length=text.tokenizer.model_max_length,
+        truncation=True,
+        split_special_tokens=True,
+        return_tensors="pt",
+    ).to(text.text_encoder.device)
+    states: Tensor = text.text_encoder(tokens.input_ids)[0]
+    return states
+
+
+def read_captions(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The captions of files, each once: those to learn from, and VALIDATED at most that are held out.
+
+    Raises:
+        ConfigError: no file is named.
+        DataError: a file is missing or no text, or there are too few captions.
+    """
+    if not names:
+        raise ConfigError("the config of captions names none; options.captions should have files of a caption a line")
+    lines: dict[str, None] = {}
+    for name in names:
+        try:
+            text = find_captions(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{name} is no text in UTF-8 ({error}); save it as UTF-8, a caption a line") from error
+        lines |= dict.fromkeys(line.strip() for line in text.splitlines() if line.strip())
+    held = [line for line in lines if _is_held_out(line)]
+    rest = [line for line in lines if not _is_held_out(line)]
+    if len(held) < 2 or not rest:
+        raise DataError(f"{', '.join(names)}: {len(lines)} different captions are too few; give some hundred or more")
+    return rest, held[:VALIDATED]
+
+
+def _is_held_out(line: str) -> bool:
+    return hashlib.blake2b(line.encode(), digest_size=1).digest()[0] % ONE_OF == 0
+
+
+def find_captions(name: str) -> Path:
+    """Raises DataError: there is no such file."""
+    places = (Path(name).expanduser(), home() / "data" / name)
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise DataError(f"{name} is no file of captions, neither in {Path.cwd()} nor in {places[1].parent}")
+    return found
+
+
+def build(config: TrainConfig) -> CaptionRecipe:
+    return CaptionRecipe(config)
