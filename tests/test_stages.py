@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mini import load_imagebind, write_mini
+from mini import SIZES, load_imagebind, write_mini
 from mini_data import small_configs, write, write_data
 from typer.testing import CliRunner, Result
 
@@ -35,6 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         write(folder / name, "red", 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(imagebind, "load_encoder", load_imagebind)
+        patch.setattr(imagebind.network, "HUGE", SIZES)
         patch.setenv("CODI2_HOME", str(folder / "home"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.chdir(folder)

@@ -63,7 +63,7 @@ def run(
     from codi2.train.config import load_config
     from codi2.train.loop import newest_kept, train
     from codi2.train.place import ADVICE, choose_device, replaced, training_device
-    from codi2.train.recipe import resolved
+    from codi2.train.recipe import before_training, resolved
     from codi2.train.release import MODEL, release
 
     config = load_config(config_path, steps=steps, start=str(start) if start else None)
@@ -74,15 +74,14 @@ def run(
         raise ConfigError(f"{config_path}: no part is called {config.part!r}; known parts: {', '.join(PARTS)}, {MODEL}")
     choose_device(config)
     build = import_module(f"codi2.train.parts.{PARTS[config.part]}").build
-    placed = resolved(
-        config, Path(out).parent, Path(config_path).parent
-    )  # what is exported says `@part`, not where that part was
+    runs, configs = Path(out).parent, Path(config_path).parent
     if plan:
         from codi2.train.plan import plan as make_plan
         from codi2.train.plan import show
 
-        show(config, make_plan(placed, build))
+        show(config, make_plan(before_training(config, runs, configs), build))
         return {}
+    placed = resolved(config, runs, configs)  # what is exported says `@part`, not where that part was
     try:
         return train(build(placed), config, Path(out), snapshot, first_step, placed.start)
     except RuntimeError as error:  # not in a step, which says so itself

@@ -39,7 +39,7 @@ class FullSize(LLMRecipe):
             self.mllm = _language(base, self.placement.bits)
         if self.options.gradient_checkpointing:
             self.mllm.backbone.checkpoint_gradients()
-        self.decoders = published_decoders(base.heads.feature_dim)
+        self.decoders = published_decoders(base.heads.feature_dim) if self.options.diffusion_share else {}
         if self.options.gradient_checkpointing:
             self.decoders = {modality: save_memory(decoder) for modality, decoder in self.decoders.items()}
         self._take_parts()
@@ -71,18 +71,26 @@ class FullSize(LLMRecipe):
             label_position=torch.ones(samples * LABELS, dtype=torch.long),
         )
         count = min(samples, -(-self.options.diffusion_items // passes))
-        denoised = {phase: self._zeros(phase, count)} if predicted and count and self.options.diffusion_share else {}
+        denoised = (
+            {phase: zeros_of(self.decoders[phase], phase, count, dim)}
+            if predicted and count and self.options.diffusion_share
+            else {}
+        )
         features = torch.zeros(items, 1, dim)
         return Drawn(batch, features, torch.zeros(items, 1, 1), features, denoised, None, torch.ones(3), {})
 
-    def _zeros(self, modality: str, count: int) -> Denoised:
-        shape = {"image": (768, 768, 3), "audio": (1024 * 160,), "video": (24, 320, 576, 3)}[modality]
-        media = torch.zeros(count, *shape, dtype=torch.float32 if modality == "audio" else torch.uint8)
-        rows = torch.arange(count)
-        noise = torch.zeros(count, *self.decoders[modality].latent_shape)
-        blur = torch.zeros(count, 1, self.codi2_config.heads.feature_dim)
-        t, conditioned = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool)
-        return Denoised(rows[:, None], media, rows, media, t, noise, blur, conditioned)
+    @property
+    def phases(self) -> tuple[str, ...]:
+        return tuple(self.options.phases) or ("text", *self.codi2_config.decoders)
+
+
+def zeros_of(decoder: Decoder, modality: str, count: int, dim: int) -> Denoised:
+    """Answers of the published sizes, each with a source."""
+    shape = {"image": (768, 768, 3), "audio": (1024 * 160,), "video": (24, 320, 576, 3)}[modality]
+    media = torch.zeros(count, *shape, dtype=torch.float32 if modality == "audio" else torch.uint8)
+    rows, noise = torch.arange(count), torch.zeros(count, *decoder.latent_shape)
+    t, conditioned = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool)
+    return Denoised(rows[:, None], media, rows, media, t, noise, torch.zeros(count, 1, dim), conditioned)
 
 
 def _language(base: Any, bits: int) -> MLLM:

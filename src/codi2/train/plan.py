@@ -18,6 +18,13 @@ from codi2.errors import ConfigError, WeightsError
 from codi2.train.config import TrainConfig
 
 MANY = 8  # processes that a plan is made for, beside one
+FULL_SIZE = {
+    "llm": ("full_size", "FullSize"),
+    "published": ("full_size_decoders", "FullDecoder"),
+    "captions": ("full_size_decoders", "FullCaptions"),
+    "joint": ("full_size_decoders", "FullJoint"),
+}
+"""Part → module and class of its recipe without weights and data."""
 SEARCHED = 400  # last steps of a run that are looked through for its phases
 
 
@@ -42,7 +49,7 @@ def plan(config: TrainConfig, build: Any) -> Plan:
         from codi2.config import PRESETS
 
         model = config.options.get("model", "tiny")
-        if config.part != "llm" or model not in PRESETS or PRESETS[model].llm.kind != "hub":
+        if config.part not in FULL_SIZE or model not in PRESETS or PRESETS[model].llm.kind != "hub":
             raise
         return _of_paper(config)
 
@@ -65,19 +72,21 @@ def _of_recipe(config: TrainConfig, recipe: Any) -> Plan:
 
 def _of_paper(config: TrainConfig) -> Plan:
     """Of the paper's system at its published sizes."""
-    from codi2.dry_run.parts import BY_NAME, count
-    from codi2.train.full_size import LABELS, POSITIONS, FullSize
+    from importlib import import_module
 
-    recipe = FullSize(config)
+    from codi2.dry_run.parts import BY_NAME, count
+    from codi2.train.full_size import LABELS, POSITIONS
+
+    module, name = FULL_SIZE[config.part]
+    recipe = getattr(import_module(f"codi2.train.{module}"), name)(config)
     trained, frozen = counted(recipe)
-    frozen["imagebind"] = count(BY_NAME["imagebind"])
+    if config.part != "captions":  # which counts it among what its loss runs through
+        frozen["imagebind"] = count(BY_NAME["imagebind"])
     counts = [n for n in (1, MANY) if config.batch_size % (n * config.accumulate) == 0]
-    phases = config.options.get("phases") or ("text", *recipe.decoders)
-    batches = {(phase, n): recipe.fabricated(phase, n) for n in counts for phase in phases}
-    how = (
-        f"computed from a step of each phase on tensors without numbers, at the published sizes, under autocast in "
-        f"bfloat16; {POSITIONS} positions and {LABELS} labels a sample are assumed (docs/paper.md)"
-    )
+    batches = {(phase, n): recipe.fabricated(phase, n) for n in counts for phase in recipe.phases}
+    how = "computed from a step of each phase on tensors without numbers, at the published sizes, autocast in bfloat16"
+    if config.part == "llm":
+        how += f"; {POSITIONS} positions and {LABELS} labels a sample are assumed (docs/paper.md)"
     return _planned(config, recipe, trained, frozen, batches, torch.bfloat16, how)
 
 

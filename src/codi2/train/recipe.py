@@ -73,6 +73,18 @@ def is_finished(config: TrainConfig, out: Path) -> bool:
     return config.part != MODEL or is_current(report, config, out.parent)
 
 
+def before_training(config: TrainConfig, runs: Path, configs: Path) -> TrainConfig:
+    """As `resolved`, where earlier parts may not be trained: nothing is started from them, and sizes are the same.
+
+    Raises DataError: one of them is needed for the sizes too.
+    """
+    options = {key: value for key, value in config.options.items() if key != "decoders"}
+    model = str(options.get("model", ""))
+    if model.startswith("@") and not (runs / model[1:] / "export").is_dir():
+        options["model"] = load_config(configs / f"{model[1:]}.toml").options["model"]
+    return resolved(replace(config, start="", options=options), runs, configs)
+
+
 def resolved(config: TrainConfig, runs: Path, configs: Path = Path()) -> TrainConfig:
     """The config with every `@part` replaced by that part's export below `runs`.
 

@@ -63,7 +63,6 @@ class CaptionRecipe:
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.options = config, options_of(CaptionOptions, config)
         self.dtype = placement_of(config).dtype
-        self.captions, self.held_out = read_captions(self.options.captions)
         model, folder = locate(self.options.model)
         modality = self.options.modality
         check_modality(modality, model)
@@ -73,6 +72,7 @@ class CaptionRecipe:
         self.encoder = load_encoder(model, folder)
         self.states, teacher = teacher_of(decoder, model.decoders[modality].id, training_device(config))
         self.frozen: nn.Module = nn.ModuleList([self.encoder, *teacher])
+        self.captions, self.held_out = read_captions(self.options.captions)
 
     def _take(self, decoder: Decoder) -> None:
         """Raises ConfigError: its head gives no states that a caption has."""
@@ -143,18 +143,18 @@ def teacher_of(
     decoder: Decoder, source: str, device: torch.device
 ) -> tuple[Callable[[Sequence[str]], Tensor], list[nn.Module]]:
     """What makes states [n, L, W] of captions, as the pipeline in `source` does, and its networks."""
-    if isinstance(decoder.conditioner, TextToVideoCondition):
-        text = decoder.conditioner.text
+    condition = decoder.conditioner
+    if isinstance(condition, TextToVideoCondition):
+        text = condition.text
         return lambda captions: _clip_states(text, captions), [text.text_encoder]
-    from codi2.diffuse.families.audioldm2 import NUM_STATES
+    assert isinstance(condition, AudioLDM2Condition)
     from codi2.evaluate.baselines import load_text_pipeline
 
-    pipeline = load_text_pipeline("audio", source, torch.device("cpu"), torch.float32)
+    count, pipeline = condition.states, load_text_pipeline("audio", source, torch.device("cpu"), torch.float32)
     networks = [pipeline.text_encoder, pipeline.text_encoder_2, pipeline.projection_model, pipeline.language_model]
     pipeline.unet = pipeline.vae = pipeline.vocoder = None  # the states are all that is asked for
 
     def states(captions: Sequence[str]) -> Tensor:
-        count = min(NUM_STATES, decoder.conditioner.states)
         made: Tensor = pipeline.encode_prompt(list(captions), device, 1, False, max_new_tokens=count)[2]
         return made
 

@@ -120,7 +120,7 @@ class PublishedRecipe:
         for row, value in zip(features, known, strict=True):
             if value is not None:
                 row[:] = value[: self.slots]
-        unseen = {i: media[i] for i, value in enumerate(known) if value is None}
+        unseen: dict[int, Piece] = {i: media[i] for i, value in enumerate(known) if value is None}
         draws = [torch_at(self.config.seed + 5, number) for number in numbers]
         most = self.options.feature_noise if learns else 0.0
         amount = most * torch.stack([torch.rand(1, 1, generator=draw) for draw in draws])

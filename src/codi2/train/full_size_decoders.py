@@ -1,0 +1,110 @@
+"""Parts beside the language model at their published sizes on the virtual GPU: see `full_size`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codi2.config import PRESETS
+from codi2.diffuse.joint import joint_attention
+from codi2.dry_run import parts
+from codi2.dry_run.virtual import DEVICE
+from codi2.train.config import TrainConfig, options_of
+from codi2.train.full_size import published_decoders, zeros_of
+from codi2.train.parts import captions, joint, published
+from codi2.train.parts.diffusion_loss import for_training, save_memory
+from codi2.train.parts.language_batch import Denoised
+from codi2.train.place import placement_of
+
+WORDS = 77  # token ids of a caption, as both CLIP and ImageBind read it
+
+
+class FullDecoder(published.PublishedRecipe):
+    """As `PublishedRecipe`, without weights and data."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.options = config, options_of(published.PublishedOptions, config)
+        self.placement = placement_of(config)
+        model, modality = PRESETS[self.options.model], self.options.modality
+        captions.check_modality(modality, model)
+        self.slots, self.width, self.phases = model.heads.num_slots[modality], model.heads.feature_dim, (modality,)
+        with torch.device("meta"):
+            self.decoder = self._decoder(published_decoders(self.width)[modality])
+        self.frozen = for_training(self.decoder)
+
+    def fabricated(self, phase: str, ranks: int) -> published.Batch:
+        """One process's batch of a pass: of the sizes of a real one, and zeros."""
+        count = max(1, self.config.batch_size // (ranks * self.config.accumulate))
+        denoised: Denoised = zeros_of(self.decoder, phase, count, self.width)
+        features = torch.zeros(count, self.slots, self.width)
+        return published.Batch(denoised, features, {}, torch.zeros(count, 1, 1), features)
+
+    def finish(self, drawn: published.Batch) -> published.Batch:
+        return drawn
+
+
+class FullCaptions(captions.CaptionRecipe):
+    """As `CaptionRecipe`; of what makes the states of a caption, its largest network runs (CLIP's, T5's)."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.options = config, options_of(captions.CaptionOptions, config)
+        self.dtype = placement_of(config).dtype
+        model, modality = PRESETS[self.options.model], self.options.modality
+        captions.check_modality(modality, model)
+        self.width, self.phases = model.heads.feature_dim, (modality,)
+        self._take(published_decoders(self.width)[modality])
+        with torch.device("meta"):
+            words = parts.clip_text() if modality == "video" else parts.t5_encoder()
+            self.imagebind, self.words = parts.imagebind(), words
+        self.frozen = nn.ModuleList([self.imagebind, words]).requires_grad_(False)
+
+    def fabricated(self, phase: str, ranks: int) -> captions.Batch:
+        """One process's batch of a pass."""
+        count = max(1, self.config.batch_size // (ranks * self.config.accumulate))
+        return captions.Batch([""] * count, torch.zeros(count, dtype=torch.bool))
+
+    @torch.no_grad()
+    def finish(self, drawn: captions.Batch) -> captions.Batch:
+        ids = torch.zeros(len(drawn.captions), WORDS, dtype=torch.long, device=DEVICE)
+        self.imagebind("text", ids)
+        self.words(ids)
+        drawn.features = torch.zeros(len(ids), 1, self.width)
+        drawn.states = torch.zeros(len(ids), self.head.out_features)
+        return drawn
+
+
+class FullJoint(joint.JointRecipe):
+    """As `JointRecipe`, on clips with their sound."""
+
+    phases = ("video",)
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.options = config, options_of(joint.JointOptions, config)
+        self.dtype, self.divides, self.perception = placement_of(config).dtype, not self.options.opened, None
+        model = PRESETS[self.options.model]
+        self.width = model.heads.feature_dim
+        decoders = published_decoders(self.width)
+        if self.options.gradient_checkpointing:
+            decoders = {m: save_memory(decoder) for m, decoder in decoders.items()}
+        self.decoders = decoders
+        with torch.device("meta"):
+            self.joint = joint_attention(decoders)
+        self.unets: dict[str, Any] = {m: decoder.unet for m, decoder in decoders.items()}
+        self.model = nn.ModuleDict({"joint": self.joint}).requires_grad_(True)
+        self.frozen = nn.ModuleList(decoders.values())
+
+    def fabricated(self, phase: str, ranks: int) -> list[joint.Batch]:
+        """One process's batch of a pass, after `finish`."""
+        count = max(1, self.config.batch_size // (ranks * self.config.accumulate))
+
+        def zeros() -> dict[str, Tensor]:
+            return {m: torch.zeros(count, *self.decoders[m].latent_shape) for m in ("audio", "video")}
+
+        features = {m: torch.zeros(count, 1, self.width) for m in ("audio", "video")}
+        t = {m: torch.zeros(count, dtype=torch.long) for m in ("audio", "video")}
+        return [joint.Batch({}, zeros(), zeros(), features, zeros(), {}, t, {})]
+
+    def finish(self, batches: list[joint.Batch]) -> list[joint.Batch]:
+        return batches
