@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from codi2.config import LANGUAGE, CoDi2Config
-from codi2.diffuse.load import TRAINED, WEIGHTS
+from codi2.diffuse.load import TRAINED
 from codi2.errors import ConfigError, OutputError
 from codi2.folders import atomic_folder
 from codi2.hub import write_atomic
+from codi2.weight_files import WEIGHTS
 
 MAPPINGS = (
     ("decoders",),

@@ -30,8 +30,9 @@ class FullDecoder(published.PublishedRecipe):
         model, modality = PRESETS[self.options.model], self.options.modality
         captions.check_modality(modality, model)
         self.slots, self.width, self.phases = model.heads.num_slots[modality], model.heads.feature_dim, (modality,)
-        with torch.device("meta"):
-            self.decoder = self._decoder(published_decoders(self.width)[modality])
+        decoder = published_decoders(self.width)[modality]
+        with torch.device("meta"):  # where LoRA is made
+            self.decoder = self._decoder(decoder)
         self.frozen = for_training(self.decoder)
 
     def fabricated(self, phase: str, ranks: int) -> published.Batch:

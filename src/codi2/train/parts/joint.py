@@ -103,10 +103,10 @@ class JointRecipe:
         if options.ahead and options.ahead not in modalities:
             raise ConfigError(f"options.ahead is {options.ahead!r}; it should be one of {', '.join(modalities)}")
         self.decoders = {m: load_one_decoder(m, model_config, folder and folder / m) for m in modalities}
-        if options.gradient_checkpointing:
-            self.decoders = {m: save_memory(decoder) for m, decoder in self.decoders.items()}
         for modality, network in load_joint_networks(self.decoders, folder).items():
             self.decoders[modality] = self.decoders[modality].with_network(network)
+        if options.gradient_checkpointing:
+            self.decoders = {m: save_memory(decoder) for m, decoder in self.decoders.items()}
         torch.manual_seed(config.seed)
         joint = load_joint(model_config, self.decoders, folder)
         assert joint is not None
