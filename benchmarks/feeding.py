@@ -2,7 +2,7 @@
 
 All else is real: records are read and laid out, media of L_DM decoded at the sizes of `paper`, batches collated in
 worker processes, handed over and logged. One process draws its share of the batch of
-`configs/paper/llm_8x80gb.toml`. Features of all media are known, as after a first epoch: the encoder runs on the
+`configs/paper/7_everything.toml`. Features of all media are known, as after a first epoch: the encoder runs on the
 device, which is not here. Printed are the time of a step over that of the sleep, which should be at most 1.05 on cores
 that nothing else uses, and what a step takes of a processor in the workers and in the process that trains: so many
 cores a GPU are busy, whatever else runs here. Pictures of the records are 64 × 64; larger ones take longer to decode.

@@ -18,6 +18,7 @@ from codi2.train.config import TrainConfig
 from codi2.train.loop import train
 from codi2.train.parts import joint
 from codi2.train.rehearsal import as_worker
+from codi2.train.shares import Share
 
 
 @pytest.fixture
@@ -131,3 +132,16 @@ def test_half_precision_of_what_is_frozen_is_trained_with(data: dict[str, float]
     assert figures and all(np.isfinite(value) for value in figures.values())
     assert {p.dtype for p in recipe.decoders["video"].unet.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in recipe.model.parameters()} == {torch.float32}
+
+
+def test_shares_of_a_batch_are_drawn_as_the_whole(data: dict[str, float]) -> None:
+    recipe = joint.build(replace(config(data, {"video": 1.0}), batch_size=4))
+    (whole,), (half,) = recipe.batch(2), recipe.batch(2, Share(1, 2))
+    for name in ("latents", "sources", "features", "noise", "t"):
+        ours, theirs = getattr(whole, name), getattr(half, name)
+        assert all(torch.allclose(ours[m][1::2], theirs[m], atol=1e-5) for m in ours), name
+    losses = [
+        float(recipe.losses(recipe.model, recipe.batch(2, share))["loss"])
+        for share in (Share(), Share(0, 2), Share(1, 2))
+    ]
+    assert losses[0] == pytest.approx((losses[1] + losses[2]) / 2, rel=1e-4)

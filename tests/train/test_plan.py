@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,24 @@ from codi2.config import SENSES
 from codi2.dry_run.estimate import Language
 from codi2.errors import ConfigError
 from codi2.prompt.layout import special_tokens
+from codi2.train import PARTS
 from codi2.train.config import TrainConfig, load_config
 from codi2.train.plan import plan, show
+from codi2.train.recipe import before_training
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llm_8x80gb", "llm_1x24gb"])
+@pytest.mark.parametrize("name", ["7_everything"])
 def test_the_papers_system_is_counted_at_full_size_without_its_weights(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from codi2.train.full_size import FullSize
     from codi2.train.parts.llm import build
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    config = load_config(CONFIGS / "paper" / f"{name}.toml")
+    config = before_training(load_config(CONFIGS / "paper" / f"{name}.toml"), tmp_path, CONFIGS / "paper")
     steps = []
     fabricated = FullSize.fabricated
 
@@ -36,19 +39,31 @@ def test_the_papers_system_is_counted_at_full_size_without_its_weights(
 
     monkeypatch.setattr(FullSize, "fabricated", noted)
     found = plan(config, build)
-    ranks = {"llm_8x80gb": (1, 8), "llm_1x24gb": (1,)}[name]  # the second has a sample a pass: nothing to divide
-    assert sorted(steps) == sorted((phase, n) for phase in ("text", "image", "audio", "video") for n in ranks)
+    assert sorted(steps) == sorted((phase, n) for phase in ("text", "image", "audio", "video") for n in (1, 8))
     assert found.trained["LoRA"] == Language().lora == 319_815_680
     assert found.trained["rows of the new tokens"] == 2 * len(special_tokens(SENSES)) * 4096 == 2 * 14 * 4096
     assert found.frozen["imagebind"] == 1_200_781_057
     heads = {name: size for name, size in found.trained.items() if name.endswith("decoder's head")}
     assert set(heads) == {f"{modality} decoder's head" for modality in ("image", "audio", "video")}
     assert 85e6 < sum(heads.values()) < 90e6
-    card = {"llm_8x80gb": ("8 processes", "H100, 80 GB"), "llm_1x24gb": ("1 process", "RTX 4090, 24 GB")}[name]
-    assert card[1] in found.memory[card[0]], found.memory
+    assert "H100, 80 GB" in found.memory["8 processes"], found.memory
     show(config, found)
     out = capsys.readouterr().out
     assert "319,815,680" in out and f"samples: {config.steps * config.batch_size:,}" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "trained"), [("2_words_audio", 1025 * 8 * 768), ("2_words_video", 1025 * 77 * 1024), ("8_joint", None)]
+)
+def test_other_stages_are_planned_at_full_size_before_anything_is_trained(
+    name: str, trained: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = before_training(load_config(CONFIGS / "paper" / f"{name}.toml"), tmp_path, CONFIGS / "paper")
+    found = plan(config, import_module(f"codi2.train.parts.{PARTS[config.part]}").build)
+    assert trained in (None, sum(found.trained.values())) and sum(found.trained.values()) > 0
+    assert "H100, 80 GB" in found.memory["8 processes"], found.memory
 
 
 def test_a_small_run_is_tried(rich_home: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +24,12 @@ from codi2.diffuse.sampling import seeded_noise
 from codi2.errors import ConfigError
 from codi2.model import CoDi2
 from codi2.prompt.parts import Audio, Image, Part
+from codi2.tensors import read_tensors
 from codi2.train.config import TrainConfig, load_config, options_of
 from codi2.train.encoded import Encodings, weights_key
 from codi2.train.loop import Share, train
 from codi2.train.parts import published
-from codi2.train.parts.draw import WITHHELD, withheld
+from codi2.train.parts.draw import WITHHELD, noised_features, withheld
 
 MODALITIES = ("image", "audio", "video")
 SEEDS = [11, 12, 13, 14]
@@ -219,15 +221,46 @@ def test_a_decoder_learns_by_itself_and_comes_back(make: Make, model: CoDi2, tmp
                 value.requires_grad_(False).copy_(before[name])
 
 
-def test_the_config_of_pairs_is_one_of_this_part():
-    config = load_config(Path(__file__).parents[2] / "configs" / "paper" / "image_pairs.toml")
-    assert config.part == "published" and options_of(published.PublishedOptions, config).trained == "network"
+def test_lora_learns_on_the_attention_and_is_exported_as_part_of_the_weights(
+    make: Make, model: CoDi2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    decoder, fresh = copy.deepcopy(model.decoders["audio"]), copy.deepcopy(model.decoders["audio"])
+    monkeypatch.setattr(published, "load_one_decoder", lambda modality, config, folder: decoder)
+    recipe = make("audio", trained="lora", lora_rank=2)
+    before = {name: value.clone() for name, value in trained_state(decoder, whole=True).items()}
+    assert before.keys() == trained_state(fresh, whole=True).keys(), "names are those of a network without LoRA"
+    train(recipe, recipe.config, tmp_path / "out")
+    assert not any("lora" in name for name in read_tensors(tmp_path / "out" / "export" / TRAINED))
+    load_trained(fresh, tmp_path / "out" / "export" / TRAINED)
+    changed = {n for n, value in trained_state(fresh, whole=True).items() if (value - before[n]).abs().max() > 2e-3}
+    assert any("to_q" in name for name in changed) and any("head" in name for name in changed)
+    assert not any("resnets" in name for name in changed)
+    batch = recipe.batch(0)
+    with torch.no_grad():
+        ours = recipe.losses(recipe.model, batch)["loss"]
+        recipe.decoder = fresh
+        torch.testing.assert_close(recipe.losses(recipe.model, batch)["loss"], ours, atol=2e-3, rtol=2e-3)
+
+
+def test_features_are_noised_in_training_alone_and_keep_their_norm(make: Make):
+    plain, noised = make("audio"), make("audio", feature_noise=0.9)
+    ours, theirs = (recipe.batch(0).features for recipe in (plain, noised))
+    assert not torch.allclose(ours, theirs) and (theirs.norm(dim=-1) / ours.norm(dim=-1) - 1).abs().max() < 0.8
+    assert plain.validate() == noised.validate()
+    absent = noised_features(torch.zeros(1, 1, 4), torch.ones(1, 1, 1), torch.randn(1, 1, 4))
+    assert not absent.any()
+
+
+@pytest.mark.parametrize(("stage", "trained"), [("6_fidelity_image", "network"), ("6_fidelity_audio", "lora")])
+def test_the_configs_of_pairs_are_of_this_part(stage: str, trained: str):
+    config = load_config(Path(__file__).parents[2] / "configs" / "paper" / f"{stage}.toml")
+    assert config.part == "published" and options_of(published.PublishedOptions, config).trained == trained
 
 
 def test_what_cannot_be_trained_so_is_one_sentence(make: Make, model: CoDi2, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ConfigError, match=r"options\.modality is 'smell'; paper has decoders of image, audio, video"):
         make("smell")
-    with pytest.raises(ConfigError, match=r"options\.trained is 'half'; it should be 'head' or 'network'"):
+    with pytest.raises(ConfigError, match=r"options\.trained is 'half'; it should be 'head', 'network' or 'lora'"):
         make("image", trained="half")
     from codi2.checkpoint import load_one_decoder, locate
 

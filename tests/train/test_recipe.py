@@ -10,7 +10,7 @@ import pytest
 from codi2.errors import ConfigError, DataError
 from codi2.train import run
 from codi2.train.config import TrainConfig, load_config
-from codi2.train.recipe import configs_of, recipe_folder, resolved, run_recipe
+from codi2.train.recipe import before_training, configs_of, recipe_folder, resolved, run_recipe
 from codi2.train.release import MODEL, named_parts
 
 SMALL = """
@@ -57,6 +57,22 @@ def test_another_config_of_a_finished_part_is_refused(folder: Path, home: Path, 
     (folder / "01_first.toml").write_text(SMALL.replace("[8, 8, 8, 8]", "[8, 8, 8, 16]"))
     with pytest.raises(ConfigError, match="was trained with options"):
         run_recipe(folder, tmp_path / "runs", run)
+
+
+def test_numbers_of_one_digit_and_two_are_in_order(tmp_path: Path) -> None:
+    for name in ("10_last", "2_second", "1_first", "x_none", "100_none"):
+        (tmp_path / f"{name}.toml").write_text(SMALL)
+    assert [path.stem for path in configs_of(tmp_path)] == ["1_first", "2_second", "10_last"]
+
+
+def test_a_part_is_planned_before_those_that_it_starts_from_are_trained(tmp_path: Path) -> None:
+    (tmp_path / "2_model.toml").write_text(SMALL + 'model = "debug"\n')
+    options = {"model": "@2_model", "decoders": {"image": "@1_image"}, "data": {"a": 1.0}}
+    config = TrainConfig("joint", 1, 1, 1e-3, start="@1_image", options=options)
+    with pytest.raises(DataError, match=r"run `codi2 train .*1_image\.toml --out .*1_image` first"):
+        resolved(config, tmp_path / "runs", tmp_path)
+    planned = before_training(config, tmp_path / "runs", tmp_path)
+    assert planned.options == {"model": "debug", "data": {"a": 1.0}} and not planned.start
 
 
 def test_a_name_of_a_part_is_its_export(tmp_path: Path) -> None:
