@@ -52,7 +52,7 @@ def test_a_head_learns_the_states_that_the_pipeline_makes_of_words(
     else:
         pipeline = load_text_pipeline("audio", locate(mini)[0].decoders["audio"].id, torch.device("cpu"), torch.float32)
         expected = pipeline.encode_prompt([text], "cpu", 1, False, max_new_tokens=8)[2]
-    batch.absent[:] = False
+    batch.absent[:], batch.features = False, None
     torch.testing.assert_close(recipe.finish(batch).states[:1], expected.detach(), atol=1e-4, rtol=1e-4)  # type: ignore[index]
     before = recipe.validate()["error"]
     figures = train(recipe, made, tmp_path / "out")

@@ -69,7 +69,7 @@ def test_a_part_is_planned_before_those_that_it_starts_from_are_trained(tmp_path
     (tmp_path / "2_model.toml").write_text(SMALL + 'model = "debug"\n')
     options = {"model": "@2_model", "decoders": {"image": "@1_image"}, "data": {"a": 1.0}}
     config = TrainConfig("joint", 1, 1, 1e-3, start="@1_image", options=options)
-    with pytest.raises(DataError, match=r"run `codi2 train .*1_image\.toml --out .*1_image` first"):
+    with pytest.raises(DataError, match=r"run `codi2 train .*2_model\.toml --out .*2_model` first"):
         resolved(config, tmp_path / "runs", tmp_path)
     planned = before_training(config, tmp_path / "runs", tmp_path)
     assert planned.options == {"model": "debug", "data": {"a": 1.0}} and not planned.start

@@ -53,6 +53,7 @@ class Recipe(Protocol):
     # finish(batch)        what of a batch takes the accelerator, before it is moved; in the process that trains
     # in_equal_numbers: Mapping[str, int]   what processes take in equal numbers, by the option that says how many
     # block: int           steps that are drawn together
+    # needs_numbers: bool  `finish` cannot run on tensors without numbers: for a plan it runs on the CPU before
     # A batch with `counts`, of what its losses are means, is given `held`, by which they are weighted: see `weigh`.
     # sources(step), samples(), provenance()
 

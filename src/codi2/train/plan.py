@@ -8,6 +8,7 @@ sizes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,7 +65,7 @@ def _of_recipe(config: TrainConfig, recipe: Any) -> Plan:
         for processes in _divisible(config, recipe):
             share = Share(0, processes * config.accumulate)
             recipe.batch(step, share)  # what is encoded once is encoded here
-            with as_worker():
+            with nullcontext() if getattr(recipe, "needs_numbers", False) else as_worker():
                 batches[phase, processes] = recipe.batch(step, share)
     how = "computed from a step of each phase on tensors without numbers, in float32"
     return _planned(config, recipe, trained, frozen, batches, None, how)

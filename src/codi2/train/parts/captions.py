@@ -59,6 +59,7 @@ class Batch:
 
 class CaptionRecipe:
     divides = True
+    needs_numbers = True  # `finish` generates tokens, which cannot be rehearsed on tensors without numbers
 
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.options = config, options_of(CaptionOptions, config)
@@ -94,7 +95,9 @@ class CaptionRecipe:
 
     @torch.no_grad()
     def finish(self, drawn: Batch) -> Batch:
-        """Features and states, where the frozen networks are."""
+        """Features and states, where the frozen networks are; a batch that has them is as it is."""
+        if drawn.features is not None:
+            return drawn
         device = device_of(self.encoder)
         texts = ["" if absent else text for text, absent in zip(drawn.captions, drawn.absent.tolist(), strict=True)]
         with mixed(self.dtype, device):
@@ -155,8 +158,15 @@ def teacher_of(
     pipeline.unet = pipeline.vae = pipeline.vocoder = None  # the states are all that is asked for
 
     def states(captions: Sequence[str]) -> Tensor:
-        made: Tensor = pipeline.encode_prompt(list(captions), device, 1, False, max_new_tokens=count)[2]
-        return made
+        """Captions of one length are read together: GPT-2 goes on behind T5's padding, so this would count."""
+        groups: dict[int, list[int]] = {}
+        for i, caption in enumerate(captions):
+            groups.setdefault(len(pipeline.tokenizer_2(caption, truncation=True).input_ids), []).append(i)
+        made: dict[int, Tensor] = {}
+        for rows in groups.values():
+            texts = [captions[i] for i in rows]
+            made |= zip(rows, pipeline.encode_prompt(texts, device, 1, False, max_new_tokens=count)[2], strict=True)
+        return torch.stack([made[i] for i in range(len(captions))])
 
     return states, networks
 
