@@ -94,7 +94,7 @@ class FullJoint(joint.JointRecipe):
             self.joint = joint_attention(decoders)
         self.unets: dict[str, Any] = {m: decoder.unet for m, decoder in decoders.items()}
         self.model = nn.ModuleDict({"joint": self.joint}).requires_grad_(True)
-        self.frozen = nn.ModuleList(decoders.values())
+        self.frozen = nn.ModuleList([for_training(decoder) for decoder in decoders.values()])
 
     def fabricated(self, phase: str, ranks: int) -> list[joint.Batch]:
         """One process's batch of a pass, after `finish`."""

@@ -30,7 +30,7 @@ from codi2.tensors import device_of, to_device
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, read_stores
 from codi2.train.loop import WHOLE, Share
-from codi2.train.parts.diffusion_loss import save_memory
+from codi2.train.parts.diffusion_loss import for_training, save_memory
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.reconstruction import Perception, frames_of, motion_term, reconstruction_terms, total
 from codi2.train.place import mixed, placement_of
@@ -135,8 +135,10 @@ class JointRecipe:
             trunk = load_trunk("image")
             assert isinstance(trunk, ImageTrunk)
             self.perception = Perception(trunk.net)
-        drawing = [decoder for decoder in (*self.decoders.values(), self.pictures) if decoder is not None]
-        self.frozen = nn.ModuleList([*drawing, *([self.perception] if self.perception is not None else [])])
+        # text encoders, and what makes media, take no part where no network is opened
+        kept = [decoder if options.opened else for_training(decoder) for decoder in self.decoders.values()]
+        others = [part for part in (self.pictures, self.perception) if part is not None]
+        self.frozen = nn.ModuleList([*kept, *others])
         self.predictions: dict[str, dict[str, Tensor]] = {}  # place of a record → by modality [K, D]
         if options.predicted_share:
             self._predict(self.lessons.of_steps(range(config.steps)))
