@@ -49,7 +49,7 @@ def test_debug_shows_the_traceback(cli):
 
 
 def test_ctrl_c_is_130(monkeypatch, tmp_path):
-    def interrupted(path):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("codi2.senses.load", interrupted)

@@ -138,8 +138,8 @@ class Own(Builder):
         if not isinstance(named, dict):
             raise BadRecord("malformed", f"media is {named!r:.80}; it should name files by their placeholders")
         return {
-            key.lower(): str(value) if key.lower().startswith("text") else self._medium(value)
-            for key, value in named.items()
+            key: _words(key, value) if key.startswith("text") else self._medium(value)
+            for key, value in ((key.lower(), value) for key, value in named.items())
         }
 
     def _edited(self, name: Any, media: Mapping[str, Medium | str]) -> Medium | None:
@@ -198,3 +198,10 @@ def _sidecars(folder: Path) -> list[dict[str, str]]:
 def _stem(path: Path) -> str:
     """What a file and its caption share; an accent may be one character or two."""
     return unicodedata.normalize("NFC", str(path.with_suffix("")))
+
+
+def _words(key: str, value: Any) -> str:
+    """Raises BadRecord: what a text placeholder stands for is no text."""
+    if not isinstance(value, str):
+        raise BadRecord("malformed", f"{key} is {value!r:.80}; it should be text")
+    return value
