@@ -70,11 +70,12 @@ class LLMOptions:
 class LLMRecipe:
     divides = True
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, options: LLMOptions | None = None) -> None:
+        """`options`, where a part has others in its config: see `finetune`."""
         from codi2.llm.backbone import load_backbone
 
         self.config = config
-        self.options = options = options_of(LLMOptions, config)
+        self.options = options = options or options_of(LLMOptions, config)
         self.placement = replace(placement_of(config), device=str(training_device(config)))
         base, self.folder = located_parts(options.model, options.parts) if options.parts else locate(options.model)
         # a prior is trained on the states of this run, after it
@@ -236,7 +237,7 @@ class LLMRecipe:
 
         if self.folder is not None:  # a whole model: what this run does not train is that of the one it is for
             for part in self.folder.iterdir():
-                if part.is_dir() and part.name in ("encoder", *self.codi2_config.decoders):
+                if part.is_dir() and part.name != "adapter":
                     shutil.copytree(part, folder / part.name, dirs_exist_ok=True)
         save_language(self.mllm, folder)
         if self.options.decoder_heads:
