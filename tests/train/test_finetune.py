@@ -20,7 +20,8 @@ from codi2.train.config import TrainConfig
 from codi2.train.loop import train
 from codi2.train.parts.finetune import SHIPPED, build, with_items
 from codi2.train.shares import WHOLE
-from tests.data.test_held_out import own_set
+
+from ..own_set import own_set
 
 
 def config(folder: Path, steps: int = 2, **options: Any) -> TrainConfig:
@@ -47,7 +48,8 @@ def test_the_time_is_said_before_it_starts_and_the_export_is_a_whole_model(
     figures = train(build(made), made, tmp_path / "out")
     said = capsys.readouterr().err
     told = re.search(r"2 steps of [\d.]+ s, about \d+ min: 28 of your records are learned and 4 held out", said)
-    assert told and told.start() < said.index("before it: earlier") < said.index("after it: earlier")
+    compared = re.search(r"held out, own/caption_image/loss: [\d.]+ → [\d.]+\n", said)
+    assert told and compared and told.start() < said.index("training finetune 2/2") < compared.start()
     assert {name.split("/")[0] for name in figures} == {"own", "earlier"}
     tuned = CoDi2.from_pretrained(tmp_path / "out" / "export")
     assert tuned.generate("Draw a zant.", want="image").images

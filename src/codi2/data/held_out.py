@@ -19,13 +19,13 @@ from codi2.prompt.parts import Phrase, Text
 def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Source, Source]:
     """A data set in two parts, the one to learn from and the one held out: `share` of the entries of each task.
 
-    The records of one entry (a picture from its caption, and the caption of the picture) stay together. Entries that
-    have words of their own are the last to be held out: what is named once cannot be learned without them. Of equal
-    ones a hash decides.
+    The records of one entry (a picture from its caption, and the caption of the picture) stay together. Entries whose
+    captions have words that no other has are the last to be held out: what is named once cannot be learned without
+    them. Of equal ones a hash decides. Of a task with one entry nothing is held out.
 
     Raises:
         ConfigError: the share is not inside (0, 1).
-        DataError: a task has one entry only, so nothing is left to learn from or nothing to judge by.
+        DataError: no task has two entries.
     """
     if not 0 < share < 1:
         raise ConfigError(f"the held-out share is {share}; it should be more than 0 and less than 1, such as 0.125")
@@ -42,7 +42,7 @@ def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Source, Sourc
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record is, and what is asked of it."""
+    """Where a record is, its task, and its captions' words."""
 
     shard: str
     number: int
@@ -62,18 +62,19 @@ def _places(source: Source) -> dict[str, list[Place]]:
 
 
 def _words(record: Record) -> Iterator[str]:
-    for _, pieces in record.turns:
+    """What the assistant says: the user's words are a template's as well."""
+    for role, pieces in record.turns:
         for piece in pieces:
-            if isinstance(piece, Text | Phrase):
+            if role == "assistant" and isinstance(piece, Text | Phrase):
                 yield from re.findall(r"\w+", piece.text.lower())
 
 
 def _by_task(places: Mapping[str, Sequence[Place]]) -> dict[str, dict[str, set[str]]]:
-    """Tasks of an entry → entry → the words of all its records: those of a caption, not those of its template."""
+    """Tasks of an entry → entry → the words of its captions."""
     found: dict[str, dict[str, set[str]]] = {}
     for entry, records in places.items():
         task = "+".join(sorted({place.task for place in records}))
-        found.setdefault(task, {})[entry] = set(frozenset.intersection(*(place.words for place in records)))
+        found.setdefault(task, {})[entry] = {word for place in records for word in place.words}
     return found
 
 

@@ -41,10 +41,9 @@ class Source:
     def shards(self) -> list[tuple[str, str, Sequence[int]]]:
         """File, phase and record numbers of each shard. Raises DataError: the set is not finished."""
         shards = load_report(self.folder)["shards"]
-        found = [(s["file"], s["phase"], range(s["records"])) for s in shards]
         if self.only is None:
-            return found
-        return [(file, phase, self.only[file]) for file, phase, _ in found if self.only.get(file)]
+            return [(s["file"], s["phase"], range(s["records"])) for s in shards]
+        return [(s["file"], s["phase"], self.only[s["file"]]) for s in shards if s["file"] in self.only]
 
 
 class Pool:

@@ -67,6 +67,7 @@ class FinetuneOptions:
 class FinetuneRecipe(LLMRecipe):
     def __init__(self, config: TrainConfig) -> None:
         self.tuned = options_of(FinetuneOptions, config)
+        self.before: dict[str, float] = {}  # figures of the model that is tuned
         super().__init__(config, self.tuned.as_language())
         if self.folder is not None:
             self.restore(self.folder)
@@ -110,8 +111,8 @@ class FinetuneRecipe(LLMRecipe):
             file=sys.stderr,
             flush=True,
         )
-        if steps.start == 0:
-            print(f"codi2: before it: {_shown(self.validate())}", file=sys.stderr, flush=True)
+        if steps.start == 0:  # a run that continues has forgotten them
+            self.before = self.validate()
 
     def _encode(self, steps: range) -> None:
         held = [lesson for lessons in self.held_out.values() for lesson in lessons]
@@ -139,11 +140,13 @@ class FinetuneRecipe(LLMRecipe):
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         """A whole model; what it recalls are the items of the model that was tuned, and the user's."""
-        super().export(folder, provenance)
+        super().export(folder, provenance | {"figures_before": self.before})
         recall = load_recall(self.codi2_config, self.folder)
         if recall is not None:
             with_items(recall, self.own.every()).save(folder / "encoder" / FILE)
-        print(f"codi2: after it: {_shown(provenance['figures'])}", file=sys.stderr, flush=True)
+        for name, value in provenance["figures"].items():
+            before = f"{self.before[name]:.3f} → " if name in self.before else ""
+            print(f"codi2: held out, {name}: {before}{value:.3f}", file=sys.stderr, flush=True)
 
 
 def _divided(sets: Mapping[str, float], share: float, held_out: float, seed: int) -> tuple[list[Source], list[Source]]:
@@ -166,10 +169,6 @@ def with_items(recall: Recall, lessons: list[Lesson]) -> Recall:
             new = torch.stack(list(found[modality].values()))[:, : known.shape[1]]
             items[modality] = torch.cat([known, new.to(known)])
     return Recall(items)
-
-
-def _shown(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
 
 
 def build(config: TrainConfig) -> FinetuneRecipe:

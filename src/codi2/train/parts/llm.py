@@ -243,7 +243,10 @@ class LLMRecipe:
         if self.options.decoder_heads:
             for modality, decoder in self.decoders.items():
                 save_decoder(decoder, folder / modality)
-        config = self.codi2_config.with_trained(LANGUAGE, *(self.decoders if self.options.decoder_heads else ()))
+        trained = (LANGUAGE, *(self.decoders if self.options.decoder_heads else ()))
+        config = self.codi2_config.with_trained(*trained)
+        if self.folder is None:  # of `debug` and `paper` no more is in the export than what this run trains
+            config = replace(config, untrained=tuple(m for m in config.decoders if m not in trained))
         write_atomic(folder / "config.json", config.to_json().encode())
         (folder / "adapter" / "training.json").write_text(
             json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n"
