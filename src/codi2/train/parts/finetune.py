@@ -69,6 +69,7 @@ class FinetuneRecipe(LLMRecipe):
         self.tuned = options_of(FinetuneOptions, config)
         self.before: dict[str, float] = {}  # figures of the model that is tuned
         super().__init__(config, self.tuned.as_language())
+        self.codi2_config = replace(self.codi2_config, heads=locate(self.tuned.model)[0].heads)  # with its prior
         if self.folder is not None:
             self.restore(self.folder)
 
@@ -99,11 +100,15 @@ class FinetuneRecipe(LLMRecipe):
     def begin(self, steps: range, share: Share) -> None:
         """Encodes what the steps learn from, and says what they are and how long they take."""
         self._encode(steps)
-        seconds = self._seconds(steps, share)
+        seconds, began = self._seconds(steps, share), time.monotonic()
         if share.index:
             return
+        if steps.start == 0:  # a run that continues has forgotten them
+            self.model.eval()
+            self.before = self.validate()
+        seconds_in_all = len(steps) * seconds + time.monotonic() - began  # the figures come once more at the end
         own, earlier = (self.judged[name].mixture.total for name in ("own", "earlier"))
-        learned, minutes = self.own.mixture.total, max(1, round(len(steps) * seconds / 60))
+        learned, minutes = self.own.mixture.total, max(1, round(seconds_in_all / 60))
         print(
             f"codi2: {len(steps)} steps of {seconds:.1f} s, about {minutes} min: {learned} of your records are learned "
             f"and {own} held out; {self.lessons.mixture.total - learned} earlier ones are replayed in "
@@ -111,8 +116,6 @@ class FinetuneRecipe(LLMRecipe):
             file=sys.stderr,
             flush=True,
         )
-        if steps.start == 0:  # a run that continues has forgotten them
-            self.before = self.validate()
 
     def _encode(self, steps: range) -> None:
         held = [lesson for lessons in self.held_out.values() for lesson in lessons]
