@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ def test_the_passes_that_are_timed_change_nothing(tmp_path: Path) -> None:
     recipe.begin(range(2), WHOLE)
     assert all(torch.equal(before[name], value) for name, value in recipe.model.state_dict().items())
     assert all(parameter.grad is None for parameter in recipe.model.parameters())
+
+
+def test_what_is_replayed_has_the_tasks_of_the_users_records(tmp_path: Path) -> None:
+    recipe = build(config(own_set(tmp_path, ["zant", "blick"] * 8), replay_share=0.6))
+    drawn = [lesson for step in range(250) for lesson in recipe.lessons.batch(step)]
+    tasks = {mine: Counter(x.record.task for x in drawn if x.place.startswith("replay/") != mine) for mine in (0, 1)}
+    assert tasks[1].total() == 400 and set(tasks[1]) == {"caption_image", "image_from_caption"}
+    for task, count in tasks[1].items():
+        assert tasks[0][task] >= count  # other captions are not crowded out
+    assert len(tasks[0]) > 8 and recipe.replayed < recipe.lessons.mixture.total
 
 
 @pytest.mark.parametrize(

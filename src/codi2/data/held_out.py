@@ -1,4 +1,4 @@
-"""Part of a data set kept from training: a user's own set comes in one piece."""
+"""Data sets in parts: what is kept from training, and the records of each task."""
 
 from __future__ import annotations
 
@@ -38,6 +38,16 @@ def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Source, Sourc
     parts = [{e: p for e, p in places.items() if (e in held) is out} for out in (False, True)]
     learned, judged = (replace(source, only=_numbers(part)) for part in parts)
     return learned, judged
+
+
+def by_task(source: Source) -> dict[str, Source]:
+    """Task → the part of a source that has its records."""
+    found: dict[str, dict[str, list[Place]]] = {}
+    for entry, places in _places(source).items():
+        for place in places:
+            if source.only is None or place.number in source.only.get(place.shard, ()):
+                found.setdefault(place.task, {}).setdefault(entry, []).append(place)
+    return {task: replace(source, only=_numbers(part)) for task, part in found.items()}
 
 
 @dataclass(frozen=True)

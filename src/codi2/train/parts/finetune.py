@@ -1,8 +1,9 @@
 """A trained model tuned on a user's own records: LoRA, the rows of the new tokens and the projections.
 
-What a model is tuned on alone, it answers everything with. So half of the samples replay records of what it learned
-before (experience replay, arXiv:1811.11682), an eighth of each set is held out, and the figures on both are reported:
-`own/…` says whether the user's records are learned, `earlier/…` whether the rest is as it was.
+What a model is tuned on alone, it answers everything with. So most of the samples replay records of what it learned
+before (experience replay, arXiv:1811.11682), two thirds of these with the tasks of the user's records. An eighth of
+each set is held out, and the figures on both are reported: `own/…` says whether the user's records are learned,
+`earlier/…` whether the rest is as it was.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 
 from codi2.checkpoint import load_recall, locate
 from codi2.data.find import find_set
-from codi2.data.held_out import hold_out
+from codi2.data.held_out import by_task, hold_out
 from codi2.data.mixture import Source
 from codi2.data.record import Medium
 from codi2.errors import ConfigError
@@ -33,6 +34,8 @@ from codi2.train.place import moved
 from codi2.train.shares import Share
 
 SHIPPED = Path(__file__).parents[2] / "data" / "replay"  # what examples/replay_set.py made of the corpus
+ALIKE = 2 / 3  # share of the replayed samples that have the user's tasks
+RARE = 0.005  # share of all samples below which a user's task is not looked at
 BATCH = 16  # media that are encoded at a time
 TIMED = 3  # passes that the duration is computed from; one more goes before
 
@@ -41,7 +44,7 @@ TIMED = 3  # passes that the duration is computed from; one more goes before
 class FinetuneOptions:
     data: dict[str, float] = field(default_factory=dict)  # data set of the user's → share of its samples
     replay: dict[str, float] = field(default_factory=dict)  # the same, of earlier records; empty: the shipped set
-    replay_share: float = 0.5  # of all samples
+    replay_share: float = 0.75  # of all samples
     held_out_share: float = 0.125  # of the entries of each task, in the user's sets and in the earlier ones
     diffusion_share: float = 0.0  # these mean what they mean to the part `llm`
     diffusion_items: int = 4
@@ -81,11 +84,13 @@ class FinetuneRecipe(LLMRecipe):
             "earlier": _divided(chosen.replay or {str(SHIPPED): 1.0}, chosen.replay_share, chosen.held_out_share, seed),
         }
         encodings = encodings_for(self.codi2_config, self.folder)
-        learned = [source for sources, _ in parts.values() for source in sources]
+        own, earlier = parts["own"][0], parts["earlier"][0]
+        self.replayed = sum(map(count, earlier))
+        learned = [*own, *balanced(own, earlier)]
         sets = {str(source.folder): 1.0 for source in learned}
         read_stores(encodings, self.codi2_config, replace(self.options, data=sets, held_out={}))
         self.judged = {name: Lessons(held, encodings, VALIDATED, None, 1) for name, (_, held) in parts.items()}
-        self.own = Lessons(parts["own"][0], encodings, 1, None, seed)
+        self.own = Lessons(own, encodings, 1, None, seed)
         return Lessons(learned, encodings, self.config.batch_size, None, seed), self.judged["earlier"]
 
     @cached_property
@@ -111,7 +116,7 @@ class FinetuneRecipe(LLMRecipe):
         learned, minutes = self.own.mixture.total, max(1, round(seconds_in_all / 60))
         print(
             f"codi2: {len(steps)} steps of {seconds:.1f} s, about {minutes} min: {learned} of your records are learned "
-            f"and {own} held out; {self.lessons.mixture.total - learned} earlier ones are replayed in "
+            f"and {own} held out; {self.replayed} earlier ones are replayed in "
             f"{self.tuned.replay_share:.2g} of the samples and {earlier} held out",
             file=sys.stderr,
             flush=True,
@@ -157,6 +162,28 @@ def _divided(sets: Mapping[str, float], share: float, held_out: float, seed: int
     total = sum(sets.values())
     parts = [hold_out(Source(find_set(name), weight / total * share), held_out, seed) for name, weight in sets.items()]
     return [learned for learned, _ in parts], [held for _, held in parts]
+
+
+def count(source: Source) -> int:
+    """Records of a source."""
+    return sum(len(numbers) for _, _, numbers in source.shards())
+
+
+def balanced(own: list[Source], earlier: list[Source]) -> list[Source]:
+    """The earlier records, two thirds of their samples with the tasks of the user's, in the same shares: it is there
+    that the user's answers take the place of others. The rest is drawn from all of them.
+    """
+    shares: dict[str, float] = {}
+    for source in own:
+        for task, part in by_task(source).items():
+            shares[task] = shares.get(task, 0) + source.weight * count(part) / count(source)
+    found = []
+    for source in earlier:
+        parts = {task: part for task, part in by_task(source).items() if shares.get(task, 0) > RARE}
+        total = sum(shares[task] for task in parts)
+        found.append(replace(source, weight=source.weight * (1 - ALIKE * bool(parts))))
+        found += [replace(part, weight=source.weight * ALIKE * shares[task] / total) for task, part in parts.items()]
+    return found
 
 
 def with_items(recall: Recall, lessons: list[Lesson]) -> Recall:
