@@ -91,7 +91,8 @@ class FinetuneRecipe(LLMRecipe):
         read_stores(encodings, self.codi2_config, replace(self.options, data=sets, held_out={}))
         self.judged = {name: Lessons(held, encodings, VALIDATED, None, 1) for name, (_, held) in parts.items()}
         self.own = Lessons(own, encodings, 1, None, seed)
-        return Lessons(learned, encodings, self.config.batch_size, None, seed), self.judged["earlier"]
+        self.drawn = Lessons(learned, encodings, self.config.batch_size, None, seed)
+        return self.drawn, self.judged["earlier"]
 
     @cached_property
     def held_out(self) -> dict[str, list[Lesson]]:
@@ -124,7 +125,7 @@ class FinetuneRecipe(LLMRecipe):
 
     def _encode(self, steps: range) -> None:
         held = [lesson for lessons in self.held_out.values() for lesson in lessons]
-        pieces = [piece for lesson in (*self.lessons.of_steps(steps), *held) for piece in lesson.pieces]
+        pieces = [piece for lesson in (*self.drawn.of_steps(steps), *held) for piece in lesson.pieces]
         encodings, device = self.lessons.encodings, device_of(self.mllm.enter)
         missing = [piece for piece, value in zip(pieces, encodings.known(pieces), strict=True) if value is None]
         left = list(dict.fromkeys(missing))
