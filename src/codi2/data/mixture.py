@@ -31,19 +31,28 @@ class Source:
     Args:
         folder: what `codi2 data build` made.
         weight: share of the draws, against those of the other sources that have the step's phase.
+        only: shard's file → numbers of the records that are drawn; None: all records of all shards.
     """
 
     folder: Path
     weight: float = 1.0
+    only: Mapping[str, Sequence[int]] | None = None
+
+    def shards(self) -> list[tuple[str, str, Sequence[int]]]:
+        """File, phase and record numbers of each shard. Raises DataError: the set is not finished."""
+        shards = load_report(self.folder)["shards"]
+        if self.only is None:
+            return [(s["file"], s["phase"], range(s["records"])) for s in shards]
+        return [(s["file"], s["phase"], self.only[s["file"]]) for s in shards if s["file"] in self.only]
 
 
 class Pool:
     """The records of one source and phase, by number in an endless order: each epoch has them all once."""
 
-    def __init__(self, folder: Path, shards: Sequence[tuple[str, int]], seed: int) -> None:
+    def __init__(self, folder: Path, shards: Sequence[tuple[str, Sequence[int]]], seed: int) -> None:
         self.folder, self.seed = folder, seed
-        self.files = [name for name, _ in shards]
-        self.sizes = np.array([count for _, count in shards], dtype=np.int64)
+        self.files, self.records = [name for name, _ in shards], [records for _, records in shards]
+        self.sizes = np.array([len(records) for records in self.records], dtype=np.int64)
         self.total = int(self.sizes.sum())
 
     def place(self, number: int) -> tuple[int, int]:
@@ -56,7 +65,8 @@ class Pool:
         shuffled = _shuffled(self.seed, epoch, window, int(ends[-1]))
         which = int(shuffled[at - starts[window]])
         k = int(np.searchsorted(ends, which, side="right"))
-        return int(shards[k]), which - int(ends[k] - self.sizes[shards[k]])
+        shard = int(shards[k])
+        return shard, self.records[shard][which - int(ends[k] - self.sizes[shard])]
 
 
 @lru_cache(maxsize=64)
@@ -91,15 +101,15 @@ class Mixture:
     ) -> None:
         self.batch_size, self.seed = batch_size, seed
         self.phases = dict(phases) if phases else {"": 1.0}
-        reports = [load_report(source.folder) for source in sources]
+        found = [source.shards() for source in sources]
         self._pools: dict[str, list[Pool]] = {}
         self._shares: dict[str, np.ndarray] = {}
         for n, phase in enumerate(self.phases):
             if phase and phase not in PHASES:
                 raise ConfigError(f"there is no phase {phase!r}; there are {', '.join(PHASES)}")
             pools, weights = [], []
-            for k, (source, report) in enumerate(zip(sources, reports, strict=True)):
-                shards = [(s["file"], s["records"]) for s in report["shards"] if phase in ("", s["phase"])]
+            for k, (source, of_source) in enumerate(zip(sources, found, strict=True)):
+                shards = [(file, records) for file, of, records in of_source if phase in ("", of)]
                 if shards:
                     pools.append(Pool(source.folder, shards, _mixed(seed, n, k)))
                     weights.append(source.weight)
@@ -118,9 +128,9 @@ class Mixture:
         """Shard and record of all that the mixture draws from, each once."""
         pools = [pool for pools in self._pools.values() for pool in pools]
         places = [
-            (pool.folder / name, size) for pool in pools for name, size in zip(pool.files, pool.sizes, strict=True)
+            (pool.folder / name, some) for pool in pools for name, some in zip(pool.files, pool.records, strict=True)
         ]
-        return [(path, number) for path, size in places for number in range(size)]
+        return [(path, number) for path, some in places for number in some]
 
     def phase(self, step: int) -> str:
         """Which phase a step has; empty where there is but one of all."""

@@ -32,6 +32,7 @@ PARTS = {
     "joint": "joint",
     "leave": "leave",
     "llm": "llm",
+    "finetune": "finetune",
     "published": "published",
     "prior": "prior",
     "captions": "captions",

@@ -87,14 +87,14 @@ class Lessons:
     """A mixture with the features of its records.
 
     Args:
-        data: folder of a finished data set, or its name under `$CODI2_HOME/data` → its weight.
+        data: folder of a finished data set, or its name under `$CODI2_HOME/data` → its weight; or sources.
         phases: see `Mixture`; where there are several, those of which no data set has records fall away, and the others
             share their steps.
     """
 
     def __init__(
         self,
-        data: Mapping[str, float],
+        data: Mapping[str, float] | Sequence[Source],
         encodings: Encodings,
         batch_size: int,
         phases: Mapping[str, float] | None,
@@ -103,7 +103,8 @@ class Lessons:
         """Raises ConfigError: no data. DataError: a set is missing, or not finished."""
         if not data:
             raise ConfigError("the config names no data; [options.data] should have the folder of a data set = weight")
-        self.sources = [Source(find_set(name), weight) for name, weight in data.items()]
+        named = [Source(find_set(name), weight) for name, weight in data.items()] if isinstance(data, Mapping) else data
+        self.sources = list(named)
         phases = self._there(phases) if phases and len(phases) > 1 else phases
         self.mixture, self.encodings = Mixture(self.sources, batch_size, phases, seed), encodings
 

@@ -55,6 +55,7 @@ class Recipe(Protocol):
     # block: int           steps that are drawn together
     # needs_numbers: bool  `finish` cannot run on tensors without numbers: for a plan it runs on the CPU before
     # A batch with `counts`, of what its losses are means, is given `held`, by which they are weighted: see `weigh`.
+    # begin(steps, share)  before the first of `steps`, its modules in place: what it has to say, and how long it takes
     # sources(step), samples(), provenance()
 
     def batch(self, step: int, share: Share = WHOLE) -> Any:
@@ -150,6 +151,8 @@ def _train(
         spent = state.get("core_seconds", 0.0)
         copy_into(trained, tensors["model"], newest)
     turns = place(recipe, device, placement)
+    if step < config.steps and not snapshot and hasattr(recipe, "begin"):
+        recipe.begin(range(step, config.steps), Share(accelerator.process_index, parts))
     adam = optimizer_of(trained, config, device)
     model, optimizer = accelerator.prepare(_Loss(recipe), adam)
     # what cuts weights up over processes has put others in their place

@@ -16,7 +16,7 @@ from codi2.placement import Placement, check
 from codi2.tensors import pinned, to_device
 from codi2.train.config import TrainConfig
 
-LANGUAGE = ("llm", "leave")
+LANGUAGE = ("llm", "leave", "finetune")
 """Parts that hold a language model."""
 ON_CPU = ("encoder_heads", "image_codec", "audio_codec", "image_decoder", "audio_decoder", "video_decoder", "leave")
 """Parts of the version that is shipped, which encode their batches on the CPU."""

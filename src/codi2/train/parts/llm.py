@@ -74,11 +74,12 @@ class LLMOptions:
 class LLMRecipe:
     divides = True
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, options: LLMOptions | None = None) -> None:
+        """`options`, where a part has others in its config: see `finetune`."""
         from codi2.llm.backbone import load_backbone
 
         self.config = config
-        self.options = options = options_of(LLMOptions, config)
+        self.options = options = options or options_of(LLMOptions, config)
         self.placement = replace(placement_of(config), device=str(training_device(config)))
         base, self.folder = located_parts(options.model, options.parts) if options.parts else locate(options.model)
         alpha = base.heads.alpha if options.alpha is None else options.alpha
@@ -248,7 +249,7 @@ class LLMRecipe:
 
         if self.folder is not None:  # a whole model: what this run does not train is that of the one it is for
             for part in self.folder.iterdir():
-                if part.is_dir() and part.name in ("encoder", *self.codi2_config.decoders):
+                if part.is_dir() and part.name != "adapter":
                     shutil.copytree(part, folder / part.name, dirs_exist_ok=True)
         save_language(self.mllm, folder)
         for modality, export in self.options.decoders.items():
@@ -256,7 +257,10 @@ class LLMRecipe:
         learned = self.decoders if self.options.decoder_heads else {}
         for modality, decoder in learned.items():
             save_decoder(decoder, folder / modality, whole=has_network(folder / modality))
-        config = self.codi2_config.with_trained(LANGUAGE, *learned, *self.options.decoders)
+        trained = (LANGUAGE, *learned, *self.options.decoders)
+        config = self.codi2_config.with_trained(*trained)
+        if self.folder is None:  # of `debug` and `paper` no more is in the export than what this run trains
+            config = replace(config, untrained=tuple(m for m in config.decoders if m not in trained))
         write_atomic(folder / "config.json", config.to_json().encode())
         (folder / "adapter" / "training.json").write_text(
             json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n"

@@ -1,0 +1,206 @@
+"""A trained model tuned on a user's own records: LoRA, the rows of the new tokens and the projections.
+
+What a model is tuned on alone, it answers everything with. So most of the samples replay records of what it learned
+before (experience replay, arXiv:1811.11682), two thirds of these with the tasks of the user's records. An eighth of
+each set is held out, and the figures on both are reported: `own/…` says whether the user's records are learned,
+`earlier/…` whether the rest is as it was.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codi2.checkpoint import load_recall, locate
+from codi2.data.find import find_set
+from codi2.data.held_out import by_task, hold_out
+from codi2.data.mixture import Source
+from codi2.data.record import Medium
+from codi2.errors import ConfigError
+from codi2.heads.recall import FILE, Recall
+from codi2.progress import tracked
+from codi2.tensors import device_of
+from codi2.train.config import TrainConfig, options_of
+from codi2.train.lessons import Lesson, Lessons, encodings_for, read_stores
+from codi2.train.parts.llm import VALIDATED, LLMOptions, LLMRecipe, held_out_by_task
+from codi2.train.place import moved
+from codi2.train.shares import Share
+
+SHIPPED = Path(__file__).parents[2] / "data" / "replay"  # what examples/replay_set.py made of the corpus
+ALIKE = 2 / 3  # share of the replayed samples that have the user's tasks
+RARE = 0.005  # share of all samples below which a user's task is not looked at
+BATCH = 16  # media that are encoded at a time
+TIMED = 3  # passes that the duration is computed from; one more goes before
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    data: dict[str, float] = field(default_factory=dict)  # data set of the user's → share of its samples
+    replay: dict[str, float] = field(default_factory=dict)  # the same, of earlier records; empty: the shipped set
+    replay_share: float = 0.75  # of all samples
+    held_out_share: float = 0.125  # of the entries of each task, in the user's sets and in the earlier ones
+    diffusion_share: float = 0.0  # these mean what they mean to the part `llm`
+    diffusion_items: int = 4
+    fed_noise: float = 1.0
+    lookahead: int = 4
+    kept_texts: int = 0
+    keep_weight: float = 1.0
+    gradient_checkpointing: bool = False
+    model: str = "tiny"  # preset or folder that is tuned
+
+    def as_language(self) -> LLMOptions:
+        """Options of the part `llm`, with the loss of the model. Raises ConfigError: no data, or a bad share."""
+        if not self.data:
+            raise ConfigError("the config names no data; [options.data] should have the folder of a data set = weight")
+        if not 0 < self.replay_share < 1:
+            raise ConfigError(f"replay_share is {self.replay_share}; it should be more than 0 and less than 1")
+        named = {f.name for f in fields(LLMOptions)}
+        shared = {name: value for name, value in asdict(self).items() if name in named}
+        heads = locate(self.model)[0].heads
+        return LLMOptions(**shared | {"loss": heads.loss, "alpha": heads.alpha})
+
+
+class FinetuneRecipe(LLMRecipe):
+    def __init__(self, config: TrainConfig) -> None:
+        self.tuned = options_of(FinetuneOptions, config)
+        self.before: dict[str, float] = {}  # figures of the model that is tuned
+        super().__init__(config, self.tuned.as_language())
+        self.codi2_config = replace(self.codi2_config, heads=locate(self.tuned.model)[0].heads)  # with its prior
+        if self.folder is not None:
+            self.restore(self.folder)
+
+    def _data(self) -> tuple[Lessons, Lessons]:
+        """What it learns from, and what is held out of the earlier records; of the user's: `own`."""
+        chosen, seed = self.tuned, self.config.seed
+        parts = {
+            "own": _divided(chosen.data, 1 - chosen.replay_share, chosen.held_out_share, seed),
+            "earlier": _divided(chosen.replay or {str(SHIPPED): 1.0}, chosen.replay_share, chosen.held_out_share, seed),
+        }
+        encodings = encodings_for(self.codi2_config, self.folder)
+        own, earlier = parts["own"][0], parts["earlier"][0]
+        self.replayed = sum(map(count, earlier))
+        learned = [*own, *balanced(own, earlier)]
+        sets = {str(source.folder): 1.0 for source in learned}
+        read_stores(encodings, self.codi2_config, replace(self.options, data=sets, held_out={}))
+        self.judged = {name: Lessons(held, encodings, VALIDATED, None, 1) for name, (_, held) in parts.items()}
+        self.own = Lessons(own, encodings, 1, None, seed)
+        self.drawn = Lessons(learned, encodings, self.config.batch_size, None, seed)
+        return self.drawn, self.judged["earlier"]
+
+    @cached_property
+    def held_out(self) -> dict[str, list[Lesson]]:
+        """`own/` or `earlier/` and the task → lessons."""
+        return {
+            f"{name}/{task}": lessons
+            for name, judged in self.judged.items()
+            for task, lessons in held_out_by_task(judged).items()
+        }
+
+    def begin(self, steps: range, share: Share) -> None:
+        """Encodes what the steps learn from, and says what they are and how long they take."""
+        self._encode(steps)
+        seconds, began = self._seconds(steps, share), time.monotonic()
+        if share.index:
+            return
+        if steps.start == 0:  # a run that continues has forgotten them
+            self.model.eval()
+            self.before = self.validate()
+        seconds_in_all = len(steps) * seconds + time.monotonic() - began  # the figures come once more at the end
+        own, earlier = (self.judged[name].mixture.total for name in ("own", "earlier"))
+        learned, minutes = self.own.mixture.total, max(1, round(seconds_in_all / 60))
+        print(
+            f"codi2: {len(steps)} steps of {seconds:.1f} s, about {minutes} min: {learned} of your records are learned "
+            f"and {own} held out; {self.replayed} earlier ones are replayed in "
+            f"{self.tuned.replay_share:.2g} of the samples and {earlier} held out",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _encode(self, steps: range) -> None:
+        held = [lesson for lessons in self.held_out.values() for lesson in lessons]
+        pieces = [piece for lesson in (*self.drawn.of_steps(steps), *held) for piece in lesson.pieces]
+        encodings, device = self.lessons.encodings, device_of(self.mllm.enter)
+        missing = [piece for piece, value in zip(pieces, encodings.known(pieces), strict=True) if value is None]
+        left = list(dict.fromkeys(missing))
+        for start in tracked(range(0, len(left), BATCH), f"encoding {len(left)} media and texts, {BATCH} at a time"):
+            encodings.encode_on(device, left[start : start + BATCH])
+
+    def _seconds(self, steps: range, share: Share) -> float:
+        """Of a step, from passes that change nothing."""
+        device, passes = device_of(self.mllm.enter), []
+        self.model.train()
+        for step in steps[: TIMED + 1]:
+            began = time.monotonic()
+            self.losses(self.model, moved(self.batch(step, share), device))["loss"].backward()
+            passes.append(time.monotonic() - began)
+        self.model.zero_grad(set_to_none=True)
+        timed = passes[1:] or passes
+        return sum(timed) / len(timed) * self.config.accumulate
+
+    def provenance(self) -> dict[str, Any]:
+        return {"data_sha256": self.lessons.provenance(), "held_out_share": self.tuned.held_out_share}
+
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        """A whole model; what it recalls are the items of the model that was tuned, and the user's."""
+        super().export(folder, provenance | {"figures_before": self.before})
+        recall = load_recall(self.codi2_config, self.folder)
+        if recall is not None:
+            with_items(recall, self.own.every()).save(folder / "encoder" / FILE)
+        for name, value in provenance["figures"].items():
+            before = f"{self.before[name]:.3f} → " if name in self.before else ""
+            print(f"codi2: held out, {name}: {before}{value:.3f}", file=sys.stderr, flush=True)
+
+
+def _divided(sets: Mapping[str, float], share: float, held_out: float, seed: int) -> tuple[list[Source], list[Source]]:
+    """Sets in two parts each: `share` of the samples are drawn from the first ones, the others are held out."""
+    total = sum(sets.values())
+    parts = [hold_out(Source(find_set(name), weight / total * share), held_out, seed) for name, weight in sets.items()]
+    return [learned for learned, _ in parts], [held for _, held in parts]
+
+
+def count(source: Source) -> int:
+    """Records of a source."""
+    return sum(len(numbers) for _, _, numbers in source.shards())
+
+
+def balanced(own: list[Source], earlier: list[Source]) -> list[Source]:
+    """The earlier records, two thirds of their samples with the tasks of the user's, in the same shares: it is there
+    that the user's answers take the place of others. The rest is drawn from all of them.
+    """
+    shares: dict[str, float] = {}
+    for source in own:
+        for task, part in by_task(source).items():
+            shares[task] = shares.get(task, 0) + source.weight * count(part) / count(source)
+    found = []
+    for source in earlier:
+        parts = {task: part for task, part in by_task(source).items() if shares.get(task, 0) > RARE}
+        total = sum(shares[task] for task in parts)
+        found.append(replace(source, weight=source.weight * (1 - ALIKE * bool(parts))))
+        found += [replace(part, weight=source.weight * ALIKE * shares[task] / total) for task, part in parts.items()]
+    return found
+
+
+def with_items(recall: Recall, lessons: list[Lesson]) -> Recall:
+    """Recall with the media that lessons answer a name with, and edit nothing for, each once."""
+    found: dict[str, dict[Medium, torch.Tensor]] = {}
+    for lesson in lessons:
+        for item in lesson.answers if lesson.record.edits is None else []:
+            medium = lesson.medium(item)
+            found.setdefault(medium.modality, {})[medium] = lesson.features[item]
+    items = dict(recall.items)
+    for modality, known in items.items():
+        if modality in found:
+            new = torch.stack(list(found[modality].values()))[:, : known.shape[1]]
+            items[modality] = torch.cat([known, new.to(known)])
+    return Recall(items)
+
+
+def build(config: TrainConfig) -> FinetuneRecipe:
+    return FinetuneRecipe(config)
