@@ -109,9 +109,8 @@ class Decoder(nn.Module):
         x = torch.cat(maps, dim=1)
         if x.ndim == 4:  # clips have frames too
             x = x.contiguous(memory_format=torch.channels_last)
-        if x.ndim == 5 and self.unet.config.get(
-            "time_cond_proj_dim"
-        ):  # where diffusers' network of clips reads class labels
+        # diffusers' network of clips reads class labels in the place of a condition of the timestep
+        if x.ndim == 5 and self.unet.config.get("time_cond_proj_dim"):
             condition["timestep_cond"] = condition.pop("class_labels")
         prediction: Tensor = self.unet(x, t, **condition).sample
         return prediction if self.draft is None else prediction + maps[-1]
