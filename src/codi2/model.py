@@ -28,7 +28,7 @@ from codi2.pcm import rounded
 from codi2.placement import ON_CPU, Placement, check, within_memory
 from codi2.prompt.grammar import assigned, check_not_empty, parse
 from codi2.prompt.layout import Message, layout_for
-from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt
+from codi2.prompt.parts import Audio, Media, Part, Phrase, Prompt, Text
 from codi2.prompt.sources import LAST, NONE, check_source, numbered, renamed, source_of
 from codi2.reply import Callback, Options, Reply, Stopwatch
 from codi2.stopping import check_stop
@@ -153,6 +153,7 @@ class CoDi2(nn.Module):
             )
         options = Options(**settings)
         if isinstance(prompt, str):
+            self.layout.check_length([Message("user", (Text(prompt),))])
             names = assigned(prompt, named or media)
             prompt = parse(prompt, names)
             options = replace(options, source=renamed(options.source, names, numbered(prompt)))

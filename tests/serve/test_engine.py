@@ -347,6 +347,7 @@ def test_text_that_is_too_long_is_refused_before_it_is_tokenized(model: CoDi2, e
         lambda: engine.reply(say(words), IMAGE, Client()),
         lambda: engine.round(Chat(model), words, Client()),
         lambda: model.generate(words),
+        lambda: Chat(model).send(words),
     ):
         began = time.process_time()
         with pytest.raises(PromptError, match="16777216 characters, which take more than 2048 positions"):

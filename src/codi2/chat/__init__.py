@@ -253,6 +253,7 @@ class Chat:
             )
         earlier = self.media
         if isinstance(prompt, str):
+            self.model.layout.check_length([Message("user", (Text(prompt),))])  # before anything looks at these words
             prompt = read(prompt, named or media, earlier)
         elif media or named:
             raise PromptError("media were given beside a prompt of parts, which holds its own")

@@ -126,17 +126,16 @@ def check_request(
     from codi2.locate import locate
     from codi2.prompt.grammar import assigned, check_not_empty, parse
     from codi2.prompt.sources import numbered, renamed
-
-    config, _ = locate(model)
-    if unmade := [kind for kind in want if kind not in ("text", *config.decoders)]:
-        raise PromptError(
-            f"this model makes {', '.join(config.decoders)} and text, not {unmade[0]}; ask for one of these"
-        )
     from codi2.senses import load_files
 
     names = assigned(prompt, load_files(files, clip_sound))
     parts = parse(prompt, names)
     check_not_empty(parts)
+    config, _ = locate(model)
+    if unmade := [kind for kind in want if kind not in ("text", *config.decoders)]:
+        raise PromptError(
+            f"this model makes {', '.join(config.decoders)} and text, not {unmade[0]}; ask for one of these"
+        )
     read = config.encoder.num_features
     if unread := [part.modality for part in parts if part.modality != "text" and part.modality not in read]:
         raise PromptError(f"this model reads {', '.join(read)}, not {unread[0]}; leave it out or name another --model")

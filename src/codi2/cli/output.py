@@ -6,6 +6,7 @@ import gc
 import glob
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,13 @@ def check_writable(folder: Path) -> None:
         raise OutputError(f"Cannot write to {folder}: {nearest} is not a folder; choose another --out.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"Cannot write to {folder}: no permission to write in {nearest}; choose another --out.")
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write to {folder}: {nearest} takes no files ({error.strerror}); choose another --out."
+        ) from error
 
 
 def check_model(model: str) -> None:
