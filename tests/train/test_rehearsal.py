@@ -184,7 +184,7 @@ class Sampled:
     """The prior on noise, as a recipe."""
 
     def __init__(self) -> None:
-        self.model = Prior(16, 32, width=20, layers=2)
+        self.model = Prior(16, 32, width=16, layers=2)
 
     def batch(self, step: int, share: Any = None) -> dict[str, Any]:
         kinds = torch.zeros(4, dtype=torch.long)

@@ -147,10 +147,11 @@ def test_a_plan_is_made_for_a_device_that_is_elsewhere(
 def test_a_plan_of_a_recipe_goes_on_where_a_part_stands_on_one_that_is_not_trained(
     home: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    (recipe / "01_first.toml").write_text('start = "@00_nothing"\n' + SMALL)
+    needs = 'part = "audio_denoiser"\nsteps = 2\nbatch_size = 2\nlearning_rate = 1e-3\n[options]\nvae = "@00_nothing"\n'
+    (recipe / "01_first.toml").write_text(needs)
     done = trains(recipe, "--out", tmp_path / "out", "--plan")
     assert done.exit_code == 0, done.output
-    assert "01_first: it cannot be planned yet: audio_features needs the export of 00_nothing" in done.output
+    assert "01_first: it cannot be planned yet: audio_denoiser needs the export of 00_nothing" in done.output
     assert "memory, 1 process" in done.output
     assert trains(recipe, "--out", tmp_path / "out").exit_code == 2
 
