@@ -65,8 +65,8 @@ def say_untrained(model: str) -> None:
     if LANGUAGE in config.untrained and config.llm.kind != "random":
         print(
             f"codi2: the projections of {config.name!r} are untrained, so its replies mean nothing yet: "
-            f"`codi2 transfer FILE --to image --model {model}` needs no training, and `codi2 train` with a config of "
-            "configs/paper trains them (docs/paper.md).",
+            f"`codi2 transfer FILE --to image --model {model}` needs no training, and `codi2 train "
+            "configs/paper/3_projections.toml` trains the projections (docs/paper.md).",
             file=sys.stderr,
         )
 
