@@ -56,20 +56,21 @@ KINDS = {
         (
             "So what am I looking at in {image}?",
             "In words, what does {image} hold?",
-            "{image} Tell me what that is, please.",
+            "{image} Which name does it go by?",
         ),
     ),
     "words about a sound": Kind(
         ("text",), ("Which noise is {audio}?", "Listen to {audio} and name it.", "{audio} Any idea what I am hearing?")
     ),
     "words about the last item": Kind(
-        ("text",), ("How would you describe it in a sentence?", "Name it for me.", "And what is it called?")
+        ("text",), ("How would you describe it in a sentence?", "Name it for me.", "Which words fit it best?")
     ),
     "an edit of the picture": Kind(
         ("image",), ("Great, but darker please.", "Same picture, only upside down.", "Tint it blue, would you?")
     ),
     "the picture moves": Kind(
-        ("video",), ("I'd like to watch it move.", "Could it be a short film instead?", "Set it in motion for me.")
+        ("video",),
+        ("I'd like to watch it move.", "Could it be a short film instead?", "Let me watch a few seconds of it."),
     ),
     "the picture is heard": Kind(
         ("audio",),
