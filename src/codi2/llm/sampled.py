@@ -55,7 +55,7 @@ def sampled(
 ) -> list[Segment]:
     """The segments of a reply with sampled features; `given` are the items of its conversation, in reading order."""
     sizes, items = prior.config, list(given)
-    found: list[Segment] = []
+    reply: list[Segment] = []
     for n, segment in enumerate(segments):
         if isinstance(segment, FeatureSegment):
             assert segment.states is not None
@@ -64,5 +64,5 @@ def sampled(
             (features,) = prior.sample(context, [seed + n], steps, scale)
             segment = FeatureSegment(segment.modality, features, states=segment.states)
             items.append((segment.modality, features))
-        found.append(segment)
-    return found
+        reply.append(segment)
+    return reply
