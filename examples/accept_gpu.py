@@ -154,14 +154,20 @@ def train(check: Check, config: Path, out: Path, steps: int, device: str) -> Non
     if recipe == "debug" and not (out / "out" / "samples").is_dir():  # where its config looks, from the folder
         records = ROOT / "examples" / "records.jsonl"
         codi2(check, "data", "build", "jsonl", "--source", records, "--out", out / "out" / "samples")
-    if recipe == "tiny" and not (home() / "data" / "tiny" / "items.jsonl").is_file():
-        raise NotMeasured("there is no corpus; run codi2 data build tiny")
+    if recipe == "tiny":
+        needs_corpus()
     folder = out / "train" / recipe / config.stem
     codi2(check, "train", config, "--out", folder, "--steps", steps, "--device", device, cwd=out)
     reports = sorted((folder / "export").rglob("training.json"))
     if not reports:
         raise Failed(f"{folder / 'export'} holds no training.json")
     check.figures = {"steps": json.loads(reports[0].read_text())["steps"]}
+
+
+def needs_corpus() -> None:
+    """Raises NotMeasured without the corpus."""
+    if not (home() / "data" / "tiny" / "items.jsonl").is_file():
+        raise NotMeasured("there is no corpus; run codi2 data build tiny")
 
 
 def generate(check: Check, want: str, out: Path, model: str, here: Sequence[str]) -> None:
@@ -174,6 +180,7 @@ def generate(check: Check, want: str, out: Path, model: str, here: Sequence[str]
 
 
 def evaluate(check: Check, out: Path, model: str, here: Sequence[str]) -> None:
+    needs_corpus()  # the held-out records are made of it
     codi2(check, "evaluate", "smoke", "--quick", "--model", model, "--out", out / "evaluate", *here)
     sections = json.loads((out / "evaluate" / "report.json").read_text())["sections"]
     missing = [section["title"] for section in sections if section["unavailable"]]
