@@ -13,6 +13,7 @@ from codi2.diffuse.vocoder import ISTFTVocoder
 from codi2.encode.aisfx import AiSFX, embedding
 from codi2.encode.appearance import manner
 from codi2.encode.efficientnet import EfficientNetLite
+from codi2.tensors import full_precision
 
 Terms = dict[str, Tensor]
 WINDOW = (8, 8)  # frames, and bins of mel, that are heard as one
@@ -139,9 +140,10 @@ class Perception(nn.Module):
 
     def _maps(self, pictures: Tensor) -> list[Tensor]:
         """Maps [B, C, h, w] at the taps, and the last ones."""
-        x = F.interpolate(pictures / 2 + 0.5, size=(self.size, self.size), mode="bilinear")
+        x = F.interpolate(pictures.float() / 2 + 0.5, size=(self.size, self.size), mode="bilinear")
         x = x.to(next(self.net.parameters()).dtype).contiguous(memory_format=torch.channels_last)
-        return [maps.float() for maps in self.net.stages(x, (-1, *self.TAPS))]
+        with full_precision(x):  # its depthwise convolutions are several times slower in bfloat16 on a CPU
+            return [maps.float() for maps in self.net.stages(x, (-1, *self.TAPS))]
 
 
 class Hearing(nn.Module):
