@@ -49,7 +49,7 @@ def main() -> None:
             messages.append(Message("user", prompt))
 
             def anew(first: Any, messages: Any = messages) -> None:
-                model.think(model.read([messages]), [options], lambda *token: bool(first()))
+                model.write(model.read([messages]), [options], lambda *token: bool(first()))
 
             ours[i].append(until_first(with_cache))
             naive[i].append(until_first(anew))

@@ -49,7 +49,7 @@ def test_reply_holds_what_was_wanted(model: CoDi2, media: tuple[Image, Image, Au
     assert reply.sounds[0].rate == 16_000
     assert len(reply.sounds[0].samples) == 40_960
     assert reply.recipe["seed"] == 0
-    assert set(reply.recipe["seconds"]) == {"encode", "think", "diffuse"}
+    assert set(reply.recipe["seconds"]) == {"read", "write", "decode"}
 
 
 def test_a_clip_of_nothing_given_begins_as_a_picture(
@@ -83,8 +83,8 @@ def test_callback_sees_every_step(model: CoDi2) -> None:
     model.generate(
         "Draw", want="image", num_inference_steps=3, max_new_tokens=1, callback=lambda *step: seen.append(step)
     )
-    assert [step for step in seen if step[0] == "diffuse"][1:-1] == [("diffuse", n, 3) for n in (1, 2, 3)]
-    assert [stage for stage, step, _ in seen if step == 0] == ["encode", "think", "diffuse"]
+    assert [step for step in seen if step[0] == "decode"][1:-1] == [("decode", n, 3) for n in (1, 2, 3)]
+    assert [stage for stage, step, _ in seen if step == 0] == ["read", "write", "decode"]
 
 
 def test_named_media(model: CoDi2, media: tuple[Image, Image, Audio]) -> None:
@@ -120,7 +120,7 @@ def test_an_edit_goes_as_far_from_its_source_as_it_is_told(
 
     def answered(**settings: bool) -> list[list[torch.Tensor]]:
         options = [Options(want=["audio", "image"], max_new_tokens=0, **settings)] * 2
-        found = model.think(readings, options)
+        found = model.write(readings, options)
         return [[segment.features for segment in segments] for segments in found]  # type: ignore[union-attr]
 
     before, source = answered(), model.encode([sound])[0]
@@ -144,7 +144,7 @@ def test_what_nothing_given_shows_is_as_the_nearest_training_item(
     options = [Options(want=["audio", "image", "video"], max_new_tokens=0)] * 3
 
     def answered() -> list[list[torch.Tensor]]:
-        found = model.think(readings, options)
+        found = model.write(readings, options)
         return [[segment.features for segment in segments] for segments in found]  # type: ignore[union-attr]
 
     before = answered()

@@ -12,6 +12,7 @@ pickle is read.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,7 +27,7 @@ from codi2.errors import ConfigError, WeightsError
 from codi2.folders import filled_folder
 from codi2.heads.projection import kept_in_bytes
 from codi2.heads.recall import FILE, Recall
-from codi2.hub import is_ours, write_atomic
+from codi2.hub import is_ours, push_folder, write_atomic
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.locate import locate as locate  # whoever loads parts asks here where they are
@@ -317,13 +318,21 @@ def _save(model: CoDi2, folder: Path) -> None:
         from codi2.weight_files import export_module
 
         export_module(model.prior, folder / "prior", {})
-    if (joint := model.joint_layers) is not None:
+    joint = model.joint["joint"] if isinstance(model.joint, OnDemand) else model.joint
+    if joint is not None:
         from codi2.weight_files import export_module
 
         export_module(joint, folder / "joint", {})
         for modality, network in model.joint_networks.items():
             export_module(network, folder / "joint" / modality / "unet", {})
     write_atomic(folder / "config.json", model.config.with_trained(*model.config.untrained).to_json().encode())
+
+
+def push(model: CoDi2, repo: str, private: bool, message: str) -> str:
+    """`CoDi2.push_to_hub`."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, Path(folder))
+        return push_folder(Path(folder), repo, private, message)
 
 
 def load_joint(config: CoDi2Config, decoders: Mapping[str, Decoder], folder: Path | None) -> JointAttention | None:

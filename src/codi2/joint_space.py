@@ -116,7 +116,7 @@ class JointSpace:
         (part,) = decoder.generate(
             features,
             [options.seed],
-            lambda done, of: watch.callback("diffuse", done, of),
+            lambda done, of: watch.callback("decode", done, of),
             sources=sources,
             negative=self._words(decoder, unwanted) if unwanted else None,
             num_inference_steps=options.num_inference_steps,
@@ -164,9 +164,9 @@ def transfer(
         model = JointSpace(model.config, model.encoder, dict(model.decoders), model.recall)
     space = model if isinstance(model, JointSpace) else JointSpace.from_pretrained(model, to, **placement)
     _check_target(space.config, to)
-    with watch("encode"):
+    with watch("read"):
         joint = space.direction(to, given, scales)
-    with watch("diffuse"):
+    with watch("decode"):
         part = space.draw(to, joint, options, watch)
     chosen = {key: getattr(options, key) for key in ("seed", *settings)}
     recipe = {

@@ -9,17 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codi2.config import CoDi2Config
+from codi2.llm.decode import FeatureSegment, Segment
 from codi2.reply import Options
 
 
-def notes_of(config: CoDi2Config, options: Options, groups: Sequence[Sequence[str]], tokens: int) -> tuple[str, ...]:
+def notes_of(
+    config: CoDi2Config,
+    options: Options,
+    segments: Sequence[Segment],
+    groups: Sequence[Sequence[tuple[int, FeatureSegment]]],
+) -> tuple[str, ...]:
     """The notes of one reply.
 
     Args:
-        groups: modalities of its media, those that were drawn together in one group.
-        tokens: of its text.
+        groups: its media with their places, those that are decoded together in one group.
     """
-    return (*settings_notes(config, options, groups), *length_notes(options, tokens))
+    tokens = sum(len(segment.ids) for segment in segments if not isinstance(segment, FeatureSegment))
+    modalities = [[medium.modality for _, medium in group] for group in groups]
+    return (*settings_notes(config, options, modalities), *length_notes(options, tokens))
 
 
 def length_notes(options: Options, tokens: int) -> tuple[str, ...]:

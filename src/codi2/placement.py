@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -13,6 +14,7 @@ from codi2.errors import ConfigError, DeviceMemoryError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,6 +37,16 @@ class Placement:
 
 
 ON_CPU = Placement()
+
+
+@contextmanager
+def on_device(part: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within the block a module that is kept in main memory is on the device."""
+    part.to(device)
+    try:
+        yield
+    finally:
+        part.to("cpu")
 
 
 def check(placement: Placement) -> None:

@@ -6,13 +6,17 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from codi2.errors import PromptError
 from codi2.prompt.parts import Audio, Image, Part, Text, Video, check_characters
 from codi2.prompt.sources import LAST, check_name
 
+if TYPE_CHECKING:  # it brings torch
+    from codi2.llm.decode import ReplyOptions
+
 Callback = Callable[[str, int, int], None]
-"""Called with (stage, steps done, steps in all); stages are `encode`, `think` and `diffuse`."""
+"""Called with (stage, steps done, steps in all); stages are `read`, `write` and `decode`."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,25 @@ class Options:
     def wanted(self) -> tuple[str, ...] | None:
         """What the reply must hold, in order; None: the model chooses."""
         return (self.want,) if isinstance(self.want, str) else self.want  # type: ignore[return-value]  # see above
+
+    def of_words(self, makes: Sequence[str]) -> ReplyOptions:
+        """What of these the language model follows, in a model that makes media of the modalities `makes`.
+
+        Raises PromptError: another modality is wanted.
+        """
+        from codi2.llm.decode import ReplyOptions
+
+        if missing := sorted(set(self.wanted or ()) - {"text", *makes}):
+            raise PromptError(f"this model makes {', '.join(makes)} and text, not {missing[0]}; ask for one of these")
+        return ReplyOptions(
+            want=self.wanted,
+            makes=tuple(makes),
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            seed=self.seed,
+            stop=tuple(self.stop or ()),
+        )
 
     @property
     def media(self) -> tuple[str, ...] | None:

@@ -175,7 +175,7 @@ def test_any_history_of_changes_answers_as_the_rounds_that_are_left(model: CoDi2
             return  # there is no first image yet; or it was made to fail
 
     def fail(stage: str, step: int, total: int) -> None:
-        if stage == choose.choice(["encode", "think", "diffuse"]):
+        if stage == choose.choice(["read", "write", "decode"]):
             raise ZeroDivisionError
 
     chat = Chat(model)
@@ -217,7 +217,7 @@ def test_the_oldest_rounds_leave_and_the_reply_says_so(model: CoDi2, red: Image,
 
 def test_events_come_in_order_and_make_the_reply(model: CoDi2, red: Image):
     events = list(Chat(model).stream("Say something, and draw", want=["image"], max_new_tokens=8, temperature=1.0))
-    assert [e.stage for e in events if isinstance(e, Step) and e.step == 0] == ["encode", "think", "diffuse"]
+    assert [e.stage for e in events if isinstance(e, Step) and e.step == 0] == ["read", "write", "decode"]
     assert isinstance(events[-1], Done)
     reply = events[-1].reply
     assert "".join(e.text for e in events if isinstance(e, Said)) == "".join(
@@ -258,7 +258,7 @@ def test_a_failed_round_leaves_everything_as_it_was(model: CoDi2, red: Image, mo
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(model, "diffuse", broken)
+        patch.setattr(model, "decode", broken)
         with pytest.raises(MemoryError):
             chat.send("Draw it", want="image", max_new_tokens=2)
     assert len(chat.rounds) == 1

@@ -108,11 +108,11 @@ def test_text_is_written_as_it_is_said_and_its_whole_is_not_repeated(capsys: pyt
     reply, seen = Reply((Text("A goose."),)), []
 
     def events() -> Iterator:
-        yield Step("think", 0, 1)
+        yield Step("write", 0, 1)
         for piece in (" A", " goose", "."):
             yield Said(piece)
             seen.append(capsys.readouterr().out)
-        yield Step("think", 1, 1)
+        yield Step("write", 1, 1)
         yield Done(reply)
 
     assert play(events(), Bar()) is reply

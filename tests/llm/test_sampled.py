@@ -42,7 +42,7 @@ def features(segments: list[Segment]) -> list[Tensor]:
 
 def think(model: CoDi2, conversations: list[list[Message]], seeds: list[int], want: tuple[str, ...]) -> list[Tensor]:
     options = [Options(want=want, seed=seed, max_new_tokens=0) for seed in seeds]
-    return [torch.stack(features(s)) for s in model.think(model.read(conversations), options)]
+    return [torch.stack(features(s)) for s in model.write(model.read(conversations), options)]
 
 
 def test_a_seed_samples_the_same_thing_and_another_seed_another(model: CoDi2) -> None:
@@ -55,7 +55,7 @@ def test_a_sample_depends_on_the_items_and_on_what_was_sampled_before(model: CoD
     red, blue = (think(model, [asked(picture(c), "Like this.")], [0], ("image", "audio"))[0] for c in ("red", "blue"))
     assert not torch.allclose(red[0], blue[0], atol=1e-2)
     reading = model.read([asked(picture("red"), "Like this.")])[0]
-    (segments,) = model.think([reading], [Options(want=("image", "audio"), max_new_tokens=0)])
+    (segments,) = model.write([reading], [Options(want=("image", "audio"), max_new_tokens=0)])
     first, second = (segment for segment in segments if isinstance(segment, FeatureSegment))
     assert second.states is not None and model.prior is not None
     sizes = model.prior.config

@@ -104,7 +104,7 @@ def test_streaming_says_what_the_whole_reply_says(client: openai.OpenAI):
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == whole.choices[0].finish_reason
     assert chunks[-1].usage == whole.usage
     stages = [c.codi2["progress"]["stage"] for c in chunks if getattr(c, "codi2", None) and "progress" in c.codi2]  # type: ignore[attr-defined]
-    assert set(stages) == {"encode", "think", "diffuse"}
+    assert set(stages) == {"read", "write", "decode"}
     (made,) = [c.choices[0].delta.codi2 for c in chunks if c.choices and getattr(c.choices[0].delta, "codi2", None)]  # type: ignore[attr-defined]
     shown, kept = made["part"], parts_of(whole.choices[0].message)[made["place"]]
     assert picture(shown["image_url"]["url"]).tobytes() == picture(kept["image_url"]["url"]).tobytes()

@@ -90,7 +90,7 @@ def test_replies_are_those_of_the_model_alone(model: CoDi2, engine: Engine):
         pixels = [np.asarray(reply.images[0].pixels).astype(int) for reply in (ours, theirs)]
         assert np.abs(pixels[0] - pixels[1]).max() <= 1
         assert "".join(e.text for e in client.events if isinstance(e, Said)).strip() == ours.text
-    assert engine.stats.batches["think", 4] == 1 and engine.stats.batches["diffuse", 4] >= 1
+    assert engine.stats.batches["write", 4] == 1 and engine.stats.batches["decode", 4] >= 1
     assert engine.stats.asked["done"] >= 6
 
 
@@ -126,7 +126,7 @@ def test_who_has_left_costs_nothing(engine: Engine):
     engine.reply(say("y"), IMAGE, stays)
     held.free.set()
     assert isinstance(stays.end, Done) and isinstance(gone.end, Failed)
-    assert engine.stats.batches["think", 1] == 1 and engine.stats.asked["cancelled"] == 1
+    assert engine.stats.batches["write", 1] == 1 and engine.stats.asked["cancelled"] == 1
 
 
 def test_leaving_in_the_middle_ends_the_text(engine: Engine):
@@ -161,7 +161,7 @@ def test_an_error_of_ours_reaches_who_asked_and_the_engine_goes_on(
     model: CoDi2, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(model, "diffuse", lambda *_: 1 / 0)
+        patch.setattr(model, "decode", lambda *_: 1 / 0)
         broken = Client()
         engine.reply(say("x"), IMAGE, broken)
         assert isinstance(broken.end.error, ZeroDivisionError)
@@ -198,23 +198,23 @@ def test_several_replies_are_taken_all_or_none(engine: Engine):
 
 def test_a_request_that_fails_fails_alone(model: CoDi2, engine: Engine, monkeypatch: pytest.MonkeyPatch):
     """In both stages; the others get what they get alone, and hear no word twice."""
-    think, diffuse = model.think, model.diffuse
+    write, decode = model.write, model.decode
     asked = [(f"Draw {i}", Options(want=("image",), max_new_tokens=9, seed=i)) for i in range(4)]
     alone = [model.answer([say(words)], [options])[0] for words, options in asked]
 
-    def thinks(readings: Any, options: Any, *more: Any) -> Any:
-        written = think(readings, options, *more)  # it has told its listeners when it fails
+    def writes(readings: Any, options: Any, *more: Any) -> Any:
+        written = write(readings, options, *more)  # it has told its listeners when it fails
         if any(option.seed == 1 for option in options):
             raise ValueError("probabilities hold NaN")
         return written
 
-    def draws(written: Any, prompts: Any, options: Any, callback: Any) -> Any:
+    def decodes(written: Any, prompts: Any, options: Any, callback: Any) -> Any:
         if any(option.seed == 2 for option in options):
             raise ValueError("not finite")
-        return diffuse(written, prompts, options, callback)
+        return decode(written, prompts, options, callback)
 
-    monkeypatch.setattr(model, "think", thinks)
-    monkeypatch.setattr(model, "diffuse", draws)
+    monkeypatch.setattr(model, "write", writes)
+    monkeypatch.setattr(model, "decode", decodes)
     held, clients = Held(engine), [Client() for _ in asked]
     for client, (words, options) in zip(clients, asked, strict=True):
         engine.reply(say(words), options, client)
@@ -239,7 +239,7 @@ def test_a_temperature_near_zero_is_greedy(model: CoDi2):
 LONG = Options(want=("image",), max_new_tokens=1, num_inference_steps=1000)
 
 
-def steps(client: Client, stage: str = "diffuse") -> int:
+def steps(client: Client, stage: str = "decode") -> int:
     return sum(isinstance(event, Step) and event.stage == stage for event in list(client.events))
 
 

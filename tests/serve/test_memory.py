@@ -36,11 +36,11 @@ def draw(http: TestClient) -> tuple[int, dict, str | None]:
     return answer.status_code, answer.json(), answer.headers.get("Retry-After")
 
 
-@pytest.mark.parametrize("stage", ["think", "diffuse"])
+@pytest.mark.parametrize("stage", ["write", "decode"])
 def test_a_request_that_does_not_fit_is_a_503_and_the_next_is_answered(
     stage: str, model: CoDi2, http: TestClient, caplog: pytest.LogCaptureFixture
 ):
-    part = model.mllm.backbone.model.base_model if stage == "think" else model.decoders["image"].unet
+    part = model.mllm.backbone.model.base_model if stage == "write" else model.decoders["image"].unet
     with mock.patch.object(part, "forward", mock.Mock(side_effect=FULL)):
         status, body, retry = draw(http)
     assert status == 503 and int(retry or 0) > 0

@@ -188,7 +188,7 @@ def test_rows_are_what_generation_gives(language_model: str, tmp_path: Path) -> 
     for n, one in enumerate(some):
         reading = model.read([one.record.messages()[:-1]])[0]
         want = tuple(medium.modality for medium in one.answers)
-        (segments,) = model.think([reading], [Options(want=want, max_new_tokens=0)])
+        (segments,) = model.write([reading], [Options(want=want, max_new_tokens=0)])
         made = [segment for segment in segments if isinstance(segment, FeatureSegment)][one.number]
         assert made.states is not None
         slots = len(made.states)

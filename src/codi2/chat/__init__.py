@@ -209,7 +209,7 @@ class Chat:
         listener = Listener(self.model.mllm.backbone.tokenizer, tell, options.stop or ())
 
         def step(stage: str, done: int, total: int) -> None:
-            if stage == "think" and done:
+            if stage == "write" and done:
                 listener.finish()
             _check(tell(Step(stage, done, total)))
 

@@ -28,7 +28,7 @@ class Began:
 
 @dataclass(frozen=True)
 class Step:
-    """How far a stage is: `encode`, `think` or `diffuse`; `step` of `total`."""
+    """How far a stage is: `read`, `write` or `decode`; `step` of `total`."""
 
     stage: str
     step: int

@@ -173,7 +173,7 @@ def play(events: Iterator[Event], bar: Bar, written: bool = True) -> Reply:
     line = ""
     for event in events:
         match event:
-            case Step(stage, step, total) if not (line and stage == "think"):
+            case Step(stage, step, total) if not (line and stage == "write"):
                 bar(stage, step, total)
             case Said(text) if written:
                 bar.hide()

@@ -22,6 +22,7 @@ from codi2.data.items import Corpus, Item
 from codi2.data.mixes import Mix
 from codi2.data.prepare import FPS
 from codi2.data.world import ADDED_RENDERINGS
+from codi2.decoding import read_words
 from codi2.diffuse.codec import AudioCodec
 from codi2.diffuse.decoder import Decoder
 from codi2.encode.tiny import TinyEncoder
@@ -174,7 +175,7 @@ class Bench:
 
     def told(self, decoder: Decoder, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Joint vectors [n, D] of texts, and what their words are to a decoder [n, …]."""
-        return self.encode([Phrase(text) for text in texts])[:, 0], self.model.read_words(decoder, texts)
+        return self.encode([Phrase(text) for text in texts])[:, 0], read_words(self.model, decoder, texts)
 
     def num_slots(self, modality: str) -> int:
         return int(self.model.config.heads.num_slots[modality])
@@ -238,7 +239,7 @@ class Bench:
         for start in range(0, len(prompts), BATCH):
             some = prompts[start : start + BATCH]
             readings = self.model.read([[Message("user", prompt)] for prompt in some])
-            replies = self.model.think(readings, [options] * len(some))
+            replies = self.model.write(readings, [options] * len(some))
             features += [part.features for parts in replies for part in parts if isinstance(part, FeatureSegment)]
         return torch.stack(features)
 
@@ -253,6 +254,6 @@ class Bench:
             written = [[FeatureSegment(modality, features[i])] for i in rows]
             options = [Options(want=modality, seed=self.seed + i) for i in rows]
             asked = [[Message("user", prompts[i])] for i in rows]
-            replies = self.model.diffuse(written, asked, options, lambda stage, done, total: None)
+            replies = self.model.decode(written, asked, options, lambda stage, done, total: None)
             made += [parts[0] for parts in replies]
         return made

@@ -7,7 +7,7 @@ same computations on the same shapes, so a reply does not depend on which of the
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from codi2.llm.decode import Conversation, Listener, ReplyOptions, Segment, generate
 from codi2.llm.mllm import MLLM, stack_features
-from codi2.prompt.layout import Message, TokenSequence, collate
+from codi2.prompt.layout import Layout, Message, TokenSequence, collate
 from codi2.prompt.parts import Part, Phrase, Prompt
 
 Key = tuple[str, int | str, int]
@@ -80,6 +80,31 @@ def items_of(sequence: TokenSequence) -> Iterator[tuple[Key, Part]]:
     counts = Counter(slot.item for slot in sequence.slots)
     for i, item in enumerate(sequence.items):
         yield (item.modality, item.text if isinstance(item, Phrase) else id(item), counts[i]), item
+
+
+def read(
+    layout: Layout,
+    encode: Callable[[Sequence[tuple[Part, int]]], Sequence[Tensor]],
+    conversations: Sequence[Sequence[Message]],
+    pasts: Sequence[Past],
+) -> list[Reading]:
+    """B conversations, each to be answered, with the features of their items; what `pasts` has is not encoded again.
+
+    Args:
+        encode: items, each with the number of its features → these [count, D] of each; called at most once.
+    """
+    sequences = [layout(messages, reply=True) for messages in conversations]
+    known = {key: value for past in pasts for key, value in past.features.items()}
+    wanted = [dict(items_of(sequence)) for sequence in sequences]
+    new = {key: item for items in wanted for key, item in items.items() if key not in known}
+    values = encode([(item, key[2]) for key, item in new.items()]) if new else []
+    known |= {key: (item, value) for (key, item), value in zip(new.items(), values, strict=True)}
+    for past, items in zip(pasts, wanted, strict=True):
+        past.features = {key: known[key] for key in items}
+    return [
+        Reading(messages, sequence.stretches(), past.features, past)
+        for messages, sequence, past in zip(conversations, sequences, pasts, strict=True)
+    ]
 
 
 @torch.no_grad()

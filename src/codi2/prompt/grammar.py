@@ -45,6 +45,17 @@ def parse(template: str, media: Mapping[str, Media | str] | Sequence[Media | str
     return join_text(parts)
 
 
+def named_or_in_order(
+    media: Sequence[Media | str], named: Mapping[str, Media | str]
+) -> Mapping[str, Media | str] | Sequence[Media | str]:
+    """The items of a call that has them in order or by name. Raises PromptError: it has both."""
+    if media and named:
+        raise PromptError(
+            f"give media in order or by name, not both: {next(iter(named))!r} came beside {len(media)} in order"
+        )
+    return named or media
+
+
 def assigned(template: str, media: Mapping[str, Media | str] | Sequence[Media | str]) -> dict[str, Media | str]:
     """Placeholder → the item that stands for it, as `parse` has it.
 

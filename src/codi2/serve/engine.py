@@ -1,7 +1,7 @@
 """One queue of work for one model: fair order, batches of what is alike, deadlines, cancellation, back-pressure.
 
-A *reply* answers a conversation that its client holds, in two stages, `think` (read it and write text and features)
-and `diffuse` (draw media). Replies at the same stage whose work has the same shape run as one batch, and a batch gives
+A *reply* answers a conversation that its client holds, in two stages, `write` (read it and write text and features)
+and `decode` (draw media). Replies at the same stage whose work has the same shape run as one batch, and a batch gives
 what single runs give. A *round* is one of a conversation that the server holds (`codi2.chat`), whose cache is its own:
 it runs alone. The work is done by one thread, since there is one model; clients are called back from it.
 
@@ -26,6 +26,7 @@ from typing import Any
 
 from codi2.chat import Chat, Listener
 from codi2.chat.events import Done, Event, Made, Step
+from codi2.decoding import check_options
 from codi2.errors import BusyError, CoDi2Error, DeviceMemoryError, LateError, LimitError
 from codi2.llm.decode import FeatureSegment, Segment, text_of
 from codi2.model import CoDi2, Options, Reply
@@ -106,13 +107,13 @@ class Engine:
         """Asks for several answers to one conversation, all or none. Raises as `reply`."""
         length = len(self.model.layout(conversation, reply=True).ids)  # a bad prompt is refused before it waits
         for one in options:
-            self.model.check_options(conversation, one)
+            check_options(self.model, conversation, one)
         size = media_bytes(conversation)
         work = [
             {"options": one, "conversation": conversation, "shape": (length // BUCKET, one.max_new_tokens)}
             for one in options
         ]
-        return self._submit("think", tells, client, timeout, size, work)
+        return self._submit("write", tells, client, timeout, size, work)
 
     def round(
         self,
@@ -230,7 +231,7 @@ class Engine:
 
     def _run(self, jobs: Sequence[Job]) -> None:
         """A batch, and where that fails each of its jobs alone."""
-        run = {"think": self._think, "diffuse": self._diffuse, "round": self._round}[jobs[0].stage]
+        run = {"write": self._write, "decode": self._decode, "round": self._round}[jobs[0].stage]
         self.stats.batches[jobs[0].stage, len(jobs)] += 1
         try:
             with stops_when(lambda: self._all_over(jobs)):
@@ -287,24 +288,24 @@ class Engine:
             self._running = batch
             return batch
 
-    def _think(self, jobs: Sequence[Job]) -> None:
+    def _write(self, jobs: Sequence[Job]) -> None:
         watch = Stopwatch(lambda stage, step, total: _tell_all(jobs, Step(stage, step, total)))
         tokenizer = self.model.mllm.backbone.tokenizer
         listeners = [Listener(tokenizer, job.hear, job.options.stop or ()) for job in jobs]
         for job in jobs:
             job.said = 0
-        with watch("encode"):
+        with watch("read"):
             readings = self.model.read([job.conversation for job in jobs])
-        with watch("think"):
+        with watch("write"):
             options = [job.options for job in jobs]
-            written = self.model.think(readings, options, lambda b, *token: listeners[b](b, *token))
+            written = self.model.write(readings, options, lambda b, *token: listeners[b](b, *token))
         for listener in listeners:
             listener.finish()
         for job, segments in zip(jobs, written, strict=True):
             job.seconds |= watch.seconds
-            self._alone(job, lambda job=job, segments=segments: self._thought(job, segments))  # type: ignore[misc]
+            self._alone(job, lambda job=job, segments=segments: self._written(job, segments))  # type: ignore[misc]
 
-    def _thought(self, job: Job, segments: Sequence[Segment]) -> None:
+    def _written(self, job: Job, segments: Sequence[Segment]) -> None:
         """One job of a batch has its text and features: it is done, or waits for its media."""
         job.written = segments
         kinds = tuple(s.modality for s in segments if isinstance(s, FeatureSegment))
@@ -313,7 +314,7 @@ class Engine:
         if job.over:
             self._end(job, LateError(LATE))
         elif kinds:
-            job.stage, job.shape = "diffuse", (kinds, settings)
+            job.stage, job.shape = "decode", (kinds, settings)
             with self._change:
                 self._waiting.append(job)
         else:
@@ -321,10 +322,10 @@ class Engine:
             parts = [text_of(s, tokenizer) for s in segments if not isinstance(s, FeatureSegment)]
             self._finish(job, parts, self.model.notes(segments, job.options))
 
-    def _diffuse(self, jobs: Sequence[Job]) -> None:
+    def _decode(self, jobs: Sequence[Job]) -> None:
         watch = Stopwatch(lambda stage, step, total: _tell_all(jobs, Step(stage, step, total)))
-        with watch("diffuse"):
-            replies = self.model.diffuse(
+        with watch("decode"):
+            replies = self.model.decode(
                 [job.written for job in jobs],
                 [job.conversation for job in jobs],
                 [job.options for job in jobs],

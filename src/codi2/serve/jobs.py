@@ -37,7 +37,7 @@ class Job:
     deadline: float  # of time.monotonic()
     turn: int
     number: int
-    stage: Literal["think", "diffuse", "round"]
+    stage: Literal["write", "decode", "round"]
     options: Options = field(default_factory=Options)
     conversation: Sequence[Message] = ()
     shape: tuple[Any, ...] = ()

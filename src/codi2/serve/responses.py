@@ -179,7 +179,7 @@ async def _events(response: Response, waiting: Waiting) -> AsyncIterator[Event]:
             case Began():
                 made = places.add(news.place, news.modality)
             case Step():
-                if news.stage == "diffuse" and not drawing:
+                if news.stage == "decode" and not drawing:
                     drawing, made = True, places.drawing()
                 progress = {"stage": news.stage, "step": news.step, "total": news.total}
                 made = iter([*made, {"type": "response.codi2.progress", **progress}])

@@ -138,7 +138,7 @@ def ours(bench: Bench, some: Sequence[Case]) -> list[Part]:
     model, made = bench.model, []
     for case in some:
         readings = model.read([case.about["messages"]])
-        (segments,) = model.think(readings, [Options(max_new_tokens=TOKENS)])
+        (segments,) = model.write(readings, [Options(max_new_tokens=TOKENS)])
         media = [segment.modality for segment in segments if isinstance(segment, FeatureSegment)]
         made.append(Text(" ".join(media or ["text"])))
     return list(made)

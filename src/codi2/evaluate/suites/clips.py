@@ -13,6 +13,7 @@ from codi2.data import motions
 from codi2.data.record import decode_pieces
 from codi2.data.tables import clips, pictures
 from codi2.data.tables.studio import Row, Studio
+from codi2.decoding import joint_layers
 from codi2.errors import WeightsError
 from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.case import Case, System
@@ -180,8 +181,9 @@ def apart(bench: Bench, some: Sequence[Case]) -> list[Part]:
 @contextmanager
 def deaf(model: CoDi2) -> Iterator[None]:
     """While it lasts, what decoders tell each other is nothing."""
-    assert model.joint_layers is not None
-    layers = [layer for attend in model.joint_layers.attend.values() for layer in attend.children()]
+    joint = joint_layers(model)
+    assert joint is not None
+    layers = [layer for attend in joint.attend.values() for layer in attend.children()]
     forwards = [layer.register_forward_hook(lambda _layer, given, _added: given[0]) for layer in layers]
     try:
         yield

@@ -23,7 +23,7 @@ ASKS = {
 }
 """Reply → prompt, modalities, and the seconds that it may take on two cores."""
 TOGETHER = 1.2  # times as long as one by one, in the same number of steps
-STAGES = ("encode", "think", "diffuse")
+STAGES = ("read", "write", "decode")
 
 
 def cost(bench: Bench, n: int) -> Findings:
@@ -82,7 +82,7 @@ def _together(bench: Bench, n: int) -> Figure:
                 want=kinds, seed=i, max_new_tokens=1, num_inference_steps=bench.model.config.joint.num_inference_steps
             )
             reply = bench.model.answer([[Message("user", (Text(words),))]], [options])[0]
-            seconds[kinds] = reply.recipe["seconds"]["diffuse"]
+            seconds[kinds] = reply.recipe["seconds"]["decode"]
         ratios.append(seconds.pop(want) / sum(seconds.values()))
     ratio = mean("together: seconds of drawing, over those of one by one", ratios[1:])
     return ratio.judged(f"≤ {TOGETHER:g}", ratio.value <= TOGETHER)

@@ -31,7 +31,7 @@ def asked_for(bench: Bench, n: int) -> Findings:
     said: list[frozenset[str]] = []
     for start in range(0, count, BATCH):
         readings = bench.model.read([some[:-1] for some in messages[start : start + BATCH]])
-        said += [modalities(reply) for reply in bench.model.think(readings, [options] * len(readings))]
+        said += [modalities(reply) for reply in bench.model.write(readings, [options] * len(readings))]
     wanted = [of_parts(some[-1].parts) for some in messages]
     right = np.array([ours == theirs for ours, theirs in zip(said, wanted, strict=True)])
     requests = [record.meta["asked"][-1] for record in records]

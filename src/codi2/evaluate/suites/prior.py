@@ -136,7 +136,7 @@ def without_prior(model: CoDi2) -> Iterator[None]:
 
 
 def _features(model: CoDi2, reading: Any, options: Options) -> FeatureSegment:
-    (segments,) = model.think([reading], [options])
+    (segments,) = model.write([reading], [options])
     return next(segment for segment in segments if isinstance(segment, FeatureSegment))
 
 

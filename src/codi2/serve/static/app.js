@@ -14,7 +14,7 @@ import { linkOf, refresh, titleOf } from "./sidebar.js";
 import { wantOf, wantPicker } from "./want.js";
 
 const NEW = "New conversation";
-const RANGES = { encode: [0, 0.1], think: [0.1, 0.45], diffuse: [0.45, 1] }; // shares of the progress bar
+const RANGES = { read: [0, 0.1], write: [0.1, 0.45], decode: [0.45, 1] }; // shares of the progress bar
 const shown = { session: null, rounds: [], makes: ["text"] };
 const runs = new Map(); // session → its round under way
 const drafts = new Map(); // session → a message that failed while another conversation was shown

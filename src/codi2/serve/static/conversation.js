@@ -5,7 +5,7 @@ import { figure, thumbnail } from "./media.js";
 import { content, grow } from "./composer.js";
 import { wantOf, wantPicker } from "./want.js";
 
-const STAGES = { waiting: "Waiting", encode: "Reading", think: "Thinking", diffuse: "Drawing" };
+const STAGES = { waiting: "Waiting", read: "Reading", write: "Writing", decode: "Drawing" };
 const REFERENCE = /(\[(?:image|audio|video|depth|thermal|imu)\d{1,4}\])/i;
 
 /** Draws a conversation. `shown`: { session, rounds, makes }; `handlers`: refer, edit, regenerate, undo. */

@@ -96,7 +96,7 @@ class SampledAnswers:
                 Options(want=tuple(m.modality for m in answered(record)), seed=place, max_new_tokens=0)
                 for place, record in zip(places[start : start + CALL], records, strict=True)
             ]
-            for segments in self.model.think(readings, options):
+            for segments in self.model.write(readings, options):
                 found = [s for s in segments if isinstance(s, FeatureSegment) and s.modality == self.modality]
                 rows.append(found[-1].features.float().cpu())
         return torch.stack(rows)

@@ -1,0 +1,204 @@
+"""Features → media: the segments of B replies are decoded in as few runs as they have kinds and settings.
+
+Letters: B replies, n media of one run, K features of a medium, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from codi2.corrections import corrected_media
+from codi2.diffuse.sampling import Progress, sample
+from codi2.llm.decode import FeatureSegment, Segment, text_of
+from codi2.pcm import rounded
+from codi2.prompt.layout import Message
+from codi2.prompt.parts import Audio, Part, Phrase
+from codi2.prompt.sources import LAST, NONE, check_source, source_of
+from codi2.reply import Options
+from codi2.tensors import OnDemand
+
+if TYPE_CHECKING:
+    from codi2.diffuse.decoder import Decoder
+    from codi2.diffuse.joint import JointAttention
+    from codi2.model import CoDi2
+
+
+@dataclass(frozen=True)
+class Request:
+    """One medium of a reply, to be decoded."""
+
+    place: tuple[int, int]  # reply, segment
+    segment: FeatureSegment
+    source: Part | None
+    options: Options
+
+    @property
+    def modality(self) -> str:
+        return self.segment.modality
+
+    @property
+    def seed(self) -> int:
+        """Of the noise: media of one reply differ."""
+        return self.options.seed + self.place[1]
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """Requests that differ in these cannot run in one batch."""
+        o = self.options
+        return self.modality, o.num_inference_steps, o.guidance_scale, o.source_guidance_scale, o.negative_prompt
+
+
+@dataclass(frozen=True)
+class Run:
+    """Media of one modality and setting, decoded as one batch."""
+
+    decoder: Decoder
+    requests: Sequence[Request]
+    sources: Sequence[Part | None]
+    settings: Mapping[str, Any]  # of `Decoder.course`
+    joint: bool  # whether another modality is decoded at the same time, with joint attention
+
+    @property
+    def features(self) -> Tensor:
+        """[n, K, D]."""
+        return torch.stack([request.segment.features for request in self.requests])
+
+    @property
+    def seeds(self) -> list[int]:
+        return [request.seed for request in self.requests]
+
+
+def decode(
+    model: CoDi2,
+    written: Sequence[Sequence[Segment]],
+    conversations: Sequence[Sequence[Message]],
+    options: Sequence[Options],
+    progress: Progress,
+) -> list[list[Part]]:
+    """The parts of B replies. See `CoDi2.decode`."""
+    tokenizer = model.mllm.backbone.tokenizer
+    replies: list[list[Any]] = [
+        [None if isinstance(segment, FeatureSegment) else text_of(segment, tokenizer) for segment in segments]
+        for segments in written
+    ]
+    batches: dict[Any, list[list[Request]]] = {}
+    for b, segments in enumerate(written):
+        for group in media_groups(model, segments):
+            requests = []
+            for n, segment in group:
+                reads = model.decoders[segment.modality].codec.reads
+                source = source_of(conversations[b], options[b].source, reads)
+                requests.append(Request((b, n), segment, source, options[b]))
+            batches.setdefault(tuple(request.settings for request in requests), []).append(requests)
+    for groups in batches.values():
+        by_modality = list(zip(*groups, strict=True))
+        for row, parts in zip(by_modality, _decode_batch(model, by_modality, progress), strict=True):
+            for request, part in zip(row, parts, strict=True):
+                b, n = request.place
+                # a sound is what its file will hold, so that it is the same wherever it is kept or sent
+                replies[b][n] = rounded(part, 16) if isinstance(part, Audio) else part
+    return [[part for part in parts if part is not None] for parts in replies]
+
+
+def check_options(model: CoDi2, conversation: Sequence[Message], options: Options) -> None:
+    """Raises PromptError: a reply to the conversation cannot be made so."""
+    options.of_words(tuple(model.decoders))
+    if options.source not in (NONE, LAST):  # else no decoder is asked, which may not be loaded yet
+        reads = {modality: decoder.codec.reads for modality, decoder in model.decoders.items()}
+        check_source(conversation, options.source, options.media, reads)
+
+
+def media_groups(model: CoDi2, segments: Sequence[Segment]) -> list[list[tuple[int, FeatureSegment]]]:
+    """The media of a reply with their places, in groups that are decoded with joint attention: all of them, where each
+    is of another modality and the joint attention has them all; else each by itself.
+    """
+    media = [(n, segment) for n, segment in enumerate(segments) if isinstance(segment, FeatureSegment)]
+    modalities = [segment.modality for _, segment in media]
+    joint = model.config.joint.modalities if model.config.joint and model.joint is not None else ()
+    if len(media) > 1 and len(set(modalities)) == len(modalities) and set(modalities) <= set(joint):
+        return [media]
+    return [[medium] for medium in media]
+
+
+@torch.no_grad()
+def _decode_batch(model: CoDi2, batch: Sequence[Sequence[Request]], progress: Progress) -> list[list[Part]]:
+    """Media of one setting: a sequence of requests for each modality; several modalities attend to each other."""
+    joint = len(batch) > 1
+    with ExitStack() as stack:
+        runs = []
+        for requests in batch:
+            decoder = _joint_decoder(model, requests[0].modality) if joint else model.decoders[requests[0].modality]
+            stack.enter_context(model.resident(decoder))
+            runs.append(_run(model, decoder, requests, joint))
+        courses = {
+            run.decoder.modality: run.decoder.course(run.features, run.seeds, sources=run.sources, **run.settings)
+            for run in runs
+        }
+        if joint:
+            from codi2.diffuse.joint import sample_together
+
+            layers = joint_layers(model)
+            assert layers is not None and model.config.joint is not None
+            decoders = {run.decoder.modality: run.decoder for run in runs}
+            latents = sample_together(layers, decoders, courses, progress, model.config.joint.lead)
+        else:
+            latents = {modality: sample(course, progress) for modality, course in courses.items()}
+        return [corrected_media(model, run, latents[run.decoder.modality]) for run in runs]
+
+
+def joint_layers(model: CoDi2) -> JointAttention | None:
+    """The joint attention, loaded where it was left for when it is needed."""
+    return model.joint["joint"] if isinstance(model.joint, OnDemand) else model.joint
+
+
+def _run(model: CoDi2, decoder: Decoder, requests: Sequence[Request], joint: bool) -> Run:
+    asked, chosen = requests[0].options, model.config.decoders[decoder.modality]
+    unwanted = asked.negative_prompt or chosen.negative_prompt
+    steps = model.config.joint.num_inference_steps if model.config.joint and joint else None
+    settings = {
+        "negative": read_words(model, decoder, [unwanted] * len(requests)) if unwanted else None,
+        "num_inference_steps": asked.num_inference_steps or steps,
+        "guidance_scale": asked.guidance_scale,
+        "source_guidance_scale": asked.source_guidance_scale,
+    }
+    run = Run(decoder, requests, [request.source for request in requests], settings, joint)
+    return replace(run, sources=_first_frames(model, run)) if decoder.sampling.first_frame else run
+
+
+def _first_frames(model: CoDi2, run: Run) -> list[Part | None]:
+    """The sources of clips; one without a source starts from a picture of its feature, of which the motion is left
+    out.
+    """
+    sources = list(run.sources)
+    rows = [i for i, source in enumerate(sources) if source is None]
+    if rows and "image" in run.decoder.codec.reads and "image" in model.decoders:
+        from codi2.diffuse.decoder import first_frames
+
+        decoder = model.decoders["image"]
+        with model.resident(decoder):
+            pictures = first_frames(decoder, run.features[rows], [run.seeds[i] for i in rows])
+        for i, picture in zip(rows, pictures, strict=True):
+            sources[i] = picture
+    return sources
+
+
+def _joint_decoder(model: CoDi2, modality: str) -> Decoder:
+    """A decoder as it decodes with joint attention."""
+    assert model.config.joint is not None
+    decoder = model.decoders[modality]
+    network = model.joint_networks.get(modality, decoder.unet)
+    return decoder.with_network(network, motion_scale=model.config.joint.motion_scale)
+
+
+def read_words(model: CoDi2, decoder: Decoder, prompts: Sequence[str]) -> Tensor:
+    """What a decoder reads of words, [n, …]: the states of its own text encoder, zeros behind, or joint vectors."""
+    states = [decoder.conditioner.read_words(prompt) for prompt in prompts]
+    if any(state is None for state in states):
+        return model.encode([Phrase(prompt) for prompt in prompts])[:, 0]
+    return nn.utils.rnn.pad_sequence([state[0] for state in states], batch_first=True).to(model.device)  # type: ignore[index]

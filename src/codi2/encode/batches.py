@@ -1,0 +1,49 @@
+"""Items of several modalities through one encoder.
+
+Letters: N items, T features of an item, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from codi2.encode.contract import Encoder
+from codi2.llm.mllm import stack_features
+from codi2.prompt.parts import Part
+from codi2.stopping import check_stop
+
+
+def encode_each(
+    encoder: Encoder, items: Sequence[tuple[Part, int]], progress: Callable[[int, int], None] | None = None
+) -> list[Tensor]:
+    """Features [count, D] of each item with its count; each is encoded by itself, since beside others its features
+    differ in their last bits.
+
+    `progress` is called with (items encoded, items in all) after each; it may raise.
+    """
+    features = []
+    for i, (item, count) in enumerate(items, start=1):
+        check_stop()
+        features.append(encoder([item], count).values[0, :count])
+        if progress:
+            progress(i, len(items))
+    return features
+
+
+def encode_mixed(encoder: Encoder, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:
+    """Features [N, T, D], zero beyond an item's own; items of one modality and count run in one batch.
+
+    `counts` [N] says how many features an item has; None: as many as it is read with.
+    """
+    features: list[Tensor] = [torch.empty(0)] * len(items)
+    kinds = [(part.modality, counts[i] if counts else None) for i, part in enumerate(items)]
+    for kind in dict.fromkeys(kinds):
+        check_stop()
+        rows = [i for i, other in enumerate(kinds) if other == kind]
+        values = encoder([items[i] for i in rows], kind[1]).values
+        for i, value in zip(rows, values, strict=True):
+            features[i] = value
+    return stack_features(features, encoder.dim)
