@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from codi2.chat import Chat
-from codi2.chat.events import Said
+from codi2.chat.events import TextDelta
 from codi2.demo import media_folder
 from codi2.media import load
 from codi2.model import CoDi2, Options
@@ -43,7 +43,7 @@ def main() -> None:
 
             def with_cache(first: Any, chat: Any = chat, prompt: Any = prompt) -> None:
                 for event in chat.stream(prompt, want=(), max_new_tokens=TOKENS):
-                    if isinstance(event, Said):
+                    if isinstance(event, TextDelta):
                         first()
 
             messages.append(Message("user", prompt))

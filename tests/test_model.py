@@ -59,8 +59,8 @@ def test_a_clip_of_nothing_given_begins_as_a_picture(
     clips, pictures = model.decoders["video"], model.decoders["image"]
     clips.sampling = replace(clips.sampling, first_frame=True)
     given: list[object] = []
-    course, drawn = clips.course, pictures.generate
-    monkeypatch.setattr(clips, "course", lambda *a, **k: given.append(k["sources"]) or course(*a, **k))
+    state, drawn = clips.sampler_state, pictures.generate
+    monkeypatch.setattr(clips, "sampler_state", lambda *a, **k: given.append(k["sources"]) or state(*a, **k))
     looks: list[torch.Tensor] = []
     monkeypatch.setattr(pictures, "generate", lambda f, seeds: looks.append(f) or drawn(f, seeds))
     settings = {"want": "video", "max_new_tokens": 1, "num_inference_steps": 1}

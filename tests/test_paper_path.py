@@ -152,7 +152,9 @@ def test_a_training_step_reaches_language_model_heads_and_way_in(model: CoDi2) -
     batch = collate([model.layout(talk)], model.mllm.backbone.pad_id)
     features = model.encode(batch.items, batch.slot_item.bincount().tolist())
     for name, parameter in model.mllm.named_parameters():
-        parameter.requires_grad_(any(k in name for k in ("lora_", "trainable", "enter.", "leave.")))
+        parameter.requires_grad_(
+            any(k in name for k in ("lora_", "trainable", "input_projection.", "output_projection."))
+        )
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     taught = model.mllm(batch, features)

@@ -103,7 +103,7 @@ def test_compiled_networks_draw_the_same(media: Path, monkeypatch: pytest.Monkey
 
 PLANTS = {
     "a decoder": lambda model: _cpu(model.decoders["image"].unet),
-    "a projection": lambda model: _cpu(model.mllm.enter),
+    "a projection": lambda model: _cpu(model.mllm.input_projection),
     "the encoder": lambda model: _cpu(model.encoder),
     "the joint attention": lambda model: _cpu(model.joint),
     "the vocoder": lambda model: _cpu(model.decoders["audio"].codec.vocoder),

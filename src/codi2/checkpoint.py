@@ -114,8 +114,8 @@ def _move(model: CoDi2, placement: Placement) -> None:
         _place_joint(model.joint, placement)
     if model.encoder.in_half:
         model.encoder.to(dtype)
-    model.mllm.enter.to(device)
-    model.mllm.leave.to(device)
+    model.mllm.input_projection.to(device)
+    model.mllm.output_projection.to(device)
     if model.prior is not None:
         torch.nn.Module.to(model.prior, device)  # in float32, as the projections are
     if not placement.offload:
@@ -139,18 +139,18 @@ def _place_joint(joint: torch.nn.Module, placement: Placement) -> None:
     torch.nn.Module.to(joint, torch.device(placement.device), getattr(torch, placement.dtype))
 
 
-Drawing = tuple[
+DecoderParts = tuple[
     Mapping[str, "Decoder"], Mapping[str, torch.nn.Module], "JointAttention | OnDemand[JointAttention] | None"
 ]
 """What draws: decoders, the networks that draw in their place beside others, and the layers between these."""
 
 
-def _drawing(config: CoDi2Config, folder: Path | None, placement: Placement) -> Drawing:
+def _drawing(config: CoDi2Config, folder: Path | None, placement: Placement) -> DecoderParts:
     decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
     return decoders, load_joint_networks(decoders, folder), load_joint(config, decoders, folder)
 
 
-def _drawing_on_demand(config: CoDi2Config, folder: Path | None, placement: Placement) -> Drawing:
+def _drawing_on_demand(config: CoDi2Config, folder: Path | None, placement: Placement) -> DecoderParts:
     """Each part is loaded and placed when it is first used."""
 
     def ready(load: Callable[[str], Any], place: Callable[..., None] = _place_decoder) -> Callable[[str], Any]:
@@ -219,6 +219,16 @@ def _encoder(config: CoDi2Config, folder: Path | None, on_demand: bool) -> Encod
     raise ConfigError(f"there is no encoder of kind {config.encoder.kind!r} in this version")
 
 
+PROJECTIONS = ("input_projection", "output_projection")
+EARLIER = {"enter.": "input_projection.", "leave.": "output_projection."}
+"""Names of projections in earlier checkpoints, which load."""
+
+
+def _renamed(name: str) -> str:
+    earlier = next((prefix for prefix in EARLIER if name.startswith(prefix)), "")
+    return EARLIER.get(earlier, "") + name.removeprefix(earlier)
+
+
 def load_language(mllm: MLLM, folder: Path) -> None:
     """Adapter and projections from a checkpoint folder.
 
@@ -226,16 +236,14 @@ def load_language(mllm: MLLM, folder: Path) -> None:
         WeightsError: a file is missing or holds other tensors.
     """
     mllm.backbone.load_adapter(folder / "adapter")
-    state = {name: value.float() for name, value in read_tensors(folder / "heads.safetensors").items()}
+    state = {_renamed(name): value.float() for name, value in read_tensors(folder / "heads.safetensors").items()}
     fresh = {
-        f"{part}.{name}": value
-        for part in ("enter", "leave")
-        for name, value in getattr(mllm, part).state_dict().items()
+        f"{part}.{name}": value for part in PROJECTIONS for name, value in getattr(mllm, part).state_dict().items()
     }
     odd = sorted(state.keys() ^ fresh.keys()) or [n for n in state if state[n].shape != fresh[n].shape]
     if odd:
         raise WeightsError(f"{folder / 'heads.safetensors'} does not fit the config: the tensor {odd[0]} differs")
-    for part in ("enter", "leave"):
+    for part in PROJECTIONS:
         tensors = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
         getattr(mllm, part).load_state_dict(tensors)
 
@@ -245,8 +253,8 @@ def save_language(mllm: MLLM, folder: Path) -> None:
     from safetensors.torch import save
 
     mllm.backbone.save_adapter(folder / "adapter")
-    state = {f"{part}.{n}": v for part in ("enter", "leave") for n, v in getattr(mllm, part).state_dict().items()}
-    write_atomic(folder / "heads.safetensors", save(in_half(state, kept_in_bytes(state, mllm.leave))))
+    state = {f"{part}.{n}": v for part in PROJECTIONS for n, v in getattr(mllm, part).state_dict().items()}
+    write_atomic(folder / "heads.safetensors", save(in_half(state, kept_in_bytes(state, mllm.output_projection))))
     adapter = folder / "adapter" / "adapter_model.safetensors"
     write_atomic(adapter, save(in_half(read_tensors(adapter))))
 

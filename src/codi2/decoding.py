@@ -61,7 +61,7 @@ class Run:
     decoder: Decoder
     requests: Sequence[Request]
     sources: Sequence[Part | None]
-    settings: Mapping[str, Any]  # of `Decoder.course`
+    settings: Mapping[str, Any]  # of `Decoder.sampler_state`
     joint: bool  # whether another modality is decoded at the same time, with joint attention
 
     @property
@@ -136,9 +136,9 @@ def _decode_batch(model: CoDi2, batch: Sequence[Sequence[Request]], progress: Pr
             decoder = _joint_decoder(model, requests[0].modality) if joint else model.decoders[requests[0].modality]
             stack.enter_context(model.resident(decoder))
             runs.append(_run(model, decoder, requests, joint))
-        courses = {
-            run.decoder.modality: run.decoder.course(run.features, run.seeds, sources=run.sources, **run.settings)
-            for run in runs
+        states = {
+            r.decoder.modality: r.decoder.sampler_state(r.features, r.seeds, sources=r.sources, **r.settings)
+            for r in runs
         }
         if joint:
             from codi2.diffuse.joint import sample_together
@@ -146,9 +146,9 @@ def _decode_batch(model: CoDi2, batch: Sequence[Sequence[Request]], progress: Pr
             layers = joint_layers(model)
             assert layers is not None and model.config.joint is not None
             decoders = {run.decoder.modality: run.decoder for run in runs}
-            latents = sample_together(layers, decoders, courses, progress, model.config.joint.lead)
+            latents = sample_together(layers, decoders, states, progress, model.config.joint.lead)
         else:
-            latents = {modality: sample(course, progress) for modality, course in courses.items()}
+            latents = {modality: sample(state, progress) for modality, state in states.items()}
         return [corrected_media(model, run, latents[run.decoder.modality]) for run in runs]
 
 

@@ -109,7 +109,7 @@ class CoDi2(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where features and tokens are; with `offload`, where the big parts come to."""
-        return next(self.mllm.leave.parameters()).device
+        return next(self.mllm.output_projection.parameters()).device
 
     def resident(self, part: nn.Module) -> AbstractContextManager[None]:
         """While it lasts, `part` is on the device."""

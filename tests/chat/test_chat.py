@@ -13,7 +13,7 @@ import torch
 from PIL import Image as PILImage
 
 from codi2.chat import Chat
-from codi2.chat.events import Done, Made, Said, Step
+from codi2.chat.events import Done, MediaReady, Step, TextDelta
 from codi2.errors import PromptError
 from codi2.llm.decode import Conversation
 from codi2.model import CoDi2, Reply
@@ -220,10 +220,10 @@ def test_events_come_in_order_and_make_the_reply(model: CoDi2, red: Image):
     assert [e.stage for e in events if isinstance(e, Step) and e.step == 0] == ["read", "write", "decode"]
     assert isinstance(events[-1], Done)
     reply = events[-1].reply
-    assert "".join(e.text for e in events if isinstance(e, Said)) == "".join(
+    assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "".join(
         part.text for part in reply.parts if isinstance(part, Text)
     )
-    (made,) = (e for e in events if isinstance(e, Made))
+    (made,) = (e for e in events if isinstance(e, MediaReady))
     assert reply.parts[made.place] is made.part
 
 
@@ -231,7 +231,7 @@ def test_a_reader_who_leaves_ends_the_round(model: CoDi2):
     chat = Chat(model)
     events = chat.stream("Go on", want="text", max_new_tokens=500)
     for event in events:
-        if isinstance(event, Said):
+        if isinstance(event, TextDelta):
             break
     events.close()  # type: ignore[attr-defined]
     assert chat.rounds == []

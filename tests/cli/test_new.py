@@ -145,7 +145,7 @@ def test_a_derived_model_trains_and_what_is_trained_loads(rich_home: Path, tmp_p
     # from it, what still fits is copied
     done = run("new", tmp_path / "next", "--from", folder, "--set", "llm.max_length=512")
     assert done.exit_code == 0 and "copied language, encoder" in done.stdout
-    a, b = (CoDi2.from_pretrained(path).mllm.leave.state_dict() for path in (folder, tmp_path / "next"))
+    a, b = (CoDi2.from_pretrained(path).mllm.output_projection.state_dict() for path in (folder, tmp_path / "next"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 

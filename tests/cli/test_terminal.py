@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from codi2.chat.events import Done, Said, Step
+from codi2.chat.events import Done, Step, TextDelta
 from codi2.cli import app
 from codi2.cli.output import Bar, play
 from codi2.model import CoDi2
@@ -110,14 +110,14 @@ def test_text_is_written_as_it_is_said_and_its_whole_is_not_repeated(capsys: pyt
     def events() -> Iterator:
         yield Step("write", 0, 1)
         for piece in (" A", " goose", "."):
-            yield Said(piece)
+            yield TextDelta(piece)
             seen.append(capsys.readouterr().out)
         yield Step("write", 1, 1)
         yield Done(reply)
 
     assert play(events(), Bar()) is reply
     assert seen == ["A", " goose", "."] and capsys.readouterr().out == "\n"
-    assert play(iter([Said("hidden"), Done(reply)]), Bar(), written=False) is reply
+    assert play(iter([TextDelta("hidden"), Done(reply)]), Bar(), written=False) is reply
     assert capsys.readouterr().out == ""
 
 

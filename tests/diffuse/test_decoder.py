@@ -11,7 +11,7 @@ from codi2.diffuse.build import debug_decoder
 from codi2.diffuse.condition import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.process import Discrete
-from codi2.diffuse.sampling import Course, guide, sample, seeded_noise
+from codi2.diffuse.sampling import SamplerState, guide, sample, seeded_noise
 from codi2.prompt.parts import Audio
 
 DIM, SLOTS = 16, 3
@@ -26,8 +26,8 @@ def test_a_perfect_denoiser_gives_the_latents_back() -> None:
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     scheduler = DDIMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)
     seen: list[tuple[int, int]] = []
-    course = Course(lambda x, t: latents, scheduler, torch.randn_like(latents), 5)
-    out = sample(course, lambda i, n: seen.append((i, n)))
+    state = SamplerState(lambda x, t: latents, scheduler, torch.randn_like(latents), 5)
+    out = sample(state, lambda i, n: seen.append((i, n)))
     assert torch.allclose(out, latents, atol=1e-4)
     assert seen == [(i, 5) for i in range(1, 6)]
 

@@ -36,8 +36,8 @@ def drawn(joint: JointAttention, decoders: dict[str, Decoder], seeds: dict[str, 
     """One sample of each modality in `seeds`, of features that are the same each time."""
     generator = torch.Generator().manual_seed(7)
     features = torch.randn(1, SLOTS, DIM, generator=generator)
-    courses = {m: decoders[m].course(features, [seed]) for m, seed in seeds.items()}
-    return sample_together(joint, decoders, courses, lambda done, of: None)
+    states = {m: decoders[m].sampler_state(features, [seed]) for m, seed in seeds.items()}
+    return sample_together(joint, decoders, states, lambda done, of: None)
 
 
 @pytest.mark.parametrize("together", PAIRS)
@@ -62,8 +62,8 @@ def test_one_may_go_ahead(joint: JointAttention, decoders: dict[str, Decoder]) -
     features, ticks = torch.randn(1, SLOTS, DIM, generator=torch.Generator().manual_seed(7)), []
 
     def make(layers: JointAttention, lead: dict[str, int]) -> dict[str, torch.Tensor]:
-        courses = {m: decoders[m].course(features, [3]) for m in ("audio", "video")}
-        return sample_together(layers, decoders, courses, lambda done, of: ticks.append((done, of)), lead)
+        states = {m: decoders[m].sampler_state(features, [3]) for m in ("audio", "video")}
+        return sample_together(layers, decoders, states, lambda done, of: ticks.append((done, of)), lead)
 
     level, ahead = make(joint, {}), make(joint, {"audio": 1})
     assert ticks == [(1, 2), (2, 2), (1, 3), (2, 3), (3, 3)]
@@ -75,9 +75,9 @@ def test_one_may_go_ahead(joint: JointAttention, decoders: dict[str, Decoder]) -
 def test_guidance_branches_hear_the_same(joint: JointAttention, decoders: dict[str, Decoder]) -> None:
     """Two branches of one sample, both told the same: guidance between them changes nothing."""
     features = torch.zeros(1, SLOTS, DIM)
-    both = {m: decoders[m].course(features, [1], guidance_scale=4.0) for m in ("audio", "video")}
-    alone = {m: decoders[m].course(features, [1], guidance_scale=1.0) for m in ("audio", "video")}
-    made, plain = (sample_together(joint, decoders, courses, lambda done, of: None) for courses in (both, alone))
+    both = {m: decoders[m].sampler_state(features, [1], guidance_scale=4.0) for m in ("audio", "video")}
+    alone = {m: decoders[m].sampler_state(features, [1], guidance_scale=1.0) for m in ("audio", "video")}
+    made, plain = (sample_together(joint, decoders, states, lambda done, of: None) for states in (both, alone))
     assert all(torch.allclose(made[m], plain[m], atol=1e-3) for m in made)
 
 

@@ -87,8 +87,8 @@ def test_the_suite_runs_without_a_source(source: Path, monkeypatch: pytest.Monke
     bench = Bench(CoDi2.from_pretrained("debug"))
     seen: list[object] = []
     decoder = bench.decoder("image")
-    course = decoder.course
-    monkeypatch.setattr(decoder, "course", lambda *a, **k: seen.extend(k["sources"]) or course(*a, **k))
+    state = decoder.sampler_state
+    monkeypatch.setattr(decoder, "sampler_state", lambda *a, **k: seen.extend(k["sources"]) or state(*a, **k))
     assert len(ours(bench, cases)) == 2 and seen == [None, None]
 
 

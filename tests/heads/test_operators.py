@@ -10,7 +10,7 @@ from torch import Tensor
 
 from codi2.config import DEBUG
 from codi2.heads.operators import SLOT, Operators
-from codi2.heads.projection import Leave, Memory
+from codi2.heads.projection import Memory, OutputProjection
 from codi2.prompt.layout import MODALITIES
 
 D, W, COUNT = 16, 8, 5
@@ -100,8 +100,8 @@ def test_items_of_another_kind_are_passed_over(operators: Operators) -> None:
 def test_a_head_may_have_them() -> None:
     torch.manual_seed(0)
     config = replace(DEBUG.heads, operators={"image": 2})
-    leave = Leave(config, W)
-    plain = Leave(DEBUG.heads, W)
+    leave = OutputProjection(config, W)
+    plain = OutputProjection(DEBUG.heads, W)
     plain.load_state_dict({n: v for n, v in leave.state_dict().items() if not n.startswith("operators.")})
     zeros = torch.zeros(2, dtype=torch.long)
     memory = Memory(torch.randn(2, W), torch.randn(2, 3, DEBUG.heads.feature_dim), zeros, torch.tensor([IMAGE, AUDIO]))
@@ -114,4 +114,4 @@ def test_a_head_may_have_them() -> None:
     assert leave.operators.share["image"].bias.grad.abs().sum() > 0
     nothing = memory.first(0), visible[:, :0]
     torch.testing.assert_close(leave(*asked, *nothing), plain(*asked, *nothing))
-    assert "operators.maps.image" in Leave(replace(config, maps=2), W).wide  # kept in bytes
+    assert "operators.maps.image" in OutputProjection(replace(config, maps=2), W).wide  # kept in bytes

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from codi2.config import DEBUG
-from codi2.heads.projection import Leave, Memory, Projection
+from codi2.heads.projection import Memory, OutputProjection, Projection
 from codi2.prompt.layout import MODALITIES
 
 D, W = DEBUG.heads.feature_dim, 32
@@ -30,12 +30,12 @@ def test_starts_at_the_scale_of_the_embedding_rows():
     assert 0.04 < out.square().mean().sqrt() < 0.06
 
 
-def make_leave(copies: int = 2) -> tuple[Leave, Memory]:
+def make_leave(copies: int = 2) -> tuple[OutputProjection, Memory]:
     config = replace(DEBUG.heads, copies=copies, copy_dim=4)
     features = torch.randn(4, 3, D)
     features[3, 1:] = 0  # a phrase has one feature
     kinds = torch.tensor([IMAGE, AUDIO, IMAGE, PHRASE])
-    return Leave(config, W), Memory(torch.eye(W)[:4], features, torch.zeros(4, dtype=torch.long), kinds)
+    return OutputProjection(config, W), Memory(torch.eye(W)[:4], features, torch.zeros(4, dtype=torch.long), kinds)
 
 
 def test_each_head_starts_at_its_place_from_the_end():
@@ -98,7 +98,7 @@ def test_items_of_other_conversations_are_not_seen():
 def test_two_edits_of_full_rank_are_learned_side_by_side():
     """The state says which of two rotations of what was given is asked for; two linear maps hold both."""
     torch.manual_seed(0)
-    leave = Leave(replace(DEBUG.heads, copies=1, copy_dim=4, maps=2), W)
+    leave = OutputProjection(replace(DEBUG.heads, copies=1, copy_dim=4, maps=2), W)
     turns = [torch.linalg.qr(torch.randn(D, D))[0] for _ in range(2)]
     asked, last = torch.eye(W)[:2] * 8, torch.zeros(1, dtype=torch.long)
     assert leave.edits is not None
@@ -126,7 +126,7 @@ def test_two_edits_of_full_rank_are_learned_side_by_side():
 def test_fresh_maps_change_nothing():
     torch.manual_seed(3)
     leave, memory = make_leave()
-    mapped = Leave(replace(DEBUG.heads, copies=2, copy_dim=4, maps=3), W)
+    mapped = OutputProjection(replace(DEBUG.heads, copies=2, copy_dim=4, maps=3), W)
     mapped.load_state_dict(leave.state_dict(), strict=False)
     given = (torch.randn(2, W), torch.tensor([IMAGE, AUDIO]), torch.tensor([0, 1]), memory, torch.ones(2, 4) > 0)
     torch.testing.assert_close(mapped(*given), leave(*given))

@@ -115,8 +115,9 @@ def test_what_is_fed_back_matters(kit, monkeypatch):
     """The first slot is the same, the next differ, when another feature than the predicted one is fed."""
     option = [ReplyOptions(want=("image",), max_new_tokens=0)]
     honest = run(kit, [PICTURES], option)[0][0].features
-    enter = kit.mllm.enter.forward
-    monkeypatch.setattr(kit.mllm.enter, "forward", lambda x, modality: enter(x if len(x) > 1 else -x, modality))
+    projection = kit.mllm.input_projection
+    forward = projection.forward
+    monkeypatch.setattr(projection, "forward", lambda x, modality: forward(x if len(x) > 1 else -x, modality))
     deceived = run(kit, [PICTURES], option)[0][0].features
     torch.testing.assert_close(honest[0], deceived[0])
     assert (honest[1:] - deceived[1:]).abs().amax(-1).min() > 1e-3

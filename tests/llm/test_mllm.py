@@ -42,8 +42,14 @@ def test_the_loss_reaches_all_that_is_trained_and_nothing_else(tied):
     # What no sample uses has no gradient: here nothing else is idle.
     idle = [name for name, grad in trained.items() if grad is None or not grad.abs().sum()]
     assert idle == []
-    leave = ("projection", "query", "key", "late", "share")
-    kinds = ("lora_A", "lora_B", "enter.", "trainable_tokens", *(f"leave.{part}" for part in leave))
+    output = ("projection", "query", "key", "late", "share")
+    kinds = (
+        "lora_A",
+        "lora_B",
+        "input_projection.",
+        "trainable_tokens",
+        *(f"output_projection.{part}" for part in output),
+    )
     assert all(any(kind in name for name in trained) for kind in kinds)
     assert all(any(kind in name for kind in kinds) for name in trained)
     rows = [name for name in trained if "trainable_tokens" in name]
@@ -148,7 +154,7 @@ def test_the_adapter_survives_a_round_trip(tied, tmp_path):
     batch = batch_of(kit, ANALOGY)
     features = kit.features(batch)
     a = kit.backbone(kit.mllm.rows(batch, features), batch.mask)
-    other.mllm.enter.load_state_dict(kit.mllm.enter.state_dict())
+    other.mllm.input_projection.load_state_dict(kit.mllm.input_projection.state_dict())
     b = other.backbone(other.mllm.rows(batch, features), batch.mask)
     torch.testing.assert_close(a, b, rtol=0, atol=0)
     torch.testing.assert_close(kit.backbone.logits(a), other.backbone.logits(b), rtol=0, atol=0)

@@ -41,8 +41,8 @@ def loaded() -> CoDi2:
 def drawn(loaded: CoDi2, monkeypatch: pytest.MonkeyPatch) -> Drawn:
     found: list[Part | None] = []
     decoder = loaded.decoders["image"]
-    course = decoder.course
-    monkeypatch.setattr(decoder, "course", lambda *a, **k: found.extend(k["sources"]) or course(*a, **k))
+    real = decoder.sampler_state
+    monkeypatch.setattr(decoder, "sampler_state", lambda *a, **k: found.extend(k["sources"]) or real(*a, **k))
     return Drawn(loaded, found)
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image as PILImage
 
 from codi2.chat import Chat
-from codi2.chat.events import Done, Event, Said, Step
+from codi2.chat.events import Done, Event, Step, TextDelta
 from codi2.errors import BusyError, LateError, LimitError, PromptError
 from codi2.media import load_image
 from codi2.model import CoDi2, Options, Reply
@@ -89,7 +89,7 @@ def test_replies_are_those_of_the_model_alone(model: CoDi2, engine: Engine):
         assert ours.text == theirs.text
         pixels = [np.asarray(reply.images[0].pixels).astype(int) for reply in (ours, theirs)]
         assert np.abs(pixels[0] - pixels[1]).max() <= 1
-        assert "".join(e.text for e in client.events if isinstance(e, Said)).strip() == ours.text
+        assert "".join(e.text for e in client.events if isinstance(e, TextDelta)).strip() == ours.text
     assert engine.stats.batches["write", 4] == 1 and engine.stats.batches["decode", 4] >= 1
     assert engine.stats.asked["done"] >= 6
 
@@ -132,7 +132,7 @@ def test_who_has_left_costs_nothing(engine: Engine):
 def test_leaving_in_the_middle_ends_the_text(engine: Engine):
     client = Client()
     job = engine.reply(say("Go on"), Options(want=(), max_new_tokens=1500), client)
-    while not any(isinstance(event, Said) for event in list(client.events)):
+    while not any(isinstance(event, TextDelta) for event in list(client.events)):
         time.sleep(0.01)
     job.cancel()
     assert isinstance(client.end, Failed)
@@ -225,7 +225,7 @@ def test_a_request_that_fails_fails_alone(model: CoDi2, engine: Engine, monkeypa
         assert ends[i].reply.text == alone[i].text
         pixels = [np.asarray(reply.images[0].pixels).astype(int) for reply in (ends[i].reply, alone[i])]
         assert np.abs(pixels[0] - pixels[1]).max() <= 1
-        assert "".join(e.text for e in clients[i].events if isinstance(e, Said)).strip() == alone[i].text
+        assert "".join(e.text for e in clients[i].events if isinstance(e, TextDelta)).strip() == alone[i].text
     assert engine.stats.asked["done"] == 3 and engine.stats.asked["failed"] == 2  # with the one that held the others
 
 

@@ -370,7 +370,7 @@ def test_the_way_out_learns_before_the_language_model(
 
     options = {"data": data, "held_out": data, "model": str(weights), "diffusion_share": 0.0}
     options["leave"] = str(tmp_path / "leave/export")
-    started = llm.build(config("llm", options)).mllm.leave
+    started = llm.build(config("llm", options)).mllm.output_projection
     for name, value in recipe.model.state_dict().items():
         assert torch.allclose(started.state_dict()[name], value, atol=1e-2), name  # an average, kept as fp16
 
@@ -413,10 +413,12 @@ def test_the_way_out_goes_on_when_the_language_model_has_read(
     copy(tmp_path / "leave/export/heads.safetensors", tmp_path / "tuned")
     load_language(whole, tmp_path / "tuned")
     for name, value in recipe.model.state_dict().items():
-        assert torch.allclose(whole.leave.state_dict()[name], value, atol=1e-2), name
+        assert torch.allclose(whole.output_projection.state_dict()[name], value, atol=1e-2), name
     before = leave.build(made).model.state_dict()
-    assert not torch.equal(whole.leave.share, before["share"])  # it learned
-    assert torch.allclose(whole.leave.query.weight, before["query.weight"], atol=1e-3)  # and points as it did
+    assert not torch.equal(whole.output_projection.share, before["share"])  # it learned
+    assert torch.allclose(
+        whole.output_projection.query.weight, before["query.weight"], atol=1e-3
+    )  # and points as it did
 
     # a model that has no linear maps yet gets some, and learns where to point too
     mapped = leave.build(made := config("leave", options | {"maps": 3, "points": True}, steps=30))
@@ -427,10 +429,10 @@ def test_the_way_out_goes_on_when_the_language_model_has_read(
     again = MLLM(load_backbone(loaded.llm), loaded.heads)
     load_language(again, folder)
     theirs = mapped.model.state_dict()
-    for name, value in again.leave.state_dict().items():
+    for name, value in again.output_projection.state_dict().items():
         assert torch.allclose(value, theirs[name], atol=1e-2), name  # matrices in bytes
-    assert again.leave.edits is not None and again.leave.edits.maps.any()
-    assert not torch.allclose(again.leave.query.weight, before["query.weight"], atol=1e-3)
+    assert again.output_projection.edits is not None and again.output_projection.edits.maps.any()
+    assert not torch.allclose(again.output_projection.query.weight, before["query.weight"], atol=1e-3)
 
     # and operators, which are fitted, while all but their use stays as it is
     few = {"image": ("image", dict(list(changes("image").items())[:3]))}
@@ -442,8 +444,12 @@ def test_the_way_out_goes_on_when_the_language_model_has_read(
     assert loaded.heads.operators == {"image": 3} and folder is not None
     again = MLLM(load_backbone(loaded.llm), loaded.heads)
     load_language(again, folder)
-    assert all(torch.allclose(again.leave.state_dict()[name], value, atol=1e-2) for name, value in before.items())
-    assert all(again.leave.state_dict()[f"operators.{name}"].any() for name in ("maps.image", "asked.image.weight"))
+    assert all(
+        torch.allclose(again.output_projection.state_dict()[name], value, atol=1e-2) for name, value in before.items()
+    )
+    assert all(
+        again.output_projection.state_dict()[f"operators.{name}"].any() for name in ("maps.image", "asked.image.weight")
+    )
 
     # of records that are not taught nothing is learned: what they say now is what they should say
     recipes = [

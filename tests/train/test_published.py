@@ -131,8 +131,8 @@ def test_a_network_is_given_in_training_what_it_is_given_when_it_samples(make: M
         item = lessons[n].source(modality, decoder.codec.others)
         assert item is not None
         sources[n] = lessons[n].medium(item).decode()
-    course = decoder.course(batch.features, SEEDS, sources=sources)
-    course.denoise(course.latents, course.timestep(0))
+    state = decoder.sampler_state(batch.features, SEEDS, sources=sources)
+    state.denoise(state.latents, state.timestep(0))
     seen.handle.remove()
 
     (x, t, trained), (sampled_x, sampled_t, sampled) = seen.calls

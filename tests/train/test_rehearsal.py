@@ -23,7 +23,7 @@ from codi2.dry_run.virtual import DEVICE, Misplaced, VirtualGPU
 from codi2.encode.efficientnet import EfficientNetLite
 from codi2.encode.tiny import TRUNK_CHANNELS
 from codi2.heads.prior import Context, Prior
-from codi2.heads.projection import Leave, Projection
+from codi2.heads.projection import OutputProjection, Projection
 from codi2.media.mel import MelSpectrogram
 from codi2.placement import Placement
 from codi2.train.config import TrainConfig
@@ -349,7 +349,7 @@ def test_every_part_trains_in_mixed_precision_on_a_cpu(
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-PRECISE = (nn.LayerNorm, nn.GroupNorm, Projection, Leave)
+PRECISE = (nn.LayerNorm, nn.GroupNorm, Projection, OutputProjection)
 
 
 @pytest.mark.parametrize("part", ["image_vae", "audio_features", "audio_denoiser", "joint", "llm"])

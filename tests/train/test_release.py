@@ -27,7 +27,7 @@ from codi2.diffuse.vocoder import ISTFTVocoder
 from codi2.encode import embedded
 from codi2.errors import ConfigError, DataError
 from codi2.heads.prior import Prior
-from codi2.heads.projection import Leave, Projection
+from codi2.heads.projection import OutputProjection, Projection
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
@@ -254,7 +254,7 @@ def test_the_recipe_makes_a_model_that_may_be_shipped() -> None:
     modules["projections"] = torch.nn.ModuleList(
         [
             Projection(EMBEDDED.heads.groups, 256, EMBEDDED.heads.hidden, state_width, 1.0),
-            Leave(EMBEDDED.heads, state_width),
+            OutputProjection(EMBEDDED.heads, state_width),
         ]
     )
     sizes |= {name: 2.0 * sum(p.numel() for p in module.parameters()) for name, module in modules.items()}

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from codi2.chat.events import Began, Done, Event, Made, Said, Step
+from codi2.chat.events import Began, Done, Event, MediaReady, Step, TextDelta
 from codi2.errors import PromptError
 from codi2.llm.reading import Past
 from codi2.llm.stops import first, pending
@@ -220,7 +220,7 @@ class Chat:
         parts, told = check(reply.parts) if check else (list(reply.parts), ())
         for place, part in enumerate(parts):
             if not isinstance(part, Text):
-                _check(tell(Made(place, part, reply.recipe)))
+                _check(tell(MediaReady(place, part, reply.recipe)))
         reply = replace(reply, parts=tuple(parts), notes=(*reply.notes, *self._notes(left), *told))
         self._keep(prompt, message, reply, options, left)
         tell(Done(reply))
@@ -324,4 +324,4 @@ class Listener:
         if end is None:
             end = len(text) - (0 if whole else pending(text, self.stop))
         piece, self.told = text[len(self.told) : end], text[:end]
-        return self.tell(Said(piece, self.place)) if piece else False
+        return self.tell(TextDelta(piece, self.place)) if piece else False

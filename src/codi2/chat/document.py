@@ -94,7 +94,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-Settings = Annotated[dict[str, Any], AfterValidator(_options)]
+StoredSettings = Annotated[dict[str, Any], AfterValidator(_options)]
 
 
 class Kept(_Part):
@@ -104,7 +104,7 @@ class Kept(_Part):
 
     prompt: list[Part]
     reply: list[Part]
-    options: Settings
+    options: StoredSettings
     recipe: dict[str, Any]
     notes: list[Words]
     left: Place = 0
@@ -125,7 +125,7 @@ class Document(_Part):
 
     version: Annotated[Literal[1], Field(alias="schema")]
     system: Words | None
-    defaults: Settings
+    defaults: StoredSettings
     rounds: list[Kept]
 
 

@@ -11,7 +11,7 @@ from codi2.reply import Reply
 
 
 @dataclass(frozen=True)
-class Said:
+class TextDelta:
     """A piece of the reply's text."""
 
     text: str
@@ -36,7 +36,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Made:
+class MediaReady:
     """The reply's part number `place` is a medium, and here it is."""
 
     place: int
@@ -51,4 +51,4 @@ class Done:
     reply: Reply
 
 
-Event = Said | Began | Step | Made | Done
+Event = TextDelta | Began | Step | MediaReady | Done

@@ -168,14 +168,14 @@ def progress(shown: bool = True) -> Iterator[Bar]:
 
 def play(events: Iterator[Event], bar: Bar, written: bool = True) -> Reply:
     """Follows a reply as it is made: its steps move the bar, its text is `written` to stdout as the model says it."""
-    from codi2.chat.events import Done, Said, Step
+    from codi2.chat.events import Done, Step, TextDelta
 
     line = ""
     for event in events:
         match event:
             case Step(stage, step, total) if not (line and stage == "write"):
                 bar(stage, step, total)
-            case Said(text) if written:
+            case TextDelta(text) if written:
                 bar.hide()
                 text = text if line else text.lstrip()
                 line += text

@@ -21,7 +21,7 @@ from codi2.diffuse.codec import Codec
 from codi2.diffuse.condition import Condition
 from codi2.diffuse.draft import Draft
 from codi2.diffuse.process import Discrete, process_of
-from codi2.diffuse.sampling import Course, Progress, guide, sample, seeded_noise
+from codi2.diffuse.sampling import Progress, SamplerState, guide, sample, seeded_noise
 from codi2.prompt.parts import Part
 
 MAX_SAMPLE_WEIGHT = 5.0  # min-SNR weighting, arXiv:2303.09556
@@ -172,15 +172,15 @@ class Decoder(nn.Module):
     def generate(
         self, features: Tensor, seeds: Sequence[int], progress: Progress | None = None, **settings: Any
     ) -> list[Part]:
-        """Features [B, K, D] → B media. `settings` are those of `course`."""
+        """Features [B, K, D] → B media. `settings` are those of `state`."""
         return self.media(self.generate_latents(features, seeds, progress, **settings), settings.get("sources"))
 
     @torch.no_grad()
     def generate_latents(
         self, features: Tensor, seeds: Sequence[int], progress: Progress | None = None, **settings: Any
     ) -> Tensor:
-        """Features [B, K, D] → latents [B, c, h, w]. `settings` are those of `course`."""
-        return sample(self.course(features, seeds, **settings), progress)
+        """Features [B, K, D] → latents [B, c, h, w]. `settings` are those of `state`."""
+        return sample(self.sampler_state(features, seeds, **settings), progress)
 
     @torch.no_grad()
     def media(
@@ -200,7 +200,7 @@ class Decoder(nn.Module):
         """Latents [B, c, h, w] with `kept` of what each source loses when it is drawn by its own features [B, K, D].
 
         A network that edits redraws what it should have left alone, and errs there as it does on the source itself,
-        where the error can be seen (so does Direct Inversion, arXiv:2310.01506). `settings` are those of `course`.
+        where the error can be seen (so does Direct Inversion, arXiv:2310.01506). `settings` are those of `state`.
         """
         source = self._source_latents(sources, latents)
         given = source.flatten(1).any(1).view(-1, *[1] * (source.ndim - 1))
@@ -208,7 +208,7 @@ class Decoder(nn.Module):
         return latents + self.sampling.kept * given * (source - drawn)
 
     @torch.no_grad()
-    def course(
+    def sampler_state(
         self,
         features: Tensor,
         seeds: Sequence[int],
@@ -220,7 +220,7 @@ class Decoder(nn.Module):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         source_guidance_scale: float | None = None,
-    ) -> Course:
+    ) -> SamplerState:
         """The way from noise to the latents [B, c, h, w] of features [B, K, D], not yet gone.
 
         Args:
@@ -229,7 +229,7 @@ class Decoder(nn.Module):
             negative: the negative prompt's words [B, …] as the conditioner takes them, for the unconditional branch
                 (appendix B.1), or for both.
             words: a prompt's, for the feature's branch: what decoders without a language model go by.
-            start: media to start from, noised as far as `strength`, a share of the schedule (see `Course`).
+            start: media to start from, noised as far as `strength`, a share of the schedule (see `SamplerState`).
             guidance_scale: 1 takes the feature's branch alone, in half or a third of the time.
         """
         features = self.rescaled(features).to(next(self.unet.parameters()).dtype)
@@ -263,7 +263,7 @@ class Decoder(nn.Module):
             return livelier(guide(branches, scale, source_scale, copies))
 
         begun = None if start is None else self.codec.encode(self.codec.to_tensor(start)).to(noise)
-        return Course(denoise, self.scheduler, noise, steps, begun, strength)
+        return SamplerState(denoise, self.scheduler, noise, steps, begun, strength)
 
     def _livelier(self, source: Tensor) -> Callable[[Tensor], Tensor]:
         """What makes estimates of clips whose source is still move as they should: what is foretold of a motion that

@@ -25,7 +25,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
 from codi2.diffuse.decoder import Decoder
-from codi2.diffuse.sampling import Course, Progress
+from codi2.diffuse.sampling import Progress, SamplerState
 from codi2.errors import ConfigError
 
 POSITIONS = 32  # numbers that say when
@@ -105,7 +105,7 @@ def joint_attention(decoders: Mapping[str, Decoder]) -> JointAttention:
 def sample_together(
     joint: JointAttention,
     decoders: Mapping[str, Decoder],
-    courses: Mapping[str, Course],
+    states: Mapping[str, SamplerState],
     progress: Progress,
     lead: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
@@ -114,18 +114,18 @@ def sample_together(
     Args:
         lead: modality → steps by which it goes ahead of those that have none: the others then see more of it.
     """
-    unets, ahead = {m: decoder.unet for m, decoder in decoders.items()}, {m: (lead or {}).get(m, 0) for m in courses}
+    unets, ahead = {m: decoder.unet for m, decoder in decoders.items()}, {m: (lead or {}).get(m, 0) for m in states}
     begins = {m: max(ahead.values()) - steps for m, steps in ahead.items()}
-    count = max(begins[m] + len(course) for m, course in courses.items())
+    count = max(begins[m] + len(state) for m, state in states.items())
     for i in range(count):
-        latents = {m: course.latents for m, course in courses.items()}
-        at = {m: course.timestep(i - begins[m]) for m, course in courses.items()}
+        latents = {m: state.latents for m, state in states.items()}
+        at = {m: state.timestep(i - begins[m]) for m, state in states.items()}
         with joint.between(latents, at, unets):
-            for m, course in courses.items():
-                if 0 <= i - begins[m] < len(course):
-                    course.step(i - begins[m])
+            for m, state in states.items():
+                if 0 <= i - begins[m] < len(state):
+                    state.step(i - begins[m])
         progress(i + 1, count)
-    return {m: course.latents for m, course in courses.items()}
+    return {m: state.latents for m, state in states.items()}
 
 
 class Environment(nn.Module):

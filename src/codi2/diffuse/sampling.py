@@ -18,12 +18,12 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]
 
 
-class Course:
+class SamplerState:
     """One way from noise [B, c, h, w] to latents, step by step, by any scheduler of diffusers.
 
     Args:
         denoise: (latents as the scheduler scales them, timestep []) → the model's (guided) prediction.
-        scheduler: of diffusers; a course has a copy of its own, since it counts its steps.
+        scheduler: of diffusers; a state has a copy of its own, since it counts its steps.
         noise: standard normal; it is scaled by the scheduler's `init_noise_sigma`.
         start: latents to start from in place of nothing, noised as far as `strength`, a share of the schedule
             (SDEdit, arXiv:2108.01073).
@@ -69,13 +69,13 @@ class Course:
         self.latents = scheduler.step(self.denoise(scaled, t), t, self.latents).prev_sample
 
 
-def sample(course: Course, progress: Progress | None = None) -> Tensor:
+def sample(state: SamplerState, progress: Progress | None = None) -> Tensor:
     """Noise → latents [B, c, h, w]. `progress` is called with (steps done, steps in all) after each step."""
-    for i in range(len(course)):
-        course.step(i)
+    for i in range(len(state)):
+        state.step(i)
         if progress is not None:
-            progress(i + 1, len(course))
-    return course.latents
+            progress(i + 1, len(state))
+    return state.latents
 
 
 def guide(branches: Tensor, guidance_scale: float, source_guidance_scale: float, copies: int) -> Tensor:

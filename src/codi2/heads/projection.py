@@ -105,7 +105,7 @@ class Edits(nn.Module):
         return out
 
 
-class Leave(nn.Module):
+class OutputProjection(nn.Module):
     """Hidden states to features, by way of what was given.
 
     Each of `copies` heads points at items given earlier: the weight of item m is the softmax of q(h) . key(h_m) /
@@ -189,10 +189,11 @@ class Leave(nn.Module):
         return F.layer_norm(hidden.float(), hidden.shape[-1:])
 
 
-def kept_in_bytes(heads: Mapping[str, Tensor], leave: Leave) -> list[str]:
-    """Of heads as a model keeps them, `enter.…` and `leave.…`: `Leave.wide`, and then the matrices of the way in."""
-    wide = [f"leave.{name}" for name in leave.wide]
-    return [n for n, value in heads.items() if n in wide or (wide and n.startswith("enter.") and value.ndim > 1)]
+def kept_in_bytes(heads: Mapping[str, Tensor], output_projection: OutputProjection) -> list[str]:
+    """Of heads as a model keeps them: `OutputProjection.wide`, and then the matrices of the input projection."""
+    wide = [f"output_projection.{name}" for name in output_projection.wide]
+    matrices = [n for n, value in heads.items() if n.startswith("input_projection.") and value.ndim > 1]
+    return [n for n in heads if n in wide or (wide and n in matrices)]
 
 
 def fit_features(features: Tensor, count: int) -> Tensor:

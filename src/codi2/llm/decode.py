@@ -170,8 +170,8 @@ def _next_rows(conversation: Conversation, writers: list[_Writer], newest: Tenso
         modality = at.new_tensor([MODALITIES.index(writers[b].modality) for b in in_item])
         number = at.new_tensor([len(writers[b].features) for b in in_item])
         visible = conversation.memory.sample == at[:, None]
-        features = mllm.leave(newest[at], modality, number, conversation.memory, visible)
-        for b, feature, row in zip(in_item, features, mllm.enter(features, modality), strict=True):
+        features = mllm.output_projection(newest[at], modality, number, conversation.memory, visible)
+        for b, feature, row in zip(in_item, features, mllm.input_projection(features, modality), strict=True):
             writers[b].features.append(feature)
             writers[b].states.append(newest[b].clone())
             rows[b] = row.to(newest.dtype)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from codi2.config import HeadsConfig
-from codi2.heads.projection import Leave, Memory, Projection, fit_features
+from codi2.heads.projection import Memory, OutputProjection, Projection, fit_features
 from codi2.llm.backbone import Backbone
 from codi2.llm.splice import splice
 from codi2.prompt.layout import MODALITIES, Batch
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeacherForced:
     """What a teacher-forced pass predicts, beside what it should."""
 
     prediction: Tensor  # [P, D], c_MLLM
@@ -42,8 +42,9 @@ class MLLM(nn.Module):
     def __init__(self, backbone: Backbone, config: HeadsConfig) -> None:
         super().__init__()
         self.backbone = backbone
-        self.enter = Projection(config.groups, config.feature_dim, config.hidden, backbone.width, backbone.row_rms)
-        self.leave = Leave(config, backbone.width)
+        width, rms = backbone.width, backbone.row_rms
+        self.input_projection = Projection(config.groups, config.feature_dim, config.hidden, width, rms)
+        self.output_projection = OutputProjection(config, backbone.width)
         self.config = config
 
     def rows(self, batch: Batch, features: Tensor) -> Tensor:
@@ -51,15 +52,15 @@ class MLLM(nn.Module):
 
         `features` float32 [N, T, D] of all items of the batch in order, zero beyond an item's own.
         """
-        values = self.enter(features[batch.slot_item, batch.slot_number], batch.slot_modality)
+        values = self.input_projection(features[batch.slot_item, batch.slot_number], batch.slot_modality)
         return splice(self.backbone.embed(batch.ids), values, batch.slot_sample, batch.slot_position)
 
     def memory(self, batch: Batch, hidden: Tensor, features: Tensor) -> Memory:
-        """The items of the batch as `Leave` can point at them; `hidden` [B, L, W]."""
+        """The items of the batch as `OutputProjection` can point at them; `hidden` [B, L, W]."""
         copied = fit_features(features, max(self.config.num_slots.values()))
         return Memory(hidden[batch.item_sample, batch.item_end], copied, batch.item_sample, batch.item_modality)
 
-    def forward(self, batch: Batch, features: Tensor, fed: Tensor | None = None) -> Taught:
+    def forward(self, batch: Batch, features: Tensor, fed: Tensor | None = None) -> TeacherForced:
         """One teacher-forced pass over whole conversations, padded on the right.
 
         `features` [N, T, D] are the targets and, unless `fed` [N, T, D] replaces them there, what the slots are fed.
@@ -73,9 +74,9 @@ class MLLM(nn.Module):
         item, number, modality = (x[predicted] for x in (batch.slot_item, batch.slot_number, batch.slot_modality))
         visible = (sample[:, None] == batch.item_sample) & (before[:, None] > batch.item_end)
         memory = self.memory(batch, hidden, fed)
-        prediction = self.leave(hidden[sample, before], modality, number, memory, visible)
+        prediction = self.output_projection(hidden[sample, before], modality, number, memory, visible)
         text_sample, text_position = batch.label_sample, batch.label_position
-        return Taught(
+        return TeacherForced(
             prediction=prediction,
             target=features[item, number],
             modality=modality,

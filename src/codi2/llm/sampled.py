@@ -17,17 +17,17 @@ from codi2.llm.decode import FeatureSegment, Segment
 from codi2.llm.reading import Reading, items_of
 from codi2.prompt.layout import MODALITIES
 
-Item = tuple[str, Tensor]
+ItemFeatures = tuple[str, Tensor]
 """Modality and features [T, D]."""
 
 
-def items_read(reading: Reading) -> list[Item]:
+def items_read(reading: Reading) -> list[ItemFeatures]:
     """The items of a conversation with their features, in reading order."""
     keys = [key for stretch in reading.stretches for key, _ in items_of(stretch)]
     return [(key[0], reading.features[key][1]) for key in keys]
 
 
-def context_of(states: Tensor, modality: str, items: Sequence[Item], num_items: int, num_slots: int) -> Context:
+def context_of(states: Tensor, modality: str, items: Sequence[ItemFeatures], num_items: int, num_slots: int) -> Context:
     """What one item is sampled after.
 
     Args:
@@ -51,7 +51,7 @@ def context_of(states: Tensor, modality: str, items: Sequence[Item], num_items: 
 
 @torch.no_grad()
 def sampled(
-    prior: Prior, config: PriorConfig, segments: Sequence[Segment], given: Sequence[Item], seed: int
+    prior: Prior, config: PriorConfig, segments: Sequence[Segment], given: Sequence[ItemFeatures], seed: int
 ) -> list[Segment]:
     """The segments of a reply with sampled features; `given` are the items of its conversation, in reading order."""
     sizes, items = prior.config, list(given)

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from codi2.chat import Chat, Listener
-from codi2.chat.events import Done, Event, Made, Step
+from codi2.chat.events import Done, Event, MediaReady, Step
 from codi2.decoding import check_options
 from codi2.errors import BusyError, CoDi2Error, DeviceMemoryError, LateError, LimitError
 from codi2.llm.decode import FeatureSegment, Segment, text_of
@@ -340,7 +340,7 @@ class Engine:
         notes = (*self.model.notes(job.written, job.options), *told)
         for place, part in enumerate(parts):
             if not isinstance(part, Text) and not job.ended:
-                job.tell(Made(place, part, self.model.recipe(job.options, job.seconds)))
+                job.tell(MediaReady(place, part, self.model.recipe(job.options, job.seconds)))
         self._finish(job, parts, notes)
 
     def _alone(self, job: Job, finish: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from codi2.chat import Chat
-from codi2.chat.events import Event, Said
+from codi2.chat.events import Event, TextDelta
 from codi2.llm.decode import Segment
 from codi2.media.bounds import decoded_bytes
 from codi2.model import Options, Reply
@@ -62,7 +62,7 @@ class Job:
 
     def hear(self, event: Event) -> bool:
         """Passes an event on; text that an earlier attempt has told is left out. Returns `over`."""
-        if isinstance(event, Said):
+        if isinstance(event, TextDelta):
             self.said += len(event.text)
             fresh = self.said - self.told
             if fresh > 0:

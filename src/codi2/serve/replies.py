@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi.responses import StreamingResponse
 
-from codi2.chat.events import Done, Made, Said, Step
+from codi2.chat.events import Done, MediaReady, Step, TextDelta
 from codi2.errors import CoDi2Error
 from codi2.model import Reply
 from codi2.prompt.layout import Message
@@ -77,11 +77,11 @@ async def chunks(
     pictures = 0
     async for event in waiting:
         match event:
-            case Said():
+            case TextDelta():
                 yield chunk({"content": event.text})
             case Step():
                 yield chunk({}, codi2={"progress": {"stage": event.stage, "step": event.step, "total": event.total}})
-            case Made(place=place, part=part):
+            case MediaReady(place=place, part=part):
                 shown = await aside(wire.to_part, part, mark_of(server, event.recipe))
                 delta: dict[str, Any] = {"codi2": {"place": place, "part": shown}}
                 if shown["type"] == "image_url":

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-from codi2.chat.events import Began, Done, Made, Said, Step
+from codi2.chat.events import Began, Done, MediaReady, Step, TextDelta
 from codi2.model import Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Text
@@ -174,7 +174,7 @@ async def _events(response: Response, waiting: Waiting) -> AsyncIterator[Event]:
     async for news in waiting:
         made: Iterator[Event] = iter(())
         match news:
-            case Said():
+            case TextDelta():
                 made = places.say(news.place, news.text)
             case Began():
                 made = places.add(news.place, news.modality)
@@ -183,7 +183,7 @@ async def _events(response: Response, waiting: Waiting) -> AsyncIterator[Event]:
                     drawing, made = True, places.drawing()
                 progress = {"stage": news.stage, "step": news.step, "total": news.total}
                 made = iter([*made, {"type": "response.codi2.progress", **progress}])
-            case Made():
+            case MediaReady():
                 mark = mark_of(response.server, news.recipe)
                 item = await item_aside(news.part, response.name(news.place), mark)
                 begun_now = places.add(news.place, news.part.modality)

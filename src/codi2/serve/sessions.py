@@ -19,7 +19,7 @@ from fastapi.responses import Response
 
 from codi2.chat import Chat
 from codi2.chat.compose import Composed, compose
-from codi2.chat.events import Done, Event, Made, Said, Step
+from codi2.chat.events import Done, Event, MediaReady, Step, TextDelta
 from codi2.chat.files import reader, recipes_of, save
 from codi2.errors import BusyError, DataError, LimitError
 from codi2.media.bounds import decoded_bytes
@@ -380,11 +380,11 @@ async def _events(
     """The events of a stream. `kept` gives the round with ids in the place of its media, which then do not come."""
     async for event in waiting:
         match event:
-            case Said():
+            case TextDelta():
                 yield {"type": "text", "text": event.text}
             case Step():
                 yield {"type": "progress", "stage": event.stage, "step": event.step, "total": event.total}
-            case Made(place=place, part=part) if kept is None:
+            case MediaReady(place=place, part=part) if kept is None:
                 mark = mark_of(server, event.recipe)
                 yield {"type": "part", "place": place, "part": await aside(wire.to_part, part, mark)}
             case Done(reply=reply) if kept is None:

@@ -96,7 +96,7 @@ class AnswerReader(nn.Module):
             batch = collate([sequences[i] for i in places], self.mllm.backbone.pad_id, left=True)
             features = stack_features([value for some in given for value in some], self.base.heads.feature_dim)
             wants = [ReplyOptions(tuple(m.modality for m in asked[i].answers), max_new_tokens=0) for i in places]
-            device = device_of(self.mllm.enter)
+            device = device_of(self.mllm.input_projection)
             state = Conversation(self.mllm, len(places))
             replies = generate(state, batch.to(device), features.to(device), wants)
             for i, values, reply in zip(places, given, replies, strict=True):

@@ -27,7 +27,7 @@ from codi2.hub import sha256_of
 
 SUMS = "SHA256SUMS"
 FORMAT = 2  # in state.json; before it there were no sums
-State = tuple[dict[str, dict[str, Tensor]], dict[str, Any], dict[str, Any]]
+CheckpointState = tuple[dict[str, dict[str, Tensor]], dict[str, Any], dict[str, Any]]
 """Tensors, optimizer and state, as `save_checkpoint` takes them."""
 
 
@@ -87,7 +87,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if p.is_dir()) if folder.is_dir() else []
 
 
-def load_newest(checkpoints: Sequence[Path], says: bool = True) -> tuple[Path, State]:
+def load_newest(checkpoints: Sequence[Path], says: bool = True) -> tuple[Path, CheckpointState]:
     """The newest checkpoint that is whole, with what it holds.
 
     Args:
@@ -107,7 +107,7 @@ def load_newest(checkpoints: Sequence[Path], says: bool = True) -> tuple[Path, S
     raise WeightsError(f"{fault}, and no earlier one is whole; delete {checkpoints[0].parent} to start again")
 
 
-def load_checkpoint(path: Path) -> State:
+def load_checkpoint(path: Path) -> CheckpointState:
     """(tensors, optimizer, state), as they were given to `save_checkpoint`. Raises WeightsError: a file is damaged."""
     file = path / SUMS
     try:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from codi2.config import PRESETS
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.dry_run import parts
-from codi2.heads.projection import Leave, Projection
+from codi2.heads.projection import OutputProjection, Projection
 from codi2.llm.backbone import Backbone, adapt
 from codi2.llm.mllm import MLLM
 from codi2.prompt.layout import MODALITIES, Batch, special_tokens
@@ -113,8 +113,8 @@ def _language(base: Any, bits: int) -> MLLM:
     nn.Module.__init__(mllm)
     heads = base.heads
     mllm.backbone, mllm.config = backbone, heads
-    mllm.enter = Projection(heads.groups, heads.feature_dim, heads.hidden, backbone.width)
-    mllm.leave = Leave(heads, backbone.width)
+    mllm.input_projection = Projection(heads.groups, heads.feature_dim, heads.hidden, backbone.width)
+    mllm.output_projection = OutputProjection(heads, backbone.width)
     return mllm
 
 

@@ -34,7 +34,7 @@ from codi2.train.interrupt import interrupts
 from codi2.train.launch import accelerator_for
 from codi2.train.optimizer import averaged, copy_into, optimizer_of, rate_at, update_average
 from codi2.train.place import ADVICE, choose_device, moved, place, placement_of
-from codi2.train.sharded import dissolve, load_optimizer, put_together, whole
+from codi2.train.sharded import dissolve, gather, load_optimizer, put_together
 from codi2.train.shares import WHOLE, Share, seed_all, weigh
 from codi2.train.skips import Late, Watch, note_skipped, skips_step
 from codi2.train.trackers import show_samples
@@ -167,8 +167,8 @@ def _train(
         schedule.load_state_dict(states["schedule"])
 
     def save() -> None:
-        tensors = {"model": whole(trained)} | ({"average": whole(average)} if average else {})
-        states = {"optimizer": whole(adam.state_dict()) if keeps_moments else {}, "schedule": schedule.state_dict()}
+        tensors = {"model": gather(trained)} | ({"average": gather(average)} if average else {})
+        states = {"optimizer": gather(adam.state_dict()) if keeps_moments else {}, "schedule": schedule.state_dict()}
         if accelerator.is_main_process:
             state = {"step": step, "figures": figures, "norms": watch.norms, "skipped": watch.skipped}
             score = figures.get(config.best.lstrip("-"), None) if config.best else None
@@ -193,7 +193,7 @@ def _train(
                 accelerator.backward(losses["loss"])
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + torch.as_tensor(value, device=device).detach() / config.accumulate
-        norm = whole(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
+        norm = gather(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
         means = torch.stack([value.float() for value in sums.values()])
         means = accelerator.reduce(means, "mean") if processes > 1 else means
         return dict(zip(sums, means.unbind(), strict=True)) | {

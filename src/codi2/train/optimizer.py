@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from codi2.errors import ConfigError
 from codi2.train.config import TrainConfig
-from codi2.train.sharded import cut_like, local
+from codi2.train.sharded import local, reshard
 
 
 def optimizer_of(trained: dict[str, nn.Parameter], config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
@@ -56,7 +56,7 @@ def copy_into(target: dict[str, Any], values: Mapping[str, Tensor], source: Path
         raise ConfigError(f"the checkpoint {source} is of another model: {odd[0]} differs; choose another --out")
     for name, value in values.items():
         if name in target:
-            target[name].copy_(cut_like(value, target[name]))
+            target[name].copy_(reshard(value, target[name]))
 
 
 class averaged:

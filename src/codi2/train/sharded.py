@@ -21,16 +21,16 @@ def is_cut(tensor: Any) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def whole(value: Any) -> Any:
+def gather(value: Any) -> Any:
     """A tensor, or lists and dicts of some, with what is cut up put together: all processes have to ask at once."""
     if isinstance(value, dict):
-        return {key: whole(some) for key, some in value.items()}
+        return {key: gather(some) for key, some in value.items()}
     if isinstance(value, list):
-        return [whole(some) for some in value]
+        return [gather(some) for some in value]
     return value.full_tensor() if is_cut(value) else value
 
 
-def cut_like(value: Any, like: Tensor) -> Any:
+def reshard(value: Any, like: Tensor) -> Any:
     """This process's part of a whole tensor, where `like` is cut up and of its shape."""
     from torch.distributed.tensor import distribute_tensor
 
@@ -55,7 +55,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     cut = {
-        number: {name: cut_like(value, parameters[number]) for name, value in of_one.items()}
+        number: {name: reshard(value, parameters[number]) for name, value in of_one.items()}
         for number, of_one in state["state"].items()
     }
     groups = [
@@ -88,4 +88,4 @@ def dissolve(model: nn.Module) -> None:
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if is_cut(parameter):
-                setattr(module, name, nn.Parameter(whole(parameter.detach()), parameter.requires_grad))
+                setattr(module, name, nn.Parameter(gather(parameter.detach()), parameter.requires_grad))

@@ -75,7 +75,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass
-class State:
+class ConversationState:
     """A conversation so far."""
 
     turns: list[Turn] = field(default_factory=list)
@@ -110,7 +110,7 @@ class State:
         del self.turns[-2:], self.asked[-1:]
 
 
-Request = Callable[[TaskSampler, np.random.Generator, State], None]
+Request = Callable[[TaskSampler, np.random.Generator, ConversationState], None]
 
 
 def phrase(request: str, sampler: TaskSampler, draw: np.random.Generator, **fields: str) -> str:
@@ -120,7 +120,7 @@ def phrase(request: str, sampler: TaskSampler, draw: np.random.Generator, **fiel
     return words[:1].upper() + words[1:]
 
 
-def _describe(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+def _describe(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
     """A new medium, at times the first frame of a clip → its caption."""
     modality = str(draw.choice(["image", "audio", "video" if sampler.clips else "image"], p=[0.5, 0.3, 0.2]))
     (item,) = sampler.items(modality, draw, 1)
@@ -130,14 +130,14 @@ def _describe(sampler: TaskSampler, draw: np.random.Generator, state: State) -> 
     state.has(item, media, given)
 
 
-def _recall(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+def _recall(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
     """Words for what the newest medium shows."""
     assert state.item is not None
     state.say("recall", phrase("recall", sampler, draw), [Text(state.item.caption)])
 
 
 def _from_words(request: str, modality: str) -> Request:
-    def ask(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+    def ask(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
         (item,) = sampler.items(modality, draw, 1)
         media = sampler.array(item)
         answer = encoded(media)
@@ -147,7 +147,7 @@ def _from_words(request: str, modality: str) -> Request:
     return ask
 
 
-def _edit(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+def _edit(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
     """The newest picture, sound or clip, edited."""
     assert state.item is not None and state.media is not None and state.newest is not None
     kind = {1: "audio", 3: "image", 4: "video"}[state.media.ndim]
@@ -166,7 +166,7 @@ def _edit(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None
     raise DataError(f"none of {TRIES} instructions speaks of the newest {noun}")
 
 
-def _animate(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+def _animate(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
     """The clip that the newest picture begins."""
     assert state.item is not None and state.newest is not None
     given, frames = state.newest, sampler.array(state.item)
@@ -179,7 +179,7 @@ def _animate(sampler: TaskSampler, draw: np.random.Generator, state: State) -> N
 def _counterpart(request: str) -> Request:
     """A sound of what the newest picture shows, or the other way round."""
 
-    def ask(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+    def ask(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
         assert state.item is not None
         name = state.item.concept
         item = pick(draw, sampler.world.sounds_of[name] if request == "sound" else sampler.world.by["concept"][name])
@@ -191,7 +191,7 @@ def _counterpart(request: str) -> Request:
     return ask
 
 
-def _all(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+def _all(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
     """A picture, a sound and words at once. Media come first: where several are wanted, they are begun first."""
     name = pick(draw, sampler.sounding)
     seen, heard = pick(draw, sampler.world.by["concept"][name]), pick(draw, sampler.world.sounds_of[name])
@@ -201,7 +201,7 @@ def _all(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
     state.items += [seen, heard]
 
 
-def _chat(sampler: TaskSampler, draw: np.random.Generator, state: State) -> None:
+def _chat(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
     """A question without media."""
     question, answer = pick(draw, sampler.chats)
     state.say("chat", question, [Text(answer)])
@@ -223,7 +223,7 @@ REQUESTS: Mapping[str, tuple[float, Request]] = {
 """Name → weight among what is possible, and what adds the round."""
 
 
-def possible(sampler: TaskSampler, state: State) -> list[str]:
+def possible(sampler: TaskSampler, state: ConversationState) -> list[str]:
     """The requests that can come next."""
     names = ["describe", "draw", "play", "film", "all", "chat"]
     if not sampler.clips:
@@ -244,7 +244,7 @@ def possible(sampler: TaskSampler, state: State) -> list[str]:
 
 def rounds(sampler: TaskSampler, draw: np.random.Generator) -> Example:
     """A conversation of `ROUNDS` rounds."""
-    state = State()
+    state = ConversationState()
     for _ in range(int(draw.integers(ROUNDS[0], ROUNDS[1] + 1))):
         names = possible(sampler, state)
         weights = np.array([REQUESTS[name][0] for name in names])

@@ -16,8 +16,8 @@ from codi2.train.parts.language_batch import Denoised
 def diffusion_loss(decoder: Decoder, denoised: Denoised, prediction: Tensor, dtype: torch.dtype) -> Tensor:
     """L_DM of a few answers [n], in `dtype`; `prediction` [P, D] are the features of all slots.
 
-    The network is given what `Decoder.course` gives it: features of the decoder's norm at its noise level, and the
-    source's latents as the codec encodes sources.
+    The network is given what `Decoder.sampler_state` gives it: features of the decoder's norm at its noise level, and
+    the source's latents as the codec encodes sources.
     """
     codec = decoder.codec
     with torch.no_grad():

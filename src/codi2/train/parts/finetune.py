@@ -126,7 +126,7 @@ class FinetuneRecipe(LLMRecipe):
     def _encode(self, steps: range) -> None:
         held = [lesson for lessons in self.held_out.values() for lesson in lessons]
         pieces = [piece for lesson in (*self.drawn.of_steps(steps), *held) for piece in lesson.pieces]
-        encodings, device = self.lessons.encodings, device_of(self.mllm.enter)
+        encodings, device = self.lessons.encodings, device_of(self.mllm.input_projection)
         missing = [piece for piece, value in zip(pieces, encodings.known(pieces), strict=True) if value is None]
         left = list(dict.fromkeys(missing))
         for start in tracked(range(0, len(left), BATCH), f"encoding {len(left)} media and texts, {BATCH} at a time"):
@@ -134,7 +134,7 @@ class FinetuneRecipe(LLMRecipe):
 
     def _seconds(self, steps: range, share: Share) -> float:
         """Of a step, from passes that change nothing."""
-        device, passes = device_of(self.mllm.enter), []
+        device, passes = device_of(self.mllm.input_projection), []
         self.model.train()
         for step in steps[: TIMED + 1]:
             began = time.monotonic()

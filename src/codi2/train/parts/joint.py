@@ -296,7 +296,7 @@ class JointRecipe:
         losses = {}
         for m, x in b.latents.items():
             decoder, features = self.decoders[m], self.decoders[m].rescaled(b.features[m])
-            features, level = decoder.at_noise_level(features, b.blur.get(m, features))  # as in `Decoder.course`
+            features, level = decoder.at_noise_level(features, b.blur.get(m, features))  # as in `Decoder.sampler_state`
             error, drawn = decoder.loss_and_estimate(x, b.noise[m], b.t[m], features, level, b.sources[m])
             losses[m] = error.mean()
             if m in b.media and self.options.pixel_weight and torch.is_grad_enabled():

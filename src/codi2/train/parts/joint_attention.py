@@ -212,10 +212,10 @@ class JointRecipe:
         return figures
 
     def _synchrony(self, features: dict[str, Tensor]) -> dict[str, float]:
-        def courses() -> dict[str, Any]:
-            return {m: self.decoders[m].course(x, range(DRAWN), **DRAWN_AT) for m, x in features.items()}
+        def states() -> dict[str, Any]:
+            return {m: self.decoders[m].sampler_state(x, range(DRAWN), **DRAWN_AT) for m, x in features.items()}
 
-        drawn = sample_together(self.model, self.decoders, courses(), lambda done, of: None, LEAD)
+        drawn = sample_together(self.model, self.decoders, states(), lambda done, of: None, LEAD)
         apart = {m: self.decoders[m].generate_latents(x, range(DRAWN), **DRAWN_AT) for m, x in features.items()}
         other = {"video": drawn["video"], "audio": drawn["audio"].roll(1, dims=0)}
         ways = {"in_step": drawn, "in_step_apart": apart, "in_step_others_sound": other}

@@ -27,7 +27,7 @@ class Kept:
 class Denoised:
     """The answers of one modality that L_DM is taken of, n of them with g sources."""
 
-    slots: Tensor  # int64 [n, K], places in `Taught.prediction`
+    slots: Tensor  # int64 [n, K], places in `TeacherForced.prediction`
     media: Tensor  # [n, …], as the codec reads them
     given: Tensor  # int64 [g], those that edit a source
     sources: Tensor  # [g, …]

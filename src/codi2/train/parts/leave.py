@@ -1,6 +1,6 @@
 """The way out of the language model, taught apart from it.
 
-What an edit or an example does to a feature is a map of the features given (see `heads.projection.Leave`), and such a
+What an edit or an example does to a feature is a map of the features given (see `heads.projection`), and such a
 map takes more examples than a language model can read. So it is taught first, on what prompts give alone, with zeros
 for hidden states: the language model then has a way out to start from. And it is taught once more at the end (`reads`),
 when the language model stays as it is: records are read once, and their states give many epochs.
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from codi2.checkpoint import locate
 from codi2.encode.tiny import load_heads
 from codi2.heads.loss import mean
-from codi2.heads.projection import Leave, Memory, fit_features, kept_in_bytes
+from codi2.heads.projection import Memory, OutputProjection, fit_features, kept_in_bytes
 from codi2.llm.mllm import stack_features
 from codi2.prompt.layout import MODALITIES
 from codi2.train.config import TrainConfig, options_of
@@ -61,7 +61,7 @@ class LeaveOptions:
 
 @dataclass
 class Batch:
-    """Slots and items of some examples, as `Leave` reads them."""
+    """Slots and items of some examples, as `OutputProjection` reads them."""
 
     modality: Tensor  # int64 [P]
     number: Tensor  # int64 [P]
@@ -86,7 +86,7 @@ class LeaveRecipe:
             counts = {name: len(some) for name, (_, some) in known.items()}
             self.heads = replace(self.heads, operators=counts)
         torch.manual_seed(config.seed)
-        self.model = Leave(self.heads, options.width)
+        self.model = OutputProjection(self.heads, options.width)
         self.model.withheld.p = options.drop
         encodings = encodings_for(self.base, folder)
         if known:
@@ -101,7 +101,7 @@ class LeaveRecipe:
         self.held_out = {task: some for task, some in by_task.items() if _answered(some[0], self.heads.num_slots)}
         self.states: dict[str, States] = {}
         self.began: dict[str, Tensor] = {}
-        self.before: Leave | None = None  # as it was, where other tasks than the taught ones are to stay so
+        self.before: OutputProjection | None = None  # as it was, where other tasks than the taught ones are to stay so
         self.folder = folder if options.reads else None
         late = (self.model.late,) if options.reads else ()
         for asking in () if known else (self.model.query, self.model.key, *late):
@@ -203,7 +203,7 @@ class LeaveRecipe:
             export_tensors(found, folder / "leave.safetensors", provenance)
         else:  # both ways of a model: this one is half of a file
             whole = read_tensors(self.folder / "heads.safetensors")
-            ours = {f"leave.{name}": value for name, value in found.items()}
+            ours = {f"output_projection.{name}": value for name, value in found.items()}
             heads = whole | ours
             export_tensors(heads, folder / HEADS, provenance, kept_in_bytes(heads, self.model))
             if self.heads != self.base.heads:
@@ -228,7 +228,7 @@ class LeaveRecipe:
         load_leave(self.model, folder, begins=("edits.", "operators."))
 
 
-def load_leave(leave: Leave, folder: Path, begins: tuple[str, ...] = ()) -> None:
+def load_leave(leave: OutputProjection, folder: Path, begins: tuple[str, ...] = ()) -> None:
     """What `LeaveRecipe.export` wrote, or that part of a model's heads. Tensors whose names begin with `begins` may
     be missing, and then stay as they are.
 
@@ -242,7 +242,11 @@ def load_leave(leave: Leave, folder: Path, begins: tuple[str, ...] = ()) -> None
     path = path if path.is_file() or not (folder / HEADS).is_file() else folder / HEADS
     tensors = {name: value.float() for name, value in read_tensors(path).items()}
     if path.name == HEADS:
-        tensors = {name.removeprefix("leave."): value for name, value in tensors.items() if name.startswith("leave.")}
+        tensors = {
+            name.partition(".")[2]: value
+            for name, value in tensors.items()
+            if name.startswith(("leave.", "output_projection."))  # the first in earlier checkpoints
+        }
     begun = {name: value for name, value in leave.state_dict().items() if name.startswith(begins)} if begins else {}
     try:
         leave.load_state_dict(begun | tensors)

@@ -149,7 +149,7 @@ class LLMRecipe:
     def _start_leave(self) -> None:
         from codi2.train.parts.leave import load_leave
 
-        load_leave(self.mllm.leave, Path(self.options.leave))
+        load_leave(self.mllm.output_projection, Path(self.options.leave))
 
     def _decoders(self, folder: Path | None) -> dict[str, Decoder]:
         config = self.codi2_config
@@ -175,7 +175,7 @@ class LLMRecipe:
         """Encodes what nobody has encoded yet, where this process trains; the encoder is there as long as it takes."""
         if not drawn.unseen:
             return drawn
-        encoded = self.lessons.encodings.encode_on(device_of(self.mllm.enter), list(drawn.unseen.values()))
+        encoded = self.lessons.encodings.encode_on(device_of(self.mllm.input_projection), list(drawn.unseen.values()))
         for item, value in zip(drawn.unseen, encoded, strict=True):
             drawn.features[item, : len(value)] = value
         drawn.unseen = {}
@@ -221,7 +221,7 @@ class LLMRecipe:
     def validate(self) -> dict[str, float]:
         """Cosines to the true features, and text loss, on held-out records by task."""
         figures: dict[str, float] = {}
-        device = device_of(self.mllm.enter)
+        device = device_of(self.mllm.input_projection)
         for task, lessons in self.held_out.items():
             batch, features = to_device(self._collate(lessons), device)
             if batch.slot_predicted.any():
