@@ -15,7 +15,13 @@ from codi2.train.sharded import local, reshard
 
 
 def optimizer_of(trained: dict[str, nn.Parameter], config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
-    """AdamW, fused where the device has it: only so can a device leave out a step by itself (`found_inf`)."""
+    """AdamW, fused where the device has it: only so can a device leave out a step by itself (`found_inf`).
+
+    Raises ConfigError: `rates` names a part that no trained parameter is of.
+    """
+    parts = {part for name in trained for part in name.split(".")}
+    if unknown := sorted(set(config.rates) - parts):
+        raise ConfigError(f"rates names {unknown[0]!r}, which is no part of a trained parameter's name; leave it out")
     return torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99), fused=device.type in ("cuda", "cpu", "mps"))
 
 
