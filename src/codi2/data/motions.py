@@ -15,7 +15,7 @@ from PIL import Image
 from codi2.data.prepare import FRAMES
 from codi2.data.tables.clips import hopping, loudness, onsets, struck
 
-SamplerState = Callable[[np.random.Generator], np.ndarray]
+Motion = Callable[[np.random.Generator], np.ndarray]
 """Draws the poses [FRAMES, 4] of a thing: size as a share of its own, degrees clockwise, right and down as shares of
 the side."""
 
@@ -129,7 +129,7 @@ def _fall(rng: np.random.Generator) -> np.ndarray:
     )
 
 
-COURSES: dict[str, SamplerState] = {
+COURSES: dict[str, Motion] = {
     "slide": _slide,
     "grow": _grow,
     "turn": _turn,
