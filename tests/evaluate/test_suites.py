@@ -101,7 +101,7 @@ def test_the_questions_of_training_are_not_those_of_the_evaluation():
 
 
 def test_motion_flicker_and_step_of_clips():
-    from codi2.data.tables.clips import hopping, loudness, struck
+    from codi2.data.motions import hopping, loudness, struck
     from codi2.evaluate.suites.clips import flicker, in_step, motion, still
 
     hits = np.array([0, 1, 0, 0, 0.7, 0, 0, 0])

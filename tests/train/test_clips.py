@@ -10,7 +10,7 @@ import torch
 from small_parts import no_held_out_edits
 
 from codi2.data import cache, motions
-from codi2.data.tables.clips import loudness
+from codi2.data.motions import loudness
 from codi2.train.loop import Share
 from codi2.train.parts import clips
 from codi2.train.parts.clips import TrainingClips

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from codi2.data.prepare import FPS
 from codi2.data.record import Medium, Piece, Turn
+from codi2.data.sound_transforms import RATE
 
 
 @dataclass(frozen=True)
@@ -36,3 +39,23 @@ def flac(wave: np.ndarray, rate: int) -> Medium:
     file = io.BytesIO()
     soundfile.write(file, wave, rate, format="FLAC", subtype="PCM_16")
     return Medium("flac", file.getvalue(), checked=True)
+
+
+def picture(pixels: np.ndarray) -> Medium:
+    """uint8 [H, W, 3] as PNG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=3)
+    return Medium("png", file.getvalue(), checked=True)
+
+
+def moving(frames: np.ndarray) -> Medium:
+    """uint8 [F, H, W, 3], `FPS` frames a second, as an animated PNG: nothing is lost."""
+    file = io.BytesIO()
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    first.save(file, "PNG", save_all=True, append_images=others, duration=1000 / FPS, loop=0, compress_level=3)
+    return Medium("apng", file.getvalue(), checked=True)
+
+
+def sound(clip: np.ndarray) -> Medium:
+    """int16 [N] as FLAC."""
+    return flac(clip, RATE)

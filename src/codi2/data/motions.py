@@ -12,20 +12,33 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from codi2.data.prepare import FRAMES
-from codi2.data.tables.clips import hopping, loudness, onsets, struck
+from codi2.data.prepare import FPS, FRAMES
+from codi2.data.scene import scaled
+from codi2.data.sound_transforms import RATE
 
 Motion = Callable[[np.random.Generator], np.ndarray]
 """Draws the poses [FRAMES, 4] of a thing: size as a share of its own, degrees clockwise, right and down as shares of
 the side."""
 
 TIME = np.linspace(0, 1, FRAMES)
+SIZE, LEAP = 0.65, 18  # of a thing that hops; the pixels that it leaps at its loudest
+HIT_SECONDS = 0.3  # of a sound, once: shorter than a frame lasts
+
+SPEEDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "backwards": lambda frames: frames[::-1],
+    "slow": lambda frames: frames[np.arange(len(frames)) // 2],
+    "fast": lambda frames: frames[np.arange(len(frames)) * 2 % len(frames)],
+}
+"""Frames [F, H, W, 3] played otherwise, as many."""
 
 
-def draw(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A picture uint8 [64, 64, 3] in one of the motions, frames uint8 [FRAMES, 64, 64, 3]."""
+def draw(pixels: np.ndarray, rng: np.random.Generator, name: str = "") -> np.ndarray:
+    """A picture uint8 [64, 64, 3] in motion, frames uint8 [FRAMES, 64, 64, 3].
+
+    `name` is one of `WORDS`; empty: one is drawn.
+    """
     names = (*COURSES, "hop")
-    name = names[int(rng.integers(len(names)))]
+    name = name or names[int(rng.integers(len(names)))]
     if name == "hop":
         return hopping(pixels, onsets(rng))
     return np.stack([posed(pixels, *pose) for pose in COURSES[name](rng)])
@@ -138,3 +151,54 @@ COURSES: dict[str, Motion] = {
     "pulse": _pulse,
     "fall": _fall,
 }
+
+WORDS: dict[str, str] = {
+    "slide": "that slides in a straight line",
+    "grow": "that comes nearer or moves away",
+    "turn": "that turns around and around",
+    "swing": "that swings to and fro",
+    "shake": "that shakes",
+    "pulse": "that gets larger and smaller",
+    "fall": "that falls",
+    "hop": "that hops",
+}
+"""Motion → what a caption says of it."""
+
+
+def onsets(draw: np.random.Generator) -> np.ndarray:
+    """How loud a sound begins at each frame [FRAMES], 0 … 1: one to three times, at least two frames apart."""
+    hits = np.zeros(FRAMES)
+    count = 1 + int(draw.integers(3))
+    hits[2 * draw.choice(FRAMES // 2, count, replace=False) + int(draw.integers(2))] = draw.uniform(0.6, 1, count)
+    return hits
+
+
+def struck(clip: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    """The loudest moment of a sound int16 [N], at each frame's beginning as loud as `hits` [FRAMES] says, 0 … 1."""
+    frame, length = round(RATE / FPS), round(RATE * HIT_SECONDS)
+    energy = np.concatenate([[0.0], np.cumsum(clip.astype(np.float64) ** 2)])
+    at = int((energy[length:] - energy[:-length]).argmax())
+    moment = clip[at : at + length].astype(np.float64)
+    moment *= np.minimum(1, np.minimum(np.arange(length) / 80, np.arange(length)[::-1] / 1600))
+    moment *= 0.7 * 32767 / max(1.0, float(np.abs(moment).max()))
+    out = np.zeros(len(clip))
+    for i in np.flatnonzero(hits):
+        out[i * frame : i * frame + length] += hits[i] * moment
+    return out.astype(np.int16)
+
+
+def loudness(clip: np.ndarray) -> np.ndarray:
+    """The envelope of a sound [N] over a clip's frames [FRAMES]: root mean squares, the loudest 1."""
+    pieces = np.array_split(clip.astype(np.float64), FRAMES)
+    heard = np.array([np.sqrt(np.mean(piece**2)) for piece in pieces])
+    loud: np.ndarray = heard / max(float(heard.max()), 1e-9)
+    return loud
+
+
+def hopping(pixels: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """A picture uint8 [64, 64, 3] → frames [FRAMES, 64, 64, 3], smaller and as far up as `height` [FRAMES] says."""
+    low = scaled(SIZE, dy=LEAP / 2 / len(pixels))(pixels)
+    frames = np.full((FRAMES, *low.shape), 255, np.uint8)
+    for frame, up in zip(frames, np.round(LEAP * height).astype(int), strict=True):
+        frame[: len(low) - up] = low[up:]
+    return frames

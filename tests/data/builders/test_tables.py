@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from codi2.data import scene
 from codi2.data.build import Settings, _opened, build
 from codi2.data.builders.tables import ROWS
 from codi2.data.items import load_corpus
 from codi2.data.record import Medium, Record
 from codi2.data.shards import open_shards
-from codi2.data.tables import factors, scene
+from codi2.data.tables import factors
 from codi2.data.tables.changes import Changes
 from codi2.errors import ConfigError, DataError
 

@@ -12,8 +12,8 @@ import numpy as np
 from codi2.data.builders.contract import BadRecord, Builder, Draft, Raw, Unit
 from codi2.data.builders.lines import ranges
 from codi2.data.builders.paired import Paired, paired
+from codi2.data.drafts import moving, picture, sound
 from codi2.data.items import Corpus, Item, load_corpus
-from codi2.data.tables.studio import moving, picture, sound
 
 ITEMS = 1_000  # a unit
 

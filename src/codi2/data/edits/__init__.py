@@ -76,7 +76,18 @@ def draw(modality: str, rng: np.random.Generator, held_out: HeldOut = "") -> Edi
     if held_out == "values":
         kinds = [kind for kind in kinds if any(span.reserved for span in kind.spans.values())]
     kind = kinds[int(rng.integers(len(kinds)))]
-    values = kind.draw(rng, held_out == "values")
+    return _drawn(kind, rng, held_out == "values")
+
+
+def draw_kind(name: str, rng: np.random.Generator) -> Edit:
+    """An edit of this kind, with values that training may see. Raises DataError: there is no such kind."""
+    if name not in _BY_NAME:
+        raise DataError(f"Edit kind {name!r} is unknown; the kinds are {', '.join(_BY_NAME)}.")
+    return _drawn(_BY_NAME[name], rng)
+
+
+def _drawn(kind: Kind, rng: np.random.Generator, held_out: bool = False) -> Edit:
+    values = kind.draw(rng, held_out)
     return _edit(kind, values, int(rng.integers(len(phrases()[kind.name].asks))))
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from codi2.data.drafts import Draft
 from codi2.data.items import Item
 from codi2.data.mixes import LEVELS_DB, overlay
-from codi2.data.tables.factors import apply, scaled, words
+from codi2.data.scene import scaled
+from codi2.data.tables.factors import apply, words
 from codi2.data.tables.pictures import SHOTS
 from codi2.data.tables.steps import nearing
 from codi2.data.tables.studio import Studio, draft, pick, picture, sound

@@ -5,14 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from codi2.data.drafts import Draft
-from codi2.data.prepare import FPS, FRAMES
-from codi2.data.sound_transforms import RATE
-from codi2.data.tables.factors import scaled, words
+from codi2.data.motions import hopping, loudness, onsets, struck
+from codi2.data.tables.factors import words
 from codi2.data.tables.studio import Studio, draft, moving, pick, picture, sound
 from codi2.data.templates import write_prompt
-
-SIZE, LEAP = 0.65, 18  # of a thing that hops; the pixels that it leaps at its loudest
-HIT_SECONDS = 0.3  # of a sound, once: shorter than a frame lasts
 
 
 def animated(studio: Studio, draw: np.random.Generator) -> Draft:
@@ -52,42 +48,3 @@ def in_time(studio: Studio, draw: np.random.Generator) -> Draft:
     prompt = write_prompt("clip_with_sound", draw, {"caption": f"{seen.caption} that hops whenever it is heard"})
     answer = [moving(hopping(studio.pixels(seen), loudness(clip))), sound(clip)]
     return draft("clip_in_time", prompt, answer, [seen, heard], hits=hits.round(2).tolist())
-
-
-def onsets(draw: np.random.Generator) -> np.ndarray:
-    """How loud a sound begins at each frame [FRAMES], 0 … 1: one to three times, at least two frames apart."""
-    hits = np.zeros(FRAMES)
-    count = 1 + int(draw.integers(3))
-    hits[2 * draw.choice(FRAMES // 2, count, replace=False) + int(draw.integers(2))] = draw.uniform(0.6, 1, count)
-    return hits
-
-
-def struck(clip: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """The loudest moment of a sound int16 [N], at each frame's beginning as loud as `hits` [FRAMES] says, 0 … 1."""
-    frame, length = round(RATE / FPS), round(RATE * HIT_SECONDS)
-    energy = np.concatenate([[0.0], np.cumsum(clip.astype(np.float64) ** 2)])
-    at = int((energy[length:] - energy[:-length]).argmax())
-    moment = clip[at : at + length].astype(np.float64)
-    moment *= np.minimum(1, np.minimum(np.arange(length) / 80, np.arange(length)[::-1] / 1600))
-    moment *= 0.7 * 32767 / max(1.0, float(np.abs(moment).max()))
-    out = np.zeros(len(clip))
-    for i in np.flatnonzero(hits):
-        out[i * frame : i * frame + length] += hits[i] * moment
-    return out.astype(np.int16)
-
-
-def loudness(clip: np.ndarray) -> np.ndarray:
-    """The envelope of a sound [N] over a clip's frames [FRAMES]: root mean squares, the loudest 1."""
-    pieces = np.array_split(clip.astype(np.float64), FRAMES)
-    heard = np.array([np.sqrt(np.mean(piece**2)) for piece in pieces])
-    loud: np.ndarray = heard / max(float(heard.max()), 1e-9)
-    return loud
-
-
-def hopping(pixels: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """A picture uint8 [64, 64, 3] → frames [FRAMES, 64, 64, 3], smaller and as far up as `height` [FRAMES] says."""
-    low = scaled(SIZE, dy=LEAP / 2 / len(pixels))(pixels)
-    frames = np.full((FRAMES, *low.shape), 255, np.uint8)
-    for frame, up in zip(frames, np.round(LEAP * height).astype(int), strict=True):
-        frame[: len(low) - up] = low[up:]
-    return frames

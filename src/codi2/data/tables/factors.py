@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from codi2.data import sound_transforms, transforms
+from codi2.data.motions import SPEEDS
+from codi2.data.scene import scaled, turned
 from codi2.data.transforms import Pixels, background_mask, hue_turned
 
 Look = Mapping[str, str]
@@ -42,25 +44,6 @@ def tinted(red: float, green: float, blue: float, lift: int = 0) -> Callable[[Pi
 def on_ground(colour: tuple[int, int, int]) -> Callable[[Pixels], Pixels]:
     """The white ground of a cut-out painted."""
     return lambda pixels: np.where(background_mask(pixels)[..., None], np.array(colour, np.uint8), pixels)
-
-
-def scaled(factor: float, dx: float = 0.0, dy: float = 0.0) -> Callable[[Pixels], Pixels]:
-    """Larger or smaller around the middle, then moved by shares of the side; what is uncovered is white."""
-
-    def apply(pixels: Pixels) -> Pixels:
-        side = len(pixels)
-        small = Image.fromarray(pixels).resize((max(1, round(side * factor)),) * 2, Image.Resampling.LANCZOS)
-        canvas = Image.new("RGB", (side, side), "white")
-        at = [round((side - small.width) / 2 + d * side) for d in (dx, dy)]
-        canvas.paste(small, (at[0], at[1]))
-        return np.asarray(canvas)
-
-    return apply
-
-
-def turned(degrees: float) -> Callable[[Pixels], Pixels]:
-    """Clockwise around the middle; what is uncovered is white."""
-    return _pil(lambda p: p.rotate(-degrees, Image.Resampling.BICUBIC, fillcolor="white"))
 
 
 def _rainy(pixels: Pixels) -> Pixels:
@@ -133,9 +116,9 @@ VOICES: dict[str, dict[str, Value]] = {
 MOTIONS: dict[str, dict[str, Value]] = {
     **LOOKS,
     "time": {
-        "backwards": Value(lambda frames: frames[::-1], "play it backwards", "played backwards"),
-        "slow": Value(lambda frames: frames[np.arange(len(frames)) // 2], "play it at half speed", "at half speed"),
-        "fast": Value(lambda frames: frames[np.arange(len(frames)) * 2 % len(frames)], "play it twice as fast", "fast"),
+        "backwards": Value(SPEEDS["backwards"], "play it backwards", "played backwards"),
+        "slow": Value(SPEEDS["slow"], "play it at half speed", "at half speed"),
+        "fast": Value(SPEEDS["fast"], "play it twice as fast", "fast"),
     },
 }
 """Of clips: what a picture can have, frame by frame, and their time."""

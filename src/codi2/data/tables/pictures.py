@@ -9,9 +9,9 @@ import numpy as np
 
 from codi2.data.drafts import Draft, exchange
 from codi2.data.record import Piece, Turn
+from codi2.data.scene import counted, patterned, placed, scaled, turned
 from codi2.data.tables import steps
-from codi2.data.tables.factors import asks, scaled, shown, turned, words
-from codi2.data.tables.scene import counted, patterned, placed
+from codi2.data.tables.factors import asks, shown, words
 from codi2.data.tables.studio import Row, Studio, draft, pick, picture
 from codi2.data.templates import listing, series, write_prompt
 from codi2.data.world import STYLES

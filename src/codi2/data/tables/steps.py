@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from codi2.data.tables.factors import FACTORS, apply, scaled, turned
-from codi2.data.tables.scene import counted
+from codi2.data.scene import counted, scaled, turned
+from codi2.data.tables.factors import FACTORS, apply
 
 TURNS = (-60, -45, -30, 30, 45, 60)  # degrees a step, of a thing at TURNED of its size
 TURNED = 0.75

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from codi2.data.drafts import Draft, exchange, flac
+from codi2.data.drafts import Draft, exchange, moving, picture, sound
 from codi2.data.items import Corpus, Item
 from codi2.data.prepare import FPS
 from codi2.data.record import Medium, Piece
+from codi2.data.scene import is_cut_out
 from codi2.data.sound_transforms import RATE
 from codi2.data.tables.changes import Changes
 from codi2.data.tables.factors import Look, apply
-from codi2.data.tables.scene import is_cut_out
 from codi2.data.world import RENDERINGS, World
 from codi2.errors import DataError
 from codi2.prompt.parts import Audio, Part, Video
@@ -137,26 +136,6 @@ def pick(draw: np.random.Generator, options: Sequence[Any]) -> Any:
     return options[int(draw.integers(len(options)))]
 
 
-def picture(pixels: np.ndarray) -> Medium:
-    """uint8 [H, W, 3] as PNG."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=3)
-    return Medium("png", file.getvalue(), checked=True)
-
-
-def moving(frames: np.ndarray) -> Medium:
-    """uint8 [F, H, W, 3], `FPS` frames a second, as an animated PNG: nothing is lost."""
-    file = io.BytesIO()
-    first, *others = (Image.fromarray(frame) for frame in frames)
-    first.save(file, "PNG", save_all=True, append_images=others, duration=1000 / FPS, loop=0, compress_level=3)
-    return Medium("apng", file.getvalue(), checked=True)
-
-
-def sound(clip: np.ndarray) -> Medium:
-    """int16 [N] as FLAC."""
-    return flac(clip, RATE)
-
-
 def draft(
     task: str,
     prompt: Sequence[Any],
@@ -174,5 +153,7 @@ def draft(
     licences = "; ".join(sorted({item.licence for item in items}))
     return Draft(task, exchange(prompt, answer), licences, {**meta, "items": [item.id for item in items]}, edits)
 
+
+__all__ = ["Row", "Studio", "draft", "moving", "pick", "picture", "sound"]
 
 Row = Callable[[Studio, np.random.Generator], Draft]

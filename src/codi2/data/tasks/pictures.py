@@ -5,14 +5,32 @@ from __future__ import annotations
 import numpy as np
 
 from codi2.data.items import Item
-from codi2.data.tables import pictures as rows
-from codi2.data.tables.scene import patterned
-from codi2.data.tasks.sampler import Example, Task, TaskSampler, distinct, encoded, of_row, one_round, pick
+from codi2.data.scene import patterned, placed
+from codi2.data.tasks import sequences
+from codi2.data.tasks.sampler import Example, Task, TaskSampler, distinct, encoded, one_round, pick
 from codi2.data.templates import listing, series, write_prompt
 from codi2.data.world import STYLES
 
 SHOTS = 4  # examples at most
+SEVERAL, NAMED = 0.35, 0.5  # shares of the compositions with two things, and with their names
+SIDES, FOOT, SIZE = (0.3, 0.7), (0.8, 0.98), (0.4, 0.6)  # of a thing on a scene, of its side: middle, foot, longer side
 CHANGED = 0.5  # share of the subjects that are changed as an instruction says
+
+
+def composed(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """A scene and one or two things → the things on the scene; at times the words name them too."""
+    scene, things = pick(draw, sampler.scenes), sampler.things(draw, 1 + int(draw.random() < SEVERAL))
+    across = SIDES if len(things) == 2 else [float(draw.uniform(*SIDES))]
+    places = [(x, float(draw.uniform(*FOOT)), float(draw.uniform(*SIZE))) for x in across]
+    whole = placed(sampler.array(scene), [sampler.array(thing) for thing in things], places)
+    named = draw.random() < NAMED
+    pieces = [
+        [f"{item.caption} ", encoded(sampler.array(item))] if named else [encoded(sampler.array(item))]
+        for item in (*things, scene)
+    ]
+    description = [*pieces[0], *([" and ", *pieces[1]] if len(things) == 2 else []), " on ", *pieces[-1]]
+    prompt = write_prompt("compose", draw, {"description": description})
+    return one_round("compose", prompt, [encoded(whole)], [*things, scene])
 
 
 def restyled(sampler: TaskSampler, draw: np.random.Generator) -> Example:
@@ -93,8 +111,8 @@ def subject(sampler: TaskSampler, draw: np.random.Generator) -> Example:
 
 
 TASKS: dict[str, Task] = {
-    "compose": of_row(rows.composition),
-    "next_image": of_row(rows.following),
+    "compose": composed,
+    **sequences.IMAGES,
     "subject": subject,
     "restyle": restyled,
     "analogy_rendering": rendering,

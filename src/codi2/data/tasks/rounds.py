@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from codi2.data import motions
 from codi2.data.drafts import exchange
 from codi2.data.items import Item
 from codi2.data.record import Medium, Piece, Turn
@@ -167,9 +168,10 @@ def _edit(sampler: TaskSampler, draw: np.random.Generator, state: ConversationSt
 
 
 def _animate(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
-    """The clip that the newest picture begins."""
-    assert state.item is not None and state.newest is not None
-    given, frames = state.newest, sampler.array(state.item)
+    """The clip that the newest picture begins: that of which it is a frame, or else the picture in motion."""
+    assert state.item is not None and state.newest is not None and state.media is not None
+    given, is_frame = state.newest, state.item.modality == "video" and not state.altered
+    frames = sampler.array(state.item) if is_frame else motions.draw(state.media, draw)
     answer = encoded(frames)
     state.say("animate", phrase("animate", sampler, draw), [answer])
     state.edits = given
@@ -214,7 +216,7 @@ REQUESTS: Mapping[str, tuple[float, Request]] = {
     "play": (1.0, _from_words("play", "audio")),
     "film": (0.7, _from_words("film", "video")),
     "edit": (3.0, _edit),
-    "animate": (4.0, _animate),  # seldom possible
+    "animate": (1.0, _animate),
     "sound": (1.0, _counterpart("sound")),
     "look": (1.0, _counterpart("look")),
     "all": (1.0, _all),
@@ -233,7 +235,7 @@ def possible(sampler: TaskSampler, state: ConversationState) -> list[str]:
     if state.item is None or state.media is None:
         return names
     names += ["recall", "edit"]
-    if state.media.ndim == 3 and state.item.modality == "video" and not state.altered:
+    if state.media.ndim == 3:
         names.append("animate")
     if state.media.ndim == 3 and state.item.concept in sampler.world.sounds_of:
         names.append("sound")

@@ -11,12 +11,12 @@ import numpy as np
 
 from codi2.data import edits
 from codi2.data.chat import load_chats
-from codi2.data.drafts import Draft, exchange
+from codi2.data.drafts import exchange, moving, picture, sound
 from codi2.data.edits import Edit, HeldOut
 from codi2.data.items import Corpus, Item
 from codi2.data.record import Medium, Piece, Turn
-from codi2.data.tables.studio import Studio, moving, pick, picture, sound
-from codi2.data.world import ALL_RENDERINGS
+from codi2.data.scene import is_cut_out
+from codi2.data.world import ALL_RENDERINGS, World
 from codi2.errors import DataError
 
 TRIES = 40  # draws until an edit changes what it is applied to
@@ -38,7 +38,7 @@ class Example:
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
-class TaskSampler(Studio):
+class TaskSampler:
     """Items of some splits of the corpus, as they are and edited.
 
     Args:
@@ -47,8 +47,24 @@ class TaskSampler(Studio):
     """
 
     def __init__(self, corpus: Corpus, splits: Sequence[str] = ("train",), held_out: HeldOut = "") -> None:
-        super().__init__(corpus, splits)
-        self.trains, self.held_out = tuple(splits) == ("train",), held_out
+        self.corpus, self.trains, self.held_out = corpus, tuple(splits) == ("train",), held_out
+        chosen = [item for item in corpus.items if item.split in splits]
+        by_modality = {m: [item for item in chosen if item.modality == m] for m in ("image", "audio", "video")}
+        self.world, self.clips = World(by_modality["image"], by_modality["audio"]), by_modality["video"]
+
+    @cached_property
+    def scenes(self) -> list[Item]:
+        return [item for item in self.world.images if item.background]
+
+    @cached_property
+    def subjects(self) -> list[list[Item]]:
+        """Pictures of one individual, two or more."""
+        return [items for _, items in sorted(self.world.by["subject"].items()) if len(items) > 1]
+
+    @cached_property
+    def sounding(self) -> list[str]:
+        """Concepts that have both pictures and sounds."""
+        return sorted(self.world.sounds_of.keys() & self.world.by["concept"].keys())
 
     @cached_property
     def rendered(self) -> list[dict[str, Item]]:
@@ -72,9 +88,21 @@ class TaskSampler(Studio):
 
     def items(self, modality: str, draw: np.random.Generator, count: int) -> list[Item]:
         """Of different concepts; pictures are mostly things on white. Raises DataError: there are fewer."""
-        if modality != "image" or draw.random() < CUT_OUT:
-            return super().items(modality, draw, count)
-        return distinct(draw, self.world.images, count)
+        if modality == "image" and draw.random() < CUT_OUT:
+            return self.things(draw, count)
+        pools = {"image": self.world.images, "audio": self.world.sounds, "video": self.clips}
+        return distinct(draw, pools[modality], count)
+
+    def things(self, draw: np.random.Generator, count: int) -> list[Item]:
+        """Pictures of a thing on white, of different concepts. Raises DataError: there are fewer."""
+        return distinct(draw, self.world.images, count, lambda item: not item.background and self._is_cut_out(item))
+
+    def sounds(self, draw: np.random.Generator, count: int) -> list[Item]:
+        """Of different concepts. Raises DataError: there are fewer."""
+        return distinct(draw, self.world.sounds, count)
+
+    def _is_cut_out(self, item: Item) -> bool:
+        return is_cut_out(self.corpus.images[item.row])
 
     def array(self, item: Item) -> np.ndarray:
         """uint8 [64, 64, 3], int16 [40960] or uint8 [8, 64, 64, 3]."""
@@ -113,12 +141,22 @@ class TaskSampler(Studio):
         raise DataError(f"none of {TRIES} edits changes this {modality}; the corpus holds blank media")
 
 
-def distinct(draw: np.random.Generator, pool: Sequence[Item], count: int) -> list[Item]:
+def pick(draw: np.random.Generator, options: Sequence[Any]) -> Any:
+    """One of the options. Raises DataError: there is none."""
+    if not options:
+        raise DataError("these splits of the corpus hold nothing of the kind that a task needs; name others")
+    return options[int(draw.integers(len(options)))]
+
+
+def distinct(
+    draw: np.random.Generator, pool: Sequence[Item], count: int, fits: Callable[[Item], bool] = lambda item: True
+) -> list[Item]:
     """Items of different concepts. Raises DataError: there are fewer."""
     found: dict[str, Item] = {}
     for _ in range(TRIES * count):
         item = pick(draw, pool)
-        found.setdefault(item.concept, item)
+        if item.concept not in found and fits(item):
+            found[item.concept] = item
         if len(found) == count:
             return list(found.values())
     raise DataError(f"these splits of the corpus hold no {count} {pool[0].modality} items of different concepts")
@@ -160,16 +198,4 @@ Task = Callable[[TaskSampler, np.random.Generator], Example]
 """Draws one example."""
 
 
-def of_row(row: Callable[[Studio, np.random.Generator], Draft]) -> Task:
-    """A row of the paper's tables as a task."""
-
-    def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
-        draft = row(sampler, draw)
-        meta = {key: value for key, value in draft.meta.items() if key != "items"}
-        items = [sampler.by_id[name] for name in draft.meta["items"]]
-        return Example(draft.task, draft.turns, items, draft.edits, meta)
-
-    return task
-
-
-__all__ = ["Example", "Task", "TaskSampler", "applied", "distinct", "encoded", "of_row", "one_round", "pick", "seen"]
+__all__ = ["Example", "Task", "TaskSampler", "applied", "distinct", "encoded", "one_round", "pick", "seen"]

@@ -1,17 +1,148 @@
-"""Sounds: add, remove, replace, by words and by examples; sounds of pictures and pictures of sounds."""
+"""Sounds: add, remove, replace and fuse, by words and by examples; sounds of pictures and pictures of sounds."""
 
 from __future__ import annotations
 
-from codi2.data.tables import both as rows
+from dataclasses import dataclass
+
+import numpy as np
+
+from codi2.data import edits
+from codi2.data.edits import Edit
+from codi2.data.items import Item
+from codi2.data.mixes import LEVELS_DB, overlay
+from codi2.data.record import Medium
+from codi2.data.tasks import sequences
 from codi2.data.tasks.pictures import shared
-from codi2.data.tasks.sampler import Task, of_row
+from codi2.data.tasks.sampler import Example, Task, TaskSampler, applied, encoded, one_round, pick
+from codi2.data.templates import listing, series, write_prompt
+
+SHOTS = 4  # examples at most
+REMOVED = 0.4  # share of the examples in which the second sound is taken away
+SCENES = 0.5  # share of the pictures edited by a sound that are scenes
+
+
+@dataclass(frozen=True)
+class Mood:
+    """What a sound says of a picture."""
+
+    kind: str
+    """Of the edit."""
+    captions: tuple[str, ...]
+    """Words of which the caption of such a sound has one."""
+    above: float = -np.inf
+    """Where a kind goes both ways: its value is more than this."""
+
+    def draw(self, rng: np.random.Generator) -> Edit:
+        while True:
+            edit = edits.draw_kind(self.kind, rng)
+            if next(iter(edit.values.values())) > self.above:
+                return edit
+
+
+MOODS = (
+    Mood("night", ("owl", "wolf howling", "insects at night", "ghost", "cricket", "haunted", "zombie")),
+    Mood("rain", ("rain in a garden", "thunder", "drop of water", "dripping water")),
+    Mood("temperature", ("ball of fire", "campfire", "flame", "explosion", "fireworks"), above=0),
+    Mood("brightness", ("birds", "bird tweeting", "garden music", "african music", "light music", "rooster"), above=1),
+    Mood("more_blue", ("bubbles in water", "plunge into water", "waves at the seashore", "whale", "dolphin"), above=0),
+    Mood("snow", ("footsteps on ice", "tinkle bell", "ice rain")),
+)
+
+
+def mixed(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """Add, remove or replace a sound by its name, or fuse two given sounds."""
+    base, one, other = sampler.sounds(draw, 3)
+    levels = [float(draw.uniform(*LEVELS_DB)) for _ in range(2)]
+    wave = sampler.array(base)
+    alone = encoded(wave // 2)  # as loud as it is in a mix
+    first, second = (
+        encoded(overlay(wave, sampler.array(extra), level)) for extra, level in zip((one, other), levels, strict=True)
+    )
+    items: list[Item] = [base, one]
+    given: Medium | None
+    match str(draw.choice(["add", "remove", "replace", "fuse"])):
+        case "add" as task:
+            fields, given, answer = {"caption": one.caption, "media": [alone]}, alone, first
+        case "remove" as task:
+            fields, given, answer = {"caption": one.caption, "media": [first]}, first, alone
+        case "replace" as task:
+            fields = {"caption": one.caption, "other": other.caption, "media": [first]}
+            given, answer, items = first, second, [base, one, other]
+        case task:
+            fields = {"media": [alone], "second": [encoded(sampler.array(one))]}
+            given, answer = None, first
+    prompt = write_prompt(task, draw, fields)
+    return one_round(task, prompt, [answer], items, given, levels_db=[round(level, 2) for level in levels])
+
+
+def overlaid(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """Examples of sounds with one sound laid over each, or taken away again, and another sound → it treated alike."""
+    shots = 1 + int(draw.integers(SHOTS))
+    added, *bases = sampler.sounds(draw, shots + 2)
+    level, removes = float(draw.uniform(*LEVELS_DB)), draw.random() < REMOVED
+    waves = [sampler.array(base) for base in bases]
+    pairs = [[encoded(wave // 2), encoded(overlay(wave, sampler.array(added), level))] for wave in waves]
+    pairs = [pair[::-1] for pair in pairs] if removes else pairs
+    (given, answer), *others = pairs
+    prompt = write_prompt("analogy", draw, {"pairs": listing(others, between=", "), "media": [given]})
+    about = {"edit": "remove" if removes else "add", "shots": shots, "level_db": round(level, 2)}
+    return one_round("analogy_mix", prompt, [answer], [*bases, added], given, **about)
+
+
+def counterpart(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """The sound of a picture, or the picture of a sound."""
+    picture, sound = _thing_with_sound(sampler, draw)
+    media = encoded(sampler.array(picture)), encoded(sampler.array(sound))
+    if draw.random() < 0.5:
+        prompt = write_prompt("sound_of_picture", draw, {"media": [media[0]]})
+        return one_round("sound_of_picture", prompt, [media[1]], [picture, sound])
+    prompt = write_prompt("picture_of_sound", draw, {"media": [media[1]]})
+    return one_round("picture_of_sound", prompt, [media[0]], [picture, sound])
+
+
+def _thing_with_sound(sampler: TaskSampler, draw: np.random.Generator) -> tuple[Item, Item]:
+    """A picture and a sound of one concept."""
+    name = pick(draw, sampler.sounding)
+    return pick(draw, sampler.world.by["concept"][name]), pick(draw, sampler.world.sounds_of[name])
+
+
+def alive(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """Pictures of one individual → it once more, with its sound."""
+    several = [items for items in sampler.subjects if items[0].concept in sampler.world.sounds_of]
+    items = pick(draw, several) if several else [_thing_with_sound(sampler, draw)[0]]
+    order = [items[int(i)] for i in draw.permutation(len(items))][:4]
+    sound = pick(draw, sampler.world.sounds_of[order[0].concept])
+    shots = [encoded(sampler.array(item)) for item in order[1:] or order]
+    prompt = write_prompt("subject_alive", draw, {"shots": series(shots)})
+    answer = [encoded(sampler.array(order[0])), encoded(sampler.array(sound))]
+    return one_round("subject_alive", prompt, answer, [*order, sound])
+
+
+def edited_by_sound(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    """A picture and a sound → the picture edited by the sound's mood."""
+    fitting = [
+        (mood, sound)
+        for mood in MOODS
+        for sound in sampler.world.sounds
+        if any(word in sound.caption for word in mood.captions)
+    ]
+    mood = pick(draw, sorted({mood for mood, _ in fitting}, key=MOODS.index))
+    sound = pick(draw, [sound for other, sound in fitting if other is mood])
+    scenic = sampler.scenes and draw.random() < SCENES
+    picture = pick(draw, sampler.scenes) if scenic else sampler.things(draw, 1)[0]
+    edit = mood.draw(draw)
+    given = encoded(sampler.array(picture))
+    answer = encoded(applied(edit, sampler.array(picture)))
+    prompt = write_prompt("edit_by_sound", draw, {"media": [given], "sound": [encoded(sampler.array(sound))]})
+    return one_round("edit_by_sound", prompt, [answer], [picture, sound], given, change=edit.to_json())
+
 
 TASKS: dict[str, Task] = {
-    "mix": of_row(rows.mixed),
-    "analogy_mix": of_row(rows.overlaid),
+    "mix": mixed,
+    "analogy_mix": overlaid,
     "concept_audio": shared("audio"),
-    "counterpart": of_row(rows.counterpart),
-    "subject_alive": of_row(rows.alive),
-    "next_with_sound": of_row(rows.next_with_sound),
-    "edit_by_sound": of_row(rows.by_mood),
+    "counterpart": counterpart,
+    "subject_alive": alive,
+    **sequences.WITH_SOUND,
+    "edit_by_sound": edited_by_sound,
 }

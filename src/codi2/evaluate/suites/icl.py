@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from codi2.data.mixes import LEVELS_DB, overlay
+from codi2.data.scene import placed
 from codi2.data.tables.changes import Changes
 from codi2.data.tables.factors import HELD_OUT, shown
 from codi2.data.tables.pictures import ASK_BARE
-from codi2.data.tables.scene import placed
 from codi2.data.tables.studio import Studio, pick, picture, sound
 from codi2.data.templates import listing
 from codi2.evaluate.bench import Bench

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from codi2.data import cache, edits, motions
-from codi2.data.tables.factors import MOTIONS
-from codi2.data.tables.scene import is_cut_out
+from codi2.data.scene import is_cut_out
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
 from codi2.train.parts.pairs import Pair
@@ -82,8 +81,8 @@ def edited(frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
 
 def retimed(frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """Backwards, slower or faster."""
-    values = list(MOTIONS["time"].values())
-    return values[int(draw.integers(len(values)))].apply(frames).copy()
+    speeds = list(motions.SPEEDS.values())
+    return speeds[int(draw.integers(len(speeds)))](frames).copy()
 
 
 def held_out_clips() -> list[np.ndarray]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from codi2.data import cache, motions
-from codi2.data.tables.scene import is_cut_out
+from codi2.data.scene import is_cut_out
 from codi2.diffuse.codec import AudioCodec
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.joint import joint_attention, sample_together

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from codi2.data import cache, edits
 from codi2.data.mixes import overlay
-from codi2.data.tables.scene import is_cut_out, placed
+from codi2.data.scene import is_cut_out, placed
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at
 

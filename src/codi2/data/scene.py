@@ -1,6 +1,8 @@
-"""Pictures made of several: a thing on a scene, many of a thing, a pattern behind it."""
+"""Pictures made of others: a thing on a scene, many of a thing, a pattern behind it, a thing in another size."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -47,3 +49,27 @@ def patterned(thing: Pixels, ornament: Pixels, columns: int = 4) -> Pixels:
     tile = Image.fromarray(ornament).resize((step, step), Image.Resampling.LANCZOS)
     ground = np.tile(np.asarray(tile), (columns + 1, columns + 1, 1))[:side, :side]
     return np.where(background_mask(thing)[..., None], ground, thing)
+
+
+def scaled(factor: float, dx: float = 0.0, dy: float = 0.0) -> Callable[[Pixels], Pixels]:
+    """Larger or smaller around the middle, then moved by shares of the side; what is uncovered is white."""
+
+    def apply(pixels: Pixels) -> Pixels:
+        side = len(pixels)
+        small = Image.fromarray(pixels).resize((max(1, round(side * factor)),) * 2, Image.Resampling.LANCZOS)
+        canvas = Image.new("RGB", (side, side), "white")
+        at = [round((side - small.width) / 2 + d * side) for d in (dx, dy)]
+        canvas.paste(small, (at[0], at[1]))
+        return np.asarray(canvas)
+
+    return apply
+
+
+def turned(degrees: float) -> Callable[[Pixels], Pixels]:
+    """Clockwise around the middle; what is uncovered is white."""
+
+    def apply(pixels: Pixels) -> Pixels:
+        turned = Image.fromarray(pixels).rotate(-degrees, Image.Resampling.BICUBIC, fillcolor="white")
+        return np.asarray(turned)
+
+    return apply
