@@ -7,7 +7,7 @@ changes after it is made.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from typing import Any
 
 from codi2.errors import ConfigError
@@ -28,13 +28,12 @@ class TokenIds:
             raise ConfigError(
                 f"the tokenizer {type(tokenizer).__name__} has no fast form; choose a model that has a tokenizer.json"
             )
-        state = json.loads(backend.to_str())
-        state["truncation"] = state["padding"] = None
         template = str(tokenizer.chat_template or "")
-        for token in state["added_tokens"]:
+        added = [token for _, token in sorted(backend.get_added_tokens_decoder().items())]
+        for token in added:
             # some models do not mark all tokens of their turns as special; words must not spell these either
-            token["special"] = token["special"] or (not token["content"].isspace() and token["content"] in template)
-        self._markup, self._words = _build(state, splits_special=False), _build(state, splits_special=True)
+            token.special = token.special or (not token.content.isspace() and token.content in template)
+        self._markup, self._words = _build(backend, added, False), _build(backend, added, True)
 
     def of_template(self, text: str) -> list[int]:
         """Ids of text that the chat template wrote: special tokens are what they say."""
@@ -46,9 +45,13 @@ class TokenIds:
         return list(self._words.encode(text, add_special_tokens=False).ids)
 
 
-def _build(state: dict[str, Any], splits_special: bool) -> Any:
+def _build(backend: Any, added: Sequence[Any], splits_special: bool) -> Any:
+    """A tokenizer of its own settings over the vocabulary of `backend`, which is shared: to read it again takes a tenth
+    of a second for 50,000 tokens, and it does not change."""
     from tokenizers import Tokenizer
 
-    core = Tokenizer.from_str(json.dumps(state))
+    core = Tokenizer(backend.model)
+    core.normalizer, core.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    core.add_tokens(list(added))
     core.encode_special_tokens = splits_special
     return core
