@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
@@ -197,6 +198,7 @@ def _fault(place: tuple[int | str, ...], message: str, given: Any) -> str:
     return f"{'.'.join(map(str, place)) or 'file'}: {message}{shown}"
 
 
+@lru_cache(maxsize=1)
 def _adapter() -> Any:
     from pydantic import TypeAdapter
 

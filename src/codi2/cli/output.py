@@ -18,6 +18,8 @@ from codi2.errors import OutputError
 from codi2.prompt.parts import Audio, Image, Text, Video
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from codi2.chat.events import Event
     from codi2.model import Reply
 
@@ -140,21 +142,25 @@ class Bar:
     """A bar on stderr, as the callback `(stage, step, total)` of `CoDi2.generate`; silent unless on a terminal."""
 
     def __init__(self, shown: bool = True) -> None:
+        self._bar: Progress | None = None
+        if not (shown and sys.stderr.isatty()):
+            return  # what draws bars is not even imported
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        console = Console(stderr=True)
         columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task("")
 
     def __call__(self, stage: str, step: int, total: int) -> None:
-        self._bar.start()
-        self._bar.update(self._task, description=stage, completed=step, total=total)
+        if self._bar is not None:
+            self._bar.start()
+            self._bar.update(self._task, description=stage, completed=step, total=total)
 
     def hide(self) -> None:
         """Until the next step, as while text is written to the same terminal."""
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
 
 @contextmanager

@@ -30,14 +30,10 @@ from codi2.weight_files import check_loaded, load_part
 
 def load_codec(modality: str, folder: Path) -> Codec:
     """The codec of a decoder folder, frozen, fp32. A missing vocoder is an error only once a waveform is asked for."""
-    from diffusers import AutoencoderKL
-
-    from codi2.diffuse.patches import Patches
-
     own = folder / "vae"
     if modality == "video" and not own.is_dir():  # frames are pictures
         own = folder.parent / "image" / "vae"
-    vae = load_part(Patches if _class_of(own) == "Patches" else AutoencoderKL, own)
+    vae = load_part(_autoencoder(own), own)
     if modality == "image":
         return ImageCodec(vae)
     if modality == "video":
@@ -59,6 +55,17 @@ def load_vocoder(folder: Path) -> Any | None:
     return load_part(ISTFTVocoder, folder / "vocoder") if (folder / "vocoder").is_dir() else None
 
 
+def _autoencoder(folder: Path) -> Any:
+    """The class of the codec's network in a folder: `Patches`, or diffusers' `AutoencoderKL`."""
+    if _class_of(folder) == "Patches":
+        from codi2.diffuse.patches import Patches
+
+        return Patches
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL
+
+
 def _class_of(folder: Path) -> str:
     """Of the module that is kept in a folder; empty where its config does not say."""
     try:
@@ -67,21 +74,24 @@ def _class_of(folder: Path) -> str:
         return ""  # `load_part` says what is wrong
 
 
+NETWORKS = {
+    "image": "UNet2DConditionModel",
+    "audio": "AudioLDM2UNet2DConditionModel",
+    "video": "UNet3DConditionModel",
+}
+"""Classes of diffusers, by modality; each is imported when it is used."""
+
+
 def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, codec: Codec | None = None) -> Decoder:
     """The decoder in `folder`, frozen, fp32; `codec` replaces the folder's own.
 
     Raises:
         WeightsError: a part is missing or does not fit its config.
     """
-    from diffusers import (
-        AudioLDM2UNet2DConditionModel,
-        DPMSolverMultistepScheduler,
-        UNet2DConditionModel,
-        UNet3DConditionModel,
-    )
+    import diffusers
+    from diffusers import DPMSolverMultistepScheduler
 
-    kinds = {"image": UNet2DConditionModel, "audio": AudioLDM2UNet2DConditionModel, "video": UNet3DConditionModel}
-    unet = load_part(kinds[modality], folder / "unet")
+    unet = load_part(getattr(diffusers, NETWORKS[modality]), folder / "unet")
     conditioner = load_part(Conditioner, folder / "conditioner")
     draft = None if conditioner.config["map_shape"] else load_part(Draft, folder / "draft")
     with one_sentence(f"the scheduler in {folder}"):

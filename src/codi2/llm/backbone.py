@@ -63,7 +63,7 @@ class Backbone(nn.Module):
     def row_rms(self) -> float:
         """Root mean square of the embedding rows: the scale that spliced features should have at the start."""
         rows = self._rows(self.model.get_input_embeddings())[0]
-        return float(rows.float().square().mean().sqrt()) * self.embed_scale
+        return float(torch.linalg.vector_norm(rows, dtype=torch.float32)) / rows.numel() ** 0.5 * self.embed_scale
 
     def embed(self, ids: Tensor) -> Tensor:
         """Rows [..., W] of token ids [...]."""
@@ -116,7 +116,7 @@ class Backbone(nn.Module):
 
     def load_adapter(self, folder: Path) -> None:
         """Read what `save_adapter` wrote. Raises WeightsError if it is missing or belongs to another model."""
-        from peft import load_peft_weights, set_peft_model_state_dict
+        from peft import load_peft_weights
         from peft.utils import get_peft_model_state_dict
 
         path = Path(folder) / "adapter_model.safetensors"
@@ -129,7 +129,9 @@ class Backbone(nn.Module):
         if shapes[0] != shapes[1]:
             odd = sorted(dict(shapes[0].items() ^ shapes[1].items()))
             raise WeightsError(f"The adapter at {path} does not fit this language model: {odd[0]} differs.")
-        set_peft_model_state_dict(self.peft, found)
+        with torch.no_grad():  # `wanted` are the model's own tensors
+            for name, value in found.items():
+                wanted[name].copy_(value)
 
     @staticmethod
     def _rows(layer: Any) -> tuple[Tensor, Tensor]:
