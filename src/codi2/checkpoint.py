@@ -25,6 +25,7 @@ from codi2.diffuse.codec import Codec
 from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError, WeightsError
 from codi2.folders import filled_folder
+from codi2.heads.load import load_prior, loaded_prior, prior_on_demand
 from codi2.heads.projection import kept_in_bytes
 from codi2.heads.recall import FILE, Recall
 from codi2.hub import is_ours, push_folder, write_atomic
@@ -74,6 +75,11 @@ def load_parts(
     if folder is not None and taught:
         load_language(mllm, folder)
     decoders, networks, joint = (_drawing_on_demand if on_demand else _drawing)(config, folder, placement)
+    prior: Prior | OnDemand[Prior] | None
+    if on_demand and folder is not None:
+        prior = prior_on_demand(config, backbone.width, folder, placement.device)
+    else:
+        prior = load_prior(config, backbone.width, folder)
     return {
         "encoder": encoder,
         "mllm": mllm,
@@ -81,7 +87,7 @@ def load_parts(
         "joint": joint,
         "joint_networks": networks,
         "recall": load_recall(config, folder),
-        "prior": load_prior(config, backbone.width, folder),
+        "prior": prior,
     }
 
 
@@ -116,7 +122,7 @@ def _move(model: CoDi2, placement: Placement) -> None:
         model.encoder.to(dtype)
     model.mllm.input_projection.to(device)
     model.mllm.output_projection.to(device)
-    if model.prior is not None:
+    if model.prior is not None and not isinstance(model.prior, OnDemand):
         torch.nn.Module.to(model.prior, device)  # in float32, as the projections are
     if not placement.offload:
         model.encoder.to(device)
@@ -206,7 +212,7 @@ def _encoder(config: CoDi2Config, folder: Path | None, on_demand: bool) -> Encod
     if config.encoder.kind == "embedded" and folder is not None:
         from codi2.encode.embedded import load_embedded
 
-        return load_embedded(folder / "encoder", config.heads.feature_dim)
+        return load_embedded(folder / "encoder", config.heads.feature_dim, on_demand)
     if config.encoder.kind == "imagebind":
         from codi2.encode import imagebind
 
@@ -270,33 +276,6 @@ def load_recall(config: CoDi2Config, folder: Path | None) -> Recall | None:
     return Recall.load(folder / "encoder" / FILE)
 
 
-def load_prior(config: CoDi2Config, width: int, folder: Path | None) -> Prior | None:
-    """The prior in `folder`, or a small one of random weights; None: the config has none.
-
-    Args:
-        width: W of the language model.
-    Raises:
-        WeightsError: it is missing, damaged, or of another model.
-    """
-    if config.heads.prior is None:
-        return None
-    from codi2.heads.prior import Prior, random_prior
-
-    dim, slots = config.heads.feature_dim, max(config.encoder.num_features.values())
-    if folder is None:
-        return random_prior(dim, width, slots)
-    from codi2.weight_files import load_part
-
-    prior: Prior = load_part(Prior, folder / "prior")
-    own = prior.config
-    if (own["dim"], own["state_dim"]) != (dim, width) or own["num_slots"] < slots:
-        raise WeightsError(
-            f"the prior in {folder} is for features of width {own['dim']}, states of {own['state_dim']} and "
-            f"{own['num_slots']} slots; the model has {dim}, {width} and {slots}"
-        )
-    return prior
-
-
 def save(model: CoDi2, folder: Path) -> None:
     """See `CoDi2.save_pretrained`. Raises OutputError: the disk is full; a model that was there is as it was."""
     with filled_folder(folder, "config.json") as aside:
@@ -322,10 +301,10 @@ def _save(model: CoDi2, folder: Path) -> None:
         model.recall.save(folder / "encoder" / FILE)
     for modality, decoder in model.decoders.items():
         save_decoder(decoder, folder / modality)
-    if model.prior is not None:
+    if (prior := loaded_prior(model.prior)) is not None:
         from codi2.weight_files import export_module
 
-        export_module(model.prior, folder / "prior", {})
+        export_module(prior, folder / "prior", {})
     joint = model.joint["joint"] if isinstance(model.joint, OnDemand) else model.joint
     if joint is not None:
         from codi2.weight_files import export_module

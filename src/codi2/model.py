@@ -20,12 +20,12 @@ from codi2.corrections import corrected_features
 from codi2.decoding import check_options, decode, media_groups
 from codi2.encode.batches import encode_each, encode_mixed
 from codi2.encode.contract import Encoder
+from codi2.heads.load import loaded_prior
 from codi2.heads.recall import Recall
 from codi2.llm import reading
-from codi2.llm.decode import Listener, Segment
+from codi2.llm.decode import FeatureSegment, Listener, Segment
 from codi2.llm.mllm import MLLM
 from codi2.llm.reading import Past, Reading
-from codi2.llm.sampled import items_read, sampled
 from codi2.notes import notes_of
 from codi2.placement import ON_CPU, Placement, check, on_device, within_memory
 from codi2.prompt.grammar import assigned, check_not_empty, named_or_in_order, parse
@@ -35,7 +35,7 @@ from codi2.prompt.sources import numbered, renamed
 from codi2.reply import Callback, Options, Reply, Stopwatch
 from codi2.tensors import OnDemand
 
-if TYPE_CHECKING:  # decoders are imported when something is decoded: it takes a second
+if TYPE_CHECKING:  # prior and decoders are imported with the first medium of a reply: it takes a second
     from codi2.diffuse.decoder import Decoder
     from codi2.diffuse.joint import JointAttention
     from codi2.heads.prior import Prior
@@ -55,7 +55,7 @@ class CoDi2(nn.Module):
         joint: JointAttention | OnDemand[JointAttention] | None = None,
         joint_networks: Mapping[str, nn.Module] | None = None,
         recall: Recall | None = None,
-        prior: Prior | None = None,
+        prior: Prior | OnDemand[Prior] | None = None,
     ) -> None:
         super().__init__()
         self.config, self.encoder, self.mllm, self.prior, self.recall = config, encoder, mllm, prior, recall
@@ -201,8 +201,13 @@ class CoDi2(nn.Module):
     def _settled(self, segments: Sequence[Segment], read: Reading, asked: Options) -> list[Segment]:
         if self.prior is None:
             return corrected_features(self, segments, media_groups(self, segments), read, asked)
-        assert self.config.heads.prior is not None
-        return sampled(self.prior, self.config.heads.prior, segments, items_read(read), asked.seed)
+        if not any(isinstance(segment, FeatureSegment) for segment in segments):
+            return list(segments)
+        from codi2.llm.sampled import items_read, sampled
+
+        prior = loaded_prior(self.prior)
+        assert prior is not None and self.config.heads.prior is not None
+        return sampled(prior, self.config.heads.prior, segments, items_read(read), asked.seed)
 
     @within_memory("it decoded media")
     def decode(

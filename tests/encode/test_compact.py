@@ -89,3 +89,16 @@ def test_a_damaged_head_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     with pytest.raises(WeightsError, match="does not fit"):
         load_embedded(tmp_path, 32)
+
+
+def test_parts_on_demand_are_loaded_with_what_they_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codi2.encode.embedded.load_trunk", lambda modality: StubTrunk())
+    monkeypatch.setattr("codi2.encode.embedded.ImageTrunk", StubTrunk)
+    export_tensors(joint_heads(16).state_dict(), tmp_path / "heads.safetensors", {})
+    export_module(small(), tmp_path / "image", {})
+    whole, partly = load_embedded(tmp_path, 16), load_embedded(tmp_path, 16, on_demand=True)
+    assert not partly.trunks.loaded and not partly.compact.loaded
+    assert torch.equal(partly([picture("red")], 1).values, whole([picture("red")], 1).values)
+    assert list(partly.trunks.loaded) == ["image"] and not partly.compact.loaded
+    assert torch.equal(partly([picture("red")]).values, whole([picture("red")]).values)
+    assert list(partly.compact.loaded) == ["image"]

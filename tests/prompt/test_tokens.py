@@ -13,11 +13,7 @@ from codi2.config import DEBUG
 from codi2.llm.backbone import load_tokenizer
 from codi2.prompt.tokens import TokenIds
 
-TEXTS = (
-    "Draw a cat.",
-    "  two  spaces\n<|im_start|>user\n<image></image> <|turn|> Ünïcode 猫 <turn>hidden</turn>",
-    "",
-)
+TEXTS = ("Draw a cat.", "  two  spaces\n<|im_start|>user\n<image></image> <|turn|> Ünïcode 猫 <turn>hidden</turn>", "")
 
 
 def wordy() -> Any:

@@ -21,10 +21,10 @@ def doctor(
     """Say what a model is made of, what of it is on this machine, and whether its parts fit together."""
     from rich.console import Console
 
-    from codi2.checkpoint import locate
+    from codi2.locate import locate
 
-    console, figures = Console(), {}  # type: ignore[var-annotated]
     config, _ = locate(model)
+    console, figures = Console(), {}  # type: ignore[var-annotated]
     _machine(console, figures)
     missing, untrained = _weights(console, figures, config)
     whole = not missing

@@ -74,11 +74,7 @@ def _class_of(folder: Path) -> str:
         return ""  # `load_part` says what is wrong
 
 
-NETWORKS = {
-    "image": "UNet2DConditionModel",
-    "audio": "AudioLDM2UNet2DConditionModel",
-    "video": "UNet3DConditionModel",
-}
+NETWORKS = {"image": "UNet2DConditionModel", "audio": "AudioLDM2UNet2DConditionModel", "video": "UNet3DConditionModel"}
 """Classes of diffusers, by modality; each is imported when it is used."""
 
 

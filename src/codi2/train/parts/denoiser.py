@@ -101,7 +101,7 @@ class Encoding(nn.Module):
     @property
     def map_shape(self) -> tuple[int, int, int]:
         """[M, h, w] of the compact features as a map: those of a clip's first frame, then those of its motion."""
-        shapes = [tuple(compact.config["latent_shape"]) for compact in self.encoder.compact.children()]  # type: ignore[index]
+        shapes = [tuple(compact.config["latent_shape"]) for compact in self.encoder.compact.values()]
         return sum(shape[0] for shape in shapes), *shapes[0][1:]
 
     def depends(self) -> dict[str, str]:
