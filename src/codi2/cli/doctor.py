@@ -19,11 +19,11 @@ def doctor(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file too.")] = None,
 ) -> None:
     """Say what a model is made of, what of it is on this machine, and whether its parts fit together."""
-    from rich.console import Console
-
     from codi2.locate import locate
 
-    config, _ = locate(model)
+    config, _ = locate(model)  # refused before any library is imported
+    from rich.console import Console
+
     console, figures = Console(), {}  # type: ignore[var-annotated]
     _machine(console, figures)
     missing, untrained = _weights(console, figures, config)
