@@ -23,7 +23,7 @@ from codi2.evaluate.case import Case, Outputs
 from codi2.evaluate.suites import EMBEDDED
 from codi2.model import CoDi2
 
-SCORED = ("icl", "audio-edit", "subject")
+SCORED = ("edits", "audio-edit", "subject")
 BATCHES, PROMPTS, ROUNDS = (2, 4, 8, 16), 16, 3
 
 
@@ -98,7 +98,7 @@ def main() -> None:
     bench = Bench(CoDi2.from_pretrained("tiny"))
     for name in SCORED:
         print(f"scoring of {name}: {scoring(bench, name):.0%} inside the networks")
-    for name, modality in (("icl", "image"), ("audio-edit", "audio")):
+    for name, modality in (("edits", "image"), ("audio-edit", "audio")):
         cases = [case for case in EMBEDDED[name].cases(bench, False) if case.want == modality]
         batching(bench, cases[:: max(1, len(cases) // PROMPTS)][:PROMPTS], modality)
 

@@ -65,7 +65,7 @@ def test_what_can_be_refused_is_refused_before_a_model_is_loaded(run: Run, tmp_p
     assert done.exit_code == 2 and says in done.output and "Traceback" not in done.output
 
 
-@pytest.mark.parametrize("command", [["chat"], ["demo"], ["serve"], ["gallery"], ["evaluate", "icl"]])
+@pytest.mark.parametrize("command", [["chat"], ["demo"], ["serve"], ["gallery"], ["evaluate", "edits"]])
 def test_every_command_refuses_a_model_that_is_not_there_before_torch_is_imported(command: list[str]):
     code = "import sys; from codi2.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
     line = [sys.executable, "-c", code, *command, "--model", "nothing"]

@@ -99,7 +99,7 @@ def test_an_error_of_one_process_is_that_of_all(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite", ["icl", "rounds", "together", "caption"])
+@pytest.mark.parametrize("suite", ["edits", "rounds", "together", "caption"])
 def test_two_processes_report_what_one_reports(suite: str, rich_home: Path, tmp_path: Path):
     """The same figures and the same outputs; each process makes some of them."""
     for count in (1, 2):

@@ -165,7 +165,7 @@ def test_audio_edit_on_audioset_by_panns(tmp_path: Path, instructed: dict[str, P
     assert section["unavailable"] == "" and "clips left out: " in section["about"]
     figures = {figure["name"]: figure for figure in section["figures"]}
     kinds = ("add", "remove", "replace")
-    names = ("LSD", "LSD without floor", "PANNs-KL", "PANNs-FD")
+    names = ("LSD", "LSD without floor", "PANNs-KL", "PANNs-FD", "level within 3 dB")
     assert figures.keys() == {f"{kind}: {name}" for kind in kinds for name in names}
     rows = set(audio_edit.systems()) - {"ours", "AudioLDM2 from the caption"}  # whose weights are named by nobody
     for name, figure in figures.items():
@@ -182,7 +182,7 @@ def test_the_number_of_items_is_chosen(coco: Path, tmp_path: Path):
     assert "biased upwards" in suite.about and "against the 2 pictures" in suite.about
     drawn, _ = audio_edit._drawn(official.audioset(tmp_path / "audioset", 8), 3, 0)
     assert len(drawn) == 9
-    for name, items in (("icl", 10), ("audio-edit", 1)):
+    for name, items in (("rounds", 10), ("audio-edit", 1)):
         with pytest.raises(ConfigError, match=rf"--items is {items} for the suite '{name}'; it takes 2 or more, with"):
             run(name, "debug", tmp_path / "out", items=items)
 

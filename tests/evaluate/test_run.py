@@ -35,7 +35,7 @@ def test_smoke_measures_every_section_on_a_small_corpus(home, judge, tmp_path):
     assert not re.search(r"(src|href)=\"http", html)
 
 
-@pytest.mark.parametrize("suite", ["smoke", "icl", "all"])
+@pytest.mark.parametrize("suite", ["smoke", "edits", "all"])
 def test_a_missing_corpus_is_told_before_a_model_is_loaded(suite, empty_home, monkeypatch, tmp_path):
     monkeypatch.setattr("codi2.model.CoDi2.from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(DataError, match=r"no corpus in .*: run `codi2 data fetch tiny && codi2 data build tiny`"):

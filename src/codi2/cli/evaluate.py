@@ -17,8 +17,8 @@ def evaluate(
     suite: Annotated[
         str,
         typer.Argument(
-            help="smoke, icl, audio-edit, rounds, chat, caption, perceive, subject, compose, all; dreambench, "
-            "coco-edit."
+            help="smoke, prior, edits, sound-edits, pictures, audio-edit, rounds, chat, caption, perceive, subject, "
+            "compose, clips, together, all; dreambench, coco-edit."
         ),
     ],
     model: ModelOption = "tiny",
@@ -42,10 +42,13 @@ def evaluate(
         str, typer.Option(help="AudioLDM2 or a text-to-video pipeline, for the rows of captions alone.")
     ] = "",
     items: Annotated[
-        int | None,
-        typer.Option(min=2, help="Cases (of each kind) of audio-edit and coco-edit: more bias FD and FID less."),
+        int | None, typer.Option(min=2, help="Cases (of each kind) of suites whose number can be chosen.")
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Folder for the cases, for another system to answer.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn, and of the answers.")] = 0,
+    val: Annotated[
+        bool, typer.Option("--val", help="Draw items from the validation split: for choices, not for figures.")
+    ] = False,
     placement: Placement = ON_CPU,
 ) -> None:
     """Measure a model on held-out items, as JSON and as a page."""
@@ -56,4 +59,7 @@ def evaluate(
 
     named = {"dino": dino, "clip": clip, "inception": inception, "panns": panns}
     backbones = {name: place for name, place in named.items() if place}
-    run(suite, model, out, quick, outputs, export, source, backbones, instructed, text_pipeline, placement, items)
+    run(
+        suite, model, out, quick, outputs, export, source, backbones, instructed, text_pipeline, placement, items,
+        seed=seed, validation=val,
+    )  # fmt: skip

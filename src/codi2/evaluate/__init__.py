@@ -17,12 +17,24 @@ if TYPE_CHECKING:
     from codi2.evaluate.processes import Processes
     from codi2.evaluate.suite import Suite
 
-NAMES = ("icl", "audio-edit", "rounds", "chat", "caption", "perceive", "subject", "compose", "clips", "together")
+NAMES = (
+    "edits",
+    "sound-edits",
+    "audio-edit",
+    "rounds",
+    "chat",
+    "caption",
+    "perceive",
+    "subject",
+    "compose",
+    "clips",
+    "together",
+)
 """Suites on the embedded corpus; `all` is all of them."""
 SOURCED = ("dreambench", "coco-edit")
 """Suites on data and networks that the user has."""
-COUNTED = ("audio-edit", "coco-edit")
-"""Suites that measure a Fréchet distance."""
+COUNTED = ("edits", "sound-edits", "audio-edit", "coco-edit")
+"""Suites whose number of cases can be chosen."""
 PLANNED = ("smoke", "prior")
 """Suites whose sections are measured one by one, without cases that another system could answer."""
 SUITES = (*PLANNED, *NAMES, *SOURCED, "all")
@@ -41,6 +53,8 @@ def run(
     text_pipeline: str = "",
     placement: Placement = ON_CPU,
     items: int | None = None,
+    seed: int = 0,
+    validation: bool = False,
 ) -> dict[str, Any]:
     """Measures a model, prints the figures, and writes `report.json` and `index.html` into `out`.
 
@@ -63,6 +77,8 @@ def run(
             default that of the model's own decoder.
         placement: where the model and the networks that judge run.
         items: cases that a suite of `COUNTED` has (of each kind): a Fréchet distance is less biased the more there are.
+        seed: of what is drawn, and of the answers.
+        validation: whether items come from the validation split, for choices; else from the test splits.
 
     Returns:
         What report.json holds; of several processes, in the first one only.
@@ -82,9 +98,7 @@ def run(
     if source is not None and suite not in (*SOURCED, "audio-edit"):
         raise ConfigError(f"--source is for {', '.join(SOURCED)} and audio-edit; the suite is {suite!r}.")
     if items is not None and (suite not in COUNTED or items < 2):
-        raise ConfigError(
-            f"--items is {items} for the suite {suite!r}; it takes 2 or more, with {' or '.join(COUNTED)}."
-        )
+        raise ConfigError(f"--items is {items} for the suite {suite!r}; it takes 2 or more, with {', '.join(COUNTED)}.")
 
     if source is None:
         from codi2.data.cache import corpus
@@ -108,6 +122,8 @@ def run(
             instructed=instructed,
             text_pipeline=text_pipeline,
             items=items,
+            seed=seed,
+            validation=validation,
         )
         if suite in PLANNED:
             sections = _planned(suite, bench, console, processes)

@@ -5,7 +5,8 @@ Letters: n prompts or items, K slots, D joint width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -57,7 +58,9 @@ class Bench:
     text_pipeline: str = ""
     """Hub id or folder of a pipeline that answers words by itself; empty: that of the model's own decoder."""
     items: int | None = None
-    """Cases (of each kind) of suites that measure a Fréchet distance; None: as many as the suite has by itself."""
+    """Cases (of each kind) of suites whose number can be chosen; None: as many as the suite has by itself."""
+    validation: bool = False
+    """Whether items are drawn from the validation split, for choices; else from the test splits."""
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -119,6 +122,10 @@ class Bench:
     def count(self, n: int) -> int:
         """`n` items, or a few in a quick run."""
         return min(n, QUICK) if self.quick else n
+
+    def splits(self, *test: str) -> tuple[str, ...]:
+        """The splits that items come from: `test`, or the validation split in their place."""
+        return ("val",) if self.validation else test
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` gives, made once, so that two sections can speak of the same outputs."""
@@ -189,6 +196,7 @@ class Bench:
             DataError: the split has none.
         """
         first: dict[str, Item] = {}
+        (split,) = self.splits(split)
         for item in self.shuffled(self.corpus.select(modality=modality, split=split)):
             first.setdefault(item.concept, item)
         if not first:
@@ -210,6 +218,8 @@ class Bench:
 
     def mixes(self) -> list[Mix]:
         """Mixes of held-out sounds, in fours (see `data.mixes`)."""
+        if self.validation:
+            raise DataError("mixes are made of test sounds alone; leave --val out")
         rows = cache.rows("audio", "test_rendering")
         if len({cache.items("audio")[row].concept for row in rows}) < 4:
             raise DataError("mixes need held-out sounds of four concepts: run `codi2 data build tiny` again")
@@ -233,27 +243,56 @@ class Bench:
         return self.encode([self.part(item) for item in items])[:, 0]
 
     @torch.no_grad()
-    def think(self, prompts: Sequence[Prompt], modality: str) -> Tensor:
-        """The features [n, K, D] that the language model regresses for an answer of one modality."""
-        features, options = [], Options(want=modality, max_new_tokens=0)
+    def think(self, prompts: Sequence[Prompt], modality: str, seeds: Sequence[int] | None = None) -> Tensor:
+        """The features [n, K, D] that a decoder gets for answers of one modality.
+
+        Args:
+            seeds: one for each prompt; a prior samples the features with it.
+        """
+        features = []
         for start in range(0, len(prompts), BATCH):
             some = prompts[start : start + BATCH]
+            options = [
+                Options(want=modality, seed=seeds[start + i] if seeds else 0, max_new_tokens=0)
+                for i in range(len(some))
+            ]
             readings = self.model.read([[Message("user", prompt)] for prompt in some])
-            replies = self.model.write(readings, [options] * len(some))
+            replies = self.model.write(readings, options)
             features += [part.features for parts in replies for part in parts if isinstance(part, FeatureSegment)]
         return torch.stack(features)
 
-    def decode(self, features: Tensor, prompts: Sequence[Prompt], modality: str) -> list[Any]:
-        """The media [n] that features [n, K, D] become in answer to `prompts`: whatever the features, by the way,
-        the settings and the noise of a reply of the model's own.
+    def decode(
+        self, features: Tensor, prompts: Sequence[Prompt], modality: str, seeds: Sequence[int] | None = None
+    ) -> list[Any]:
+        """The media [n] that features [n, K, D] become in answer to `prompts`, drawn as in a reply of the model.
+
+        Args:
+            seeds: one for each prompt; None: they count up from the bench's.
         """
         self.decoder(modality)
         made: list[Any] = []
         for start in range(0, len(prompts), BATCH):
             rows = range(start, min(start + BATCH, len(prompts)))
             written = [[FeatureSegment(modality, features[i])] for i in rows]
-            options = [Options(want=modality, seed=self.seed + i) for i in rows]
+            options = [Options(want=modality, seed=seeds[i] if seeds else self.seed + i) for i in rows]
             asked = [[Message("user", prompts[i])] for i in rows]
             replies = self.model.decode(written, asked, options, lambda stage, done, total: None)
             made += [parts[0] for parts in replies]
         return made
+
+    @contextmanager
+    def without_prior(self) -> Iterator[None]:
+        """While it lasts, decoders get the features that the language model regresses.
+
+        Raises WeightsError: the model has no prior.
+        """
+        prior = self.model.prior
+        if prior is None:
+            raise WeightsError(
+                f"the model {self.model.config.name!r} has no prior; name one whose config has heads.prior"
+            )
+        self.model.prior = None
+        try:
+            yield
+        finally:
+            self.model.prior = prior

@@ -35,6 +35,7 @@ MEASURES = {
     "video": Measure("EffNet-sim of frames", rises=True),
 }
 FRAMES = 8  # of a clip that are held against another's, one by one
+QUIET = 1e-4  # root mean square below which a sound counts as silence
 PLACES = 16  # along a side of a picture, whose mean colours are compared
 
 
@@ -75,6 +76,47 @@ def colour_distance(targets: Sequence[Part], outputs: Sequence[Part]) -> np.ndar
     return np.array([np.sqrt(np.square(places(a) - places(b)).mean()) for a, b in pairs])
 
 
+def seen_distance(targets: Sequence[Part], outputs: Sequence[Part]) -> np.ndarray:
+    """[n]: by what tells edits of one thing apart: colours of pictures and clips, log-spectral distance of sounds."""
+    if not all(isinstance(part, Audio) for part in outputs):
+        return colour_distance(targets, outputs)
+    known: dict[tuple[int, int], np.ndarray] = {}  # one output is held against several targets
+
+    def spectra(sound: Part, length: int) -> np.ndarray:
+        if (key := (id(sound), length)) not in known:
+            known[key] = power_spectra(finite_clip(sound, length), RATE)  # type: ignore[arg-type]
+        return known[key]
+
+    far = []
+    for target, output in zip(targets, outputs, strict=True):
+        length = _length(target)  # type: ignore[arg-type]
+        far.append(spectral_distance(spectra(target, length), spectra(output, length)))
+    return np.array(far)
+
+
+def first_is_nearest(bench: Bench, ours: Part, candidates: Sequence[Part], one_thing: bool) -> bool:
+    """Whether the first is the nearest to ours, by what tells other things or (`one_thing`) other looks of one."""
+    copies = [ours] * len(candidates)
+    if one_thing:
+        far = seen_distance(candidates, copies)
+    elif ours.modality == "audio":
+        far = heard_distance(bench, candidates, copies)
+    else:
+        far = closeness(bench, candidates, copies) * (-1 if MEASURES[ours.modality].rises else 1)
+    return bool((far[0] < far[1:]).all())
+
+
+def louder(targets: Sequence[Part], outputs: Sequence[Part]) -> np.ndarray:
+    """[n], dB: how much louder a sound is than its target, by root mean squares; the softest is QUIET."""
+
+    def level(sound: Part) -> float:
+        assert isinstance(sound, Audio)
+        mean_square = float(np.square(sound.samples, dtype=np.float64).mean())
+        return 10 * float(np.log10(max(mean_square, QUIET**2)))
+
+    return np.array([level(ours) - level(truth) for truth, ours in zip(targets, outputs, strict=True)])
+
+
 def heard_distance(bench: Bench, targets: Sequence[Part], outputs: Sequence[Part]) -> np.ndarray:
     """[n]: cosine distance of sounds as aiSFX hears them, 0 … 2: what is heard, and not when or how loud."""
     (truth, _), (ours, _) = bench.hear(targets), bench.hear(outputs)
@@ -92,12 +134,17 @@ def distance_without_floor(bench: Bench, targets: Sequence[Part], outputs: Seque
 
 def _lsd(bench: Bench, target: Audio, output: Audio, floor_db: float | None = FLOOR_DB) -> float:
     """At 16 kHz, over the target's length: a longer output is cut, a shorter one padded with silence."""
-    length = round(len(target.samples) * RATE / target.rate)
+    length = _length(target)
 
     def spectra(sound: Audio) -> np.ndarray:
         return power_spectra(finite_clip(sound, length), RATE)
 
     return spectral_distance(bench.spectra(target, spectra), spectra(output), floor_db)
+
+
+def _length(target: Audio) -> int:
+    """Samples of a target at 16 kHz."""
+    return round(len(target.samples) * RATE / target.rate)
 
 
 def finite_clip(sound: Audio, length: int) -> np.ndarray:

@@ -31,6 +31,8 @@ class Figure:
     bar: str = ""
     """What is asked of the figure, in words; empty where it is only reported."""
     passes: bool | None = None
+    values: tuple[float, ...] = field(default=(), repr=False, compare=False)
+    """By item, of a mean: what another model on the same items is paired with."""
 
     def beside(self, **others: Figure) -> Figure:
         """The figure with further baselines."""
@@ -93,7 +95,8 @@ def mean(
             mean(other, theirs, unit=unit, seed=seed), ahead=(difference["low"], difference["high"])
         )
     interval = bootstrap(ours, seed)
-    return Figure(name, float(ours.mean()), interval["low"], interval["high"], len(ours), unit, others)
+    values = tuple(ours.tolist())
+    return Figure(name, float(ours.mean()), interval["low"], interval["high"], len(ours), unit, others, values=values)
 
 
 def _measured(name: str, values: ArrayLike) -> np.ndarray:
@@ -115,4 +118,4 @@ def mapped(figure: Figure, function: Callable[[float], float]) -> Figure:
     """A growing function of a figure, its interval and its baselines; differences do not carry over."""
     baselines = {name: mapped(other, function) for name, other in figure.baselines.items()}
     value, low, high = (function(x) for x in (figure.value, figure.low, figure.high))
-    return replace(figure, value=value, low=low, high=high, baselines=baselines, ahead=None)
+    return replace(figure, value=value, low=low, high=high, baselines=baselines, ahead=None, values=())

@@ -32,7 +32,7 @@ from codi2.data.tables.studio import Row, Studio, draft
 from codi2.data.templates import write_prompt
 from codi2.errors import DataError
 from codi2.evaluate.bench import BATCH, Bench
-from codi2.evaluate.closeness import MEASURES, closeness, colour_distance, heard_distance
+from codi2.evaluate.closeness import first_is_nearest
 from codi2.evaluate.figure import Figure, mean
 from codi2.evaluate.processes import ALONE, Processes
 from codi2.model import Options
@@ -263,18 +263,6 @@ def right(bench: Bench, modality: str, instances: Sequence[Instance], answers: S
         found.append(float(done and of_this))
         chance.append(1 / (1 + len(asked) + len(rest)))
     return mean(f"{modality}: right answers", found, {"chance": chance}, seed=bench.seed)
-
-
-def first_is_nearest(bench: Bench, ours: Part, candidates: Sequence[Part], one_thing: bool) -> bool:
-    """Whether the first is the nearest to ours, by what tells other things or (`one_thing`) other looks of one."""
-    copies = [ours] * len(candidates)
-    if one_thing and ours.modality in ("image", "video"):
-        far = colour_distance(candidates, copies)
-    elif not one_thing and ours.modality == "audio":
-        far = heard_distance(bench, candidates, copies)
-    else:
-        far = closeness(bench, candidates, copies) * (-1 if MEASURES[ours.modality].rises else 1)
-    return bool((far[0] < far[1:]).all())
 
 
 def same(one: Part, other: Part) -> bool:

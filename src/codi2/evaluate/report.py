@@ -37,6 +37,7 @@ def write_report(
         "quick": bench.quick,
         "model": str(model),
         "seed": bench.seed,
+        "split": "validation" if bench.validation else "test",
         "versions": {"codi2": __version__, "python": platform.python_version(), **_versions()},
         "cores": os.cpu_count(),
         "placement": {**asdict(placement), "hardware": hardware(placement.device)},
@@ -50,7 +51,7 @@ def write_report(
                 "absent": dict(section.absent),
                 "networks": dict(section.networks),
                 "quoted": dict(section.quoted),
-                "figures": [asdict(figure) for figure in section.findings.figures],
+                "figures": [plain(figure) for figure in section.findings.figures],
             }
             for section in sections
         ],
@@ -62,6 +63,12 @@ def write_report(
         out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     )
     return report
+
+
+def plain(figure: Figure) -> dict[str, Any]:
+    """A figure as report.json holds it: without the values of its items."""
+    about = {name: value for name, value in vars(figure).items() if name not in ("values", "baselines")}
+    return about | {"baselines": {name: plain(other) for name, other in figure.baselines.items()}}
 
 
 def hardware(device: str) -> str:
@@ -82,6 +89,7 @@ def provenance(model: str | Path, bench: Bench, placement: Placement = ON_CPU) -
         "seed": bench.seed,
         "quick": bench.quick,
         # what is not the default, so that outputs that were made before this was written down stay valid
+        **({"validation": True} if bench.validation else {}),
         **{name: value for name in PRECISION if (value := getattr(placement, name)) != getattr(ON_CPU, name)},
     }
 

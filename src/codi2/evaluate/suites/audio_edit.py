@@ -22,6 +22,7 @@ from codi2.evaluate.closeness import closeness, distance_without_floor
 from codi2.evaluate.figure import Example, Findings, known, mean
 from codi2.evaluate.suite import Suite
 from codi2.evaluate.suites.answers import copy, instructed, ours, round_trip, silence, without_source, words_alone
+from codi2.evaluate.suites.edit_figures import level_figure
 from codi2.evaluate.suites.sounds import KINDS, edits
 from codi2.metrics.audio import fd, kl
 from codi2.prompt.parts import Audio, Part
@@ -208,9 +209,10 @@ def score(
             figures.append(figure.judged("below all but copy, silence and ours without source", figure.value < best))
         title = f"{kind}: LSD without floor"
         figures.append(mean(title, bare[main], {name: bare[name] for name in others}, seed=bench.seed))
+        figures.append(level_figure(bench, kind, targets, made[main], {name: made[name] for name in others}))
         if len(rows) >= 4:
             halves = known(HALVES, fd(truth[::2], truth[1::2]), len(rows) // 2)
-            figures[-2] = figures[-2].beside(**{HALVES: halves})
+            figures[-3] = figures[-3].beside(**{HALVES: halves})
         for i in rows[:EXAMPLES]:
             shown = {"target": asked[i].target, **{name: parts[i] for name, parts in outputs.items()}}
             examples.append(Example(f"{kind}: {asked[i].about['words']}", asked[i].prompt, shown))

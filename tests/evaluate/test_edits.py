@@ -1,0 +1,141 @@
+"""The suites of edits, answered by made-up systems: the true answers, copies of the source, answers of other cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codi2.config import DEBUG
+from codi2.evaluate.bench import Bench
+from codi2.evaluate.case import Case
+from codi2.evaluate.closeness import louder
+from codi2.evaluate.figure import Figure
+from codi2.evaluate.suites import edits
+from codi2.evaluate.suites.edit_figures import COPY, ROUND_TRIP, VISIBLE
+from codi2.model import CoDi2
+from codi2.prompt.parts import Audio, Part
+
+COUNT = 2
+
+
+@pytest.fixture
+def bench(rich_home: Path, judge: object, ears: None) -> Bench:
+    return Bench(CoDi2.build(DEBUG), items=COUNT)
+
+
+def asked(bench: Bench, modality: str) -> list[Case]:
+    return edits.cases(modality)(bench, False)
+
+
+def scored(bench: Bench, some: Sequence[Case], answers: Sequence[Part], system: str = "given") -> dict[str, Figure]:
+    return {figure.name: figure for figure in edits.score(bench, some, {system: answers}).figures}
+
+
+def test_every_edit_is_asked_for_in_every_way(bench: Bench) -> None:
+    some = asked(bench, "image")
+    assert len({case.id for case in some}) == len(some) == COUNT * (3 * 5 + 4)
+    for n in range(COUNT):
+        mine = [case for case in some if case.about["edit"] == n and case.about["of"] == "known"]
+        assert len({id(case.target) for case in mine}) == len({id(case.truth["source"]) for case in mine}) == 1
+        given = {case.about["way"]: sum(part.modality == "image" for part in case.prompt) for case in mine}
+        assert given == {
+            "words": 1, "1": 3, "2": 5, "3": 7, "4": 9, "none": 1, "other": 9, "swapped": 9, "zeroed": 1
+        }  # fmt: skip
+        for case in mine:
+            if case.about["pairs"] and case.about["way"] != "other":
+                before, after = (np.asarray(part.pixels, int) for part in case.about["pairs"][0])
+                assert np.abs(after - before).mean() > 2  # the first example shows the edit
+    again = Bench(bench.model, seed=1, items=COUNT)
+    assert [case.about["ask"] for case in asked(again, "image")] != [case.about["ask"] for case in some]
+    assert [case.about["ask"] for case in asked(bench, "image")] == [case.about["ask"] for case in some]
+
+
+def test_choices_are_made_on_items_that_no_figure_is_made_of(bench: Bench) -> None:
+    choices = Bench(bench.model, items=COUNT, validation=True)
+    held = {item.id: item for item in bench.corpus.items}
+    for one, split in ((bench, "test_family"), (choices, "val")):
+        pixels = {np.asarray(one.corpus.images[i.row]).tobytes() for i in held.values() if i.split == split
+                  and i.modality == "image"}  # fmt: skip
+        some = asked(one, "image")
+        assert all(np.asarray(case.truth["source"].pixels).tobytes() in pixels for case in some)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_true_answers_are_right_and_copies_are_not(modality: str, bench: Bench) -> None:
+    some = asked(bench, modality)
+    truth = scored(bench, some, [case.target for case in some])
+    copies = scored(bench, some, [case.truth["source"] for case in some])
+    others = scored(bench, some, [case.about["others"][0] for case in some])
+    for title in ("known edits, by instruction", "held-out values, 4 examples", "held-out kinds, 1 example"):
+        right = f"{title}: right among 6"
+        assert (truth[right].value, copies[right].value, others[right].value) == (1, 0, 0)
+        assert truth[right].baselines["chance"].value == pytest.approx(1 / 6)
+        if modality == "audio":
+            lsd, apart, level = (f"{title}: {name}" for name in ("LSD", "aiSFX-FD", "level within 3 dB"))
+            assert truth[lsd].value == 0 == pytest.approx(truth[apart].value, abs=1e-9) and truth[level].value == 1
+            assert copies[lsd].value == copies[lsd].baselines[COPY].value > 0 and truth[lsd].passes
+            assert copies[level].value == copies[level].baselines[COPY].value
+            assert copies[apart].value == copies[apart].baselines[COPY].value and ROUND_TRIP in copies[apart].baselines
+    seen = [name for name in truth if name.endswith("visible: EffNet-sim")]
+    assert bool(seen) == (modality == "image")
+    for name in seen:
+        assert truth[name].value == pytest.approx(1, abs=1e-4) and truth[name].passes
+        assert copies[name].value == pytest.approx(copies[name].baselines[COPY].value) and not copies[name].passes
+        assert copies[name].value < VISIBLE
+    assert any(name.startswith(tuple(set(edits.FAMILIES.values()))) for name in seen) == (modality == "image")
+
+
+def test_controls_tell_examples_that_are_used_from_those_that_are_not(bench: Bench) -> None:
+    """A system that does what four examples show, one that always copies, and one that takes any example."""
+    some = asked(bench, "image")
+
+    def answered(used: Sequence[str]) -> dict[str, Figure]:
+        return scored(bench, some, [c.target if c.about["way"] in used else c.truth["source"] for c in some])
+
+    names = (
+        "gain of 4 examples over none, EffNet-sim", "gain of 3 examples over 1, EffNet-sim",
+        "gain of 4 examples of another edit over none, EffNet-sim", "4 examples exchanged move the answer away",
+        "by instruction: gain over a feature of zeros, EffNet-sim",
+    )  # fmt: skip
+    good, deaf = answered(["words", "3", "4"]), answered([])
+    easy = answered(["words", "1", "3", "4", "other", "swapped", "zeroed"])
+    assert [good[name].passes for name in names] == [True] * 5
+    assert [deaf[name].passes for name in names] == [False, False, True, False, False]
+    assert [easy[name].passes for name in names] == [True, False, False, False, False]
+    assert good[names[3]].value == 1 and deaf[names[3]].value == easy[names[3]].value == 0
+
+
+def test_features_are_compared_with_those_that_need_no_training(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = [case for case in asked(bench, "image") if case.about["of"] == "known"]
+    parts = edits.ours(bench, some)
+    monkeypatch.setattr(edits, "GROUPS", {"": ("known", COUNT)})
+    found = scored(bench, some, parts, "ours")
+    shown, said = (
+        found[f"known edits, {way}: cosine to the true features"] for way in ("3 examples", "by instruction")
+    )
+    assert set(shown.baselines) == {"copy", "feature arithmetic"} and set(said.baselines) == {"copy"}
+    true = edits.true_features(bench, some)["target"]
+    monkeypatch.setattr(
+        edits, "features", lambda bench, some, regressed=False: edits.true_features(bench, some)["target"]
+    )
+    best = scored(bench, some, parts, "ours")["known edits, 3 examples: cosine to the true features"]
+    assert best.value == pytest.approx(1) and best.passes and true.shape[1] == DEBUG.heads.num_slots["image"]
+
+
+def test_an_answer_is_a_reply_of_the_model_and_a_zeroed_one_is_not(bench: Bench) -> None:
+    some = [case for case in asked(bench, "image") if case.about["way"] in ("words", "zeroed")][:2]
+    words, zeroed = edits.ours(bench, some)
+    reply = bench.model.generate(some[0].prompt, want="image", seed=some[0].about["seed"], max_new_tokens=0)
+    own, other, plain = (np.asarray(part.pixels, int) for part in (words, zeroed, reply.images[0]))  # type: ignore[attr-defined]
+    assert np.abs(own - plain).max() <= 1 and (own != other).any()
+    assert torch.equal(edits.features(bench, some)[0], edits.features(bench, some)[1])  # zeroed behind, not before
+
+
+def test_levels_are_ratios_in_decibels() -> None:
+    tone = np.sin(np.arange(1000)).astype(np.float32) * 0.5
+    sounds = [Audio(tone * gain, 16_000) for gain in (1, 0.5, 0)]
+    assert louder([sounds[0]] * 3, sounds) == pytest.approx([0, -6.02, -70.98], abs=0.05)
