@@ -14,11 +14,6 @@ def pixels(part):
     return np.asarray(part.pixels, np.float64)
 
 
-def test_nearest_goes_by_direction_not_by_length():
-    gallery = torch.tensor([[10.0, 10.0], [0.1, 0.0], [0.0, 3.0]])
-    assert baselines.nearest(torch.tensor([[5.0, 0.2], [0.0, 1.0], [1.0, 1.0]]), gallery) == [1, 2, 0]
-
-
 def test_mean_picture_is_the_mean_of_each_pixel():
     made = baselines.mean_picture([np.full((2, 2, 3), value, np.uint8) for value in (0, 255, 255)])
     assert (np.asarray(made.pixels) == 170).all()

@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from codi2.config import DEBUG, PriorConfig
-from codi2.data.tasks.edits import shown
 from codi2.errors import WeightsError
 from codi2.evaluate import run
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.judge import Judge
 from codi2.evaluate.suites import modalities
-from codi2.evaluate.suites.prior import by_examples, by_instruction, from_words, measured, records, without_prior
+from codi2.evaluate.suites.prior import from_words, nearness
 from codi2.model import CoDi2
 
 SAMPLED = replace(DEBUG, heads=replace(DEBUG.heads, copies=0, prior=PriorConfig(num_inference_steps=2)))
@@ -27,23 +26,22 @@ def bench(rich_home: Path, judge: Judge) -> Bench:
 
 
 def test_pictures_of_four_seeds_differ_as_those_of_regression_do_not(bench: Bench) -> None:
-    top, worst, alike = from_words(bench, "test_rendering", 3, 0.6).figures
-    assert set(top.baselines) == {"regression", "chance"} and worst.value <= top.value
-    assert top.passes is not None and alike.baselines["regression"].value <= 1.0001
+    found = {figure.name.split(": ")[1]: figure for figure in from_words(bench, "test_rendering").figures}
+    assert set(found["top-5 among 11"].baselines) == {"regression", "chance"}
+    assert found["EffNet-sim between seeds"].baselines["regression"].value <= 1.0001
     assert bench.model.prior is not None
 
 
 def test_edits_have_their_rivals(bench: Bench) -> None:
-    for figure in by_instruction(bench, "image", 3).figures:
-        assert set(figure.baselines) == {"regression", "copy"} and figure.passes is not None
-    one, three, gain = by_examples(bench, "audio", 3).figures
-    assert set(one.baselines) == {"regression", "copy", "arithmetic"} == set(three.baselines)
-    assert gain.value == pytest.approx(three.value - one.value)
+    *each, gain = nearness(bench, "audio", 3).figures
+    assert len(each) == 5 and all(figure.passes is not None for figure in each)
+    said, one, three, values, kinds = each
+    assert set(one.baselines) == {"regression", "copy", "feature arithmetic"} == set(three.baselines)
+    assert set(said.baselines) == set(values.baselines) == set(kinds.baselines) == {"regression", "copy"}
+    assert gain.value == pytest.approx(three.value - one.value) and gain.low <= gain.value <= gain.high
 
 
-def test_the_truth_is_what_the_answer_shows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prior that copies has the cosine of a copy."""
-    (record,) = records("image", shown("image", 1), "", 1)
+def test_a_prior_that_copies_has_the_cosine_of_a_copy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     prior = bench.model.prior
     assert prior is not None
 
@@ -52,15 +50,15 @@ def test_the_truth_is_what_the_answer_shows(bench: Bench, monkeypatch: pytest.Mo
         return items[:, 1, : SAMPLED.heads.num_slots["image"]]  # behind the words
 
     monkeypatch.setattr(prior, "sample", copy)
-    values = measured(bench, record, 0)
-    assert values["sampled"] == pytest.approx(values["copy"], abs=1e-5)
-    assert values["copy"] < 0.999 and values["regression"] != values["sampled"]
+    _, one, *_ = nearness(bench, "image", 2).figures
+    assert one.value == pytest.approx(one.baselines["copy"].value, abs=1e-5)
+    assert one.baselines["copy"].value < 0.999 and one.baselines["regression"].value != one.value
 
 
 def test_without_a_prior(bench: Bench) -> None:
-    with without_prior(bench.model), pytest.raises(WeightsError, match="has no prior"):
-        by_instruction(bench, "image", 2)
-    with pytest.raises(RuntimeError), without_prior(bench.model):
+    with bench.without_prior(), pytest.raises(WeightsError, match="has no prior"):
+        nearness(bench, "image", 2)
+    with pytest.raises(RuntimeError), bench.without_prior():
         raise RuntimeError
     assert bench.model.prior is not None
 
@@ -69,7 +67,7 @@ def test_without_a_prior(bench: Bench) -> None:
 def test_the_suite_runs_as_a_command_does(rich_home: Path, judge: Judge, tmp_path: Path) -> None:
     CoDi2.build(SAMPLED).save_pretrained(tmp_path / "model")
     report = run("prior", tmp_path / "model", tmp_path / "out", quick=True)
-    assert len(report["sections"]) == 6
+    assert len(report["sections"]) == 4
     assert not any(section["unavailable"] for section in report["sections"])
     assert "has no prior" in run("prior", "debug", tmp_path / "none", quick=True)["sections"][0]["unavailable"]
 

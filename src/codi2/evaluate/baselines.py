@@ -27,11 +27,6 @@ TEXT_PIPELINES = {"AudioLDM2Pipeline": "audio", "TextToVideoSDPipeline": "video"
 """Pipelines of diffusers that answer words by themselves, by the modality that they make."""
 
 
-def nearest(queries: Tensor, gallery: Tensor) -> list[int]:
-    """Row of `gallery` [m, D] with the highest cosine to each of `queries` [n, D]."""
-    return (F.normalize(queries, dim=-1) @ F.normalize(gallery, dim=-1).T).argmax(1).tolist()
-
-
 def mean_picture(pictures: Iterable[np.ndarray]) -> Image:
     """The mean, pixel by pixel, of uint8 pictures [H, W, 3]."""
     mean: np.ndarray = np.stack(list(pictures)).mean(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codi2.evaluate.suite import Suite
-from codi2.evaluate.suites import audio_edit, chats, clips, edits, rounds, subjects, texts
+from codi2.evaluate.suites import audio_edit, chats, clips, edits, pictures, rounds, subjects, texts
 
 EDITS = (
     "Edits with continuous values: kinds and values that training sees, values that it never sees, kinds that it never "
@@ -30,6 +30,17 @@ EMBEDDED = {
             edits.cases("audio"),
             edits.SYSTEMS,
             edits.score,
+        ),
+        Suite(
+            "pictures",
+            "Pictures from words",
+            f"Captions of held-out pictures, {pictures.SEEDS} seeds each: of concepts that training shows in other "
+            "renderings, and of families that it does not show. EfficientNet-Lite2 judges; Lite2-FD is the Fréchet "
+            "distance of its features to held-out pictures, biased upwards as every one is: compare equal n. Sharpness "
+            "is over that of the true pictures. Regression draws from the features that the language model regresses.",
+            pictures.cases,
+            pictures.SYSTEMS,
+            pictures.score,
         ),
         Suite(
             "audio-edit",

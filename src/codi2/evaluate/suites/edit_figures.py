@@ -31,7 +31,7 @@ def way_figures(
     Args:
         fed: features [n, K, D]: `ours`, `target`, and rivals by name; None: the answers come from elsewhere.
     """
-    figures = [] if fed is None else [_cosine(bench, title, fed)]
+    figures = [] if fed is None else [cosine_figure(bench, title, fed)]
     if some[0].want == "image":
         figures += visible_figures(bench, title, some, parts)
     else:
@@ -39,7 +39,8 @@ def way_figures(
     return [*figures, right_among(bench, title, some, parts)]
 
 
-def _cosine(bench: Bench, title: str, fed: Mapping[str, Tensor]) -> Figure:
+def cosine_figure(bench: Bench, title: str, fed: Mapping[str, Tensor]) -> Figure:
+    """Of the features fed to the decoder and of rivals to the true ones."""
     values = {name: cosine(x.float(), fed["target"]).cpu().numpy() for name, x in fed.items() if name != "target"}
     ours = values.pop("ours")
     figure = mean(f"{title}: cosine to the true features", ours, values, seed=bench.seed)

@@ -10,7 +10,6 @@ Letters: n cases, K features, D joint width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,16 +53,24 @@ def cases(modality: str) -> Callable[[Bench, bool], list[Case]]:
     """The questions of one modality."""
 
     def make(bench: Bench, quick: bool) -> list[Case]:
-        splits, made = bench.splits(*SPLITS[modality]), []
-        wrong = TaskSampler(bench.corpus, splits)
-        for g, (held_out, (group, number)) in enumerate(GROUPS.items()):
-            sampler = TaskSampler(bench.corpus, splits, held_out)
-            for i in range(bench.items or (QUICK if quick else number)):
-                draw = np.random.default_rng((bench.seed, DRAWS, len(modality), g, i))
-                made += _of_one_edit(sampler, wrong, modality, draw, group, i)
-        return made
+        return [
+            case
+            for held_out, (_, number) in GROUPS.items()
+            for case in drawn(bench, modality, held_out, bench.items or (QUICK if quick else number))
+        ]
 
     return make
+
+
+def drawn(bench: Bench, modality: str, held_out: HeldOut, number: int) -> list[Case]:
+    """So many edits of one group, each asked for in every way."""
+    splits = bench.splits(*SPLITS[modality])
+    sampler, wrong = TaskSampler(bench.corpus, splits, held_out), TaskSampler(bench.corpus, splits)
+    made = []
+    for i in range(number):
+        draw = np.random.default_rng((bench.seed, DRAWS, len(modality), list(GROUPS).index(held_out), i))
+        made += _of_one_edit(sampler, wrong, modality, draw, GROUPS[held_out][0], i)
+    return made
 
 
 def _of_one_edit(
@@ -187,6 +194,14 @@ def true_features(bench: Bench, some: Sequence[Case]) -> dict[str, Tensor]:
     return found
 
 
+def fed(bench: Bench, some: Sequence[Case]) -> dict[str, Tensor]:
+    """The features of the answers (`ours`, and `regression` where there is a prior) beside `true_features`."""
+    found = {"ours": features(bench, some), **true_features(bench, some)}
+    if bench.model.prior is not None:
+        found["regression"] = features(bench, some, regressed=True)
+    return found
+
+
 # figures
 
 
@@ -195,11 +210,11 @@ def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Pa
     main, parts = next(iter(outputs.items()))
     answers = {case.id: part for case, part in zip(asked, parts, strict=True)}
     figures = []
-    for group, _ in GROUPS.values():
+    for group in dict.fromkeys(case.about["of"] for case in asked):
         for way in WAYS:
             some = [case for case in asked if case.about["of"] == group and case.about["way"] == way]
-            fed = _fed(bench, some) if main == "ours" else None  # another system has no features
-            figures += way_figures(bench, f"{TITLES[group]}, {NAMES[way]}", some, [answers[c.id] for c in some], fed)
+            told = fed(bench, some) if main == "ours" else None  # another system has no features
+            figures += way_figures(bench, title_of(some[0]), some, [answers[c.id] for c in some], told)
     figures += family_figures(bench, [case for case in asked if case.about["way"] == "words"], answers)
     figures += control_figures(bench, [case for case in asked if case.about["of"] == GROUPS[""][0]], answers)
     examples = [
@@ -210,8 +225,6 @@ def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Pa
     return Findings(figures, examples)
 
 
-def _fed(bench: Bench, some: Sequence[Case]) -> dict[str, Any]:
-    found: dict[str, Any] = {"ours": features(bench, some), **true_features(bench, some)}
-    if bench.model.prior is not None:
-        found["regression"] = features(bench, some, regressed=True)
-    return found
+def title_of(case: Case) -> str:
+    """The group and the way in words."""
+    return f"{TITLES[case.about['of']]}, {NAMES[case.about['way']]}"

@@ -11,9 +11,10 @@ from codi2.errors import DataError
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.judge import similarity
-from codi2.evaluate.suites.pictures import EXAMPLES, analogies_of, drawings
+from codi2.evaluate.suites.analogies import EXAMPLES, analogies_of
+from codi2.evaluate.suites.pictures import captions
 from codi2.metrics.retrieval import recall_at
-from codi2.prompt.parts import Image, Phrase, Prompt, Text
+from codi2.prompt.parts import Phrase, Prompt, Text
 
 CANDIDATES, TOP = 100, 5
 
@@ -57,30 +58,31 @@ def picture_features(bench: Bench, drawn: int, shown: int) -> Findings:
     """Predicted against true features of pictures, and what the decoder makes of either."""
     bench.decoder("image")
     slots = bench.num_slots("image")
-    known_concepts, asked = drawings(bench, "test_rendering", drawn), analogies_of(bench, shown)
-    targets: list[Image] = [bench.part(item) for item in known_concepts.items]  # type: ignore[misc]
-    true = bench.encode(targets)[:, :slots]
+    drawn_, asked = captions(bench, "test_rendering", bench.count(drawn), seeds=1), analogies_of(bench, shown)
+    prompts, targets = [case.prompt for case in drawn_], [case.target for case in drawn_]
+    predicted, true = bench.think(prompts, "image"), bench.encode(targets)[:, :slots]
     goals = bench.encode([bench.part(case.target) for case in asked.cases])[:, :slots]
-    ideal = bench.decode(true, known_concepts.prompts, "image")
-    truth = bench.judge(targets)
-    near = [similarity(bench.judge(pictures), truth, bench.centre) for pictures in (known_concepts.pictures, ideal)]
+    pictures = {name: bench.decode(told, prompts, "image") for name, told in (("predicted", predicted), ("true", true))}
+    truth = bench.see(targets)
+    near = {name: similarity(bench.see(parts), truth, bench.centre) for name, parts in pictures.items()}
     quality = mean(
-        "caption → image: EffNet-sim with predicted features", near[0], {"true features": near[1]}, seed=bench.seed
+        "caption → image: EffNet-sim with predicted features",
+        near["predicted"],
+        {"true features": near["true"]},
+        seed=bench.seed,
     )
     examples = [
-        Example(item.caption, prompt, {"target": target, "predicted features": ours, "true features": best})
-        for item, prompt, target, ours, best in zip(
-            known_concepts.items, known_concepts.prompts, targets, known_concepts.pictures, ideal, strict=True
+        Example(
+            case.about["words"], case.prompt, {"target": case.target, "predicted features": ours, "true features": best}
         )
+        for case, ours, best in zip(drawn_, pictures["predicted"], pictures["true"], strict=True)
     ]
-    return Findings(
-        [
-            *_compared("caption → image", known_concepts.features, true, bench.seed),
-            *_compared("analogy", asked.features, goals, bench.seed),
-            quality,
-        ],
-        examples[:EXAMPLES],
-    )
+    figures = [
+        *_compared("caption → image", predicted, true, bench.seed),
+        *_compared("analogy", asked.features, goals, bench.seed),
+        quality,
+    ]
+    return Findings(figures, examples[:EXAMPLES])
 
 
 def sound_features(bench: Bench, n: int) -> Findings:

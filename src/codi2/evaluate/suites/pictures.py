@@ -1,205 +1,156 @@
-"""Pictures from captions, and analogies: held-out emoji have true targets in four renderings."""
+"""`pictures`: pictures from words. Is the concept seen, do seeds differ, and are they like real pictures?
+
+Letters: n captions, S seeds, C channels of the judge.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from codi2.data.items import Item
-from codi2.data.world import caption_of
-from codi2.errors import DataError
-from codi2.evaluate import baselines
-from codi2.evaluate.bench import EMOJI, Bench
-from codi2.evaluate.figure import Example, Findings, known, mean
+from codi2.evaluate.bench import Bench
+from codi2.evaluate.case import Case
+from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.judge import ranks, similarity
-from codi2.prompt.parts import Image, Phrase, Prompt, Text
+from codi2.evaluate.suites import answers
+from codi2.evaluate.suites.drawn import sharpness
+from codi2.metrics.audio import fd
+from codi2.prompt.parts import Image, Part, Text
 
-CANDIDATES, TOP = 100, 5  # a picture is found when its own concept is among the first 5 of 100
-EXAMPLES = 12
-
-
-@dataclass(frozen=True)
-class Drawings:
-    """Pictures drawn from the captions of held-out ones."""
-
-    items: Sequence[Item]
-    prompts: Sequence[Prompt]
-    features: Tensor  # [n, K, D], regressed
-    pictures: Sequence[Image]
-
-
-def drawings(bench: Bench, split: str, n: int) -> Drawings:
-    """Draws the first items of a split from their captions; made once for each split."""
-
-    def make() -> Drawings:
-        items = bench.draw("image", split, bench.count(n))
-        prompts: list[Prompt] = [(Text(f"Draw {caption_of(item)}."),) for item in items]
-        features = bench.think(prompts, "image")
-        return Drawings(items, prompts, features, bench.decode(features, prompts, "image"))
-
-    return bench.once(("drawings", split, n), make)
+CANDIDATES, TOP = 100, 5  # a concept is seen where its own held-out picture is among the first 5 of 100
+NUMBER, QUICK, SEEDS, EXAMPLES = 60, 3, 4, 6
+GROUPS = {"test_rendering": ("known concepts", 0.6), "test_family": ("unseen concepts", 0.25)}
+"""Split → what its pictures are of, and the share of pictures in which the concept should be seen."""
+EACH = 0.5  # the share of each seed, of known concepts
+UNLIKE = 0.85  # the most that pictures of two seeds are alike
+SHARP = (0.85, 1.15)  # times as sharp as the held-out pictures of the same captions
+HALVES = "held-out pictures, one half against the other"
 
 
-def from_captions(bench: Bench, split: str, n: int, bar: float | None) -> Findings:
-    """Whether a drawing is judged nearest to the held-out picture of its own concept, top 5 among 100.
+def cases(bench: Bench, quick: bool) -> list[Case]:
+    """Captions of held-out pictures, each with several seeds."""
+    splits = list(GROUPS)[:1] if bench.validation else list(GROUPS)  # the validation split has known concepts alone
+    number = bench.items or (QUICK if quick else NUMBER)
+    return [case for split in splits for case in captions(bench, split, number, SEEDS)]
 
-    Beside it: the training picture whose joint vector is nearest to the caption's, judged alike. `bar` is in multiples
-    of chance.
-    """
-    bench.decoder("image")
-    gallery = bench.draw("image", split, CANDIDATES)
-    drawn = drawings(bench, split, n)
-    targets: list[Image] = [bench.part(item) for item in gallery]  # type: ignore[misc]
-    training = bench.corpus.select(modality="image", split="train")
-    if not training:
-        raise DataError("the corpus holds no training pictures to retrieve from: run `codi2 data build tiny` again")
-    trained = bench.once("training joints", lambda: bench.joint(training))
-    words = bench.encode([Phrase(caption_of(item)) for item in drawn.items])[:, 0]
-    found: list[Image] = [bench.part(training[row]) for row in baselines.nearest(words, trained)]  # type: ignore[misc]
 
-    truth, ours, theirs = bench.judge(targets), bench.judge(drawn.pictures), bench.judge(found)
-    top = mean(
-        f"top-{TOP} among {len(gallery)}",
-        ranks(ours, truth) < TOP,
-        {"nearest training picture": ranks(theirs, truth) < TOP},
-        seed=bench.seed,
-    )
-    chance = min(1.0, TOP / len(gallery))
-    top = top.beside(chance=known("chance", chance))
-    if bar is not None:
-        top = top.judged(f"≥ {bar:g} × chance", top.value >= bar * chance)
-    rows = len(drawn.items)
-    near = mean(
-        "EffNet-sim to the held-out picture",
-        similarity(ours, truth[:rows], bench.centre),
-        {"nearest training picture": similarity(theirs, truth[:rows], bench.centre)},
-        seed=bench.seed,
-    )
-    examples = [
-        Example(item.caption, prompt, {"target": target, "ours": picture, "nearest training picture": other})
-        for item, prompt, target, picture, other in zip(
-            drawn.items, drawn.prompts, targets, drawn.pictures, found, strict=False
+def captions(bench: Bench, split: str, number: int, seeds: int) -> list[Case]:
+    """The first captions of a split."""
+    return [
+        Case(
+            f"{split}-{i:03d}-{seed}",
+            (Text(f"Draw {picture.name}."),),
+            "image",
+            {"target": picture},
+            split,
+            {"seed": 1000 * seed + i, "row": i, "of_seed": seed, "words": picture.name},
         )
+        for i, picture in enumerate(gallery(bench, split)[:number])
+        for seed in range(seeds)
     ]
-    return Findings([top, near], examples[:EXAMPLES])
 
 
-@dataclass(frozen=True)
-class Case:
-    """One analogy: (before, after) of another concept, the picture to change, and what should come of it.
+def gallery(bench: Bench, split: str) -> list[Image]:
+    """Held-out pictures of different concepts."""
 
-    `other` and `other_target` belong to the same query with another change shown.
+    def make() -> list[Image]:
+        return [bench.part(item) for item in bench.draw("image", split, CANDIDATES)]  # type: ignore[misc]
+
+    return bench.once(("gallery", split), make)
+
+
+def regression(bench: Bench, some: Sequence[Case]) -> list[Part]:
+    """Drawn from the features that the language model regresses. Raises WeightsError: the model has no prior."""
+    with bench.without_prior():
+        return answers.ours(bench, some)
+
+
+SYSTEMS = {"ours": answers.ours, "regression": regression}
+
+
+def findings(bench: Bench, split: str, number: int, seeds: int, prior: bool = False) -> Findings:
+    """The figures of one split, of the model's own pictures.
+
+    Args:
+        prior: whether those without the prior stand beside them. Raises WeightsError: the model has none.
     """
-
-    before: Item
-    after: Item
-    given: Item
-    target: Item
-    other: Item
-    other_target: Item
-
-    def prompt(self, bench: Bench, after: Item) -> Prompt:
-        before, shown, given = bench.part(self.before), bench.part(after), bench.part(self.given)
-        words = ("Given the transformation between ", " and ", ", apply the same editing to ", ".")
-        return (Text(words[0]), before, Text(words[1]), shown, Text(words[2]), given, Text(words[3]))
-
-
-@dataclass(frozen=True)
-class Analogies:
-    """Analogies asked, with the features regressed and the pictures drawn."""
-
-    cases: Sequence[Case]
-    prompts: Sequence[Prompt]
-    features: Tensor  # [n, K, D]
-    pictures: Sequence[Image]
-
-
-def cases(bench: Bench, n: int) -> list[Case]:
-    """`n` analogies between held-out emoji that exist in all renderings, no concept twice as the one to change."""
-    groups: dict[str, dict[str, Item]] = {}
-    for item in bench.corpus.select(modality="image", split="test_family"):
-        if item.style in EMOJI:
-            groups.setdefault(item.group, {})[item.style] = item
-    complete = bench.shuffled([styles for styles in groups.values() if len(styles) == len(EMOJI)])
-    if len(complete) < 2:
-        raise DataError("analogies need two held-out emoji in all renderings: run `codi2 data build tiny` again")
-    draw = np.random.default_rng(bench.seed)
-    made = []
-    for i in range(min(n, len(complete))):
-        shown, asked = complete[i - 1], complete[i]
-        a, b, c = (str(style) for style in draw.choice(EMOJI, 3, replace=False))
-        made.append(Case(shown[a], shown[b], asked[a], asked[b], shown[c], asked[c]))
-    return made
-
-
-def analogies_of(bench: Bench, n: int) -> Analogies:
-    """Made once."""
-
-    def make() -> Analogies:
-        asked = cases(bench, bench.count(n))
-        prompts = [case.prompt(bench, case.after) for case in asked]
-        features = bench.think(prompts, "image")
-        return Analogies(asked, prompts, features, bench.decode(features, prompts, "image"))
-
-    return bench.once(("analogies", n), make)
-
-
-def analogies(bench: Bench, n: int) -> Findings:
-    """How near an analogy's output is to its true target, and whether the examples decide it."""
     bench.decoder("image")
-    asked = analogies_of(bench, n)
-    swapped_prompts = [case.prompt(bench, case.other) for case in asked.cases]
-    swapped = bench.decode(bench.think(swapped_prompts, "image"), swapped_prompts, "image")
-    zeroed = bench.decode(torch.zeros_like(asked.features), asked.prompts, "image")
-    before, after, given = (
-        bench.encode([bench.part(getattr(case, name)) for case in asked.cases])[:, : bench.num_slots("image")]
-        for name in ("before", "after", "given")
-    )
-    summed = bench.decode(baselines.arithmetic(before, after, given), asked.prompts, "image")
+    asked = captions(bench, split, bench.count(number), seeds)
+    made = {name: SYSTEMS[name](bench, asked) for name in (SYSTEMS if prior else ["ours"])}
+    return score(bench, asked, made)
 
-    means = {style: _mean_of_style(bench, style) for style in {case.target.style for case in asked.cases}}
-    targets: list[Image] = [bench.part(case.target) for case in asked.cases]  # type: ignore[misc]
-    others: list[Image] = [bench.part(case.other_target) for case in asked.cases]  # type: ignore[misc]
-    rivals: dict[str, Sequence[Image]] = {
-        "copy of the last picture": [bench.part(case.given) for case in asked.cases],  # type: ignore[misc]
-        "mean of the target's rendering": [means[case.target.style] for case in asked.cases],
-        "feature arithmetic": summed,
-        "feature zeroed": zeroed,
+
+def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
+    """By split: the concept, the seeds, likeness to real pictures as a set, and sharpness."""
+    figures: list[Figure] = []
+    for split in dict.fromkeys(case.group for case in asked):
+        rows = [i for i, case in enumerate(asked) if case.group == split]
+        mine = {name: [parts[i] for i in rows] for name, parts in outputs.items()}
+        figures += _of_split(bench, split, [asked[i] for i in rows], mine)
+    main, parts = next(iter(outputs.items()))
+    shown: dict[str, dict[str, Part]] = {}
+    for case, part in zip(asked, parts, strict=True):
+        shown.setdefault(f"{case.group}-{case.about['row']:03d}", {"target": case.target})[
+            f"{main}, seed {case.about['of_seed']}"
+        ] = part
+    prompts = {f"{case.group}-{case.about['row']:03d}": case for case in asked}
+    examples = [
+        Example(prompts[name].about["words"], prompts[name].prompt, pictures)
+        for name, pictures in shown.items()
+        if prompts[name].about["row"] < EXAMPLES
+    ]
+    return Findings(figures, examples)
+
+
+def _of_split(bench: Bench, split: str, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> list[Figure]:
+    main, *others = outputs
+    (title, least), real = GROUPS[split], gallery(bench, split)
+    truth, count = bench.see(real), len({case.about["of_seed"] for case in asked})
+    looks = {name: _by_seed(bench, asked, parts, count) for name, parts in outputs.items()}
+    found = {name: np.stack([ranks(one, truth) < TOP for one in some]) for name, some in looks.items()}
+    rivals = {name: found[name].mean(0) for name in others}
+    top = mean(f"{title}: top-{TOP} among {len(real)}", found[main].mean(0), rivals, seed=bench.seed)
+    top = top.beside(chance=known("chance", min(1.0, TOP / len(real)))).judged(f"≥ {least:g}", top.value >= least)
+    figures = [top]
+    if count > 1:
+        for seed, hits in enumerate(found[main]):
+            each = mean(f"{title}: top-{TOP}, seed {seed}", hits, seed=bench.seed)
+            figures.append(each.judged(f"≥ {EACH:g}", each.value >= EACH) if split == "test_rendering" else each)
+        figures.append(_alike(bench, title, looks))
+    near = {name: np.mean([similarity(one, truth[: len(one)], bench.centre) for one in some], axis=0)
+            for name, some in looks.items()}  # fmt: skip
+    figures.append(_figure(bench, f"{title}: EffNet-sim to the held-out picture", near))
+    apart = {name: fd(bench.see(parts).numpy(), truth.numpy()) for name, parts in outputs.items()}
+    of_set = known(f"{title}: Lite2-FD", apart[main], len(asked))
+    of_set = of_set.beside(**{name: known(name, apart[name], len(asked)) for name in others})
+    if len(real) >= 4:
+        of_set = of_set.beside(**{HALVES: known(HALVES, fd(truth[::2].numpy(), truth[1::2].numpy()), len(real) // 2)})
+    like = sharpness([case.target for case in asked]).mean()
+    sharp = {name: sharpness(parts) / like for name, parts in outputs.items()}
+    crisp = _figure(bench, f"{title}: sharpness", sharp)
+    return [*figures, of_set, crisp.judged("{:g} to {:g}".format(*SHARP), SHARP[0] <= crisp.value <= SHARP[1])]
+
+
+def _by_seed(bench: Bench, asked: Sequence[Case], parts: Sequence[Part], count: int) -> list[Tensor]:
+    """The judge's features [n, C] of each seed."""
+    seen = bench.see(parts)
+    return [seen[[i for i, case in enumerate(asked) if case.about["of_seed"] == seed]] for seed in range(count)]
+
+
+def _alike(bench: Bench, title: str, looks: Mapping[str, Sequence[Tensor]]) -> Figure:
+    """How alike the pictures of two seeds are, the mean over pairs of seeds."""
+    alike = {
+        name: np.mean([similarity(a, b, bench.centre) for a, b in combinations(some, 2)], axis=0)
+        for name, some in looks.items()
     }
-    truth, ours = bench.judge(targets), bench.judge(asked.pictures)
-    near = similarity(ours, truth, bench.centre)
-    far = {name: similarity(bench.judge(pictures), truth, bench.centre) for name, pictures in rivals.items()}
-    zero = far.pop("feature zeroed")
-
-    closeness = mean("EffNet-sim to the true target", near, far, seed=bench.seed)
-    closeness = closeness.judged(
-        "above each baseline", all(closeness.value > other.value for other in closeness.baselines.values())
-    )
-    loss = mean("EffNet-sim lost by zeroing the feature", near - zero, seed=bench.seed)
-    loss = loss.judged("interval above 0", loss.low > 0)
-    elsewhere, judged_swap = bench.judge(others), bench.judge(swapped)
-    moved = similarity(judged_swap, elsewhere, bench.centre) > similarity(ours, elsewhere, bench.centre)
-    moves = mean("other examples move the output to their target", moved, seed=bench.seed)
-    moves = moves.judged("≥ 0.8", moves.value >= 0.8).beside(chance=known("chance", 0.5))
-
-    shown = {"target": targets, "ours": asked.pictures, **rivals, "ours, other examples": swapped, "its target": others}
-    examples = [
-        Example(
-            f"{case.given.caption}: {case.before.style} → {case.after.style}",
-            prompt,
-            {name: pictures[i] for name, pictures in shown.items()},
-        )
-        for i, (case, prompt) in enumerate(zip(asked.cases, asked.prompts, strict=True))
-    ]
-    return Findings([closeness, loss, moves], examples[:EXAMPLES])
+    figure = _figure(bench, f"{title}: EffNet-sim between seeds", alike)
+    return figure.judged(f"≤ {UNLIKE:g}", figure.value <= UNLIKE)
 
 
-def _mean_of_style(bench: Bench, style: str) -> Image:
-    rows = [item.row for item in bench.corpus.select(modality="image", split="train", style=style)]
-    if not rows:
-        raise DataError(f"the corpus holds no training pictures of the style {style}")
-    return baselines.mean_picture(bench.corpus.images[rows])
+def _figure(bench: Bench, title: str, values: Mapping[str, np.ndarray]) -> Figure:
+    """The mean of the first system's values beside the others'."""
+    (_, ours), *others = values.items()
+    return mean(title, ours, dict(others), seed=bench.seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Findings
-from codi2.evaluate.suites import cost, drawn, features, modalities, pictures, sounds, words
+from codi2.evaluate.suites import analogies, cost, drawn, features, modalities, pictures, sounds, words
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ SMOKE = (
     Plan(
         "Pictures from captions, known concepts",
         "Held-out renderings of concepts that training showed in other renderings. EfficientNet-Lite2 judges.",
-        lambda bench: pictures.from_captions(bench, "test_rendering", DRAWN, bar=5),
+        lambda bench: pictures.findings(bench, "test_rendering", DRAWN, seeds=1),
     ),
     Plan(
         "Pictures from captions, unseen concepts",
-        "Concepts of which training showed nothing. Reported without a bar.",
-        lambda bench: pictures.from_captions(bench, "test_family", UNSEEN, bar=None),
+        "Concepts of which training showed nothing.",
+        lambda bench: pictures.findings(bench, "test_family", UNSEEN, seeds=1),
     ),
     Plan(
         "Analogies of pictures",
         "Two renderings of one held-out emoji, then another to change alike; its true rendering is the target. Feature "
         "arithmetic decodes given + after − before through the same decoder and the same source.",
-        lambda bench: pictures.analogies(bench, SHOWN),
+        lambda bench: analogies.analogies(bench, SHOWN),
     ),
     Plan(
         "Add, remove, replace",

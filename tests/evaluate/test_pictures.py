@@ -1,0 +1,79 @@
+"""The suite of pictures from words, answered by made-up systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+from PIL import ImageFilter
+
+from codi2.config import DEBUG
+from codi2.errors import WeightsError
+from codi2.evaluate.bench import Bench
+from codi2.evaluate.case import Case
+from codi2.evaluate.figure import Figure
+from codi2.evaluate.suites import pictures
+from codi2.model import CoDi2
+from codi2.prompt.parts import Image, Part
+
+KNOWN, UNSEEN = "known concepts", "unseen concepts"
+
+
+@pytest.fixture
+def bench(rich_home: Path, judge: object) -> Bench:
+    return Bench(CoDi2.build(DEBUG), items=8)
+
+
+def scored(bench: Bench, answer: Callable[[Case], Part]) -> dict[str, Figure]:
+    asked = pictures.cases(bench, False)
+    found = pictures.score(bench, asked, {"ours": [answer(case) for case in asked]})
+    assert all(len(example.shown) == 1 + pictures.SEEDS for example in found.examples)
+    return {figure.name: figure for figure in found.figures}
+
+
+def test_true_pictures_are_the_concept_alike_and_as_sharp(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "TOP", 1)  # the corpus of the tests has few concepts
+    true = scored(bench, lambda case: case.target)
+    for title in (KNOWN, UNSEEN):
+        size = len(pictures.gallery(bench, "test_family"))
+        assert true[f"{title}: top-1 among {size}"].value == 1 and true[f"{title}: top-1 among {size}"].passes
+        assert true[f"{title}: top-1, seed 3"].value == 1
+        assert true[f"{title}: EffNet-sim to the held-out picture"].value == pytest.approx(1, abs=1e-4)
+        alike = true[f"{title}: EffNet-sim between seeds"]
+        assert alike.value == pytest.approx(1, abs=1e-4) and not alike.passes
+        assert true[f"{title}: Lite2-FD"].value < true[f"{title}: Lite2-FD"].baselines[pictures.HALVES].value
+        assert true[f"{title}: sharpness"].value == pytest.approx(1)
+
+
+def test_pictures_of_other_things_blurs_and_chance(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "TOP", 1)
+    real = {split: pictures.gallery(bench, split) for split in pictures.GROUPS}
+    other = scored(bench, lambda case: real[case.group][(case.about["row"] + 1) % len(real[case.group])])
+    soft = scored(bench, lambda case: Image(case.target.pixels.filter(ImageFilter.GaussianBlur(4))))  # type: ignore[attr-defined]
+    draw = np.random.default_rng(0)
+    noise = scored(bench, lambda case: Image(PILImage.fromarray(draw.integers(0, 256, (64, 64, 3), dtype=np.uint8))))
+    top, alike = f"{KNOWN}: top-1 among {len(real['test_rendering'])}", f"{KNOWN}: EffNet-sim between seeds"
+    assert other[top].value == 0 and not other[top].passes
+    assert abs(noise[top].value - noise[top].baselines["chance"].value) < 0.15
+    assert soft[f"{KNOWN}: sharpness"].value < 0.8 < 2 < noise[f"{KNOWN}: sharpness"].value
+    assert not soft[f"{KNOWN}: sharpness"].passes and soft[top].value > noise[top].value
+    assert noise[alike].value < soft[alike].value
+    assert noise[f"{KNOWN}: Lite2-FD"].value > soft[f"{KNOWN}: Lite2-FD"].value > 0
+
+
+def test_choices_are_made_on_the_validation_split(bench: Bench) -> None:
+    choices = Bench(bench.model, items=3, validation=True)
+    asked = pictures.cases(choices, False)
+    assert len(asked) == 3 * pictures.SEEDS and all("val thing" in case.about["words"] for case in asked)
+
+
+def test_a_model_without_a_prior_has_no_row_without_it(bench: Bench) -> None:
+    bench.items = None
+    bench.quick = True
+    found = pictures.findings(bench, "test_rendering", 2, seeds=1)
+    assert not any("seed" in figure.name for figure in found.figures)  # of one seed there is nothing to compare
+    with pytest.raises(WeightsError, match="has no prior"):
+        pictures.findings(bench, "test_rendering", 2, seeds=1, prior=True)
