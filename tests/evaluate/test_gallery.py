@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from codi2.data.items import load_corpus
-from codi2.data.tables.studio import Studio
+from codi2.data.tasks.sampler import TaskSampler
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import mean
-from codi2.evaluate.gallery import ENTRIES, VERDICTS, WRONG, Entry, Instance, right, run_entry, run_gallery, verdict
+from codi2.evaluate.gallery import VERDICTS, right, run_entry, run_gallery, verdict
+from codi2.evaluate.gallery_rows import ENTRIES, WRONG, Entry, Instance
 from codi2.model import CoDi2
 
 
@@ -22,8 +23,8 @@ def bench(rich_home: Path, judge) -> Bench:
 
 
 def instances(bench: Bench, entry: Entry, count: int = 6) -> list[Instance]:
-    studio = Studio(bench.corpus, entry.splits)
-    return [entry.make(studio, np.random.default_rng((7, i))) for i in range(count)]
+    sampler = TaskSampler(bench.corpus, entry.splits)
+    return [entry.make(sampler, np.random.default_rng((7, i))) for i in range(count)]
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry.title for entry in ENTRIES])

@@ -62,10 +62,3 @@ class World:
             sounds_of.setdefault(item.concept, []).append(item)
         object.__setattr__(self, "by", by)
         object.__setattr__(self, "sounds_of", sounds_of)
-
-
-def caption_of(item: Item) -> str:
-    """The words for an item: its caption, and for pictures the kind of rendering."""
-    if item.modality == "image" and item.style in STYLES:
-        return f"{item.caption}, {STYLES[item.style]}"
-    return item.caption

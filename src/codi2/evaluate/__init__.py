@@ -34,7 +34,7 @@ NAMES = (
 """Suites on the embedded corpus; `all` is all of them."""
 SOURCED = ("dreambench", "coco-edit")
 """Suites on data and networks that the user has."""
-COUNTED = ("edits", "sound-edits", "pictures", "audio-edit", "coco-edit")
+COUNTED = ("edits", "sound-edits", "pictures", "rounds", "audio-edit", "coco-edit")
 """Suites whose number of cases can be chosen."""
 PLANNED = ("smoke", "prior")
 """Suites whose sections are measured one by one, without cases that another system could answer."""

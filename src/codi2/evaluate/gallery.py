@@ -17,54 +17,24 @@ distance, which knows a sound and not what it is of: of a thing's other recordin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from codi2.data.builders.contract import Draft
-from codi2.data.record import decode_pieces
-from codi2.data.tables import both, clips, factors, pictures
-from codi2.data.tables.factors import asks
-from codi2.data.tables.studio import Row, Studio, draft
-from codi2.data.templates import write_prompt
-from codi2.errors import DataError
+from codi2.data.tasks.sampler import TaskSampler
 from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.closeness import first_is_nearest
 from codi2.evaluate.figure import Figure, mean
+from codi2.evaluate.gallery_rows import ENTRIES, WRONG, Entry, Instance
 from codi2.evaluate.processes import ALONE, Processes
 from codi2.model import Options
 from codi2.prompt.layout import Message
-from codi2.prompt.parts import Audio, Image, Part, Prompt, Text, Video
+from codi2.prompt.parts import Audio, Image, Part, Video
 
 NUMBER, QUICK = 24, 4  # instances of a row
-WRONG = 5  # answers that the true one is told from
 WORKS = 0.5  # share of right answers
-TRIES = 1000
-THINGS, SUBJECTS = ("test_family", "test_rendering"), ("test_subject",)
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One prompt, and by modality its true answer and wrong ones."""
-
-    prompt: Prompt
-    targets: Mapping[str, Part]
-    wrong: Mapping[str, Sequence[Part]] = field(default_factory=dict)
-    later: Sequence[Prompt] = ()
-    """Rounds that follow; the last one's answer is judged."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the paper."""
-
-    title: str
-    where: str
-    make: Callable[[Studio, np.random.Generator], Instance]
-    splits: Sequence[str] = THINGS
 
 
 @dataclass(frozen=True)
@@ -94,133 +64,16 @@ def verdict(right: Figure) -> str:
     return "partly" if right.low > right.baselines["chance"].value else "not yet"
 
 
-# what is asked
-
-
-def from_row(row: Row, last: int = 1) -> Callable[[Studio, np.random.Generator], Instance]:
-    """Any row of the data: the `last` media that were given are wrong, and the answers of other instances are."""
-
-    def make(studio: Studio, draw: np.random.Generator) -> Instance:
-        made = row(studio, draw)
-        prompt, answer = (decode_pieces(pieces) for _, pieces in made.turns)
-        targets = {part.modality: part for part in answer}
-        given = {m: [part for part in prompt if part.modality == m][-last:] for m in targets}
-        return Instance(prompt, targets, given)
-
-    return make
-
-
-def of_kind(row: Row, fits: Callable[[Draft], bool]) -> Row:
-    """Draws of a row until one fits. Raises DataError: none of many does."""
-
-    def drawn(studio: Studio, draw: np.random.Generator) -> Draft:
-        for _ in range(TRIES):
-            if fits(made := row(studio, draw)):
-                return made
-        raise DataError(f"none of {TRIES} draws of a row is of the kind that the gallery shows; build the corpus anew")
-
-    return drawn
-
-
-def changed(
-    modality: str, factor: str, values: Sequence[str], shots: int | None = None
-) -> Callable[[Studio, np.random.Generator], Instance]:
-    """One factor of a medium set by instruction, or (`shots`) as examples show it. Wrong: as it was, other changes."""
-
-    def make(studio: Studio, draw: np.random.Generator) -> Instance:
-        items = studio.items(modality, draw, 1 + (shots or 0))
-        look = {factor: str(draw.choice(list(values)))}
-        given = studio.medium(items[0])
-        prompt: Sequence[Any]
-        if shots is None:
-            prompt = write_prompt("edit", draw, {"media": [given], "ask": asks(modality, look)})
-        else:
-            pairs = [[studio.medium(item), studio.medium(item, look)] for item in items[1:]]
-            prompt = pictures.analogy_prompt(draw, pairs, given)
-        wrong = [studio.part(items[0]), *(studio.part(items[0], other) for other in others(modality, look, draw))]
-        parts = decode_pieces(draft("", prompt, [given], items).turns[0][1])
-        return Instance(parts, {modality: studio.part(items[0], look)}, {modality: wrong})
-
-    return make
-
-
-def others(modality: str, look: Mapping[str, str], draw: np.random.Generator) -> list[dict[str, str]]:
-    """Single values of other kinds, or of the same factor."""
-    pool = [
-        {factor: value}
-        for factor, values in factors.FACTORS[modality].items()
-        for value in values
-        if look.get(factor) != value
-    ]
-    return [pool[int(i)] for i in draw.permutation(len(pool))[: WRONG - 1]]
-
-
-def subject_in(factor: str) -> Callable[[Studio, np.random.Generator], Instance]:
-    """Pictures of one individual → it in another light or place. Wrong: the true answer in others."""
-    row = of_kind(pictures.poses, lambda d: factor in d.meta.get("look", ()))
-
-    def make(studio: Studio, draw: np.random.Generator) -> Instance:
-        made = row(studio, draw)
-        prompt, (target,) = (decode_pieces(pieces) for _, pieces in made.turns)
-        item = next(item for item in studio.world.images if item.id == made.meta["items"][0])
-        wrong = [studio.part(item, look) for look in others("image", made.meta["look"], draw)]
-        return Instance(prompt, {"image": target}, {"image": [studio.part(item), *wrong]})
-
-    return make
-
-
-def conversation(studio: Studio, draw: np.random.Generator) -> Instance:
-    """Three rounds, each with one more change of one picture. Wrong: the picture after fewer of them, and others."""
-    (item,) = studio.things(draw, 1)
-    steps = [{"geometry": "mirrored"}, {"background": str(draw.choice(["blue", "green", "yellow"]))}]
-    steps = [steps[int(i)] for i in draw.permutation(2)] + [{"light": str(draw.choice(["night", "winter", "sea"]))}]
-    looks: list[dict[str, str]] = [{}]
-    for step in steps:
-        looks.append(looks[-1] | step)
-    first = write_prompt("edit", draw, {"media": [studio.medium(item)], "ask": asks("image", steps[0])})
-    prompt = decode_pieces(draft("", first, [studio.medium(item)], [item]).turns[0][1])
-    later = [(Text(f"Now {asks('image', step)}."),) for step in steps[1:]]
-    wrong = [studio.part(item, look) for look in looks[:-1]]
-    wrong += [studio.part(item, looks[2] | {"light": light}) for light in ("rain", "bright")]
-    return Instance(prompt, {"image": studio.part(item, looks[-1])}, {"image": wrong}, later)
-
-
-_POSE = of_kind(pictures.poses, lambda d: d.task == "subject_pose")
-_PATTERN = of_kind(pictures.concept, lambda d: d.meta["kind"] == "pattern")
-_ADDED = of_kind(both.overlaid, lambda d: d.meta["edit"] == "add")
-_SOUNDED = of_kind(both.crossed, lambda d: d.task == "analogy_cross_audio")
-LIGHTS = ("winter", "night", "rain", "bright", "sea")
-ENTRIES = (
-    Entry("A picture in another style", "Table 1, zero-shot", changed("image", "style", ["pencil", "grey"])),
-    Entry("Two pictures become one scene", "Table 1, zero-shot", from_row(pictures.composition), (*THINGS, "val")),
-    Entry("The next picture of a sequence", "Table 1, zero-shot", from_row(pictures.following)),
-    Entry("Season and light, from one example", "Table 1, exemplar", changed("image", "light", LIGHTS, shots=1)),
-    Entry("Season and light, from three examples", "Table 1, exemplars", changed("image", "light", LIGHTS, shots=3)),
-    Entry("A pattern that examples share", "Table 1, concept", from_row(_PATTERN)),
-    Entry("The same individual in another pose", "Table 1, subject", from_row(_POSE, last=2), SUBJECTS),
-    Entry("The same individual in another light", "Table 1, subject", subject_in("light"), SUBJECTS),
-    Entry("The same individual elsewhere", "Table 1, subject", subject_in("background"), SUBJECTS),
-    Entry("An echo", "Table 2, zero-shot", changed("audio", "space", ["echo"])),
-    Entry("One sound over another, learnt from pairs", "Table 2, exemplar", from_row(_ADDED)),
-    Entry("A picture in the mood of a sound", "Table 3, zero-shot", from_row(both.by_mood), (*THINGS, "val")),
-    Entry("The next frame with its sound", "Table 3, zero-shot", from_row(both.next_with_sound)),
-    Entry("A picture's sound, as examples sound", "Table 3, exemplars", from_row(_SOUNDED)),
-    Entry("The same individual, with its sound", "Table 3, subject", from_row(both.alive), THINGS),
-    Entry("A clip with its sound", "Table 3, subject", from_row(clips.with_sound), THINGS),
-    Entry("Three rounds of edits", "Figure 1", conversation),
-)  # fmt: skip
-
-
 # what is answered
 
 
 def run_entry(bench: Bench, entry: Entry) -> Shown:
     """Draws, answers and judges a row, or says why not."""
-    studio = Studio(bench.corpus, entry.splits)
-    if not studio.scenes:  # they are few, and the things on them are what is new
-        studio.scenes += [item for item in bench.corpus.select("image", "train") if item.background]
+    sampler = TaskSampler(bench.corpus, bench.splits(*entry.splits))
+    if not sampler.scenes:  # they are few, and the things on them are what is new
+        sampler.scenes += [item for item in bench.corpus.select("image", "train") if item.background]
     count = QUICK if bench.quick else NUMBER
-    instances = [entry.make(studio, np.random.default_rng((bench.seed, 31, i))) for i in range(count)]
+    instances = [entry.make(sampler, np.random.default_rng((bench.seed, 31, i))) for i in range(count)]
     if missing := [m for m in instances[0].targets if m not in bench.model.decoders]:
         return Shown(entry, instances[0], (), lacking=f"{bench.model.config.name} makes no {missing[0]} yet")
     answers = answer(bench, instances)

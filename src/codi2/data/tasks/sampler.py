@@ -77,7 +77,7 @@ class TaskSampler:
 
     @cached_property
     def by_id(self) -> dict[str, Item]:
-        return {item.id: item for item in (*self.world.images, *self.world.sounds, *self.clips)}
+        return {item.id: item for item in (*self.world.images, *self.scenes, *self.world.sounds, *self.clips)}
 
     @cached_property
     def chats(self) -> list[tuple[str, str]]:

@@ -55,7 +55,7 @@ EMBEDDED = {
         Suite(
             "rounds",
             "Five rounds of edits",
-            "Held-out pictures; each round sets one more factor of the answer before. Targets have all changes so far.",
+            "Held-out pictures; each round edits the answer before once more. Targets have all edits so far.",
             rounds.cases,
             rounds.SYSTEMS,
             rounds.score,
@@ -81,7 +81,7 @@ EMBEDDED = {
         Suite(
             "perceive",
             "What changed between two",
-            "Held-out pairs that differ in one or two factors; the answer is a sentence, measured as captions are.",
+            "Held-out media before and after an edit; the answer is a sentence, measured as captions are.",
             texts.perceive_cases,
             texts.SYSTEMS,
             texts.score("difference"),

@@ -11,8 +11,8 @@ import numpy as np
 
 from codi2.data import motions
 from codi2.data.record import decode_pieces
-from codi2.data.tables import clips, pictures
-from codi2.data.tables.studio import Row, Studio
+from codi2.data.tasks import captions, clips, edits
+from codi2.data.tasks.sampler import Task, TaskSampler
 from codi2.decoding import joint_layers
 from codi2.errors import WeightsError
 from codi2.evaluate.bench import BATCH, Bench
@@ -27,11 +27,11 @@ from codi2.prompt.parts import Audio, Part, Video
 
 HELD_OUT = ("test_family", "test_rendering", "val")
 NUMBER, QUICK, EXAMPLES = 24, 3, 4
-ROWS: dict[str, Row] = {
-    "from words": clips.from_words,
+TASKS: dict[str, Task] = {
+    "from words": captions.from_words("video"),
     "from a picture": clips.animated,
-    "edit by instruction": pictures.edit("video"),
-    "edit by examples": pictures.analogy("video"),
+    "edit by instruction": edits.instructed("video"),
+    "edit by examples": edits.shown("video"),
 }
 MOST = 2.0  # times as much as real clips move, or as little
 TIMED = 40  # clips with sound
@@ -39,12 +39,12 @@ OTHERS_SOUND = "with another reply's sound"
 
 
 def cases(bench: Bench, quick: bool) -> list[Case]:
-    """Rows of the data, on clips that training has not seen; another true clip of the row stands beside each."""
-    studio, made = Studio(bench.corpus, HELD_OUT), []
-    for name, row in ROWS.items():
+    """Tasks on clips that training has not seen; another true clip of the task stands beside each."""
+    sampler, made = TaskSampler(bench.corpus, bench.splits(*HELD_OUT)), []
+    for name, task in TASKS.items():
         rolled = []
         for i in range(QUICK if quick else NUMBER):
-            turns = row(studio, np.random.default_rng((bench.seed, 41, i))).turns
+            turns = task(sampler, np.random.default_rng((bench.seed, 41, i))).turns
             prompt, (target,) = (decode_pieces(pieces) for _, pieces in turns)
             given = [part for part in prompt if part.modality == "video"]
             rolled.append((prompt, target, given[-1] if given else still(target)))
@@ -85,7 +85,7 @@ SYSTEMS: dict[str, System] = {
 
 
 def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
-    """By row: likeness to the truth, motion, and flicker."""
+    """By task: likeness to the truth, motion, and flicker."""
     main, *others = outputs
     targets = [case.target for case in asked]
     near = {name: closeness(bench, targets, parts) for name, parts in outputs.items()}
@@ -137,9 +137,9 @@ def _frames(clip: Part) -> np.ndarray:
 
 def timed_cases(bench: Bench, quick: bool) -> list[Case]:
     """Things that hop whenever they are heard: a clip and a sound are wanted of each, two cases of one thread."""
-    studio, made = Studio(bench.corpus, HELD_OUT), []
+    sampler, made = TaskSampler(bench.corpus, bench.splits(*HELD_OUT)), []
     for i in range(QUICK if quick else TIMED):
-        turns = clips.in_time(studio, np.random.default_rng((bench.seed, 43, i))).turns
+        turns = clips.TASKS["clip_in_time"](sampler, np.random.default_rng((bench.seed, 43, i))).turns
         prompt, parts = (decode_pieces(pieces) for _, pieces in turns)
         for part in parts:
             made.append(Case(f"{i:03d}-{part.modality}", prompt, part.modality, {"target": part}, thread=f"{i:03d}"))

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from codi2.data.tables.factors import LOOKS
 from codi2.errors import DataError
 from codi2.evaluate import baselines
 from codi2.evaluate.backbones import CROPS, INCEPTION_FILE, Backbones, Clip, fid_network
@@ -29,6 +28,7 @@ from codi2.evaluate.case import Case
 from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.suite import Suite
 from codi2.evaluate.suites.answers import copy, instructed, ours
+from codi2.evaluate.suites.edits import edit_of
 from codi2.media import load_image
 from codi2.metrics.audio import fd
 from codi2.prompt.parts import Image, Part, Prompt, Text
@@ -39,10 +39,8 @@ STEPS = 50  # of SDEdit
 HALVES = "pictures given, one half against the other"
 TITLES = ("CLIPSIM, plain", "CLIPSIM, directional", "CLIP similarity to the picture given")
 FIELDS = ("image", "caption", "edit", "result")
-EDITS = {name: LOOKS[factor][name] for factor, name in (
-    ("light", "night"), ("light", "sunset"), ("light", "winter"), ("light", "rain"), ("light", "bright"),
-    ("style", "pencil"), ("style", "grey"),
-)}  # fmt: skip
+EDITS = ("night", "fog", "rain", "snow", "temperature", "sketch", "painted", "grey")
+"""Kinds of edits (`data.edits`) that suit a photo of anything."""
 QUOTED = {"SDEdit-1/2T": "CLIPSIM .134", "InstructPix2Pix": "CLIPSIM .151", "CoDi-2": "CLIPSIM .147"}
 
 
@@ -115,7 +113,7 @@ def _drawn(source: Path, seed: int) -> list[dict[str, str]]:
     draw = np.random.default_rng(seed)
     lines = []
     for number in draw.permutation(sorted(first)).tolist():
-        edit = EDITS[str(draw.choice(list(EDITS)))]
+        edit = edit_of(EDITS, draw)
         caption = first[number]
         lines.append({"image": f"{FOLDER}/{names[number]}", "caption": caption, "edit": edit.ask,
                       "result": f"{caption}, {edit.words}"})  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codi2.data.edits import HeldOut, colour, cover, geometry, ground, sound, texture
+from codi2.data.edits import KINDS, Edit, HeldOut, colour, cover, from_json, geometry, ground, sound, texture
 from codi2.data.tasks.sampler import TRIES, TaskSampler, encoded, seen
 from codi2.data.templates import listing, write_prompt
 from codi2.errors import DataError
@@ -81,7 +81,7 @@ def _of_one_edit(
     edit, after = sampler.change(modality, media, draw)
     known, elsewhere = [media[0], after[0]], list[np.ndarray]()
     for n in range(WRONG):
-        changed = _unlike(wrong, modality, draw, known, media if n == 0 else media[:1])
+        changed = unlike(wrong, modality, draw, known, media if n == 0 else media[:1])
         elsewhere = elsewhere or changed[1:]
         known.append(changed[0])
     source, target, *others = (encoded(one).decode() for one in known)
@@ -113,7 +113,7 @@ def _of_one_edit(
     ]
 
 
-def _unlike(
+def unlike(
     sampler: TaskSampler,
     modality: str,
     draw: np.random.Generator,
@@ -134,6 +134,25 @@ def prompt(pairs: Sequence[tuple[Part, Part]], given: Part, template: int) -> Pr
         return (Text("Apply an editing to "), given, Text("."))
     fields = {"pairs": listing(pairs, between=", "), "media": [given]}
     return join_text(write_prompt("analogy", np.random.default_rng(template), fields))
+
+
+def changed_alike(
+    kinds: Sequence[str], draw: np.random.Generator, media: Sequence[np.ndarray]
+) -> tuple[Edit, list[np.ndarray]]:
+    """An edit of one of `kinds` that changes each of `media`, and these edited. Raises DataError: there is none."""
+    for _ in range(TRIES):
+        edit = edit_of(kinds, draw)
+        after = [edit(one) for one in media]
+        if all(map(seen, media, after)):
+            return edit, after
+    raise DataError(f"none of {TRIES} edits of {', '.join(kinds)} changes all of {len(media)} media")
+
+
+def edit_of(kinds: Sequence[str], draw: np.random.Generator) -> Edit:
+    """An edit of one of `kinds`, with values that training sees."""
+    name = str(draw.choice(list(kinds)))
+    kind = next(kind for known in KINDS.values() for kind in known if kind.name == name)
+    return from_json(name, kind.draw(draw))
 
 
 # answers

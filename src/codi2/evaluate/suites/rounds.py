@@ -1,6 +1,6 @@
 """`rounds`: does a follow-up edit keep what it was not asked to change? Five rounds, each on the answer before.
 
-In every round one more factor of a held-out picture is set by instruction. The target of round r has all r changes;
+In every round a held-out picture is edited once more by instruction. The target of round r has all r edits;
 a system that does as it is told stays near it, one that drifts does not, and a copy of the first picture shows what
 doing nothing is worth.
 """
@@ -12,9 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from codi2.data.tables.changes import Changes
-from codi2.data.tables.factors import asks
-from codi2.data.tables.studio import Studio
+from codi2.data import edits
+from codi2.data.tasks.sampler import TRIES, TaskSampler, encoded, seen
+from codi2.errors import DataError
 from codi2.evaluate.baselines import round_trip
 from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.case import Case, System
@@ -26,27 +26,39 @@ from codi2.prompt.layout import Message
 from codi2.prompt.parts import Part, Text
 from codi2.prompt.sources import LAST, NONE
 
-ROUNDS, NUMBER, QUICK, EXAMPLES = 5, 16, 2, 4
+ROUNDS, NUMBER, QUICK, EXAMPLES = 5, 40, 2, 4
 
 
 def cases(bench: Bench, quick: bool) -> list[Case]:
     """One for each round of each picture; the prompt of a later round stands for what is asked, its picture comes."""
-    studio, changes = Studio(bench.corpus, ("test_family",)), Changes()
-    draw, made = np.random.default_rng((bench.seed, 13)), []
-    for i in range(QUICK if quick else NUMBER):
-        (item,) = studio.things(draw, 1)
-        steps = [changes.look("image", draw, 1, without=frozenset({"style"})) for _ in range(20)]
-        order = list({next(iter(step)): step for step in steps if step}.values())
-        first, look = studio.part(item), dict[str, str]()
-        for n in range(ROUNDS):
-            step = order[n % len(order)]
-            look |= step
-            target = studio.part(item, look)
-            prompt = (Text("Take "), first, Text(f" and {asks('image', step)}."))
-            about = {"round": n + 1, "ask": asks("image", step)}
-            truth = {"target": target, "source": first}
+    sampler, made = TaskSampler(bench.corpus, bench.splits("test_family")), []
+    for i in range(bench.items or (QUICK if quick else NUMBER)):
+        draw = np.random.default_rng((bench.seed, 13, i))
+        (item,) = sampler.things(draw, 1)
+        steps = edited(sampler.array(item), draw)
+        first = encoded(sampler.array(item)).decode()
+        for n, (edit, pixels) in enumerate(steps):
+            prompt = (Text("Take "), first, Text(f" and {edit.ask}."))
+            about = {"round": n + 1, "ask": edit.ask}
+            truth = {"target": encoded(pixels).decode(), "source": first}
             made.append(Case(f"{i:03d}-{n + 1}", prompt, "image", truth, f"round {n + 1}", about, thread=f"{i:03d}"))
     return made
+
+
+def edited(pixels: np.ndarray, draw: np.random.Generator) -> list[tuple[edits.Edit, np.ndarray]]:
+    """`ROUNDS` edits of different kinds, each of the picture before it, and what they give.
+
+    Raises DataError: nothing changes the picture.
+    """
+    steps: list[tuple[edits.Edit, np.ndarray]] = []
+    for _ in range(TRIES * ROUNDS):
+        edit, before = edits.draw("image", draw), steps[-1][1] if steps else pixels
+        after = edit(before)
+        if edit.kind not in {one.kind for one, _ in steps} and seen(before, after):
+            steps.append((edit, after))
+        if len(steps) == ROUNDS:
+            return steps
+    raise DataError(f"no {ROUNDS} edits in a row change this picture; the corpus holds blank pictures")
 
 
 def ours(bench: Bench, some: Sequence[Case], source: str = LAST) -> list[Part]:

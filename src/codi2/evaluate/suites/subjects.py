@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from codi2.data.record import decode_pieces
-from codi2.data.tables import pictures
-from codi2.data.tables.studio import Row, Studio
+from codi2.data.tasks import pictures
+from codi2.data.tasks.sampler import Task, TaskSampler
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
 from codi2.evaluate.closeness import closeness
@@ -19,26 +19,25 @@ from codi2.prompt.parts import Image, Part, Phrase, Prompt, Text
 
 NUMBER, QUICK, EXAMPLES = 40, 4, 12
 SPLITS = {"subject": ("test_subject",), "compose": ("test_family", "val")}
-ROWS: dict[str, Row] = {"subject": pictures.poses, "compose": pictures.composition}
+TASKS: dict[str, Task] = {"subject": pictures.subject, "compose": pictures.TASKS["compose"]}
 
 
 def cases(name: str) -> Callable[[Bench, bool], list[Case]]:
-    """Records of the row, drawn from held-out individuals or families."""
+    """Examples of the task, drawn from held-out individuals or families."""
 
     def make(bench: Bench, quick: bool) -> list[Case]:
-        studio = Studio(bench.corpus, SPLITS[name])
+        sampler = TaskSampler(bench.corpus, bench.splits(*SPLITS[name]))
         if name == "compose":  # scenes are few, and the things on them are what is new
-            studio.scenes += [item for item in bench.corpus.select("image", "train") if item.background]
-        captions = {item.id: item.caption for item in bench.corpus.items}
+            sampler.scenes += [item for item in bench.corpus.select("image", "train") if item.background]
         made = []
         for i in range(QUICK if quick else NUMBER):
-            draft = ROWS[name](studio, np.random.default_rng((bench.seed, 5, i)))
-            prompt, (target,) = (decode_pieces(pieces) for _, pieces in draft.turns)
+            example = TASKS[name](sampler, np.random.default_rng((bench.seed, 5, i)))
+            prompt, (target,) = (decode_pieces(pieces) for _, pieces in example.turns)
             given = [part for part in prompt if isinstance(part, Image)]
-            words = " on ".join(captions[item] for item in draft.meta["items"]) if name == "compose" else ""
-            about: dict[str, Any] = {"words": words or captions[draft.meta["items"][0]], "given": given}
+            shown = example.items if name == "compose" else example.items[:1]
+            about: dict[str, Any] = {"words": " on ".join(item.caption for item in shown), "given": given}
             made.append(
-                Case(f"{draft.task}-{i:03d}", prompt, "image", {"target": target, "source": given[0]}, name, about)
+                Case(f"{example.task}-{i:03d}", prompt, "image", {"target": target, "source": given[0]}, name, about)
             )
         return made
 

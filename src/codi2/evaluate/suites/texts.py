@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from codi2.data.record import decode_pieces
-from codi2.data.tables import pictures
-from codi2.data.tables.studio import Studio
+from codi2.data.tasks.sampler import TaskSampler
+from codi2.data.tasks.texts import difference
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case, System
 from codi2.evaluate.cider import cider
@@ -35,14 +35,14 @@ def caption_cases(bench: Bench, quick: bool) -> list[Case]:
 
 
 def perceive_cases(bench: Bench, quick: bool) -> list[Case]:
-    """Two held-out media that differ in one or two factors: what changed?"""
+    """Two held-out media, the second an edit of the first: what changed?"""
     made = []
     for modality in ("image", "audio"):
-        studio = Studio(bench.corpus, ("test_family", "test_rendering"))
-        row = pictures.difference(modality)
+        sampler = TaskSampler(bench.corpus, bench.splits("test_family", "test_rendering"))
+        task = difference(modality)
         for i in range(QUICK if quick else CHANGES):
-            draft = row(studio, np.random.default_rng((bench.seed, 9, i)))
-            prompt, (target,) = (decode_pieces(pieces) for _, pieces in draft.turns)
+            turns = task(sampler, np.random.default_rng((bench.seed, 9, i))).turns
+            prompt, (target,) = (decode_pieces(pieces) for _, pieces in turns)
             source = next(part for part in prompt if part.modality == modality)
             made.append(Case(f"{modality}-{i:03d}", prompt, "text", {"target": target, "source": source}, modality))
     return made
