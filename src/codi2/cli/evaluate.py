@@ -49,11 +49,15 @@ def evaluate(
     val: Annotated[
         bool, typer.Option("--val", help="Draw items from the validation split: for choices, not for figures.")
     ] = False,
+    beside: Annotated[
+        str, typer.Option(help="Another model for the same draws: each figure with both values and their difference.")
+    ] = "",
     placement: Placement = ON_CPU,
 ) -> None:
     """Measure a model on held-out items, as JSON and as a page."""
     check_writable(out)
-    check_model(model)
+    for name in filter(None, (model, beside)):
+        check_model(name)
 
     from codi2.evaluate import run
 
@@ -61,5 +65,5 @@ def evaluate(
     backbones = {name: place for name, place in named.items() if place}
     run(
         suite, model, out, quick, outputs, export, source, backbones, instructed, text_pipeline, placement, items,
-        seed=seed, validation=val,
+        seed=seed, validation=val, beside=beside or None,
     )  # fmt: skip

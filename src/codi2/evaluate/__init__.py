@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ COUNTED = ("edits", "sound-edits", "pictures", "rounds", "audio-edit", "coco-edi
 """Suites whose number of cases can be chosen."""
 PLANNED = ("smoke", "prior")
 """Suites whose sections are measured one by one, without cases that another system could answer."""
+BESIDE = "beside"
+"""Folder of the outputs of the model that is measured beside another one."""
 SUITES = (*PLANNED, *NAMES, *SOURCED, "all")
 
 
@@ -56,6 +59,7 @@ def run(
     items: int | None = None,
     seed: int = 0,
     validation: bool = False,
+    beside: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measures a model, prints the figures, and writes `report.json` and `index.html` into `out`.
 
@@ -80,6 +84,8 @@ def run(
         items: cases that a suite of `COUNTED` has (of each kind): a Fréchet distance is less biased the more there are.
         seed: of what is drawn, and of the answers.
         validation: whether items come from the validation split, for choices; else from the test splits.
+        beside: another model, that answers the same draws: each figure gets its value and, item by item, the
+            difference. What it makes, and a report of its own, lie in `beside` under `out`.
 
     Returns:
         What report.json holds; of several processes, in the first one only.
@@ -109,35 +115,49 @@ def run(
     from rich.console import Console
 
     from codi2.evaluate.bench import Bench
+    from codi2.evaluate.pairs import paired
     from codi2.evaluate.processes import join
     from codi2.evaluate.report import print_table, provenance, write_report
     from codi2.evaluate.suite import run_suite
     from codi2.model import CoDi2
 
-    with join() as processes:
-        placement = processes.placed(placement)
-        console = Console(stderr=True, quiet=not processes.first)
+    def measured(name: str | Path, folder: Path, outputs: Path | None, export: Path | None) -> list[Section]:
+        """The sections of one model, reported in `folder`; of several processes, in the first one only."""
         bench = Bench(
-            CoDi2.from_pretrained(model, **vars(placement)),
+            CoDi2.from_pretrained(name, **vars(placement)),
+            seed=seed,
             quick=quick,
             instructed=instructed,
             text_pipeline=text_pipeline,
             items=items,
-            seed=seed,
             validation=validation,
         )
         if suite in PLANNED:
             sections = _planned(suite, bench, console, processes)
         else:
-            settings, sections = provenance(model, bench, placement), []
+            settings, sections = provenance(name, bench, placement), []
             networks = {**(backbones or {}), "device": placement.device}
             for made in _suites(suite, bench, source, networks):
                 with console.status(made.title):
-                    section = run_suite(made, bench, out, settings, outputs, export, processes)
+                    section = run_suite(made, bench, folder, settings, outputs, export, processes)
                 sections += [section] if section else []
+        bench.release()
+        reports.append(partial(write_report, folder, suite, name, bench, placement=placement))
+        return sections
+
+    reports: list[Callable[..., dict[str, Any]]] = []
+    with join() as processes:
+        placement = processes.placed(placement)
+        console = Console(stderr=True, quiet=not processes.first)
+        sections = measured(model, out, outputs, export)
+        if beside is not None:
+            theirs = measured(beside, out / BESIDE, None, None)
+            if processes.first:
+                reports[1](theirs)
+                sections = paired(sections, theirs, Path(beside).name, seed)
         if not processes.first:
             return {}
-        report = write_report(out, suite, model, bench, sections, placement)
+        report = reports[0](sections, beside=beside)
         print_table(sections)
         return report
 

@@ -187,6 +187,11 @@ class Bench:
     def num_slots(self, modality: str) -> int:
         return int(self.model.config.heads.num_slots[modality])
 
+    def release(self) -> None:
+        """Lets go of the model and of all that was made with it, so that another model has the memory."""
+        self.model = None  # type: ignore[assignment]
+        self._kept.clear()
+
     # held-out items
 
     def draw(self, modality: str, split: str, n: int) -> list[Item]:

@@ -28,9 +28,19 @@ PACKAGES = ("torch", "transformers", "diffusers", "peft", "numpy", "pillow", "so
 
 
 def write_report(
-    out: Path, suite: str, model: str | Path, bench: Bench, sections: Sequence[Section], placement: Placement = ON_CPU
+    out: Path,
+    suite: str,
+    model: str | Path,
+    bench: Bench,
+    sections: Sequence[Section],
+    placement: Placement = ON_CPU,
+    beside: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Writes both files and returns what report.json holds. Raises OutputError where they cannot be written."""
+    """Writes both files and returns what report.json holds. Raises OutputError where they cannot be written.
+
+    Args:
+        beside: the model whose values stand beside the figures.
+    """
     report = {
         "schema": SCHEMA,
         "suite": suite,
@@ -43,6 +53,7 @@ def write_report(
         "placement": {**asdict(placement), "hardware": hardware(placement.device)},
         "corpus_sha256": _corpus_hash(bench),
         "weights_sha256": _weights(model),
+        "beside": beside and {"model": str(beside), "weights_sha256": _weights(beside)},
         "sections": [
             {
                 "title": section.title,
@@ -57,7 +68,9 @@ def write_report(
         ],
     }
     rows = [row for section in sections for row in _rows(section)]
-    seen = f"codi2 {__version__}, model {model}, suite {suite}{', quick' if bench.quick else ''}, seed {bench.seed}."
+    other = f" beside {beside}" if beside else ""
+    few = ", quick" if bench.quick else ""
+    seen = f"codi2 {__version__}, model {model}{other}, suite {suite}{few}, seed {bench.seed}."
     write_page(out / "index.html", "Measured on held-out items", rows, f"{seen} Intervals are 95 % bootstrap.")
     write_atomic(
         out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()

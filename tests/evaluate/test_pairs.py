@@ -1,0 +1,63 @@
+"""Two models on the same draws."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from codi2.config import DEBUG
+from codi2.evaluate import run
+from codi2.evaluate.figure import Findings, Section, known, mean
+from codi2.evaluate.pairs import paired
+from codi2.model import CoDi2
+
+
+def test_figures_stand_beside_those_of_the_same_name_with_the_paired_difference() -> None:
+    noise = [0.0, 5.0, 10.0, 15.0]
+    ours = [mean("likeness", [x + 0.5 for x in noise], {"copy": noise}), known("FD", 3.0), mean("ours alone", [1.0])]
+    theirs = [mean("likeness", noise), known("FD", 2.0), mean("more", [1.0])]
+    (section,) = paired([Section("t", "", Findings(ours))], [Section("t", "", Findings(theirs))], "nine")
+    near, apart, alone = section.findings.figures
+    assert set(near.baselines) == {"copy", "nine", "ours - nine"} and near.baselines["nine"].value == 7.5
+    difference = near.baselines["ours - nine"]
+    assert difference.value == difference.low == difference.high == 0.5  # however much the items differ
+    assert near.low < 5 and set(apart.baselines) == {"nine"} and not alone.baselines
+    (lacking,) = paired([Section("t", "", Findings(ours))], [Section("t", "", unavailable="no decoder")], "nine")
+    assert lacking.absent == {"nine": "no decoder"} and lacking.findings.figures == ours
+
+
+def test_other_items_are_not_paired() -> None:
+    both = [Section("t", "", Findings([mean("x", values)])) for values in ([1.0, 2.0], [1.0, 2.0, 3.0])]
+    (section,) = paired(both[:1], both[1:], "nine")
+    assert set(section.findings.figures[0].baselines) == {"nine"}
+
+
+def test_a_model_beside_itself_differs_by_nothing(rich_home: Path, judge, ears, tmp_path: Path) -> None:
+    report = run("pictures", "debug", tmp_path / "out", items=2, beside="debug", seed=5)
+    assert report["beside"]["model"] == "debug" and report["seed"] == 5
+    figures = report["sections"][0]["figures"]
+    for figure in figures:
+        assert figure["baselines"]["debug"]["value"] == pytest.approx(figure["value"])
+        difference = figure["baselines"].get("ours - debug")
+        assert (difference is None) == figure["name"].endswith("FD")
+        assert difference is None or difference["value"] == difference["low"] == difference["high"] == 0
+        assert "values" not in figure
+    theirs = json.loads((tmp_path / "out" / "beside" / "report.json").read_text())
+    assert [figure["name"] for figure in theirs["sections"][0]["figures"]] == [figure["name"] for figure in figures]
+    assert "ours - debug" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_two_models_of_different_kinds_are_compared(rich_home: Path, judge, ears, tmp_path: Path) -> None:
+    from codi2.config import PriorConfig
+
+    heads = replace(DEBUG.heads, copies=0, prior=PriorConfig(num_inference_steps=2))
+    CoDi2.build(replace(DEBUG, name="sampled", heads=heads)).save_pretrained(tmp_path / "sampled")
+    report = run("edits", tmp_path / "sampled", tmp_path / "out", items=2, beside="debug")
+    (section,) = report["sections"]
+    assert section["unavailable"] == "" and all("debug" in figure["baselines"] for figure in section["figures"])
+    assert "regression" in section["figures"][0]["baselines"]
+    moved = [figure["baselines"]["ours - debug"]["value"] for figure in section["figures"]]
+    assert any(value != 0 for value in moved)
