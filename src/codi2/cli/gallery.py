@@ -19,6 +19,9 @@ def gallery(
     quick: Annotated[
         bool, typer.Option("--quick", help="Few instances a row: a first look, without verdicts.")
     ] = False,
+    sheet: Annotated[
+        bool, typer.Option("--sheet", help="In place of the rows, 48 answers that nobody chose as one picture.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of what is drawn, and of the answers.")] = 0,
     placement: Placement = ON_CPU,
 ) -> None:
@@ -32,10 +35,16 @@ def gallery(
     from codi2.evaluate.bench import Bench
     from codi2.evaluate.gallery import run_gallery
     from codi2.evaluate.processes import join
+    from codi2.evaluate.sheet import sheet as write_sheet
     from codi2.model import CoDi2
 
     with join() as processes:
         loaded = CoDi2.from_pretrained(model, **vars(processes.placed(placement)))
+        if sheet:
+            if processes.first:
+                write_sheet(Bench(loaded, seed, quick), out / "sheet.png")
+                typer.echo(f"The sheet is {out / 'sheet.png'}.")
+            return
         shown = run_gallery(Bench(loaded, seed, quick), out, processes)
         if not processes.first:
             return

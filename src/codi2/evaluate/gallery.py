@@ -26,6 +26,7 @@ import numpy as np
 from codi2.data.tasks.sampler import TaskSampler
 from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.closeness import first_is_nearest
+from codi2.evaluate.copied import nearest_training
 from codi2.evaluate.figure import Figure, mean
 from codi2.evaluate.gallery_rows import ENTRIES, WRONG, Entry, Instance
 from codi2.evaluate.processes import ALONE, Processes
@@ -148,6 +149,7 @@ def run_gallery(bench: Bench, folder: Path, processes: Processes = ALONE) -> lis
             f"{one.entry.title}: {one.verdict}",
             one.first.prompt,
             [*one.answer, *one.first.targets.values()],
+            [near.picture for near in nearest_training(bench, [p for p in one.answer if isinstance(p, Image)])],
             note=f"{one.entry.where}. {one.lacking or said(one)}",
             heading="Answer, and the true one" if one.answer else "The true answer",
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
+from codi2.evaluate.copied import copied
 from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.judge import ranks, similarity
 from codi2.evaluate.suites import answers
@@ -80,74 +81,93 @@ def findings(bench: Bench, split: str, number: int, seeds: int, prior: bool = Fa
     bench.decoder("image")
     asked = captions(bench, split, bench.count(number), seeds)
     made = {name: SYSTEMS[name](bench, asked) for name in (SYSTEMS if prior else ["ours"])}
-    return score(bench, asked, made)
+    return score(bench, asked, made, nearness=False)
 
 
-def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
-    """By split: the concept, the seeds, likeness to real pictures as a set, and sharpness."""
+def score(
+    bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]], nearness: bool = True
+) -> Findings:
+    """By split: the concept, the seeds, likeness to real pictures as a set, sharpness, and what training shows.
+
+    Args:
+        nearness: whether pictures are held against training pictures, which takes the judge minutes.
+    """
     figures: list[Figure] = []
     for split in dict.fromkeys(case.group for case in asked):
         rows = [i for i, case in enumerate(asked) if case.group == split]
-        mine = {name: [parts[i] for i in rows] for name, parts in outputs.items()}
-        figures += _of_split(bench, split, [asked[i] for i in rows], mine)
+        some = [asked[i] for i in rows]
+        made = {name: [parts[i] for i in rows] for name, parts in outputs.items()}
+        figures += [*_concept_figures(bench, split, some, made), *_set_figures(bench, split, some, made)]
+        if nearness:
+            first = [i for i, case in enumerate(some) if case.about["of_seed"] == 0]
+            pairs = [(next(iter(made.values()))[i], some[i].target) for i in first]
+            ours, real = zip(*pairs, strict=True)
+            figures.append(copied(bench, GROUPS[split][0], ours, real))
+    return Findings(figures, _examples(asked, outputs))
+
+
+def _examples(asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> list[Example]:
+    """The first captions of each split, with the pictures of every seed."""
     main, parts = next(iter(outputs.items()))
-    shown: dict[str, dict[str, Part]] = {}
-    for case, part in zip(asked, parts, strict=True):
-        shown.setdefault(f"{case.group}-{case.about['row']:03d}", {"target": case.target})[
-            f"{main}, seed {case.about['of_seed']}"
-        ] = part
-    prompts = {f"{case.group}-{case.about['row']:03d}": case for case in asked}
-    examples = [
-        Example(prompts[name].about["words"], prompts[name].prompt, pictures)
-        for name, pictures in shown.items()
-        if prompts[name].about["row"] < EXAMPLES
-    ]
-    return Findings(figures, examples)
+    examples = []
+    for split in dict.fromkeys(case.group for case in asked):
+        for row in range(EXAMPLES):
+            mine = [i for i, case in enumerate(asked) if (case.group, case.about["row"]) == (split, row)]
+            if mine:
+                case = asked[mine[0]]
+                shown = {f"{main}, seed {asked[i].about['of_seed']}": parts[i] for i in mine}
+                examples.append(Example(case.about["words"], case.prompt, {"target": case.target, **shown}))
+    return examples
 
 
-def _of_split(bench: Bench, split: str, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> list[Figure]:
-    main, *others = outputs
-    (title, least), real = GROUPS[split], gallery(bench, split)
-    truth, count = bench.see(real), len({case.about["of_seed"] for case in asked})
-    looks = {name: _by_seed(bench, asked, parts, count) for name, parts in outputs.items()}
+def _concept_figures(
+    bench: Bench, split: str, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]
+) -> list[Figure]:
+    """Whether the concept is seen, of all seeds and of each, and how alike the seeds are."""
+    main = next(iter(outputs))
+    (title, least), truth = GROUPS[split], bench.see(gallery(bench, split))
+    looks = {name: _by_seed(bench, asked, parts) for name, parts in outputs.items()}
     found = {name: np.stack([ranks(one, truth) < TOP for one in some]) for name, some in looks.items()}
-    rivals = {name: found[name].mean(0) for name in others}
-    top = mean(f"{title}: top-{TOP} among {len(real)}", found[main].mean(0), rivals, seed=bench.seed)
-    top = top.beside(chance=known("chance", min(1.0, TOP / len(real)))).judged(f"≥ {least:g}", top.value >= least)
-    figures = [top]
-    if count > 1:
-        for seed, hits in enumerate(found[main]):
-            each = mean(f"{title}: top-{TOP}, seed {seed}", hits, seed=bench.seed)
-            figures.append(each.judged(f"≥ {EACH:g}", each.value >= EACH) if split == "test_rendering" else each)
-        figures.append(_alike(bench, title, looks))
-    near = {name: np.mean([similarity(one, truth[: len(one)], bench.centre) for one in some], axis=0)
-            for name, some in looks.items()}  # fmt: skip
-    figures.append(_figure(bench, f"{title}: EffNet-sim to the held-out picture", near))
-    apart = {name: fd(bench.see(parts).numpy(), truth.numpy()) for name, parts in outputs.items()}
-    of_set = known(f"{title}: Lite2-FD", apart[main], len(asked))
-    of_set = of_set.beside(**{name: known(name, apart[name], len(asked)) for name in others})
-    if len(real) >= 4:
-        of_set = of_set.beside(**{HALVES: known(HALVES, fd(truth[::2].numpy(), truth[1::2].numpy()), len(real) // 2)})
-    like = sharpness([case.target for case in asked]).mean()
-    sharp = {name: sharpness(parts) / like for name, parts in outputs.items()}
-    crisp = _figure(bench, f"{title}: sharpness", sharp)
-    return [*figures, of_set, crisp.judged("{:g} to {:g}".format(*SHARP), SHARP[0] <= crisp.value <= SHARP[1])]
-
-
-def _by_seed(bench: Bench, asked: Sequence[Case], parts: Sequence[Part], count: int) -> list[Tensor]:
-    """The judge's features [n, C] of each seed."""
-    seen = bench.see(parts)
-    return [seen[[i for i, case in enumerate(asked) if case.about["of_seed"] == seed]] for seed in range(count)]
-
-
-def _alike(bench: Bench, title: str, looks: Mapping[str, Sequence[Tensor]]) -> Figure:
-    """How alike the pictures of two seeds are, the mean over pairs of seeds."""
+    top = _figure(bench, f"{title}: top-{TOP} among {len(truth)}", {name: hits.mean(0) for name, hits in found.items()})
+    top = top.beside(chance=known("chance", min(1.0, TOP / len(truth)))).judged(f"≥ {least:g}", top.value >= least)
+    near = {
+        name: np.mean([similarity(one, truth[: len(one)], bench.centre) for one in some], axis=0)
+        for name, some in looks.items()
+    }
+    figures = [top, _figure(bench, f"{title}: EffNet-sim to the held-out picture", near)]
+    if len(looks[main]) == 1:
+        return figures
+    for seed, hits in enumerate(found[main]):
+        each = mean(f"{title}: top-{TOP}, seed {seed}", hits, seed=bench.seed)
+        figures.append(each.judged(f"≥ {EACH:g}", each.value >= EACH) if split == "test_rendering" else each)
     alike = {
         name: np.mean([similarity(a, b, bench.centre) for a, b in combinations(some, 2)], axis=0)
         for name, some in looks.items()
     }
     figure = _figure(bench, f"{title}: EffNet-sim between seeds", alike)
-    return figure.judged(f"≤ {UNLIKE:g}", figure.value <= UNLIKE)
+    return [*figures, figure.judged(f"≤ {UNLIKE:g}", figure.value <= UNLIKE)]
+
+
+def _set_figures(
+    bench: Bench, split: str, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]
+) -> list[Figure]:
+    """Likeness to held-out pictures as a set, and sharpness beside the true ones."""
+    main, *others = outputs
+    title, truth = GROUPS[split][0], bench.see(gallery(bench, split)).numpy()
+    apart = {name: fd(bench.see(parts).numpy(), truth) for name, parts in outputs.items()}
+    of_set = known(f"{title}: Lite2-FD", apart[main], len(asked))
+    of_set = of_set.beside(**{name: known(name, apart[name], len(asked)) for name in others})
+    if len(truth) >= 4:
+        of_set = of_set.beside(**{HALVES: known(HALVES, fd(truth[::2], truth[1::2]), len(truth) // 2)})
+    true = sharpness([case.target for case in asked]).mean()
+    crisp = _figure(bench, f"{title}: sharpness", {name: sharpness(parts) / true for name, parts in outputs.items()})
+    return [of_set, crisp.judged("{:g} to {:g}".format(*SHARP), SHARP[0] <= crisp.value <= SHARP[1])]
+
+
+def _by_seed(bench: Bench, asked: Sequence[Case], parts: Sequence[Part]) -> list[Tensor]:
+    """The judge's features [n, C] of each seed."""
+    seen, seeds = bench.see(parts), sorted({case.about["of_seed"] for case in asked})
+    return [seen[[i for i, case in enumerate(asked) if case.about["of_seed"] == seed]] for seed in seeds]
 
 
 def _figure(bench: Bench, title: str, values: Mapping[str, np.ndarray]) -> Figure:
