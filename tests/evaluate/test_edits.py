@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
 from codi2.evaluate.closeness import louder
 from codi2.evaluate.figure import Figure
-from codi2.evaluate.suites import edits
+from codi2.evaluate.suites import edits, rounds
 from codi2.evaluate.suites.edit_figures import COPY, ROUND_TRIP, VISIBLE
 from codi2.model import CoDi2
 from codi2.prompt.parts import Audio, Part
@@ -83,7 +84,7 @@ def test_true_answers_are_right_and_copies_are_not(modality: str, bench: Bench) 
     seen = [name for name in truth if name.endswith("visible: EffNet-sim")]
     assert bool(seen) == (modality == "image")
     for name in seen:
-        assert truth[name].value == pytest.approx(1, abs=1e-4) and truth[name].passes
+        assert truth[name].value == pytest.approx(1, abs=1e-4) and truth[name].passes == (truth[name].n > 1)
         assert copies[name].value == pytest.approx(copies[name].baselines[COPY].value) and not copies[name].passes
         assert copies[name].value < VISIBLE
     assert any(name.startswith(tuple(set(edits.FAMILIES.values()))) for name in seen) == (modality == "image")
@@ -139,3 +140,19 @@ def test_levels_are_ratios_in_decibels() -> None:
     tone = np.sin(np.arange(1000)).astype(np.float32) * 0.5
     sounds = [Audio(tone * gain, 16_000) for gain in (1, 0.5, 0)]
     assert louder([sounds[0]] * 3, sounds) == pytest.approx([0, -6.02, -70.98], abs=0.05)
+
+
+def test_rounds_are_five_different_edits_of_the_picture_before(bench: Bench) -> None:
+    bench.items = 3
+    some = rounds.cases(bench, False)
+    assert len(some) == 3 * rounds.ROUNDS
+    for n in range(3):
+        mine = [case for case in some if case.thread == f"{n:03d}"]
+        looks = [np.asarray(mine[0].truth["source"].pixels, int)]  # type: ignore[attr-defined]
+        looks += [np.asarray(case.target.pixels, int) for case in mine]  # type: ignore[attr-defined]
+        assert all(np.abs(after - before).mean() > 2 for before, after in pairwise(looks))
+        assert len({case.about["ask"] for case in mine}) == rounds.ROUNDS
+    exact = rounds.score(bench, some, {"ours": [case.target for case in some]}).figures
+    copied = rounds.score(bench, some, {"ours": [case.truth["source"] for case in some]}).figures
+    assert [figure.value for figure in exact] == pytest.approx([1] * rounds.ROUNDS, abs=1e-4)
+    assert exact[-1].passes and copied[-1].value < 1

@@ -22,7 +22,7 @@ from codi2.evaluate.closeness import closeness, distance_without_floor
 from codi2.evaluate.figure import Example, Findings, known, mean
 from codi2.evaluate.suite import Suite
 from codi2.evaluate.suites.answers import copy, instructed, ours, round_trip, silence, without_source, words_alone
-from codi2.evaluate.suites.edit_figures import level_figure
+from codi2.evaluate.suites.edit_figures import HALVES, level_figure
 from codi2.evaluate.suites.sounds import KINDS, edits
 from codi2.metrics.audio import fd, kl
 from codi2.prompt.parts import Audio, Part
@@ -37,7 +37,6 @@ STEPS = 100  # of SDEdit on the user's own
 STRENGTHS = (0.75, 0.5, 0.25)  # of the noise schedule, as in the paper's table
 FROM_NOTHING = "ours, --source none"
 MINE = ("copy of the input", "silence", FROM_NOTHING)  # reported, not to be beaten
-HALVES = "true sounds, one half against the other"
 BIAS = (
     "FD is biased upwards, the more the fewer sounds there are (n, of each kind): compare it only with an FD of as "
     "many. The row of halves is what the bias alone gives at half the number; --items sets the number."

@@ -18,6 +18,7 @@ from codi2.prompt.parts import Part
 
 VISIBLE = 0.9  # EffNet-sim of a copy, below which an edit of a picture can be seen
 LEVEL_DB = 3.0  # by which an answer may be louder or softer than the true one
+HALVES = "true sounds, one half against the other"
 COPY, ROUND_TRIP = "copy of the source", "codec round trip of the source"
 RIGHT = {"known": (0.75, 0.65), "values": (0.5, 0.5)}
 """Group → the least share of right answers among six, by instruction and by examples."""
@@ -74,6 +75,8 @@ def _sound_figures(bench: Bench, title: str, some: Sequence[Case], parts: Sequen
 
     of_set = known(f"{title}: aiSFX-FD", apart(parts), len(some))
     of_set = of_set.beside(**{name: known(name, apart(sounds), len(some)) for name, sounds in rivals.items()})
+    if len(truth) >= 4:
+        of_set = of_set.beside(**{HALVES: known(HALVES, fd(truth[::2], truth[1::2]), len(truth) // 2)})
     bar = f"below the {ROUND_TRIP.removesuffix(' of the source')}"
     judged = [figure.judged(bar, figure.value < figure.baselines[ROUND_TRIP].value) for figure in (lsd, of_set)]
     return [*judged, level_figure(bench, title, targets, parts, rivals)]
@@ -153,4 +156,5 @@ def control_figures(bench: Bench, asked: Sequence[Case], answers: Mapping[str, P
 
 def _ahead(figure: Figure, rival: str) -> Figure:
     interval = figure.baselines[rival].ahead
-    return figure.judged(f"above {rival}, beyond the interval", interval is not None and interval[0] > 0)
+    ahead = figure.n > 1 and interval is not None and interval[0] > 0  # one item has no interval
+    return figure.judged(f"above {rival}, beyond the interval", ahead)

@@ -27,6 +27,7 @@ from codi2.prompt.parts import Part, Text
 from codi2.prompt.sources import LAST, NONE
 
 ROUNDS, NUMBER, QUICK, EXAMPLES = 5, 40, 2, 4
+LAST_ROUND = 0.45  # EffNet-sim to the target that the last round should keep
 
 
 def cases(bench: Bench, quick: bool) -> list[Case]:
@@ -110,6 +111,7 @@ def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Pa
         rows = [i for i, case in enumerate(asked) if case.group == group]
         beside = {name: near[name][rows] for name in others}
         figures.append(mean(f"{group}: EffNet-sim", near[main][rows], beside, seed=bench.seed))
+    figures[-1] = figures[-1].judged(f"≥ {LAST_ROUND:g}", figures[-1].value >= LAST_ROUND)
     examples = [
         Example(case.id, case.prompt, {"target": case.target, **{name: parts[i] for name, parts in outputs.items()}})
         for i, case in enumerate(asked[: EXAMPLES * ROUNDS])
