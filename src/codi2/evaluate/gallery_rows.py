@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from codi2.data.record import decode_pieces
-from codi2.data.tasks import clips, pictures, sounds
+from codi2.data.tasks import clips, pictures, sequences, sounds
 from codi2.data.tasks.sampler import Example, Task, TaskSampler, encoded, one_round, pick
 from codi2.data.templates import listing, write_prompt
 from codi2.errors import DataError
@@ -148,11 +148,11 @@ def part(media: np.ndarray) -> Any:
 
 
 _POSE = of_kind(pictures.subject, lambda example: example.task == "subject_pose")
-_ADDED = of_kind(sounds.TASKS["analogy_mix"], lambda example: example.about["edit"] == "add")
+_ADDED = of_kind(sounds.overlaid, lambda example: example.about["edit"] == "add")
 ENTRIES = (
     Entry("A picture in another style", "Table 1, zero-shot", changed("image", STYLES)),
-    Entry("Two pictures become one scene", "Table 1, zero-shot", from_task(pictures.TASKS["compose"]), SCENERY),
-    Entry("The next picture of a sequence", "Table 1, zero-shot", from_task(pictures.TASKS["next_image"])),
+    Entry("Two pictures become one scene", "Table 1, zero-shot", from_task(pictures.composed), SCENERY),
+    Entry("The next picture of a sequence", "Table 1, zero-shot", from_task(sequences.following)),
     Entry("Season and light, from one example", "Table 1, exemplar", changed("image", LIGHTS, shots=1)),
     Entry("Season and light, from three examples", "Table 1, exemplars", changed("image", LIGHTS, shots=3)),
     Entry("A pattern that examples share", "Table 1, concept", from_task(pictures.pattern)),
@@ -161,10 +161,10 @@ ENTRIES = (
     Entry("The same individual elsewhere", "Table 1, subject", subject_in(GROUNDS), SUBJECTS),
     Entry("An echo", "Table 2, zero-shot", changed("audio", ("echo",))),
     Entry("One sound over another, learnt from pairs", "Table 2, exemplar", from_task(_ADDED)),
-    Entry("A picture in the mood of a sound", "Table 3, zero-shot", from_task(sounds.TASKS["edit_by_sound"]), SCENERY),
-    Entry("The next frame with its sound", "Table 3, zero-shot", from_task(sounds.TASKS["next_with_sound"])),
+    Entry("A picture in the mood of a sound", "Table 3, zero-shot", from_task(sounds.edited_by_sound), SCENERY),
+    Entry("The next frame with its sound", "Table 3, zero-shot", from_task(sequences.approaching)),
     Entry("A picture's sound, as examples sound", "Table 3, exemplars", from_task(sounded)),
-    Entry("The same individual, with its sound", "Table 3, subject", from_task(sounds.TASKS["subject_alive"]), THINGS),
-    Entry("A clip with its sound", "Table 3, subject", from_task(clips.TASKS["clip_with_sound"]), THINGS),
+    Entry("The same individual, with its sound", "Table 3, subject", from_task(sounds.alive), THINGS),
+    Entry("A clip with its sound", "Table 3, subject", from_task(clips.with_sound), THINGS),
     Entry("Three rounds of edits", "Figure 1", conversation),
 )  # fmt: skip

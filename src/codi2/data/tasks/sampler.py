@@ -76,10 +76,6 @@ class TaskSampler:
         return [group for group in groups if len(group) > 1]
 
     @cached_property
-    def by_id(self) -> dict[str, Item]:
-        return {item.id: item for item in (*self.world.images, *self.scenes, *self.world.sounds, *self.clips)}
-
-    @cached_property
     def chats(self) -> list[tuple[str, str]]:
         """Questions with the base model's answers; those of training are not those of the other splits."""
         chats = load_chats()

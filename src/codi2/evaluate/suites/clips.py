@@ -139,7 +139,7 @@ def timed_cases(bench: Bench, quick: bool) -> list[Case]:
     """Things that hop whenever they are heard: a clip and a sound are wanted of each, two cases of one thread."""
     sampler, made = TaskSampler(bench.corpus, bench.splits(*HELD_OUT)), []
     for i in range(QUICK if quick else TIMED):
-        turns = clips.TASKS["clip_in_time"](sampler, np.random.default_rng((bench.seed, 43, i))).turns
+        turns = clips.in_time(sampler, np.random.default_rng((bench.seed, 43, i))).turns
         prompt, parts = (decode_pieces(pieces) for _, pieces in turns)
         for part in parts:
             made.append(Case(f"{i:03d}-{part.modality}", prompt, part.modality, {"target": part}, thread=f"{i:03d}"))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codi2.data.edits import KINDS, Edit, HeldOut, colour, cover, from_json, geometry, ground, sound, texture
+from codi2.data.edits import Edit, HeldOut, colour, cover, draw_kind, geometry, ground, sound, texture
 from codi2.data.tasks.sampler import TRIES, TaskSampler, encoded, seen
 from codi2.data.templates import listing, write_prompt
 from codi2.errors import DataError
@@ -150,9 +150,7 @@ def changed_alike(
 
 def edit_of(kinds: Sequence[str], draw: np.random.Generator) -> Edit:
     """An edit of one of `kinds`, with values that training sees."""
-    name = str(draw.choice(list(kinds)))
-    kind = next(kind for known in KINDS.values() for kind in known if kind.name == name)
-    return from_json(name, kind.draw(draw))
+    return draw_kind(str(draw.choice(list(kinds))), draw)
 
 
 # answers

@@ -19,7 +19,7 @@ from codi2.prompt.parts import Image, Part, Phrase, Prompt, Text
 
 NUMBER, QUICK, EXAMPLES = 40, 4, 12
 SPLITS = {"subject": ("test_subject",), "compose": ("test_family", "val")}
-TASKS: dict[str, Task] = {"subject": pictures.subject, "compose": pictures.TASKS["compose"]}
+TASKS: dict[str, Task] = {"subject": pictures.subject, "compose": pictures.composed}
 
 
 def cases(name: str) -> Callable[[Bench, bool], list[Case]]:
