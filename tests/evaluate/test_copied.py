@@ -14,7 +14,7 @@ from codi2.config import DEBUG
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.copied import copied, nearest_training
 from codi2.evaluate.sheet import GAP, LINE, SHOWN, SIDE, laid_out, sheet
-from codi2.evaluate.suites import pictures
+from codi2.evaluate.suites import from_words
 from codi2.model import CoDi2
 from codi2.prompt.parts import Image
 
@@ -50,14 +50,14 @@ def test_copies_of_training_are_told_from_held_out_pictures(bench: Bench) -> Non
 
 
 def test_the_suite_reports_the_share(bench: Bench) -> None:
-    asked = pictures.captions(bench, "test_family", 3, seeds=2)
-    real = pictures.score(bench, asked, {"ours": [case.target for case in asked]})
+    asked = from_words.captions(bench, "test_family", 3, seeds=2)
+    real = from_words.score(bench, asked, {"ours": [case.target for case in asked]})
     share = next(figure for figure in real.figures if "nearer to a training picture" in figure.name)
     assert share.value == pytest.approx(0.5) and share.n == 3
 
 
 def test_the_sheet_shows_the_first_answers_with_what_they_were_made_of(bench: Bench, tmp_path: Path) -> None:
-    asked = pictures.captions(bench, "test_family", 7, seeds=1)
+    asked = from_words.captions(bench, "test_family", 7, seeds=1)
     black = [Image(PILImage.new("RGB", (64, 64)))] * 7
     whole = np.asarray(laid_out(asked, black, black))
     top, left = 2 * GAP + LINE, GAP + SIDE

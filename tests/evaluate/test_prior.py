@@ -14,7 +14,7 @@ from codi2.evaluate import run
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.judge import Judge
 from codi2.evaluate.suites import modalities
-from codi2.evaluate.suites.prior import from_words, nearness
+from codi2.evaluate.suites.prior import nearness, pictures
 from codi2.model import CoDi2
 
 SAMPLED = replace(DEBUG, heads=replace(DEBUG.heads, copies=0, prior=PriorConfig(num_inference_steps=2)))
@@ -26,7 +26,7 @@ def bench(rich_home: Path, judge: Judge) -> Bench:
 
 
 def test_pictures_of_four_seeds_differ_as_those_of_regression_do_not(bench: Bench) -> None:
-    found = {figure.name.split(": ")[1]: figure for figure in from_words(bench, "test_rendering").figures}
+    found = {figure.name.split(": ")[1]: figure for figure in pictures(bench, "test_rendering").figures}
     assert set(found["top-5 among 11"].baselines) == {"regression", "chance"}
     assert found["EffNet-sim between seeds"].baselines["regression"].value <= 1.0001
     assert bench.model.prior is not None

@@ -17,8 +17,8 @@ def evaluate(
     suite: Annotated[
         str,
         typer.Argument(
-            help="smoke, prior, edits, sound-edits, pictures, audio-edit, rounds, chat, caption, perceive, subject, "
-            "compose, clips, together, all; dreambench, coco-edit."
+            help="smoke, prior, edits, sound-edits, pictures, sounds, audio-edit, rounds, chat, caption, perceive, "
+            "subject, compose, clips, together, all; dreambench, coco-edit."
         ),
     ],
     model: ModelOption = "tiny",

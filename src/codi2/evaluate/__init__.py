@@ -22,6 +22,7 @@ NAMES = (
     "edits",
     "sound-edits",
     "pictures",
+    "sounds",
     "audio-edit",
     "rounds",
     "chat",
@@ -35,7 +36,7 @@ NAMES = (
 """Suites on the embedded corpus; `all` is all of them."""
 SOURCED = ("dreambench", "coco-edit")
 """Suites on data and networks that the user has."""
-COUNTED = ("edits", "sound-edits", "pictures", "rounds", "audio-edit", "coco-edit")
+COUNTED = ("edits", "sound-edits", "pictures", "sounds", "rounds", "audio-edit", "coco-edit")
 """Suites whose number of cases can be chosen."""
 PLANNED = ("smoke", "prior")
 """Suites whose sections are measured one by one, without cases that another system could answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codi2.evaluate.suite import Suite
-from codi2.evaluate.suites import audio_edit, chats, clips, edits, pictures, rounds, subjects, texts
+from codi2.evaluate.suites import audio_edit, chats, clips, edits, from_words, rounds, subjects, texts
 
 EDITS = (
     "Edits with continuous values: kinds and values that training sees, values that it never sees, kinds that it never "
@@ -34,13 +34,23 @@ EMBEDDED = {
         Suite(
             "pictures",
             "Pictures from words",
-            f"Captions of held-out pictures, {pictures.SEEDS} seeds each: of concepts that training shows in other "
+            f"Captions of held-out pictures, {from_words.SEEDS} seeds each: of concepts that training shows in other "
             "renderings, and of families that it does not show. EfficientNet-Lite2 judges; Lite2-FD is the Fréchet "
             "distance of its features to held-out pictures, biased upwards as every one is: compare equal n. Sharpness "
             "is over that of the true pictures. Regression draws from the features that the language model regresses.",
-            pictures.cases,
-            pictures.SYSTEMS,
-            pictures.score,
+            from_words.cases("image"),
+            from_words.SYSTEMS,
+            from_words.score,
+        ),
+        Suite(
+            "sounds",
+            "Sounds from words",
+            f"Captions of held-out recordings, {from_words.SEEDS} seeds each. A concept is heard where the answer is "
+            "nearer to its held-out recording than to all but four of at most 60, by aiSFX. aiSFX-FD is biased "
+            "upwards: compare equal n.",
+            from_words.cases("audio"),
+            from_words.SYSTEMS,
+            from_words.score,
         ),
         Suite(
             "audio-edit",

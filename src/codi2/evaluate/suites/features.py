@@ -12,7 +12,7 @@ from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.judge import similarity
 from codi2.evaluate.suites.analogies import EXAMPLES, analogies_of
-from codi2.evaluate.suites.pictures import captions
+from codi2.evaluate.suites.from_words import captions
 from codi2.metrics.retrieval import recall_at
 from codi2.prompt.parts import Phrase, Prompt, Text
 

@@ -10,7 +10,7 @@ import numpy as np
 from codi2.data.edits import HeldOut
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Findings, mean
-from codi2.evaluate.suites import edits, pictures
+from codi2.evaluate.suites import edits, from_words
 from codi2.evaluate.suites.edit_figures import cosine_figure
 from codi2.evaluate.suites.smoke import Plan
 
@@ -19,9 +19,9 @@ WAYS: dict[HeldOut, tuple[str, ...]] = {"": ("words", "1", "3"), "values": ("wor
 """What is held out → how the edits are asked for."""
 
 
-def from_words(bench: Bench, split: str) -> Findings:
+def pictures(bench: Bench, split: str) -> Findings:
     """Pictures of captions, each with several seeds, beside those of regressed features."""
-    return pictures.findings(bench, split, WORDS, pictures.SEEDS, prior=True)
+    return from_words.findings(bench, split, WORDS, from_words.SEEDS, prior=True)
 
 
 def nearness(bench: Bench, modality: str, number: int = EDITS) -> Findings:
@@ -49,14 +49,14 @@ ABOUT = (
 PRIOR = (
     Plan(
         "Pictures from words, known concepts",
-        f"Held-out renderings of known concepts, {pictures.SEEDS} seeds each. EfficientNet-Lite2 judges; regression "
+        f"Held-out renderings of known concepts, {from_words.SEEDS} seeds each. EfficientNet-Lite2 judges; regression "
         "draws the same captions from the features that the language model regresses.",
-        lambda bench: from_words(bench, "test_rendering"),
+        lambda bench: pictures(bench, "test_rendering"),
     ),
     Plan(
         "Pictures from words, unseen concepts",
         "Concepts of which training showed nothing.",
-        lambda bench: from_words(bench, "test_family"),
+        lambda bench: pictures(bench, "test_family"),
     ),
     Plan("Edits of pictures", ABOUT, lambda bench: nearness(bench, "image")),
     Plan("Edits of sounds", ABOUT, lambda bench: nearness(bench, "audio")),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Findings
-from codi2.evaluate.suites import analogies, cost, drawn, features, modalities, pictures, sounds, words
+from codi2.evaluate.suites import analogies, cost, drawn, features, from_words, modalities, sounds, words
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ SMOKE = (
     Plan(
         "Pictures from captions, known concepts",
         "Held-out renderings of concepts that training showed in other renderings. EfficientNet-Lite2 judges.",
-        lambda bench: pictures.findings(bench, "test_rendering", DRAWN, seeds=1),
+        lambda bench: from_words.findings(bench, "test_rendering", DRAWN, seeds=1),
     ),
     Plan(
         "Pictures from captions, unseen concepts",
         "Concepts of which training showed nothing.",
-        lambda bench: pictures.findings(bench, "test_family", UNSEEN, seeds=1),
+        lambda bench: from_words.findings(bench, "test_family", UNSEEN, seeds=1),
     ),
     Plan(
         "Analogies of pictures",

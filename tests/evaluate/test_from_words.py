@@ -1,8 +1,9 @@
-"""The suite of pictures from words, answered by made-up systems."""
+"""The suites of pictures and sounds from words, answered by made-up systems."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from codi2.errors import WeightsError
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
 from codi2.evaluate.figure import Figure
-from codi2.evaluate.suites import pictures
+from codi2.evaluate.suites import from_words
 from codi2.model import CoDi2
 from codi2.prompt.parts import Image, Part
 
@@ -28,29 +29,29 @@ def bench(rich_home: Path, judge: object) -> Bench:
 
 
 def scored(bench: Bench, answer: Callable[[Case], Part]) -> dict[str, Figure]:
-    asked = pictures.cases(bench, False)
-    found = pictures.score(bench, asked, {"ours": [answer(case) for case in asked]})
-    assert all(len(example.shown) == 1 + pictures.SEEDS for example in found.examples)
+    asked = from_words.cases("image")(bench, False)
+    found = from_words.score(bench, asked, {"ours": [answer(case) for case in asked]})
+    assert all(len(example.shown) == 1 + from_words.SEEDS for example in found.examples)
     return {figure.name: figure for figure in found.figures}
 
 
 def test_true_pictures_are_the_concept_alike_and_as_sharp(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "TOP", 1)  # the corpus of the tests has few concepts
+    monkeypatch.setattr(from_words, "TOP", 1)  # the corpus of the tests has few concepts
     true = scored(bench, lambda case: case.target)
     for title in (KNOWN, UNSEEN):
-        size = len(pictures.gallery(bench, "test_family"))
+        size = len(from_words.gallery(bench, "test_family"))
         assert true[f"{title}: top-1 among {size}"].value == 1 and true[f"{title}: top-1 among {size}"].passes
         assert true[f"{title}: top-1, seed 3"].value == 1
-        assert true[f"{title}: EffNet-sim to the held-out picture"].value == pytest.approx(1, abs=1e-4)
+        assert true[f"{title}: EffNet-sim to the true one"].value == pytest.approx(1, abs=1e-4)
         alike = true[f"{title}: EffNet-sim between seeds"]
         assert alike.value == pytest.approx(1, abs=1e-4) and not alike.passes
-        assert true[f"{title}: Lite2-FD"].value < true[f"{title}: Lite2-FD"].baselines[pictures.HALVES].value
+        assert true[f"{title}: Lite2-FD"].value < true[f"{title}: Lite2-FD"].baselines[from_words.HALVES].value
         assert true[f"{title}: sharpness"].value == pytest.approx(1)
 
 
 def test_pictures_of_other_things_blurs_and_chance(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "TOP", 1)
-    real = {split: pictures.gallery(bench, split) for split in pictures.GROUPS}
+    monkeypatch.setattr(from_words, "TOP", 1)
+    real = {split: from_words.gallery(bench, split) for split in from_words.KINDS["image"].groups}
     other = scored(bench, lambda case: real[case.group][(case.about["row"] + 1) % len(real[case.group])])
     soft = scored(bench, lambda case: Image(case.target.pixels.filter(ImageFilter.GaussianBlur(4))))  # type: ignore[attr-defined]
     draw = np.random.default_rng(0)
@@ -66,14 +67,35 @@ def test_pictures_of_other_things_blurs_and_chance(bench: Bench, monkeypatch: py
 
 def test_choices_are_made_on_the_validation_split(bench: Bench) -> None:
     choices = Bench(bench.model, items=3, validation=True)
-    asked = pictures.cases(choices, False)
-    assert len(asked) == 3 * pictures.SEEDS and all("val thing" in case.about["words"] for case in asked)
+    asked = from_words.cases("image")(choices, False)
+    assert len(asked) == 3 * from_words.SEEDS and all("val thing" in case.about["words"] for case in asked)
 
 
 def test_a_model_without_a_prior_has_no_row_without_it(bench: Bench) -> None:
     bench.items = None
     bench.quick = True
-    found = pictures.findings(bench, "test_rendering", 2, seeds=1)
+    found = from_words.findings(bench, "test_rendering", 2, seeds=1)
     assert not any("seed" in figure.name for figure in found.figures)  # of one seed there is nothing to compare
     with pytest.raises(WeightsError, match="has no prior"):
-        pictures.findings(bench, "test_rendering", 2, seeds=1, prior=True)
+        from_words.findings(bench, "test_rendering", 2, seeds=1, prior=True)
+
+
+def test_sounds_of_the_concept_are_told_from_others(bench: Bench, ears: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(from_words, "TOP", 1)
+    asked = from_words.cases("audio")(bench, False)
+    real = from_words.gallery(bench, "test_rendering", "audio")
+    assert asked[0].want == "audio" and asked[0].prompt[0].text.startswith("Make the sound of ")  # type: ignore[union-attr]
+    answers = {
+        "true": [case.target for case in asked],
+        "another": [real[(case.about["row"] + 1) % len(real)] for case in asked],
+        "faint": [replace(case.target, samples=case.target.samples / 4) for case in asked],  # type: ignore[type-var, attr-defined]
+    }
+    true, other, faint = (
+        {figure.name: figure for figure in from_words.score(bench, asked, {name: parts}).figures}
+        for name, parts in answers.items()
+    )
+    top, level = f"{KNOWN}: top-1 among {len(real)}", f"{KNOWN}: level within 3 dB"
+    assert true[top].value == 1 and true[top].passes and other[top].value == 0
+    assert true[level].value == 1 and faint[level].value == 0
+    assert true[f"{KNOWN}: aiSFX-FD"].value < faint[f"{KNOWN}: aiSFX-FD"].value
+    assert not any("training" in name or "sharpness" in name for name in true)
