@@ -21,7 +21,7 @@ from codi2.data.templates import listing, write_prompt
 from codi2.errors import DataError
 from codi2.evaluate import baselines
 from codi2.evaluate.bench import Bench
-from codi2.evaluate.case import Case
+from codi2.evaluate.case import CHUNK, Case
 from codi2.evaluate.figure import Example, Findings
 from codi2.evaluate.suites.edit_figures import control_figures, family_figures, way_figures
 from codi2.prompt.grammar import join_text
@@ -226,6 +226,9 @@ def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Pa
     """By group and way: features, likeness, right answers among six; then families of kinds, and controls."""
     main, parts = next(iter(outputs.items()))
     answers = {case.id: part for case, part in zip(asked, parts, strict=True)}
+    if main == "ours":  # in the batches in which cases are answered: what others answered is the same to the last bit
+        for start in range(0, len(asked), CHUNK):
+            features(bench, asked[start : start + CHUNK])
     figures = []
     for group in dict.fromkeys(case.about["of"] for case in asked):
         for way in WAYS:
