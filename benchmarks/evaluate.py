@@ -23,7 +23,7 @@ from codi2.evaluate.case import Case, Outputs
 from codi2.evaluate.suites import EMBEDDED
 from codi2.model import CoDi2
 
-SCORED = ("edits", "audio-edit", "subject")
+SCORED = ("rounds", "audio-edit", "subject")
 BATCHES, PROMPTS, ROUNDS = (2, 4, 8, 16), 16, 3
 
 

@@ -105,6 +105,8 @@ def run(
         raise ConfigError(f"The suite {suite} is measured on data that you have: name it with --source.")
     if source is not None and suite not in (*SOURCED, "audio-edit"):
         raise ConfigError(f"--source is for {', '.join(SOURCED)} and audio-edit; the suite is {suite!r}.")
+    if validation and suite in SOURCED:
+        raise ConfigError(f"--val draws from the embedded corpus; {suite} is measured on your data: leave --val out.")
     if items is not None and (suite not in COUNTED or items < 2):
         raise ConfigError(f"--items is {items} for the suite {suite!r}; it takes 2 or more, with {', '.join(COUNTED)}.")
 

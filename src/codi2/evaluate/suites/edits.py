@@ -46,7 +46,7 @@ FAMILIES = {
 """Kind of edit → its family."""
 QUICK, EXAMPLES = 2, 12
 WRONG = 4  # other edits of the same item that the true answer is told from
-DRAWS = 51  # of the seeds of the cases
+DRAWS = 51  # tells the draws from those of other suites
 
 
 def cases(modality: str) -> Callable[[Bench, bool], list[Case]]:

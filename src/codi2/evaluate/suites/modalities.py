@@ -17,15 +17,15 @@ from codi2.model import Options
 from codi2.prompt.parts import Part, Text
 
 SPLITS = ("test_family", "test_rendering")
-DRAWS, TOKENS, BAR, SHOWN = 92, 16, 0.9, 12
+DRAWS, TOKENS, BAR, SHOWN = 92, 16, 0.9, 12  # the first tells the draws from those of other suites
 
 
 def asked_for(bench: Bench, n: int) -> Findings:
     """The last message of held-out conversations, in phrasings that are no training data; `want` is left open."""
-    sampler = TaskSampler(cache.corpus(), SPLITS)
+    sampler = TaskSampler(cache.corpus(), bench.splits(*SPLITS))
     sampler.chats = [(question, f"{answer}.") for question, answer in FACTS]
     count = bench.count(n)
-    records = [to_record(rounds(sampler, np.random.default_rng((DRAWS, i))), f"{DRAWS}-{i}") for i in range(count)]
+    records = [to_record(rounds(sampler, np.random.default_rng((bench.seed, DRAWS, i))), f"{DRAWS}-{i}") for i in range(count)]
     messages = [record.messages() for record in records]
     options = Options(max_new_tokens=TOKENS)
     said: list[frozenset[str]] = []
