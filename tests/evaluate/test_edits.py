@@ -15,7 +15,7 @@ from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
 from codi2.evaluate.closeness import louder
 from codi2.evaluate.figure import Figure
-from codi2.evaluate.suites import edits, rounds
+from codi2.evaluate.suites import edit_cases, edits, rounds
 from codi2.evaluate.suites.edit_figures import COPY, ROUND_TRIP, VISIBLE
 from codi2.model import CoDi2
 from codi2.prompt.parts import Audio, Part
@@ -29,7 +29,7 @@ def bench(rich_home: Path, judge: object, ears: None) -> Bench:
 
 
 def asked(bench: Bench, modality: str) -> list[Case]:
-    return edits.cases(modality)(bench, False)
+    return edit_cases.cases(modality)(bench, False)
 
 
 def scored(bench: Bench, some: Sequence[Case], answers: Sequence[Part], system: str = "given") -> dict[str, Figure]:
@@ -87,7 +87,7 @@ def test_true_answers_are_right_and_copies_are_not(modality: str, bench: Bench) 
         assert truth[name].value == pytest.approx(1, abs=1e-4) and truth[name].passes == (truth[name].n > 1)
         assert copies[name].value == pytest.approx(copies[name].baselines[COPY].value) and not copies[name].passes
         assert copies[name].value < VISIBLE
-    assert any(name.startswith(tuple(set(edits.FAMILIES.values()))) for name in seen) == (modality == "image")
+    assert any(name.startswith(tuple(set(edit_cases.FAMILIES.values()))) for name in seen) == (modality == "image")
 
 
 def test_controls_tell_examples_that_are_used_from_those_that_are_not(bench: Bench) -> None:
@@ -113,18 +113,16 @@ def test_controls_tell_examples_that_are_used_from_those_that_are_not(bench: Ben
 def test_features_are_compared_with_those_that_need_no_training(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     some = [case for case in asked(bench, "image") if case.about["of"] == "known"]
     parts = edits.ours(bench, some)
-    monkeypatch.setattr(edits, "GROUPS", {"": ("known", COUNT)})
     found = scored(bench, some, parts, "ours")
     shown, said = (
         found[f"known edits, {way}: cosine to the true features"] for way in ("3 examples", "by instruction")
     )
     assert set(shown.baselines) == {"copy", "feature arithmetic"} and set(said.baselines) == {"copy"}
-    true = edits.true_features(bench, some)["target"]
     monkeypatch.setattr(
         edits, "features", lambda bench, some, regressed=False: edits.true_features(bench, some)["target"]
     )
     best = scored(bench, some, parts, "ours")["known edits, 3 examples: cosine to the true features"]
-    assert best.value == pytest.approx(1) and best.passes and true.shape[1] == DEBUG.heads.num_slots["image"]
+    assert best.value == pytest.approx(1) and best.passes and shown.value < 0.999
 
 
 def test_an_answer_is_a_reply_of_the_model_and_a_zeroed_one_is_not(bench: Bench) -> None:

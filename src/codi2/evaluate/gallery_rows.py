@@ -13,7 +13,7 @@ from codi2.data.tasks import clips, pictures, sequences, sounds
 from codi2.data.tasks.sampler import Example, Task, TaskSampler, encoded, one_round, pick
 from codi2.data.templates import listing, write_prompt
 from codi2.errors import DataError
-from codi2.evaluate.suites.edits import changed_alike, unlike
+from codi2.evaluate.suites.edit_cases import changed_alike, unlike
 from codi2.prompt.parts import Part, Prompt, Text
 
 WRONG = 5  # answers that the true one is told from

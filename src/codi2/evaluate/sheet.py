@@ -12,7 +12,7 @@ from PIL import ImageDraw, ImageFont
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
 from codi2.evaluate.copied import nearest_training
-from codi2.evaluate.suites import answers, edits, from_words
+from codi2.evaluate.suites import answers, edit_cases, from_words
 from codi2.hub import write_atomic
 from codi2.prompt.parts import Image
 
@@ -34,7 +34,7 @@ def sheet(bench: Bench, path: Path) -> None:
     asked = [
         case for split in from_words.KINDS["image"].groups for case in from_words.captions(bench, split, few, seeds=1)
     ]
-    asked += [case for case in edits.drawn(bench, "image", "", few) if case.about["way"] == "words"]
+    asked += [case for case in edit_cases.drawn(bench, "image", "", few) if case.about["way"] == "words"]
     made: list[Image] = answers.ours(bench, asked)  # type: ignore[assignment]
     near = [one.picture for one in nearest_training(bench, made)]
     file = io.BytesIO()

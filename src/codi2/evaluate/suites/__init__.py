@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codi2.evaluate.suite import Suite
-from codi2.evaluate.suites import audio_edit, chats, clips, edits, from_words, rounds, subjects, texts
+from codi2.evaluate.suites import audio_edit, chats, clips, edit_cases, edits, from_words, rounds, subjects, texts
 
 EDITS = (
     "Edits with continuous values: kinds and values that training sees, values that it never sees, kinds that it never "
@@ -19,7 +19,7 @@ EMBEDDED = {
             "Edits of pictures",
             f"Pictures of held-out families. {EDITS} Likeness is EffNet-sim, where the edit can be seen (a copy is "
             "below .9); right answers among six are told by the mean colours of 16 × 16 cells.",
-            edits.cases("image"),
+            edit_cases.cases("image"),
             edits.SYSTEMS,
             edits.score,
         ),
@@ -27,7 +27,7 @@ EMBEDDED = {
             "sound-edits",
             "Edits of sounds",
             f"Held-out recordings. {EDITS} Right answers among six are told by LSD. {audio_edit.BIAS}",
-            edits.cases("audio"),
+            edit_cases.cases("audio"),
             edits.SYSTEMS,
             edits.score,
         ),

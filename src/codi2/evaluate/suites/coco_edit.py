@@ -28,7 +28,7 @@ from codi2.evaluate.case import Case
 from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.suite import Suite
 from codi2.evaluate.suites.answers import copy, instructed, ours
-from codi2.evaluate.suites.edits import edit_of
+from codi2.evaluate.suites.edit_cases import edit_of
 from codi2.media import load_image
 from codi2.metrics.audio import fd
 from codi2.prompt.parts import Image, Part, Prompt, Text

@@ -25,7 +25,8 @@ def asked_for(bench: Bench, n: int) -> Findings:
     sampler = TaskSampler(cache.corpus(), bench.splits(*SPLITS))
     sampler.chats = [(question, f"{answer}.") for question, answer in FACTS]
     count = bench.count(n)
-    records = [to_record(rounds(sampler, np.random.default_rng((bench.seed, DRAWS, i))), f"{DRAWS}-{i}") for i in range(count)]
+    draws = [np.random.default_rng((bench.seed, DRAWS, i)) for i in range(count)]
+    records = [to_record(rounds(sampler, draw), f"{DRAWS}-{i}") for i, draw in enumerate(draws)]
     messages = [record.messages() for record in records]
     options = Options(max_new_tokens=TOKENS)
     said: list[frozenset[str]] = []

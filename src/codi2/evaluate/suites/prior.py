@@ -10,7 +10,7 @@ import numpy as np
 from codi2.data.edits import HeldOut
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.figure import Findings, mean
-from codi2.evaluate.suites import edits, from_words
+from codi2.evaluate.suites import edit_cases, edits, from_words
 from codi2.evaluate.suites.edit_figures import cosine_figure
 from codi2.evaluate.suites.smoke import Plan
 
@@ -31,7 +31,7 @@ def nearness(bench: Bench, modality: str, number: int = EDITS) -> Findings:
     """
     figures = {}
     for held_out, ways in WAYS.items():
-        asked = edits.drawn(bench, modality, held_out, bench.count(number))
+        asked = edit_cases.drawn(bench, modality, held_out, bench.count(number))
         for way in ways:
             some = [case for case in asked if case.about["way"] == way]
             edits.features(bench, some, regressed=True)
