@@ -19,7 +19,7 @@ from codi2.prompt.grammar import parse, render
 from codi2.prompt.layout import SPECIAL_TOKENS, special_tokens
 from codi2.prompt.parts import IMU, Depth, Image, Sense, Thermal
 from codi2.prompt_json import from_wire, to_wire
-from codi2.senses import drawn, load_as, load_files, to_bytes
+from codi2.senses import load_as, load_files, render_sense, to_bytes
 
 from . import bombs
 
@@ -49,7 +49,7 @@ def test_a_sense_survives_its_file_json_and_a_template(part: Sense) -> None:
     np.testing.assert_allclose(numbers(sent), numbers(part), atol=1e-3)  # type: ignore[arg-type]
     template, media = render((part,))
     assert template == f"[{part.modality}0]" and parse(template, media) == (part,)
-    assert drawn(part).mode == "RGB"
+    assert render_sense(part).mode == "RGB"
 
 
 def test_files_state_their_units(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from codi2.media import load, save_clip
 from codi2.model import CoDi2
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Image, Part, Text, Video
-from codi2.prompt.references import as_held
+from codi2.prompt.references import resolve_conversation
 from codi2.reply import Options, Reply
 from codi2.serve import wire
 from codi2.serve.api import create_app
@@ -151,7 +151,7 @@ def talk(rounds: Sequence[Round], answer: Callable[[list[Message], Options], Rep
     messages: list[Message] = []
     for round_ in rounds:
         messages.append(Message("user", round_.parts))
-        reply = answer(as_held(messages), Options(**round_.settings))
+        reply = answer(resolve_conversation(messages), Options(**round_.settings))
         messages.append(Message("assistant", reply.parts))
     return reply.parts
 

@@ -17,7 +17,7 @@ from codi2.media import picture_bytes, sound_bytes
 from codi2.media.write import png_info
 from codi2.prompt.grammar import render
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Prompt, Thermal, Video
-from codi2.senses import drawn
+from codi2.senses import render_sense
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,7 +136,7 @@ def _figure(part: Part, label: str = "", recipes: Mapping[int, Mapping[str, Any]
             shown = _clip(part, recipe)
             shown += _player(part.sound, recipe) if part.sound is not None else ""
         case Depth() | Thermal() | IMU():
-            shown = _picture(drawn(part), part.name or part.modality)
+            shown = _picture(render_sense(part), part.name or part.modality)
         case _:
             return f'<p class="answer">{escape(part.text)}</p>'
     caption = " ".join(word for word in (label, part.name) if word)

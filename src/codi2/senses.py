@@ -112,7 +112,7 @@ def to_bytes(part: Sense) -> bytes:
     return file.getvalue()
 
 
-def drawn(part: Sense) -> PILImage.Image:
+def render_sense(part: Sense) -> PILImage.Image:
     """What people can look at: near and warm things bright, the six axes of an IMU as waves."""
     from PIL import Image as PILImage
 

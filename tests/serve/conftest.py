@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from codi2.model import CoDi2
+from codi2.serve.engine import Engine
+
 
 class Running:
     """A server in a process of its own."""
@@ -28,16 +31,16 @@ class Running:
                 [*command, *options], stdout=subprocess.PIPE, stderr=log, text=True, env=env
             )
         assert self.process.stdout is not None
-        self.url, self.said = "", ""
+        self.url, self.output = "", ""
         for line in self.process.stdout:
-            self.said += line
-            if found := re.search(r"Serving at (http://\S+)", line):
-                self.url = found[1]
+            self.output += line
+            if match := re.search(r"Serving at (http://\S+)", line):
+                self.url = match[1]
                 break
         assert self.url, self.log.read_text()
 
-    def stop(self, how: int = signal.SIGTERM) -> int:
-        self.process.send_signal(how)
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(signal_number)
         return self.process.wait(60)
 
 
@@ -45,15 +48,27 @@ Start = Callable[..., Running]
 
 
 @pytest.fixture(scope="session")
+def model() -> CoDi2:
+    return CoDi2.from_pretrained("debug")
+
+
+@pytest.fixture
+def engine(model: CoDi2) -> Iterator[Engine]:
+    engine = Engine(model, max_batch=4, max_waiting=12)
+    yield engine
+    engine.close(10)
+
+
+@pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Starts servers; they stop with the tests."""
     running: list[Running] = []
 
-    def begin(*options: str, folder: Path | None = None, port: int = 0) -> Running:
+    def start_server(*options: str, folder: Path | None = None, port: int = 0) -> Running:
         running.append(Running(folder or tmp_path_factory.mktemp("serve"), *options, port=port))
         return running[-1]
 
-    yield begin
+    yield start_server
     for server in running:
         if server.process.poll() is None:
             server.process.kill()
@@ -68,25 +83,25 @@ def server(start: Start) -> Running:
 
 @dataclass
 class Answer:
-    """Of a request that no client library would send."""
+    """The answer to a request that no client library would send."""
 
     status: int
     headers: dict[str, str]
     body: bytes
-    read: int = 0  # how often the request's body was asked for
+    read: int = 0  # times that the application called `receive`
 
     @property
     def error(self) -> dict[str, Any]:
-        """What every error answers with."""
-        found = json.loads(self.body)
-        assert set(found) == {"error"} and set(found["error"]) == {"message", "type", "param", "code"}, found
-        assert found["error"]["message"] and "\n" not in found["error"]["message"]
-        error: dict[str, Any] = found["error"]
+        """The documented form of an error."""
+        content = json.loads(self.body)
+        assert set(content) == {"error"} and set(content["error"]) == {"message", "type", "param", "code"}, content
+        assert content["error"]["message"] and "\n" not in content["error"]["message"]
+        error: dict[str, Any] = content["error"]
         return error
 
 
 def exchange(server: Running, request: bytes) -> Answer | None:
-    """What a server answers to these bytes; None: it closed the connection."""
+    """The answer of a server to these bytes; None: it closed the connection."""
     host, port = server.url.removeprefix("http://").split(":")
     data = b""
     with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -109,9 +124,9 @@ def ask(
     app: Any, method: str, path: str, headers: Sequence[tuple[str, str]] = (), body: bytes = b"", scheme: str = "http"
 ) -> Answer:
     """A request to an application in this process, with exactly these headers and Host."""
-    given = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    if not any(name == b"host" for name, _ in given):
-        given.append((b"host", b"127.0.0.1:8000"))
+    raw_headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    if not any(name == b"host" for name, _ in raw_headers):
+        raw_headers.append((b"host", b"127.0.0.1:8000"))
     answer = Answer(0, {}, b"")
 
     async def receive() -> dict[str, Any]:
@@ -126,7 +141,7 @@ def ask(
             answer.body += message.get("body", b"")
 
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": scheme, "root_path": ""}
-    scope |= {"method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": given}
+    scope |= {"method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": raw_headers}
     scope |= {"server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 9), "state": {}}
     asyncio.run(app(scope, receive, send))
     return answer

@@ -114,7 +114,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A small server with our connections and short patience."""
     monkeypatch.setattr(protocol, "HEADERS_WITHIN", 0.6)
     monkeypatch.setattr(protocol, "READ_WITHIN", 3.0)
-    monkeypatch.setattr(protocol, "LOOKS_EVERY", 0.1)
+    monkeypatch.setattr(protocol, "CHECK_EVERY", 0.1)
     app = FastAPI()
 
     @app.post("/")

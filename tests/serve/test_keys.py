@@ -18,7 +18,7 @@ from codi2.errors import BusyError, ConfigError, DataError
 from codi2.serve.api import create_app
 from codi2.serve.application import open_store
 from codi2.serve.keys import MINUTE, Keys
-from codi2.serve.run import opened
+from codi2.serve.run import check_access
 from codi2.serve.store import NoSession, Store
 
 from .conftest import Start, ask
@@ -97,7 +97,7 @@ def test_a_server_is_open_only_while_there_was_never_a_key(store: Store):
     store.revoke("bob")
     assert status(app) == status(app, bearer(secret)) == 401, "the last key locks the server when it is revoked"
     assert status(app_of(store)) == 401, "and one that is started again"
-    app = app_of(store, opened=store.keys_made())
+    app = app_of(store, keys_when_open=store.count_keys())
     assert status(app) == 200, "unless it is started open"
     store.make_key("ann")
     assert status(app) == 401
@@ -165,7 +165,7 @@ def test_a_label_that_is_made_again_is_another_owner(store: Store):
     assert json.loads(ask(app, "GET", "/v1/sessions", [bearer(second)]).body)["data"] == []
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/export"), ("DELETE", "/rounds/last")):
         assert ask(app, method, f"/v1/sessions/{name}{path}", [bearer(second)]).status == 404
-    assert [key.label for key in store.list_keys()] == ["ann"] and store.keys_made() == 2
+    assert [key.label for key in store.list_keys()] == ["ann"] and store.count_keys() == 2
     assert all(first not in str(row) and second not in str(row) for row in _rows(store))
     assert [row[1] is None for row in _rows(store)] == [True, False], "nothing of a revoked secret is kept"
 
@@ -219,7 +219,7 @@ def test_the_sessions_of_an_older_file_stay_with_their_keys(tmp_path: Path):
         store.session(bob.id, "b")
     store.close()
     again = Store(tmp_path / "data")
-    assert again.key("codi2-old") == key and again.keys_made() == 3
+    assert again.key("codi2-old") == key and again.count_keys() == 3
     again.close()
 
 
@@ -236,7 +236,7 @@ def test_a_file_of_revoked_keys_alone_is_no_open_one(tmp_path: Path):
 def test_labels_that_a_list_cannot_show(store: Store, label: str):
     with pytest.raises(DataError, match="cannot be used; a label has 1 to 100 printable characters"):
         store.make_key(label)
-    assert store.keys_made() == 0
+    assert store.count_keys() == 0
 
 
 def test_the_minute_counts_every_route(store: Store):
@@ -310,7 +310,7 @@ def test_keys_are_checked_while_a_round_is_written(store: Store):
 def test_a_running_server_follows_its_keys(start: Start, tmp_path: Path):
     folder = tmp_path / "keyed"
     server = start("--no-page", folder=folder)
-    assert "No key: anyone on this machine may use it." in server.said
+    assert "No key: anyone on this machine may use it." in server.output
     store = open_store(folder)
     with httpx.Client(base_url=server.url, timeout=60) as http:
         http.post("/v1/sessions", json={"title": "of anyone"})
@@ -329,22 +329,22 @@ def test_a_running_server_follows_its_keys(start: Start, tmp_path: Path):
 
 def test_how_a_server_starts(store: Store, capsys: pytest.CaptureFixture[str]):
     def said(host: str = "127.0.0.1", without_keys: bool = False) -> tuple[int, str]:
-        return opened(store, host, ["localhost"], without_keys), capsys.readouterr().out
+        return check_access(store, host, ["localhost"], without_keys), capsys.readouterr().out
 
     no_key = "No key: anyone on this machine may use it.\n"
     assert said() == (0, no_key)
     for without_keys in (False, True):
         for host in ("0.0.0.0", "::", "192.168.1.5", "example.com", "", "127.1"):
             with pytest.raises(ConfigError, match="can be reached by others: make a key first"):
-                opened(store, host, [], without_keys)
+                check_access(store, host, [], without_keys)
         with pytest.raises(ConfigError, match=r"example\.com can be reached by others"):
-            opened(store, "127.0.0.1", ["localhost", "example.com"], without_keys)
+            check_access(store, "127.0.0.1", ["localhost", "example.com"], without_keys)
     store.make_key("ann")
     assert said() == said("0.0.0.0") == (0, "")
     with pytest.raises(ConfigError, match="there are keys in use: ann; revoke them"):
-        opened(store, "127.0.0.1", [], True)
+        check_access(store, "127.0.0.1", [], True)
     store.revoke("ann")
     assert said()[0] == 0 and "Every key was revoked: all requests are refused." in capsys.readouterr().out + said()[1]
     with pytest.raises(ConfigError, match="can be reached by others"):
-        opened(store, "0.0.0.0", [], True)
+        check_access(store, "0.0.0.0", [], True)
     assert said(without_keys=True) == (1, no_key)

@@ -24,7 +24,7 @@ from codi2.prompt.parts import Video
 from codi2.reply import Options, Reply
 from codi2.serve import media_routes, uploads, views
 from codi2.serve.application import open_store
-from codi2.serve.packing import while_wanted
+from codi2.serve.packing import run_while_connected
 from codi2.serve.uploads import NoMedium, Uploads
 from codi2.stopping import Stopped, check_stop, stops_when
 
@@ -281,7 +281,7 @@ def test_a_client_that_leaves_frees_the_thread_that_worked_for_it():
 
     async def run() -> None:
         with ThreadPoolExecutor(1) as thread:
-            asked = [while_wanted(cast(Any, Leaving()), lambda i=i: work(i), thread) for i in range(20)]  # type: ignore[misc]
+            asked = [run_while_connected(cast(Any, Leaving()), lambda i=i: work(i), thread) for i in range(20)]  # type: ignore[misc]
             answers = await asyncio.gather(*asked, return_exceptions=True)
             assert all(isinstance(one, HTTPException) and one.status_code == 499 for one in answers)
             assert await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(thread, lambda: "next"), 10)

@@ -62,7 +62,7 @@ def test_a_medium_that_is_missing_or_a_file_that_is_none_of_ours(tmp_path: Path)
     store.close()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "codi2.db").write_bytes(b"not a database" * 100)
-    with pytest.raises(DataError, match="is no file of sessions"):
+    with pytest.raises(DataError, match="is not a database of sessions"):
         Store(tmp_path / "other")
 
 

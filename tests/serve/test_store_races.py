@@ -24,7 +24,7 @@ from codi2.errors import BusyError, CoDi2Error, OutputError
 from codi2.prompt.parts import Image, Text
 from codi2.reply import Options, Reply
 from codi2.serve import media_files
-from codi2.serve.store import Changed, NoSession, Store
+from codi2.serve.store import NoSession, SessionChanged, Store
 
 
 def picture(seed: int, side: int = 8) -> Image:
@@ -70,9 +70,9 @@ def test_what_one_server_changes_the_other_knows(stores: tuple[Store, Store]):
     two.undo("ann", name, second)
     third = two.keep("ann", name, 1, drawn(3))  # as many rounds as before the undo, and another one
     for stale in (first, second):
-        with pytest.raises(Changed, match="changed elsewhere"):
+        with pytest.raises(SessionChanged, match="changed elsewhere"):
             one.keep("ann", name, 2, drawn(4), revision=stale)
-        with pytest.raises(Changed, match="changed elsewhere"):
+        with pytest.raises(SessionChanged, match="changed elsewhere"):
             one.undo("ann", name, stale)
     assert one.revision("ann", name) == third and one.session("ann", name).rounds == 2
     assert check(one.folder) == 2
@@ -88,7 +88,7 @@ def test_a_round_takes_the_place_of_those_after_it_in_one_step(stores: tuple[Sto
     name = one.create("ann").id
     for i in range(3):
         one.keep("ann", name, i, drawn(i))
-    with pytest.raises(Changed):
+    with pytest.raises(SessionChanged):
         two.keep("ann", name, 1, drawn(9), count=2)
     assert check(one.folder) == 3, "the old rounds stay until the new one is there"
     two.keep("ann", name, 1, drawn(9, 0), count=3)
@@ -132,7 +132,7 @@ def play(store: Store, seed: int, seconds: float, names: list[str], faults: list
             for value in store.rounds("ann", choose.choice(known))[-1:]:
                 for part in value["reply"]:
                     store.get(part["file"])
-        except (NoSession, Changed, ValueError):
+        except (NoSession, SessionChanged, ValueError):
             continue
         except CoDi2Error as error:
             if "nothing to undo" not in str(error) and "is missing" not in str(error):  # read, then deleted
@@ -295,13 +295,13 @@ def test_what_a_kill_leaves_is_swept_while_the_server_runs(tmp_path: Path, monke
     killed.keep("ann", name, 0, drawn(1))
     monkeypatch.setattr(killed.media, "drop", lambda names: None)  # killed between the rows and the files
     killed.undo("ann", name)
-    monkeypatch.setattr(media_files, "YOUNG", -1.0)  # an old claim, of a round that was being made
+    monkeypatch.setattr(media_files, "CLAIM_SECONDS", -1.0)  # an old claim, of a round that was being made
     killed.put(b"half a round", "png")
     half_written = tmp_path / "media" / "ab" / ".ab.png.x1.png"
     half_written.parent.mkdir(parents=True, exist_ok=True)
     half_written.write_bytes(b"half")
     killed.keep("ann", name, 0, drawn(2))
-    monkeypatch.setattr(media_files, "YOUNG", 600.0)
+    monkeypatch.setattr(media_files, "CLAIM_SECONDS", 600.0)
     assert len(files(tmp_path)) == 4
     os.utime(half_written, (time.time() - 4000,) * 2)
     other = Store(tmp_path)

@@ -84,7 +84,7 @@ def placed(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
     )
 
 
-def as_held(messages: Sequence[Message]) -> list[Message]:
+def resolve_conversation(messages: Sequence[Message]) -> list[Message]:
     """A conversation that its client sends whole → as a `Chat` of the same messages holds it.
 
     Raises PromptError: a placeholder or an ordinal stands for nothing.

@@ -1,4 +1,4 @@
-"""Who may ask, and how often: keys, and requests a minute."""
+"""Which requests may be made: API keys, and requests a minute."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from codi2.errors import CoDi2Error
 from codi2.serve.keys import Keys
 
-ANYONE = ""  # the client where no key is asked for
-PUBLIC = ("/", "/health")  # and the page's files, below:
+ANYONE = ""  # the client of a server without keys
+PUBLIC = ("/", "/health")  # paths that need no key, besides those of the page's files:
 FILES = "/static/"
 
 
@@ -29,19 +29,19 @@ class Refused(CoDi2Error):
 class Access:
     """Whether a request may be made, by the key in `Authorization: Bearer …`.
 
-    A server that was started without a key is open: everyone may, as one client, and it listens to this machine only.
-    The first key that is made ends that for good; with the last one revoked, all requests are refused.
+    A server that was started without a key is open: it listens to this machine only, and all requests are made by one
+    client. The first new key ends this for good; when the last key is revoked, all requests are refused.
     """
 
     keys: Keys
-    opened: int = 0  # how many keys had ever been made when it was started open; 0: it is open if there never was one
+    keys_when_open: int = 0  # keys that were ever made up to the start of an open server; 0 also where none was made
 
     def client(self, authorization: Sequence[bytes]) -> str:
         """The id of the key in the `Authorization` headers; this counts as a request of the key.
 
         Raises NoKey; BusyError: the key has made its requests of this minute.
         """
-        if self.keys.keys_made() == self.opened:
+        if self.keys.count_keys() == self.keys_when_open:
             return ANYONE
         scheme, _, secret = (authorization[0] if len(authorization) == 1 else b"").partition(b" ")
         key = self.keys.key(secret.strip().decode("latin-1")) if scheme.lower() == b"bearer" else None

@@ -1,7 +1,7 @@
-"""The HTTP API: OpenAI's routes for what they have words for, `codi2` in a message for the rest.
+"""The HTTP API: OpenAI's routes and fields where these exist, fields under `codi2` for the rest.
 
-Version policy: the path says `/v1`. Fields are added within it; one that goes or changes its meaning makes a `/v2`, and
-`/v1` stays for two minor versions of the package. `codi2` objects follow the same rule.
+Version policy: the path has the version, `/v1`. Fields may be added to it. When a field is removed or changes its
+meaning, there is a `/v2`, and `/v1` stays for two minor versions of the package. `codi2` objects follow the same rule.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from codi2.serve.fields import FieldError
 from codi2.serve.metrics import prometheus
 from codi2.serve.middleware import BodyLimit, Counted, Faults, Gate, Head, Origins, SafeHeaders
 from codi2.serve.origins import Served
-from codi2.serve.packing import answer_json, aside
+from codi2.serve.packing import answer_json, run_aside
 from codi2.serve.replies import chunks, finish_of, mark_of, message_of, sse, usage_of
-from codi2.serve.requests import ask, check_model, check_want, deadline_of, options_of, submit
+from codi2.serve.requests import check_model, check_want, deadline_of, options_of, read_and_submit, submit
 from codi2.serve.responses import Response as ResponseOf
 from codi2.serve.responses import stream as response_events
 from codi2.serve.schemas import ChatRequest, ResponsesRequest, SoundRequest
 from codi2.serve.server import Client, Server, server_of
+from codi2.serve.session_chats import SessionChats
 from codi2.serve.store import Store
-from codi2.serve.waiting import replies_of
+from codi2.serve.waiting import wait_for_replies
 
 MOST_BODY = 64 << 20  # bytes of a request
 
@@ -50,16 +51,16 @@ def create_app(
     origins: Sequence[str] = (),
     marks: bool = True,
     served: Served | None = None,
-    opened: int = 0,
+    keys_when_open: int = 0,
 ) -> FastAPI:
     """The application.
 
     Args:
         model: the name that `/v1/models` gives.
         origins: web pages of other hosts that may call it from a browser (`origins.origin`); none by default.
-        marks: whether media say in their metadata how they were made.
+        marks: whether the metadata of media hold the recipe that made them.
         served: the hosts that requests may name; None: this machine's loopback addresses and `localhost`.
-        opened: see `access.Access`.
+        keys_when_open: see `access.Access`.
     """
     app = FastAPI(
         title="codi2",
@@ -71,19 +72,19 @@ def create_app(
         responses={"4XX": {"model": Failure, "description": "An error of the request, in one sentence."}},
     )
     server = Server(engine, store, model, marks=marks)
-    app.state.server, app.state.chats = server, sessions.Chats(engine, store, marks)
+    app.state.server, app.state.chats = server, SessionChats(engine, store, marks)
     app.include_router(router)
     app.include_router(sessions.router)
     app.include_router(media_routes.router)
     app.include_router(pictures.router)
-    for kind in (CoDi2Error, RequestValidationError, HTTPException):
-        app.add_exception_handler(kind, as_json)
+    for error_class in (CoDi2Error, RequestValidationError, HTTPException):
+        app.add_exception_handler(error_class, as_json)
     # the last one added is the first that a request passes
     app.add_middleware(Bodies)
     app.add_middleware(BodyLimit, most=MOST_BODY)
-    app.add_middleware(Gate, access=Access(store, opened))
+    app.add_middleware(Gate, access=Access(store, keys_when_open))
     if origins:
-        app.add_middleware(Faults)  # inside, too: pages read a 500 only with the headers that CORS adds
+        app.add_middleware(Faults)  # also inside CORS: pages can read a 500 only with the headers that CORS adds
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(origins),
@@ -104,7 +105,7 @@ router = APIRouter()
 
 @router.get("/health")
 async def health(request: Request) -> dict[str, Any]:
-    """Alive, and how much waits. Never waits for the model, and asks for no key."""
+    """Alive, and the number of jobs. Never waits for the model, and needs no key."""
     engine = server_of(request).engine
     return {"status": "ok", "waiting": engine.waiting, "running": engine.running}
 
@@ -125,10 +126,10 @@ async def models(request: Request, client: Client) -> dict[str, Any]:
 
 @router.get("/v1/models/{name:path}")
 async def one_model(request: Request, name: str, client: Client) -> dict[str, Any]:
-    found = [model for model in (await models(request, client))["data"] if model["id"] == name]
-    if not found:
-        raise HTTPException(404, f"there is no model {name!r}; this server has {server_of(request).model!r}")
-    return dict(found[0])
+    for model in (await models(request, client))["data"]:
+        if model["id"] == name:
+            return dict(model)
+    raise HTTPException(404, f"there is no model {name!r}; this server has {server_of(request).model!r}")
 
 
 @router.post("/v1/chat/completions")
@@ -141,15 +142,15 @@ async def chat_completions(request: Request, body: ChatRequest, client: Client) 
         raise FieldError("stream and n > 1 do not go together; ask n times", "n")
     tokens = body.max_completion_tokens or body.max_tokens or server.default_tokens
     options = [options_of(body, body.modalities, tokens, i) for i in range(count)]
-    messages, asked = await ask(request, lambda: wire.conversation(body.messages), options, client, body)
+    messages, jobs = await read_and_submit(request, lambda: wire.conversation(body.messages), options, client, body)
     about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": server.model}
     about |= {"metadata": body.metadata} if body.metadata else {}
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        return sse(chunks(server, asked[0], about, tokens, messages, usage))
-    replies = await replies_of(request, asked)
+        return sse(chunks(server, jobs[0], about, tokens, messages, usage))
+    replies = await wait_for_replies(request, jobs)
 
-    def made() -> dict[str, Any]:
+    def answer() -> dict[str, Any]:
         choices = [
             {
                 "index": i,
@@ -161,7 +162,7 @@ async def chat_completions(request: Request, body: ChatRequest, client: Client) 
         ]
         return {**about, "object": "chat.completion", "choices": choices, "usage": usage_of(server, messages, replies)}
 
-    return await answer_json(made)
+    return await answer_json(answer)
 
 
 @router.post("/v1/responses")
@@ -171,11 +172,11 @@ async def responses(request: Request, body: ResponsesRequest, client: Client) ->
     check_model(server, body.model)
     tokens = body.max_output_tokens or server.default_tokens
     options = options_of(body, body.modalities, tokens)
-    messages, asked = await ask(request, lambda: items.messages_of(body), [options], client, body)
+    messages, jobs = await read_and_submit(request, lambda: items.messages_of(body), [options], client, body)
     response = ResponseOf(server, body, messages, tokens)
     if body.stream:
-        return sse(response_events(response, asked[0]))
-    (reply,) = await replies_of(request, asked)
+        return sse(response_events(response, jobs[0]))
+    (reply,) = await wait_for_replies(request, jobs)
     return await answer_json(lambda: response.answer(reply))
 
 
@@ -186,9 +187,11 @@ async def audio_generations(request: Request, body: SoundRequest, client: Client
     check_model(server, body.model)
     check_want(body, "audio")
     options = options_of(body, ["audio"], 1)
-    asked = await submit(
+    jobs = await submit(
         server, [Message("user", (Text(body.input),))], [options], client, body, deadline_of(server, body)
     )
-    (reply,) = await replies_of(request, asked)
-    data = await aside(lambda: wire.sound_file(reply.sounds[0], body.response_format, mark_of(server, reply.recipe)))
+    (reply,) = await wait_for_replies(request, jobs)
+    data = await run_aside(
+        lambda: wire.sound_file(reply.sounds[0], body.response_format, mark_of(server, reply.recipe))
+    )
     return Response(data, media_type={"mp3": "audio/mpeg"}.get(body.response_format, f"audio/{body.response_format}"))

@@ -1,4 +1,4 @@
-"""The application of one process or replica: its store, a model of its own, the engine, the API and the page."""
+"""Builds the application of one process or replica: store, model, engine, API and page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from codi2.serve.store import Store
 
 
 def open_store(folder: Path | None = None) -> Store:
-    """Sessions and keys; `$CODI2_HOME/serve` by default. A folder that is made is closed to other users."""
+    """Sessions and keys; `$CODI2_HOME/serve` by default. A new folder is closed to other users."""
     folder = folder or home() / "serve"
-    with suppress(OSError):  # the store says what is wrong
+    with suppress(OSError):  # the store raises the error
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Store(folder)
 
@@ -34,7 +34,7 @@ def application(
     marks: bool,
     page: bool = False,
     served: Served | None = None,
-    opened: int = 0,
+    keys_when_open: int = 0,
 ) -> tuple[Any, Any]:
     """The application of one process or replica, with a model of its own, and its engine.
 
@@ -50,7 +50,7 @@ def application(
 
     check = ImageFilter() if safety else None
     engine = Engine(CoDi2.from_pretrained(model, **vars(placement)), max_batch, max_waiting, timeout, check)
-    app = create_app(engine, store, model, origins, marks, served, opened)
+    app = create_app(engine, store, model, origins, marks, served, keys_when_open)
     if page:
         from codi2.serve.page import mount
 

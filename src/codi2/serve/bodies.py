@@ -1,4 +1,4 @@
-"""Requests' bodies: they come at a pace, they are not endless lists, and together they fit into memory."""
+"""Limits of requests' bodies: their rate, the number of their JSON values, and the memory of all together."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from codi2.serve.access import Refused
 from codi2.serve.errors import Receive, Scope, Send, answer
 from codi2.serve.memory import return_freed
 
-PATIENCE = 20.0  # seconds in which a body has to be there, and
-RATE = 64 << 10  # as many bytes of it have to come in each further second
+PATIENCE = 20.0  # seconds in which a body has to arrive, plus one second for each
+RATE = 64 << 10  # bytes
 MOST_VALUES = 100_000
-"""Values of a JSON body: more take a second to read, in which nothing else runs."""
+"""Values of a JSON body: to parse more takes a second, in which the event loop stands still."""
 LARGE = 8 << 20
-"""Bytes of a body behind which freed memory goes back to the system."""
+"""Bytes of a body after which freed memory is returned to the system."""
 MOST_HELD = 1 << 30
-"""Bytes of the bodies of all requests that are under way."""
+"""Bytes of the bodies of all requests in progress."""
 
 
 class Bodies:
-    """ASGI middleware. A body that trickles in gets a 408, one with too many values a 413; when bodies of other
-    requests fill the memory that there is for them, a 429."""
+    """ASGI middleware. A body that arrives too slowly gets a 408, and one with too many values a 413. A body gets a 429
+    when those of other requests fill the memory for bodies."""
 
     def __init__(
         self, app: Any, patience: float = PATIENCE, most_values: int = MOST_VALUES, most_held: int = MOST_HELD
@@ -36,11 +36,11 @@ class Bodies:
             await self.app(scope, receive, send)
             return
         loop = asyncio.get_running_loop()
-        began = loop.time()
-        kinds = [value for name, value in scope["headers"] if name.lower() == b"content-type"]
-        counts = not kinds or any(b"json" in kind.lower() for kind in kinds)
-        taken = values = 0
-        whole = refused = False
+        start = loop.time()
+        types = [value for name, value in scope["headers"] if name.lower() == b"content-type"]
+        is_json = not types or any(b"json" in type_.lower() for type_ in types)
+        received = values = 0
+        complete = refused = False
 
         async def refuse(error: Exception) -> dict[str, Any]:
             nonlocal refused
@@ -49,44 +49,44 @@ class Bodies:
                 await answer(error, scope, receive, send, {"connection": "close"})
             return {"type": "http.disconnect"}
 
-        async def paced() -> Any:
-            nonlocal taken, values, whole
-            if whole or refused:  # what comes now is that the client leaves
+        async def receive_within_limits() -> Any:
+            nonlocal received, values, complete
+            if complete or refused:  # the next message is that the client disconnects
                 return await receive() if not refused else {"type": "http.disconnect"}
-            left = self.patience + taken / RATE - (loop.time() - began)
+            left = self.patience + received / RATE - (loop.time() - start)
             try:
                 message = await asyncio.wait_for(receive(), max(left, 0.001))
             except TimeoutError:
                 return await refuse(
                     LateError(
-                        f"after {loop.time() - began:.0f} s only {taken} bytes of the body had come; send it faster"
+                        f"after {loop.time() - start:.0f} s only {received} bytes of the body had come; send it faster"
                     )
                 )
             body = message.get("body", b"")
-            taken += len(body)
+            received += len(body)
             self.held += len(body)
-            whole = not message.get("more_body", False)
-            if counts:
+            complete = not message.get("more_body", False)
+            if is_json:
                 values += body.count(b",") + body.count(b"[") + body.count(b"{")
                 if values > self.most_values:
                     return await refuse(
                         Refused(413, f"the request has more than {self.most_values} values; send fewer", "too_large")
                     )
-            if self.held > self.most_held and taken < self.held:
+            if self.held > self.most_held and received < self.held:
                 return await refuse(
                     BusyError(f"other requests hold {self.held >> 20} MB already; ask again in 5 seconds", 5.0)
                 )
             return message
 
-        async def passed(message: Any) -> None:
+        async def send_unless_refused(message: Any) -> None:
             if not refused:
                 await send(message)
 
         try:
-            await self.app(scope, paced, passed)
+            await self.app(scope, receive_within_limits, send_unless_refused)
         finally:
-            self.held -= taken
-            if taken > LARGE and not self._returning:  # it came in many small pieces, which malloc keeps
+            self.held -= received
+            if received > LARGE and not self._returning:  # it arrived in many small pieces, which malloc keeps
                 self._returning = True
                 loop.call_later(0.3, self._return_memory)
 

@@ -1,4 +1,4 @@
-"""One SQLite file that several processes write: transactions that hold the write lock, and errors by their meaning."""
+"""One SQLite file that several processes write: transactions with the write lock, and SQLite's errors as ours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codi2.errors import BusyError, DataError, OutputError
 from codi2.hub import write_atomic
 
 PATIENCE = 30.0  # seconds that a process waits for another's transaction
-RESERVE = 1 << 20  # bytes that are kept for deletions: on a full disk these need room for their log
+RESERVE = 1 << 20  # bytes that are reserved for deletions: on a full disk, their log needs room
 
 T = TypeVar("T")
 
@@ -32,20 +32,22 @@ class Database:
                 self.db.execute(f"PRAGMA {pragma}")
             self.db.executescript(tables)
         except OSError as error:
-            raise OutputError(f"the sessions' folder {file.parent} cannot be made: {error.strerror}") from error
+            raise OutputError(
+                f"the sessions' folder {file.parent} cannot be made ({error.strerror}); give another folder"
+            ) from error
         except sqlite3.OperationalError as error:
             raise OutputError(f"the sessions in {file.parent} cannot be opened: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise DataError(f"{file} is no file of sessions ({error}); move it away") from error
+            raise DataError(f"{file} is not a database of sessions ({error}); move it away") from error
         self.lock = threading.RLock()
         self._reserve = file.parent / "reserve"
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that no other process's overlaps; an exception takes it back.
+        """A transaction that excludes those of other processes; an exception rolls it back.
 
         Raises OutputError: the disk is full or cannot be written; nothing was changed. BusyError: another process has
-        held the file for too long.
+        locked the file for too long.
         """
         with self.lock, _errors():
             self.db.execute("BEGIN IMMEDIATE")
@@ -53,7 +55,7 @@ class Database:
                 yield self.db
                 self.db.execute("COMMIT")
             except BaseException:
-                with suppress(sqlite3.Error):  # SQLite takes some transactions back by itself, as on a full disk
+                with suppress(sqlite3.Error):  # SQLite rolls some transactions back itself, as on a full disk
                     self.db.execute("ROLLBACK")
                 raise
 
@@ -69,7 +71,7 @@ class Database:
                     self.db.execute("COMMIT")
 
     def delete(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What `work` does in a transaction; on a full disk too, if it deletes. Raises as `change`."""
+        """The result of `work`, called in a transaction; deletions succeed on a full disk. Raises as `change`."""
         try:
             with self.change() as db:
                 return work(db)
@@ -81,7 +83,7 @@ class Database:
             return work(db)
 
     def keep_reserve(self) -> None:
-        """Takes the room for deletions again, where there is any."""
+        """Writes the reserve for deletions again, if the disk has room."""
         if not self._reserve.is_file():
             with suppress(OutputError):
                 write_atomic(self._reserve, bytes(RESERVE))
@@ -92,7 +94,7 @@ class Database:
             return self.db.execute(query, values).fetchall()
 
     def forget(self) -> None:
-        """What was deleted leaves the log as well, unless another process reads at this moment or the disk is full."""
+        """Removes deleted rows from the log too, unless another process reads now or the disk is full."""
         with self.lock, suppress(sqlite3.OperationalError):
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

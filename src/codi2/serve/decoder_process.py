@@ -1,8 +1,8 @@
-"""The process that decodes what clients send: `python -m codi2.serve.decoder_process MEGABYTES SECONDS BUDGET`.
+"""The process that decodes clients' media: `python -m codi2.serve.decoder_process MEGABYTES SECONDS BUDGET`.
 
-It reads one request's media at a time from its standard input, and decodes each request in a child of its own, which
-has a limit of memory and of processor time and is gone afterwards: nothing of one client's media is there when the
-next one's are decoded. The answer is a line of JSON and plain bytes; what comes out of a decoder is never unpickled.
+It reads the media of one request at a time from its standard input, and decodes each request in a child process with
+limits of memory and processor time. The child ends with the request, so no client's media stay in memory for the next
+request. The answer is a line of JSON and plain bytes, which are never unpickled.
 
     in   {"media": [{"kind": "still", "name": "part 1 of message 0", "bytes": 5120}, …]}\\n, then the files
     out  {"media": [{"modality": "image", "sizes": [[64, 48]], "bytes": 9216, …}, …]}\\n, then pixels and samples
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
 TOO_LONG, BROKEN = 3, 4
-"""How this process ends when a child was stopped at its limit of time, or in any other way."""
+"""Exit codes of this process: its child exceeded the limit of time, or ended in any other way."""
 STILL = "still"
-"""The kind of a picture; of an animated one the first frame is read. Other kinds are those of `senses.load_as`."""
+"""The kind of a picture; only the first frame of an animated one is read. `senses.load_as` has the other kinds."""
 SILENT = "silent"
 """The kind of a clip whose sound is left out."""
 BAND = 1 << 20  # pixels
-NICE = 5  # the model and the event loop come first
+NICE = 5  # lower priority than the model and the event loop
 
 
 def main() -> None:
@@ -49,32 +49,32 @@ def main() -> None:
     megabytes, seconds, budget = map(int, sys.argv[1:])
     os.nice(NICE)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # keeps the output of libraries out of the answers
     while line := requests.readline():
-        about = json.loads(line)["media"]
-        files = [requests.read(one["bytes"]) for one in about]
+        descriptions = json.loads(line)["media"]
+        files = [requests.read(description["bytes"]) for description in descriptions]
         child = os.fork()
         if child == 0:
             _limit(megabytes << 20, seconds)
-            _answer(about, files, budget, megabytes, answers)
+            _answer(descriptions, files, budget, megabytes, answers)
             os._exit(0)
         del files
         _, status = os.waitpid(child, 0)
-        if status:  # the answer may be cut: the pool starts another process
+        if status:  # the answer may be incomplete: the pool starts another process
             limits = (signal.SIGXCPU, signal.SIGKILL)  # of processor time: the soft one, the hard one
             late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in limits
             os._exit(TOO_LONG if late else BROKEN)
 
 
 def decode(kind: str, data: bytes) -> Media:
-    """The medium in a file; `kind` is STILL, SILENT, or of `senses.load_as`. Raises MediaError."""
+    """The medium in a file; `kind` is STILL, SILENT, or a kind of `senses.load_as`. Raises MediaError."""
     if kind in (STILL, SILENT):
         return load(data, still=kind == STILL, hears=kind != SILENT)
     return load_as(kind, data)
 
 
 def _limit(most: int, seconds: int) -> None:
-    """Bytes of address space, seconds of processor time; no files are written, and no core is dumped."""
+    """Limits address space (bytes) and processor time (seconds), and forbids to write files or core dumps."""
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -82,44 +82,45 @@ def _limit(most: int, seconds: int) -> None:
 
 
 def _answer(
-    about: Sequence[dict[str, Any]], files: Sequence[bytes], budget: int, megabytes: int, out: IO[bytes]
+    descriptions: Sequence[dict[str, Any]], files: Sequence[bytes], budget: int, megabytes: int, out: IO[bytes]
 ) -> None:
-    made: list[Media] = []
+    """Decodes the files of one request and writes the answer."""
+    parts: list[Media] = []
     size = 0
     try:
-        for one, data in zip(about, files, strict=True):
+        for description, data in zip(descriptions, files, strict=True):
             try:
-                part = decode(one["kind"], data)
+                part = decode(description["kind"], data)
             except MediaError as error:
-                raise MediaError(f"{one['name']} cannot be read: {error}") from error
-            made.append(part)
+                raise MediaError(f"{description['name']} cannot be read: {error}") from error
+            parts.append(part)
             size += decoded_bytes(part)
             if size > budget:
-                raise _TooMuch(
+                raise _TooLarge(
                     f"the media of this request are more than {budget >> 20} MB when they are decoded; send fewer or "
                     "smaller ones"
                 )
-        said: dict[str, Any] = {"media": [describe(part) for part in made]}
-        blocks = [block for part in made for block in blocks_of(part)]
-    except _TooMuch as error:
-        said, blocks = {"error": str(error), "limit": True}, []
+        header: dict[str, Any] = {"media": [describe(part) for part in parts]}
+        blocks = [block for part in parts for block in blocks_of(part)]
+    except _TooLarge as error:
+        header, blocks = {"error": str(error), "limit": True}, []
     except MemoryError:
         message = f"the media of this request need more than {megabytes} MB to be read; send smaller ones"
-        said, blocks = {"error": message, "limit": True}, []
+        header, blocks = {"error": message, "limit": True}, []
     except MediaError as error:
-        said, blocks = {"error": str(error), "limit": False}, []
-    out.write(json.dumps(said).encode() + b"\n")
+        header, blocks = {"error": str(error), "limit": False}, []
+    out.write(json.dumps(header).encode() + b"\n")
     for block in blocks:
         out.write(block)
     out.flush()
 
 
-class _TooMuch(Exception):
-    """More than the budget of decoded bytes."""
+class _TooLarge(Exception):
+    """The media exceed the budget of decoded bytes."""
 
 
 def describe(part: Media) -> dict[str, Any]:
-    """What `restore` needs beside the bytes of `blocks_of`."""
+    """The values that `restore` needs beside the bytes of `blocks_of`."""
     sizes: list[Any] = []
     rate = 0.0
     match part:
@@ -135,14 +136,13 @@ def describe(part: Media) -> dict[str, Any]:
             sizes = [part.warmth.shape]
         case IMU():
             sizes, rate = [part.readings.shape], part.rate
-    heard = part.sound if isinstance(part, Video) else None
-    sound = describe(heard) if heard is not None else None
+    sound = describe(part.sound) if isinstance(part, Video) and part.sound is not None else None
     size = decoded_bytes(part)
     return {"modality": part.modality, "name": part.name, "sizes": sizes, "rate": rate, "bytes": size, "sound": sound}
 
 
 def blocks_of(part: Media) -> list[bytes]:
-    """Pixels as RGB, a block for each picture; numbers as float32 of this machine."""
+    """Pixels as RGB, one block for each picture; numbers as float32 in this machine's byte order."""
     match part:
         case Image():
             return [part.pixels.tobytes()]
@@ -152,16 +152,16 @@ def blocks_of(part: Media) -> list[bytes]:
             return [np.ascontiguousarray(numbers, np.float32).tobytes()]
 
 
-def restore(about: dict[str, Any], source: IO[bytes]) -> Media:
-    """A part from what `describe` says of it and the bytes of `blocks_of`. Raises EOFError: they are cut."""
-    modality, name, rate = about["modality"], about["name"], about["rate"]
+def restore(description: dict[str, Any], source: IO[bytes]) -> Media:
+    """The part with a description of `describe` and the bytes of `blocks_of`. Raises EOFError: bytes are missing."""
+    modality, name, rate = description["modality"], description["name"], description["rate"]
     if modality in ("image", "video"):
-        pictures = [_picture(size, source) for size in about["sizes"]]
+        pictures = [_picture(size, source) for size in description["sizes"]]
         if modality == "image":
             return Image(pictures[0], name)
-        sound = restore(about["sound"], source) if about["sound"] else None
+        sound = restore(description["sound"], source) if description["sound"] else None
         return Video(tuple(pictures), rate, name, sound if isinstance(sound, Audio) else None)
-    (shape,) = about["sizes"]
+    (shape,) = description["sizes"]
     numbers = np.frombuffer(_exactly(source, 4 * int(np.prod(shape))), np.float32).reshape(shape)
     match modality:
         case "audio":
@@ -174,7 +174,7 @@ def restore(about: dict[str, Any], source: IO[bytes]) -> Media:
 
 
 def _picture(size: tuple[int, int], source: IO[bytes]) -> PILImage.Image:
-    """In bands: one copy of a large picture would hold Python's lock for half a second."""
+    """Reads a picture in bands: a copy of a large picture at once would hold Python's lock for half a second."""
     from PIL import Image as PILImage
 
     width, height = size
@@ -192,7 +192,7 @@ def _exactly(source: IO[bytes], count: int) -> bytearray:
     while done < count:
         read = source.readinto(view[done:])  # type: ignore[attr-defined]
         if not read:
-            raise EOFError("the answer is cut")
+            raise EOFError("the answer is incomplete")
         done += read
     return data
 

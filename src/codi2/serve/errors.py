@@ -1,4 +1,4 @@
-"""Errors as HTTP: a status, and `{"error": {"message", "type", "param", "code"}}` with the message in one sentence."""
+"""Errors → HTTP: a status, and `{"error": {"message", "type", "param", "code"}}` with the message in one sentence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from codi2.errors import BusyError, CoDi2Error, DeviceMemoryError, LateError, Li
 from codi2.serve.absent import instead
 from codi2.serve.access import NoKey, Refused
 from codi2.serve.fields import FieldError
-from codi2.serve.store import Changed, NoSession
+from codi2.serve.store import NoSession, SessionChanged
 from codi2.serve.uploads import NoMedium
 
 Scope = MutableMapping[str, Any]  # the types of ASGI
@@ -28,8 +28,8 @@ NO_ROOM = "the server cannot write to its disk at the moment, so nothing was kep
 NO_MEMORY = (
     "the server has no memory left for a request of this size; ask for fewer or shorter media, or try again later"
 )
-RETRY = 10  # seconds: other requests that hold memory are done by then
-PHRASES = {  # of the framework
+RETRY = 10  # seconds, after which other requests have probably freed their memory
+PHRASES = {  # message of the framework → ours
     "Not Found": "there is nothing at this path; /openapi.json lists what there is",
     "Method Not Allowed": "this path does not take this method; /openapi.json lists those that it takes",
     "There was an error parsing the body": "the body cannot be parsed; send what Content-Type says",
@@ -39,7 +39,7 @@ TYPES |= {429: "rate_limit_error"}
 
 
 class Problem(BaseModel):
-    """What went wrong, as OpenAI's API writes it."""
+    """An error in the form of OpenAI's API."""
 
     message: str
     type: str
@@ -53,8 +53,8 @@ class Failure(BaseModel):
     error: Problem
 
 
-def described(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """The status, the body and the headers that tell a client of an error."""
+def describe_error(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """The status, the body and the headers of the answer to an error."""
     status, message, code, param = 500, OWN_FAULT, None, None
     headers: dict[str, str] = {}
     match error:
@@ -67,7 +67,7 @@ def described(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
             status, message, headers = 401, str(error), {"WWW-Authenticate": "Bearer"}
         case NoSession() | NoMedium():
             status, message = 404, str(error)
-        case Changed():
+        case SessionChanged():
             status, message = 409, str(error)
         case OutputError():
             status, message, code = 507, NO_ROOM, "no_room"  # the error itself names folders of the server
@@ -88,16 +88,16 @@ def described(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
         case RequestValidationError():
             status, (message, param) = 400, _invalid(error)
     kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return status, body(message, kind, code, param), headers
+    return status, error_body(message, kind, code, param), headers
 
 
-def body(message: str, kind: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
-    """The JSON form. Line breaks become spaces; halves of surrogate pairs, which UTF-8 cannot hold, are escaped."""
-    place = None if param is None else _written(param)
-    return {"error": {"message": _written(message), "type": kind, "param": place, "code": code}}
+def error_body(message: str, kind: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """The JSON form. Line breaks become spaces; halves of surrogate pairs, which UTF-8 cannot encode, are escaped."""
+    place = None if param is None else _one_line(param)
+    return {"error": {"message": _one_line(message), "type": kind, "param": place, "code": code}}
 
 
-def _written(text: str) -> str:
+def _one_line(text: str) -> str:
     text = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
@@ -105,23 +105,24 @@ def _written(text: str) -> str:
 def _invalid(error: RequestValidationError) -> tuple[str, str | None]:
     """The sentence, and the path of the field."""
     problems = error.errors()
-    # a content may be words or parts: what is wrong with the parts says more
+    # a content may be text or parts: an error in the parts is more specific
     first = next((problem for problem in problems if problem["type"] != "string_type"), problems[0])
     if first["type"] == "json_invalid":
-        return f"the body is no JSON: {first.get('ctx', {}).get('error', '')} at character {first['loc'][-1]}", None
+        reason = first.get("ctx", {}).get("error", "")
+        return f"the body is no JSON: {reason} at character {first['loc'][-1]}", None
     place = ".".join(str(step) for step in first["loc"] if step != "body")
-    return f"{place or 'the body'}: {str(first['msg']).removeprefix('Value error, ')}", place or None
+    return f"{place or 'the error_body'}: {str(first['msg']).removeprefix('Value error, ')}", place or None
 
 
 async def as_json(request: Request, error: Exception) -> JSONResponse:
     """The handler of the application's errors."""
     if isinstance(error, HTTPException) and error.status_code == 404 and error.detail == "Not Found":
         error = HTTPException(404, instead(request.url.path) or error.detail)
-    status, content, headers = described(error)
+    status, content, headers = describe_error(error)
     return JSONResponse(content, status, headers)
 
 
 async def answer(error: Exception, scope: Scope, receive: Receive, send: Send, more: Mapping[str, str] = {}) -> None:
     """Answers a request with an error; its body is not read."""
-    status, content, headers = described(error)
+    status, content, headers = describe_error(error)
     await JSONResponse(content, status, {**headers, **more})(scope, receive, send)

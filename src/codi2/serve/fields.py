@@ -1,7 +1,7 @@
-"""Fields of requests that this server does not do: each is refused by its name, unless it asks for nothing.
+"""Fields of requests that this server does not support: each is refused by name, unless it has no effect.
 
-Nothing is asked by null, false, 0 and what is empty, nor by a value that says what is done anyway. Hints that change no
-reply, such as the keys of caches, are taken.
+Null, false, 0, empty values, and values that name the server's own behaviour have no effect. Hints that change no
+reply, such as the keys of caches, are accepted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Accepts = Callable[[Any], bool]
 
 
 class FieldError(PromptError):
-    """A field asks for what is not done here; `param` is its path."""
+    """A field that is not supported, or has a value that is not; `param` is its path."""
 
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
@@ -31,15 +31,15 @@ def one_of(*values: Any) -> Accepts:
 
 
 def like(**fields: Accepts) -> Accepts:
-    """An object whose fields are accepted each."""
+    """An object whose fields all have accepted values."""
     return lambda value: (
         isinstance(value, dict)
-        and all(empty(one) or (name in fields and fields[name](one)) for name, one in value.items())
+        and all(empty(field) or (name in fields and fields[name](field)) for name, field in value.items())
     )
 
 
 def empty(value: Any) -> bool:
-    """Whether a value asks for nothing."""
+    """Whether a value has no effect."""
     return value is None or value is False or value in (0, "", [], {})
 
 
@@ -83,7 +83,7 @@ RESPONSES: Mapping[str, Accepts] = {
     "text": like(format=_FORMAT, verbosity=one_of("medium")),
     "truncation": one_of("disabled"),
     "reasoning": like(effort=one_of("none", "minimal"), summary=any_value, generate_summary=any_value),
-    "include": lambda value: isinstance(value, list) and not any("logprobs" in str(one) for one in value),
+    "include": lambda value: isinstance(value, list) and not any("logprobs" in str(item) for item in value),
     "max_tool_calls": any_value,
     "stream_options": like(),
 }
@@ -93,13 +93,13 @@ IMAGES: Mapping[str, Accepts] = {
     "background": one_of("auto", "opaque"),
     "moderation": one_of("auto"),
 }
-MESSAGE: Mapping[str, Accepts] = dict.fromkeys(  # what servers say of their replies beside the words
+MESSAGE: Mapping[str, Accepts] = dict.fromkeys(  # fields that servers add to their replies
     ("annotations", "reasoning", "reasoning_content", "reasoning_details", "thinking_blocks"), any_value
 )
 
 
 def check(fields: Mapping[str, Any], known: Collection[str], accepts: Mapping[str, Accepts], where: str = "") -> None:
-    """Raises FieldError: a field that is not `known` asks for something."""
+    """Raises FieldError: a field that is not `known` has a value with an effect."""
     for name, value in fields.items():
         if name in known or empty(value) or (name in accepts and accepts[name](value)):
             continue

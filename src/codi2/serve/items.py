@@ -1,4 +1,4 @@
-"""The items of `/v1/responses`: those of a request as messages, those of a reply as the standard names them."""
+"""The items of `/v1/responses`: items of a request → messages, parts of a reply → items."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from codi2.errors import PromptError
 from codi2.prompt.parts import Image, Part, Text
 from codi2.serve import fields, wire
-from codi2.serve.packing import aside
+from codi2.serve.packing import run_aside
 from codi2.serve.schemas import ChatMessage, ResponsesRequest, check_role
-from codi2.serve.wire import Draft
+from codi2.serve.wire import EncodedConversation
 
 PREFIX = {"text": "msg", "image": "ig"}  # of ids, by modality
 KNOWN: Mapping[str, Sequence[str]] = {
@@ -20,13 +20,13 @@ KNOWN: Mapping[str, Sequence[str]] = {
     "codi2_video": ("type", "id", "status", "part"),
 }
 ACCEPTS: Mapping[str, fields.Accepts] = {
-    # what an item of ours says of its picture beside the picture
+    # fields of our own picture items beside the picture
     **dict.fromkeys(("revised_prompt", "size", "quality", "background", "output_format", "action"), fields.any_value),
     "phase": fields.any_value,
 }
 
 
-def messages_of(body: ResponsesRequest) -> Draft:
+def messages_of(body: ResponsesRequest) -> EncodedConversation:
     """Instructions and input items; items of one reply become one message. Raises PromptError and MediaError."""
     items: Sequence[Any] = [{"role": "user", "content": body.input}] if isinstance(body.input, str) else body.input
     messages = [ChatMessage(role="system", content=body.instructions)] if body.instructions else []
@@ -44,7 +44,7 @@ def messages_of(body: ResponsesRequest) -> Draft:
 def _read(item: Any, where: str) -> tuple[Any, list[Any]]:
     """The role and the parts of an item. Raises PromptError."""
     if not isinstance(item, Mapping):
-        raise PromptError(f"{where} is no object")
+        raise PromptError(f'{where} is no object; send {{"type": …}}')
     kind = item.get("type") or "message"
     if "call" in str(kind) and kind not in KNOWN:
         raise PromptError(f"{where} is a {str(kind)[:40]}, and {fields.TOOLS}; send its result as the user's words")
@@ -58,7 +58,7 @@ def _read(item: Any, where: str) -> tuple[Any, list[Any]]:
         if content is None and role == "assistant":
             content = []
         if not isinstance(content, str | list):
-            raise PromptError(f"{where} has no content")
+            raise PromptError(f"{where} has no content; send text or a list of parts")
         return role, [{"type": "text", "text": content}] if isinstance(content, str) else content
     if kind == "image_generation_call":
         if not isinstance(result := item.get("result"), str):
@@ -68,18 +68,23 @@ def _read(item: Any, where: str) -> tuple[Any, list[Any]]:
 
 
 def item_of(part: Part, name: str, mark: Mapping[str, Any] | None, status: str = "completed") -> dict[str, Any]:
-    """A part of a reply as an item of the output. Sounds and clips are ours: the standard has no word for them."""
+    """A part of a reply as an item of the output. The types of sounds and clips are ours: OpenAI's API has none."""
     match part:
         case Text():
-            return {**begun("text", name), "status": status, "content": [text_of(part.text)]}
+            return {**new_item("text", name), "status": status, "content": [text_of(part.text)]}
         case Image():
             url = wire.to_part(part, mark)["image_url"]["url"]
-            return {**begun("image", name), "status": status, "result": url.partition(",")[2], "output_format": "png"}
-    return {**begun(part.modality, name), "status": status, "part": wire.to_part(part, mark)}
+            return {
+                **new_item("image", name),
+                "status": status,
+                "result": url.partition(",")[2],
+                "output_format": "png",
+            }
+    return {**new_item(part.modality, name), "status": status, "part": wire.to_part(part, mark)}
 
 
-def begun(modality: str, name: str) -> dict[str, Any]:
-    """An item before there is anything in it."""
+def new_item(modality: str, name: str) -> dict[str, Any]:
+    """An item without content, as a stream adds it."""
     item: dict[str, Any] = {"id": f"{PREFIX.get(modality, 'c2')}_{name}", "status": "in_progress"}
     match modality:
         case "text":
@@ -90,10 +95,10 @@ def begun(modality: str, name: str) -> dict[str, Any]:
 
 
 def text_of(text: str) -> dict[str, Any]:
-    """Words as the content of a message."""
+    """Text as the content of a message."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
 async def item_aside(part: Part, name: str, mark: Mapping[str, Any] | None) -> dict[str, Any]:
     """As `item_of`, made in a thread."""
-    return await aside(item_of, part, name, mark)
+    return await run_aside(item_of, part, name, mark)

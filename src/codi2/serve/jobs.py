@@ -1,4 +1,4 @@
-"""What the engine works on: one reply, or one round of a conversation that the server holds."""
+"""The engine's jobs: one reply each, or one round of a conversation that the server holds."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ LATE = "the reply was not ready before its deadline; ask for less, or allow more
 
 @dataclass(frozen=True)
 class Failed:
-    """There will be no reply: the last event."""
+    """The last event of a job that has no reply."""
 
     error: Exception
 
 
-Tell = Callable[[Event | Failed], None]
-"""Is called from the engine's threads with what happens, and must not wait."""
+OnEvent = Callable[[Event | Failed], None]
+"""Called from the engine's threads with each event of a job; must not block."""
 
 
 @dataclass
 class Job:
-    """Work that was asked for. `cancel` it when nobody waits for it any more."""
+    """One unit of work. `cancel` it when its client no longer waits."""
 
-    tell: Tell
+    on_event: OnEvent
     client: str
     deadline: float  # of time.monotonic()
     turn: int
@@ -41,40 +41,40 @@ class Job:
     options: Options = field(default_factory=Options)
     conversation: Sequence[Message] = ()
     shape: tuple[Any, ...] = ()
-    written: Sequence[Segment] = ()
+    segments: Sequence[Segment] = ()  # what the stage `write` wrote
     seconds: dict[str, float] = field(default_factory=dict)
-    play: Callable[[Callable[[Event], bool]], Reply] | None = None  # of a round
-    keep: Callable[[], None] = lambda: None  # of a round that was played: puts it on the disk
-    end: Callable[[], None] = lambda: None  # of a round: its conversation is free again
+    play: Callable[[Callable[[Event], bool]], Reply] | None = None  # of a round: makes the reply
+    store: Callable[[], None] = lambda: None  # of a round: writes it to the disk
+    release_conversation: Callable[[], None] = lambda: None  # of a round: frees its conversation for the next one
     size: int = 0  # decoded bytes of its media
-    gone: bool = False
-    ended: bool = False  # its last event was told
-    said: int = 0  # characters of text in this attempt
-    told: int = 0  # characters of text that were told, in any attempt
+    cancelled: bool = False
+    ended: bool = False  # the last event was sent
+    characters_written: int = 0  # of text, in this attempt
+    characters_sent: int = 0  # of text, in all attempts
 
     def cancel(self) -> None:
-        self.gone = True
+        self.cancelled = True
 
     @property
     def over(self) -> bool:
-        """Nobody waits any more, or it is too late."""
-        return self.ended or self.gone or time.monotonic() > self.deadline
+        """The job has ended, was cancelled, or is past its deadline."""
+        return self.ended or self.cancelled or time.monotonic() > self.deadline
 
-    def hear(self, event: Event) -> bool:
-        """Passes an event on; text that an earlier attempt has told is left out. Returns `over`."""
+    def forward(self, event: Event) -> bool:
+        """Sends an event, without the text that an earlier attempt has sent. Returns `over`."""
         if isinstance(event, TextDelta):
-            self.said += len(event.text)
-            fresh = self.said - self.told
-            if fresh > 0:
-                self.told = self.said
-                self.tell(replace(event, text=event.text[-fresh:]))
+            self.characters_written += len(event.text)
+            new = self.characters_written - self.characters_sent
+            if new > 0:
+                self.characters_sent = self.characters_written
+                self.on_event(replace(event, text=event.text[-new:]))
         else:
-            self.tell(event)
+            self.on_event(event)
         return self.over
 
-    def release(self) -> None:
-        """Drops what is large: a job that has ended may be referred to for long."""
-        self.conversation, self.written, self.play, self.size = (), (), None, 0
+    def drop_data(self) -> None:
+        """Drops the large fields: references to a job that has ended may last long."""
+        self.conversation, self.segments, self.play, self.size = (), (), None, 0
 
 
 def chat_bytes(chat: Chat) -> int:

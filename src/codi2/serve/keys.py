@@ -1,8 +1,8 @@
-"""API keys, and how many requests each has made in the last minute.
+"""API keys, and the number of requests that each has made in the last minute.
 
-A key's secret is 256 random bits, of which only the hash is kept. A session belongs to the id of a key and not to its
-label, so a label that is used again is another owner. A revoked key stays as a row without its hash: the server tells
-"there was never a key" from "every key was revoked" by the number of rows, which never falls.
+A key's secret is 256 random bits, of which only the hash is stored. A session belongs to the id of a key and not to its
+label, so a label that is used again is another owner. A revoked key stays as a row without its hash. So the number of
+rows never falls, and tells "there was never a key" from "every key was revoked".
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CREATE INDEX IF NOT EXISTS by_moment ON requests (moment);
 
 @dataclass(frozen=True)
 class Key:
-    """An API key, of which only the hash is kept."""
+    """An API key; only the hash of its secret is stored."""
 
     id: str  # owns the key's sessions
     label: str
@@ -44,9 +44,9 @@ class Key:
 
 
 class Keys:
-    """The keys in `codi2.db` of a folder, which has its table of sessions already.
+    """The keys in `codi2.db` of a folder, whose table of sessions exists already.
 
-    They have a connection of their own: a key is checked while another thread writes a round.
+    They have their own connection, so that a key can be checked while another thread writes a round.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ class Keys:
         self._requests = _connect(folder / "requests.db")
         self._requests.executescript(_REQUESTS)
         self._requests.execute("PRAGMA synchronous = NORMAL")  # a crash may forget a minute's requests
-        self._requests.execute("PRAGMA busy_timeout = 1000")  # ms: the event loop counts
+        self._requests.execute("PRAGMA busy_timeout = 1000")  # ms: requests are counted in the event loop
         self._guard = threading.Lock()
         self._keys.execute("PRAGMA secure_delete = ON")
         self._keys.execute("BEGIN IMMEDIATE")
@@ -67,7 +67,8 @@ class Keys:
         self._keys.execute("COMMIT")
 
     def make_key(self, label: str, per_minute: int = 0) -> str:
-        """A new API key: its secret, which is shown this once. Raises DataError: the label is in use, or no label."""
+        """Makes an API key and returns its secret, which is not stored. Raises DataError: the label is in use, or
+        malformed."""
         if not label.isprintable() or not 0 < len(label.strip()) == len(label) <= LONGEST_LABEL:
             raise DataError(
                 f"the label {label!r} cannot be used; a label has 1 to {LONGEST_LABEL} printable characters and no "
@@ -86,33 +87,33 @@ class Keys:
         """The keys that are not revoked, the oldest first."""
         return [key for key, _ in self._in_use()]
 
-    def keys_made(self) -> int:
-        """How many keys were ever made, the revoked ones included."""
+    def count_keys(self) -> int:
+        """The number of keys that were ever made, with revoked ones."""
         with self._guard:
             (count,) = self._keys.execute("SELECT count(*) FROM keys").fetchone()
         return int(count)
 
     def key(self, secret: str) -> Key | None:
-        """The key with this secret. Every key is compared, in a time that does not depend on the secret."""
-        hashed, found = _hash(secret), None
+        """The key with this secret. All keys are compared, so that the time does not depend on the secret."""
+        hashed, match = _hash(secret), None
         for key, known in self._in_use():
             if hmac.compare_digest(hashed, known):
-                found = key
-        return found
+                match = key
+        return match
 
     def revoke(self, label: str) -> Key:
         """Ends a key. Its sessions stay, and no other key reaches them. Raises DataError: there is no such key."""
-        found = next((key for key in self.list_keys() if key.label == label), None)
-        if found is None:
-            raise DataError(f"there is no key {label!r}")
+        key_in_use = next((key for key in self.list_keys() if key.label == label), None)
+        if key_in_use is None:
+            raise DataError(f"there is no key {label!r}; list the keys with codi2 keys list")
         with self._change() as db:
-            db.execute("UPDATE keys SET hash = NULL, revoked = ? WHERE id = ?", (time.time(), found.id))
-        return found
+            db.execute("UPDATE keys SET hash = NULL, revoked = ? WHERE id = ?", (time.time(), key_in_use.id))
+        return key_in_use
 
     def count_request(self, key: Key) -> None:
         """Counts a request of a key, for all processes that serve the folder.
 
-        Raises BusyError: the key has made its requests of this minute; a request that is refused is not counted.
+        Raises BusyError: the key has used its requests of this minute; a refused request is not counted.
         """
         if not key.per_minute:
             return
@@ -122,7 +123,7 @@ class Keys:
                 self._requests.execute("BEGIN IMMEDIATE")
                 try:
                     self._requests.execute("DELETE FROM requests WHERE moment <= ?", (now - MINUTE,))
-                    # a clock that was set back must not make a key wait for hours
+                    # when the clock is set back, a key must not wait for hours
                     self._requests.execute("DELETE FROM requests WHERE moment > ?", (now + MINUTE,))
                     count, first = self._requests.execute(
                         "SELECT count(*), min(moment) FROM requests WHERE key = ?", (key.id,)

@@ -1,6 +1,6 @@
 """Media of sessions as bytes, and uploads: `/v1/media` and `/v1/sessions/{id}/media`.
 
-Clients name media by ids alone, and an id is looked up among what belongs to the client.
+Clients name media by ids, and an id is looked up among the media of this client only.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from codi2.errors import PromptError
 from codi2.media import mp4_bytes, picture_bytes, png_bytes, sound_bytes
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Thermal, Video
 from codi2.prompt_json import flac, png
-from codi2.senses import drawn
+from codi2.senses import render_sense
 from codi2.serve import views, wire
 from codi2.serve.decoding import File
-from codi2.serve.packing import CLIPS, SESSIONS, while_wanted
+from codi2.serve.packing import CLIPS, SESSIONS, run_while_connected
 from codi2.serve.reading import Deadline, read_files
 from codi2.serve.requests import queue_name
 from codi2.serve.schemas import Sense
@@ -38,7 +38,7 @@ router = APIRouter(prefix="/v1")
 async def upload(
     request: Request, client: Client, kind: Annotated[Sense | None, Query(alias="type")] = None
 ) -> dict[str, Any]:
-    """Keeps the bytes of the body as a medium for an hour, for messages of sessions: `{"type": "media", "id": …}`."""
+    """Stores the bytes of the body for an hour, for messages of sessions: `{"type": "media", "id": …}`."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
@@ -71,10 +71,10 @@ async def read_medium(
 
     def read() -> tuple[bytes, str]:
         part, recipe = _load(server.store, client, name, medium)
-        heard = _load(server.store, client, name, sound)[0] if sound is not None else None
-        return _file(part, recipe if server.marks else None, heard)
+        sound_part = _load(server.store, client, name, sound)[0] if sound is not None else None
+        return _file(part, recipe if server.marks else None, sound_part)
 
-    data, kind = await while_wanted(request, read, CLIPS if views.is_clip(medium) else SESSIONS)
+    data, kind = await run_while_connected(request, read, CLIPS if views.is_clip(medium) else SESSIONS)
     return Response(data, media_type=kind)
 
 
@@ -93,35 +93,35 @@ async def read_thumbnail(
         part, recipe = _load(server.store, client, name, medium, still=True)
         return picture_bytes(_thumbnail(part, side), "PNG", recipe if server.marks else None)
 
-    return Response(await while_wanted(request, read, SESSIONS), media_type="image/png")
+    return Response(await run_while_connected(request, read, SESSIONS), media_type="image/png")
 
 
-def read_id(store: Store, client: str, session: str, part: Mapping[str, Any], where: str) -> wire.Drafted:
-    """What `{"type": "media", "id": …}` in a message stands for: a medium of the session, or an upload.
+def read_id(store: Store, client: str, session: str, part: Mapping[str, Any], where: str) -> wire.PartOrEncoded:
+    """The medium of the session, or the upload, that `{"type": "media", "id": …}` in a message names.
 
     Raises NoSession, NoMedium, PromptError.
     """
     medium = part.get("id")
     if not isinstance(medium, str):
         raise PromptError(f"{where} is a medium without an id; send the id of an upload")
-    found = views.find(store.rounds_with(client, session, views.files_of(medium)), medium)
-    if found is not None:
-        return part_reader(store.get)(found[0])
+    stored = views.find(store.rounds_with(client, session, views.files_of(medium)), medium)
+    if stored is not None:
+        return part_reader(store.get)(stored[0])
     kind, data = store.uploads.get(client, medium)
-    return wire.Encoded(wire.File(data, kind, where), None)
+    return wire.EncodedMedium(File(data, kind, where), None)
 
 
 def _load(
     store: Store, client: str, session: str, medium: str, still: bool = False
 ) -> tuple[Part, Mapping[str, Any] | None]:
-    """The medium, of a clip with `still` its first frame alone, and the recipe of the reply that made it.
+    """A medium and the recipe of the reply that made it; with `still`, a clip has its first frame only.
 
     Raises NoSession, NoMedium.
     """
-    found = views.find(store.rounds_with(client, session, views.files_of(medium)), medium)
-    if found is None:
+    stored = views.find(store.rounds_with(client, session, views.files_of(medium)), medium)
+    if stored is None:
         raise NoMedium(f"this session has no medium {medium[:60]!r}; read the session again")
-    part, recipe = found
+    part, recipe = stored
     if still and part["type"] == "video":
         part = {**part, "file": part["file"][:1]}
     return part_reader(store.get)(part), recipe
@@ -147,8 +147,8 @@ def _file(part: Part, mark: Mapping[str, Any] | None, sound: Part | None) -> tup
         case Video():
             return mp4_bytes(part, mark, sound if isinstance(sound, Audio) else part.sound), "video/mp4"
         case Depth() | Thermal() | IMU():
-            return png(drawn(part)), "image/png"
-    raise NoMedium("this part is words and not a medium")
+            return png(render_sense(part)), "image/png"
+    raise NoMedium("this part is text and not a medium; read the session again")
 
 
 def _thumbnail(part: Part, side: int) -> PILImage.Image:
@@ -160,15 +160,15 @@ def _thumbnail(part: Part, side: int) -> PILImage.Image:
         case Audio():
             small = PILImage.fromarray(_loudness(part.samples))
         case Depth() | Thermal() | IMU():
-            small = drawn(part)
+            small = render_sense(part)
         case _:
-            raise NoMedium("this part is words and not a medium")
+            raise NoMedium("this part is text and not a medium; read the session again")
     small.thumbnail((side, side))
     return small
 
 
 def _loudness(samples: np.ndarray, bars: int = 24, side: int = 96) -> np.ndarray:
-    """Grey bars uint8 [side, side, 4] on a clear ground, so that they show on light and dark pages."""
+    """Grey bars uint8 [side, side, 4] on a transparent ground, visible on light and dark pages."""
     peaks = np.array([np.abs(piece).max(initial=0.0) for piece in np.array_split(samples, bars)])
     heights = np.maximum(2, (peaks / max(float(peaks.max(initial=0.0)), 1e-6) * side * 0.9)).astype(int)
     picture = np.zeros((side, side, 4), np.uint8)

@@ -1,4 +1,4 @@
-"""What large requests took of the memory goes back to the system when they are done."""
+"""Returns the memory of large requests to the system when they are done."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ LARGE = 8 << 20  # bytes: pictures come in blocks of 16 MB, most tensors of a st
 
 
 def return_large_blocks() -> None:
-    """From now on blocks of 8 MB or more go back when they are freed.
+    """From now on blocks of 8 MB or more are returned to the system when they are freed.
 
-    By itself, glibc raises the threshold to the largest block that was ever freed: after one large picture all others
-    would come from the heap, whose middle stays.
+    By default glibc raises this threshold to the largest block that was ever freed. After one large picture, all
+    others would then be allocated in the heap, which shrinks at its end only.
     """
     if mallopt := _glibc("mallopt"):
         mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def return_freed() -> None:
-    """Gives back what is free in the heap, and what a request that was cut off left behind in cycles."""
-    gc.collect()  # what was loaded at the start is frozen: some milliseconds
+    """Returns free memory of the heap to the system, after a collection of the cycles of aborted requests."""
+    gc.collect()  # takes milliseconds: the objects that were loaded at the start are frozen
     if malloc_trim := _glibc("malloc_trim"):
         malloc_trim(0)
 
 
 def _glibc(function: str) -> Any:
-    """None where there is no glibc, as on musl: other libraries give memory back by themselves."""
+    """None without glibc, as on musl: other C libraries return memory by themselves."""
     return getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None

@@ -1,4 +1,4 @@
-"""What `/metrics` tells Prometheus."""
+"""The figures of `/metrics`, for Prometheus."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class _Collector:
         engine, stats = self.server.engine, self.server.engine.stats
         yield GaugeMetricFamily("codi2_waiting", "Jobs that wait.", engine.waiting)
         yield GaugeMetricFamily("codi2_running", "Jobs of the batch that runs.", engine.running)
-        asked = CounterMetricFamily("codi2_jobs", "Jobs by outcome.", labels=["outcome"])
-        for outcome, count in stats.asked.items():
-            asked.add_metric([outcome], count)
-        yield asked
+        jobs = CounterMetricFamily("codi2_jobs", "Jobs by outcome.", labels=["outcome"])
+        for outcome, count in stats.outcomes.items():
+            jobs.add_metric([outcome], count)
+        yield jobs
         seconds = CounterMetricFamily("codi2_work_seconds", "Seconds of work by stage.", labels=["stage"])
         for stage, value in stats.seconds.items():
             seconds.add_metric([stage], value)

@@ -1,4 +1,4 @@
-"""What every request passes before the routes, and every answer after them, as ASGI middleware.
+"""ASGI middleware of all requests and answers, from the outside to the routes:
 
 `Head` → `Counted` → `SafeHeaders` → `Faults` → `Origins` → `Gate` → `BodyLimit` → the routes.
 """
@@ -17,7 +17,7 @@ from codi2.serve.access import ANYONE, Access, Refused, needs_key
 from codi2.serve.errors import Receive, Scope, Send, answer
 from codi2.serve.origins import Served, check
 
-# the page loads its own files and shows media that it made itself; nothing else, and no page frames it
+# the page may load its own files and show media that it made itself, and no other page may frame it
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; connect-src 'self'; "
     "img-src 'self' blob: data:; media-src 'self' blob: data:; "
@@ -27,18 +27,18 @@ HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "same-origin",  # `no-referrer` would make browsers send `Origin: null` to the own server
+    "referrer-policy": "same-origin",  # with `no-referrer` browsers send `Origin: null` to this server, too
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
-FORMS = ("text/plain", "application/x-www-form-urlencoded")  # bodies that pages of any site may send without asking
-FORWARDED = (b"x-forwarded-for", b"x-real-ip", b"forwarded", b"via")  # a proxy's: others may be behind it
+FORMS = ("text/plain", "application/x-www-form-urlencoded")  # bodies that pages of any site may send without preflight
+FORWARDED = (b"x-forwarded-for", b"x-real-ip", b"forwarded", b"via")  # headers of proxies, which other machines may use
 _CHARSET = re.compile(r'charset[*0-9]*\s*=\s*"?([^;"]*)')
 
 
 class Head:
-    """HEAD is answered as GET, without the body, which the HTTP server leaves out."""
+    """Answers HEAD as GET; the HTTP server leaves out the body."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -56,36 +56,36 @@ class Counted:
         self.app, self.counts = app, counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def noted(message: Any) -> None:
+        async def send_and_count(message: Any) -> None:
             if message["type"] == "http.response.start":
                 key = (getattr(scope.get("route"), "path", "other"), message["status"])
                 self.counts[key] = self.counts.get(key, 0) + 1
             await send(message)
 
-        await self.app(scope, receive, noted)
+        await self.app(scope, receive, send_and_count)
 
 
 class SafeHeaders:
-    """Adds the headers that tell browsers what they may do with an answer; those that a route has set itself stay."""
+    """Adds the headers that limit what browsers do with an answer. Headers that a route has set stay."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
         self.headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def added(message: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
                 present = {name.lower() for name, _ in headers}
-                more = [(name, value) for name, value in self.headers if name not in present]
-                message = {**message, "headers": headers + more}
+                missing = [(name, value) for name, value in self.headers if name not in present]
+                message = {**message, "headers": headers + missing}
             await send(message)
 
-        await self.app(scope, receive, added)
+        await self.app(scope, receive, send_with_headers)
 
 
 class Faults:
-    """An error that no handler knows is logged and answered with a 500 in the documented form."""
+    """Logs errors that have no handler, and answers with a 500 in the documented form."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -93,15 +93,15 @@ class Faults:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def noted(message: Any) -> None:
+        async def send_and_note(message: Any) -> None:
             nonlocal started
             started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            await self.app(scope, receive, noted)
+            await self.app(scope, receive, send_and_note)
         except ClientDisconnect:
-            return  # nobody is there to be answered
+            return
         except Exception as error:
             if scope["type"] != "http" or started:
                 raise  # the HTTP server ends the connection
@@ -110,7 +110,7 @@ class Faults:
 
 
 class Origins:
-    """Requests for other hosts and of other origins are refused by their headers (`origins.check`)."""
+    """Refuses requests for other hosts and from other origins by their headers (`origins.check`)."""
 
     def __init__(self, app: Any, served: Served, allowed: Iterable[str] = ()) -> None:
         self.app, self.served, self.allowed = app, served, frozenset(allowed)
@@ -126,9 +126,9 @@ class Origins:
 
 
 class Gate:
-    """Refuses requests without a valid key, and bodies that are no JSON or multipart, by their headers alone.
+    """Refuses requests without a valid key, and bodies that are neither JSON nor multipart, by their headers alone.
 
-    The key is looked up in the event loop: that is a read of a small table, and the threads may all be busy.
+    The key is looked up in the event loop: this reads a small table, and all threads may be busy.
     """
 
     def __init__(self, app: Any, access: Access) -> None:
@@ -150,7 +150,7 @@ class Gate:
 
 
 class BodyLimit:
-    """A request that is larger than `most` bytes ends in a 413, before it is in memory."""
+    """Answers requests that are larger than `most` bytes with a 413, before they are in memory."""
 
     def __init__(self, app: Any, most: int) -> None:
         self.app, self.most = app, most
@@ -163,37 +163,37 @@ class BodyLimit:
         if any(not value.isdigit() or int(value) > self.most for value in _values(scope, b"content-length")):
             await answer(self.error, scope, receive, send)
             return
-        taken, refused = 0, False
+        received, refused = 0, False
 
-        async def counted() -> Any:
-            nonlocal taken, refused
+        async def receive_and_count() -> Any:
+            nonlocal received, refused
             message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self.most:
+            received += len(message.get("body", b""))
+            if received > self.most:
                 if not refused:
                     refused = True
                     await answer(self.error, scope, receive, send)
                 return {"type": "http.disconnect"}
             return message
 
-        async def passed(message: Any) -> None:
+        async def send_unless_refused(message: Any) -> None:
             if not refused:
                 await send(message)
 
-        await self.app(scope, counted, passed)
+        await self.app(scope, receive_and_count, send_unless_refused)
 
 
 def _check_body(scope: Scope) -> None:
-    """Raises Refused: the headers do not say what the body is, or say what no route reads."""
+    """Raises Refused: the headers contradict each other, or name a type or charset that no route reads."""
     if _values(scope, b"transfer-encoding") and _values(scope, b"content-length"):
         raise Refused(400, "the request has both Content-Length and Transfer-Encoding; send one of them")
-    kinds = [value.decode("latin-1").lower() for value in _values(scope, b"content-type")]
-    if len(kinds) > 1:
-        raise Refused(400, f"the request has {len(kinds)} Content-Type headers; send one")
-    for kind in kinds:
-        if kind.partition(";")[0].strip() in FORMS:
-            raise Refused(415, f"the body is {kind[:100]!r}; send JSON with Content-Type: application/json")
-        for charset in _CHARSET.findall(kind):
+    types = [value.decode("latin-1").lower() for value in _values(scope, b"content-type")]
+    if len(types) > 1:
+        raise Refused(400, f"the request has {len(types)} Content-Type headers; send one")
+    for media_type in types:
+        if media_type.partition(";")[0].strip() in FORMS:
+            raise Refused(415, f"the body is {media_type[:100]!r}; send JSON with Content-Type: application/json")
+        for charset in _CHARSET.findall(media_type):
             if charset.strip() not in ("utf-8", "utf8"):
                 raise Refused(415, f"the body's charset is {charset[:100]!r}; send UTF-8")
 

@@ -1,9 +1,9 @@
 """Which hosts the server answers for, and which web pages may call it.
 
-A browser sends requests for any page that is open in it. Two checks keep other pages out, on a server without keys too:
-the `Host` header names what is served, against names that an attacker points to this machine (DNS rebinding); and
-`Origin` and `Sec-Fetch-Site`, which pages cannot set, name the server's own origin or one of `--allow-origin`.
-Clients that are no browsers send neither of the two, and need none.
+A browser sends requests for any page that is open in it. Two checks refuse those of other pages, on a server without
+keys as well. The `Host` header has to name a served host, against names that an attacker points to this machine (DNS
+rebinding). `Origin` and `Sec-Fetch-Site`, which pages cannot set, have to name the server's own origin or one of
+`--allow-origin`. Clients that are no browsers send neither of the two, and are not refused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from codi2.errors import ConfigError
 from codi2.serve.access import Refused
 
-PORTS = {"http": 80, "https": 443}  # that an origin leaves out
-OWN_SITE = (b"same-origin", b"none")  # of Sec-Fetch-Site; none: the user's own doing, such as a bookmark
+PORTS = {"http": 80, "https": 443}  # the default ports, which an origin leaves out
+OWN_SITE = (b"same-origin", b"none")  # values of Sec-Fetch-Site; none: an action of the user, such as a bookmark
 WILDCARDS = ("", "0.0.0.0", "::")
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\[\]:@/?#\\\s]+)(?::([0-9]{1,5}))?", re.ASCII)
 _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
@@ -29,17 +29,17 @@ _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([
 class Served:
     """The hosts that a request may name.
 
-    Addresses of this machine need no `--allow-host`: only names can be pointed elsewhere by others.
+    Addresses of this machine need no `--allow-host`: an attacker can only change what names point to.
     """
 
     names: frozenset[str] = frozenset({"localhost"})
     addresses: frozenset[str] = frozenset()
     loopback: bool = True  # any loopback address
-    any_address: bool = False  # where it listens at all: addresses of routers and containers too
+    any_address: bool = False  # of a server that listens everywhere, with addresses of routers and containers
 
     @classmethod
     def at(cls, host: str, allowed: Iterable[str] = ()) -> Served:
-        """What a server that listens at `host` answers for. Raises ConfigError: an allowed host is no host."""
+        """The hosts of a server that listens at `host`. Raises ConfigError: an allowed host is malformed."""
         names: set[str] = set()
         addresses: set[str] = set()
         for value in allowed:
@@ -69,13 +69,13 @@ class Served:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens there."""
+    """Whether only this machine can reach a server that listens at `host`."""
     address = _address(host)
     return address.is_loopback if address else host.lower() == "localhost"
 
 
 def origin(value: str) -> str:
-    """An origin in the form of the `Origin` header. Raises ConfigError: the value is none."""
+    """An origin in the form of the `Origin` header. Raises ConfigError: the value is malformed."""
     parts = urlsplit(value.strip())
     name, port = _split(parts.netloc)
     if parts.scheme not in PORTS or not name or parts.path not in ("", "/") or parts.query or parts.fragment:
@@ -111,7 +111,7 @@ def check(scope: Mapping[str, Any], served: Served, allowed: Container[str]) -> 
 
 
 def _is_link(scope: Mapping[str, Any], headers: dict[bytes, list[bytes]]) -> bool:
-    """A link of another site that the user has followed to the page: nothing of `/v1` is opened so."""
+    """Whether the request is for the page itself, by a link on another site; never for a path under `/v1`."""
     return (
         scope["method"] in ("GET", "HEAD")
         and headers.get(b"sec-fetch-mode") == [b"navigate"]
@@ -122,7 +122,7 @@ def _is_link(scope: Mapping[str, Any], headers: dict[bytes, list[bytes]]) -> boo
 
 
 def _is_own(value: str, host: str, scheme: str) -> bool:
-    """Whether an origin is that of the request's own host. A proxy may have ended TLS: then http is seen for https."""
+    """Whether an origin is that of the request's own host. Behind a proxy that ends TLS, https arrives as http."""
     kind, _, authority = value.partition("://")
     name, port = _split(authority)
     own, own_port = _split(host)
@@ -133,11 +133,11 @@ def _is_own(value: str, host: str, scheme: str) -> bool:
 
 def _split(authority: str) -> tuple[str, int | None]:
     """The host, in lower case without a last dot or brackets, and the port: "", None where it is malformed."""
-    found = _AUTHORITY.fullmatch(authority)
-    port = int(found[2]) if found and found[2] else None
-    if found is None or (port is not None and not 0 < port < 65536):
+    match = _AUTHORITY.fullmatch(authority)
+    port = int(match[2]) if match and match[2] else None
+    if match is None or (port is not None and not 0 < port < 65536):
         return "", None
-    name = found[1].lower()
+    name = match[1].lower()
     if name.startswith("["):
         address = _address(name[1:-1])
         return (str(address), port) if address and ":" in name else ("", None)
@@ -154,5 +154,5 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _serialized(scheme: str, name: str, port: int | None) -> str:
-    shown = f"[{name}]" if ":" in name else name
-    return f"{scheme}://{shown}" + (f":{port}" if port and port != PORTS[scheme] else "")
+    host = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{host}" + (f":{port}" if port and port != PORTS[scheme] else "")

@@ -1,7 +1,7 @@
-"""Answers are made in threads, outside the event loop: media as files, positions counted, JSON written.
+"""Builds answers in threads, outside the event loop: encodes media, counts positions, writes JSON.
 
-Replies, whole sessions and clips have threads of their own: who reads a long session waits behind others who do, and
-nobody who waits for a reply does.
+Replies, whole sessions and clips have threads of their own, so that requests for long sessions delay each other, but
+no reply.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ SESSIONS = ThreadPoolExecutor(2, thread_name_prefix="codi2-sessions")
 CLIPS = ThreadPoolExecutor(2, thread_name_prefix="codi2-clips")  # a clip takes seconds to encode
 
 
-async def aside(make: Callable[..., T], *values: Any, where: Executor = REPLIES) -> T:
+async def run_aside(make: Callable[..., T], *values: Any, where: Executor = REPLIES) -> T:
     """The result of `make(*values)`, which is called in a thread."""
     return await asyncio.get_running_loop().run_in_executor(where, make, *values)
 
 
-async def while_wanted(request: Request, make: Callable[[], T], where: Executor) -> T:
-    """As `aside`. When the client leaves before, what has not begun is not done, and what has ends at its next
+async def run_while_connected(request: Request, make: Callable[[], T], where: Executor) -> T:
+    """As `run_aside`. When the client disconnects, `make` is not started, or ends at its next
     `codi2.stopping.check_stop`."""
-    await request.body()  # before it is read, nobody sees that a client has left
-    gone = threading.Event()
+    await request.body()  # a disconnect is only visible after the body
+    disconnected = threading.Event()
 
     def work() -> T:
-        with stops_when(gone.is_set):
+        with stops_when(disconnected.is_set):
             return make()
 
     try:
-        return await while_connected(request, aside(work, where=where))
+        return await while_connected(request, run_aside(work, where=where))
     finally:
-        gone.set()
+        disconnected.set()
 
 
 async def answer_json(make: Callable[[], Any]) -> Response:
-    """An answer whose JSON values `make` gives, in a thread."""
-    return Response(await aside(lambda: to_json(make())), media_type="application/json")
+    """An answer whose JSON values `make` returns, in a thread."""
+    return Response(await run_aside(lambda: to_json(make())), media_type="application/json")
 
 
 def to_json(values: Any) -> bytes:
@@ -56,13 +56,13 @@ def to_json(values: Any) -> bytes:
 
 
 def answer_list(fields: dict[str, Any], name: str, items: Iterable[Callable[[], Any]]) -> StreamingResponse:
-    """An object with `fields` and the list `name`, whose items are made one by one while the client reads them: all of
-    a long session's media at once would fill the memory."""
+    """An object with `fields` and the list `name`. Its items are made one by one while the client reads them: all media
+    of a long session at once would fill the memory."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield to_json(fields)[:-1] + (b"," if fields else b"") + to_json(name) + b":["
         for number, make in enumerate(items):
-            item = await aside(lambda make: to_json(make()), make, where=SESSIONS)
+            item = await run_aside(lambda make: to_json(make()), make, where=SESSIONS)
             yield b"," + item if number else item
         yield b"]}"
 

@@ -1,6 +1,6 @@
-"""The chat page at `/`: static files of the package. It is one more client of the API, under the same keys and limits.
+"""The chat page at `/`: static files of the package. It is a client of the API, with the same keys and limits.
 
-Each file is a route of its own, made from the lists below: no part of a request is ever joined to a path.
+Each file of the lists below has a route of its own, so no part of a request is ever joined to a path.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def mount(app: FastAPI) -> None:
 
 def _serve(app: FastAPI, path: str, content: bytes, kind: str) -> None:
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    # asked for again each time, and answered by 304 if it is the same
+    # browsers check each time, and get a 304 where the file is the same
     headers = {"Cache-Control": "no-cache", "ETag": tag}
 
     async def read(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""`/v1/images`: pictures from words, and after words and other pictures."""
+"""`/v1/images`: pictures from a text, or from a text and other pictures."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from codi2.prompt.grammar import parse, placeholders
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Prompt, Text
 from codi2.serve import fields, wire
-from codi2.serve.packing import answer_json, aside
+from codi2.serve.packing import answer_json, run_aside
 from codi2.serve.reading import read_pictures
 from codi2.serve.replies import mark_of, sse, usage_of
 from codi2.serve.requests import check_model, check_want, deadline_of, options_of, queue_name, submit
 from codi2.serve.schemas import MOST_PARTS, ImageRequest
 from codi2.serve.server import Client, Server, server_of
-from codi2.serve.waiting import Waiting, replies_of
+from codi2.serve.waiting import JobEvents, wait_for_replies
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-LEAST_SIDE, MOST_SIDE = 16, 2048  # pixels of a picture that is asked for
-QUALITY = 95  # of JPEG; WebP is exact unless a quality is asked for
+LEAST_SIDE, MOST_SIDE = 16, 2048  # pixels of a picture that a request may name
+QUALITY = 95  # of JPEG; WebP is lossless unless the request names a quality
 router = APIRouter(prefix="/v1/images")
 
 
 @router.post("/generations")
 async def images_generations(request: Request, body: ImageRequest, client: Client) -> Any:
-    """Pictures from words."""
+    """Pictures from a text."""
     prompt = (Text(body.prompt),)
     return await _pictures(request, lambda _: prompt, [], body, client, "image_generation")
 
@@ -58,13 +58,13 @@ async def images_edits(
     user: Annotated[str | None, Form(max_length=200)] = None,
     seed: Annotated[int | None, Form(ge=0, lt=2**63)] = None,
 ) -> Any:
-    """A picture after words and other pictures, which may have placeholders: `make [image1] look like [image0]`."""
+    """Pictures from a text and other pictures, which the text may name: `make [image1] look like [image0]`."""
     if mask is not None:
         raise fields.FieldError("a mask is not read here; say in words what is to change", "mask")
     form = dict(await request.form())
-    said = {name: _spoken(value) for name, value in form.items() if name not in ("image", "image[]")}
+    values = {name: _form_value(value) for name, value in form.items() if name not in ("image", "image[]")}
     known = ("prompt", "model", "n", "size", "response_format", "output_format", "output_compression", "stream")
-    fields.check(said, (*known, "user", "seed"), fields.IMAGES)
+    fields.check(values, (*known, "user", "seed"), fields.IMAGES)
     files = [*(image or []), *(image_list or [])]
     if not files:
         raise PromptError("there is no image to edit; send one or more in the field image")
@@ -74,13 +74,13 @@ async def images_edits(
     for i, file in enumerate(files):
         images.append(await file.read(wire.MOST_BYTES + 1))
         wire.check_bytes(len(images[-1]), f"image {i}")
-    words = prompt if placeholders(prompt) else f"{prompt} " + " ".join(f"[image{i}]" for i in range(len(images)))
-    for name, value, values in (
+    template = prompt if placeholders(prompt) else f"{prompt} " + " ".join(f"[image{i}]" for i in range(len(images)))
+    for name, value, allowed in (
         ("response_format", response_format, ("b64_json", "url")),
         ("output_format", output_format, tuple(FORMATS)),
     ):
-        if value not in (None, *values):
-            raise fields.FieldError(f"{name} is {str(value)[:40]!r}; write {' or '.join(values)}", name)
+        if value not in (None, *allowed):
+            raise fields.FieldError(f"{name} is {str(value)[:40]!r}; write {' or '.join(allowed)}", name)
     body = ImageRequest(
         prompt=prompt,
         model=model,
@@ -93,14 +93,14 @@ async def images_edits(
         user=user,
         seed=seed,
     )
-    return await _pictures(request, lambda media: parse(words, media), images, body, client, "image_edit")
+    return await _pictures(request, lambda media: parse(template, media), images, body, client, "image_edit")
 
 
 FORMATS: Mapping[str, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 
 
-def _spoken(value: Any) -> Any:
-    """A field of a form: what asks for nothing in JSON is written as words there."""
+def _form_value(value: Any) -> Any:
+    """The value of a form's field; None where the field has JSON's null, false, 0 or an empty value as text."""
     return None if value in ("", "null", "false", "False", "0", "[]", "{}") else value
 
 
@@ -123,61 +123,61 @@ async def _pictures(
     media = await read_pictures(request, files, server.decoders, queue_name(client, body.person), deadline)
     messages = [Message("user", prompt(media))]
     options = [options_of(body, ["image"], 1, i) for i in range(body.n or 1)]
-    asked = await submit(server, messages, options, client, body, deadline)
+    jobs = await submit(server, messages, options, client, body, deadline)
     if body.stream:
-        return sse(_events(server, asked, body, size, messages, kind))
-    replies = await replies_of(request, asked)
+        return sse(_events(server, jobs, body, size, messages, kind))
+    replies = await wait_for_replies(request, jobs)
 
-    def made() -> dict[str, Any]:
-        drawn = [_drawn(server, reply, body, size) for reply in replies]
+    def answer() -> dict[str, Any]:
+        pictures = [_encode_picture(server, reply, body, size) for reply in replies]
         return {
             "created": int(time.time()),
-            "data": [{"b64_json": picture} for picture, _, _ in drawn],
-            **_about(body, drawn[0][1]),
+            "data": [{"b64_json": picture} for picture, _, _ in pictures],
+            **_about(body, pictures[0][1]),
             "usage": _usage(server, messages, replies),
-            "codi2": {"notes": list(dict.fromkeys(note for *_, notes in drawn for note in notes))},
+            "codi2": {"notes": list(dict.fromkeys(note for *_, notes in pictures for note in notes))},
         }
 
-    return await answer_json(made)
+    return await answer_json(answer)
 
 
 async def _events(
     server: Server,
-    asked: Sequence[Waiting],
+    jobs: Sequence[JobEvents],
     body: ImageRequest,
     size: tuple[int, int] | None,
     messages: Sequence[Message],
     kind: str,
 ) -> AsyncIterator[dict[str, Any]]:
-    """The events of `stream: true`: each picture when it is drawn; progress is `<kind>.codi2.progress`."""
+    """The events of `stream: true`: each picture when it is done; progress is `<kind>.codi2.progress`."""
     try:
-        for index, waiting in enumerate(asked):
-            async for event in waiting:
+        for index, job_events in enumerate(jobs):
+            async for event in job_events:
                 if isinstance(event, Step):
                     progress = {"stage": event.stage, "step": event.step, "total": event.total}
                     yield {"type": f"{kind}.codi2.progress", "index": index, **progress}
                 elif isinstance(event, Done):
-                    picture, shown, notes = await aside(_drawn, server, event.reply, body, size)
+                    picture, actual_size, notes = await run_aside(_encode_picture, server, event.reply, body, size)
                     yield {
                         "type": f"{kind}.completed",
                         "index": index,
                         "b64_json": picture,
                         "created_at": int(time.time()),
-                        **_about(body, shown),
-                        "usage": await aside(_usage, server, messages, [event.reply]),
+                        **_about(body, actual_size),
+                        "usage": await run_aside(_usage, server, messages, [event.reply]),
                         "codi2": {"notes": notes},
                     }
     finally:
-        for waiting in asked:
-            waiting.job.cancel()
+        for job_events in jobs:
+            job_events.job.cancel()
 
 
 def size_of(text: str | None) -> tuple[int, int] | None:
-    """Width and height in pixels; None: as the model draws. Raises FieldError."""
+    """Width and height in pixels; None: the model's own size. Raises FieldError."""
     if text in (None, "", "auto"):
         return None
-    found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text or "", re.ASCII)
-    sides = (int(found[1]), int(found[2])) if found else (0, 0)
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text or "", re.ASCII)
+    sides = (int(match[1]), int(match[2])) if match else (0, 0)
     if not all(LEAST_SIDE <= side <= MOST_SIDE for side in sides):
         raise fields.FieldError(
             f"size is {text!r}; write WIDTHxHEIGHT with sides from {LEAST_SIDE} to {MOST_SIDE}, or auto", "size"
@@ -185,8 +185,8 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     return sides
 
 
-def fitted(pixels: PILImage.Image, size: tuple[int, int] | None) -> tuple[PILImage.Image, list[str]]:
-    """A picture at the size that is asked for, and what its user should know: of another shape, its middle is kept."""
+def fit_picture(pixels: PILImage.Image, size: tuple[int, int] | None) -> tuple[PILImage.Image, list[str]]:
+    """A picture at the requested size, and notes for the user; for another aspect ratio its edges are cut off."""
     from PIL import Image as PILImage
     from PIL import ImageOps
 
@@ -199,12 +199,12 @@ def fitted(pixels: PILImage.Image, size: tuple[int, int] | None) -> tuple[PILIma
     return ImageOps.fit(pixels, size, PILImage.Resampling.LANCZOS), [note]
 
 
-def _drawn(
+def _encode_picture(
     server: Server, reply: Reply, body: ImageRequest, size: tuple[int, int] | None
 ) -> tuple[str, tuple[int, int], list[str]]:
     """The reply's picture in base64, its size, and the notes."""
     native = reply.images[0].pixels
-    pixels, notes = fitted(native, size)
+    pixels, notes = fit_picture(native, size)
     mark = mark_of(server, reply.recipe)
     if mark is not None and notes:
         mark["drawn_at"] = list(native.size)

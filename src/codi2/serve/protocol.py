@@ -1,7 +1,7 @@
-"""HTTP as uvicorn speaks it with h11, which is strict and bounds the headers; its own errors in the documented form.
+"""HTTP by uvicorn with h11, which is strict and limits the headers. Its own errors get the documented form.
 
-A connection that is idle, whose headers trickle in, or whose client does not read the answer is closed; how fast bodies
-come, `serve.bodies` watches.
+A connection is closed when it is idle, when its headers take too long, or when its client does not read the answer.
+`serve.bodies` limits how slowly a body may arrive.
 """
 
 from __future__ import annotations
@@ -12,55 +12,55 @@ import json
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from codi2.serve.errors import body
+from codi2.serve.errors import error_body
 from codi2.serve.middleware import HEADERS
 
 HEADERS_WITHIN = 20.0  # seconds from the connection, or the first byte of a further request, to the end of its headers
-READ_WITHIN = 120.0  # seconds in which a client has to take a third of what the system holds of an answer, about a MB
-LOOKS_EVERY = 5.0  # seconds
+READ_WITHIN = 120.0  # seconds in which a client has to read a third of the system's send buffer, about a MB
+CHECK_EVERY = 5.0  # seconds
 
 
 class Http(H11Protocol):
     """A connection."""
 
-    _since: float | None = None  # when it began to wait for headers
-    _unread, _unread_since = 0, 0.0  # bytes that wait for the client to take them, and since when it is as many
-    _look: asyncio.TimerHandle | None = None
+    _waiting_since: float | None = None  # seconds of the loop's clock; None: it does not wait for headers
+    _unread, _unread_since = 0, 0.0  # bytes in the write buffer, and the time since which their number is the same
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._since = self.loop.time()
-        self._look = self.loop.call_later(LOOKS_EVERY, self._watch)
+        self._waiting_since = self.loop.time()
+        self._timer = self.loop.call_later(CHECK_EVERY, self._check_progress)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._look is not None:
-            self._look.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._since = None  # its headers are there
-        elif self._since is None:
-            self._since = self.loop.time()
+            self._waiting_since = None  # the headers are complete
+        elif self._waiting_since is None:
+            self._waiting_since = self.loop.time()
 
-    def _watch(self) -> None:
-        """Closes the connection when its client lets it wait."""
+    def _check_progress(self) -> None:
+        """Closes the connection when its client neither sends headers nor reads the answer in time."""
         now, unread = self.loop.time(), self.transport.get_write_buffer_size()
         if self.transport.is_closing() and not unread:
             return
         if unread != self._unread or not unread:
             self._unread, self._unread_since = unread, now
-        idle = self._since is not None and now - self._since > HEADERS_WITHIN
+        idle = self._waiting_since is not None and now - self._waiting_since > HEADERS_WITHIN
         if (idle and not self.timeout_keep_alive_task) or now - self._unread_since > READ_WITHIN:
             self.transport.abort()
             return
-        self._look = self.loop.call_later(LOOKS_EVERY, self._watch)
+        self._timer = self.loop.call_later(CHECK_EVERY, self._check_progress)
 
     def send_400_response(self, msg: str) -> None:
-        """Bytes that are no HTTP: what the application does not see."""
+        """Answers bytes that are not HTTP, which never reach the application."""
         if self.conn.our_state is h11.IDLE or self.conn.our_state is h11.SEND_RESPONSE:
-            content = json.dumps(body("these bytes are no valid HTTP request", "invalid_request_error")).encode()
+            content = json.dumps(error_body("these bytes are no valid HTTP request", "invalid_request_error")).encode()
             headers = {**HEADERS, "content-type": "application/json", "content-length": str(len(content))}
             headers["connection"] = "close"
             for event in (
@@ -69,7 +69,7 @@ class Http(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event))
-        if self.cycle is not None:  # a request whose body is broken: the application must not answer it as well
+        if self.cycle is not None:  # the body of a request is broken: the application must not answer it as well
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()

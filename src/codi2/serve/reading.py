@@ -10,15 +10,15 @@ from fastapi import Request
 from codi2.errors import LateError, MediaError
 from codi2.prompt.layout import Layout, Message
 from codi2.prompt.parts import Image, Media, Video
-from codi2.prompt.references import as_held
+from codi2.prompt.references import resolve_conversation
 from codi2.serve.decoder_process import STILL
 from codi2.serve.decoding import Decoders, File
 from codi2.serve.waiting import while_connected
-from codi2.serve.wire import Draft
+from codi2.serve.wire import EncodedConversation
 
 
 class Deadline:
-    """When a request has to be answered: decoding its media, waiting and the reply share its seconds."""
+    """When a request has to be answered. Decoding of media, waiting and the reply share its seconds."""
 
     def __init__(self, seconds: float) -> None:
         self.at = asyncio.get_running_loop().time() + seconds
@@ -33,26 +33,32 @@ class Deadline:
 
 
 async def read_messages(
-    request: Request, draft: Callable[[], Draft], layout: Layout, decoders: Decoders, client: str, deadline: Deadline
+    request: Request,
+    read_body: Callable[[], EncodedConversation],
+    layout: Layout,
+    decoders: Decoders,
+    client: str,
+    deadline: Deadline,
 ) -> list[Message]:
-    """The conversation of a request, as `prompt.references.as_held` has it.
+    """The conversation of a request, as `prompt.references.resolve_conversation` returns it.
 
     Args:
-        draft: reads the body; it is called in a thread.
+        read_body: called in a thread.
     Raises:
-        PromptError, MediaError, BusyError, LateError, HTTPException 499: the client has left.
+        PromptError, MediaError, BusyError, LateError; HTTPException 499: the client has disconnected.
     """
-    messages = await read_draft(request, await asyncio.to_thread(draft), layout, decoders, client, deadline)
-    return await asyncio.to_thread(as_held, messages)
+    encoded = await asyncio.to_thread(read_body)
+    messages = await decode_conversation(request, encoded, layout, decoders, client, deadline)
+    return await asyncio.to_thread(resolve_conversation, messages)
 
 
-async def read_draft(
-    request: Request, draft: Draft, layout: Layout, decoders: Decoders, client: str, deadline: Deadline
+async def decode_conversation(
+    request: Request, encoded: EncodedConversation, layout: Layout, decoders: Decoders, client: str, deadline: Deadline
 ) -> list[Message]:
-    """The messages of a draft with their media. Raises as `read_messages`."""
-    layout.check_length(draft.words)  # before anything looks at these words
-    media = await read_files(request, [part.file for part in draft.encoded], decoders, client, deadline)
-    return draft.filled(media)
+    """The messages with decoded media. Raises as `read_messages`."""
+    layout.check_length(encoded.text_messages)  # before any other work on the text, which may be very long
+    media = await read_files(request, [medium.file for medium in encoded.media], decoders, client, deadline)
+    return encoded.with_media(media)
 
 
 async def read_files(
@@ -67,13 +73,14 @@ async def read_files(
 async def read_pictures(
     request: Request, files: Sequence[bytes], decoders: Decoders, client: str, deadline: Deadline
 ) -> list[Media]:
-    """Files that should be pictures; of a clip the first frame is taken. Raises as `read_messages`."""
-    named = [File(data, STILL, f"image {i}") for i, data in enumerate(files)]
+    """Files that should be pictures; a clip becomes its first frame. Raises as `read_messages`."""
+    named_files = [File(data, STILL, f"image {i}") for i, data in enumerate(files)]
     pictures: list[Media] = []
-    for file, media in zip(named, await read_files(request, named, decoders, client, deadline), strict=True):
+    decoded = await read_files(request, named_files, decoders, client, deadline)
+    for file, media in zip(named_files, decoded, strict=True):
         if isinstance(media, Video):
             media = Image(media.frames[0], media.name)
         if not isinstance(media, Image):
-            raise MediaError(f"{file.name} is {media.modality}, and a picture is wanted here; give a PNG or JPEG file")
+            raise MediaError(f"{file.name} is {media.modality}, but must be a picture; give a PNG or JPEG file")
         pictures.append(media)
     return pictures

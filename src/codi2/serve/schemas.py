@@ -1,6 +1,6 @@
-"""What the API takes, in the shapes of OpenAI's; what the standard has no word for stands under `codi2`.
+"""The bodies of requests, in the shapes of OpenAI's API; fields that it does not have are under `codi2`.
 
-A field that is not among them is refused by its name, unless it asks for nothing (`serve.fields`).
+Other fields are refused by name, unless they have no effect (`serve.fields`).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from codi2.serve import fields
 
 MOST_PARTS, MOST_MESSAGES = 256, 512
-MOST_VALUES, DEEPEST = 100_000, 32  # of the JSON of a request: values, and lists and objects inside each other
-COLDEST = 0.01  # the least temperature that samples; logits that are divided by less can overflow
+MOST_VALUES, DEEPEST = 100_000, 32  # limits of a request's JSON: values, and levels of nested lists and objects
+COLDEST = 0.01  # the lowest temperature that samples; logits that are divided by less can overflow
 Want = Literal["text", "image", "audio", "video"]
 Sense = Literal["depth", "thermal", "imu"]
 
 
 def check_json(value: Any) -> Any:
-    """The JSON of a request as it is.
+    """Returns the JSON of a request unchanged.
 
     Raises ValueError: it nests too deep, has too many values, numbers that are not finite, or strings that UTF-8
     cannot hold (halves of surrogate pairs).
     """
-    rest, count = [(value, 0)], 0
-    while rest:
-        item, depth = rest.pop()
+    stack, count = [(value, 0)], 0
+    while stack:
+        item, depth = stack.pop()
         count += len(item) if isinstance(item, dict | list) else 0
         if depth > DEEPEST or count > MOST_VALUES:
             raise ValueError(f"the JSON has more than {MOST_VALUES} values, or lists nested over {DEEPEST} deep")
@@ -40,9 +40,9 @@ def check_json(value: Any) -> Any:
         elif isinstance(item, float) and not math.isfinite(item):
             raise ValueError(f"a number is {item}; send finite ones")
         elif isinstance(item, dict):
-            rest += [(part, depth + 1) for pair in item.items() for part in pair]
+            stack += [(part, depth + 1) for pair in item.items() for part in pair]
         elif isinstance(item, list):
-            rest += [(part, depth + 1) for part in item]
+            stack += [(part, depth + 1) for part in item]
     return value
 
 
@@ -61,7 +61,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fields(cls, value: Any) -> Any:
-        """Raises FieldError, which is no error of the schema and keeps its words."""
+        """Raises FieldError, which pydantic does not wrap, so that clients get its message."""
         check_json(value)
         if isinstance(value, dict):
             fields.check(value, cls.model_fields, cls.accepts)
@@ -69,7 +69,7 @@ class Body(BaseModel):
 
 
 class Extension(BaseModel):
-    """Fields of `Options`, and how a request is treated."""
+    """Fields of `Options`, and settings of the request."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     want: list[Want] | None = Field(None, max_length=8, description="Modalities of the reply, in order.")
@@ -130,8 +130,8 @@ class StreamOptions(BaseModel):
         return value
 
 
-class Settings(Body):
-    """What every request can say of its reply."""
+class ReplyRequest(Body):
+    """Fields of every request for a reply."""
 
     model: str = Field("codi2", max_length=200)
     seed: int | None = Field(None, ge=0, lt=2**63)
@@ -149,15 +149,15 @@ class Settings(Body):
 
     @property
     def person(self) -> str | None:
-        """Whose turn it is in the queue."""
+        """The user whom the client names; users have turns of their own in the queue."""
         return self.user or self.safety_identifier
 
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Wording(Settings):
-    """What a request can say of a reply that has words."""
+class TextRequest(ReplyRequest):
+    """Fields of a request for a reply that has text."""
 
     accepts: ClassVar[Mapping[str, fields.Accepts]] = fields.WORDS
     modalities: list[Want] | None = Field(None, max_length=4)
@@ -168,7 +168,7 @@ class Wording(Settings):
     stream: bool | None = False
 
 
-class ChatRequest(Wording):
+class ChatRequest(TextRequest):
     """`POST /v1/chat/completions`"""
 
     accepts: ClassVar[Mapping[str, fields.Accepts]] = fields.CHAT
@@ -180,7 +180,7 @@ class ChatRequest(Wording):
     metadata: dict[str, Any] | None = Field(None, description="Comes back as it is.")
 
 
-class ResponsesRequest(Wording):
+class ResponsesRequest(TextRequest):
     """`POST /v1/responses`"""
 
     accepts: ClassVar[Mapping[str, fields.Accepts]] = fields.RESPONSES
@@ -190,7 +190,7 @@ class ResponsesRequest(Wording):
     metadata: dict[str, Any] | None = Field(None, description="Comes back as it is.")
 
 
-class ImageRequest(Settings):
+class ImageRequest(ReplyRequest):
     """`POST /v1/images/generations`, and the form of `/v1/images/edits` without its pictures"""
 
     accepts: ClassVar[Mapping[str, fields.Accepts]] = fields.IMAGES
@@ -203,8 +203,8 @@ class ImageRequest(Settings):
     stream: bool | None = False
 
 
-class SoundRequest(Settings):
-    """`POST /v1/audio/generations`: a sound from words. Ours: OpenAI's `speech` is for voices."""
+class SoundRequest(ReplyRequest):
+    """`POST /v1/audio/generations`: a sound from a text. A route of ours: OpenAI's `speech` is for voices."""
 
     input: str = Field(min_length=1, max_length=20_000)
     response_format: Literal["wav", "flac", "ogg", "mp3"] = "wav"
@@ -217,7 +217,7 @@ class NewSession(Body):
     system: str | None = Field(None, max_length=20_000)
 
 
-class RoundRequest(Wording):
+class RoundRequest(TextRequest):
     """`POST /v1/sessions/{id}/rounds`: a message of a conversation that the server holds."""
 
     content: str | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_PARTS)]

@@ -1,4 +1,4 @@
-"""What every route works with: the server's parts, and who asks."""
+"""The objects that all routes use, and the client of a request."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from codi2.serve.store import Store
 
 @dataclass
 class Server:
-    """What the routes work with."""
+    """The objects that all routes use."""
 
     engine: Engine
     store: Store
     model: str
     default_tokens: int = 128
-    marks: bool = True  # whether media say in their metadata how they were made
+    marks: bool = True  # whether the metadata of media hold the recipe that made them
     decoders: Decoders = field(default_factory=Decoders)
     requests: dict[tuple[str, int], int] = field(default_factory=dict)  # by route and status, for /metrics
 
@@ -32,7 +32,7 @@ def server_of(request: Request) -> Server:
 
 
 def client_of(request: Request) -> str:
-    """Who asks, as `middleware.Gate` found. Raises NoKey: the path was taken for one that needs no key."""
+    """The client that `middleware.Gate` has identified. Raises NoKey: it did not require a key for this path."""
     client: str | None = getattr(request.state, "client", None)
     if client is None:
         raise NoKey("this path asks for an API key: Authorization: Bearer …")

@@ -1,10 +1,10 @@
-"""What the server remembers: sessions and API keys in one SQLite file, media by the hash of their content beside it.
+"""Sessions and API keys in one SQLite file; their media in files that are named by the hash of their content.
 
     codi2.db  media/3f/3f…c1.png  reserve
 
-Several processes may serve one folder. A round is there when the call that adds it returns: its media are on the disk
-before its row is, and the row is a transaction. A kill at any moment leaves the rounds that were finished. A medium
-that no round names any more is removed with the last that did; what a kill left is swept while the server runs.
+Several processes may serve one folder. A round is stored when the call that adds it returns: its media are written
+before its row, and the row is a transaction. A kill at any moment leaves all finished rounds. A medium is removed with
+the last round that names it; files that a kill leaves are removed while the server runs.
 """
 
 from __future__ import annotations
@@ -47,8 +47,13 @@ class NoSession(DataError):
     """There is no such session, or it is another's."""
 
 
-class Changed(DataError):
-    """A session has other rounds than the caller knows: another request or server has changed it."""
+class SessionChanged(DataError):
+    """A session has other rounds than the caller expects: another request or server has changed it."""
+
+    @classmethod
+    def of_counts(cls, count: int, expected: int) -> SessionChanged:
+        """The session has `count` rounds."""
+        return cls(f"the session has {count} rounds and not {expected}: it was changed elsewhere; load it again")
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,8 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """All of a session at one moment. `revision` is another number after each change of its rounds."""
+class StoredSession:
+    """All of a session at one moment. `revision` changes with each change of its rounds."""
 
     about: dict[str, Any]
     rounds: list[dict[str, Any]]
@@ -74,7 +79,7 @@ class Kept:
 class Store(Keys):
     """Sessions and keys under a folder. May be used from several threads, and by several processes.
 
-    Raises OutputError: the folder cannot be written. DataError: the file in it is none of ours.
+    Raises OutputError: the folder cannot be written. DataError: the file in it is not a database of sessions.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,7 +99,7 @@ class Store(Keys):
         return self._database.change()
 
     def create(self, owner: str, title: str = "", about: Mapping[str, Any] | None = None) -> Session:
-        """A new session. `about` is kept with it, as JSON."""
+        """A new session. `about` is stored with it, as JSON."""
         name, now = secrets.token_urlsafe(12), time.time()
         with self._change() as db:
             db.execute(
@@ -104,7 +109,7 @@ class Store(Keys):
         return Session(name, title, 0, now, now)
 
     def sessions(self, owner: str) -> list[Session]:
-        """An owner's, the last changed first."""
+        """The sessions of an owner, the last changed first."""
         with self._lock:
             rows = self._db.execute(_SELECT + "WHERE owner = ? ORDER BY changed DESC", (owner,)).fetchall()
         return [Session(*row) for row in rows]
@@ -114,27 +119,27 @@ class Store(Keys):
         with self._lock:
             row = self._db.execute(_SELECT + "WHERE owner = ? AND id = ?", (owner, name)).fetchone()
         if row is None:
-            raise NoSession(f"there is no session {name!r}")
+            raise NoSession(f"there is no session {name!r}; list the sessions")
         return Session(*row)
 
     def about(self, owner: str, name: str) -> dict[str, Any]:
-        """What was kept with a session. Raises NoSession."""
+        """The values that `create` stored with a session. Raises NoSession."""
         return self.load(owner, name).about
 
     def revision(self, owner: str, name: str) -> int:
-        """Another number after each change of the session's rounds. Raises NoSession."""
+        """A number that changes with each change of the session's rounds. Raises NoSession."""
         self.session(owner, name)
         rows = self._database.rows("SELECT revision FROM revisions WHERE session = ?", name)
         return int(rows[0][0]) if rows else 0
 
-    def load(self, owner: str, name: str) -> Kept:
+    def load(self, owner: str, name: str) -> StoredSession:
         """All of a session. Raises NoSession."""
         with self._database.look() as db:
             self.session(owner, name)
             (about,) = db.execute("SELECT about FROM sessions WHERE id = ?", (name,)).fetchone()
             rounds = db.execute("SELECT round FROM rounds WHERE session = ? ORDER BY number", (name,)).fetchall()
             revision = self.revision(owner, name)
-        return Kept(json.loads(about), [json.loads(text) for (text,) in rounds], revision)
+        return StoredSession(json.loads(about), [json.loads(text) for (text,) in rounds], revision)
 
     def rename(self, owner: str, name: str, title: str) -> Session:
         """Raises NoSession."""
@@ -158,20 +163,20 @@ class Store(Keys):
     def keep(
         self, owner: str, name: str, number: int, round_: Round, count: int | None = None, revision: int | None = None
     ) -> int:
-        """Keeps a round with its media, or nothing of it. Returns and raises as `add`."""
+        """Stores a round with its media, or nothing of it. Returns and raises as `add`."""
         media: dict[str, bytes] = {}
 
-        def put(data: bytes, suffix: str) -> str:
-            made = content_name(data, suffix)
-            media[made] = data
-            return made
+        def add_file(data: bytes, suffix: str) -> str:
+            file_name = content_name(data, suffix)
+            media[file_name] = data
+            return file_name
 
-        value = to_json(round_, put)
+        value = to_json(round_, add_file)
         self.media.put(media)
         try:
             return self.add(owner, name, number, value, count, revision)
         except BaseException:
-            with suppress(CoDi2Error):  # a disk that is full now: the claims end by themselves
+            with suppress(CoDi2Error):  # on a full disk, the claims end by themselves
                 self.media.release(media)
             raise
 
@@ -184,15 +189,15 @@ class Store(Keys):
         count: int | None = None,
         revision: int | None = None,
     ) -> int:
-        """Keeps a round, whose media were given to `put`. It takes the place of the rounds from `number` on.
+        """Stores a round whose media were stored by `put`. It replaces the rounds from `number` on.
 
         Args:
-            count: rounds that the session has so far; None: `number`, which means that none is replaced.
-            revision: of the rounds that the new one was made after; None: any.
-        Returns: the session's revision from now on.
+            count: rounds that the caller expects in the session; None: `number`, so that no round is replaced.
+            revision: that the caller expects; None: any.
+        Returns: the session's new revision.
         Raises:
-            NoSession: the session was deleted meanwhile.
-            Changed: the session is not as the caller knows it. OutputError: the disk is full.
+            NoSession: the session was deleted. SessionChanged: it has another number of rounds or another revision.
+            OutputError: the disk is full.
         """
         with self._change() as db:
             self._check(owner, name, number if count is None else count, revision)
@@ -200,13 +205,13 @@ class Store(Keys):
             db.execute("INSERT INTO rounds VALUES (?, ?, ?)", (name, number, json.dumps(round_)))
             files = {file for part in (*round_["prompt"], *round_["reply"]) for file in files_in(part)}
             self.media.named(sorted(files), name, number)
-            now = self._changed(name)
+            new_revision = self._changed(name)
         if count is not None and count > number:
             self._forget(dropped)
-        return now
+        return new_revision
 
     def undo(self, owner: str, name: str, revision: int | None = None) -> int:
-        """Removes the last round: how many are left. Raises as `add`, and DataError where there is none."""
+        """Removes the last round and returns the number of the others. Raises as `add`; DataError: there is none."""
 
         def work(db: sqlite3.Connection) -> tuple[int, list[str]]:
             count = self.session(owner, name).rounds
@@ -222,7 +227,7 @@ class Store(Keys):
         return left
 
     def delete(self, owner: str, name: str) -> None:
-        """Removes a session, its rounds and what media no other has: from the disk, not from view. Raises NoSession."""
+        """Removes a session, its rounds, and the media that no other session has, from the disk. Raises NoSession."""
 
         def work(db: sqlite3.Connection) -> list[str]:
             self.session(owner, name)
@@ -233,45 +238,45 @@ class Store(Keys):
         self._forget(self._database.delete(work))
 
     def _check(self, owner: str, name: str, count: int, revision: int | None) -> None:
-        found, now = self.session(owner, name).rounds, self.revision(owner, name)
-        if found != count:
-            raise Changed(f"the session has {found} rounds and not {count}: it was changed elsewhere; load it again")
-        if revision is not None and now != revision:
-            raise Changed("the session's rounds were changed elsewhere; load it again")
+        rounds, current = self.session(owner, name).rounds, self.revision(owner, name)
+        if rounds != count:
+            raise SessionChanged.of_counts(rounds, count)
+        if revision is not None and current != revision:
+            raise SessionChanged("the session's rounds were changed elsewhere; load it again")
 
     def _remove(self, name: str, number: int) -> list[str]:
-        """Deletes the rows of the rounds from `number` on: the media that they named."""
+        """Deletes the rows of the rounds from `number` on, and returns the names of their media."""
         where = "session = ? AND number >= ?"
         named = self._db.execute(f"SELECT DISTINCT name FROM media WHERE {where}", (name, number)).fetchall()
         self._db.execute(f"DELETE FROM rounds WHERE {where}", (name, number))
         return [file for (file,) in named]
 
     def _changed(self, name: str) -> int:
-        """Notes a change of the rounds: the new revision."""
+        """Records a change of the rounds, and returns the new revision."""
         self._db.execute("UPDATE sessions SET changed = ? WHERE id = ?", (time.time(), name))
         (row,) = self._db.execute(_COUNT_UP, (name,)).fetchall()
         return int(row[0])
 
     def _forget(self, media: list[str]) -> None:
-        """What was deleted goes from the disk. The deletion stands even where that fails: it is swept later."""
+        """Removes deleted rows and media from the disk. Where that fails, a later sweep does it."""
         self._database.forget()
         with suppress(CoDi2Error):
             self.media.drop(media)
 
     def put(self, data: bytes, suffix: str) -> str:
-        """Keeps a medium for a round that is about to be added: its name. Raises OutputError."""
+        """Stores a medium for a round that is about to be added, and returns its name. Raises OutputError."""
         return self.media.put_one(data, suffix)
 
     def get(self, name: str) -> bytes:
-        """A medium of a round. Raises DataError: it is gone."""
+        """The bytes of a medium. Raises DataError: its file is missing."""
         return self.media.get(name)
 
     def path(self, name: str) -> Path:
-        """Where a medium is."""
+        """The file of a medium."""
         return self.media.path(name)
 
     def sweep(self) -> None:
-        """Removes what no round names and nobody is about to: it is what a kill leaves. A full disk does not matter."""
+        """Removes the files that no round names and no writer claims, as a kill leaves them; also on a full disk."""
         with suppress(CoDi2Error):
             self.media.sweep()
         self.uploads.sweep()
@@ -279,7 +284,7 @@ class Store(Keys):
         self._database.keep_reserve()
 
     def keep_sweeping(self, seconds: float = SWEEP) -> None:
-        """Sweeps every so often, in a thread that ends with the store."""
+        """Sweeps every `seconds`, in a thread that ends with the store."""
 
         def work() -> None:
             while not self._closed.wait(seconds):

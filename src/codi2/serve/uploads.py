@@ -1,6 +1,6 @@
-"""Media that clients have sent and not yet used in a message: bytes in a folder for each client, by random ids.
+"""Media that clients have sent and not yet used in a message: one folder for each client, files with random ids.
 
-An id is looked up among the names of its client's folder; a path is never made of it.
+An id is looked up among the names in its client's folder, and never joined to a path.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_FILES, MOST_BYTES = 256, 256 << 20  # of one client at a time
 
 
 class NoMedium(DataError):
-    """There is no such medium, or it is another's."""
+    """There is no such medium, or it belongs to another client."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,10 @@ class Uploads:
     folder: Path
 
     def put(self, owner: str, data: bytes, kind: str = "") -> str:
-        """Keeps the bytes of a medium: its id. `kind` is one of the senses, or empty where the bytes say what they are.
+        """Stores the bytes of a medium and returns its id.
 
+        Args:
+            kind: one of the senses; empty for formats that can be recognised by their bytes.
         Raises:
             BusyError: the client has too many uploads at once. OutputError: the folder cannot be written.
         """
@@ -62,7 +64,7 @@ class Uploads:
         self._file(owner, name).unlink(missing_ok=True)
 
     def drop(self, owner: str, names: Iterable[str]) -> None:
-        """Removes those of these media that are still there; what cannot be removed is swept later."""
+        """Removes these media, where they exist; a later sweep removes the files that cannot be removed now."""
         with suppress(OSError):
             files = self._files(owner)
             for name in names:
@@ -70,13 +72,13 @@ class Uploads:
                     files[name].unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Removes what is older than `LIFETIME`."""
+        """Removes the files that are older than `LIFETIME`."""
         for file in self.folder.glob("*/*"):
             try:
                 if time.time() - file.stat().st_mtime > LIFETIME:
                     file.unlink(missing_ok=True)
             except FileNotFoundError:
-                continue  # another process was faster
+                continue  # another process has removed it
 
     def _of(self, owner: str) -> Path:
         return self.folder / hashlib.sha256(owner.encode()).hexdigest()

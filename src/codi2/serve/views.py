@@ -1,7 +1,7 @@
-"""Rounds of a session as JSON with ids in the place of media, made from what the store keeps: nothing is decoded.
+"""Rounds of a session as JSON with ids in the place of media, made from the store's JSON without decoding media.
 
 An item is `{"type", "item", "id"}`: its modality, its name in the conversation (`image0`), and its id, which is a hash
-of its content. A clip and the sound that came with it are one thing to a viewer: the clip's `sound` is that item's id.
+of its content. A clip that was made together with a sound has the id of this item as its `sound`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _ID = re.compile(r"([0-9a-f]{32})(-[0-9a-f]{12})?", re.ASCII)
 
 
 def rounds(values: Iterable[Value]) -> list[dict[str, Any]]:
-    """All rounds of one session, as `chat.files.to_json` made them → what clients see."""
+    """All rounds of one session, as `chat.files.to_json` writes them → the values that clients get."""
     names: dict[Any, str] = {}
     counts: Counter[str] = Counter()
 
-    def new(part: Value, known: bool = False) -> dict[str, Any]:
-        """An item with the next number; of rounds that do not say what is new, an equal one is the same."""
-        if not known or _key(part) not in names:
+    def new_item(part: Value, may_be_known: bool = False) -> dict[str, Any]:
+        """An item with the next number; with `may_be_known`, an item that is equal to an earlier one has its name."""
+        if not may_be_known or _key(part) not in names:
             names[_key(part)] = f"{part['type']}{counts[part['type']]}"
             counts[part["type"]] += 1
         return {"type": part["type"], "item": names[_key(part)], "id": media_id(part)}
@@ -34,8 +34,9 @@ def rounds(values: Iterable[Value]) -> list[dict[str, Any]]:
     shown = []
     for number, value in enumerate(values):
         prompt, options, recipe = value["prompt"], value["options"], value["recipe"]
-        items = [new(prompt[place]) for place in value.get("given", _unseen(prompt, names))]
-        reply = [part if _is_words(part) else new(part, known="given" not in value) for part in value["reply"]]
+        old = "given" not in value  # rounds of earlier versions do not name their new items: equal media are one item
+        items = [new_item(prompt[place]) for place in value.get("given", _unseen(prompt, names))]
+        reply = [part if _is_words(part) else new_item(part, may_be_known=old) for part in value["reply"]]
         shown.append(
             {
                 "number": number,
@@ -51,39 +52,39 @@ def rounds(values: Iterable[Value]) -> list[dict[str, Any]]:
 
 
 def media_id(part: Value) -> str:
-    """The id of a medium: the hash in its file's name, and for a clip a hash of all its frames behind that."""
+    """The id of a medium: the hash in its file's name; a clip's id ends with a hash of all its frames."""
     first = part["file"] if isinstance(part["file"], str) else part["file"][0]
     name = first.partition(".")[0]
     if part["type"] != "video":
         return name
-    heard = [part["sound"]] if part.get("sound") else []
-    frames = hashlib.sha256(json.dumps([part["fps"], part["file"], *heard]).encode()).hexdigest()
+    sound = [part["sound"]] if part.get("sound") else []
+    frames = hashlib.sha256(json.dumps([part["fps"], part["file"], *sound]).encode()).hexdigest()
     return f"{name}-{frames[:12]}"
 
 
 def is_clip(name: str) -> bool:
     """Whether an id is that of a clip."""
-    found = _ID.fullmatch(name)
-    return found is not None and found[2] is not None
+    match = _ID.fullmatch(name)
+    return match is not None and match[2] is not None
 
 
 def files_of(name: str) -> list[str]:
-    """Names of files that a medium with this id may begin with; of what is no id of ours, none."""
-    found = _ID.fullmatch(name)
-    return [f"{found[1]}.{suffix}" for suffix in ("png", "flac", "npy")] if found else []
+    """Names that the first file of a medium with this id may have; none for a string that is no id."""
+    match = _ID.fullmatch(name)
+    return [f"{match[1]}.{suffix}" for suffix in ("png", "flac", "npy")] if match else []
 
 
 def find(values: Iterable[Value], name: str) -> tuple[Value, Value | None] | None:
-    """The medium with an id among rounds, and the recipe of the reply that it is a part of."""
-    asked: Value | None = None
+    """The medium with an id among rounds, and the recipe of its reply; no recipe for a medium of a prompt."""
+    in_prompt: Value | None = None
     for value in values:
         for part in value["reply"]:
             if not _is_words(part) and media_id(part) == name:
                 return part, value["recipe"]
         for part in value["prompt"]:
             if not _is_words(part) and media_id(part) == name:
-                asked = part
-    return (asked, None) if asked is not None else None
+                in_prompt = part
+    return (in_prompt, None) if in_prompt is not None else None
 
 
 def _is_words(part: Value) -> bool:
@@ -91,12 +92,12 @@ def _is_words(part: Value) -> bool:
 
 
 def _key(part: Value) -> tuple[Any, ...]:
-    """What makes two parts one item: as `chat.files.reader` has it."""
+    """Parts with equal keys are one item, as in `chat.files.reader`."""
     return (part["type"], part["name"], *files_in(part))
 
 
 def _unseen(prompt: Iterable[Value], names: Mapping[Any, str]) -> list[int]:
-    """Places of new media, for rounds that do not say which are new."""
+    """Places of new media, for rounds that do not name them."""
     places: dict[Any, int] = {}
     for place, part in enumerate(prompt):
         if not _is_words(part) and _key(part) not in names:
@@ -105,7 +106,7 @@ def _unseen(prompt: Iterable[Value], names: Mapping[Any, str]) -> list[int]:
 
 
 def _with_sounds(parts: Iterable[Value]) -> list[dict[str, Any]]:
-    """The reply's parts without empty words; each clip names the sound that came with it."""
+    """The reply's parts without blank text; each clip names the sound that was made with it."""
     shown = [
         {"type": "text", "text": part["text"]} if _is_words(part) else dict(part)
         for part in parts
@@ -118,5 +119,5 @@ def _with_sounds(parts: Iterable[Value]) -> list[dict[str, Any]]:
 
 
 def _words(prompt: Iterable[Value], names: Mapping[Any, str]) -> str:
-    """For rounds that keep no words: the text with placeholders."""
+    """The text with placeholders, for rounds that do not keep the user's words."""
     return "".join(part["text"] if _is_words(part) else f"[{names[_key(part)]}]" for part in prompt).strip()

@@ -1,4 +1,4 @@
-"""From the engine's threads to asyncio: what a request waits for."""
+"""The events of the engine's jobs for asyncio, and work that ends when its client disconnects."""
 
 from __future__ import annotations
 
@@ -13,53 +13,57 @@ from starlette.exceptions import HTTPException
 from codi2.chat.events import Done, Event
 from codi2.errors import LateError
 from codi2.model import Reply
-from codi2.serve.jobs import LATE, Failed, Job, Tell
+from codi2.serve.jobs import LATE, Failed, Job, OnEvent
 
-GRACE = 1.0  # seconds behind a deadline in which the engine should say so itself
-POLL = 0.25  # seconds between two looks whether a client is still there
+GRACE = 1.0  # seconds after a deadline in which the engine should send the error itself
+POLL = 0.25  # seconds between two checks whether a client is still connected
 T = TypeVar("T")
 
 
-class Waiting:
-    """The events of one job, as an async iterator that ends with `Done`; the job is cancelled with its reader.
+class JobEvents:
+    """The events of one job, as an async iterator that ends with `Done`. The job is cancelled when the iterator is
+    closed.
 
-    Raises what the job failed with; LateError: the engine has not noticed the deadline.
+    Raises the job's error; LateError: the engine has not noticed the deadline.
     """
 
-    def __init__(self, ask: Callable[[Tell], Job] | None = None) -> None:
-        """`ask` submits the job. Raises BusyError and PromptError as the engine does."""
+    def __init__(self, submit: Callable[[OnEvent], Job] | None = None) -> None:
+        """`submit` submits the job. Raises BusyError and PromptError as the engine does."""
         self._loop = asyncio.get_running_loop()
-        self._news: asyncio.Queue[Event | Failed] = asyncio.Queue()
-        if ask is not None:
-            self.job = ask(self.tell)
+        self._events: asyncio.Queue[Event | Failed] = asyncio.Queue()
+        if submit is not None:
+            self.job = submit(self.put)
 
     @classmethod
-    async def several(cls, count: int, ask: Callable[[Sequence[Tell]], Sequence[Job]]) -> list[Waiting]:
-        """Those of jobs that `ask` submits together, in a thread: laying out a long conversation takes time."""
-        made = [cls() for _ in range(count)]
+    async def of_jobs(cls, count: int, submit: Callable[[Sequence[OnEvent]], Sequence[Job]]) -> list[JobEvents]:
+        """The events of jobs that `submit` submits together, in a thread: to lay out a long conversation takes time."""
+        streams = [cls() for _ in range(count)]
 
-        def submit() -> None:
-            for waiting, job in zip(made, ask([one.tell for one in made]), strict=True):
-                waiting.job = job
+        def submit_all() -> None:
+            for stream, job in zip(streams, submit([stream.put for stream in streams]), strict=True):
+                stream.job = job
 
-        asking = asyncio.ensure_future(asyncio.to_thread(submit))
+        submitting = asyncio.ensure_future(asyncio.to_thread(submit_all))
         try:
-            await asyncio.shield(asking)
+            await asyncio.shield(submitting)
         except asyncio.CancelledError:
-            asking.add_done_callback(lambda done: None if done.cancelled() or done.exception() else _cancel(made))
+            submitting.add_done_callback(
+                lambda task: None if task.cancelled() or task.exception() else _cancel(streams)
+            )
             raise
-        return made
+        return streams
 
-    def tell(self, event: Event | Failed) -> None:
+    def put(self, event: Event | Failed) -> None:
+        """Adds an event; called from any thread."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._news.put_nowait, event)
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         try:
             while True:
                 left = self.job.deadline - time.monotonic() + GRACE
                 try:
-                    event = await asyncio.wait_for(self._news.get(), max(left, 0.0))
+                    event = await asyncio.wait_for(self._events.get(), max(left, 0.0))
                 except TimeoutError:
                     raise LateError(LATE) from None
                 if isinstance(event, Failed):
@@ -68,7 +72,7 @@ class Waiting:
                 if isinstance(event, Done):
                     return
         finally:
-            self.job.cancel()  # of no effect when it is done
+            self.job.cancel()  # without effect on a job that has ended
 
     async def reply(self) -> Reply:
         """The whole reply."""
@@ -80,21 +84,21 @@ class Waiting:
         return reply
 
 
-def _cancel(waiting: Sequence[Waiting]) -> None:
-    for one in waiting:
-        one.job.cancel()
+def _cancel(streams: Sequence[JobEvents]) -> None:
+    for stream in streams:
+        stream.job.cancel()
 
 
-async def replies_of(request: Request, asked: Sequence[Waiting]) -> list[Reply]:
-    """The replies; when the client leaves before they are there, or one fails, the work for all ends."""
+async def wait_for_replies(request: Request, streams: Sequence[JobEvents]) -> list[Reply]:
+    """The replies of jobs. All jobs are cancelled when the client disconnects, or one of them fails."""
     try:
-        return await while_connected(request, asyncio.gather(*(one.reply() for one in asked)))
+        return await while_connected(request, asyncio.gather(*(stream.reply() for stream in streams)))
     finally:
-        _cancel(asked)
+        _cancel(streams)
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled when the client leaves before. Raises HTTPException 499 then."""
+    """The result of `work`, which is cancelled when the client disconnects. Raises HTTPException 499 then."""
     task = asyncio.ensure_future(work)
     try:
         while not task.done():
