@@ -1,4 +1,4 @@
-"""Features → media: the segments of B replies are decoded in as few runs as they have kinds and settings.
+"""Features → media: the segments of B replies are decoded in one run for each modality and setting.
 
 Letters: B replies, n media of one run, K features of a medium, D joint width.
 """
@@ -44,12 +44,12 @@ class Request:
 
     @property
     def seed(self) -> int:
-        """Of the noise: media of one reply differ."""
+        """The seed of the noise, another one for each medium of a reply."""
         return self.options.seed + self.place[1]
 
     @property
     def settings(self) -> tuple[Any, ...]:
-        """Requests that differ in these cannot run in one batch."""
+        """Requests with different settings cannot run in one batch."""
         o = self.options
         return self.modality, o.num_inference_steps, o.guidance_scale, o.source_guidance_scale, o.negative_prompt
 
@@ -101,22 +101,23 @@ def decode(
         for row, parts in zip(by_modality, _decode_batch(model, by_modality, progress), strict=True):
             for request, part in zip(row, parts, strict=True):
                 b, n = request.place
-                # a sound is what its file will hold, so that it is the same wherever it is kept or sent
+                # rounded as in its file, so that the sound is the same where it is stored or sent
                 replies[b][n] = rounded(part, 16) if isinstance(part, Audio) else part
     return [[part for part in parts if part is not None] for parts in replies]
 
 
 def check_options(model: CoDi2, conversation: Sequence[Message], options: Options) -> None:
-    """Raises PromptError: a reply to the conversation cannot be made so."""
+    """Raises PromptError: a reply to the conversation cannot be made with these options."""
     options.of_words(tuple(model.decoders))
-    if options.source not in (NONE, LAST):  # else no decoder is asked, which may not be loaded yet
+    if options.source not in (NONE, LAST):  # only then, as it loads decoders that are loaded on demand
         reads = {modality: decoder.codec.reads for modality, decoder in model.decoders.items()}
         check_source(conversation, options.source, options.media, reads)
 
 
 def media_groups(model: CoDi2, segments: Sequence[Segment]) -> list[list[tuple[int, FeatureSegment]]]:
-    """The media of a reply with their places, in groups that are decoded with joint attention: all of them, where each
-    is of another modality and the joint attention has them all; else each by itself.
+    """The media of a reply with their places, in groups that are decoded with joint attention.
+
+    One group of all media, if each has another modality and the joint attention has all of them; else single media.
     """
     media = [(n, segment) for n, segment in enumerate(segments) if isinstance(segment, FeatureSegment)]
     modalities = [segment.modality for _, segment in media]
@@ -153,27 +154,27 @@ def _decode_batch(model: CoDi2, batch: Sequence[Sequence[Request]], progress: Pr
 
 
 def joint_layers(model: CoDi2) -> JointAttention | None:
-    """The joint attention, loaded where it was left for when it is needed."""
+    """The joint attention, which is loaded now where it is loaded on demand."""
     return model.joint["joint"] if isinstance(model.joint, OnDemand) else model.joint
 
 
 def _run(model: CoDi2, decoder: Decoder, requests: Sequence[Request], joint: bool) -> Run:
-    asked, chosen = requests[0].options, model.config.decoders[decoder.modality]
-    unwanted = asked.negative_prompt or chosen.negative_prompt
+    options, decoder_config = requests[0].options, model.config.decoders[decoder.modality]
+    negative_prompt = options.negative_prompt or decoder_config.negative_prompt
     steps = model.config.joint.num_inference_steps if model.config.joint and joint else None
     settings = {
-        "negative": read_words(model, decoder, [unwanted] * len(requests)) if unwanted else None,
-        "num_inference_steps": asked.num_inference_steps or steps,
-        "guidance_scale": asked.guidance_scale,
-        "source_guidance_scale": asked.source_guidance_scale,
+        "negative": read_words(model, decoder, [negative_prompt] * len(requests)) if negative_prompt else None,
+        "num_inference_steps": options.num_inference_steps or steps,
+        "guidance_scale": options.guidance_scale,
+        "source_guidance_scale": options.source_guidance_scale,
     }
     run = Run(decoder, requests, [request.source for request in requests], settings, joint)
     return replace(run, sources=_first_frames(model, run)) if decoder.sampling.first_frame else run
 
 
 def _first_frames(model: CoDi2, run: Run) -> list[Part | None]:
-    """The sources of clips; one without a source starts from a picture of its feature, of which the motion is left
-    out.
+    """The sources of clips. A clip without a source starts from a picture that is decoded from its feature without the
+    motion.
     """
     sources = list(run.sources)
     rows = [i for i, source in enumerate(sources) if source is None]
@@ -189,7 +190,7 @@ def _first_frames(model: CoDi2, run: Run) -> list[Part | None]:
 
 
 def _joint_decoder(model: CoDi2, modality: str) -> Decoder:
-    """A decoder as it decodes with joint attention."""
+    """The decoder of a modality with its settings for joint attention."""
     assert model.config.joint is not None
     decoder = model.decoders[modality]
     network = model.joint_networks.get(modality, decoder.unet)
@@ -197,7 +198,7 @@ def _joint_decoder(model: CoDi2, modality: str) -> Decoder:
 
 
 def read_words(model: CoDi2, decoder: Decoder, prompts: Sequence[str]) -> Tensor:
-    """What a decoder reads of words, [n, …]: the states of its own text encoder, zeros behind, or joint vectors."""
+    """A decoder's conditions for texts, [n, …]: states of its own text encoder, padded with zeros, or joint vectors."""
     states = [decoder.conditioner.read_words(prompt) for prompt in prompts]
     if any(state is None for state in states):
         return model.encode([Phrase(prompt) for prompt in prompts])[:, 0]

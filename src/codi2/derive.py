@@ -1,6 +1,6 @@
-"""A model's folder made from another's config, with some components exchanged; see `codi2 new`.
+"""Makes a model's folder from another model's config, with other components; see `codi2 new`.
 
-What was trained of the other and still fits is copied; the config names the rest as untrained.
+Trained parts of the other model that still fit are copied; the config names the other parts as untrained.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ MAPPINGS = (
     ("heads", "num_slots"),
     ("heads", "groups"),
 )
-"""Where `key=null` takes an entry out."""
+"""Fields in which `key=null` removes an entry."""
 JOINT = "joint"
-"""What decoders tell each other, beside the decoders."""
+"""The joint attention between decoders."""
 COPIED = ("adapter", "heads.safetensors")
-"""What LANGUAGE is kept in."""
+"""The files of LANGUAGE."""
 
 
 def derived(base: CoDi2Config, settings: Sequence[str], name: str) -> CoDi2Config:
-    """`base` with fields set, as `decoders.image.id=owner/name`: a value is JSON, or the words as they are.
+    """`base` with other values of fields, such as `decoders.image.id=owner/name`; a value is JSON or plain text.
 
-    Raises ConfigError: a setting is none, or the result is no model config; it names the key.
+    Raises ConfigError: a setting is malformed, or the result is no model config; it names the key.
     """
     data: dict[str, Any] = {**json.loads(base.to_json()), "name": name}
     for setting in settings:
@@ -52,11 +52,14 @@ def _set(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     place, *last = keys[:-1], keys[-1]
     inner: Any = data
     for i, key in enumerate(place):
+        known = ", ".join(inner)
         if inner.get(key) is None and tuple(keys[:i]) not in MAPPINGS:
-            raise ConfigError(f"--set {'.'.join(keys)}: the config has no {'.'.join(keys[: i + 1])}")
+            field = ".".join(keys[: i + 1])
+            raise ConfigError(f"--set {'.'.join(keys)}: the config has no {field}; its fields are {known}")
         inner = inner.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {'.'.join(keys)}: {'.'.join(keys[: i + 1])} is a value without fields")
+            field = ".".join(keys[: i + 1])
+            raise ConfigError(f"--set {'.'.join(keys)}: {field} is a value without fields; set {field} itself")
     if value is None and tuple(place) in MAPPINGS:
         inner.pop(last[0], None)
     else:
@@ -71,7 +74,7 @@ def _value(text: str) -> Any:
 
 
 def kept_parts(base: CoDi2Config, config: CoDi2Config) -> list[str]:
-    """Trained parts of `base` that fit `config`: LANGUAGE, modalities of decoders, `encoder`, `joint`."""
+    """The trained parts of `base` that fit `config`: LANGUAGE, modalities of decoders, `encoder`, `joint`."""
     same_space = (
         _same(base.encoder, config.encoder, ("kind", "id", "tokenizer", "towers", "norm"))
         and base.heads.feature_dim == config.heads.feature_dim
@@ -92,20 +95,21 @@ def kept_parts(base: CoDi2Config, config: CoDi2Config) -> list[str]:
     return kept
 
 
-def _same(one: Any, other: Any, names: Sequence[str]) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in names)
+def _same(a: Any, b: Any, names: Sequence[str]) -> bool:
+    """Whether two configs have the same values of these fields."""
+    return all(getattr(a, name) == getattr(b, name) for name in names)
 
 
-def settled(base: CoDi2Config, config: CoDi2Config, weights: bool) -> tuple[CoDi2Config, list[str]]:
-    """`config` with the parts that nothing is copied for as untrained, and what is copied of `base`.
+def with_untrained(base: CoDi2Config, config: CoDi2Config, weights: bool) -> tuple[CoDi2Config, list[str]]:
+    """`config` that names the parts which are not copied as untrained, and the parts that are copied of `base`.
 
     Args:
-        weights: whether `base` has any; a preset without them has not.
+        weights: whether `base` has weights; some presets have none.
     Raises ConfigError: a part can only be copied, and does not fit.
     """
     kept = kept_parts(base, config) if weights else []
     if config.encoder.kind == "tiny" and "encoder" not in kept:
-        raise ConfigError("the encoder 'tiny' is part of the model 'tiny': give --from tiny, leave encoder as it is")
+        raise ConfigError("the encoder 'tiny' is part of the model 'tiny': give --from tiny, and set no encoder.*")
     for modality, decoder in config.decoders.items():
         if decoder.kind == "tiny" and modality not in kept:
             raise ConfigError(
@@ -117,25 +121,25 @@ def settled(base: CoDi2Config, config: CoDi2Config, weights: bool) -> tuple[CoDi
 
 
 def exports_of(config: CoDi2Config, settings: Sequence[str]) -> dict[str, Path]:
-    """`["audio=runs/audio/export"]` → the folder of what was trained of each decoder, by modality, and of `joint`.
+    """`["audio=runs/audio/export"]` → the folders of trained decoders by modality, and of `joint`.
 
-    Raises ConfigError: it is no published decoder of the config, or the folder does not hold what was trained of one.
+    Raises ConfigError: the config has no such published decoder, or the folder has no trained weights of one.
     """
-    found = {}
+    folders = {}
     for setting in settings:
         modality, _, folder = setting.partition("=")
         if modality == JOINT and config.joint is not None:
             if not (Path(folder) / WEIGHTS).is_file():
                 raise ConfigError(f"--part {setting!r}: {folder} holds no {WEIGHTS}; name the export of the part joint")
-            found[JOINT] = Path(folder)
+            folders[JOINT] = Path(folder)
             continue
         if modality not in config.decoders or config.decoders[modality].kind != "pipeline":
             known = [name for name, decoder in config.decoders.items() if decoder.kind == "pipeline"]
             raise ConfigError(f"--part {setting!r}: write MODALITY=FOLDER for one of {', '.join(known) or 'none'}")
         if not (Path(folder) / TRAINED).is_file():
             raise ConfigError(f"--part {setting!r}: {folder} holds no {TRAINED}; name the export of a decoder's run")
-        found[modality] = Path(folder)
-    return found
+        folders[modality] = Path(folder)
+    return folders
 
 
 def write_model(
@@ -143,7 +147,7 @@ def write_model(
 ) -> None:
     """Writes a folder with the config, the parts `kept` of the folder `source`, and the decoders of `exports`.
 
-    Raises OutputError: `out` is there already, or cannot be written.
+    Raises OutputError: `out` exists, or cannot be written.
     """
     if out.exists():
         raise OutputError(f"{out} exists; choose a folder that does not, or delete it")

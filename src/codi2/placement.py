@@ -1,4 +1,4 @@
-"""Where a model runs: is the device there, does it know the dtype, and what to change when its memory is full."""
+"""The device, dtype and memory of a model: checks before it is loaded, and errors when its memory is full."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ T = TypeVar("T")
 DTYPES = ("float32", "bfloat16", "float16")
 DEVICE = re.compile(r"cpu|mps|cuda(?::(\d+))?")
 LESS = "ask for fewer or shorter media at once, or use --dtype bfloat16, --bits 4 or --offload"
-"""What to change when a reply needs more memory than there is."""
+"""The remedy when a reply needs more memory than there is."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model runs and how it is kept there; no part of a checkpoint."""
+    """Where a model runs and how it is stored there; not a part of a checkpoint."""
 
     device: str = "cpu"  # cpu, cuda, cuda:1, mps
     dtype: str = "float32"  # of encoder and decoders; the language model's is in its config
     bits: Literal[0, 4, 8] = 0  # of the language model's frozen linear maps, by bitsandbytes; 0: as its config says
     device_map: str = ""  # spreads the language model over devices: "auto", "balanced" (accelerate's)
-    offload: bool = False  # encoder, language model and decoders are on the device only while they work
+    offload: bool = False  # encoder, language model and decoders are on the device only while they run
     compile: bool = False  # the denoising networks, by torch.compile
 
 
@@ -41,7 +41,7 @@ ON_CPU = Placement()
 
 @contextmanager
 def on_device(part: nn.Module, device: torch.device) -> Iterator[None]:
-    """Within the block a module that is kept in main memory is on the device."""
+    """Moves a module from main memory to the device for the block."""
     part.to(device)
     try:
         yield
@@ -50,19 +50,19 @@ def on_device(part: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def check(placement: Placement) -> None:
-    """Looks at the machine, not at the model: nothing is loaded. On `cpu` torch is not imported.
+    """Checks the machine, without loading a model. For `cpu` torch is not imported.
 
     Raises ConfigError: the device does not exist, or lacks the dtype.
     """
-    known = DEVICE.fullmatch(placement.device)
-    if known is None:
+    match = DEVICE.fullmatch(placement.device)
+    if match is None:
         raise ConfigError(f"The device is {placement.device!r}; it should be cpu, cuda, cuda:1 or mps.")
     if placement.dtype not in DTYPES:
         raise ConfigError(f"The dtype is {placement.dtype!r}; it should be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")
     if placement.bits not in (0, 4, 8):
         raise ConfigError(f"The language model's bits are {placement.bits}; they can be 4, 8, or 0: as they are.")
     if placement.device.startswith("cuda"):
-        _check_cuda(placement, int(known[1] or 0))
+        _check_cuda(placement, int(match[1] or 0))
     elif placement.device == "mps":
         _check_mps(placement)
 
@@ -77,8 +77,8 @@ def _check_cuda(placement: Placement, index: int) -> None:
             "cpu, or install a driver and a build of PyTorch for CUDA."
         )
     if index >= count:
-        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-        raise ConfigError(f"The device is {placement.device!r}, but this machine has {there}; use one of these.")
+        available = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise ConfigError(f"The device is {placement.device!r}, but this machine has {available}; use one of these.")
     if placement.dtype == "bfloat16" and torch.cuda.get_device_capability(index) < (8, 0):
         raise ConfigError(
             f"The dtype is bfloat16, which {torch.cuda.get_device_name(index)} ({placement.device}) lacks; use float16."
@@ -107,9 +107,9 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def within_memory(doing: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Of a model's method: memory that runs out while it is `doing` its work ends in DeviceMemoryError.
+    """A decorator of a model's method: full memory raises DeviceMemoryError, which names what the method was `doing`.
 
-    What the work held is let go, so that the next, smaller work finds the memory free.
+    The tensors of the failed call are released, so that a smaller call has the memory.
     """
 
     def decorate(method: Callable[P, T]) -> Callable[P, T]:
@@ -129,7 +129,7 @@ def within_memory(doing: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def full(error: BaseException, device: torch.device | str, doing: str, advice: str) -> DeviceMemoryError:
-    """The error that tells of full memory; the frames that held tensors are emptied."""
+    """The error for full memory; clears the frames of `error`, which hold tensors."""
     import torch
 
     traceback.clear_frames(error.__traceback__)

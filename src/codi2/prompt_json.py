@@ -1,9 +1,9 @@
-"""The JSON form of a prompt, media included: what HTTP, data records and the cache of a conversation carry.
+"""The JSON form of a prompt with its media, for data records and other programs.
 
     [{"type": "text", "text": "Paint "}, {"type": "image", "data": "<base64 PNG>", "name": "cat.png"}]
 
-Pictures travel as PNG (exact), sounds as 24-bit FLAC (exact to 2^-23 of full scale), clips as PNG frames with `fps`
-and, where they have one, `sound`; depth, thermal pictures and IMU as the files that `codi2.senses` reads.
+Pictures are PNG (lossless), sounds 24-bit FLAC (exact to 2^-23 of full scale), clips PNG frames with `fps` and, where
+they have a sound, `sound`. Depth maps, thermal pictures and IMU are files that `codi2.senses` reads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def to_wire(prompt: Prompt) -> list[dict[str, Any]]:
 
 
 def from_wire(parts: Sequence[Mapping[str, Any]]) -> Prompt:
-    """The prompt that `to_wire` wrote, or that a client did.
+    """The prompt of JSON values in the form of `to_wire`.
 
     Raises PromptError when a part has no known type or lacks a field, MediaError when its data cannot be read.
     """
@@ -66,8 +66,8 @@ def _decode(part: Mapping[str, Any], place: int) -> Part:
 
     kind = _field(part, place, "type", str)
     if kind in ("text", "phrase"):
-        words = _field(part, place, "text", str)
-        return Text(words) if kind == "text" else Phrase(words)
+        text = _field(part, place, "text", str)
+        return Text(text) if kind == "text" else Phrase(text)
     name = str(part.get("name", ""))
     label = name or f"part {place}"
     if kind == "image":
@@ -79,7 +79,8 @@ def _decode(part: Mapping[str, Any], place: int) -> Part:
         fps = float(_field(part, place, "fps", int | float))
         if not frames or fps <= 0:
             raise PromptError(
-                f"Part {place} of the prompt is a clip of {len(frames)} frames at {fps} frames per second."
+                f"Part {place} of the prompt is a clip of {len(frames)} frames at {fps} frames per second; give one "
+                "frame or more, and a rate above 0."
             )
         sound = load_audio(_bytes(part["sound"], place), label) if part.get("sound") is not None else None
         return Video(frames, fps, name, sound)
@@ -112,14 +113,14 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-# one pass in the memory of the text: to split it at blanks could take a hundred times as much
+# one pass with the memory of the text: splitting it at blanks could take a hundred times as much
 _PLAIN = str.maketrans("-_", "+/", " \t\r\n\f\v")
 
 
 def from_base64(text: str) -> bytes:
-    """The bytes of base64 as programs write it: of either alphabet (RFC 4648), in lines, without the padding.
+    """The bytes of base64 of either alphabet (RFC 4648), also in lines and without padding.
 
-    Raises ValueError: it is none.
+    Raises ValueError: it is malformed.
     """
     plain = text.translate(_PLAIN).rstrip("=")
     return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)

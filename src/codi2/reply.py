@@ -1,4 +1,4 @@
-"""The values of a reply: how it is to be made, and what it is."""
+"""Options of a reply, the reply itself, and the times of its stages."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:  # it brings torch
     from codi2.llm.decode import ReplyOptions
 
 Callback = Callable[[str, int, int], None]
-"""Called with (stage, steps done, steps in all); stages are `read`, `write` and `decode`."""
+"""Called with (stage, steps done, all steps); stages are `read`, `write` and `decode`."""
 
 
 @dataclass(frozen=True)
 class Options:
     """How a reply is made; None leaves a choice to the model or its config."""
 
-    want: str | Sequence[str] | None = None  # what the reply must hold: image, audio, video, text, or several in order
-    seed: int = 0  # of noise and sampled text; None draws one, which the recipe names
+    want: str | Sequence[str] | None = None  # modalities of the reply: image, audio, video, text, or several in order
+    seed: int = 0  # of noise and sampled text; None draws a random one, which the recipe names
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     source_guidance_scale: float | None = None
     negative_prompt: str | None = None
-    source: str = LAST  # of the fidelity path: none, last (see `prompt.sources`), or an item's name, such as image0
+    source: str = LAST  # the item that is edited: none, last (see `prompt.sources`), or an item's name, such as image0
     max_new_tokens: int = 128
     temperature: float = 0.0
-    top_p: float | None = None  # words are drawn from the likeliest of this probability; None: from all
-    stop: Sequence[str] | None = None  # strings at which the reply's text ends; they are no part of it
+    top_p: float | None = None  # tokens are sampled from the likeliest of this total probability; None: from all
+    stop: Sequence[str] | None = None  # strings before which the reply's text ends
 
     def __post_init__(self) -> None:
-        """Raises PromptError: `source` is no such name, or the negative prompt holds half of a character."""
+        """Raises PromptError: `source` is malformed, or the negative prompt has half of a surrogate pair."""
         check_name(self.source)
         if cast("int | None", self.seed) is None:
             object.__setattr__(self, "seed", secrets.randbelow(2**63))
@@ -49,11 +49,11 @@ class Options:
 
     @property
     def wanted(self) -> tuple[str, ...] | None:
-        """What the reply must hold, in order; None: the model chooses."""
+        """The modalities that the reply must have, in order; None: the model chooses."""
         return (self.want,) if isinstance(self.want, str) else self.want  # type: ignore[return-value]  # see above
 
     def of_words(self, makes: Sequence[str]) -> ReplyOptions:
-        """What of these the language model follows, in a model that makes media of the modalities `makes`.
+        """The options of the language model, in a model that makes media of the modalities `makes`.
 
         Raises PromptError: another modality is wanted.
         """
@@ -79,11 +79,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model answers: its parts in order, and how they were made."""
+    """The model's answer: its parts in order, and how they were made."""
 
     parts: tuple[Part, ...]
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()  # what the user should know of how it was made
+    notes: tuple[str, ...] = ()  # for the user, about how it was made
 
     @property
     def text(self) -> str:
@@ -103,7 +103,7 @@ class Reply:
 
 
 class Stopwatch:
-    """Seconds by stage; tells the callback where a stage begins and ends."""
+    """Seconds by stage; calls the callback at the start and end of each stage."""
 
     def __init__(self, callback: Callback) -> None:
         self.callback, self.seconds = callback, {}  # type: ignore[var-annotated]
@@ -114,9 +114,9 @@ class Stopwatch:
 
     def __enter__(self) -> None:
         self.callback(self.stage, 0, 1)
-        self.began = time.perf_counter()
+        self.start = time.perf_counter()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.seconds[self.stage] = time.perf_counter() - self.began
+        self.seconds[self.stage] = time.perf_counter() - self.start
         if kind is None:
             self.callback(self.stage, 1, 1)

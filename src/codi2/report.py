@@ -1,4 +1,4 @@
-"""One self-contained HTML page of prompts and replies: pictures and sounds are inside, nothing is requested."""
+"""One self-contained HTML page of prompts and replies, with all media inside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIDE = 192
-"""Longer side of a shown picture in CSS px: three times the 64 px of `tiny`. Of large ones twice this is kept."""
+"""Longer side of a picture on the page in CSS px: three times the 64 px of `tiny`. Files have up to twice this side."""
 
 _STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#d8d8d8, #3a3a3a); --dim: light-dark(#666, #999) }
@@ -48,33 +48,33 @@ _COLOURS = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt and what became of it."""
+    """One prompt and its outputs."""
 
     title: str
     prompt: Prompt
     outputs: Sequence[Part]
     nearest: Sequence[Part] = ()
-    """The training item nearest to each output, where there is one, so that a copy would show."""
+    """The nearest training item of each output, where there is one, which shows whether the output is a copy."""
     note: str = ""
     heading: str = "Answer"
-    """What stands over the outputs."""
+    """The heading of the outputs."""
     code: str = ""
-    """Shown as it is, below."""
+    """Preformatted text after the outputs."""
     table: Sequence[Sequence[str]] = ()
-    """Lines of cells, the first one their headings."""
+    """Rows of cells; the first row has the headings."""
     recipes: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    """How media of the row were made, by their identity: they say so in the page as in files."""
+    """`id` of a medium → its recipe, which is written into the page's medium as into a file."""
 
 
 def write_page(path: Path, title: str, rows: Sequence[Row], intro: str = "", head: str = "") -> None:
-    """Write the page of `rows` to `path`, at once or not at all. Raises OutputError when it cannot be written."""
+    """Writes the page of `rows` to `path` atomically. Raises OutputError when it cannot be written."""
     from codi2.hub import write_atomic
 
     write_atomic(path, page(title, rows, intro, head).encode())
 
 
 def page(title: str, rows: Sequence[Row], intro: str = "", head: str = "") -> str:
-    """The page as HTML text; `head` is HTML that stands before the rows."""
+    """The page as HTML text; `head` is HTML before the rows."""
     body = "\n".join(_section(row) for row in rows)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -107,10 +107,10 @@ def _section(row: Row) -> str:
         (row.heading, [_figure(part, "", row.recipes) for part in row.outputs]),
         ("Nearest in the training data", [_figure(part) for part in row.nearest]),
     ]
-    shown = "".join(f'<h3>{name}</h3><div class="parts">{"".join(items)}</div>' for name, items in blocks if items)
+    figures = "".join(f'<h3>{name}</h3><div class="parts">{"".join(items)}</div>' for name, items in blocks if items)
     note = f'<p class="note">{escape(row.note)}</p>' if row.note else ""
     code = f"<pre>{escape(row.code)}</pre>" if row.code else ""
-    body = f"{shown}{_table(row.table)}{code}{note}"
+    body = f"{figures}{_table(row.table)}{code}{note}"
     return f'<section><h2>{escape(row.title)}</h2><p class="prompt">{escape(template)}</p>{body}</section>'
 
 
@@ -128,19 +128,19 @@ def _figure(part: Part, label: str = "", recipes: Mapping[int, Mapping[str, Any]
     recipe = recipes.get(id(part))
     match part:
         case Image():
-            shown = _picture(part.pixels, part.name or label or "picture", recipe)
+            html = _picture(part.pixels, part.name or label or "picture", recipe)
         case Audio():
-            shown = _img(spectrogram(part), 320, f"spectrogram of {part.name or 'the sound'}")
-            shown += _player(part, recipe)
+            html = _img(spectrogram(part), 320, f"spectrogram of {part.name or 'the sound'}")
+            html += _player(part, recipe)
         case Video():
-            shown = _clip(part, recipe)
-            shown += _player(part.sound, recipe) if part.sound is not None else ""
+            html = _clip(part, recipe)
+            html += _player(part.sound, recipe) if part.sound is not None else ""
         case Depth() | Thermal() | IMU():
-            shown = _picture(render_sense(part), part.name or part.modality)
+            html = _picture(render_sense(part), part.name or part.modality)
         case _:
             return f'<p class="answer">{escape(part.text)}</p>'
     caption = " ".join(word for word in (label, part.name) if word)
-    return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{html}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _picture(pixels: PILImage.Image, alt: str, recipe: Mapping[str, Any] | None = None) -> str:

@@ -1,13 +1,13 @@
-"""Depth, warmth and movement from files and back: what ImageBind reads beside pictures, clips, sounds and words.
+"""Depth maps, thermal pictures and IMU recordings ↔ files: the other modalities that ImageBind reads.
 
 | sense     | file                                           | numbers                                              |
 |-----------|------------------------------------------------|------------------------------------------------------|
 | `depth`   | PNG of 16 bits, grey                           | millimetres, as depth cameras write them; 0: unknown |
 | `thermal` | PNG of 8 or 16 bits, grey                      | the warmer, the brighter                             |
 | `imu`     | CSV or .npy of six columns, 200 readings a second | accelerometer x y z, gyroscope x y z, as they are |
-|           | the same of seven columns, at any rate         | seconds first                                        |
+|           | the same with seven columns, at any rate       | seconds first                                        |
 
-A file does not say which sense it is of: its placeholder does, `[depth0]`, or the field that a client sends.
+The modality is not in the file, but in its placeholder, `[depth0]`, or in the field that a client sends.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from codi2.prompt.parts import IMU, Depth, Media, Sense, Thermal
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-IMU_RATE, AXES = 200.0, 6  # readings a second, where a file does not say when they were taken
+IMU_RATE, AXES = 200.0, 6  # readings a second, of files without a column of seconds
 MOST_READINGS = 1_000_000
 _NAMED = re.compile(rf"((image|audio|video|{'|'.join(SENSES)})[0-9]{{1,4}})=(.+)", re.IGNORECASE | re.ASCII)
-DEEPEST = 65_535  # of a PNG of 16 bits
+MAX_UINT16 = 65_535
 
 
 def load_as(kind: str, source: Source, name: str = "", hears: bool = True) -> Media:
-    """A file as what a placeholder takes: `depth`, `thermal`, `imu`, or, for any other kind, as `media.load` has it.
+    """A file as an item of the modality `kind`: `depth`, `thermal` or `imu`; `media.load` reads all other kinds.
 
     Raises:
-        MediaError: it is missing, broken, or not of the form that this sense asks for.
+        MediaError: it is missing, broken, or not in the form of this modality.
     """
     return LOADERS[kind](source, name) if kind in LOADERS else load(source, name, hears=hears)
 
@@ -53,12 +53,12 @@ def load_depth(source: Source, name: str = "") -> Depth:
     if grey.dtype != np.uint16:
         raise MediaError(f"{name} has 8 bits; depth is a grey PNG of 16 bits that holds millimetres")
     if not grey.any():
-        raise MediaError(f"{name} holds no depth: every number is 0, which means unknown")
+        raise MediaError(f"{name} holds no depth: every number is 0, which means unknown; give another file")
     return Depth(grey.astype(np.float32) / 1000, name)
 
 
 def load_thermal(source: Source, name: str = "") -> Thermal:
-    """0 … 1 of what its bits can hold. Raises MediaError."""
+    """Warmth in [0, 1] of the largest value of its bits. Raises MediaError."""
     grey, name = _grey(source, name)
     return Thermal(grey.astype(np.float32) / np.iinfo(grey.dtype).max, name)
 
@@ -88,24 +88,26 @@ def load_imu(source: Source, name: str = "") -> IMU:
     if span * IMU_RATE >= MOST_READINGS:
         raise MediaError(f"{name} lasts {span:.6g} s; its first column should be seconds")
     count = max(2, round(span * IMU_RATE) + 1)
-    when = seconds[0] + np.arange(count) / IMU_RATE
-    return IMU(np.stack([np.interp(when, seconds, axis) for axis in table.T[1:]]).astype(np.float32), IMU_RATE, name)
+    times = seconds[0] + np.arange(count) / IMU_RATE
+    return IMU(np.stack([np.interp(times, seconds, axis) for axis in table.T[1:]]).astype(np.float32), IMU_RATE, name)
 
 
 LOADERS: dict[str, Callable[[Source, str], Sense]] = {"depth": load_depth, "thermal": load_thermal, "imu": load_imu}
 
 
 def to_bytes(part: Sense) -> bytes:
-    """A file that the loader of its sense reads again."""
+    """The bytes of a file from which its loader reads the same values."""
     from PIL import Image as PILImage
 
     file = io.BytesIO()
     match part:
         case Depth():
-            values = (part.metres * 1000).round().clip(0, DEEPEST).astype(np.uint16)
+            values = (part.metres * 1000).round().clip(0, MAX_UINT16).astype(np.uint16)
             PILImage.fromarray(values).save(file, "PNG")
         case Thermal():
-            PILImage.fromarray((part.warmth * DEEPEST).round().clip(0, DEEPEST).astype(np.uint16)).save(file, "PNG")
+            PILImage.fromarray((part.warmth * MAX_UINT16).round().clip(0, MAX_UINT16).astype(np.uint16)).save(
+                file, "PNG"
+            )
         case IMU():
             seconds = np.arange(part.readings.shape[1]) / part.rate
             np.save(file, np.concatenate([seconds[None], part.readings]).T)
@@ -113,7 +115,7 @@ def to_bytes(part: Sense) -> bytes:
 
 
 def render_sense(part: Sense) -> PILImage.Image:
-    """What people can look at: near and warm things bright, the six axes of an IMU as waves."""
+    """A picture for people: near and warm things bright, the six axes of an IMU as curves."""
     from PIL import Image as PILImage
 
     match part:
@@ -125,9 +127,9 @@ def render_sense(part: Sense) -> PILImage.Image:
         case IMU(readings=readings):
             plane = np.ones((6 * 32, 320))
             for row, axis in enumerate(readings):
-                shown = np.interp(np.linspace(0, len(axis) - 1, 320), np.arange(len(axis)), axis)
-                span = max(float(np.ptp(shown)), 1e-9)
-                height = 31 - ((shown - shown.min()) / span * 31).round().astype(int)
+                values = np.interp(np.linspace(0, len(axis) - 1, 320), np.arange(len(axis)), axis)
+                span = max(float(np.ptp(values)), 1e-9)
+                height = 31 - ((values - values.min()) / span * 31).round().astype(int)
                 plane[row * 32 + height, np.arange(320)] = 0
     return PILImage.fromarray((plane * 255).round().astype(np.uint8)).convert("RGB")
 
@@ -144,13 +146,13 @@ def _grey(source: Source, name: str) -> tuple[np.ndarray, str]:
             if file.mode not in ("L", "I;16", "I"):
                 raise MediaError(f"{name} has colours ({file.mode}); depth and thermal pictures are grey PNG files")
             check_size(name, file.width, file.height)
-            deep = file.mode != "L"
+            has_16_bits = file.mode != "L"
             values = np.asarray(file)
     except PILImage.DecompressionBombError as error:
         raise too_large(name, "more than 178 million") from error
     except BROKEN as error:
         raise MediaError(f"{name} is a broken PNG file ({error}); export or download it again.") from error
-    return values.astype(np.uint16 if deep else np.uint8), name
+    return values.astype(np.uint16 if has_16_bits else np.uint8), name
 
 
 def _npy(data: bytes, name: str) -> np.ndarray:
@@ -158,15 +160,13 @@ def _npy(data: bytes, name: str) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, kind = header(file)
-    except (
-        Exception
-    ) as error:  # numpy evaluates the header as Python: TokenError, MemoryError and others besides its own
+        shape, _, dtype = header(file)
+    except Exception as error:  # numpy evaluates the header as Python: TokenError, MemoryError and others
         raise MediaError(f"{name} is a broken .npy file ({error}); save plain numbers again") from error
-    if kind.kind not in "iuf":
-        raise MediaError(f"{name} is a .npy file of {kind}; IMU is a table of plain numbers: save float32 or float64")
-    if math.prod(shape) * kind.itemsize > len(data):  # numpy makes room for what the header says
-        raise MediaError(f"{name} is cut: its header speaks of {' × '.join(map(str, shape))} numbers; save it again")
+    if dtype.kind not in "iuf":
+        raise MediaError(f"{name} is a .npy file of {dtype}; IMU is a table of plain numbers: save float32 or float64")
+    if math.prod(shape) * dtype.itemsize > len(data):  # numpy would allocate the memory of the header's shape
+        raise MediaError(f"{name} is cut: its header names {' × '.join(map(str, shape))} numbers; save it again")
     file.seek(0)
     try:
         return np.load(file, allow_pickle=False).astype(np.float64)
@@ -175,16 +175,17 @@ def _npy(data: bytes, name: str) -> np.ndarray:
 
 
 def _csv(data: bytes, name: str) -> np.ndarray:
-    """Rows of numbers; a first row of names is left out."""
+    """Rows of numbers, without a first row of names."""
     if data.count(b",") + data.count(b";") + data.count(b"\n") > MOST_READINGS * (AXES + 1):
         raise MediaError(f"{name} has more than {MOST_READINGS} readings; cut out the part that matters")
     try:
         lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip() and not line.startswith("#")]
         first = lines[0].replace(";", ",").split(",") if lines else []
-        named = any(not _is_number(cell) for cell in first)
-        if not lines[named:]:
+        has_names = any(not _is_number(cell) for cell in first)
+        rows = lines[1:] if has_names else lines
+        if not rows:
             raise MediaError(f"{name} holds no rows of numbers; give a CSV or .npy file")
-        return np.loadtxt([line.replace(";", ",") for line in lines[named:]], delimiter=",", ndmin=2)
+        return np.loadtxt([row.replace(";", ",") for row in rows], delimiter=",", ndmin=2)
     except (UnicodeDecodeError, ValueError) as error:
         raise MediaError(
             f"{name} is no table of numbers ({str(error).splitlines()[0]}); give a CSV or .npy file"
@@ -205,8 +206,8 @@ def load_files(files: Sequence[str], hears: bool = True) -> dict[str, Media] | l
     Args:
         hears: whether the sound tracks of clips are read.
     Raises:
-        PromptError: some have a name and some have none.
-        MediaError: one cannot be read.
+        PromptError: only a part of the files has a name.
+        MediaError: a file cannot be read.
     """
     named = {match[1].lower(): match for file in files if (match := _NAMED.fullmatch(file)) and not Path(file).exists()}
     if not named:

@@ -1,8 +1,7 @@
-"""Networks of models from elsewhere: how large a config makes them is compared with their weights before memory is
-taken.
+"""Compares the sizes in the configs of models from elsewhere with their weights, before memory is allocated.
 
-A config of a few bytes can ask for layers of 10^9 numbers, or for 10^9 layers. The network is built without memory
-first, and building stops as soon as it has more numbers than the weight files hold.
+A config of a few bytes can ask for layers of 10^9 numbers, or for 10^9 layers. So the network is first built without
+memory, and building stops as soon as it has more numbers than the weight files hold.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from typing import Any
 from codi2.errors import WeightsError
 from codi2.untrusted import one_sentence
 
-TIED = 2  # a matrix that is used twice is kept once
-SLACK = 1_000_000  # numbers that need not be in the file: those of a part that starts fresh
-BUFFER = 2**28  # numbers of tables that a network computes, at most
-LARGEST = 1_000_000  # whole number of a config, vocabularies apart
-MODULES = (16, 2_000)  # modules for each tensor of the file, and beside
-FRESH = 2**30  # numbers of a part that has no weights yet
-LARGEST_RANK = 4_096  # of an adapter that has no weights yet
+TIED = 2  # factor on the file's numbers: a file holds a tied matrix once
+SLACK = 1_000_000  # numbers that need not be in the file, of parts that are initialised
+BUFFER = 2**28  # limit of numbers in tables that a network computes
+LARGEST = 1_000_000  # limit of a config's integers, without vocabularies
+MODULES = (16, 2_000)  # limit of modules: for each tensor of the file, and additionally
+FRESH = 2**30  # limit of numbers in a part that has no weights yet
+LARGEST_RANK = 4_096  # limit for an adapter that has no weights yet
 
 
 class _TooLarge(Exception):
@@ -58,7 +57,7 @@ def check_size(build: Callable[[], Any], files: Sequence[Path], what: str) -> No
 
 
 def check_fresh(build: Callable[[], Any], what: str) -> None:
-    """Raises WeightsError: a part that has no weights yet would be larger than any that is trained."""
+    """Raises WeightsError: a part that has no weights yet would be larger than all known ones."""
     import torch
 
     try:
@@ -69,8 +68,8 @@ def check_fresh(build: Callable[[], Any], what: str) -> None:
 
 
 def check_rank(rank: int, path: Path | None) -> None:
-    """Raises WeightsError: no matrix of an adapter has the rank that the config gives it; without an adapter (None),
-    the rank is beyond all that are trained."""
+    """Raises WeightsError: no matrix of the adapter `path` has the rank of the config, or, without an adapter, the rank
+    is beyond all known ones."""
     if path is None:
         if rank > LARGEST_RANK:
             raise WeightsError(f"llm.lora_rank is {rank:,}, at most {LARGEST_RANK:,} is expected; lower it")
@@ -83,7 +82,7 @@ def check_rank(rank: int, path: Path | None) -> None:
 def check_layers(config: Any, files: Sequence[Path], what: str) -> None:
     """Raises WeightsError: a config has more layers than the weight files have tensors.
 
-    Some configs make a list of as many entries, before any network is built.
+    Some configs make a list with an entry for each layer, before a network is built.
     """
     _, tensors = _held(files)
     for key, value in _numbers(config):
@@ -92,14 +91,14 @@ def check_layers(config: Any, files: Sequence[Path], what: str) -> None:
 
 
 def check_numbers(config: Any, what: str) -> None:
-    """Raises WeightsError: a whole number of a config is beyond all that are used."""
+    """Raises WeightsError: an integer of a config is beyond all known ones."""
     for key, value in _numbers(config):
         if isinstance(value, int) and abs(value) > LARGEST:
             raise WeightsError(f"{what} has {key} {value:,}, at most {LARGEST:,} is expected; it is damaged")
 
 
 def _numbers(config: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
-    """The numbers in JSON values, with the name that they stand under."""
+    """The numbers in JSON values, each with the key of the innermost object."""
     if isinstance(config, Mapping):
         for name, value in config.items():
             yield from _numbers(value, str(name))
@@ -111,13 +110,13 @@ def _numbers(config: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
 
 
 def _held(files: Sequence[Path]) -> tuple[int, int]:
-    """Numbers and tensors in weight files, without reading them. Raises WeightsError."""
+    """The counts of numbers and tensors in weight files, from their headers. Raises WeightsError."""
     shapes = [shape for path in files for shape in _shapes_in(path)]
     return sum(map(prod, shapes)), len(shapes)
 
 
 def _shapes_in(path: Path) -> list[tuple[int, ...]]:
-    """Of each tensor of a weight file. Raises WeightsError."""
+    """The shape of each tensor in a weight file. Raises WeightsError."""
     import torch
     from safetensors import safe_open
 
@@ -133,7 +132,7 @@ def _shapes_in(path: Path) -> list[tuple[int, ...]]:
 
 @contextmanager
 def _counted(limits: dict[str, int]) -> Iterator[None]:
-    """Raises _TooLarge as soon as what this thread builds is beyond a limit."""
+    """Raises _TooLarge as soon as the modules that this thread builds exceed a limit."""
     from torch.nn.modules import module as hooks
 
     thread, counts = threading.get_ident(), dict.fromkeys(limits, 0)
@@ -146,12 +145,12 @@ def _counted(limits: dict[str, int]) -> Iterator[None]:
             if counts[kind] > limits[kind]:
                 raise _TooLarge(f"more than {limits[kind]:,} {kind}")
 
-    def tensor(kind: str) -> Callable[[Any, str, Any], None]:
+    def tensor_hook(kind: str) -> Callable[[Any, str, Any], None]:
         return lambda module, name, value: count(kind, 0 if value is None else value.numel())
 
     handles = [
-        hooks.register_module_parameter_registration_hook(tensor("numbers")),
-        hooks.register_module_buffer_registration_hook(tensor("numbers in tables")),
+        hooks.register_module_parameter_registration_hook(tensor_hook("numbers")),
+        hooks.register_module_buffer_registration_hook(tensor_hook("numbers in tables")),
         hooks.register_module_module_registration_hook(lambda module, name, value: count("modules", 1)),
     ]
     try:

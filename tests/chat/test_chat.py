@@ -1,4 +1,4 @@
-"""Rounds on the `debug` preset: what is reused, taken back and forgotten changes nothing that is said."""
+"""Rounds on the `debug` preset: caches, undone rounds and skipped rounds do not change a reply."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def hum() -> Audio:
 
 
 def same_medium(a: Part, b: Part) -> bool:
-    """To the bit."""
+    """Bit for bit."""
     match a, b:
         case Image(), Image():
             return np.array_equal(np.asarray(a.pixels), np.asarray(b.pixels))
@@ -49,10 +49,8 @@ def same_medium(a: Part, b: Part) -> bool:
     return False
 
 
-def same(ours: Reply, theirs: Reply) -> bool:
-    if len(ours.parts) != len(theirs.parts):
-        return False
-    return all(same_medium(a, b) for a, b in zip(ours.parts, theirs.parts, strict=True))
+def same(a: Reply, b: Reply) -> bool:
+    return len(a.parts) == len(b.parts) and all(map(same_medium, a.parts, b.parts))
 
 
 def play(chat: Chat, red: Image, hum: Audio) -> list[Reply]:
@@ -73,8 +71,8 @@ def test_rounds_are_numbered_and_named(model: CoDi2, red: Image, hum: Audio):
     assert red in chat.rounds[3].prompt
 
 
-def test_what_is_reused_changes_nothing(model: CoDi2, red: Image, hum: Audio):
-    """Every round of one conversation, against the same round of one that reads everything anew."""
+def test_the_cache_changes_no_reply(model: CoDi2, red: Image, hum: Audio):
+    """Every round of a conversation is the same round of a conversation that reads all earlier ones again."""
     chat = Chat(model)
     replies = play(chat, red, hum)
     for i, reply in enumerate(replies):
@@ -85,8 +83,8 @@ def test_what_is_reused_changes_nothing(model: CoDi2, red: Image, hum: Audio):
 
 
 @pytest.fixture
-def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many positions the language model is fed at each step that reads: more than one."""
+def read_lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of positions in each step of the language model that reads more than one."""
     lengths: list[int] = []
     honest = Conversation.advance
 
@@ -99,8 +97,8 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return lengths
 
 
-def test_only_what_is_new_is_read(
-    model: CoDi2, red: Image, hum: Audio, fed: list[int], monkeypatch: pytest.MonkeyPatch
+def test_only_new_messages_and_items_are_read(
+    model: CoDi2, red: Image, hum: Audio, read_lengths: list[int], monkeypatch: pytest.MonkeyPatch
 ):
     encoded: list[int] = []
     honest = model.encoder.forward
@@ -110,19 +108,21 @@ def test_only_what_is_new_is_read(
     chat = Chat(model)
     chat.send("What is [image0]?", red, **WORDS)
     chat.send("And [image0]?", **WORDS)
-    assert len(fed) == 2 and fed[1] < 80, "the reply and the message, not the first round"
+    assert len(read_lengths) == 2 and read_lengths[1] < 80, "the reply and the message, not the first round"
     assert sum(encoded) <= 1 + 2 * model.config.encoder.reads_words, "the picture once, and each message's words"
 
 
-def test_undo_keeps_what_was_read_and_retry_draws_again(model: CoDi2, red: Image, hum: Audio, fed: list[int]):
+def test_undo_keeps_the_cache_and_retry_makes_another_reply(
+    model: CoDi2, red: Image, hum: Audio, read_lengths: list[int]
+):
     chat = Chat(model)
     first, _, _, fourth = play(chat, red, hum)
     chat.undo()
-    fed.clear()
+    read_lengths.clear()
     assert same(chat.send("And the first image?", want="image", max_new_tokens=2, seed=4), fourth)
-    assert len(fed) == 1, "only the message is read again"
+    assert len(read_lengths) == 1, "only the message is read again"
     other = chat.retry(seed=9)
-    assert not same(other, fourth) and len(chat.rounds) == 4 and len(fed) == 2
+    assert not same(other, fourth) and len(chat.rounds) == 4 and len(read_lengths) == 2
     for _ in range(4):
         chat.undo()
     with pytest.raises(PromptError, match="nothing to undo"):
@@ -130,7 +130,9 @@ def test_undo_keeps_what_was_read_and_retry_draws_again(model: CoDi2, red: Image
     assert same(chat.send("What is [image0]?", red, **WORDS), first)
 
 
-def test_a_cache_that_cannot_be_cut_is_read_anew(model: CoDi2, red: Image, hum: Audio, monkeypatch: pytest.MonkeyPatch):
+def test_a_cache_that_cannot_be_cut_is_built_again(
+    model: CoDi2, red: Image, hum: Audio, monkeypatch: pytest.MonkeyPatch
+):
     chat = Chat(model)
     *_, fourth = play(chat, red, hum)
     monkeypatch.setattr(Conversation, "rewind", lambda self, mark: False)
@@ -138,8 +140,8 @@ def test_a_cache_that_cannot_be_cut_is_read_anew(model: CoDi2, red: Image, hum: 
 
 
 @pytest.mark.parametrize("change", ["undo", "reopen", "settings"])
-def test_what_came_before_is_all_that_counts(model: CoDi2, red: Image, hum: Audio, change: str):
-    """A round that was undone, another way to hold the conversation, other seeds before: no trace in the next reply."""
+def test_a_reply_depends_on_the_earlier_rounds_only(model: CoDi2, red: Image, hum: Audio, change: str):
+    """It does not depend on undone rounds, on a reopened conversation, or on earlier attempts with other seeds."""
     chat, other = Chat(model), Chat(model)
     for talk in (chat, other):
         talk.send("What is [image0]?", red, **WORDS)
@@ -159,18 +161,18 @@ def test_what_came_before_is_all_that_counts(model: CoDi2, red: Image, hum: Audi
     assert same(chat.send("Make it blue", **settings), other.send("Make it blue", **settings))
 
 
-def test_any_history_of_changes_answers_as_the_rounds_that_are_left(model: CoDi2, red: Image, hum: Audio):
-    """After rounds, undos, retries, branches and failures in random order: a new conversation of the rounds that are
-    left gives the same next reply."""
+def test_any_history_of_changes_gives_the_reply_of_its_rounds(model: CoDi2, red: Image, hum: Audio):
+    """After rounds, undos, retries, branches and failures in random order, the next reply is that of a new conversation
+    of the same rounds."""
     choose = random.Random(3)
     settings: dict[str, Any] = {"max_new_tokens": 2, "num_inference_steps": 1}
     words = ("See [image9]", "Hear [audio9]", "Make it blue", "And the first image?", "No media")
 
     def send(chat: Chat, callback: Any = None) -> None:
-        said, want = choose.choice(words), choose.choice(["image", "audio", "text"])
-        given = {"image9": red} if "image9" in said else {"audio9": hum} if "audio9" in said else {}
+        text, want = choose.choice(words), choose.choice(["image", "audio", "text"])
+        media = {"image9": red} if "image9" in text else {"audio9": hum} if "audio9" in text else {}
         try:
-            chat.send(said, callback=callback, want=want, seed=choose.randrange(3), **given, **settings)
+            chat.send(text, callback=callback, want=want, seed=choose.randrange(3), **media, **settings)
         except (PromptError, ZeroDivisionError):
             return  # there is no first image yet; or it was made to fail
 
@@ -180,14 +182,14 @@ def test_any_history_of_changes_answers_as_the_rounds_that_are_left(model: CoDi2
 
     chat = Chat(model)
     for _ in range(30):
-        what = choose.random()
-        if what < 0.5 or not chat.rounds:
+        action = choose.random()
+        if action < 0.5 or not chat.rounds:
             send(chat)
-        elif what < 0.6:
+        elif action < 0.6:
             send(chat, fail)
-        elif what < 0.75:
+        elif action < 0.75:
             chat.undo()
-        elif what < 0.85:
+        elif action < 0.85:
             chat.retry(seed=choose.randrange(9))
         else:
             chat = chat.branch(choose.randrange(len(chat.rounds)) + 1)
@@ -196,23 +198,26 @@ def test_any_history_of_changes_answers_as_the_rounds_that_are_left(model: CoDi2
             for round_ in chat.rounds:
                 fresh.add(round_)
             assert list(fresh.media) == list(chat.media)
-            ours, theirs = (talk.send("Draw it again", want="image", **settings) for talk in (chat, fresh))
-            assert same(ours, theirs)
+            assert same(*(talk.send("Draw it again", want="image", **settings) for talk in (chat, fresh)))
             chat.undo()
 
 
-def test_the_oldest_rounds_leave_and_the_reply_says_so(model: CoDi2, red: Image, monkeypatch: pytest.MonkeyPatch):
+def test_the_oldest_rounds_are_skipped_and_the_reply_has_a_note(
+    model: CoDi2, red: Image, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(model.layout, "max_length", 220)
     chat = Chat(model)
     notes = [chat.send(f"Number {i} is [image0]", image0=red, **WORDS).notes for i in range(8)]
-    told = [note for some in notes for note in some if "no longer read" in note]
-    assert not any("no longer read" in note for note in notes[0]) and chat.left > 0
-    assert told and told[-1].startswith(f"The first {chat.left} rounds are no longer read")
-    assert len(told) < 7, "several leave at once"
+    skips = [note for reply_notes in notes for note in reply_notes if "no longer read" in note]
+    assert not any("no longer read" in note for note in notes[0]) and chat.skipped > 0
+    assert skips and skips[-1].startswith(f"The first {chat.skipped} rounds are no longer read")
+    assert len(skips) < 7, "several are skipped at once"
     with pytest.raises(PromptError, match="positions, the model reads at most 220"):
         chat.send("x" * 300)
     assert len(chat.rounds) == 8
-    assert chat.send("Still there?", **WORDS).text is not None
+    assert len(model.layout(chat.messages("Still there?"), reply=True).ids) <= 220
+    chat.send("Still there?", **WORDS)
+    assert len(chat.rounds) == 9, "a message that is too long does not end the conversation"
 
 
 def test_events_come_in_order_and_make_the_reply(model: CoDi2, red: Image):
@@ -223,11 +228,11 @@ def test_events_come_in_order_and_make_the_reply(model: CoDi2, red: Image):
     assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "".join(
         part.text for part in reply.parts if isinstance(part, Text)
     )
-    (made,) = (e for e in events if isinstance(e, MediaReady))
-    assert reply.parts[made.place] is made.part
+    (ready,) = (e for e in events if isinstance(e, MediaReady))
+    assert reply.parts[ready.place] is ready.part
 
 
-def test_a_reader_who_leaves_ends_the_round(model: CoDi2):
+def test_closing_a_stream_ends_the_round(model: CoDi2):
     chat = Chat(model)
     events = chat.stream("Go on", want="text", max_new_tokens=500)
     for event in events:
@@ -235,7 +240,7 @@ def test_a_reader_who_leaves_ends_the_round(model: CoDi2):
             break
     events.close()  # type: ignore[attr-defined]
     assert chat.rounds == []
-    assert chat.send("Hello", **WORDS).parts is not None
+    assert same(chat.send("Hello", **WORDS), Chat(model).send("Hello", **WORDS))
 
 
 def test_asyncio(model: CoDi2):
@@ -248,7 +253,7 @@ def test_asyncio(model: CoDi2):
     assert reply.recipe["seed"] == 0 and isinstance(events[-1], Done)
 
 
-def test_a_failed_round_leaves_everything_as_it_was(model: CoDi2, red: Image, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_round_leaves_the_conversation_unchanged(model: CoDi2, red: Image, monkeypatch: pytest.MonkeyPatch):
     chat = Chat(model)
     chat.send("What is [image0]?", red, **WORDS)
     expected = Chat(model)

@@ -1,4 +1,4 @@
-"""Conversations on disk: what is read back says the same, and damage is one sentence."""
+"""Conversations on disk: they continue as before, and damage is one sentence."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def chat(model: CoDi2) -> Chat:
     return chat
 
 
-def test_an_opened_conversation_goes_on_as_it_would_have(model: CoDi2, chat: Chat, tmp_path: Path):
+def test_an_opened_conversation_continues_as_before(model: CoDi2, chat: Chat, tmp_path: Path):
     opened = Chat.open(model, chat.save(tmp_path / "kept"))
     assert list(opened.media) == list(chat.media) and opened.system == chat.system
     assert opened.rounds[2].prompt[1] is opened.rounds[0].prompt[1], "the same picture, not a second one"
-    for ours, theirs in zip(opened.rounds, chat.rounds, strict=True):
-        assert ours.reply.text == theirs.reply.text and ours.options == theirs.options
+    for after, before in zip(opened.rounds, chat.rounds, strict=True):
+        assert after.reply.text == before.reply.text and after.options == before.options
     settings = {"want": ["image", "audio"], "max_new_tokens": 5}
-    one, two = (talk.send("Now mirror it", **settings) for talk in (opened, chat))
-    assert one.text == two.text
-    assert np.array_equal(np.asarray(one.images[0].pixels), np.asarray(two.images[0].pixels))
-    assert np.array_equal(one.sounds[0].samples, two.sounds[0].samples)
+    after_opening, original = (talk.send("Now mirror it", **settings) for talk in (opened, chat))
+    assert after_opening.text == original.text
+    assert np.array_equal(np.asarray(after_opening.images[0].pixels), np.asarray(original.images[0].pixels))
+    assert np.array_equal(after_opening.sounds[0].samples, original.sounds[0].samples)
 
 
-def test_equal_items_stay_apart_and_one_that_is_spoken_of_again_stays_one(model: CoDi2, tmp_path: Path):
+def test_equal_items_stay_two_and_an_item_that_occurs_again_stays_one(model: CoDi2, tmp_path: Path):
     chat = Chat(model, want="text", max_new_tokens=1)
     blue = [Image(PILImage.new("RGB", (40, 40), "blue")) for _ in range(2)]
     chat.send("See [image0] and [image1] and [image0]", *blue)
@@ -59,8 +59,8 @@ def test_loud_sounds_are_kept_exactly(model: CoDi2, tmp_path: Path):
     loud = Audio(np.array([1 - 2**-23, -1.0, 0.75, 0.6, -0.9999], np.float32).repeat(800), 16_000)
     loud = Audio(np.round(loud.samples * 2.0**23).astype(np.float32) / np.float32(2**23), 16_000)
     chat.send("Hear [audio0]", loud)
-    (kept,) = Chat.open(model, chat.save(tmp_path)).media.values()
-    assert isinstance(kept, Audio) and np.array_equal(kept.samples, loud.samples)
+    (opened,) = Chat.open(model, chat.save(tmp_path)).media.values()
+    assert isinstance(opened, Audio) and np.array_equal(opened.samples, loud.samples)
 
 
 def test_equal_media_are_kept_once(model: CoDi2, tmp_path: Path):
@@ -72,16 +72,16 @@ def test_equal_media_are_kept_once(model: CoDi2, tmp_path: Path):
 
 
 def test_damage_is_one_sentence(model: CoDi2, chat: Chat, tmp_path: Path):
-    kept = chat.save(tmp_path / "kept")
+    folder = chat.save(tmp_path / "kept")
     for damage, words in (("{", "JSONDecodeError"), ('{"schema": 7}', "schema 7, not 1"), ("[]", "no conversation")):
-        (kept / "chat.json").write_text(damage)
+        (folder / "chat.json").write_text(damage)
         with pytest.raises(PromptError, match=words):
-            Chat.open(model, kept)
-    chat.save(kept)
-    next((kept / "media").glob("*.png")).unlink()
+            Chat.open(model, folder)
+    chat.save(folder)
+    next((folder / "media").glob("*.png")).unlink()
     with pytest.raises(PromptError, match="holds no conversation that can be read"):
-        Chat.open(model, kept)
+        Chat.open(model, folder)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         chat.save(tmp_path / "file" / "kept")
-    assert json.loads((kept / "chat.json").read_text())["codi2"]
+    assert json.loads((folder / "chat.json").read_text())["codi2"]

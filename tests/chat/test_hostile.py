@@ -27,7 +27,7 @@ def model() -> CoDi2:
 
 
 @pytest.fixture(scope="module")
-def kept(model: CoDi2, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(model: CoDi2, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A conversation of one round with a picture in it and one in the reply."""
     chat = Chat(model)
     chat.send("Draw [image0]", Image(PILImage.new("RGB", (40, 40), "red"), "red.png"), want="image", max_new_tokens=1)
@@ -35,23 +35,23 @@ def kept(model: CoDi2, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(kept: Path, tmp_path: Path) -> Path:
+def folder(saved: Path, tmp_path: Path) -> Path:
     PILImage.new("RGB", (40, 30), (1, 2, 3)).save(tmp_path / "passport.png")
     (tmp_path / "imu.csv").write_text("1,2,3,4,5,6\n7,8,9,1,2,3\n")
-    shutil.copytree(kept, tmp_path / "chat")
+    shutil.copytree(saved, tmp_path / "chat")
     return tmp_path / "chat"
 
 
 def change(folder: Path, *changes: Change) -> None:
     about = json.loads((folder / "chat.json").read_text(encoding="utf-8"))
-    for one in changes:
-        one(about)
+    for edit in changes:
+        edit(about)
     (folder / "chat.json").write_text(json.dumps(about))
 
 
 def picture(about: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = about["rounds"][0]["prompt"][1]
-    return found
+    picture: dict[str, Any] = about["rounds"][0]["prompt"][1]
+    return picture
 
 
 def medium(**values: Any) -> Change:
@@ -103,10 +103,10 @@ def test_links_are_not_followed(model: CoDi2, folder: Path) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize("what", ["media", "chat.json"])
-def test_a_folder_or_list_that_is_a_link_is_refused(what: str, model: CoDi2, folder: Path) -> None:
-    shutil.move(folder / what, folder.parent / "moved")
-    (folder / what).symlink_to(folder.parent / "moved")
+@pytest.mark.parametrize("name", ["media", "chat.json"])
+def test_a_folder_or_list_that_is_a_link_is_refused(name: str, model: CoDi2, folder: Path) -> None:
+    shutil.move(folder / name, folder.parent / "moved")
+    (folder / name).symlink_to(folder.parent / "moved")
     with pytest.raises(CoDi2Error, match="is a link"):
         Chat.open(model, folder)
 
@@ -115,7 +115,7 @@ def test_a_medium_that_is_another_is_refused(model: CoDi2, folder: Path) -> None
     for path in (folder / "media").iterdir():
         data = (folder.parent / "passport.png").read_bytes()
         path.write_bytes(data)
-    with pytest.raises(PromptError, match="is not what was kept under this name"):
+    with pytest.raises(PromptError, match="has other bytes than its name says"):
         Chat.open(model, folder)
 
 
@@ -187,8 +187,8 @@ def test_a_hostile_conversation_is_one_sentence(case: str, model: CoDi2, folder:
     change(folder, DAMAGE[case])
     with pytest.raises(PromptError) as error:
         Chat.open(model, folder)
-    said = str(error.value)
-    assert said and "\n" not in said and len(said) < 1_000
+    message = str(error.value)
+    assert message and "\n" not in message and len(message) < 1_000
 
 
 RAW = {

@@ -17,7 +17,7 @@ from codi2 import CoDi2
 from codi2.checkpoint import locate
 from codi2.cli import app
 from codi2.config import DEBUG, LANGUAGE, PAPER, TINY
-from codi2.derive import derived, kept_parts, settled
+from codi2.derive import derived, kept_parts, with_untrained
 from codi2.diffuse.load import save_decoder
 from codi2.errors import ConfigError, WeightsError
 from codi2.media import load
@@ -201,12 +201,12 @@ def test_parts_that_fit_are_kept() -> None:
     assert kept_parts(trained, other_llm) == ["image", "video", "encoder"]
     other_decoder = derived(trained, ["decoders.image.kind=pipeline"], "x")
     assert kept_parts(trained, other_decoder) == [LANGUAGE, "video", "encoder"]
-    assert settled(trained, other_decoder, weights=True)[0].untrained == ("image", "audio")
+    assert with_untrained(trained, other_decoder, weights=True)[0].untrained == ("image", "audio")
     assert kept_parts(trained, derived(trained, ["heads.feature_dim=8"], "x")) == []
     with pytest.raises(ConfigError, match="decoder of kind 'tiny' has no weights"):
-        settled(TINY, derived(TINY, ["heads.num_slots.image=2"], "x"), weights=True)
+        with_untrained(TINY, derived(TINY, ["heads.num_slots.image=2"], "x"), weights=True)
     with pytest.raises(ConfigError, match="the encoder 'tiny'"):
-        settled(TINY, derived(TINY, ["heads.feature_dim=8"], "x"), weights=True)
+        with_untrained(TINY, derived(TINY, ["heads.feature_dim=8"], "x"), weights=True)
 
 
 def test_entries_are_taken_out_by_null() -> None:

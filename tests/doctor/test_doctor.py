@@ -1,4 +1,4 @@
-"""What `codi2 doctor` finds, counts, weighs and advises."""
+"""`codi2 doctor`: the states of weights, counts, measurements, estimates and remedies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from codi2 import CoDi2
 from codi2.cli import app
 from codi2.config import DEBUG, PAPER, DecoderConfig, preset
 from codi2.doctor.find import find
-from codi2.doctor.weigh import weigh, weigh_all
+from codi2.doctor.weigh import measure, measure_all
 from codi2.dry_run.estimate import GPUS, Language, estimates
 from codi2.dry_run.parts import BY_NAME, PARTS, count, flops
 from codi2.errors import ConfigError
@@ -56,26 +56,26 @@ def test_weights_are_found_missing_or_wrong(tmp_path: Path) -> None:
     wrong = {n: torch.zeros(3 if n == "conv_out.bias" else 1) for n in list(right)[-2:]}
     save_file(wrong, tmp_path / "unclip" / file)
     (tmp_path / "audio" / file).write_bytes(b"half a file")
-    by_part = {found.part: found for found in find(config)}
-    assert by_part["image decoder"].state == "wrong" and "where" in by_part["image decoder"].word
-    assert by_part["audio decoder"].state == "wrong" and "damaged" in by_part["audio decoder"].word
-    assert by_part["video decoder"].state == "missing" and "hf download" in by_part["video decoder"].mend
-    assert by_part["encoder"].state == "missing" and "codi2 convert" in by_part["encoder"].mend
+    by_part = {finding.part: finding for finding in find(config)}
+    assert by_part["image decoder"].state == "wrong" and "where" in by_part["image decoder"].details
+    assert by_part["audio decoder"].state == "wrong" and "damaged" in by_part["audio decoder"].details
+    assert by_part["video decoder"].state == "missing" and "hf download" in by_part["video decoder"].remedy
+    assert by_part["encoder"].state == "missing" and "codi2 convert" in by_part["encoder"].remedy
     assert by_part["language model"].state == "missing"
 
 
-def test_tiny_is_whole_and_its_norms_are_told(tmp_path: Path) -> None:
-    CoDi2.from_pretrained("tiny")  # fetches what a fresh machine lacks
-    assert {found.state for found in find(preset("tiny"))} == {"found"}
+def test_tiny_is_complete_and_its_norms_are_those_of_its_decoders(tmp_path: Path) -> None:
+    CoDi2.from_pretrained("tiny")  # downloads its trunks on a new machine
+    assert {finding.state for finding in find(preset("tiny"))} == {"found"}
     out = tmp_path / "doctor.json"
     result = CliRunner().invoke(app, ["doctor", "--json", str(out)])
     assert result.exit_code == 0, result.output
     assert result.stdout.strip().splitlines()[-1] == "Ready: tiny runs on this machine."
     figures = json.loads(out.read_text())
-    norms = {one["modality"]: one for one in figures["norms"]["encoder"]}
+    norms = {norm["modality"]: norm for norm in figures["norms"]["encoder"]}
     assert norms["image"]["mean"] == pytest.approx(16.0, abs=0.01)
-    assert [one["given"] for one in figures["norms"]["decoders"]] == [16.0, 16.0, 16.0]
-    assert all(one["expected"] == 16.0 for one in figures["norms"]["decoders"])
+    assert [norm["given"] for norm in figures["norms"]["decoders"]] == [16.0, 16.0, 16.0]
+    assert all(norm["expected"] == 16.0 for norm in figures["norms"]["decoders"])
 
 
 def test_a_preset_without_its_weights_ends_in_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,17 +87,15 @@ def test_a_preset_without_its_weights_ends_in_2(tmp_path: Path, monkeypatch: pyt
     assert last.startswith("Not ready: language model (missing), ") and last.endswith("the lines above say what to do.")
 
 
-def test_estimates_follow_their_rules() -> None:
+def test_estimates_grow_with_precision_and_are_finite() -> None:
     counts = {part.name: part.published or 1 for part in PARTS}
-    made = estimates({n: int(v) for n, v in counts.items()}, {"imagebind": 1e12, "unclip-unet": 2e12})
-    assert len(made) == len(GPUS) * 3 * 2
-    by = {(e.gpu.split(",")[0], e.precision, e.what): e for e in made}
+    rows = estimates({n: int(v) for n, v in counts.items()}, {"imagebind": 1e12, "unclip-unet": 2e12})
+    assert len(rows) == len(GPUS) * 3 * 2
+    by = {(e.gpu.split(",")[0], e.precision, e.what): e for e in rows}
     assert by["RTX 4090", "int4", "picture"].memory_gb < by["RTX 4090", "int8", "picture"].memory_gb
     assert by["RTX 4090", "int8", "picture"].memory_gb < by["RTX 4090", "bf16", "picture"].memory_gb
     assert by["H100", "bf16", "training step"].fits
-    assert all(math.isfinite(e.seconds) and e.seconds > 0 for e in made)
-    # LoRA of rank 128 on all seven maps of Llama-2-7b, counted by peft
-    assert Language().lora == 319_815_680
+    assert all(math.isfinite(e.seconds) and e.seconds > 0 for e in rows)
 
 
 def test_lora_is_counted_as_peft_counts_it() -> None:
@@ -110,14 +108,17 @@ def test_lora_is_counted_as_peft_counts_it() -> None:
         adapted = get_peft_model(model, LoraConfig(r=8, target_modules=list(PAPER.llm.lora_targets)))
     trained = sum(p.numel() for n, p in adapted.named_parameters() if "lora_" in n)
     assert Language(layers=3, width=64, hidden=112, vocabulary=50, rank=8).lora == trained
+    assert Language().lora == 319_815_680, "rank 128 on all seven maps of Llama-2-7b, counted by peft"
 
 
-def test_a_component_that_is_none_is_refused() -> None:
+def test_an_unknown_component_is_refused() -> None:
     with pytest.raises(ConfigError, match="llama-2-7b-chat"):
-        list(weigh_all(("gpt-5",)))
+        list(measure_all(("gpt-5",)))
 
 
-def test_convert_writes_what_fits_and_refuses_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convert_refuses_tensors_of_other_shapes_and_writes_the_same_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from codi2.encode.imagebind import network
 
     towers = {name: network.Tower(8, 1, 2) for name in network.MODALITIES}
@@ -139,13 +140,13 @@ def test_convert_writes_what_fits_and_refuses_the_rest(tmp_path: Path, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [part.name for part in PARTS if part.run])
 def test_each_component_really_runs_at_full_size(name: str) -> None:
-    (one,) = weigh_all((name,))
-    assert one.finite
-    assert one.peak_gb < 20
-    assert one.run_parameters > 1e8
+    (measurement,) = measure_all((name,))
+    assert measurement.finite
+    assert measurement.peak_gb < 20
+    assert measurement.run_parameters > 1e8
 
 
-def test_weighing_measures_this_process() -> None:
+def test_a_measurement_is_of_this_process() -> None:
     from torch import nn
 
     def build() -> nn.Module:
@@ -155,9 +156,9 @@ def test_weighing_measures_this_process() -> None:
         return model(torch.randn(1, 1000))
 
     part = replace(BY_NAME["hifigan"], build=build, run=run)
-    one = weigh(part)
-    assert one.parameters == one.run_parameters == 1_001_000
-    assert one.finite and one.run_seconds > 0 and one.peak_gb > 0.01
+    measurement = measure(part)
+    assert measurement.parameters == measurement.run_parameters == 1_001_000
+    assert measurement.finite and measurement.run_seconds > 0 and measurement.peak_gb > 0.01
 
 
 def test_debug_has_nothing_to_fetch() -> None:

@@ -65,6 +65,6 @@ def test_the_shipped_items_are_those_that_the_index_names() -> None:
     from codi2.nearest import TrainingIndex
 
     index = TrainingIndex(shipped("tiny") / "encoder" / "nearest")
-    assert {m: len(known) for m, known in index.recall.items.items()} == {m: len(n) for m, n in index.about.items()}
-    row = next(i for i, item in enumerate(index.about["audio"]) if "cat" in item["caption"].split())
+    assert {m: len(known) for m, known in index.recall.items.items()} == {m: len(n) for m, n in index.entries.items()}
+    row = next(i for i, item in enumerate(index.entries["audio"]) if "cat" in item["caption"].split())
     assert "cat" in index.nearest("audio", index.recall.items["audio"][row, 0])[1]

@@ -54,7 +54,7 @@ def test_phrases_come_from_the_mapping_or_from_their_note():
         ("[text0]", [], r"\[text0\] but no text"),
         ("[image0: a couch]", [], r"\[image0\] but no image"),
         ("[image1]", [CAT, DOG], r"1 image placeholder\(s\) but more were given; write \[image2\]"),
-        ("[video0]", [PURR], r"\[video0\] is due, and what was given.* is of modality audio; write \[audio0\]"),
+        ("[video0]", [PURR], r"\[video0\] expects video, but .* is audio; write \[audio0\]"),
         ("hello", [PURR], r"0 audio placeholder\(s\) but more were given; write \[audio0\]"),
         ("[image0]", {"image0": CAT, "image1": DOG}, r"no placeholder \[image1\]"),
         ("[image0]", {"image0": PURR}, r"\[image0\] takes image, but audio"),

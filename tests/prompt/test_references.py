@@ -8,12 +8,12 @@ from PIL import Image as PILImage
 
 from codi2.errors import PromptError
 from codi2.prompt.parts import Audio, Image, Part, Text
-from codi2.prompt.references import read, resolve
-from codi2.prompt.sources import numbered
+from codi2.prompt.references import parse_message, resolve_references
+from codi2.prompt.sources import name_items
 
 RED, BLUE, GREEN = (Image(PILImage.new("RGB", (8, 8), colour)) for colour in ("red", "blue", "green"))
 HUM = Audio(np.zeros(8, np.float32), 16_000)
-EARLIER = numbered([RED, HUM, BLUE])
+EARLIER = name_items([RED, HUM, BLUE])
 
 
 def words(prompt: tuple[Part, ...]) -> str:
@@ -23,7 +23,7 @@ def words(prompt: tuple[Part, ...]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("text", "expected"),
     [
         ("Make the second image grey.", "Make the second image <image1> grey."),
         ("Make the FIRST picture grey.", "Make the FIRST picture <image0> grey."),
@@ -40,31 +40,31 @@ def words(prompt: tuple[Part, ...]) -> str:
         ("Mirror [IMAGE0] and then it.", "Mirror <image0> and then it."),
     ],
 )
-def test_words_that_speak_of_earlier_items(said: str, meant: str):
-    assert words(resolve(read(said, [], EARLIER), EARLIER)) == meant
+def test_phrases_that_refer_to_earlier_items(text: str, expected: str):
+    assert words(resolve_references(parse_message(text, [], EARLIER), EARLIER)) == expected
 
 
 def test_a_new_item_takes_the_words_for_itself():
-    prompt = read("Draw the picture [image2] like [image0], make it red", [GREEN], EARLIER)
-    assert words(resolve(prompt, EARLIER)) == "Draw the picture <new> like <image0>, make it red"
-    named = read("Like [image0]", {"image0": GREEN}, EARLIER)
+    prompt = parse_message("Draw the picture [image2] like [image0], make it red", [GREEN], EARLIER)
+    assert words(resolve_references(prompt, EARLIER)) == "Draw the picture <new> like <image0>, make it red"
+    named = parse_message("Like [image0]", {"image0": GREEN}, EARLIER)
     assert words(named) == "Like <new>"
 
 
 @pytest.mark.parametrize(
-    "said", ["Mirror the first picture", "Mirror it", "Lay the first picture over the second image"]
+    "text", ["Mirror the first picture", "Mirror it", "Lay the first picture over the second image"]
 )
-def test_what_was_put_there_is_not_put_there_again(said: str):
-    once = resolve(read(said, [], EARLIER), EARLIER)
-    assert resolve(once, EARLIER) == once and len(once) > 1
+def test_references_are_resolved_once(text: str):
+    once = resolve_references(parse_message(text, [], EARLIER), EARLIER)
+    assert resolve_references(once, EARLIER) == once and len(once) > 1
 
 
 def test_what_is_not_there():
     with pytest.raises(PromptError, match="there is no third image: this conversation has 2"):
-        resolve((Text("Mirror the third image"),), EARLIER)
+        resolve_references((Text("Mirror the third image"),), EARLIER)
     with pytest.raises(PromptError, match=r"no placeholder for the image that was given; write \[image2\]"):
-        read("Mirror [image1]", [GREEN], EARLIER)
+        parse_message("Mirror [image1]", [GREEN], EARLIER)
     with pytest.raises(PromptError, match=r"\[audio4\] but no audio"):
-        read("Mix [audio4]", [], EARLIER)
-    assert resolve((Text("Make it night."),), {}) == (Text("Make it night."),)
-    assert resolve((), EARLIER) == ()
+        parse_message("Mix [audio4]", [], EARLIER)
+    assert resolve_references((Text("Make it night."),), {}) == (Text("Make it night."),)
+    assert resolve_references((), EARLIER) == ()

@@ -1,4 +1,4 @@
-"""Which item a reply edits: none, the last given, or one by its name."""
+"""The item that a reply edits: none, the last one, or one by its name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as PILImage
 
 from codi2.chat import Chat
-from codi2.chat.document import current
+from codi2.chat.document import current_options
 from codi2.errors import PromptError
 from codi2.model import CoDi2
 from codi2.prompt.layout import Message
@@ -25,8 +25,8 @@ STARTS = {"image": ("image",), "audio": ("audio",), "video": ("video", "image")}
 
 
 @dataclass
-class Drawn:
-    """A model, and the sources that its decoder of pictures was given."""
+class ModelWithSources:
+    """A model, and the sources of all pictures that it has decoded."""
 
     model: CoDi2
     sources: list[Part | None]
@@ -38,12 +38,12 @@ def loaded() -> CoDi2:
 
 
 @pytest.fixture
-def drawn(loaded: CoDi2, monkeypatch: pytest.MonkeyPatch) -> Drawn:
-    found: list[Part | None] = []
+def with_sources(loaded: CoDi2, monkeypatch: pytest.MonkeyPatch) -> ModelWithSources:
+    sources: list[Part | None] = []
     decoder = loaded.decoders["image"]
     real = decoder.sampler_state
-    monkeypatch.setattr(decoder, "sampler_state", lambda *a, **k: found.extend(k["sources"]) or real(*a, **k))
-    return Drawn(loaded, found)
+    monkeypatch.setattr(decoder, "sampler_state", lambda *a, **k: sources.extend(k["sources"]) or real(*a, **k))
+    return ModelWithSources(loaded, sources)
 
 
 DRAW: dict[str, Any] = {"want": "image", "max_new_tokens": 0}
@@ -78,31 +78,33 @@ def test_what_is_no_name_is_refused_before_a_model_is_asked():
         Options(source="the first")
 
 
-def test_placeholders_name_the_source_however_they_stand(drawn: Drawn):
+def test_placeholders_name_the_source_however_they_stand(with_sources: ModelWithSources):
     for source, item in (("image1", BLUE), ("image0", RED), ("last", RED), ("none", None)):
-        drawn.sources.clear()
-        drawn.model.generate("[image1] like [image0]", image0=RED, image1=BLUE, source=source, **DRAW)
-        assert drawn.sources == [item], source
+        with_sources.sources.clear()
+        with_sources.model.generate("[image1] like [image0]", image0=RED, image1=BLUE, source=source, **DRAW)
+        assert with_sources.sources == [item], source
     with pytest.raises(PromptError, match="no item image2 to start from: this conversation has image0, image1"):
-        drawn.model.generate("[image1] like [image0]", image0=RED, image1=BLUE, source="image2", **DRAW)
+        with_sources.model.generate("[image1] like [image0]", image0=RED, image1=BLUE, source="image2", **DRAW)
 
 
-def test_a_conversation_names_its_items_over_all_rounds(drawn: Drawn, monkeypatch: pytest.MonkeyPatch):
-    chat: Chat = Chat(drawn.model)
+def test_a_conversation_names_its_items_over_all_rounds(
+    with_sources: ModelWithSources, monkeypatch: pytest.MonkeyPatch
+):
+    chat: Chat = Chat(with_sources.model)
     first = chat.send("Draw [image0]", RED, **DRAW)
-    drawn.sources.clear()
+    with_sources.sources.clear()
     chat.send("Again, as a clay figure", source="image0", **DRAW)
     chat.send("Darker", source="image1", **DRAW)
     chat.retry(seed=3)
-    assert drawn.sources == [RED, first.images[0], first.images[0]]
+    assert with_sources.sources == [RED, first.images[0], first.images[0]]
     monkeypatch.setattr(Chat, "_no_longer_read", lambda self, message, options: 2)
     chat.send("Take [image1]", source="image1", **DRAW)  # of another number where the first rounds are not read
-    assert drawn.sources[-1] is first.images[0]
+    assert with_sources.sources[-1] is first.images[0]
     with pytest.raises(PromptError, match="the source image0 is in a round that is no longer read; attach it"):
         chat.send("Darker", source="image0", **DRAW)
 
 
 def test_saved_options_of_earlier_versions_are_read():
-    assert current({"seed": 1, "keep_source": False}) == {"seed": 1, "source": "none"}
-    assert current({"seed": 1, "keep_source": True}) == {"seed": 1}
-    assert replace(Options(), **current({"keep_source": False})).source == "none"
+    assert current_options({"seed": 1, "keep_source": False}) == {"seed": 1, "source": "none"}
+    assert current_options({"seed": 1, "keep_source": True}) == {"seed": 1}
+    assert replace(Options(), **current_options({"keep_source": False})).source == "none"

@@ -73,12 +73,12 @@ def test_a_finished_talk_begins_as_the_open_one(name: str) -> None:
 
 
 def test_the_check_tells_what_is_done() -> None:
-    (told,) = check_template(tokenizer_of("Qwen3"))
-    assert "<think>" in told and "laid out as the latter" in told
-    (told,) = check_template(tokenizer_of("Gemma 3"))
-    assert "ends answers by '<end_of_turn>'" in told
-    (told,) = check_template(tokenizer_of("Mistral"))
-    assert "' [/INST] '" in told and "' [/INST]'" in told
+    (change,) = check_template(tokenizer_of("Qwen3"))
+    assert "<think>" in change and "laid out as the latter" in change
+    (change,) = check_template(tokenizer_of("Gemma 3"))
+    assert "ends answers by '<end_of_turn>'" in change
+    (change,) = check_template(tokenizer_of("Mistral"))
+    assert "' [/INST] '" in change and "' [/INST]'" in change
     assert check_template(load_tokenizer(LLMConfig(kind="random"))) == []
 
 

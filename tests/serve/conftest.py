@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from codi2.model import CoDi2
@@ -145,3 +146,8 @@ def ask(
     scope |= {"server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 9), "state": {}}
     asyncio.run(app(scope, receive, send))
     return answer
+
+
+@pytest.fixture(scope="session")
+def client(server: Running) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)

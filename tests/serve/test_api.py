@@ -17,11 +17,6 @@ from PIL import Image as PILImage
 from .conftest import Running
 
 
-@pytest.fixture(scope="module")
-def client(server: Running) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-
-
 def data_url(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
@@ -35,18 +30,21 @@ def parts_of(message: Any) -> list[dict[str, Any]]:
     return parts
 
 
-def test_words(client: openai.OpenAI):
-    made = client.chat.completions.create(
+def test_text_only(client: openai.OpenAI):
+    completion = client.chat.completions.create(
         model="debug", messages=[{"role": "user", "content": "Hello"}], modalities=["text"], max_tokens=5
     )
-    assert made.object == "chat.completion" and made.choices[0].finish_reason in ("stop", "length")
-    assert made.choices[0].message.role == "assistant" and isinstance(made.choices[0].message.content, str)
-    assert made.usage is not None and made.usage.total_tokens == made.usage.prompt_tokens + made.usage.completion_tokens
+    assert completion.object == "chat.completion" and completion.choices[0].finish_reason in ("stop", "length")
+    assert completion.choices[0].message.role == "assistant" and isinstance(completion.choices[0].message.content, str)
+    assert (
+        completion.usage is not None
+        and completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
+    )
 
 
 def test_media_in_and_out_and_sent_back(client: openai.OpenAI, media: Path):
     sound = base64.b64encode((media / "crow.wav").read_bytes()).decode()
-    asked: list[Any] = [
+    messages: list[Any] = [
         {
             "role": "user",
             "content": [
@@ -58,56 +56,60 @@ def test_media_in_and_out_and_sent_back(client: openai.OpenAI, media: Path):
         }
     ]
     extra = {"codi2": {"want": ["image", "audio"]}}
-    made = client.chat.completions.create(model="debug", messages=asked, max_tokens=2, seed=3, extra_body=extra)
-    message = made.choices[0].message
-    image, played, *_ = parts_of(message)
-    assert picture(image["image_url"]["url"]).size == (64, 64)
-    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(played["audio"]["data"])))
-    assert rate == 16_000 and len(samples) == 40_960
-    again = client.chat.completions.create(model="debug", messages=asked, max_tokens=2, seed=3, extra_body=extra)
-    twice = parts_of(again.choices[0].message)[0]["image_url"]["url"]
-    assert picture(twice).tobytes() == picture(image["image_url"]["url"]).tobytes(), "the same seed, the same picture"
-    asked += [message.model_dump(), {"role": "user", "content": "Now make the second image night"}]
-    more = client.chat.completions.create(
-        model="debug", messages=asked, max_tokens=2, extra_body={"codi2": {"want": ["image"]}}
+    completion = client.chat.completions.create(
+        model="debug", messages=messages, max_tokens=2, seed=3, extra_body=extra
     )
-    assert picture(parts_of(more.choices[0].message)[0]["image_url"]["url"]).size == (64, 64)
-    assert more.usage is not None and made.usage is not None
-    assert more.usage.prompt_tokens > made.usage.prompt_tokens
+    message = completion.choices[0].message
+    image, sound_part, *_ = parts_of(message)
+    assert picture(image["image_url"]["url"]).size == (64, 64)
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound_part["audio"]["data"])))
+    assert rate == 16_000 and len(samples) == 40_960
+    again = client.chat.completions.create(model="debug", messages=messages, max_tokens=2, seed=3, extra_body=extra)
+    second_url = parts_of(again.choices[0].message)[0]["image_url"]["url"]
+    assert picture(second_url).tobytes() == picture(image["image_url"]["url"]).tobytes(), (
+        "the same seed, the same picture"
+    )
+    messages += [message.model_dump(), {"role": "user", "content": "Now make the second image night"}]
+    edited = client.chat.completions.create(
+        model="debug", messages=messages, max_tokens=2, extra_body={"codi2": {"want": ["image"]}}
+    )
+    assert picture(parts_of(edited.choices[0].message)[0]["image_url"]["url"]).size == (64, 64)
+    assert edited.usage is not None and completion.usage is not None
+    assert edited.usage.prompt_tokens > completion.usage.prompt_tokens
 
 
 def test_several_choices_differ_by_their_seeds(client: openai.OpenAI):
-    made = client.chat.completions.create(
+    completion = client.chat.completions.create(
         model="debug",
         messages=[{"role": "user", "content": "Draw"}],
         n=3,
         max_tokens=1,
         extra_body={"codi2": {"want": ["image"]}},
     )
-    assert [choice.index for choice in made.choices] == [0, 1, 2]
-    urls = [parts_of(choice.message)[0]["image_url"]["url"] for choice in made.choices]
+    assert [choice.index for choice in completion.choices] == [0, 1, 2]
+    urls = [parts_of(choice.message)[0]["image_url"]["url"] for choice in completion.choices]
     assert len({picture(url).tobytes() for url in urls}) == 3
 
 
-def test_streaming_says_what_the_whole_reply_says(client: openai.OpenAI):
-    asked: dict[str, Any] = {
+def test_a_stream_adds_up_to_the_whole_reply(client: openai.OpenAI):
+    arguments: dict[str, Any] = {
         "model": "debug",
         "messages": [{"role": "user", "content": "Sing"}],
         "max_tokens": 9,
         "extra_body": {"codi2": {"want": ["image"]}},
     }
-    whole = client.chat.completions.create(**asked)
-    chunks = list(client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **asked))
-    said = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-    assert said.strip() == whole.choices[0].message.content
+    whole = client.chat.completions.create(**arguments)
+    chunks = list(client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **arguments))
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text.strip() == whole.choices[0].message.content
     assert chunks[0].choices[0].delta.role == "assistant"
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == whole.choices[0].finish_reason
     assert chunks[-1].usage == whole.usage
     stages = [c.codi2["progress"]["stage"] for c in chunks if getattr(c, "codi2", None) and "progress" in c.codi2]  # type: ignore[attr-defined]
     assert set(stages) == {"read", "write", "decode"}
-    (made,) = [c.choices[0].delta.codi2 for c in chunks if c.choices and getattr(c.choices[0].delta, "codi2", None)]  # type: ignore[attr-defined]
-    shown, kept = made["part"], parts_of(whole.choices[0].message)[made["place"]]
-    assert picture(shown["image_url"]["url"]).tobytes() == picture(kept["image_url"]["url"]).tobytes()
+    (medium,) = [c.choices[0].delta.codi2 for c in chunks if c.choices and getattr(c.choices[0].delta, "codi2", None)]  # type: ignore[attr-defined]
+    streamed_part, part = medium["part"], parts_of(whole.choices[0].message)[medium["place"]]
+    assert picture(streamed_part["image_url"]["url"]).tobytes() == picture(part["image_url"]["url"]).tobytes()
 
 
 def test_responses(client: openai.OpenAI, media: Path):
@@ -115,45 +117,45 @@ def test_responses(client: openai.OpenAI, media: Path):
         {"type": "input_text", "text": "Draw "},
         {"type": "input_image", "image_url": data_url(media / "goose-google.png")},
     ]
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "model": "debug",
         "input": [{"role": "user", "content": content}],
         "instructions": "Be brief.",
         "max_output_tokens": 4,
         "extra_body": {"codi2": {"want": ["image", "audio"]}},
     }
-    made = client.responses.create(**asked)
-    kinds = [item.type for item in made.output]
+    response = client.responses.create(**arguments)
+    kinds = [item.type for item in response.output]
     assert kinds[:2] == ["image_generation_call", "codi2_audio"]
-    assert picture(made.output[0].result).size == (64, 64)  # type: ignore[union-attr]
-    events = list(client.responses.create(stream=True, **asked))
+    assert picture(response.output[0].result).size == (64, 64)  # type: ignore[union-attr]
+    events = list(client.responses.create(stream=True, **arguments))
     assert events[0].type == "response.created" and events[-1].type == "response.incomplete"
     assert [event.sequence_number for event in events] == list(range(len(events)))
-    said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-    assert said == made.output_text
-    again = [*asked["input"], made.output[0].model_dump(), {"role": "user", "content": "Mirror it"}]
-    assert client.responses.create(**asked | {"input": again}).status == "incomplete"
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert text == response.output_text
+    again = [*arguments["input"], response.output[0].model_dump(), {"role": "user", "content": "Mirror it"}]
+    assert client.responses.create(**arguments | {"input": again}).status == "incomplete"
 
 
 def test_pictures_from_words_and_edits(client: openai.OpenAI, media: Path):
-    made = client.images.generate(model="debug", prompt="a goose", n=2, size="64x64", response_format="b64_json")  # type: ignore[call-overload]
-    assert [picture(one.b64_json).size for one in made.data] == [(64, 64)] * 2
-    with open(media / "goose-google.png", "rb") as one, open(media / "mango-twitter.png", "rb") as two:
-        edited = client.images.edit(model="debug", image=[one, two], prompt="Make [image1] like [image0]")
+    generated = client.images.generate(model="debug", prompt="a goose", n=2, size="64x64", response_format="b64_json")  # type: ignore[call-overload]
+    assert [picture(image.b64_json).size for image in generated.data] == [(64, 64)] * 2
+    with open(media / "goose-google.png", "rb") as goose, open(media / "mango-twitter.png", "rb") as mango:
+        edited = client.images.edit(model="debug", image=[goose, mango], prompt="Make [image1] like [image0]")
     assert edited.data and picture(edited.data[0].b64_json or "").size == (64, 64)
-    with open(media / "goose-google.png", "rb") as one:
-        assert client.images.edit(model="debug", image=one, prompt="Make it night").data
+    with open(media / "goose-google.png", "rb") as goose:
+        assert client.images.edit(model="debug", image=goose, prompt="Make it night").data
 
 
 @pytest.mark.parametrize("form", ["wav", "flac", "ogg", "mp3"])
 def test_sounds_from_words(server: Running, form: str):
-    asked = {"input": "a bell", "response_format": form, "seed": 4}
-    made = httpx.post(f"{server.url}/v1/audio/generations", json=asked, timeout=60)
-    samples, rate = soundfile.read(io.BytesIO(made.content))
-    assert made.headers["content-type"].startswith("audio/") and rate == 16_000 and len(samples) >= 40_960
+    body = {"input": "a bell", "response_format": form, "seed": 4}
+    answer = httpx.post(f"{server.url}/v1/audio/generations", json=body, timeout=60)
+    samples, rate = soundfile.read(io.BytesIO(answer.content))
+    assert answer.headers["content-type"].startswith("audio/") and rate == 16_000 and len(samples) >= 40_960
 
 
-def test_what_is_served(client: openai.OpenAI, server: Running):
+def test_models_health_metrics_and_schema(client: openai.OpenAI, server: Running):
     (model,) = client.models.list().data
     assert model.id == "debug" and model.codi2["makes"] == ["text", "image", "audio", "video"]  # type: ignore[attr-defined]
     assert client.models.retrieve("debug").id == "debug"
@@ -258,7 +260,7 @@ FORMS: list[Case] = [
 
 
 @pytest.mark.parametrize("case", FORMS, ids=[f"{case[0]} {case[1]} {case[5]}" for case in FORMS])
-def test_every_error_has_one_form(server: Running, case: Case):
+def test_errors_have_the_documented_form(server: Running, case: Case):
     method, path, headers, content, status, words = case
     answer = httpx.request(method, server.url + path, headers=headers, content=content, timeout=60)
     assert answer.status_code == status, answer.text
@@ -296,7 +298,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_values_that_no_reply_can_be_made_with(server: Running, value: str):
+def test_numbers_out_of_range_are_refused(server: Running, value: str):
     hello = '"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2'
     bodies = [f'{{"temperature": {value}, {hello}}}', f'{{{hello}, "codi2": {{"timeout": {value}}}}}']
     bodies += [f'{{{hello}, "codi2": {{"{name}": {value}}}}}' for name in ("guidance_scale", "source_guidance_scale")]
@@ -333,10 +335,10 @@ def test_strings_that_utf8_cannot_hold(server: Running, half: str):
 
 
 def test_seeds_that_are_counted_up_stay_seeds(client: openai.OpenAI):
-    made = client.chat.completions.create(
+    completion = client.chat.completions.create(
         model="debug", messages=[{"role": "user", "content": "Hi"}], seed=2**63 - 1, n=2, max_tokens=2, temperature=1
     )
-    assert len(made.choices) == 2
+    assert len(completion.choices) == 2
 
 
 def test_routes_that_make_one_thing_refuse_others(server: Running):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,42 +11,19 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from PIL import Image as PILImage
 
-from codi2.media import read_recipe
-from codi2.media.provenance import SOURCE_TYPE
-
+from .client_requests import HELLO, chat, post
 from .conftest import Running
 
-
-@pytest.fixture(scope="module")
-def client(server: Running) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-
-
-def post(server: Running, path: str, **body: Any) -> httpx.Response:
-    return httpx.post(f"{server.url}/v1/{path}", json=body, timeout=60)
-
-
-def chat(server: Running, *messages: dict[str, Any], **more: Any) -> httpx.Response:
-    body: dict[str, Any] = {"model": "debug", "messages": list(messages), "max_tokens": 2, "modalities": ["text"]}
-    return post(server, "chat/completions", **body | more)
-
-
-def bytes_of(b64: str) -> bytes:
-    return base64.b64decode(b64.rpartition(",")[2])
-
-
-HELLO = {"role": "user", "content": "Hello"}
 WANTS: list[list[str]] = [["text"], ["image"], ["video", "audio"], []]
 
 
 @pytest.mark.parametrize("want", WANTS, ids=[" ".join(want) or "what the model likes" for want in WANTS])
 def test_the_helper_of_responses_reads_a_stream(client: openai.OpenAI, want: list[str]):
     extra = {"codi2": {"want": want, "num_inference_steps": 1} if want else {"num_inference_steps": 1}}
-    asked: dict[str, Any] = {"model": "debug", "input": "Sing", "max_output_tokens": 9, "temperature": 1.0}
+    arguments: dict[str, Any] = {"model": "debug", "input": "Sing", "max_output_tokens": 9, "temperature": 1.0}
     words, kinds = "", []
-    with client.responses.stream(**asked, extra_body=extra | {"seed": 5}) as stream:
+    with client.responses.stream(**arguments, extra_body=extra | {"seed": 5}) as stream:
         for event in stream:
             kinds.append(event.type)
             if event.type == "response.output_text.delta":
@@ -58,14 +34,14 @@ def test_the_helper_of_responses_reads_a_stream(client: openai.OpenAI, want: lis
     response = last.response  # type: ignore[union-attr]
     assert response.output_text == words and response.status == last.type.removeprefix("response.")
     assert kinds.count("response.output_item.added") == kinds.count("response.output_item.done") == len(response.output)
-    whole = client.responses.create(**asked, extra_body=extra | {"seed": 5})
+    whole = client.responses.create(**arguments, extra_body=extra | {"seed": 5})
     assert [item.type for item in whole.output] == [item.type for item in response.output]
     assert whole.output_text == words
 
 
 def test_events_of_an_item_come_between_its_first_and_last(client: openai.OpenAI):
-    asked: dict[str, Any] = {"model": "debug", "input": "Sing", "max_output_tokens": 4, "stream": True}
-    events = list(client.responses.create(**asked, extra_body={"codi2": {"want": ["image"]}}))
+    arguments: dict[str, Any] = {"model": "debug", "input": "Sing", "max_output_tokens": 4, "stream": True}
+    events = list(client.responses.create(**arguments, extra_body={"codi2": {"want": ["image"]}}))
     open_items: set[int] = set()
     for event in events:
         if event.type == "response.output_item.added":
@@ -85,65 +61,67 @@ def test_events_of_an_item_come_between_its_first_and_last(client: openai.OpenAI
 
 def test_a_reply_that_its_length_cut_is_incomplete(client: openai.OpenAI):
     for tokens, status in ((1, "incomplete"), (3, "incomplete")):  # the random words of this model never end
-        made = client.responses.create(
+        response = client.responses.create(
             model="debug", input="Hi", max_output_tokens=tokens, extra_body={"modalities": ["text"]}
         )
-        assert made.status == status and made.incomplete_details is not None
-        assert made.incomplete_details.reason == "max_output_tokens" and made.output[-1].status == "incomplete"  # type: ignore[union-attr]
-    said = client.responses.create(
+        assert response.status == status and response.incomplete_details is not None
+        assert response.incomplete_details.reason == "max_output_tokens" and response.output[-1].status == "incomplete"  # type: ignore[union-attr]
+    text = client.responses.create(
         model="debug", input="Hi", max_output_tokens=9, extra_body={"modalities": ["text"]}
     ).output_text
     ended = client.responses.create(
-        model="debug", input="Hi", max_output_tokens=9, extra_body={"modalities": ["text"], "stop": said[3:5]}
+        model="debug", input="Hi", max_output_tokens=9, extra_body={"modalities": ["text"], "stop": text[3:5]}
     )
-    assert ended.status == "completed" and ended.incomplete_details is None and said.startswith(ended.output_text)
+    assert ended.status == "completed" and ended.incomplete_details is None and text.startswith(ended.output_text)
 
 
 def test_stop_strings_end_a_reply(server: Running, client: openai.OpenAI):
-    asked: dict[str, Any] = {"model": "debug", "messages": [HELLO], "max_tokens": 24, "modalities": ["text"]}
-    whole = client.chat.completions.create(**asked)
-    said = whole.choices[0].message.content or ""
+    arguments: dict[str, Any] = {"model": "debug", "messages": [HELLO], "max_tokens": 24, "modalities": ["text"]}
+    whole = client.chat.completions.create(**arguments)
+    text = whole.choices[0].message.content or ""
     assert whole.choices[0].finish_reason == "length"
-    for stop in (said[7:9], [said[7:9]], ["never said: \u2603", said[7:9]]):
-        made = client.chat.completions.create(**asked, stop=stop)
-        expected = said[: said.index(said[7:9])]
-        assert (made.choices[0].message.content or "") == expected.strip() and made.choices[0].finish_reason == "stop"
-        chunks = list(client.chat.completions.create(**asked, stop=stop, stream=True))
+    for stop in (text[7:9], [text[7:9]], ["never said: \u2603", text[7:9]]):
+        completion = client.chat.completions.create(**arguments, stop=stop)
+        expected = text[: text.index(text[7:9])]
+        assert (completion.choices[0].message.content or "") == expected.strip() and completion.choices[
+            0
+        ].finish_reason == "stop"
+        chunks = list(client.chat.completions.create(**arguments, stop=stop, stream=True))
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expected
         assert chunks[-1].choices[0].finish_reason == "stop"
     name = post(server, "sessions").json()["id"]
-    body = {"content": "Hello", "max_tokens": 24, "modalities": ["text"], "stop": [said[7:9]]}
+    body = {"content": "Hello", "max_tokens": 24, "modalities": ["text"], "stop": [text[7:9]]}
     round_ = post(server, f"sessions/{name}/rounds", **body).json()
-    assert round_["message"]["content"] == said[: said.index(said[7:9])].strip()
+    assert round_["message"]["content"] == text[: text.index(text[7:9])].strip()
 
 
 def test_words_of_a_small_nucleus_are_the_likeliest(client: openai.OpenAI):
-    asked: dict[str, Any] = {"model": "debug", "messages": [HELLO], "max_tokens": 9, "modalities": ["text"]}
-    likeliest = client.chat.completions.create(**asked, temperature=0)
-    drawn = client.chat.completions.create(**asked, temperature=2, seed=3)
-    nucleus = client.chat.completions.create(**asked, temperature=2, seed=3, top_p=0)
+    arguments: dict[str, Any] = {"model": "debug", "messages": [HELLO], "max_tokens": 9, "modalities": ["text"]}
+    likeliest = client.chat.completions.create(**arguments, temperature=0)
+    sampled = client.chat.completions.create(**arguments, temperature=2, seed=3)
+    nucleus = client.chat.completions.create(**arguments, temperature=2, seed=3, top_p=0)
     assert nucleus.choices[0].message.content == likeliest.choices[0].message.content
-    assert drawn.choices[0].message.content != likeliest.choices[0].message.content
+    assert sampled.choices[0].message.content != likeliest.choices[0].message.content
 
 
 def test_items_of_a_response_are_input_again(client: openai.OpenAI):
-    asked: dict[str, Any] = {"model": "debug", "max_output_tokens": 3}
+    arguments: dict[str, Any] = {"model": "debug", "max_output_tokens": 3}
     extra = {"codi2": {"want": ["image", "audio", "video"], "num_inference_steps": 1}}
     first: list[Any] = [{"role": "user", "content": "Make things"}]
-    made = client.responses.create(**asked, input=first, extra_body=extra)
+    response = client.responses.create(**arguments, input=first, extra_body=extra)
     kinds = ["image_generation_call", "codi2_audio", "codi2_video", "message"]
-    assert [item.type for item in made.output] == kinds
-    items = [*first, *(item.model_dump() for item in made.output), {"role": "user", "content": "Mirror [image0]"}]
-    more = client.responses.create(**asked, input=items, extra_body=extra)
+    assert [item.type for item in response.output] == kinds
+    items = [*first, *(item.model_dump() for item in response.output), {"role": "user", "content": "Mirror [image0]"}]
+    continued = client.responses.create(**arguments, input=items, extra_body=extra)
     message = (
         client.chat.completions.create(model="debug", messages=first, max_tokens=3, extra_body=extra).choices[0].message
     )
     same = client.chat.completions.create(
         model="debug", messages=[*first, message.model_dump(), items[-1]], max_tokens=3, extra_body=extra
     )
-    assert more.usage is not None and same.usage is not None
-    assert more.usage.input_tokens == same.usage.prompt_tokens, "the items of one reply are one message"
-    assert more.output_text.strip() == same.choices[0].message.content
+    assert continued.usage is not None and same.usage is not None
+    assert continued.usage.input_tokens == same.usage.prompt_tokens, "the items of one reply are one message"
+    assert continued.output_text.strip() == same.choices[0].message.content
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -242,15 +220,19 @@ def test_a_refusal_is_read(server: Running):
         count: int = chat(server, HELLO, message, HELLO).json()["usage"]["prompt_tokens"]
         return count
 
-    said = read(assistant(content="I will not."))
-    assert said == read(assistant(content=None, refusal="I will not.")) > read(assistant(content=None))
+    count = read(assistant(content="I will not."))
+    assert count == read(assistant(content=None, refusal="I will not.")) > read(assistant(content=None))
 
 
 def test_a_reply_is_read_where_litellm_keeps_our_fields(server: Running):
-    made = chat(server, HELLO, codi2={"want": ["image"], "num_inference_steps": 1}).json()["choices"][0]["message"]
-    ours = {"role": "assistant", "content": made["content"], "codi2": made["codi2"]}
-    theirs = {"role": "assistant", "content": made["content"], "provider_specific_fields": {"codi2": made["codi2"]}}
-    counts = {chat(server, HELLO, one, HELLO).json()["usage"]["prompt_tokens"] for one in (made, ours, theirs)}
+    message = chat(server, HELLO, codi2={"want": ["image"], "num_inference_steps": 1}).json()["choices"][0]["message"]
+    ours = {"role": "assistant", "content": message["content"], "codi2": message["codi2"]}
+    of_litellm = {
+        "role": "assistant",
+        "content": message["content"],
+        "provider_specific_fields": {"codi2": message["codi2"]},
+    }
+    counts = {chat(server, HELLO, one, HELLO).json()["usage"]["prompt_tokens"] for one in (message, ours, of_litellm)}
     assert len(counts) == 1 and counts != {
         chat(server, HELLO, assistant(content="Hi"), HELLO).json()["usage"]["prompt_tokens"]
     }
@@ -343,156 +325,47 @@ def test_routes_that_are_not_here_say_what_to_use(server: Running, method: str, 
     )
 
 
-def test_pictures_where_chat_clients_look_for_them(server: Running, client: openai.OpenAI):
-    extra: dict[str, Any] = {"codi2": {"want": ["image", "image", "audio"], "num_inference_steps": 1}}
-    asked: dict[str, Any] = {"model": "debug", "messages": [HELLO], "max_tokens": 2}
-    message = client.chat.completions.create(**asked, extra_body=extra).choices[0].message
-    shown = [part["image_url"]["url"] for part in message.codi2["parts"] if part["type"] == "image_url"]  # type: ignore[attr-defined]
-    assert [image["image_url"]["url"] for image in message.images] == shown  # type: ignore[attr-defined]
-    assert [image["index"] for image in message.images] == [0, 1]  # type: ignore[attr-defined]
-    chunks = client.chat.completions.create(**asked, stream=True, extra_body=extra)
-    found = [image for chunk in chunks for image in getattr(chunk.choices[0].delta, "images", None) or []]
-    assert [image["index"] for image in found] == [0, 1]
-    extra["codi2"]["content"] = "parts"
-    content: Any = client.chat.completions.create(**asked, extra_body=extra).choices[0].message.content
-    assert [part["type"] for part in content] == ["image_url", "image_url", "audio", "text"]
-    kept = {"role": "assistant", "content": message.content, "images": message.images}  # type: ignore[attr-defined]
-    asked["messages"] = [HELLO, kept, {"role": "user", "content": "Mirror [image1]"}]
-    assert client.chat.completions.create(**asked, extra_body={"modalities": ["text"]}).choices
+TEXT_ONLY: dict[str, Any] = {"model": "debug", "extra_body": {"modalities": ["text"]}}
+TALK: list[Any] = [{"role": "developer", "content": "Talk like a pirate."}, {"role": "user", "content": "Hello?"}]
 
 
-SIZES = [
-    ("128x128", "drawn at 64x64, and resized"),
-    ("96x64", "of which the middle was kept"),
-    ("64x64", ""),
-    ("auto", ""),
-]
-
-
-@pytest.mark.parametrize(("size", "note"), SIZES)
-def test_a_size_of_its_own(client: openai.OpenAI, size: str, note: str):
-    made = client.images.generate(
-        model="debug", prompt="a goose", size=size, extra_body={"codi2": {"num_inference_steps": 1}}
-    )  # type: ignore[call-overload]
-    picture = PILImage.open(io.BytesIO(bytes_of(made.data[0].b64_json)))
-    assert f"{picture.width}x{picture.height}" == made.size == ("64x64" if size == "auto" else size)
-    assert note in " ".join(made.codi2["notes"]) and bool(note) == bool(made.codi2["notes"])
-
-
-@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
-def test_formats_of_pictures(client: openai.OpenAI, media: Path, form: str):
-    extra = {"seed": 4, "codi2": {"num_inference_steps": 1}}
-    made = client.images.generate(model="debug", prompt="a goose", output_format=form, extra_body=extra)  # type: ignore[call-overload]
-    data = bytes_of(made.data[0].b64_json)
-    assert PILImage.open(io.BytesIO(data)).format == form.upper() and made.output_format == form
-    assert read_recipe(data)["seed"] == 4 and SOURCE_TYPE.encode() in data
-    with open(media / "goose-google.png", "rb") as file:
-        edited = client.images.edit(model="debug", image=file, prompt="Night", output_format=form)  # type: ignore[call-overload]
-    assert PILImage.open(io.BytesIO(bytes_of(edited.data[0].b64_json))).format == form.upper()
-
-
-def test_pictures_as_a_stream(client: openai.OpenAI, media: Path):
-    extra = {"seed": 4, "codi2": {"num_inference_steps": 2}}
-    whole = client.images.generate(model="debug", prompt="a goose", n=2, extra_body=extra)
-    events = list(client.images.generate(model="debug", prompt="a goose", n=2, stream=True, extra_body=extra))
-    made = [event for event in events if event.type == "image_generation.completed"]
-    pictures = [PILImage.open(io.BytesIO(bytes_of(event.b64_json))).tobytes() for event in made]
-    assert whole.data is not None
-    assert pictures == [PILImage.open(io.BytesIO(bytes_of(one.b64_json or ""))).tobytes() for one in whole.data]
-    assert any("progress" in event.type for event in events)
-    with open(media / "goose-google.png", "rb") as file:
-        events = list(client.images.edit(model="debug", image=file, prompt="Night", stream=True))  # type: ignore[arg-type]
-    assert events[-1].type == "image_edit.completed" and read_recipe(bytes_of(events[-1].b64_json))
-
-
-def test_a_field_of_a_form_is_refused_by_its_name(server: Running, media: Path):
-    data = (media / "goose-google.png").read_bytes()
-    for name, value in (("input_fidelity", "high"), ("quality", "hd"), ("size", "1x1"), ("output_format", "gif")):
-        answer = httpx.post(
-            f"{server.url}/v1/images/edits", files={"image": data}, data={"prompt": "Night", name: value}, timeout=60
-        )
-        assert answer.status_code == 400 and answer.json()["error"]["param"] == name, answer.text
-
-
-def media_of(parts: list[dict[str, Any]]) -> list[bytes]:
-    found = []
-    for part in parts:
-        if part["type"] == "audio":
-            found.append(bytes_of(part["audio"]["data"]))
-        elif part["type"] != "text":
-            found.append(bytes_of(part[part["type"]]["url"]))
-    return found
-
-
-def test_every_medium_that_leaves_says_how_it_was_made(server: Running):
-    more: dict[str, Any] = {"seed": 6, "codi2": {"want": ["image", "audio", "video"], "num_inference_steps": 1}}
-    left: list[bytes] = media_of(chat(server, HELLO, **more).json()["choices"][0]["message"]["codi2"]["parts"])
-    for line in chat(server, HELLO, **more, stream=True).text.splitlines():
-        if line.startswith("data: {"):
-            for choice in json.loads(line[6:])["choices"]:
-                part = choice["delta"].get("codi2", {}).get("part")
-                left += media_of([part] if part else [])
-    items = post(server, "responses", input="Hi", max_output_tokens=1, **more).json()["output"]
-    text = post(server, "responses", input="Hi", max_output_tokens=1, stream=True, **more).text
-    events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
-    items += [event["item"] for event in events if event["type"] == "response.output_item.done"]
-    left += [bytes_of(item["result"]) for item in items if item["type"] == "image_generation_call"]
-    left += media_of([item["part"] for item in items if "part" in item])
-    for form in ("wav", "flac", "ogg", "mp3"):
-        left.append(post(server, "audio/generations", input="a", seed=6, response_format=form).content)
-    name = post(server, "sessions").json()["id"]
-    text = post(server, f"sessions/{name}/rounds", content="Hi", max_tokens=1, stream=True, **more).text
-    events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
-    left += media_of([event["part"] for event in events if event["type"] == "part"])
-    post(server, f"sessions/{name}/rounds", content="Mirror [image0]", max_tokens=1, **more)
-    for message in httpx.get(f"{server.url}/v1/sessions/{name}", timeout=60).json()["messages"]:
-        parts = message["content"] if message["role"] == "user" else message["codi2"]["parts"]
-        left += media_of([part for part in parts if part["type"] != "text"])
-    for round_ in httpx.get(f"{server.url}/v1/sessions/{name}/rounds").json()["data"]:
-        for item in round_["reply"]:
-            if "id" in item:
-                path = f"{server.url}/v1/sessions/{name}/media/{item['id']}"
-                left.append(httpx.get(path, timeout=60).content)
-                left.append(httpx.get(f"{path}/thumbnail", timeout=60).content)
-    assert len(left) > 30
-    for i, data in enumerate(left):
-        assert b"seed" in data, (i, len(left))
-        assert read_recipe(data)["seed"] == 6, data[:16]
-        assert b"trainedAlgorithmicMedia" in data
-
-
-def test_head_of_health_is_empty(server: Running):
-    answer = httpx.head(f"{server.url}/health")
-    assert answer.status_code == 200 and answer.content == b""
-
-
-def test_the_examples_of_the_clients_own_page(server: Running, client: openai.OpenAI, media: Path):
+def test_a_response_with_instructions_and_with_a_picture(client: openai.OpenAI, media: Path):
+    """The first examples of the client library's own page."""
+    few: Any = {**TEXT_ONLY, "max_output_tokens": 3}
+    response = client.responses.create(instructions="You talk like a pirate.", input="How do I check types?", **few)
+    assert response.instructions == "You talk like a pirate." and [item.type for item in response.output] == ["message"]
     url = f"data:image/png;base64,{base64.b64encode((media / 'goose-google.png').read_bytes()).decode()}"
-    few: Any = {"model": "debug", "max_output_tokens": 3, "extra_body": {"modalities": ["text"]}}
-    made = client.responses.create(instructions="You talk like a pirate.", input="How do I check types?", **few)
-    assert isinstance(made.output_text, str) and made.instructions == "You talk like a pirate."
-    seen: Any = [{"type": "input_text", "text": "What is in it?"}, {"type": "input_image", "image_url": url}]
-    assert client.responses.create(input=[{"role": "user", "content": seen}], **few).output
-    talk: Any = [{"role": "developer", "content": "Talk like a pirate."}, {"role": "user", "content": "Hello?"}]
-    words: Any = {
-        "model": "debug",
-        "messages": talk,
-        "max_completion_tokens": 3,
-        "extra_body": {"modalities": ["text"]},
-    }
-    raw = client.chat.completions.with_raw_response.create(**words)
-    assert raw.parse().choices[0].message.content == client.chat.completions.create(**words).choices[0].message.content
-    said = client.chat.completions.create(**words | {"max_completion_tokens": 24}).choices[0].message.content or ""
-    with client.chat.completions.stream(**words | {"max_completion_tokens": 24}, stop=said[7:9]) as stream:
+    content: Any = [{"type": "input_text", "text": "What is in it?"}, {"type": "input_image", "image_url": url}]
+    with_picture = client.responses.create(input=[{"role": "user", "content": content}], **few)
+    assert with_picture.usage is not None and response.usage is not None
+    assert with_picture.usage.input_tokens != response.usage.input_tokens
+
+
+def test_a_raw_completion_is_the_parsed_one(client: openai.OpenAI):
+    arguments: Any = {**TEXT_ONLY, "messages": TALK, "max_completion_tokens": 3}
+    raw = client.chat.completions.with_raw_response.create(**arguments)
+    completion = client.chat.completions.create(**arguments)
+    assert raw.parse().choices[0].message.content == completion.choices[0].message.content
+
+
+def test_the_helper_of_completions_reads_a_stream_with_a_stop_string(client: openai.OpenAI):
+    arguments: Any = {**TEXT_ONLY, "messages": TALK, "max_completion_tokens": 24}
+    text = client.chat.completions.create(**arguments).choices[0].message.content or ""
+    with client.chat.completions.stream(**arguments, stop=text[7:9]) as stream:
         kinds = [event.type for event in stream]
         assert "content.delta" in kinds and stream.get_final_completion().choices[0].finish_reason == "stop"
+
+
+def test_a_refused_field_is_the_clients_bad_request_error(client: openai.OpenAI):
     with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(**words, response_format={"type": "json_object"})
+        client.chat.completions.create(**TEXT_ONLY, messages=TALK, response_format={"type": "json_object"})
     assert refused.value.param == "response_format"
 
-    async def all_at_once() -> list[str]:
-        one = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none")
-        async with one, one.responses.stream(input="Hi", **few) as events:
+
+def test_the_asynchronous_client_reads_a_stream(server: Running):
+    async def read() -> list[str]:
+        client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none")
+        async with client, client.responses.stream(input="Hi", **TEXT_ONLY, max_output_tokens=3) as events:  # type: ignore[call-overload]
             return [event.type async for event in events]
 
-    assert asyncio.run(all_at_once())[-1] == "response.incomplete"
+    assert asyncio.run(read())[-1] == "response.incomplete"

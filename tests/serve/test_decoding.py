@@ -63,6 +63,12 @@ def running(group: int) -> list[str]:
     return [state for state, _, of, *_ in fields if int(of) == group and state != "Z"]
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 def test_media_are_those_that_the_readers_give():
     draw = np.random.default_rng(0)
     files = [
@@ -126,12 +132,11 @@ def test_a_client_that_leaves_frees_its_process():
         assert await pool.load([file(DOT)])
         (pid,) = pool.pids
         task = asyncio.ensure_future(pool.load([file(SLOW, "")] * 4))
-        await asyncio.sleep(0.5)
+        await until(lambda: len(running(pid)) > 1)  # a child decodes
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.sleep(0.2)
-        assert not running(pid), "its children are gone as well"
+        await until(lambda: not running(pid))  # with its child
         assert await asyncio.wait_for(pool.load([file(DOT)]), 20)
 
     playing(work)
@@ -140,11 +145,11 @@ def test_a_client_that_leaves_frees_its_process():
 def test_a_deadline_of_the_request_ends_decoding_and_waiting():
     async def work(pool: Decoders) -> None:
         now = asyncio.get_running_loop().time
-        held = asyncio.ensure_future(pool.load([file(SLOW, "")] * 4))
+        running_task = asyncio.ensure_future(pool.load([file(SLOW, "")] * 4))
         await asyncio.sleep(0.1)
         with pytest.raises(LateError):
             await pool.load([file(DOT)], deadline=now() + 0.3)
-        held.cancel()
+        running_task.cancel()
         with pytest.raises(LateError):
             await pool.load([file(SLOW, "")] * 4, deadline=now() + 1.5)
         assert await pool.load([file(DOT)], deadline=now() + 30)
@@ -168,8 +173,8 @@ def test_who_sends_much_waits_behind_who_sends_little_and_the_queue_is_bounded()
         await asyncio.sleep(0)
         with pytest.raises(BusyError, match="5 requests wait already"):
             await pool.load([file(DOT)], "late")
-        gone = tasks.pop(1)
-        gone.cancel()
+        cancelled = tasks.pop(1)
+        cancelled.cancel()
         first.cancel()
         await asyncio.gather(*tasks)
 
@@ -181,7 +186,7 @@ def test_a_process_that_is_killed_is_replaced():
     async def work(pool: Decoders) -> None:
         assert await pool.load([file(DOT)])
         os.killpg(pool.pids[0], 9)
-        await asyncio.sleep(0.2)
+        await until(lambda: not pool.pids)
         assert await pool.load([file(DOT)])
 
     playing(work)

@@ -57,10 +57,10 @@ def test_the_schema_holds(server: Running):
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     statuses: list[int] = []
     for operation in schema.get_all_operations():
-        made = operation.ok()
+        valid_case = operation.ok()
 
         @quick
-        @given(case=made.as_strategy())
+        @given(case=valid_case.as_strategy())
         def attack(case: schemathesis.Case) -> None:
             statuses.append(checked(case.call(base_url=server.url, timeout=60)))
 
@@ -73,22 +73,22 @@ def samples() -> dict[str, bytes]:
     """Small media of every kind that is read, and some that are not."""
     folder = Path(__file__).parents[2] / "examples" / "media"
     names = ("goose-google.png", "mango-twitter.png", "rabbit.webp", "crow.wav")
-    found = {name: (folder / name).read_bytes() for name in names}
+    files = {name: (folder / name).read_bytes() for name in names}
     frames = [PILImage.new("RGB", (24, 16), (i * 40, 90, 200)) for i in range(5)]
     for form in ("GIF", "WEBP", "PNG", "TIFF", "BMP", "ICO", "JPEG", "PPM"):
         file, more = io.BytesIO(), {"save_all": True, "append_images": frames[1:]} if form in ("GIF", "WEBP") else {}
         frames[0].save(file, form, **more)
-        found[form] = file.getvalue()
+        files[form] = file.getvalue()
     for mode in ("I;16", "L", "1", "P", "LA", "RGBA", "CMYK"):
         file = io.BytesIO()
         PILImage.new(mode, (9, 7), 1).save(file, "TIFF" if mode == "CMYK" else "PNG")
-        found[mode] = file.getvalue()
-    found["imu"] = b"0,0,0,0,0,0\n" * 20
-    found["seconds"] = b"0,0,0,0,0,0,0\n1e308,1,2,3,4,5,6\n"
-    found["npy"] = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999999, 7), }"
-    found["svg"] = b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>"
-    found["m3u8"] = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"
-    return found
+        files[mode] = file.getvalue()
+    files["imu"] = b"0,0,0,0,0,0\n" * 20
+    files["seconds"] = b"0,0,0,0,0,0,0\n1e308,1,2,3,4,5,6\n"
+    files["npy"] = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999999, 7), }"
+    files["svg"] = b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>"
+    files["m3u8"] = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"
+    return files
 
 
 SAMPLES = samples()

@@ -13,7 +13,7 @@ from codi2.serve.middleware import BodyLimit, Faults
 from .conftest import Running, ask, exchange
 
 
-def test_ways_out_of_the_folder_and_strange_headers(server: Running):
+def test_paths_outside_of_the_folder_and_strange_headers(server: Running):
     for path in (
         "/../../etc/passwd",
         "/%2e%2e/%2e%2e/etc/passwd",
@@ -32,11 +32,11 @@ def test_ways_out_of_the_folder_and_strange_headers(server: Running):
         "X-Original-URL: /v1/sessions",
         "Content-Length: 99999999999999999999",
     ):
-        found = exchange(
+        answer = exchange(
             server, f"GET /health HTTP/1.1\r\nHost: localhost\r\n{header}\r\nConnection: close\r\n\r\n".encode()
         )
-        assert found is not None and (found.status == 200 or found.error), header[:40]
-        assert not any(name.startswith("access-control") for name in found.headers)
+        assert answer is not None and (answer.status == 200 or answer.error), header[:40]
+        assert not any(name.startswith("access-control") for name in answer.headers)
     assert httpx.get(f"{server.url}/health").status_code == 200
 
 
@@ -103,8 +103,8 @@ def test_a_refused_client_is_not_asked_for_its_body(server: Running):
     request += "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
     refused = exchange(server, request.format("evil.example").encode())
     assert refused is not None and refused.status == 403
-    asked = exchange(server, (request.format("localhost") + "hello").encode())
-    assert asked is not None and asked.status == 100
+    accepted = exchange(server, (request.format("localhost") + "hello").encode())
+    assert accepted is not None and accepted.status == 100
 
 
 def test_a_body_that_is_cut_off_is_no_fault_of_the_server(caplog: pytest.LogCaptureFixture):

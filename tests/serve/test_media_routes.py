@@ -42,8 +42,8 @@ def http(server: Running) -> httpx.Client:
 def upload(http: httpx.Client, data: bytes, **query: str) -> dict[str, Any]:
     answer = http.post("/v1/media", content=data, params=query, headers={"Content-Type": "application/octet-stream"})
     assert answer.status_code == 200, answer.text
-    made: dict[str, Any] = answer.json()
-    return made
+    medium: dict[str, Any] = answer.json()
+    return medium
 
 
 def new(http: httpx.Client) -> str:
@@ -54,20 +54,20 @@ def play(http: httpx.Client, session: str, content: Any, number: int | None = No
     path = f"/v1/sessions/{session}/rounds" + ("" if number is None else f"/{number}")
     answer = http.request("POST" if number is None else "PUT", path, json={"content": content, **(body or DRAW)})
     assert answer.status_code == 200, answer.text
-    made: dict[str, Any] = answer.json()["round"]
-    return made
+    round_: dict[str, Any] = answer.json()["round"]
+    return round_
 
 
 def rounds(http: httpx.Client, session: str) -> list[dict[str, Any]]:
     answer = http.get(f"/v1/sessions/{session}/rounds")
     assert answer.status_code == 200, answer.text
-    made: list[dict[str, Any]] = answer.json()["data"]
-    return made
+    all_rounds: list[dict[str, Any]] = answer.json()["data"]
+    return all_rounds
 
 
-def drawn(made: dict[str, Any]) -> dict[str, Any]:
+def picture_of(round_: dict[str, Any]) -> dict[str, Any]:
     """The picture of a reply."""
-    return next(part for part in made["reply"] if part["type"] == "image")
+    return next(part for part in round_["reply"] if part["type"] == "image")
 
 
 def size(http: httpx.Client, path: str) -> tuple[int, int]:
@@ -78,16 +78,16 @@ def size(http: httpx.Client, path: str) -> tuple[int, int]:
 
 def test_an_upload_becomes_an_item_of_the_conversation(http: httpx.Client, media: Path, tmp_path: Path):
     goose = (media / "goose-google.png").read_bytes()
-    sent = upload(http, goose)
+    medium = upload(http, goose)
     width, height = PILImage.open(io.BytesIO(goose)).size
-    assert (sent["type"], sent["width"], sent["height"]) == ("image", width, height)
+    assert (medium["type"], medium["width"], medium["height"]) == ("image", width, height)
     session = new(http)
-    made = play(http, session, [{"type": "text", "text": "Draw this "}, {"type": "media", "id": sent["id"]}])
-    assert made["words"] == "Draw this" and [item["item"] for item in made["items"]] == ["image0"]
-    assert drawn(made)["item"] == "image1" and rounds(http, session) == [made]
-    path = f"/v1/sessions/{session}/media/{made['items'][0]['id']}"
+    round_ = play(http, session, [{"type": "text", "text": "Draw this "}, {"type": "media", "id": medium["id"]}])
+    assert round_["words"] == "Draw this" and [item["item"] for item in round_["items"]] == ["image0"]
+    assert picture_of(round_)["item"] == "image1" and rounds(http, session) == [round_]
+    path = f"/v1/sessions/{session}/media/{round_['items'][0]['id']}"
     assert size(http, path) == (width, height) and max(size(http, f"{path}/thumbnail?side=20")) == 20
-    answer = http.get(f"/v1/sessions/{session}/media/{drawn(made)['id']}")
+    answer = http.get(f"/v1/sessions/{session}/media/{picture_of(round_)['id']}")
     assert answer.headers["x-content-type-options"] == "nosniff" and "no-store" in answer.headers["cache-control"]
     (tmp_path / "drawn.png").write_bytes(answer.content)
     assert read_recipe(tmp_path / "drawn.png")["model"] == "debug", "a medium says how it was made"
@@ -96,11 +96,11 @@ def test_an_upload_becomes_an_item_of_the_conversation(http: httpx.Client, media
 def test_a_clip_comes_with_its_sound_in_one_file(http: httpx.Client):
     session = new(http)
     body = {**DRAW, "codi2": {"want": ["video", "audio"], "num_inference_steps": 1}}
-    made = play(http, session, "A rooster that hops", **body)
-    clip, sound = [part for part in made["reply"] if part["type"] != "text"]
+    round_ = play(http, session, "A rooster that hops", **body)
+    clip, sound = [part for part in round_["reply"] if part["type"] != "text"]
     assert clip["sound"] == sound["id"]
     path = f"/v1/sessions/{session}/media/"
-    kinds = [http.get(path + one).headers["content-type"] for one in (clip["id"], sound["id"])]
+    kinds = [http.get(path + medium).headers["content-type"] for medium in (clip["id"], sound["id"])]
     assert kinds == ["video/mp4", "audio/flac"]
     import av
 
@@ -114,12 +114,12 @@ def test_words_stay_as_they_were_written_and_items_keep_their_numbers(http: http
     session = new(http)
     pictures = [upload(http, colour(name)) for name in ("red", "blue")]
     content = [{"type": "text", "text": "Make [image1] look like [image0]"}]
-    content += [{"type": "media", "id": one["id"]} for one in pictures]
-    made = play(http, session, content)
-    assert made["words"] == "Make [image1] look like [image0]"
-    assert [item["item"] for item in made["items"]] == ["image0", "image1"]
-    first = http.get(f"/v1/sessions/{session}/media/{made['items'][0]['id']}").content
-    assert PILImage.open(io.BytesIO(first)).getpixel((0, 0)) == (255, 0, 0), "image0 is the one that came first"
+    content += [{"type": "media", "id": uploaded["id"]} for uploaded in pictures]
+    first_round = play(http, session, content)
+    assert first_round["words"] == "Make [image1] look like [image0]"
+    assert [item["item"] for item in first_round["items"]] == ["image0", "image1"]
+    data = http.get(f"/v1/sessions/{session}/media/{first_round['items'][0]['id']}").content
+    assert PILImage.open(io.BytesIO(data)).getpixel((0, 0)) == (255, 0, 0), "image0 is the one that came first"
     second = play(http, session, "Now make it  night.")
     assert second["words"] == "Now make it  night." and second["items"] == [], (
         "what it refers to is not written into it"
@@ -139,8 +139,8 @@ def test_the_same_picture_twice_is_two_items_also_after_a_restart(start: Start, 
     server = start("--no-page", folder=tmp_path / "twice")
     with httpx.Client(base_url=server.url, timeout=60) as http:
         assert rounds(http, session) == before
-        made = play(http, session, "Mirror [image1]")
-        assert made["items"] == [] and drawn(made)["item"] == "image2"
+        round_ = play(http, session, "Mirror [image1]")
+        assert round_["items"] == [] and picture_of(round_)["item"] == "image2"
     server.stop()
 
 
@@ -175,13 +175,13 @@ def test_a_round_is_replaced_when_its_reply_is_there(http: httpx.Client):
 def test_media_of_a_replaced_round_are_gone_and_its_items_can_be_used_again(http: httpx.Client):
     session = new(http)
     red = upload(http, colour("red"))
-    made = play(http, session, [{"type": "text", "text": "Draw [image0]"}, {"type": "media", "id": red["id"]}])
+    replaced = play(http, session, [{"type": "text", "text": "Draw [image0]"}, {"type": "media", "id": red["id"]}])
     path = f"/v1/sessions/{session}/media/"
-    content = [{"type": "text", "text": "Mirror [image0]"}, {"type": "media", "id": made["items"][0]["id"]}]
+    content = [{"type": "text", "text": "Mirror [image0]"}, {"type": "media", "id": replaced["items"][0]["id"]}]
     again = play(http, session, content, 0, **DRAW, seed=5)
-    assert again["items"] == made["items"] and again["words"] == "Mirror [image0]"
-    assert http.get(path + drawn(made)["id"]).status_code == 404
-    assert http.get(path + drawn(again)["id"]).status_code == 200
+    assert again["items"] == replaced["items"] and again["words"] == "Mirror [image0]"
+    assert http.get(path + picture_of(replaced)["id"]).status_code == 404
+    assert http.get(path + picture_of(again)["id"]).status_code == 200
 
 
 def test_an_edit_is_what_a_conversation_that_began_so_would_have(http: httpx.Client):
@@ -224,34 +224,34 @@ def test_uploads_and_media_are_their_owners(start: Start, tmp_path: Path):
         httpx.Client(base_url=server.url, timeout=60, headers={"Authorization": f"Bearer {one}"}) for one in secrets
     )
     assert httpx.post(f"{server.url}/v1/media", content=colour("red")).status_code == 401
-    sent, session = upload(ann, colour("red")), new(ann)
-    made = play(ann, session, [{"type": "media", "id": sent["id"]}])
-    medium = made["items"][0]["id"]
-    theirs = new(eve)
-    play(eve, theirs, "Hello", **TEXT)
+    uploaded, session = upload(ann, colour("red")), new(ann)
+    round_ = play(ann, session, [{"type": "media", "id": uploaded["id"]}])
+    medium = round_["items"][0]["id"]
+    other_session = new(eve)
+    play(eve, other_session, "Hello", **TEXT)
     assert eve.get(f"/v1/sessions/{session}/media/{medium}").status_code == 404
-    assert eve.get(f"/v1/sessions/{theirs}/media/{medium}").status_code == 404
-    assert eve.delete(f"/v1/media/{sent['id']}").status_code == 404
-    sent = upload(ann, colour("blue"))
-    for one in (sent["id"], medium):
+    assert eve.get(f"/v1/sessions/{other_session}/media/{medium}").status_code == 404
+    assert eve.delete(f"/v1/media/{uploaded['id']}").status_code == 404
+    uploaded = upload(ann, colour("blue"))
+    for one in (uploaded["id"], medium):
         body = {"content": [{"type": "media", "id": one}], **TEXT}
-        assert eve.post(f"/v1/sessions/{theirs}/rounds", json=body).status_code == 404
-    assert ann.delete(f"/v1/media/{sent['id']}").json()["deleted"], "it was in no round"
-    assert ann.delete(f"/v1/media/{sent['id']}").status_code == 404
+        assert eve.post(f"/v1/sessions/{other_session}/rounds", json=body).status_code == 404
+    assert ann.delete(f"/v1/media/{uploaded['id']}").json()["deleted"], "it was in no round"
+    assert ann.delete(f"/v1/media/{uploaded['id']}").status_code == 404
     server.stop()
 
 
 def test_an_upload_ends_with_the_round_that_it_came_with(start: Start, tmp_path: Path):
     server = start("--no-page", folder=tmp_path / "once")
     http = httpx.Client(base_url=server.url, timeout=60)
-    session, sent = new(http), upload(http, colour("red"))
-    content = [{"type": "text", "text": "Look"}, {"type": "media", "id": sent["id"]}]
+    session, uploaded = new(http), upload(http, colour("red"))
+    content = [{"type": "text", "text": "Look"}, {"type": "media", "id": uploaded["id"]}]
     files = lambda: [path for path in (tmp_path / "once").rglob("*") if path.parent.parent.name == "uploads"]  # noqa: E731
     refused = http.post(f"/v1/sessions/{session}/rounds", json={"content": [*content, {"type": "text"}], **TEXT})
     assert refused.status_code == 400 and len(files()) == 1, "it can be sent again with a message that is right"
-    made = play(http, session, content, **TEXT)
+    round_ = play(http, session, content, **TEXT)
     assert files() == [] and http.post(f"/v1/sessions/{session}/rounds", json={"content": content}).status_code == 404
-    assert http.get(f"/v1/sessions/{session}/media/{made['items'][0]['id']}").status_code == 200
+    assert http.get(f"/v1/sessions/{session}/media/{round_['items'][0]['id']}").status_code == 200
     http.delete(f"/v1/sessions/{session}")
     assert not [path for path in (tmp_path / "once").rglob("*") if path.parent.parent.name in ("uploads", "media")]
     server.stop()
@@ -281,13 +281,13 @@ def test_a_client_that_leaves_frees_the_thread_that_worked_for_it():
 
     async def run() -> None:
         with ThreadPoolExecutor(1) as thread:
-            asked = [run_while_connected(cast(Any, Leaving()), lambda i=i: work(i), thread) for i in range(20)]  # type: ignore[misc]
-            answers = await asyncio.gather(*asked, return_exceptions=True)
+            calls = [run_while_connected(cast(Any, Leaving()), lambda i=i: work(i), thread) for i in range(20)]  # type: ignore[misc]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
             assert all(isinstance(one, HTTPException) and one.status_code == 499 for one in answers)
             assert await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(thread, lambda: "next"), 10)
 
     asyncio.run(run())
-    assert stopped.wait(1) and len(begun) < 5, "what had not begun was not done"
+    assert stopped.wait(60) and len(begun) < 5, "what had not begun was not done"
 
 
 def test_encoding_a_clip_stops_when_nobody_wants_it():
@@ -302,7 +302,7 @@ def test_a_thumbnail_of_a_clip_reads_its_first_frame_alone(tmp_path: Path, monke
     session = store.create("").id
     frames = tuple(PILImage.new("RGB", (16, 16), (20 * i, 0, 0)) for i in range(9))
     clip = Video(frames, 8, "clip")
-    store.keep("", session, 0, Round((clip,), Reply((), {}, ()), Options(), given=(clip,)))
+    store.keep("", session, 0, Round((clip,), Reply((), {}, ()), Options(), new_media=(clip,)))
     medium = views.rounds(store.rounds("", session))[0]["items"][0]["id"]
     read: list[str] = []
     get = store.get
@@ -313,21 +313,21 @@ def test_a_thumbnail_of_a_clip_reads_its_first_frame_alone(tmp_path: Path, monke
 
 
 def test_uploads_are_bounded_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    kept = Uploads(tmp_path / "uploads")
+    stored = Uploads(tmp_path / "uploads")
     monkeypatch.setattr(uploads, "MOST_FILES", 2)
-    first = kept.put("ann", colour("red"))
-    assert kept.get("ann", first) == ("file", colour("red"))
-    kept.put("ann", colour("blue"))
-    kept.put("bob", colour("blue"))
+    first = stored.put("ann", colour("red"))
+    assert stored.get("ann", first) == ("file", colour("red"))
+    stored.put("ann", colour("blue"))
+    stored.put("bob", colour("blue"))
     with pytest.raises(BusyError, match="you have 2 uploads"):
-        kept.put("ann", colour("green"))
+        stored.put("ann", colour("green"))
     old = time.time() - uploads.LIFETIME - 1
-    for file in kept.folder.glob("*/*"):
+    for file in stored.folder.glob("*/*"):
         os.utime(file, (old, old))
-    kept.sweep()
-    assert not list(kept.folder.glob("*/*"))
+    stored.sweep()
+    assert not list(stored.folder.glob("*/*"))
     with pytest.raises(NoMedium, match="send it again"):
-        kept.get("ann", first)
+        stored.get("ann", first)
 
 
 def colour(name: str) -> bytes:

@@ -173,11 +173,11 @@ def test_an_origin_that_is_allowed_is_the_only_one(tmp_path: Path):
     secret = store.make_key("ann")
     app = create_app(None, store, "debug", ["https://app.example"])  # type: ignore[arg-type]
     allowed = ("Origin", "https://app.example")
-    asked = [
+    preflight = [
         ("Access-Control-Request-Method", "POST"),
         ("Access-Control-Request-Headers", "authorization,content-type"),
     ]
-    answer = ask(app, "OPTIONS", "/v1/sessions", [allowed, ("Sec-Fetch-Site", "cross-site"), *asked])
+    answer = ask(app, "OPTIONS", "/v1/sessions", [allowed, ("Sec-Fetch-Site", "cross-site"), *preflight])
     assert answer.status == 200 and answer.headers["access-control-allow-origin"] == "https://app.example"
     assert "authorization" in answer.headers["access-control-allow-headers"]
     answer = ask(app, "POST", "/v1/sessions", [allowed, ("Sec-Fetch-Site", "cross-site"), JSON])
@@ -186,7 +186,7 @@ def test_an_origin_that_is_allowed_is_the_only_one(tmp_path: Path):
     fault = ask(app, "GET", "/v1/models", [allowed, ("Authorization", f"Bearer {secret}")])
     assert fault.status == 500 and fault.headers["access-control-allow-origin"] == "https://app.example"
     for other in (EVIL, "http://app.example", "https://app.example:444", "https://app.example.evil.example", "null"):
-        answer = ask(app, "OPTIONS", "/v1/sessions", [("Origin", other), *asked])
+        answer = ask(app, "OPTIONS", "/v1/sessions", [("Origin", other), *preflight])
         assert answer.status == 403 and "access-control-allow-origin" not in answer.headers
     assert ask(app, "POST", "/v1/sessions", [allowed, ("Origin", EVIL), JSON]).status == 403
     assert ask(app, "GET", "/v1/models", [allowed, ("Host", "evil.example")]).status == 403

@@ -74,8 +74,8 @@ def test_each_replica_asks_for_a_gpu_where_it_runs_on_one(
 
 
 @pytest.mark.parametrize(
-    ("device", "said"), [("cuda", "3 replicas need 3 GPUs, and there are 2; ask for fewer"), ("cuda:1", "use cuda")]
+    ("device", "message"), [("cuda", "3 replicas need 3 GPUs, and there are 2; ask for fewer"), ("cuda:1", "use cuda")]
 )
-def test_replicas_without_a_gpu_each_are_refused(device: str, said: str):
-    with pytest.raises(ConfigError, match=said):
+def test_replicas_without_a_gpu_each_are_refused(device: str, message: str):
+    with pytest.raises(ConfigError, match=message):
         replicas.deployment_options(3, Placement(device), 2)

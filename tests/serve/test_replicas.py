@@ -34,7 +34,7 @@ class Replica:
     def ask(self, name: str, content: str, **settings: Any) -> Any:
         return self.http.post(f"/v1/sessions/{name}/rounds", json={"content": content, **(settings or WORDS)})
 
-    def asked(self, name: str) -> list[str]:
+    def user_texts(self, name: str) -> list[str]:
         """The user's words, round by round."""
         messages = self.http.get(f"/v1/sessions/{name}").json()["messages"]
         users = [message["content"] for message in messages if message["role"] == "user"]
@@ -59,12 +59,12 @@ def test_each_sees_the_rounds_undos_and_deletions_of_the_other(pair: tuple[Repli
     one, two = pair
     name = one.new()
     assert one.ask(name, "my name is Ann").status_code == one.ask(name, "forget this").status_code == 200
-    assert two.asked(name) == ["my name is Ann", "forget this"]
+    assert two.user_texts(name) == ["my name is Ann", "forget this"]
     assert two.http.delete(f"/v1/sessions/{name}/rounds/last").json()["rounds"] == 1
     assert two.ask(name, "what is my name").status_code == 200
-    assert one.asked(name) == two.asked(name) == ["my name is Ann", "what is my name"]
+    assert one.user_texts(name) == two.user_texts(name) == ["my name is Ann", "what is my name"]
     assert one.ask(name, "a third").status_code == 200
-    assert two.asked(name) == ["my name is Ann", "what is my name", "a third"]
+    assert two.user_texts(name) == ["my name is Ann", "what is my name", "a third"]
     assert b"forget this" not in one.http.get(f"/v1/sessions/{name}/export").content
     assert two.http.delete(f"/v1/sessions/{name}").status_code == 200
     for answer in (one.ask(name, "hello"), one.http.get(f"/v1/sessions/{name}")):
@@ -84,9 +84,9 @@ def test_rounds_at_the_same_time_are_one_round_and_a_conflict(pair: tuple[Replic
         thread.start()
     for thread in work:
         thread.join()
-    kept = [answer for answer in answers if answer.status_code == 200]
+    stored = [answer for answer in answers if answer.status_code == 200]
     conflicts = [answer for answer in answers if answer.status_code != 200]
-    assert len(kept) == len(pair[0].asked(name)) and len(kept) + len(conflicts) == 2 and kept
+    assert len(stored) == len(pair[0].user_texts(name)) and len(stored) + len(conflicts) == 2 and stored
     for answer in conflicts:
         assert answer.status_code == 409 and "changed elsewhere" in answer.json()["error"]["message"]
     for server in pair:
@@ -120,15 +120,15 @@ def test_a_disk_that_is_full_is_507_and_keeps_nothing(pair: tuple[Replica, Repli
         pass
     while (round_ := one.ask(name, "x" * 900, **DRAW)).status_code == 200:
         pass
-    before = one.asked(name)
+    before = one.user_texts(name)
     streamed = one.ask(name, "x" * 900, stream=True, **DRAW)
     for text in (session.text, round_.text, streamed.text):
         assert str(one.store.folder) not in text and '"type": "server_error"' in text.replace('":"', '": "'), text
     assert session.status_code == round_.status_code == 507
-    assert one.asked(name) == before and check(one.store.folder) == len(before)
+    assert one.user_texts(name) == before and check(one.store.folder) == len(before)
     assert one.ask(name, "x" * 900, **DRAW).status_code == 507, "the conversation is free for the next round"
     one.store._db.execute("PRAGMA max_page_count = 1000000")
-    assert one.ask(name, "Again", **DRAW).status_code == 200 and one.asked(name) == [*before, "Again"]
+    assert one.ask(name, "Again", **DRAW).status_code == 200 and one.user_texts(name) == [*before, "Again"]
 
 
 def test_media_that_cannot_be_written_are_507(pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch):
@@ -142,7 +142,7 @@ def test_media_that_cannot_be_written_are_507(pair: tuple[Replica, Replica], mon
         patch.setattr(Path, "write_bytes", full)
         answer = one.ask(name, "Draw", **DRAW)
     assert answer.status_code == 507 and str(one.store.folder) not in answer.text
-    assert check(one.store.folder) == 0 and two.asked(name) == []
+    assert check(one.store.folder) == 0 and two.user_texts(name) == []
     assert one.ask(name, "Draw", **DRAW).status_code == 200 and len(files(one.store.folder)) == 1
 
 

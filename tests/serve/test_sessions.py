@@ -37,13 +37,13 @@ def test_a_session_from_beginning_to_end(http: httpx.Client, media: Path):
     name = http.post("/v1/sessions", json={"title": "Geese", "system": "Be kind."}).json()["id"]
     goose = base64.b64encode((media / "goose-google.png").read_bytes()).decode()
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{goose}"}}
-    drawn = ask(http, name, [{"type": "text", "text": "Draw "}, picture], modalities=["image"], max_tokens=2)
-    assert drawn["codi2"]["parts"][0]["type"] == "image_url"
+    reply = ask(http, name, [{"type": "text", "text": "Draw "}, picture], modalities=["image"], max_tokens=2)
+    assert reply["codi2"]["parts"][0]["type"] == "image_url"
     ask(http, name, "Now make the first picture night, like [image1]", modalities=["image"], max_tokens=2)
     whole = http.get(f"/v1/sessions/{name}").json()
     assert whole["rounds"] == 2 and [m["role"] for m in whole["messages"]] == ["user", "assistant"] * 2
-    asked = whole["messages"][2]["content"]
-    assert [part["type"] for part in asked].count("image_url") == 2, "what was spoken of is in it"
+    content = whole["messages"][2]["content"]
+    assert [part["type"] for part in content].count("image_url") == 2, "with the picture that it refers to"
     assert http.delete(f"/v1/sessions/{name}/rounds/last").json()["rounds"] == 1
     assert http.patch(f"/v1/sessions/{name}", json={"title": "Ducks"}).json()["title"] == "Ducks"
     archive = zipfile.ZipFile(io.BytesIO(http.get(f"/v1/sessions/{name}/export").content))
@@ -113,8 +113,8 @@ def test_keys_and_limits(start: Start, tmp_path: Path):
 def test_others_are_not_let_in_without_a_key(cli: Any, tmp_path: Path):
     run = cli("serve", "--host", "0.0.0.0", "--model", "debug", "--data", tmp_path / "open")
     assert run.returncode == 2 and "make a key first (codi2 keys new LABEL)" in run.stderr
-    made = cli("keys", "new", "ann", "--per-minute", "9", "--data", tmp_path / "open")
-    assert made.stdout.startswith("codi2-")
+    new_key = cli("keys", "new", "ann", "--per-minute", "9", "--data", tmp_path / "open")
+    assert new_key.stdout.startswith("codi2-")
     assert "ann  9 a minute" in cli("keys", "list", "--data", tmp_path / "open").stdout
     assert cli("keys", "revoke", "bob", "--data", tmp_path / "open").returncode == 2
 
@@ -127,51 +127,52 @@ def test_stopping_finishes_what_was_taken(start: Start, tmp_path: Path):
         body = {"messages": [{"role": "user", "content": "Go on"}], "max_tokens": 60, "modalities": ["text"]}
         answers.append(httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60))
 
-    asking = [threading.Thread(target=post) for _ in range(4)]
-    for thread in asking:
+    clients = [threading.Thread(target=post) for _ in range(4)]
+    for thread in clients:
         thread.start()
     while not httpx.get(f"{server.url}/health").json()["running"]:
         time.sleep(0.01)
     assert server.stop() in (0, -signal.SIGTERM)
-    for thread in asking:
+    for thread in clients:
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 4
 
 
 @pytest.mark.slow
 def test_twenty_kills_lose_no_finished_round(start: Start, tmp_path: Path):
-    """Under load, a session for each of three clients: what a client was told is there, and nothing else is."""
-    told: dict[str, list[str]] = {}
+    """Three clients with a session each: it has every reply that its client got, and at most one more."""
+    acknowledged: dict[str, list[str]] = {}
     names: list[str] = []
     for kill in range(20):
         server = start("--no-page", folder=tmp_path / "killed")
         with httpx.Client(base_url=server.url, timeout=60) as http:
             for name in names:
-                kept = [
+                stored = [
                     m["content"]
                     for m in http.get(f"/v1/sessions/{name}").json()["messages"]
                     if m["role"] == "assistant"
                 ]
-                assert kept[: len(told[name])] == told[name] and len(kept) <= len(told[name]) + 1, kill
-                told[name] = kept
+                count = len(acknowledged[name])
+                assert stored[:count] == acknowledged[name] and len(stored) <= count + 1, kill
+                acknowledged[name] = stored
             while len(names) < 3:
                 names.append(http.post("/v1/sessions", json={}).json()["id"])
-                told[names[-1]] = []
+                acknowledged[names[-1]] = []
 
         def talk(name: str, url: str) -> None:
             try:
                 while True:
                     body = {"content": "Draw a goose", "codi2": {"want": ["image"]}, "max_tokens": 3}
                     answer = httpx.post(f"{url}/v1/sessions/{name}/rounds", json=body, timeout=60)
-                    told[name].append(answer.json()["message"]["content"])
+                    acknowledged[name].append(answer.json()["message"]["content"])
             except (httpx.HTTPError, ValueError, KeyError):
                 return
 
-        talking = [threading.Thread(target=talk, args=(name, server.url)) for name in names]
-        for thread in talking:
+        clients = [threading.Thread(target=talk, args=(name, server.url)) for name in names]
+        for thread in clients:
             thread.start()
         time.sleep(0.2 + 0.13 * kill)
         server.stop(signal.SIGKILL)
-        for thread in talking:
+        for thread in clients:
             thread.join()
-    assert sum(map(len, told.values())) > 20
+    assert sum(map(len, acknowledged.values())) > 20

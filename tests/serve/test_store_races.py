@@ -31,7 +31,7 @@ def picture(seed: int, side: int = 8) -> Image:
     return Image(PILImage.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)))
 
 
-def drawn(*seeds: int, side: int = 8, words: str = "Draw") -> Round:
+def picture_round(*seeds: int, side: int = 8, words: str = "Draw") -> Round:
     """A round whose reply is pictures."""
     return Round((Text(words),), Reply(tuple(picture(seed, side) for seed in seeds)), Options())
 
@@ -41,16 +41,16 @@ def files(folder: Path) -> dict[str, Path]:
 
 
 def check(folder: Path) -> int:
-    """What rounds name is there and whole, and nothing else is: how many media there are."""
+    """Asserts that the media on the disk are those that rounds name, undamaged; returns their number."""
     with sqlite3.connect(folder / "codi2.db") as db:
         named = {name for (name,) in db.execute("SELECT DISTINCT name FROM media")}
         assert db.execute("SELECT count(*) FROM claims").fetchone() == (0,)
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert not db.execute("PRAGMA foreign_key_check").fetchall()
-    found = files(folder)
-    assert named == found.keys()
-    assert all(hashlib.sha256(path.read_bytes()).hexdigest()[:32] == path.stem for path in found.values())
-    return len(found)
+    on_disk = files(folder)
+    assert named == on_disk.keys()
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest()[:32] == path.stem for path in on_disk.values())
+    return len(on_disk)
 
 
 @pytest.fixture
@@ -64,20 +64,20 @@ def stores(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
 def test_what_one_server_changes_the_other_knows(stores: tuple[Store, Store]):
     one, two = stores
     name = one.create("ann").id
-    first = one.keep("ann", name, 0, drawn(1), revision=0)
+    first = one.keep("ann", name, 0, picture_round(1), revision=0)
     assert two.load("ann", name).revision == first == two.revision("ann", name)
-    second = two.keep("ann", name, 1, drawn(2), revision=first)
+    second = two.keep("ann", name, 1, picture_round(2), revision=first)
     two.undo("ann", name, second)
-    third = two.keep("ann", name, 1, drawn(3))  # as many rounds as before the undo, and another one
+    third = two.keep("ann", name, 1, picture_round(3))  # as many rounds as before the undo, and another one
     for stale in (first, second):
         with pytest.raises(SessionChanged, match="changed elsewhere"):
-            one.keep("ann", name, 2, drawn(4), revision=stale)
+            one.keep("ann", name, 2, picture_round(4), revision=stale)
         with pytest.raises(SessionChanged, match="changed elsewhere"):
             one.undo("ann", name, stale)
     assert one.revision("ann", name) == third and one.session("ann", name).rounds == 2
     assert check(one.folder) == 2
     two.delete("ann", name)
-    for call in (lambda: one.load("ann", name), lambda: one.keep("ann", name, 2, drawn(5), revision=third)):
+    for call in (lambda: one.load("ann", name), lambda: one.keep("ann", name, 2, picture_round(5), revision=third)):
         with pytest.raises(NoSession):
             call()
     assert check(one.folder) == 0
@@ -87,26 +87,26 @@ def test_a_round_takes_the_place_of_those_after_it_in_one_step(stores: tuple[Sto
     one, two = stores
     name = one.create("ann").id
     for i in range(3):
-        one.keep("ann", name, i, drawn(i))
+        one.keep("ann", name, i, picture_round(i))
     with pytest.raises(SessionChanged):
-        two.keep("ann", name, 1, drawn(9), count=2)
+        two.keep("ann", name, 1, picture_round(9), count=2)
     assert check(one.folder) == 3, "the old rounds stay until the new one is there"
-    two.keep("ann", name, 1, drawn(9, 0), count=3)
+    two.keep("ann", name, 1, picture_round(9, 0), count=3)
     assert one.session("ann", name).rounds == 2 and check(one.folder) == 2
 
 
 def test_two_writers_of_one_picture_do_not_lose_it(stores: tuple[Store, Store]):
     """Between a picture's file and its row, another server deletes the only session that has it."""
     one, two = stores
-    theirs, ours = two.create("bob").id, one.create("ann").id
-    two.keep("bob", theirs, 0, drawn(1))
+    other_session, session = two.create("bob").id, one.create("ann").id
+    two.keep("bob", other_session, 0, picture_round(1))
     claimed = one.put(files(one.folder).popitem()[1].read_bytes(), "png")
-    two.delete("bob", theirs)
+    two.delete("bob", other_session)
     assert one.path(claimed).is_file(), "it is claimed"
     value = {"prompt": [], "reply": [{"type": "image", "file": claimed, "name": ""}]}
-    one.add("ann", ours, 0, value)
+    one.add("ann", session, 0, value)
     assert check(one.folder) == 1
-    one.delete("ann", ours)
+    one.delete("ann", session)
     assert check(one.folder) == 0
 
 
@@ -121,9 +121,9 @@ def play(store: Store, seed: int, seconds: float, names: list[str], faults: list
             name = choose.choice(known)
             count, what = store.session("ann", name).rounds, choose.random()
             if what < 0.5:
-                store.keep("ann", name, count, drawn(choose.randrange(4), choose.randrange(4)))
+                store.keep("ann", name, count, picture_round(choose.randrange(4), choose.randrange(4)))
             elif what < 0.65 and count:
-                store.keep("ann", name, count - 1, drawn(choose.randrange(4)), count)
+                store.keep("ann", name, count - 1, picture_round(choose.randrange(4)), count)
             elif what < 0.85:
                 store.undo("ann", name)
             elif len(names) > 2:
@@ -157,14 +157,14 @@ def test_eight_threads_and_two_servers(stores: tuple[Store, Store]):
     assert check(stores[0].folder) == 0
 
 
-def _work(folder: Path, seed: int, seconds: float, news: Any) -> None:
+def _work(folder: Path, seed: int, seconds: float, results: Any) -> None:
     store, faults = Store(folder), []
-    made = 0
+    rounds_made = 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         name = store.create("ann").id
-        store.keep("ann", name, 0, drawn(1, made % 3))
-        made += 1
+        store.keep("ann", name, 0, picture_round(1, rounds_made % 3))
+        rounds_made += 1
         lost = [
             part["file"] for part in store.rounds("ann", name)[0]["reply"] if not store.path(part["file"]).is_file()
         ]
@@ -176,21 +176,21 @@ def _work(folder: Path, seed: int, seconds: float, news: Any) -> None:
             store.delete("ann", session.id)
         except NoSession:
             continue
-    news.put((made, faults))
+    results.put((rounds_made, faults))
     store.close()
 
 
 @pytest.mark.slow
 def test_four_processes_lose_no_picture(tmp_path: Path):
     context = multiprocessing.get_context("spawn")
-    news = context.Queue()
-    work = [context.Process(target=_work, args=(tmp_path, seed, 10.0, news)) for seed in range(4)]
+    results_queue = context.Queue()
+    work = [context.Process(target=_work, args=(tmp_path, seed, 10.0, results_queue)) for seed in range(4)]
     for process in work:
         process.start()
-    found = [news.get(timeout=120) for _ in work]
+    results = [results_queue.get(timeout=120) for _ in work]
     for process in work:
         process.join()
-    assert sum(made for made, _ in found) > 20 and all(not faults for _, faults in found), found
+    assert sum(count for count, _ in results) > 20 and all(not faults for _, faults in results), results
     assert check(tmp_path) == 0
 
 
@@ -199,14 +199,14 @@ def test_nothing_is_left_of_a_round_whose_session_was_deleted(stores: tuple[Stor
     name = one.create("ann").id
     two.delete("ann", name)
     with pytest.raises(NoSession):
-        one.keep("ann", name, 0, drawn(1, 2))
+        one.keep("ann", name, 0, picture_round(1, 2))
     assert check(one.folder) == 0
 
 
 FULL = [
     ("rename", lambda store, name: store.rename("ann", name, "x" * 200_000)),
     ("create", lambda store, name: store.create("ann", "x" * 200_000)),
-    ("keep", lambda store, name: store.keep("ann", name, 1, drawn(7, words="x" * 200_000))),
+    ("keep", lambda store, name: store.keep("ann", name, 1, picture_round(7, words="x" * 200_000))),
 ]
 
 
@@ -215,7 +215,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, what: str, call: Callable[[
     """SQLite itself says that the disk is full: the file may not grow."""
     store = Store(tmp_path)
     name = store.create("ann", "before").id
-    store.keep("ann", name, 0, drawn(1))
+    store.keep("ann", name, 0, picture_round(1))
     before = store.sessions("ann"), store.rounds("ann", name)
     (pages,) = store._db.execute("PRAGMA page_count").fetchone()
     store._db.execute(f"PRAGMA max_page_count = {pages + 1}")
@@ -244,9 +244,9 @@ def test_media_that_cannot_be_written_leave_nothing(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OutputError, match="No space left"):
-            store.keep("ann", name, 0, drawn(1, 2, 3))
+            store.keep("ann", name, 0, picture_round(1, 2, 3))
     assert check(tmp_path) == 0 and store.session("ann", name).rounds == 0
-    store.keep("ann", name, 0, drawn(1, 2, 3))
+    store.keep("ann", name, 0, picture_round(1, 2, 3))
     assert check(tmp_path) == 3
     store.close()
 
@@ -260,25 +260,25 @@ def test_a_disk_that_is_really_full(tmp_path: Path):
     store = None
     try:
         store = Store(disk / "data")
-        name, kept, failed = store.create("ann").id, 0, 0
+        name, count, failed = store.create("ann").id, 0, 0
         for i in range(90):
             try:
-                store.keep("ann", name, kept, drawn(i, side=100))
-                kept += 1
+                store.keep("ann", name, count, picture_round(i, side=100))
+                count += 1
             except OutputError as error:
                 failed += 1
                 assert str(disk) in str(error) or "full" in str(error)
-        assert kept > 3 and failed > 3
-        assert store.session("ann", name).rounds == kept == len(store.rounds("ann", name))
+        assert count > 3 and failed > 3
+        assert store.session("ann", name).rounds == count == len(store.rounds("ann", name))
         for value in store.rounds("ann", name):
             store.get(value["reply"][0]["file"])
-        for left in range(kept - 1, kept // 2, -1):
-            assert store.undo("ann", name) == left, "what frees space works"
+        for remaining in range(count - 1, count // 2, -1):
+            assert store.undo("ann", name) == remaining, "a change that frees space succeeds"
         store.sweep()
-        store.keep("ann", name, left, drawn(1, side=100))
+        store.keep("ann", name, remaining, picture_round(1, side=100))
         (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free))
         with pytest.raises(OutputError):
-            store.keep("ann", name, left + 1, drawn(2, side=100))
+            store.keep("ann", name, remaining + 1, picture_round(2, side=100))
         store.delete("ann", name)
         assert store.sessions("ann") == [] and not files(disk / "data")
         with sqlite3.connect(disk / "data" / "codi2.db") as db:
@@ -292,7 +292,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path):
 def test_what_a_kill_leaves_is_swept_while_the_server_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     killed = Store(tmp_path)
     name = killed.create("ann").id
-    killed.keep("ann", name, 0, drawn(1))
+    killed.keep("ann", name, 0, picture_round(1))
     monkeypatch.setattr(killed.media, "drop", lambda names: None)  # killed between the rows and the files
     killed.undo("ann", name)
     monkeypatch.setattr(media_files, "CLAIM_SECONDS", -1.0)  # an old claim, of a round that was being made
@@ -300,7 +300,7 @@ def test_what_a_kill_leaves_is_swept_while_the_server_runs(tmp_path: Path, monke
     half_written = tmp_path / "media" / "ab" / ".ab.png.x1.png"
     half_written.parent.mkdir(parents=True, exist_ok=True)
     half_written.write_bytes(b"half")
-    killed.keep("ann", name, 0, drawn(2))
+    killed.keep("ann", name, 0, picture_round(2))
     monkeypatch.setattr(media_files, "CLAIM_SECONDS", 600.0)
     assert len(files(tmp_path)) == 4
     os.utime(half_written, (time.time() - 4000,) * 2)
@@ -322,19 +322,19 @@ def test_words_that_were_taken_back_are_gone_from_the_files(stores: tuple[Store,
     one, two = stores
     name = one.create("ann", "ZZTITLEZZ").id
     for i in range(3):
-        one.keep("ann", name, i, drawn(i, words=f"ZZWORDS{i}ZZ"))
+        one.keep("ann", name, i, picture_round(i, words=f"ZZWORDS{i}ZZ"))
     two.load("ann", name)
 
-    def left(words: bytes) -> int:
+    def occurrences(words: bytes) -> int:
         return sum(path.read_bytes().count(words) for path in one.folder.glob("codi2.db*"))
 
-    assert left(b"ZZWORDS2ZZ")
+    assert occurrences(b"ZZWORDS2ZZ")
     one.undo("ann", name)
-    assert not left(b"ZZWORDS2ZZ") and left(b"ZZWORDS1ZZ")
-    two.keep("ann", name, 1, drawn(5, words="ZZOTHERZZ"), count=2)
-    assert not left(b"ZZWORDS1ZZ") and left(b"ZZOTHERZZ")
+    assert not occurrences(b"ZZWORDS2ZZ") and occurrences(b"ZZWORDS1ZZ")
+    two.keep("ann", name, 1, picture_round(5, words="ZZOTHERZZ"), count=2)
+    assert not occurrences(b"ZZWORDS1ZZ") and occurrences(b"ZZOTHERZZ")
     two.delete("ann", name)
-    assert not left(b"ZZWORDS0ZZ") and not left(b"ZZOTHERZZ") and not left(b"ZZTITLEZZ")
+    assert not occurrences(b"ZZWORDS0ZZ") and not occurrences(b"ZZOTHERZZ") and not occurrences(b"ZZTITLEZZ")
 
 
 def test_who_waits_too_long_for_another_process_is_told_to_come_back(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""What a conversation file may say. It may come from elsewhere: everything in it is checked before it is used."""
+"""The schema of `chat.json`. The file may come from elsewhere, so all of it is checked before it is used."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STEPS, TOKENS = 1_000, 100_000  # of one reply, at most
 
 
 def _file(name: str) -> str:
-    """Raises ValueError: it is no plain name."""
+    """Raises ValueError: the name has a folder, or another form."""
     if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}\.(png|flac|npy)", name):
         raise ValueError(f"{name[:80]!r} is no name of a file in the conversation's own media folder")
     return name
 
 
 def _text(text: str) -> str:
-    """Raises ValueError: half of a character in it."""
+    """Raises ValueError: it has half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -36,7 +36,7 @@ def _text(text: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_file)]
-"""Of a medium: a plain name in the conversation's own folder."""
+"""The name of a medium's file in the conversation's own folder."""
 Words = Annotated[str, AfterValidator(_text)]
 Name = Annotated[Words, Field(max_length=1_000)]
 Place = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -66,24 +66,24 @@ class _Clip(_Part):
     sound: FileName | None = None
 
 
-Part = Annotated[_Words | _Medium | _Clip, Field(discriminator="type")]
+StoredPart = Annotated[_Words | _Medium | _Clip, Field(discriminator="type")]
 
 
-def current(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they are called now: `keep_source` of earlier versions is `source`."""
+def current_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with their present names: `keep_source` of earlier versions is `source`."""
     renamed = dict(options)
-    kept = renamed.pop("keep_source", True)
-    return renamed if kept else {**renamed, "source": "none"}
+    keep_source = renamed.pop("keep_source", True)
+    return renamed if keep_source else {**renamed, "source": "none"}
 
 
-def _options(given: dict[str, Any]) -> dict[str, Any]:
-    """Raises ValueError: an option is unknown, of another type, or beyond what a reply can have."""
-    given = current(given)
+def _options(stored: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError: an option is unknown, of another type, or out of range."""
+    options = current_options(stored)
     known = {field.name for field in fields(Options)}
-    if unknown := sorted(given.keys() - known):
+    if unknown := sorted(options.keys() - known):
         raise ValueError(f"there is no option {unknown[0]!r}")
-    TypeAdapter(Options).validate_python(given)
-    for name, value in given.items():
+    TypeAdapter(Options).validate_python(options)
+    for name, value in options.items():
         if isinstance(value, str):
             _text(value)
         most = {"num_inference_steps": STEPS, "max_new_tokens": TOKENS, "seed": 2**63 - 1}.get(name, 1_000)
@@ -91,19 +91,19 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if number and not (math.isfinite(value) and least <= value <= most):
             raise ValueError(f"the option {name} is {value}; it should be from {least} to {most}")
-    return given
+    return options
 
 
 StoredSettings = Annotated[dict[str, Any], AfterValidator(_options)]
 
 
-class Kept(_Part):
+class StoredRound(_Part):
     """One round."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    prompt: list[Part]
-    reply: list[Part]
+    prompt: list[StoredPart]
+    reply: list[StoredPart]
     options: StoredSettings
     recipe: dict[str, Any]
     notes: list[Words]
@@ -112,9 +112,9 @@ class Kept(_Part):
     given: list[Place] = []
 
     @model_validator(mode="after")
-    def _given_are_media(self) -> Kept:
+    def _given_are_media(self) -> StoredRound:
         if any(place >= len(self.prompt) or isinstance(self.prompt[place], _Words) for place in self.given):
-            raise ValueError(f"given is {self.given[:8]}, and these are not places of media in the prompt")
+            raise ValueError(f"given is {self.given[:8]}, but must be places of media in the prompt")
         return self
 
 
@@ -126,17 +126,19 @@ class Document(_Part):
     version: Annotated[Literal[1], Field(alias="schema")]
     system: Words | None
     defaults: StoredSettings
-    rounds: list[Kept]
+    rounds: list[StoredRound]
 
 
-def check(about: Any, what: str) -> None:
-    """Raises PromptError of one sentence: the value is not what a conversation's `chat.json` holds."""
-    if isinstance(about, dict) and isinstance(other := about.get("schema"), int) and other != SCHEMA:
-        raise PromptError(f"{what} holds a conversation of schema {other}, not {SCHEMA}")
+def check(document: Any, folder: str) -> None:
+    """Raises PromptError of one sentence: the value is no valid `chat.json`. `folder` is for the message."""
+    if isinstance(document, dict) and isinstance(schema := document.get("schema"), int) and schema != SCHEMA:
+        raise PromptError(
+            f"{folder} holds a conversation of schema {schema}, not {SCHEMA}; open it with the version that wrote it"
+        )
     try:
-        Document.model_validate(about)
+        Document.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         reason = first["msg"].removeprefix("Value error, ").replace("\n", " ")
-        raise PromptError(f"{what} holds no conversation that can be read: {place[:100]}: {reason[:300]}") from error
+        raise PromptError(f"{folder} holds no conversation that can be read: {place[:100]}: {reason[:300]}") from error

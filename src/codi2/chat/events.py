@@ -1,4 +1,4 @@
-"""What happens while a reply is made, in the order in which it does."""
+"""The events of a reply in progress, in their order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class TextDelta:
     """A piece of the reply's text."""
 
     text: str
-    place: int = 0  # of this stretch of text among the reply's parts
+    place: int = 0  # of this text among the reply's parts
 
 
 @dataclass(frozen=True)
 class Began:
-    """The reply's part number `place` will be a medium; it is drawn when all words are said."""
+    """Part number `place` of the reply will be a medium, which is decoded when the text is complete."""
 
     place: int
     modality: str
@@ -28,7 +28,7 @@ class Began:
 
 @dataclass(frozen=True)
 class Step:
-    """How far a stage is: `read`, `write` or `decode`; `step` of `total`."""
+    """Progress of a stage (`read`, `write` or `decode`): `step` of `total`."""
 
     stage: str
     step: int
@@ -37,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True)
 class MediaReady:
-    """The reply's part number `place` is a medium, and here it is."""
+    """Part number `place` of the reply is this medium."""
 
     place: int
     part: Part

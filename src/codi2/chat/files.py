@@ -2,8 +2,8 @@
 
     chat.json  media/<hash>.png, .flac  index.html
 
-What is read back continues as it would have: media are kept exactly, and a round says which of its media are new, so
-that one which a message refers to again is one object as before.
+A conversation that is read back continues as before: media are stored losslessly, and a round names its new media, so
+that an item which a later message refers to is the same object.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from codi2 import __version__
 from codi2.chat import Chat, Round
-from codi2.chat.document import SCHEMA, check, current
+from codi2.chat.document import SCHEMA, check, current_options
 from codi2.errors import CoDi2Error, PromptError
 from codi2.hub import write_atomic
 from codi2.media import picture_bytes, sound_bytes
@@ -31,18 +31,18 @@ from codi2.stopping import check_stop
 from codi2.untrusted import parse_json, read_inside
 
 Put = Callable[[bytes, str], str]
-"""Keeps the bytes of a medium under a name of its own, which ends in the suffix that is given: the name."""
+"""Stores the bytes of a medium, whose file has a suffix, and returns a name for them."""
 Recipes = Mapping[int, Mapping[str, Any]]
-"""Of media that were made, by their identity."""
+"""`id` of a generated medium → the recipe that made it."""
 Get = Callable[[str], bytes]
-"""The bytes that were kept under a name."""
+"""A name → the bytes that were stored under it."""
 
 
 def save(chat: Chat, folder: str | Path, title: str = "A conversation", marks: bool = True) -> Path:
     """Writes a conversation to a folder, with a page that shows and plays it.
 
     Args:
-        marks: whether what was made says so (`media.provenance`).
+        marks: whether the files of generated media hold their recipe (`media.provenance`).
     Raises OutputError: the folder cannot be written.
     """
     folder = Path(folder)
@@ -69,34 +69,34 @@ def save(chat: Chat, folder: str | Path, title: str = "A conversation", marks: b
 
 
 def open_chat(model: CoDi2, folder: str | Path) -> Chat:
-    """The conversation that `save` wrote, to go on with.
+    """The conversation that `save` wrote.
 
     The folder may come from elsewhere: nothing outside it is opened, and no link is followed.
 
-    Raises PromptError: it is none, or damaged.
+    Raises PromptError: it holds no conversation, or is damaged.
     """
     folder = Path(folder)
 
     def get(name: str) -> bytes:
         data = read_inside(folder, f"media/{name}", links=False)
         if content_name(data, name.rpartition(".")[2]) != name:
-            raise PromptError(f"media/{name} in {folder} is not what was kept under this name; bring the folder again")
+            raise PromptError(f"media/{name} in {folder} has other bytes than its name says; copy the folder again")
         return data
 
     read = reader(get)
     try:
         about = parse_json(read_inside(folder, "chat.json", links=False))
         check(about, str(folder))
-        chat = Chat(model, about["system"], **current(about["defaults"]))
+        chat = Chat(model, about["system"], **current_options(about["defaults"]))
         for value in about["rounds"]:
             round_ = read(value)
-            said = zip((*round_.prompt, *round_.reply.parts), (*value["prompt"], *value["reply"]), strict=True)
-            if other := next((one for part, one in said if part.modality != one["type"]), None):
-                raise PromptError(f"media/{other['file']} in {folder} is not {other['type']}; bring the folder again")
+            parts = zip((*round_.prompt, *round_.reply.parts), (*value["prompt"], *value["reply"]), strict=True)
+            if wrong := next((stored for part, stored in parts if part.modality != stored["type"]), None):
+                raise PromptError(f"media/{wrong['file']} in {folder} is not {wrong['type']}; copy the folder again")
             chat.add(round_)
     except CoDi2Error:
         raise
-    except Exception as error:  # of the readers of media, and of options that do not fit
+    except Exception as error:  # from readers of media and from options
         reason = (str(error).splitlines() or [""])[0][:300]
         raise PromptError(
             f"{folder} holds no conversation that can be read ({type(error).__name__}: {reason})"
@@ -105,52 +105,52 @@ def open_chat(model: CoDi2, folder: str | Path) -> Chat:
 
 
 def content_name(data: bytes, suffix: str) -> str:
-    """A name that is the same for the same bytes only."""
+    """The name of a file with these bytes: their hash and the suffix."""
     return f"{hashlib.sha256(data).hexdigest()[:32]}.{suffix}"
 
 
 def recipes_of(rounds: Sequence[Round]) -> Recipes:
-    """How the media of replies were made. Without the seconds: equal media are one file."""
-    found: dict[int, Mapping[str, Any]] = {}
+    """The recipes of the replies' media, without the seconds, so that equal media are one file."""
+    recipes: dict[int, Mapping[str, Any]] = {}
     for round_ in rounds:
         recipe = {name: value for name, value in round_.reply.recipe.items() if name != "seconds"}
-        found |= {id(part): recipe for part in round_.reply.parts}
-    return found
+        recipes |= {id(part): recipe for part in round_.reply.parts}
+    return recipes
 
 
 def to_json(round_: Round, put: Put, recipes: Recipes = MappingProxyType({})) -> dict[str, Any]:
-    """A round as JSON values; its media go to `put`, with the recipes of those that have one."""
+    """A round as JSON values; its media are stored by `put`, with their recipes."""
     return {
         "prompt": to_json_parts(round_.prompt, put, recipes),
         "reply": to_json_parts(round_.reply.parts, put, recipes),
         "options": vars(round_.options),
         "recipe": dict(round_.reply.recipe),
         "notes": list(round_.reply.notes),
-        "left": round_.left,
+        "left": round_.skipped,
         **({"words": round_.words} if round_.words is not None else {}),
-        "given": _places(round_),
+        "given": _places_of_new_media(round_),
     }
 
 
-def _places(round_: Round) -> list[int]:
-    """Where the prompt has the media that are new in the conversation."""
+def _places_of_new_media(round_: Round) -> list[int]:
+    """The places in the prompt of the media that are new in the conversation."""
     places = {id(part): place for place, part in reversed(list(enumerate(round_.prompt)))}
-    return [places[id(part)] for part in round_.given]
+    return [places[id(part)] for part in round_.new_media]
 
 
 def to_json_parts(parts: Prompt, put: Put, recipes: Recipes = MappingProxyType({})) -> list[dict[str, Any]]:
-    """Parts as JSON values; the media among them go to `put`."""
+    """Parts as JSON values; their media are stored by `put`."""
     return [_part(part, put, recipes.get(id(part))) for part in parts]
 
 
 def files_in(value: Mapping[str, Any]) -> list[str]:
-    """Names of the files that a part of `to_json_parts` has."""
+    """Names of the files of a part, as `to_json_parts` writes it."""
     file = value.get("file", [])
     return [file] if isinstance(file, str) else [*file, *filter(None, [value.get("sound")])]
 
 
 def part_reader(get: Get) -> Callable[[Mapping[str, Any]], Part]:
-    """What reads single parts, each as an object of its own."""
+    """A function that reads single parts, each as a new object."""
 
     def medium(kind: str, file: str, name: str) -> Part:
         check_stop()
@@ -172,40 +172,40 @@ def part_reader(get: Get) -> Callable[[Mapping[str, Any]], Part]:
 
 
 def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
-    """What reads the rounds of one conversation: an item that a message refers to again is one object, as it was."""
+    """A function that reads the rounds of one conversation, in which an item that occurs again is the same object."""
     seen: dict[tuple[str, ...], Part] = {}
-    fresh = part_reader(get)
+    read_new = part_reader(get)
 
-    def part(value: Mapping[str, Any], new: bool = False) -> Part:
+    def read_part(value: Mapping[str, Any], new: bool = False) -> Part:
         if value["type"] in ("text", "phrase"):
-            return fresh(value)
+            return read_new(value)
         key = (value["type"], value["name"], *files_in(value))
         if new or key not in seen:
-            seen[key] = fresh(value)
+            seen[key] = read_new(value)
         return seen[key]
 
     def read(value: Mapping[str, Any]) -> Round:
-        options = {**current(value["options"]), "want": _tuple(value["options"]["want"])}
-        given = value.get("given", ())
-        numbered = "given" in value  # rounds that were kept before say nothing: equal media were one item
-        prompt: tuple[Any, ...] = tuple(part(one, i in given) for i, one in enumerate(value["prompt"]))
-        parts = tuple(part(one, new=numbered) for one in value["reply"])
+        options = {**current_options(value["options"]), "want": _tuple(value["options"]["want"])}
+        new_places = value.get("given", ())
+        names_new_media = "given" in value  # earlier versions did not: there, equal media are one item
+        prompt: tuple[Any, ...] = tuple(read_part(part, i in new_places) for i, part in enumerate(value["prompt"]))
+        parts = tuple(read_part(part, new=names_new_media) for part in value["reply"])
         return Round(
             prompt,
             Reply(parts, value["recipe"], tuple(value["notes"])),
             Options(**options),
             int(value.get("left", 0)),
             value.get("words"),
-            tuple(prompt[place] for place in given),
+            tuple(prompt[place] for place in new_places),
         )
 
     return read
 
 
 def write_page(path: Path, rounds: list[Round], title: str, recipes: Recipes) -> None:
-    """The conversation as one page that shows and plays everything; nothing is requested."""
+    """The conversation as one page that shows and plays all media, and loads nothing from elsewhere."""
     from codi2.report import Row
-    from codi2.report import write_page as write
+    from codi2.report import write_page as write_report
 
     rows = [
         Row(
@@ -217,7 +217,7 @@ def write_page(path: Path, rounds: list[Round], title: str, recipes: Recipes) ->
         )
         for i, round_ in enumerate(rounds, start=1)
     ]
-    write(
+    write_report(
         path,
         title,
         rows,

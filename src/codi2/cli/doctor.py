@@ -77,20 +77,20 @@ def _machine(console: Any, figures: dict[str, Any]) -> None:
 
 
 def _weights(console: Any, figures: dict[str, Any], config: Any) -> tuple[list[str], bool]:
-    """The parts that are missing or wrong, and whether it runs untrained: nobody publishes what `paper` learns."""
-    from dataclasses import asdict
-
+    """The parts that are missing or wrong, and whether the model is untrained: those of `paper` are not public."""
     from codi2.doctor.find import TRAINED_PARTS, find
 
     colour = {"found": "green", "missing": "yellow", "wrong": "red"}
-    found = list(find(config))
-    for one in found:
-        console.print(f"[{colour[one.state]}]{one.state:8}[/]{one.part:22}{one.source}", soft_wrap=True)
-        if one.state != "found":
-            console.print(f"{'':8}{one.word}: [b]{one.mend}[/b]", soft_wrap=True)
-    figures["weights"] = [asdict(one) for one in found]
-    absent = [one for one in found if one.state != "found"]
-    missing = [f"{one.part} ({one.state})" for one in absent if one.part != TRAINED_PARTS]
+    findings = list(find(config))
+    for finding in findings:
+        console.print(f"[{colour[finding.state]}]{finding.state:8}[/]{finding.part:22}{finding.source}", soft_wrap=True)
+        if finding.state != "found":
+            console.print(f"{'':8}{finding.details}: [b]{finding.remedy}[/b]", soft_wrap=True)
+    figures["weights"] = [
+        {"part": f.part, "source": f.source, "state": f.state, "word": f.details, "mend": f.remedy} for f in findings
+    ]
+    absent = [finding for finding in findings if finding.state != "found"]
+    missing = [f"{finding.part} ({finding.state})" for finding in absent if finding.part != TRAINED_PARTS]
     return missing, len(absent) > len(missing)
 
 
@@ -131,7 +131,7 @@ def _dry_run(console: Any, figures: dict[str, Any], names: tuple[str, ...]) -> N
 
     from rich.table import Table
 
-    from codi2.doctor.weigh import Weighed, weigh_all
+    from codi2.doctor.weigh import Measurement, measure_all
     from codi2.dry_run.estimate import estimates
     from codi2.dry_run.parts import BY_NAME, PARTS, count, flops
 
@@ -139,21 +139,21 @@ def _dry_run(console: Any, figures: dict[str, Any], names: tuple[str, ...]) -> N
     for head in ("component", "parameters", "published", "run", "s", "GB"):
         table.add_column(head, no_wrap=True, justify="left" if head in ("component", "run") else "right")
     total = len(names) or len(PARTS)
-    weighed: list[Weighed] = []
+    measurements: list[Measurement] = []
     with console.status("") as status:
-        for one in weigh_all(names):
-            weighed.append(one)
+        for one in measure_all(names):
+            measurements.append(one)
             part = BY_NAME[one.name]
             published = f"{part.published:,.0f}" if part.published else "–"
             ran = (part.slice_name, f"{one.run_seconds:.1f}", f"{one.peak_gb:.1f}") if part.run else ("counted", "", "")
             table.add_row(one.name, f"{one.parameters:,}", published, *ran)
-            status.update(f"{len(weighed)} of {total} components")
+            status.update(f"{len(measurements)} of {total} components")
     console.print(table)
-    for one in weighed:
+    for one in measurements:
         console.print(
             f"[dim]{one.name}: {BY_NAME[one.name].role}; published: {BY_NAME[one.name].source}[/]", soft_wrap=True
         )
-    figures["components"] = [asdict(one) for one in weighed]
+    figures["components"] = [asdict(measurement) for measurement in measurements]
 
     guess = Table(title="What it needs on a GPU: an estimate, not a measurement", title_justify="left")
     for head in ("GPU", "LLM in", "what", "memory GB", "seconds", "fits"):

@@ -124,11 +124,11 @@ def check_request(
         ConfigError: there is no such model.
     """
     from codi2.locate import locate
-    from codi2.prompt.grammar import assigned, check_not_empty, parse
-    from codi2.prompt.sources import numbered, renamed
+    from codi2.prompt.grammar import assign_items, check_not_empty, parse
+    from codi2.prompt.sources import name_items, rename_source
     from codi2.senses import load_files
 
-    names = assigned(prompt, load_files(files, clip_sound))
+    names = assign_items(prompt, load_files(files, clip_sound))
     parts = parse(prompt, names)
     check_not_empty(parts)
     config, _ = locate(model)
@@ -139,4 +139,4 @@ def check_request(
     read = config.encoder.num_features
     if unread := [part.modality for part in parts if part.modality != "text" and part.modality not in read]:
         raise PromptError(f"this model reads {', '.join(read)}, not {unread[0]}; leave it out or name another --model")
-    return parts, renamed(source, names, numbered(parts))
+    return parts, rename_source(source, names, name_items(parts))

@@ -32,12 +32,12 @@ def new(
     `doctor`, `train` (options.model) and `generate` take the folder.
     """
     from codi2.checkpoint import locate
-    from codi2.derive import derived, exports_of, settled, write_model
+    from codi2.derive import derived, exports_of, with_untrained, write_model
     from codi2.doctor.fit import check_fit
 
     check_writable(folder)
     old, weights = locate(base)
-    config, kept = settled(old, derived(old, settings or (), folder.resolve().name), weights is not None)
+    config, kept = with_untrained(old, derived(old, settings or (), folder.resolve().name), weights is not None)
     exports = exports_of(config, parts or ())
     config = config.with_trained(*exports)
     sentences = list(check_fit(config))

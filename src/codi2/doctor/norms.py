@@ -1,7 +1,7 @@
-"""How long an encoder's joint vectors are, beside what each decoder was trained on, and what is done about it.
+"""Norms of an encoder's joint vectors, norms that each decoder expects, and the rule that adapts them.
 
-ImageBind gives pictures norm 1 and sounds norm 20, where unCLIP was trained on CLIP embeddings as they come: a feature
-that is right in direction and wrong in length draws mush.
+ImageBind's vectors have norm 1 for pictures and 20 for sounds, while unCLIP was trained on unscaled CLIP embeddings. A
+feature with the right direction and a wrong norm gives a bad picture.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class EncoderNorm:
 @dataclass(frozen=True)
 class DecoderNorm:
     modality: str
-    given: float | None  # that joint vectors are brought to in front of the decoder; None: taken as they come
+    given: float | None  # to which joint vectors are scaled before the decoder; None: they are not scaled
     expected: float | None  # by the network's own statistics; None: it has none
     rule: str
 
@@ -43,17 +43,17 @@ def encoder_norms(encoder: Encoder, media: Mapping[str, Sequence[Part]]) -> Iter
 
 
 def decoder_norms(decoders: Mapping[str, Decoder]) -> Iterator[DecoderNorm]:
-    """What is in force."""
+    """The norm and the rule of each decoder."""
     for modality, decoder in decoders.items():
-        expected, asked = decoder.conditioner.expected_norm(), decoder.sampling.feature_norm
-        if asked is None:
+        expected, configured = decoder.conditioner.expected_norm(), decoder.sampling.feature_norm
+        if configured is None:
             rule = (
                 "brought to what the decoder expects"
                 if expected
                 else "taken as it comes: the decoder has no statistics"
             )
             yield DecoderNorm(modality, expected, expected, rule)
-        elif asked:
-            yield DecoderNorm(modality, asked, expected, f"brought to {asked:g}, as the config says")
+        elif configured:
+            yield DecoderNorm(modality, configured, expected, f"brought to {configured:g}, as the config says")
         else:
             yield DecoderNorm(modality, None, expected, "taken as it comes")

@@ -1,7 +1,7 @@
-"""The dry run: every component of `paper` built at full size and run once, each in a process of its own.
+"""The dry run: builds every component of `paper` at full size and runs it once, each in a process of its own.
 
-A process of its own gives a component's memory back whole, and its peak is that component's. The weights are random:
-what is measured is time and memory, and that shapes fit.
+So the peak memory of a process is that of its component, and all of it is returned. The weights are random: the dry run
+measures time and memory, and checks that shapes fit.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from codi2.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """What a component took. The figures of a slice are a slice's; `parameters` are always the whole's."""
+class Measurement:
+    """Time and memory of a component, or of its slice; `parameters` are always those of the whole component."""
 
     name: str
     parameters: int
-    run_parameters: int = 0  # of what was run: a slice of the language model; 0: nothing was
+    run_parameters: int = 0  # of the module that was run, which may be a slice; 0: it was not run
     build_seconds: float = 0.0
     run_seconds: float = 0.0
     peak_gb: float = 0.0
-    finite: bool = True  # is all that came out
+    finite: bool = True  # all outputs
 
 
-def weigh_all(names: tuple[str, ...] = ()) -> Iterator[Weighed]:
-    """Components in order; those that generation calls only once or twice are counted and not run.
+def measure_all(names: tuple[str, ...] = ()) -> Iterator[Measurement]:
+    """Measures components in order; of those that generation calls only once or twice, only parameters are counted.
 
     Raises:
-        ConfigError: there is no such component, or it cannot be run here.
+        ConfigError: there is no such component, or it cannot run on this machine.
     """
     unknown = [name for name in names if name not in BY_NAME]
     if unknown:
@@ -47,43 +47,43 @@ def weigh_all(names: tuple[str, ...] = ()) -> Iterator[Weighed]:
     for part in PARTS:
         if names and part.name not in names:
             continue
-        yield _apart(part) if part.run else Weighed(part.name, count(part))
+        yield _measure_in_process(part) if part.run else Measurement(part.name, count(part))
 
 
-def _apart(part: Part) -> Weighed:
+def _measure_in_process(part: Part) -> Measurement:
     command = [sys.executable, "-m", "codi2.doctor.weigh", part.name]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         killed = "it was killed, most likely for memory"
         why = killed if done.returncode < 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ConfigError(f"{part.name} did not run at full size: {why}; leave it out with --part")
-    return Weighed(**json.loads(done.stdout.splitlines()[-1]))
+    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
 
 
 @torch.no_grad()
-def weigh(part: Part) -> Weighed:
+def measure(part: Part) -> Measurement:
     """Builds and runs a component in this process."""
     assert part.run is not None
-    began = time.perf_counter()
-    module = randomised(part.slice or part.build)
+    start = time.perf_counter()
+    module = build_random(part.slice or part.build)
     built = time.perf_counter()
     out = part.run(module)
-    ran = time.perf_counter()
-    return Weighed(
+    end = time.perf_counter()
+    return Measurement(
         part.name,
         count(part),
         sum(p.numel() for p in module.parameters()),
-        built - began,
-        ran - built,
+        built - start,
+        end - built,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6),
         bool(torch.isfinite(out).all()),
     )
 
 
-def randomised(build: object) -> nn.Module:
-    """A module with small random weights, each number of which is really in memory.
+def build_random(build: object) -> nn.Module:
+    """A module with small random weights, all of which are in memory.
 
-    The libraries' own ways to start weights take minutes at these sizes.
+    The libraries' own initialisation takes minutes at these sizes.
     """
     assert callable(build)
     with torch.device("meta"):
@@ -101,11 +101,11 @@ def randomised(build: object) -> nn.Module:
             bound = (3 / (tensor.numel() / tensor.shape[0])) ** 0.5
             tensor.uniform_(-bound, bound, generator=generator)
     for child in module.modules():
-        if hasattr(child, "inv_freq"):  # rotary angles follow from the config and are in no checkpoint
-            fresh: Any = type(child)(child.config)
-            child.inv_freq = fresh.inv_freq
+        if hasattr(child, "inv_freq"):  # rotary angles are computed from the config and in no checkpoint
+            new: Any = type(child)(child.config)
+            child.inv_freq = new.inv_freq
     return module.eval().requires_grad_(False)
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(weigh(BY_NAME[sys.argv[1]]))))
+    print(json.dumps(asdict(measure(BY_NAME[sys.argv[1]]))))

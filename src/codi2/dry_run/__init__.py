@@ -1,1 +1,1 @@
-"""A model at its published size without its weights: its parts, tensors without numbers, what a GPU must hold."""
+"""A model at its published size without weights: its components, tensors without data, and estimates for GPUs."""

@@ -1,8 +1,8 @@
-"""What `paper` needs on a GPU: memory and time, computed and not measured.
+"""Estimates of memory and time for `paper` on a GPU, computed and not measured.
 
-Memory is what must be resident at once: weights at their precision, and for training the trained numbers with Adam's
-two moments, their gradients, and activations kept for the backward pass (one row a layer with gradient checkpointing).
-Time is operations over what a GPU reaches in practice, a stated share of its peak.
+Memory is the peak: weights at their precision and, for training, trained parameters with Adam's two moments, their
+gradients, and the activations for the backward pass (one hidden state a layer with gradient checkpointing). Time is
+operations divided by a GPU's speed in practice, a fixed fraction of its peak.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 GB = 1e9
-REACHED = 0.4  # of the peak, by large matrix products in practice
-BYTES = {"bf16": 2.0, "int8": 1.0, "int4": 0.56}  # of a weight; 4-bit blocks carry their scales
-# the others stay in half precision: bitsandbytes is for linear maps of language models
+UTILISATION = 0.4  # fraction of the peak that large matrix products reach in practice
+BYTES = {"bf16": 2.0, "int8": 1.0, "int4": 0.56}  # of a weight; 4-bit blocks have scales
+# the other components stay in half precision: bitsandbytes is for linear maps of language models
 QUANTISED = ("llama-2-7b-chat",)
 RUNTIME_GB = 1.5  # of a process: kernels, allocator
 
@@ -64,7 +64,7 @@ def estimates(
         tokens: of a training sequence, and of a prompt with its reply.
     """
     language = Language()
-    found = []
+    rows = []
     for gpu in GPUS:
         for precision in BYTES:
             for what in ("training step", "picture"):
@@ -76,13 +76,13 @@ def estimates(
                     if training
                     else _picture(parameters, operations, tokens)
                 )
-                seconds = work / (gpu.peak * REACHED)
-                found.append(Estimate(gpu.name, precision, what, memory, seconds, memory <= gpu.memory_gb))
-    return found
+                seconds = work / (gpu.peak * UTILISATION)
+                rows.append(Estimate(gpu.name, precision, what, memory, seconds, memory <= gpu.memory_gb))
+    return rows
 
 
 RESIDENT = ("imagebind", "llama-2-7b-chat", "unclip-unet", "clip-text", "picture-vae")
-"""Components of a training step or a generation of pictures. Those of sounds and clips take their places in turn."""
+"""Components of a training step or a generation of pictures. Those of sounds and clips are loaded in their place."""
 
 
 def _weights(parameters: Mapping[str, int], precision: str) -> float:
@@ -92,13 +92,13 @@ def _weights(parameters: Mapping[str, int], precision: str) -> float:
 
 def _training(language: Language, tokens: int, batch_size: int) -> float:
     trained = language.lora + 2 * (1024 * 4096 + 4096 * language.width)  # LoRA and both projections
-    states = trained * 16  # fp32: itself, its gradient, two moments
-    rows = batch_size * tokens
-    kept = language.layers * rows * language.width * 2  # one bf16 row a layer
-    within = rows * (4 * language.hidden + 12 * language.width) * 2  # of the layer that is computed again
-    scores = rows * language.vocabulary * (2 + 4)  # and their softmax in fp32
+    states = trained * 16  # fp32: parameter, gradient, two moments
+    positions = batch_size * tokens
+    checkpoints = language.layers * positions * language.width * 2  # one bf16 hidden state a layer
+    one_layer = positions * (4 * language.hidden + 12 * language.width) * 2  # activations of the recomputed layer
+    logits = positions * language.vocabulary * (2 + 4)  # and their softmax in fp32
     network = batch_size * 4.0 * GB  # assumed: activations of the image network at 768 pixels, checkpointed
-    return (states + kept + within + scores + network) / GB
+    return (states + checkpoints + one_layer + logits + network) / GB
 
 
 def _cache(language: Language, tokens: int) -> float:
@@ -106,14 +106,18 @@ def _cache(language: Language, tokens: int) -> float:
     return (keys + 1.5 * GB) / GB  # assumed: activations of the image network and its codec
 
 
-def _step(parameters: Mapping[str, int], operations: Mapping[str, float], rows: int) -> float:
-    """Forward, forward once more (checkpointing), and the gradient of activations, weights being frozen."""
-    language = 2.0 * parameters["llama-2-7b-chat"] * rows * 3
+def _step(parameters: Mapping[str, int], operations: Mapping[str, float], positions: int) -> float:
+    """Operations of two forward passes (checkpointing) and of the gradients of activations; weights are frozen."""
+    language = 2.0 * parameters["llama-2-7b-chat"] * positions * 3
     return language + operations["imagebind"] * 4 + operations["unclip-unet"] * 3
 
 
-def _picture(parameters: Mapping[str, int], operations: Mapping[str, float], rows: int) -> float:
+def _picture(parameters: Mapping[str, int], operations: Mapping[str, float], positions: int) -> float:
     from codi2.dry_run.parts import BY_NAME
 
     steps = BY_NAME["unclip-unet"].calls
-    return 2.0 * parameters["llama-2-7b-chat"] * rows + operations["imagebind"] * 4 + operations["unclip-unet"] * steps
+    return (
+        2.0 * parameters["llama-2-7b-chat"] * positions
+        + operations["imagebind"] * 4
+        + operations["unclip-unet"] * steps
+    )

@@ -1,7 +1,7 @@
-"""The published components of `paper` at their published sizes, without their weights.
+"""The components of `paper` at their published sizes, without weights.
 
-Sizes are those of the published configs; they are kept here so that the preset can be built, counted and run where the
-weights are out of reach. Where the weights are, the configs beside them count.
+The sizes of the published configs are copied here, so that the preset can be built, counted and run without the
+weights. With the weights, the configs beside them are used.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ Run = Callable[[Any], Tensor]
 class Part:
     """A component.
 
-    `build` makes it on the current device, `run` calls it once as generation does, on a `slice` of it where there is
-    one: the language model's layers are all alike.
+    `build` makes it on the current device. `run` calls it once as generation does, or its `slice`, where it has one: a
+    few layers of the language model, whose layers are all alike.
     """
 
     name: str
     role: str
     build: Callable[[], nn.Module]
-    published: float | None  # parameters, as its makers state them; None: they do not
-    source: str  # of that figure, and what it counts
+    published: float | None  # number of parameters by its authors; None: they give none
+    source: str  # of this number, and what it counts
     run: Run | None = None
     slice: Callable[[], nn.Module] | None = None
-    slice_name: str = "whole"  # of what is run
+    slice_name: str = "whole"  # of the module that is run
     calls: int = 1  # of `run` in one generation
 
 
@@ -176,29 +176,29 @@ def video_unet() -> nn.Module:
     return widened(UNet3DConditionModel(sample_size=32, cross_attention_dim=1024, attention_head_dim=64))
 
 
-def _look(model: Any) -> Tensor:
-    """One picture, one stretch of sound, one text, one of each other sense."""
+def _encode(model: Any) -> Tensor:
+    """One item of each modality."""
     from codi2.encode.imagebind.network import INPUTS
 
-    made = []
+    vectors = []
     for modality, shape in INPUTS.items():
         sample = torch.zeros(1, *shape, dtype=torch.long) if modality == "text" else torch.randn(1, *shape)
         if modality == "text":
             sample[0, :3] = torch.tensor([49_406, 320, 49_407])
-        made.append(model(modality, _like(sample, model))[0])
-    return torch.cat(made)
+        vectors.append(model(modality, _like(sample, model))[0])
+    return torch.cat(vectors)
 
 
 def _read(model: Any) -> Tensor:
-    """64 rows, as `inputs_embeds`."""
-    rows = _like(torch.randn(1, 64, 4096) * 0.02, model)
-    scores: Tensor = model(inputs_embeds=rows).logits
-    return scores
+    """64 positions, as `inputs_embeds`."""
+    embeddings = _like(torch.randn(1, 64, 4096) * 0.02, model)
+    logits: Tensor = model(inputs_embeds=embeddings).logits
+    return logits
 
 
 def _picture_step(model: Any) -> Tensor:
     condition = {"encoder_hidden_states": torch.randn(1, 77, 1024), "class_labels": torch.randn(1, 2048)}
-    return _denoised(model, torch.randn(1, 8, 96, 96), condition)
+    return _denoise(model, torch.randn(1, 8, 96, 96), condition)
 
 
 def _sound_step(model: Any) -> Tensor:
@@ -207,14 +207,14 @@ def _sound_step(model: Any) -> Tensor:
         "encoder_hidden_states_1": torch.randn(1, 16, 1024),
         "encoder_attention_mask_1": torch.ones(1, 16, dtype=torch.long),
     }
-    return _denoised(model, torch.randn(1, 16, 256, 16), condition)
+    return _denoise(model, torch.randn(1, 16, 256, 16), condition)
 
 
 def _clip_step(model: Any) -> Tensor:
-    return _denoised(model, torch.randn(1, 8, 24, 40, 72), {"encoder_hidden_states": torch.randn(1, 77, 1024)})
+    return _denoise(model, torch.randn(1, 8, 24, 40, 72), {"encoder_hidden_states": torch.randn(1, 77, 1024)})
 
 
-def _denoised(model: Any, latents: Tensor, condition: dict[str, Tensor]) -> Tensor:
+def _denoise(model: Any, latents: Tensor, condition: dict[str, Tensor]) -> Tensor:
     t = _like(torch.tensor([500]), model)
     prediction: Tensor = model(
         _like(latents, model), t, **{name: _like(value, model) for name, value in condition.items()}
@@ -223,14 +223,14 @@ def _denoised(model: Any, latents: Tensor, condition: dict[str, Tensor]) -> Tens
 
 
 def _like(value: Tensor, model: Any) -> Tensor:
-    """On the model's device, meta among them, and of its precision."""
-    some = next(model.parameters())
-    return value.to(some.device, some.dtype if value.is_floating_point() else None)
+    """A tensor on the model's device, which may be meta, and in its precision."""
+    parameter = next(model.parameters())
+    return value.to(parameter.device, parameter.dtype if value.is_floating_point() else None)
 
 
-# steps × branches of guidance: appendix B.1 leaves 50 steps; the fidelity path has three branches, others two
+# calls: steps × branches of guidance. Appendix B.1 keeps 50 steps; the fidelity path has three branches, others two
 PARTS = (
-    Part("imagebind", "encoder", imagebind, 1_200_781_057, "its published code, built at its published sizes", _look),
+    Part("imagebind", "encoder", imagebind, 1_200_781_057, "its published code, built at its published sizes", _encode),
     Part(
         "llama-2-7b-chat", "language model", llama, 6_738_415_616, "its model card", _read,
         slice=lambda: llama(2), slice_name="2 layers",
@@ -257,7 +257,7 @@ BY_NAME = {part.name: part for part in PARTS}
 
 
 def count(part: Part) -> int:
-    """Parameters, counted on the meta device: nothing is allocated."""
+    """The number of parameters, counted on the meta device without memory."""
     with torch.device("meta"):
         module = part.build()
     return sum(p.numel() for p in {id(p): p for p in module.parameters()}.values())

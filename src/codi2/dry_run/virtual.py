@@ -1,17 +1,17 @@
-"""A virtual GPU: a step runs on tensors that have shapes, data types and a device, and no numbers.
+"""A virtual GPU: a training step runs on tensors with shapes, data types and a device, but without data.
 
-Meta tensors stand for those of the GPU, ordinary tensors are the host's. (Fake CUDA tensors would do as well, were it
-not that autograd needs a build with CUDA for them.) While a `VirtualGPU` is active
+Meta tensors represent tensors on the GPU, ordinary tensors are on the host. (Fake CUDA tensors need a build with CUDA
+for autograd.) While a `VirtualGPU` is active
 
-- an operation on tensors of both raises `Misplaced`, as does what would have to read the GPU: indices that are not on
-  it, `nonzero`, `item`;
+- an operation on tensors of both devices raises `Misplaced`, and so does an operation that would read from the GPU:
+  indices on the host, `nonzero`, `item`;
 - products of tensors of different data types raise `Misplaced`;
-- `torch.autocast("meta", …)` casts as autocast on CUDA does, and attention keeps no scores, as fused kernels do;
-- the bytes of all tensors of the GPU are counted while they live, and their peak; so are floating-point operations.
+- `torch.autocast("meta", …)` casts as autocast on CUDA does, and attention stores no scores, as fused kernels do;
+- the bytes of all live tensors of the GPU, their peak, and floating-point operations are counted.
 
-So it proves of a training step that all tensors and data types are in their place, that the GPU is not waited for, and
-what memory it takes. It cannot run what depends on numbers, as generation does: for that the tests have a second one,
-`tests/virtual_device.py`, which says where the two differ.
+So it checks of a training step that all tensors have the right device and data type and that the host never waits for
+the GPU, and it counts the memory. It cannot run code that depends on values, as generation does. For this, the tests
+have another virtual GPU, `tests/virtual_device.py`, which lists the differences.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from torch.utils.flop_counter import flop_registry
 
 DEVICE = torch.device("meta")
 BLOCK = 512  # bytes that CUDA's allocator rounds up to
-KEY: Any = torch._C.DispatchKey.AutocastPrivateUse1  # type: ignore[attr-defined] # a key of the dispatcher that no device here uses
+KEY: Any = torch._C.DispatchKey.AutocastPrivateUse1  # type: ignore[attr-defined] # a key of the dispatcher that no device uses
 aten = torch.ops.aten
 
 LOW = (
     "linear matmul mm bmm mv addmm addmv addbmm baddbmm einsum conv1d conv2d conv3d conv_transpose1d conv_transpose2d "
     "conv_transpose3d prelu"
 ).split()
-"""What autocast on CUDA runs in the lower precision (torch's autocast_mode.h)."""
+"""Operations that autocast on CUDA runs in the lower precision (torch's autocast_mode.h)."""
 FULL = (
     "exp expm1 log log10 log1p log2 pow reciprocal rsqrt sinh tan softplus layer_norm group_norm cosine_similarity "
     "mse_loss l1_loss smooth_l1_loss huber_loss kl_div nll_loss binary_cross_entropy_with_logits cdist logsumexp "
     "softmax log_softmax prod cumsum cumprod sum norm"
 ).split()
-"""What it runs in float32."""
+"""Operations that it runs in float32."""
 PRODUCTS = "mm bmm mv addmm baddbmm convolution index_put index_put_ lerp _scaled_dot_product_efficient_attention"
 ONE_DTYPE = {getattr(aten, name) for name in PRODUCTS.split()}
 COPIES = {aten._to_copy, aten.copy_}
 
 
 class Misplaced(RuntimeError):
-    """Tensors that a GPU would not take together."""
+    """Tensors that an operation on a GPU would refuse together, or an operation that waits for the GPU."""
 
 
 class VirtualGPU(TorchDispatchMode):
     """See above.
 
     Args:
-        reads: whether what is read back from the GPU is made up (zeros and ones) and not an error: for validations.
+        reads: whether reads from the GPU return arbitrary values (zeros and ones) instead of an error, for validation.
     """
 
     def __init__(self, reads: bool = False) -> None:
@@ -80,7 +80,7 @@ class VirtualGPU(TorchDispatchMode):
         self._stack.close()
 
     def hold(self, tensors: Iterable[Tensor]) -> int:
-        """Counts tensors that are there already; returns their bytes."""
+        """Counts tensors that exist already, and returns their bytes."""
         before = self.live
         for tensor in tensors:
             self._count(tensor)
@@ -90,13 +90,13 @@ class VirtualGPU(TorchDispatchMode):
         packet, kwargs = func.overloadpacket, kwargs or {}
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if any(x.is_meta for x in tensors):
-            if self.reads and (made := _read_back(packet, args, kwargs)) is not None:
-                return made
+            if self.reads and (value := _read_back(packet, args, kwargs)) is not None:
+                return value
             _check(packet, tensors)
         out = func(*args, **kwargs)
         for tensor in tree_leaves(out):
             self._count(tensor)
-        if packet in flop_registry:  # not torch's own counter: its hooks keep alive what a checkpoint lets go
+        if packet in flop_registry:  # not torch's own counter, whose hooks keep references to checkpointed tensors
             self.operations += flop_registry[packet](*args, **kwargs, out_val=out)
         return out
 
@@ -118,19 +118,19 @@ class VirtualGPU(TorchDispatchMode):
 def _check(packet: Any, tensors: list[Tensor]) -> None:
     """Raises Misplaced."""
     name = str(packet)
-    # a number that lies on the host is taken along with the call
+    # a scalar on the host is an argument of the call
     host = [x for x in tensors if not x.is_meta and x.ndim]
     if host and packet not in COPIES:
         raise Misplaced(f"{name} has a tensor {list(host[0].shape)} of {host[0].dtype} on the CPU beside the GPU's")
     if packet in (aten.nonzero, aten._local_scalar_dense, aten.masked_select, aten.unique_consecutive):
-        raise Misplaced(f"{name} waits for the GPU, to read what it has computed")
+        raise Misplaced(f"{name} waits for the GPU to read its results")
     dtypes = {x.dtype for x in tensors if x.is_floating_point()}
     if packet in ONE_DTYPE and len(dtypes) > 1:
         raise Misplaced(f"{name} has tensors of {' and '.join(sorted(map(str, dtypes)))}")
 
 
 def _read_back(packet: Any, args: Any, kwargs: Any) -> Any:
-    """Made-up numbers for what is read from the GPU; None: nothing is."""
+    """An arbitrary value for a read from the GPU; None: the operation reads nothing."""
     if packet is aten._local_scalar_dense:
         return 1.0 if args[0].is_floating_point() else 1
     if packet is aten.nonzero:
@@ -143,7 +143,7 @@ def _read_back(packet: Any, args: Any, kwargs: Any) -> Any:
 
 @contextmanager
 def _autocast_of(gpu: VirtualGPU) -> Iterator[None]:
-    """torch's functions of autocast know the virtual GPU."""
+    """Extends torch's functions of autocast to the virtual GPU."""
     plain, enabled, dtype, available = (
         torch.autocast, torch.is_autocast_enabled, torch.get_autocast_dtype, torch.amp.is_autocast_available
     )  # fmt: skip
@@ -181,7 +181,7 @@ def _autocast_of(gpu: VirtualGPU) -> Iterator[None]:
 
 @contextmanager
 def _kernels(gpu: VirtualGPU) -> Iterator[None]:
-    """Casts before the operations of LOW and FULL, and fused attention, by a key of the dispatcher above autograd's."""
+    """Adds casts before the operations of LOW and FULL, and fused attention, with a dispatch key above autograd's."""
     rest, library = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     rest.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
 
@@ -246,7 +246,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Memory-efficient attention, whose kernels exist for CUDA alone; on the host, as it is."""
+    """Memory-efficient attention, whose kernels exist for CUDA only; on the host, torch's own."""
     if not q.is_meta:
         plain: Tensor = aten.scaled_dot_product_attention(
             q, k, v, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -259,10 +259,10 @@ def _attention(
     bias = None
     if attn_mask is not None:
         bias = attn_mask.to(q.dtype).expand(*q.shape[:-1], k.shape[-2])
-    found: Tensor = aten._scaled_dot_product_efficient_attention(
+    out: Tensor = aten._scaled_dot_product_efficient_attention(
         q, k, v, bias, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale
     )[0]
-    return found if lead else found.squeeze(0)
+    return out if lead else out.squeeze(0)
 
 
 def tensors_of(*modules: nn.Module | None) -> list[Tensor]:

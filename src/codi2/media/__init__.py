@@ -1,8 +1,8 @@
-"""Files and bytes to pictures, sounds and clips, and back.
+"""Files and bytes ↔ pictures, sounds and clips.
 
-What a file is, its content decides, never its suffix alone. Whatever cannot be used ends in a `MediaError` of one
-sentence: the file, what is wrong, what to do. Orientation, shape, colour and pace are those that viewers and players
-show. Replies carry the recipe that made them inside the file, which `read_recipe` gives back.
+The content of a file decides its format, not its suffix. A file that cannot be used raises a `MediaError` of one
+sentence: the file, the fault, the remedy. Orientation, shape, colour and rate are those that viewers and players show.
+Files of replies hold the recipe that made them, which `read_recipe` returns.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ __all__ = [
 def load(source: Source, name: str = "", still: bool = False, hears: bool = True) -> Media:
     """A picture, sound or clip from a path or from the bytes of a file.
 
-    Animated pictures (GIF, WebP, APNG) are clips. A clip has its sound track as `sound`, unless that is silent.
+    Animated pictures (GIF, WebP, APNG) are clips. The `sound` of a clip is its sound track, unless that is silent.
 
     Args:
-        name: what messages and the part call it; the file name by default.
-        still: whether an animated picture is its first frame; the others are not looked at.
+        name: of the part, and in messages; the file name by default.
+        still: whether only the first frame of an animated picture is read.
         hears: whether the sound track of a clip is read.
 
     Raises:
@@ -58,22 +58,22 @@ def load(source: Source, name: str = "", still: bool = False, hears: bool = True
 
 
 def load_image(source: Source, name: str = "") -> Image:
-    """As `load`, but of a clip or animation the first frame, and a sound is refused."""
+    """As `load`, but a clip or animation becomes its first frame, and a sound is refused."""
     media = load(source, name, still=True)
     if isinstance(media, Video):
         return Image(media.frames[0], media.name)
     if not isinstance(media, Image):
-        raise MediaError(f"{media.name} is a sound, and a picture is wanted here; give a PNG or JPEG file.")
+        raise MediaError(f"{media.name} is a sound, but must be a picture; give a PNG or JPEG file.")
     return media
 
 
 def load_audio(source: Source, name: str = "") -> Audio:
-    """As `load`, but of a clip the sound track, and a picture is refused."""
+    """As `load`, but a clip becomes its sound track, and a picture is refused."""
     data, name = read_source(source, name)
     media = picture(data, name) or sound(data, name) or track(data, name)
     if not isinstance(media, Audio):
-        what = "a picture" if media else guess(data)
-        raise MediaError(f"{name} is {what}, and a sound is wanted here; give a WAV, FLAC, OGG or MP3 file.")
+        kind = "a picture" if media else guess(data)
+        raise MediaError(f"{name} is {kind}, but must be a sound; give a WAV, FLAC, OGG or MP3 file.")
     return media
 
 
@@ -81,7 +81,7 @@ def to_clip(audio: Audio, rate: int = 16_000, num_samples: int = 40_960) -> np.n
     """The sound at `rate` Hz, float32 [num_samples] in [-1, 1]: cut at the end, or padded there with silence."""
     import soxr
 
-    # One input second more than needed is enough for the filter's tail; ten minutes would be resampled in vain.
+    # The filter needs less than one more second of input; resampling all of a long sound would be a waste.
     needed = audio.samples[: int((num_samples / rate + 1) * audio.rate)]
     samples = soxr.resample(needed, audio.rate, rate)[:num_samples]
     # Resampling overshoots at hard edges.

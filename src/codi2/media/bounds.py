@@ -1,6 +1,6 @@
-"""What a file may unfold to, read from its headers before anything is decoded.
+"""Limits of decoded media, checked in the headers of files before they are decoded.
 
-A file of a few kilobytes can stand for gigabytes of pixels or samples. Each function raises `MediaError`.
+A file of a few kilobytes can decode to gigabytes of pixels or samples. The `check_…` functions raise `MediaError`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ MAX_ANIMATION_PIXELS = 256_000_000
 MAX_CLIP_PIXELS = 2_000_000_000
 """Frames times width times height of a clip: half a minute of 1920 x 1080 at 30 frames a second."""
 MAX_FPS = 1000.0
-"""Frames a second of a clip; those of files that say more are shown at this pace."""
-MAX_SHOWN = 10_000
+"""Frames a second of a clip; clips of a higher rate are read at this rate."""
+MAX_ANIMATION_FRAMES = 10_000
 """Frames of an animated picture."""
 MAX_SAMPLES = 200_000_000
 """Samples times channels of a sound: ten minutes of six channels at 48 kHz are below it."""
 RATES = range(100, 655_351)
-"""Samples a second; above 65,535 those that 10 divides. Sounds are kept as FLAC, which holds these."""
+"""Samples a second; above 65,535 only multiples of 10. These are the rates of FLAC, in which sounds are stored."""
 MAX_COMMENT = 1 << 20  # bytes of a GIF's extensions
 
 
 def check_size(name: str, width: int, height: int) -> None:
-    """Of a picture, or of one frame."""
+    """Of a picture or one frame, in pixels."""
     if width * height > MAX_PIXELS:
         raise too_large(name, f"{width} x {height}")
 
 
 def check_animation(name: str, frames: int, width: int, height: int) -> None:
     check_size(name, width, height)
-    if frames > MAX_SHOWN or frames * width * height > MAX_ANIMATION_PIXELS:
+    if frames > MAX_ANIMATION_FRAMES or frames * width * height > MAX_ANIMATION_PIXELS:
         raise MediaError(
-            f"{name} has {frames} frames or more of {width} x {height} pixels, the limit is {MAX_SHOWN} frames and "
-            f"{MAX_ANIMATION_PIXELS // 10**6} million pixels in all; make it shorter or smaller."
+            f"{name} has {frames} frames or more of {width} x {height} pixels, the limit is {MAX_ANIMATION_FRAMES} "
+            f"frames and {MAX_ANIMATION_PIXELS // 10**6} million pixels in all; make it shorter or smaller."
         )
 
 
@@ -76,7 +76,7 @@ def too_long(name: str, seconds: float) -> MediaError:
 
 
 def check_gif(data: bytes, name: str) -> None:
-    """Walks over the blocks of a GIF: a later frame may be larger than the canvas, and frames of 20 bytes cover it."""
+    """Reads the blocks of a GIF: a later frame may be larger than the canvas, and a frame of 20 bytes may fill it."""
     width, height = (int.from_bytes(data[at : at + 2], "little") for at in (6, 8))
     position, frames, comments = 13 + _colours(data[10:11]), 0, 0
     while position < len(data):
@@ -95,22 +95,22 @@ def check_gif(data: bytes, name: str) -> None:
         else:
             position += 1  # as Pillow does
             continue
-        began = position
+        start = position
         while position < len(data) and data[position]:
             position += 1 + data[position]
         position += 1
-        comments += position - began if kind == 0x21 else 0
+        comments += position - start if kind == 0x21 else 0
         if comments > MAX_COMMENT:
             raise MediaError(f"{name} has more than {MAX_COMMENT >> 20} MB of comments; save it again without them.")
 
 
 def _colours(flags: bytes) -> int:
-    """Bytes of a colour table."""
+    """The size of a colour table in bytes."""
     return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
 
 
 def check_icon(data: bytes, name: str) -> None:
-    """The pictures inside an ICO have sizes of their own, and Pillow decodes one when it opens the file."""
+    """Reads the sizes of the pictures in an ICO, of which Pillow decodes one when it opens the file."""
     for entry in range(6, min(6 + 16 * int.from_bytes(data[4:6], "little"), len(data)), 16):
         start = int.from_bytes(data[entry + 12 : entry + 16], "little")
         inner = data[start : start + 24]
@@ -122,7 +122,7 @@ def check_icon(data: bytes, name: str) -> None:
 
 
 def decoded_bytes(part: Part) -> int:
-    """What a part holds when it is decoded: 3 bytes a pixel, 4 a sample or reading."""
+    """The size of a decoded part in bytes: 3 for each pixel, 4 for each sample or reading."""
     match part:
         case Image():
             return 3 * part.pixels.width * part.pixels.height

@@ -1,4 +1,4 @@
-"""The bytes of a file, and what they look like."""
+"""The bytes of a file, and a guess of its format for messages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _MAGIC = {b"PNG\r\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"WEBP": "
 
 
 def read_source(source: Source, name: str = "") -> tuple[bytes, str]:
-    """The bytes of a file, and what messages call it. Raises MediaError: it is missing, a folder, or empty."""
+    """The bytes of a file, and its name for messages. Raises MediaError: it is missing, a folder, or empty."""
     if isinstance(source, bytes):
         data, name = source, name or "the upload"
     else:
         path = Path(source).expanduser()
-        # a name of bytes that are no text would be one wherever it is shown or written
+        # bytes that are not UTF-8 become replacement characters, as the name is shown and written
         name = name or path.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         try:
             data = path.read_bytes()
@@ -34,7 +34,7 @@ def read_source(source: Source, name: str = "") -> tuple[bytes, str]:
 
 
 def guess(data: bytes) -> str:
-    """What a file that nothing opens looks like, for the message."""
+    """The format of a file that no reader opens, for the message."""
     for magic, kind in _MAGIC.items():
         if magic in data[:16]:
             return f"a broken or unsupported {kind} file"

@@ -1,4 +1,4 @@
-"""Sound to log-mel picture and, as the baseline without a network, back again (Griffin-Lim).
+"""Waveforms → log-mel spectrograms, and back without a network (Griffin-Lim), as a baseline.
 
 Letters: B batch, N samples (a multiple of the hop), T = N / hop frames, F = n_fft / 2 + 1 linear bins, M mel bins.
 The picture is [B, 1, T, M], time before frequency: the axis order of AudioLDM2's autoencoder and UNet.
@@ -21,10 +21,10 @@ CEILING = 10.0
 
 
 class MelSpectrogram(nn.Module):
-    """Natural log of slaney-scaled mel magnitudes, brought from [ln FLOOR, ln CEILING] to [-1, 1] by an affine map.
+    """Natural log of slaney-scaled mel magnitudes, mapped linearly from [ln FLOOR, ln CEILING] to [-1, 1].
 
-    Frames lie as in HiFi-GAN: (n_fft - hop) / 2 samples of reflection on either side, so that N samples give exactly
-    N / hop frames and the inverse gives exactly N samples.
+    Frames are placed as in HiFi-GAN: (n_fft - hop) / 2 samples of reflection on either side, so that N samples give
+    exactly N / hop frames and the inverse gives exactly N samples.
     """
 
     window: Tensor
@@ -42,7 +42,7 @@ class MelSpectrogram(nn.Module):
         self.centre, self.half_range = (ceiling + floor) / 2, (ceiling - floor) / 2
 
     def _apply(self, fn: Any, recurse: bool = True) -> MelSpectrogram:
-        """Moves to a device, but stays in single precision: there are no spectra of half precision."""
+        """Moves to a device, but stays in single precision: torch has no spectra in half precision."""
         super()._apply(fn, recurse)
         self.filters = self._filters.to(self.filters.device)
         self.window = torch.hann_window(self.n_fft, device=self.window.device)
@@ -69,8 +69,8 @@ class MelSpectrogram(nn.Module):
     def istft(self, spectrum: Tensor) -> Tensor:
         """Complex spectra [B, F, T] to the waveforms [B, T * hop] whose spectra are nearest (least squares).
 
-        Overlap-add by hand: `torch.istft` without centring refuses the zero at the window's edge, though the padding
-        that holds it is cut away here.
+        It adds the frames itself: `torch.istft` without centring refuses the zero at the window's edge, although it is
+        in the padding that is cut off here.
         """
         frames = torch.fft.irfft(spectrum, self.n_fft, dim=1) * self.window[:, None]
         envelope = self.window.square()[:, None].expand(-1, spectrum.shape[-1]).unsqueeze(0)

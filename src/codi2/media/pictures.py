@@ -1,4 +1,4 @@
-"""Pictures and animations: what Pillow opens, within the limits."""
+"""Pictures and animations that Pillow opens, within the limits."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 FORMATS = ["PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM", "ICO"]
 ANIMATED = {"GIF", "WEBP", "PNG", "AVIF"}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
-"""In the first box of a HEIC picture; phones write one of the first two."""
+"""Brands in the first box of a HEIC picture; phones write one of the first two."""
 BROKEN = (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError, struct.error, zlib.error)
-"""What Pillow raises for files that are damaged or cut."""
+"""Exceptions of Pillow for files that are damaged or cut."""
 
 
 def picture(data: bytes, name: str, still: bool = False) -> Image | Video | None:
-    """None: it is no picture. `still`: of an animated picture the first frame, and the others are not looked at.
+    """The picture or animation in a file; None: it is no picture.
 
+    Args:
+        still: whether only the first frame of an animated picture is read.
     Raises MediaError: it is a picture, but cannot be used.
     """
     from PIL import Image as PILImage
@@ -39,11 +41,11 @@ def picture(data: bytes, name: str, still: bool = False) -> Image | Video | None
     if data[:3] == b"GIF" and not still:
         bounds.check_gif(data, name)
     try:
-        file = _opened(data, name)
+        file = _open(data, name)
         if file is None:
             return None  # no picture, or cut within the header
         bounds.check_size(name, file.width, file.height)
-        # A phone's MPO and a TIFF also hold several pictures, but not a motion.
+        # A phone's MPO and a TIFF also hold several pictures, but no animation.
         if file.format not in ANIMATED or not getattr(file, "is_animated", False):
             return Image(to_rgb(file, name), name)
         if still:
@@ -57,14 +59,17 @@ def picture(data: bytes, name: str, still: bool = False) -> Image | Video | None
         raise MediaError(f"{name} is a broken {kind} file ({error}); export or download it again.") from error
 
 
-def _opened(data: bytes, name: str) -> PILImage.Image | None:
-    """The picture with its header read. Raises MissingReaderError: it is HEIC; MediaError: it is broken HEIC."""
+def _open(data: bytes, name: str) -> PILImage.Image | None:
+    """The picture, of which only the header is read; None: it is no picture. Raises MissingReaderError: it is HEIC;
+    MediaError: it is broken HEIC."""
     from PIL import Image as PILImage
 
     heif = data[4:8] == b"ftyp" and not HEIF_BRANDS.isdisjoint(_brands(data))
     for formats in (FORMATS, ["HEIF"] if heif and _reads_heif() else []):
         try:
-            with warnings.catch_warnings(action="ignore"):  # Pillow's own size warning: the limit here is lower
+            with warnings.catch_warnings(
+                action="ignore"
+            ):  # Pillow's warning of a size above its own limit, which is higher than ours
                 return PILImage.open(io.BytesIO(data), formats=formats)
         except PILImage.DecompressionBombError:
             raise
@@ -80,13 +85,13 @@ def _opened(data: bytes, name: str) -> PILImage.Image | None:
 
 
 def _brands(data: bytes) -> set[bytes]:
-    """The brands that the first box of an ISO file lists."""
+    """The brands in the first box of an ISO file."""
     size = min(int.from_bytes(data[:4], "big"), 256, len(data))
     return {data[at : at + 4] for at in (8, *range(16, size, 4))}
 
 
 def _reads_heif() -> bool:
-    """Whether the optional reader of HEIC is there; Pillow knows it from then on."""
+    """Whether the optional reader of HEIC is installed; registers it with Pillow."""
     try:
         import pillow_heif
     except ImportError:
@@ -96,19 +101,19 @@ def _reads_heif() -> bool:
 
 
 def _animation(file: PILImage.Image, name: str) -> Video:
-    shown = []
-    for index in range(getattr(file, "n_frames", 1)):
+    durations = []  # seconds
+    for number in range(getattr(file, "n_frames", 1)):
         check_stop()
-        file.seek(index)
-        file.load()  # WebP tells a frame's duration only then
-        shown.append(float(file.info.get("duration") or 100) / 1000)  # as browsers take frames without one
-        if sum(shown) > bounds.MAX_SECONDS:
-            raise bounds.too_long(name, sum(shown))
-    times = np.cumsum([0.0, *shown])
-    kept, fps = timeline.even_frames(times[:-1].tolist(), float(times[-1]))
-    made: dict[int, PILImage.Image] = {}
-    for index in dict.fromkeys(kept.tolist()):
+        file.seek(number)
+        file.load()  # only then WebP has a frame's duration
+        durations.append(float(file.info.get("duration") or 100) / 1000)  # without one, browsers use 100 ms
+        if sum(durations) > bounds.MAX_SECONDS:
+            raise bounds.too_long(name, sum(durations))
+    times = np.cumsum([0.0, *durations])
+    numbers, fps = timeline.even_frames(times[:-1].tolist(), float(times[-1]))
+    frames: dict[int, PILImage.Image] = {}
+    for number in dict.fromkeys(numbers.tolist()):
         check_stop()
-        file.seek(index)
-        made[index] = timeline.scaled(to_rgb(file, name))
-    return Video(timeline.of_one_size([made[index] for index in kept]), fps, name)
+        file.seek(number)
+        frames[number] = timeline.scaled(to_rgb(file, name))
+    return Video(timeline.of_one_size([frames[number] for number in numbers]), fps, name)

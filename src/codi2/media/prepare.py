@@ -1,4 +1,4 @@
-"""Media as the networks of encoders and decoders read them: sizes, lengths, ranges."""
+"""Media → inputs of encoders and decoders: sizes, lengths, ranges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NUM_SAMPLES = 40_960  # of a clip: 2.56 s at 16 kHz
 
 
 def fit_square(pixels: PILImage.Image, size: int) -> PILImage.Image:
-    """A picture of any shape → `size` × `size`, whole, on white: nothing is cropped, nothing is stretched."""
+    """A picture of any shape → `size` × `size`, with white borders: it is neither cropped nor stretched."""
     if pixels.size == (size, size):
         return pixels
     scale = size / max(pixels.size)
@@ -25,7 +25,7 @@ def fit_square(pixels: PILImage.Image, size: int) -> PILImage.Image:
 
 
 def cover(pixels: PILImage.Image, width: int, height: int) -> PILImage.Image:
-    """A picture of any shape → `width` × `height`: brought to the size that covers it, then the middle is cut out."""
+    """A picture of any shape → `width` × `height`: scaled until it covers this size, then cropped to its middle."""
     from PIL import ImageOps
 
     return ImageOps.fit(pixels.convert("RGB"), (width, height), PILImage.Resampling.LANCZOS)
@@ -37,10 +37,10 @@ def pixels_to_tensor(pixels: np.ndarray) -> Tensor:
 
 
 def scaled_pixels(pixels: Tensor) -> Tensor:
-    """`pixels_to_tensor` of a tensor, on its device."""
+    """As `pixels_to_tensor`, from a tensor, on its device."""
     return (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def spread(frames: Sequence[PILImage.Image], count: int) -> list[PILImage.Image]:
-    """`count` of the frames, evenly over the clip; some several times where it has fewer."""
+    """`count` frames, evenly over the clip; a clip with fewer frames has frames repeated."""
     return [frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]

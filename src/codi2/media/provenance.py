@@ -1,7 +1,7 @@
-"""How a medium was made, as its file says: our recipe, and IPTC's digital source type for all who look for it.
+"""Metadata about how a medium was made: our recipe, and IPTC's digital source type for other programs.
 
-Both stand in XMP, in the places that its standard names: a PNG's text chunk, JPEG's APP1, WebP's chunk, a `uuid` box of
-an MP4, the `_PMX` chunk of a WAV. Sounds in FLAC, OGG and MP3 have a comment alone, which names the type as well.
+Both are written as XMP, in the places that its standard names: a PNG's text chunk, JPEG's APP1, WebP's chunk, a `uuid`
+box of an MP4, the `_PMX` chunk of a WAV. FLAC, OGG and MP3 have a comment only, which has the type as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from html import escape, unescape
 from typing import Any
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-"""IPTC's word for media that a trained model made."""
+"""IPTC's type of media that a trained model made."""
 PNG_KEY = "XML:com.adobe.xmp"
 _SPACE = "urn:codi2:1"  # XML namespace of the recipe
 _RECIPE = re.compile(r'codi2:recipe="([^"]*)"')
@@ -22,7 +22,7 @@ _BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # ISO 16684's uuid of 
 
 
 def marked(recipe: Mapping[str, Any]) -> str:
-    """The recipe as JSON in ASCII that also names the source type."""
+    """The recipe as JSON in ASCII, with the source type."""
     return json.dumps({**recipe, "digital_source_type": SOURCE_TYPE})
 
 
@@ -41,10 +41,10 @@ def xmp(recipe: Mapping[str, Any]) -> bytes:
 
 
 def recipe_in(packet: bytes | str) -> dict[str, Any]:
-    """The recipe in an XMP packet, or in bare JSON as files of earlier versions have it. Raises ValueError."""
+    """The recipe in an XMP packet, or in plain JSON, as in files of earlier versions. Raises ValueError."""
     text = packet.decode() if isinstance(packet, bytes) else packet
-    if found := _RECIPE.search(text):
-        text = unescape(found[1])
+    if match := _RECIPE.search(text):
+        text = unescape(match[1])
     return without_type(text)
 
 
@@ -56,24 +56,24 @@ def without_type(text: str) -> dict[str, Any]:
 
 
 def with_xmp_box(mp4: bytes, recipe: Mapping[str, Any]) -> bytes:
-    """An MP4 with its XMP behind all other boxes, where no offset changes."""
+    """An MP4 with its XMP after all other boxes, where it changes no offset."""
     packet = xmp(recipe)
     return mp4 + struct.pack(">I", 24 + len(packet)) + b"uuid" + _BOX + packet
 
 
 def with_chunks(wav: bytes, recipe: Mapping[str, Any]) -> bytes:
-    """A WAV with a comment and its XMP, by hand: libsndfile drops comments beyond 2 kB, and recipes hold prompts."""
+    """A WAV with a comment and its XMP. Not by libsndfile, which drops comments beyond 2 kB: recipes hold prompts."""
     comment = marked(recipe).encode("ascii")  # the chunk names no encoding
     comment += b"\0" * (2 - len(comment) % 2)
     info = b"INFOICMT" + struct.pack("<I", len(comment)) + comment
     packet = xmp(recipe)
-    more = b"LIST" + struct.pack("<I", len(info)) + info
-    more += b"_PMX" + struct.pack("<I", len(packet)) + packet + b"\0" * (len(packet) % 2)
-    return wav[:4] + struct.pack("<I", len(wav) + len(more) - 8) + wav[8:] + more
+    chunks = b"LIST" + struct.pack("<I", len(info)) + info
+    chunks += b"_PMX" + struct.pack("<I", len(packet)) + packet + b"\0" * (len(packet) % 2)
+    return wav[:4] + struct.pack("<I", len(wav) + len(chunks) - 8) + wav[8:] + chunks
 
 
 def comment_of(wav: bytes) -> str:
-    """The comment of a WAV; "" where it has none."""
+    """The comment of a WAV; "": it has none."""
     position = 12
     while position + 8 <= len(wav):
         size = int.from_bytes(wav[position + 4 : position + 8], "little")

@@ -1,4 +1,4 @@
-"""Sounds: what libsndfile and FFmpeg open, within the limits, as one channel."""
+"""Sounds that libsndfile or FFmpeg open, within the limits, as one channel."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
 
 BLOCK = 65_536  # samples of each channel that are read at once
-UNKNOWN = 1 << 62  # samples from which libsndfile means that the header does not say
-ENDLESS = (0, 0x7FFF_FFFF, 0xFFFF_FFFF)  # sizes that programs write who do not know yet how much will follow
+UNKNOWN = 1 << 62  # number of samples from which libsndfile means that the header has none
+ENDLESS = (0, 0x7FFF_FFFF, 0xFFFF_FFFF)  # sizes that programs write when they do not know the length yet
 
 
 def sound(data: bytes, name: str) -> Audio | None:
-    """What libsndfile opens, else None. Raises MediaError: it is broken, or beyond the limits."""
+    """A sound by libsndfile; None: it does not open the file. Raises MediaError: it is broken, or beyond the limits."""
     import soundfile
 
     try:
@@ -33,35 +33,35 @@ def sound(data: bytes, name: str) -> Audio | None:
     except soundfile.LibsndfileError:
         return None
     with file:
-        known = max(file.frames, 0) if file.frames < UNKNOWN else 0
-        bounds.check_sound(name, known, file.channels, file.samplerate)
-        # libsndfile does not say which channel is which
-        if file.channels > 2 and (heard := track(data, name)):
-            return heard
+        count = max(file.frames, 0) if file.frames < UNKNOWN else 0
+        bounds.check_sound(name, count, file.channels, file.samplerate)
+        # libsndfile does not name the channels
+        if file.channels > 2 and (by_ffmpeg := track(data, name)):
+            return by_ffmpeg
         mono: list[np.ndarray] = [np.zeros(0, np.float32)]
         mix, length = Downmix(["NONE"] * file.channels), 0
         try:
-            # in blocks: the channels of the whole would be many times what is kept of them
+            # in blocks: all channels of the whole sound take many times the memory of one
             while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
                 check_stop()
                 mono.append(mix(block))
                 length += len(block)
                 bounds.check_sound(name, length, file.channels, file.samplerate)
         except (soundfile.LibsndfileError, MemoryError, RuntimeError, ValueError, OSError) as error:
-            # libsndfile cannot seek in some codecs, which FFmpeg reads from front to back
-            if not file.seekable() and (heard := track(data, name)):
-                return heard
+            # libsndfile cannot seek in some codecs, which FFmpeg reads from start to end
+            if not file.seekable() and (by_ffmpeg := track(data, name)):
+                return by_ffmpeg
             raise MediaError(f"{name} is a broken {file.format} file ({error}); export it again.") from error
         mix.warn(name)
         return _audio(_joined(mono), file.samplerate, name)
 
 
 def track(data: bytes, name: str) -> Audio | None:
-    """The first sound of what FFmpeg opens, else None. Raises MediaError: it is broken, or beyond the limits."""
-    with streams.opened(data, name, "audio") as found:
-        if found is None:
+    """The first sound by FFmpeg; None: it opens no sound. Raises MediaError: it is broken, or beyond the limits."""
+    with streams.opened(data, name, "audio") as opened:
+        if opened is None:
             return None
-        container, stream = found[0], cast("AudioStream", found[1])
+        container, stream = opened[0], cast("AudioStream", opened[1])
         return _read(container.decode(stream), stream, name)
 
 
@@ -85,14 +85,14 @@ def _read(frames: Iterable[AudioFrame], stream: AudioStream, name: str) -> Audio
 
 
 def with_true_size(data: bytes) -> bytes:
-    """A WAV whose writer could not go back to its header, as into a pipe, with the sizes that it has; else as it is."""
+    """A WAV with its true sizes, where they are unknown, as in the output of a pipe; other data are unchanged."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return data
     whole, at = int.from_bytes(data[4:8], "little"), 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         if data[at : at + 4] == b"data":
-            # with a size of nothing, chunks that the file itself counts may follow
+            # after a size of 0 in a file whose own size is known, other chunks may follow
             if size in ENDLESS and (size or whole in ENDLESS or whole <= at):
                 left = len(data) - at - 8
                 sizes = (number.to_bytes(4, "little") for number in (len(data) - 8, left))
@@ -103,7 +103,7 @@ def with_true_size(data: bytes) -> bytes:
 
 
 def _joined(blocks: list[np.ndarray]) -> np.ndarray:
-    """The blocks as one array; each is dropped when it is copied, so that a long sound is not there twice."""
+    """The blocks as one array; each block is dropped when it is copied, so that a long sound is not in memory twice."""
     whole, position = np.empty(sum(map(len, blocks)), np.float32), 0
     for number, block in enumerate(blocks):
         whole[position : position + len(block)] = block
@@ -113,12 +113,12 @@ def _joined(blocks: list[np.ndarray]) -> np.ndarray:
 
 
 def _audio(samples: np.ndarray, rate: int, name: str) -> Audio:
-    """`samples` float32 [N], which are changed."""
+    """A sound of `samples` float32 [N], which are scaled in place to at most 1."""
     if not samples.size:
         raise MediaError(f"{name} is a sound of zero length; record or export it again.")
     peak = max(float(samples.max()), -float(samples.min()))
-    if not np.isfinite(peak):  # NaN is the largest and the smallest, where there is one
+    if not np.isfinite(peak):  # with one NaN, both max and min are NaN
         raise MediaError(f"{name} holds samples that are NaN or infinite; export it again as 16-bit WAV.")
     samples /= np.float32(max(peak, 1.0))
-    # of 24 bits, as sounds are kept and sent: what is read again is the same
+    # to 24 bits, in which sounds are stored and sent, so that a stored sound is the same
     return rounded(Audio(samples, rate, name), 24)

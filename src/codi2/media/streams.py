@@ -1,4 +1,4 @@
-"""What FFmpeg opens: containers that are nothing but media, within the limits."""
+"""Containers that FFmpeg opens, within the limits and without playlists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# FFmpeg also opens playlists, and those name other files and addresses.
+# FFmpeg also opens playlists, which can name other files and addresses.
 FORMATS = "mov,matroska,avi,mpeg,mpegts,flv,asf,ogg,mp3,aac,wav,flac,amr,caf,aiff,au,w64"
 
 
@@ -23,7 +23,7 @@ FORMATS = "mov,matroska,avi,mpeg,mpegts,flv,asf,ogg,mp3,aac,wav,flac,amr,caf,aif
 def opened(
     data: bytes, name: str, kind: Literal["audio", "video"]
 ) -> Iterator[tuple[InputContainer, AudioStream | VideoStream] | None]:
-    """The container with its first stream of a kind; None where FFmpeg opens nothing, or finds no such stream.
+    """The container with its first stream of a kind; None: FFmpeg does not open it, or it has no such stream.
 
     Raises MediaError: it is too long, or the block ends in an error of FFmpeg.
     """
@@ -41,10 +41,10 @@ def opened(
         if seconds > bounds.MAX_SECONDS:
             raise bounds.too_long(name, seconds)
         covers = av.stream.Disposition.attached_pic
-        # a stream of a codec that FFmpeg does not know has no context
+        # a stream with an unknown codec has no context
         streams = [s for s in getattr(container.streams, kind) if s.codec_context and not s.disposition & covers]
         try:
             yield (container, streams[0]) if streams else None
         except av.FFmpegError as error:
-            broken = container.format.name
-            raise MediaError(f"{name} is a broken {broken} file ({error.strerror}); export it again.") from error
+            kind_of_file = container.format.name
+            raise MediaError(f"{name} is a broken {kind_of_file} file ({error.strerror}); export it again.") from error

@@ -1,4 +1,4 @@
-"""Which frames of a clip are kept: at even times, so that what is sampled evenly later is even in time."""
+"""Chooses frames of a clip at even times, so that frames which are sampled evenly later are even in time."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from codi2.media import bounds
 if TYPE_CHECKING:
     from PIL import Image as PILImage
 
-MAX_BEATS = 4096  # of a clip: its shortest frames may be a moment beside the others
+MAX_BEATS = 4096  # limit of a clip's time grid, whose step is the shortest frame
 MAX_FRAMES = 256
-"""Frames kept of a clip; longer ones are thinned evenly."""
+"""Limit of a clip's frames; longer clips are thinned evenly."""
 MAX_FRAME_SIDE = 512
-"""Pixels; larger frames of a clip are scaled down, or a minute of it would fill the memory."""
+"""Pixels; larger frames of a clip are scaled down, as a minute of them would fill the memory."""
 
 
 def even_frames(starts: Sequence[float], end: float) -> tuple[np.ndarray, float]:
-    """The number of the frame that is shown at each of the even times that are kept, int [K], and how many a second.
+    """The numbers of the frames that are shown at even times, int [K], and the frames a second.
 
-    Frames come at the pace of the shortest one: those that are shown longer come several times.
+    The step is the duration of the shortest frame: longer frames are repeated.
 
     Args:
-        starts: seconds at which frames are shown first; they grow.
-        end: seconds at which the last one is gone.
+        starts: seconds at which each frame begins, in ascending order.
+        end: seconds at which the last one ends.
     """
     times = np.asarray(starts, np.float64) - starts[0]
     total = end - starts[0]
     mean = total / len(times)
-    if np.abs(times - mean * np.arange(len(times))).max() < mean / 2:  # clocks of containers round
+    if np.abs(times - mean * np.arange(len(times))).max() < mean / 2:  # containers round times
         beat, shown = mean, np.arange(len(times))
     else:
-        # not the last one: how long it is shown, many files do not say
+        # without the last frame, whose duration many files do not have
         beat = max(float(np.diff(times).min()), total / MAX_BEATS)
         places = np.floor(np.array([*times, total]) / beat + 0.5).astype(int)
         places[-1] = max(places[-1], places[-2] + 1)
@@ -44,12 +44,12 @@ def even_frames(starts: Sequence[float], end: float) -> tuple[np.ndarray, float]
 
 
 def scaled(frame: PILImage.Image) -> PILImage.Image:
-    """The frame itself, made no larger than frames are kept."""
+    """The same frame object, scaled down to MAX_FRAME_SIDE."""
     frame.thumbnail((MAX_FRAME_SIDE, MAX_FRAME_SIDE))
     return frame
 
 
 def of_one_size(frames: Sequence[PILImage.Image]) -> tuple[PILImage.Image, ...]:
-    """The frames at the size of the first one: a stream may change its size on the way."""
+    """The frames at the size of the first one: the size may change within a stream."""
     size = frames[0].size
     return tuple(frame if frame.size == size else frame.resize(size) for frame in frames)

@@ -1,6 +1,6 @@
-"""Pictures, sounds and clips to files that carry the recipe which made them, and the recipe back.
+"""Writes pictures, sounds and clips with the recipe that made them, and reads the recipe.
 
-It stands in the PNG's text chunk, the comment of a sound or an MP4, the XMP of a JPEG or WebP; each file also names
+The recipe is in a PNG's text chunk, the comment of a sound or an MP4, the XMP of a JPEG or WebP. Each file also has
 IPTC's digital source type (`media.provenance`).
 """
 
@@ -114,7 +114,7 @@ def save_clip(path: str | Path, clip: Video, metadata: Mapping[str, Any], sound:
 
 
 def mp4_bytes(clip: Video, metadata: Mapping[str, Any] | None, sound: Audio | None = None) -> bytes:
-    """H.264 as browsers play it (4:2:0), and AAC where there is a sound; None: it was not made by a model."""
+    """H.264 in the form that browsers play (4:2:0), with the sound as AAC; metadata of None: no model has made it."""
     from fractions import Fraction
 
     import av
@@ -125,11 +125,11 @@ def mp4_bytes(clip: Video, metadata: Mapping[str, Any] | None, sound: Audio | No
         if metadata is not None:
             container.metadata["comment"] = provenance.marked(metadata)
         pictures = container.add_stream("libx264", rate=Fraction(clip.fps).limit_denominator(1000))
-        # colours are kept for blocks of two by two, so sides are even
+        # 4:2:0 has one colour for two by two pixels, so sides are even
         pictures.width, pictures.height = width + width % 2, height + height % 2
         pictures.pix_fmt, pictures.options = "yuv420p", {"crf": "12"}
         sound = sound and _at_aac_rate(sound)
-        voice = container.add_stream("aac", rate=sound.rate, layout="mono") if sound else None
+        audio_stream = container.add_stream("aac", rate=sound.rate, layout="mono") if sound else None
         for number, picture in enumerate(clip.frames):
             check_stop()
             pixels = np.pad(np.asarray(picture), ((0, height % 2), (0, width % 2), (0, 0)), "edge")
@@ -137,15 +137,16 @@ def mp4_bytes(clip: Video, metadata: Mapping[str, Any] | None, sound: Audio | No
             frame.pts = number
             container.mux(pictures.encode(frame))
         container.mux(pictures.encode())
-        if sound and voice:
-            heard = av.AudioFrame.from_ndarray(sound.samples.astype(np.float32)[None], format="fltp", layout="mono")
-            heard.rate = sound.rate
-            container.mux([*voice.encode(heard), *voice.encode()])
+        if sound and audio_stream:
+            samples = sound.samples.astype(np.float32)[None]
+            audio_frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            audio_frame.rate = sound.rate
+            container.mux([*audio_stream.encode(audio_frame), *audio_stream.encode()])
     return provenance.with_xmp_box(out.getvalue(), metadata) if metadata is not None else out.getvalue()
 
 
 def _at_aac_rate(sound: Audio) -> Audio:
-    """The sound at the lowest rate of AAC that keeps all of it, or at the highest there is."""
+    """The sound at the lowest rate of AAC that is not below its own, or at the highest rate."""
     import soxr
 
     rate = next((rate for rate in AAC_RATES if rate >= sound.rate), AAC_RATES[-1])
@@ -153,7 +154,7 @@ def _at_aac_rate(sound: Audio) -> Audio:
 
 
 def webp_bytes(clip: Video, metadata: Mapping[str, Any] | None = None, lossless: bool = False) -> bytes:
-    """An animated WebP that is played again and again."""
+    """An animated WebP that plays in a loop."""
     first, *others = clip.frames
     out = io.BytesIO()
     first.copy().save(  # as in `picture_bytes`
@@ -171,10 +172,10 @@ def webp_bytes(clip: Video, metadata: Mapping[str, Any] | None = None, lossless:
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The metadata that `save_image`, `save_audio` or `save_clip` put into the file.
+    """The metadata that `save_image`, `save_audio` or `save_clip` wrote into a file.
 
     Raises:
-        MediaError: the file cannot be read, or carries none.
+        MediaError: the file cannot be read, or has none.
     """
     import soundfile
     from PIL import Image as PILImage

@@ -1,7 +1,7 @@
-"""How far sounds are from sounds: log-spectral distance, Fréchet distance, Kullback-Leibler divergence. Numpy only.
+"""Distances of sounds: log-spectral distance, Fréchet distance, Kullback-Leibler divergence. Numpy only.
 
-The last two take the outputs of any network; name the result after it (`aiSFX-FD`), since only numbers of one network
-can be compared.
+The last two take the outputs of any network. Name the figure after the network (`aiSFX-FD`), since figures of different
+networks cannot be compared.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def log_spectral_distance(target: NDArray, estimate: NDArray, rate: int, floor_d
     The formula and the frames are those of ssr_eval, which audioldm_eval and so the published AudioLDM and AUDIT
     figures use: Hann window of 2048 samples at 44.1 kHz (46 ms, scaled with the rate), hop 10 ms. Three things differ:
 
-    - both power spectra are floored at `floor_db` below the target's strongest bin (-80 dB: the span that a
-      spectrogram shows). Without it, bins of digital silence against 1e-12 say 24 and decide the mean alone;
-    - frames in which both are digital silence carry no information and are left out; if all are, the distance is 0;
-    - neither mean nor peak is normalised away, so a wrong gain counts: a factor of 10 alone gives 2.
+    - both power spectra have a floor of `floor_db` below the target's strongest bin (-80 dB: the range of a
+      spectrogram). Without it, bins of digital silence against 1e-12 have a value of 24 and dominate the mean;
+    - frames in which both sounds are digital silence are left out; if all are, the distance is 0;
+    - neither mean nor peak is normalised, so a wrong gain counts: a factor of 10 gives 2.
 
     Args:
         target, estimate: samples [N], the same length, both at `rate` Hz.
@@ -40,39 +40,43 @@ def log_spectral_distance(target: NDArray, estimate: NDArray, rate: int, floor_d
     return spectral_distance(power_spectra(target, rate), power_spectra(estimate, rate), floor_db)
 
 
-def spectral_distance(truth: NDArray, ours: NDArray, floor_db: float | None = FLOOR_DB) -> float:
-    """`log_spectral_distance` of power spectra [frames, bins]: those of a target serve for many estimates."""
+def spectral_distance(target: NDArray, estimate: NDArray, floor_db: float | None = FLOOR_DB) -> float:
+    """`log_spectral_distance` of power spectra [frames, bins], for several estimates of one target."""
     if floor_db is None:
-        bins = np.log10(truth / np.square(np.sqrt(ours) + EPSILON) + EPSILON)
+        bins = np.log10(target / np.square(np.sqrt(estimate) + EPSILON) + EPSILON)
         return float(np.sqrt(np.square(bins).mean(1)).mean())
-    heard = (ours.max(1) > 0) | (truth.max(1) > 0)
-    if not heard.any():
+    audible = (estimate.max(1) > 0) | (target.max(1) > 0)
+    if not audible.any():
         return 0.0
-    # A silent target has no strongest bin: the estimate's then sets the floor, so that noise on silence still costs.
-    floor = (truth.max() or ours.max()) * 10 ** (floor_db / 10)
-    ratio = np.log10(np.maximum(truth[heard], floor) / np.maximum(ours[heard], floor))
+    # A silent target has no strongest bin. The estimate's bin then sets the floor, so that noise still has a distance.
+    floor = (target.max() or estimate.max()) * 10 ** (floor_db / 10)
+    ratio = np.log10(np.maximum(target[audible], floor) / np.maximum(estimate[audible], floor))
     return float(np.sqrt(np.square(ratio).mean(1)).mean())
 
 
-def fd(ours: NDArray, reference: NDArray) -> float:
+def fd(estimate: NDArray, reference: NDArray) -> float:
     """Fréchet distance between Gaussians fitted to embeddings [n, D] and [m, D] (Heusel et al. 2017, eq. 6).
 
     |mu - mu'|² + tr C + tr C' - 2 tr (C C')^(1/2). With centred, scaled rows X and X' (C = XᵀX) the last trace is the
-    sum of the singular values of X X'ᵀ: no matrix root of a D x D product, which is singular whenever n <= D and then
-    comes out complex. Few samples bias the distance upward: compare only figures of equal n and m.
+    sum of the singular values of X X'ᵀ. This avoids the matrix root of a D x D product, which is singular for n <= D,
+    and its root then complex. Few samples bias the distance upward: compare only figures of equal n and m.
 
     Raises:
         DataError: widths differ, fewer than two samples, or values that are not finite.
     """
-    ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
-    if ours.ndim != 2 or reference.ndim != 2 or ours.shape[1] != reference.shape[1]:
-        raise DataError(f"The Fréchet distance needs [n, D] and [m, D], not {ours.shape}, {reference.shape}.")
-    if min(len(ours), len(reference)) < 2:
-        raise DataError(f"The Fréchet distance needs 2 or more samples a side, got {len(ours)} and {len(reference)}.")
-    _need_finite(ours=ours, reference=reference)
-    x, y = (_covariance_root(rows) for rows in (ours, reference))
+    estimate, reference = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
+    if estimate.ndim != 2 or reference.ndim != 2 or estimate.shape[1] != reference.shape[1]:
+        raise DataError(
+            f"The Fréchet distance needs [n, D] and [m, D], not {estimate.shape}, {reference.shape}; use one network."
+        )
+    if min(len(estimate), len(reference)) < 2:
+        raise DataError(
+            f"The Fréchet distance needs 2 or more samples a side, got {len(estimate)} and {len(reference)}; add more."
+        )
+    _need_finite(estimate=estimate, reference=reference)
+    x, y = (_covariance_root(rows) for rows in (estimate, reference))
     shared = np.linalg.svd(x @ y.T, compute_uv=False).sum()
-    shift = np.square(ours.mean(0) - reference.mean(0)).sum()
+    shift = np.square(estimate.mean(0) - reference.mean(0)).sum()
     return max(0.0, float(shift + np.square(x).sum() + np.square(y).sum() - 2 * shared))
 
 
@@ -84,10 +88,12 @@ def kl(target_logits: NDArray, estimate_logits: NDArray) -> float:
     """
     target_logits, estimate_logits = np.asarray(target_logits, np.float64), np.asarray(estimate_logits, np.float64)
     if target_logits.ndim != 2 or target_logits.shape != estimate_logits.shape or not target_logits.size:
-        raise DataError(f"KL needs paired logits [n, classes], got {target_logits.shape} and {estimate_logits.shape}.")
+        raise DataError(
+            f"KL needs paired logits [n, classes], got {target_logits.shape} and {estimate_logits.shape}; pair them."
+        )
     _need_finite(target_logits=target_logits, estimate_logits=estimate_logits)
-    truth, ours = _log_softmax(target_logits), _log_softmax(estimate_logits)
-    return float((np.exp(truth) * (truth - ours)).sum(1).mean())
+    target, estimate = _log_softmax(target_logits), _log_softmax(estimate_logits)
+    return float((np.exp(target) * (target - estimate)).sum(1).mean())
 
 
 def power_spectra(samples: NDArray, rate: int) -> NDArray:
@@ -111,4 +117,4 @@ def _log_softmax(logits: NDArray) -> NDArray:
 def _need_finite(**arrays: NDArray) -> None:
     for name, values in arrays.items():
         if not np.isfinite(values).all():
-            raise DataError(f"{name} holds NaN or infinite values; the network or file that made it is at fault.")
+            raise DataError(f"{name} holds NaN or infinite values; check the network or file that made it.")

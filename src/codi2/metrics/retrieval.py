@@ -10,23 +10,23 @@ from torch import Tensor
 def recall_at(
     k: int, queries: Tensor, gallery: Tensor, candidates: int = 100, draws: int = 20, seed: int = 0
 ) -> dict[str, float]:
-    """How often the true row is among the first `k` of `candidates` by cosine.
+    """The fraction of queries whose true row is among the first `k` of `candidates` by cosine.
 
-    Row i of `gallery` [N, D] is the answer to row i of `queries` [N, D]. Each query meets `draws` seeded sets of
-    `candidates` − 1 other rows (all others where N is smaller), so the figure does not hang on one gallery.
+    Row i of `gallery` [N, D] is the answer to row i of `queries` [N, D]. Each query is compared with `draws` seeded
+    sets of `candidates` − 1 other rows (all others where N is smaller), so the figure does not depend on one set.
 
     Returns:
         `mean`, `low` and `high` (95 % bootstrap interval over queries), `n` queries, `chance` (k / candidates).
     """
     size = min(candidates, len(gallery))
     similarity = (F.normalize(queries.float(), dim=-1) @ F.normalize(gallery.float(), dim=-1).T).numpy()
-    draw = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     hits = np.zeros(len(queries))
     for i, row in enumerate(similarity):
         others = np.delete(np.arange(len(row)), i)
         for _ in range(draws):
-            rivals = draw.choice(others, size - 1, replace=False)
-            hits[i] += (row[rivals] > row[i]).sum() < k
+            chosen = generator.choice(others, size - 1, replace=False)
+            hits[i] += (row[chosen] > row[i]).sum() < k
     hits /= draws
     return {"mean": float(hits.mean()), **bootstrap(hits, seed), "n": len(hits), "chance": k / size}
 

@@ -1,11 +1,11 @@
-r"""The paper's way to write an interleaved prompt, and back (section 3.1).
+r"""The paper's notation of an interleaved prompt ↔ parts (section 3.1).
 
     "Given the transformation between [image0] and [image1], apply the same editing to [image2]."
 
 A placeholder is `[image0]`, `[audio0]`, `[video0]`, `[depth0]`, `[thermal0]`, `[imu0]` or `[text0]` (text given as
-features, section 4.1), in any case and with any number. A note after a colon is for the reader, `[image0: a couch]`;
-only in `[text0: a cat]` it is the phrase itself unless another is given. Any other bracket, `[foo0]`, is plain text,
-and a backslash keeps a placeholder plain: `\[image0]`.
+features, section 4.1), in any case and with any number. A note after a colon is ignored, `[image0: a couch]`, except in
+`[text0: a cat]`, where it is the phrase unless the call has one. Any other bracket, `[foo0]`, is plain text. After a
+backslash a placeholder is plain text too: `\[image0]`.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _PLACEHOLDER = re.compile(
 
 
 def parse(template: str, media: Mapping[str, Media | str] | Sequence[Media | str] = ()) -> Prompt:
-    """Read `template` and put `media` in the place of its placeholders.
+    """The parts of `template`, with `media` in place of its placeholders.
 
     A mapping names each placeholder (`{"image0": ..., "text0": "a cat"}`, in any case). A sequence fills the distinct
-    placeholders of each modality in their order of appearance; a placeholder written twice is the same item twice.
+    placeholders of each modality in their order of appearance. A placeholder that occurs twice is the same item twice.
 
     Raises PromptError when a placeholder has no item, an item has no placeholder, or the two differ in modality.
     """
-    given = assigned(template, media)
+    items = assign_items(template, media)
     parts: list[Part] = []
     end = 0
     for match in _PLACEHOLDER.finditer(template):
         slashes = match["escape"]
         parts.append(Text(template[end : match.start()] + slashes[: len(slashes) // 2]))
-        if len(slashes) % 2:  # an escaped placeholder stays as it is written
+        if len(slashes) % 2:  # an escaped placeholder is plain text
             parts.append(Text(template[match.end("escape") : match.end()]))
         else:
-            parts.append(_fill(match, given))
+            parts.append(_fill(match, items))
         end = match.end()
     parts.append(Text(template[end:]))
     return join_text(parts)
@@ -48,7 +48,7 @@ def parse(template: str, media: Mapping[str, Media | str] | Sequence[Media | str
 def named_or_in_order(
     media: Sequence[Media | str], named: Mapping[str, Media | str]
 ) -> Mapping[str, Media | str] | Sequence[Media | str]:
-    """The items of a call that has them in order or by name. Raises PromptError: it has both."""
+    """The items of a call, which has them in order or by name. Raises PromptError: it has both."""
     if media and named:
         raise PromptError(
             f"give media in order or by name, not both: {next(iter(named))!r} came beside {len(media)} in order"
@@ -56,20 +56,21 @@ def named_or_in_order(
     return named or media
 
 
-def assigned(template: str, media: Mapping[str, Media | str] | Sequence[Media | str]) -> dict[str, Media | str]:
-    """Placeholder → the item that stands for it, as `parse` has it.
+def assign_items(template: str, media: Mapping[str, Media | str] | Sequence[Media | str]) -> dict[str, Media | str]:
+    """Name of a placeholder → its item, as `parse` assigns them.
 
     Raises PromptError: an item has no placeholder.
     """
     names = placeholders(template)
-    given = (
+    items = (
         {key.lower(): item for key, item in media.items()} if isinstance(media, Mapping) else _in_order(names, media)
     )
-    if unused := [key for key in given if key not in names]:
+    if unused := [key for key in items if key not in names]:
         raise PromptError(
-            f"The prompt has no placeholder [{unused[0]}], but {_kind(given[unused[0]])} was given for it."
+            f"The prompt has no placeholder [{unused[0]}], but {_modality(items[unused[0]])} was given for it; write "
+            f"[{unused[0]}] where it belongs, or leave the item out."
         )
-    return given
+    return items
 
 
 def placeholders(template: str) -> list[str]:
@@ -79,10 +80,10 @@ def placeholders(template: str) -> list[str]:
 
 
 def render(prompt: Prompt) -> tuple[str, dict[str, Media | str]]:
-    """Write a prompt as a template and its named media, so that `parse(*render(prompt)) == join_text(prompt)`."""
+    """A prompt as a template and its media by name, so that `parse(*render(prompt)) == join_text(prompt)`."""
     template = ""
     media: dict[str, Media | str] = {}
-    names: dict[int | str, str] = {}  # by identity for media and by words for phrases: the same item gets the same name
+    names: dict[int | str, str] = {}  # `id` of a medium, or text of a phrase → name
     for part in join_text(prompt):
         if isinstance(part, Text):
             template += _PLACEHOLDER.sub(lambda m: "\\" * (len(m["escape"]) + 1) + m[0], part.text)
@@ -92,15 +93,15 @@ def render(prompt: Prompt) -> tuple[str, dict[str, Media | str]]:
         item = part.text if isinstance(part, Phrase) else part
         key = item if isinstance(item, str) else id(item)
         if key not in names:
-            kind = _kind(item)
-            names[key] = f"{kind}{sum(name.startswith(kind) for name in media)}"
+            modality = _modality(item)
+            names[key] = f"{modality}{sum(name.startswith(modality) for name in media)}"
             media[names[key]] = item
         template += f"[{names[key]}]"
     return template, media
 
 
 def check_not_empty(prompt: Prompt) -> None:
-    """Raises PromptError: there is nothing in a prompt but blank text."""
+    """Raises PromptError: the prompt has no items, and only blank text."""
     if all(isinstance(part, Text) and not part.text.strip() for part in prompt):
         raise PromptError('The prompt is empty; write what the reply should be, as in "Draw a lighthouse."')
 
@@ -120,45 +121,45 @@ def _name(match: re.Match[str]) -> str:
     return f"{match['kind'].lower()}{int(match['number'])}"
 
 
-def _kind(item: object) -> str:
-    """The modality of an item, or the name of its type where it has none, for the message that says so."""
+def _modality(item: object) -> str:
+    """The modality of an item; for messages, the type of an object that has none."""
     return "text" if isinstance(item, str) else getattr(item, "modality", type(item).__name__)
 
 
-def _named(item: object) -> str:
-    name = getattr(item, "name", "")
-    return f", {name}," if name else ""
-
-
 def _in_order(names: Sequence[str], items: Sequence[Media | str]) -> dict[str, Media | str]:
-    """Match items with placeholder names, modality by modality."""
-    given: dict[str, Media | str] = {}
+    """Assigns items to placeholders, modality by modality."""
+    assigned: dict[str, Media | str] = {}
     for item in items:
-        kind = _kind(item)
-        free = [name for name in names if name.startswith(kind) and name not in given]
+        modality = _modality(item)
+        free = [name for name in names if name.startswith(modality) and name not in assigned]
         if not free:
-            numbers = [int(name.removeprefix(kind)) for name in names if name.startswith(kind)]
-            due = next((name for name in names if name not in given), None)
-            if due and not numbers:
+            numbers = [int(name.removeprefix(modality)) for name in names if name.startswith(modality)]
+            empty = next((name for name in names if name not in assigned), None)
+            if empty and not numbers:
+                expected, item_name = empty.rstrip("0123456789"), getattr(item, "name", "") or "the item"
                 raise PromptError(
-                    f"[{due}] is due, and what was given{_named(item)} is of modality {kind}; write [{kind}0] or give "
-                    f"what is due."
+                    f"Placeholder [{empty}] expects {expected}, but {item_name} is {modality}; write [{modality}0] or "
+                    f"give {expected}."
                 )
             raise PromptError(
-                f"The prompt has {len(numbers)} {kind} placeholder(s) but more were given; "
-                f"write [{kind}{max(numbers, default=-1) + 1}] where the next one belongs."
+                f"The prompt has {len(numbers)} {modality} placeholder(s) but more were given; "
+                f"write [{modality}{max(numbers, default=-1) + 1}] where the next one belongs."
             )
-        given[free[0]] = item
-    return given
+        assigned[free[0]] = item
+    return assigned
 
 
-def _fill(match: re.Match[str], given: Mapping[str, Media | str]) -> Part:
-    name, kind = _name(match), match["kind"].lower()
-    item = given.get(name)
-    if item is None and kind == "text" and match["note"] and match["note"].strip():
+def _fill(match: re.Match[str], items: Mapping[str, Media | str]) -> Part:
+    name, modality = _name(match), match["kind"].lower()
+    item = items.get(name)
+    if item is None and modality == "text" and match["note"] and match["note"].strip():
         item = match["note"].strip()
     if item is None:
-        raise PromptError(f"The prompt has the placeholder [{name}] but no {kind} was given for it.")
-    if _kind(item) != kind:
-        raise PromptError(f"The placeholder [{name}] takes {kind}, but {_kind(item)} was given for it.")
+        raise PromptError(
+            f"The prompt has the placeholder [{name}] but no {modality} was given for it; add one, or write \\[{name}]."
+        )
+    if _modality(item) != modality:
+        raise PromptError(
+            f"The placeholder [{name}] takes {modality}, but {_modality(item)} was given for it; give {modality}."
+        )
     return Phrase(item) if isinstance(item, str) else item

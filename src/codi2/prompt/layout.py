@@ -1,10 +1,9 @@
 """From a conversation to token ids and slots (section 3.1).
 
-A media item becomes `<image> s1 ... sT </image>`: a real begin token, T slots whose rows the encoder's features fill,
-and a real end token. A clip that is given with a sound is followed by that sound, an audio item of the same moment that
-has no name of its own; a clip without one is read alone. Text is tokenized apart from the chat template and without
-special tokens, so words such as "<image>" in a prompt stay words. To lay out is a pure function: any number of threads
-may share a layout.
+A media item becomes `<image> s1 ... sT </image>`: a begin token, T slots for the encoder's features, and an end token.
+The sound of a clip follows the clip as an audio item without a name. Text is tokenized apart from the chat template and
+without special tokens, so "<image>" in a prompt stays text. A layout has no state that a call changes, so any number of
+threads may share it.
 
 B: conversations, L: tokens and slots of the longest, N: media items and S: slots of all conversations together.
 """
@@ -24,7 +23,7 @@ from codi2.config import SENSES, CoDi2Config
 from codi2.errors import PromptError
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Part, Phrase, Prompt, Text
-from codi2.prompt.sources import heard
+from codi2.prompt.sources import with_clip_sounds
 from codi2.prompt.tokens import TokenIds
 from codi2.prompt.turns import turn_pieces
 from codi2.tensors import to_device
@@ -38,7 +37,7 @@ END = {modality: f"</{tag}>" for modality, tag in _TAGS.items()}
 
 
 def special_tokens(senses: Sequence[str] = ()) -> tuple[str, ...]:
-    """What a language model's vocabulary gets, in order: the tokens of senses only where it has these."""
+    """The tokens that are added to a language model's vocabulary, in order, with those of the senses that it reads."""
     known = [modality for modality in MODALITIES if modality not in SENSES or modality in senses]
     return tuple(token for modality in known for token in (BEGIN[modality], END[modality]))
 
@@ -59,30 +58,30 @@ class Message:
 
 @dataclass(frozen=True)
 class Slot:
-    """A position whose row is a projected feature."""
+    """A position whose embedding is a projected feature."""
 
     position: int  # in the token sequence
     item: int  # index in `TokenSequence.items`
-    number: int  # which of the item's features, from 0
-    predicted: bool  # a medium in an assistant message: the hidden state before `position` regresses the feature
+    number: int  # of the item's feature, from 0
+    predicted: bool  # in an assistant's message: the hidden state before `position` predicts the feature
 
 
 @dataclass(frozen=True)
 class TokenSequence:
     """A conversation, or a stretch of one, as the language model reads it."""
 
-    ids: Tensor  # int64 [L]; at slots the id of the begin token, whose row is replaced
+    ids: Tensor  # int64 [L]; at slots the id of the begin token, whose embedding is replaced
     labels: Tensor  # int64 [L]: the id itself in assistant text, begin tokens and end of turn; IGNORE elsewhere
     items: tuple[Part, ...]  # media in reading order
     ends: tuple[int, ...]  # position of each item's end token
     slots: tuple[Slot, ...]
-    turns: tuple[int, ...] = ()  # where the contents of the assistant's messages begin, in order
+    turns: tuple[int, ...] = ()  # positions at which the contents of the assistant's messages begin, in order
 
     def stretches(self) -> list[TokenSequence]:
         """The sequence cut where each turn of the assistant begins; L positions in all.
 
-        A conversation is always read in these stretches, so that the rows of earlier ones are the same whether they
-        were kept from an earlier reply or are read again.
+        A conversation is always read in these stretches, so that cached hidden states are equal to those of a new
+        reading.
         """
         edges = [0, *(turn for turn in self.turns if 0 < turn < len(self.ids)), len(self.ids)]
         return [self._between(start, end) for start, end in pairwise(edges)]
@@ -112,10 +111,10 @@ class Batch:
     item_end: Tensor  # int64 [N], position of the end token
     item_modality: Tensor  # int64 [N], index in MODALITIES
     slot_item: Tensor  # int64 [S], index in `items`
-    slot_number: Tensor  # int64 [S], which of the item's features
+    slot_number: Tensor  # int64 [S], number of the item's feature
     slot_position: Tensor  # int64 [S]
     slot_predicted: Tensor  # bool [S]
-    # places, which a GPU could only count by stopping
+    # indices, computed here since a GPU has to synchronise to count them
     predicted: Tensor  # int64 [P], the slots that the model predicts
     label_sample: Tensor  # int64 [M], of each position that has a label
     label_position: Tensor  # int64 [M]
@@ -137,10 +136,13 @@ class Batch:
 class Layout:
     """Lays conversations out for one tokenizer.
 
-    `num_features` (T) counts the slots of a given item, `num_slots` (K) those of an item of the assistant, by modality.
-    `tokenizer` is a Hugging Face tokenizer that has the SPECIAL_TOKENS and a chat template. `system_prompt` opens
-    conversations that have none of their own; None leaves that to the template. With `reads_words` a user's message
-    ends with its own words once more, as one phrase for the encoder.
+    Args:
+        tokenizer: a Hugging Face tokenizer that has the SPECIAL_TOKENS and a chat template.
+        num_features: slots (T) of a user's item, by modality.
+        num_slots: slots (K) of an assistant's item, by modality.
+        max_length: positions.
+        system_prompt: of conversations without their own; None leaves it to the template.
+        reads_words: whether a user's message ends with its text again, as one phrase for the encoder.
     """
 
     def __init__(
@@ -160,9 +162,9 @@ class Layout:
         self.num_slots = num_slots
         self.max_length = max_length
         self.max_characters = max_length * max(map(len, tokenizer.get_vocab()))
-        """Of a prompt's words: as many as its positions would hold of the longest token."""
+        """Limit of a prompt's characters: those of `max_length` longest tokens."""
         self._marks: dict[str, tuple[int, int]] = {}
-        # the same few in training, for which they would be most of the work
+        # training has few kinds of conversations, and without a cache their templates would take most of the time
         self._templates = lru_cache(maxsize=256)(self._template_ids)
 
     def __call__(self, messages: Sequence[Message], *, reply: bool = False) -> TokenSequence:
@@ -181,7 +183,7 @@ class Layout:
         return sequence
 
     def check_length(self, messages: Sequence[Message]) -> None:
-        """Raises PromptError for words of more characters than tokens can stand for: these are never tokenized."""
+        """Raises PromptError for a text of more than `max_characters`, before it is tokenized."""
         characters = sum(len(part.text) for message in messages for part in message.parts if isinstance(part, Text))
         if characters > self.max_characters:
             raise PromptError(
@@ -197,7 +199,8 @@ class Layout:
         return self._marks[modality]
 
     def measure(self, messages: Sequence[Message]) -> int:
-        """Positions that `messages` take with the assistant's turn opened, however many. Raises as the layout does."""
+        """The number of positions of `messages` and the opening of the assistant's turn, without a limit. Raises as the
+        layout does."""
         return len(self._lay_out(messages, True).ids)
 
     def _lay_out(self, messages: Sequence[Message], reply: bool) -> TokenSequence:
@@ -208,13 +211,15 @@ class Layout:
             writer.template(ids, closes_reply=i > 0 and messages[i - 1].role == "assistant")
             if i < len(messages):
                 parts, by_model = join_text(messages[i].parts), messages[i].role == "assistant"
-                writer.parts(heard(parts) if "audio" in self.num_features and not by_model else parts, by_model)
+                writer.parts(
+                    with_clip_sounds(parts) if "audio" in self.num_features and not by_model else parts, by_model
+                )
                 if self.reads_words and messages[i].role == "user":
                     writer.parts(words_of(parts), by_model=False)
         return writer.done(reply)
 
     def _template_ids(self, roles: tuple[str, ...], reply: bool) -> list[list[int]]:
-        """What the chat template puts before a message of each role, and behind the last."""
+        """The chat template's token ids before the message of each role, and after the last."""
         return [self.token_ids.of_template(piece) for piece in turn_pieces(self.tokenizer, roles, reply)]
 
 
@@ -232,9 +237,9 @@ def layout_for(config: CoDi2Config, tokenizer: Any) -> Layout:
 
 
 def words_of(prompt: Prompt) -> Prompt:
-    """A message's words as one phrase; nothing where it has none."""
-    words = " ".join(" ".join(part.text for part in prompt if isinstance(part, Text)).split())
-    return (Phrase(words),) if words else ()
+    """A message's text as one phrase; empty where it has none."""
+    text = " ".join(" ".join(part.text for part in prompt if isinstance(part, Text)).split())
+    return (Phrase(text),) if text else ()
 
 
 class _Writer:
@@ -251,9 +256,9 @@ class _Writer:
 
     def template(self, ids: list[int], closes_reply: bool) -> None:
         eos = self.layout.tokenizer.eos_token_id
-        learned = ids.index(eos) + 1 if closes_reply and eos in ids else 0  # the end of the turn is the model's to say
+        labelled = ids.index(eos) + 1 if closes_reply and eos in ids else 0  # the model learns to end its turn
         self.ids += ids
-        self.labels += ids[:learned] + [IGNORE] * (len(ids) - learned)
+        self.labels += ids[:labelled] + [IGNORE] * (len(ids) - labelled)
 
     def parts(self, parts: Prompt, by_model: bool) -> None:
         if by_model:
@@ -267,7 +272,7 @@ class _Writer:
                 self.item(part, by_model)
 
     def item(self, part: Part, by_model: bool) -> None:
-        # Words given as features (section 4.1) are read wherever they stand: the model answers with tokens.
+        # Phrases as features (section 4.1) are inputs in every message: the model answers with tokens.
         if isinstance(part, Phrase):
             by_model = False
         counts = self.layout.num_slots if by_model else self.layout.num_features

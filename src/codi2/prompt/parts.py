@@ -1,7 +1,7 @@
-"""The values that a prompt and a reply are made of.
+"""The values in a prompt and a reply.
 
-One set of value types serves the command line, Python, HTTP and the training data. A part is immutable and holds
-decoded media only, never a path: reading files is `codi2.media`'s business.
+The command line, Python, HTTP and the training data share these types. A part is immutable and holds decoded media,
+never a path: `codi2.media` reads files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_characters(text: str) -> None:
-    """Raises PromptError: no text, or half of a surrogate pair in it, which cannot be written or tokenized."""
+    """Raises PromptError: not a str, or with half of a surrogate pair, which cannot be encoded or tokenized."""
     if not isinstance(text, str):
         raise PromptError(f"A text is a str, not {type(text).__name__}; decode bytes first.")
     try:
@@ -30,9 +30,9 @@ def check_characters(text: str) -> None:
 
 @dataclass(frozen=True)
 class Text:
-    """Plain words. `ids` are the tokens that the language model said them in, where it did: for counts only.
+    """Plain text. `ids` are the tokens of text that the language model has written, for counts only.
 
-    Raises PromptError: its words are no text.
+    Raises PromptError: it cannot be encoded.
     """
 
     modality: ClassVar[str] = "text"
@@ -45,7 +45,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Phrase:
-    """Words given as *features* of the joint space instead of tokens: `[text0]` (section 4.1)."""
+    """Text as *features* of the joint space instead of tokens: `[text0]` (section 4.1)."""
 
     modality: ClassVar[str] = "phrase"
     text: str
@@ -56,10 +56,10 @@ class Phrase:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A picture. `pixels` is RGB; transparency has been laid on white.
+    """A picture. `pixels` is RGB; transparency was composed over white.
 
     Pillow's pictures of any mode and arrays ([H, W], [H, W, C] or [C, H, W]; integers, or floats in [0, 1]) become RGB.
-    Raises MediaError: they are no picture.
+    Raises MediaError: other values.
     """
 
     modality: ClassVar[str] = "image"
@@ -77,7 +77,7 @@ class Image:
 class Audio:
     """A sound. `samples` is float32 mono [N] in [-1, 1]; `rate` is in Hz.
 
-    Integers are scaled by their type; [C, N] and [N, C] are mixed to one channel. Raises MediaError: it is no sound.
+    Integers are scaled by their type; [C, N] and [N, C] are mixed to one channel. Raises MediaError: other values.
     """
 
     modality: ClassVar[str] = "audio"
@@ -102,14 +102,14 @@ class Audio:
 class Video:
     """A clip. `frames` are RGB pictures of one size; `fps` is frames per second; `sound` begins with the first frame.
 
-    Frames may be what `Image` takes. Raises MediaError: there is none, their sizes differ, or time stands still.
+    Frames may be all that `Image` takes. Raises MediaError: no frame, frames of different sizes, or `fps` of 0.
     """
 
     modality: ClassVar[str] = "video"
     frames: tuple[PILImage.Image, ...]
     fps: float
     name: str = ""
-    sound: Audio | None = None  # of a clip that is given; replies have their sounds as parts of their own
+    sound: Audio | None = None  # of a clip in a prompt; in replies sounds are parts of their own
 
     def __post_init__(self) -> None:
         if type(self.frames) is not tuple or any(getattr(frame, "mode", "") != "RGB" for frame in self.frames):
@@ -124,7 +124,7 @@ class Video:
 
 @dataclass(frozen=True, eq=False)
 class Depth:
-    """How far things are. `metres` is float32 [H, W]; 0: unknown."""
+    """A depth map. `metres` is float32 [H, W]; 0: unknown."""
 
     modality: ClassVar[str] = "depth"
     metres: np.ndarray
@@ -133,7 +133,7 @@ class Depth:
 
 @dataclass(frozen=True, eq=False)
 class Thermal:
-    """How warm things are. `warmth` is float32 [H, W] in [0, 1]."""
+    """A thermal picture. `warmth` is float32 [H, W] in [0, 1]."""
 
     modality: ClassVar[str] = "thermal"
     warmth: np.ndarray
@@ -142,7 +142,7 @@ class Thermal:
 
 @dataclass(frozen=True, eq=False)
 class IMU:
-    """How something moved. `readings` is float32 [6, N]: accelerometer x y z, gyroscope x y z; `rate` is in Hz."""
+    """A recording of movement. `readings` is float32 [6, N]: accelerometer x y z, gyroscope x y z; `rate` is in Hz."""
 
     modality: ClassVar[str] = "imu"
     readings: np.ndarray
@@ -151,8 +151,8 @@ class IMU:
 
 
 Sense = Depth | Thermal | IMU
-"""What only some encoders read."""
+"""Modalities that only some encoders read."""
 Media = Image | Audio | Video | Sense
 Part = Text | Phrase | Media
 Prompt = tuple[Part, ...]
-"""One message: parts in the order in which they are read."""
+"""The parts of one message, in order."""

@@ -1,14 +1,14 @@
-"""Which earlier item of a conversation a message speaks of.
+"""References of a message to earlier items of its conversation.
 
 Items are numbered through the conversation, the user's and the model's alike: `[image0]` is its first picture,
-`[audio1]` its second sound. A message refers to one by its placeholder, or in words:
+`[audio1]` its second sound. A message refers to an item by its placeholder, or by one of these phrases:
 
-- "the second image", "your last sound", and plainly "the picture": in a message that brings no item of that kind
-  itself, and plainly only where it has no placeholder of that kind either;
-- "it", "this", "that": the newest item, in a message that brings and names none.
+- "the second image", "your last sound": in a message without a new item of that modality; "the picture" without an
+  ordinal: in a message that has no placeholder of that modality either;
+- "it", "this", "that": the newest item, in a message without items.
 
-What is spoken of is put behind the words, as though the user had attached it again: the model reads it where an
-instruction stands in its training, and the fidelity path starts from it.
+The item is put after the phrase, as if the user had attached it again. There, the model reads it at the same place as
+the items of its training prompts, and the fidelity path starts from it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from codi2.errors import PromptError
 from codi2.prompt.grammar import join_text, parse, placeholders
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Part, Prompt, Text
-from codi2.prompt.sources import numbered
+from codi2.prompt.sources import name_items
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 NEWEST = ("last", "latest", "newest", "previous")
@@ -38,97 +38,101 @@ _NAMED = re.compile(
 _PRONOUN = re.compile(r"\b(?:it|this)\b(?!\s+is\b)|\bthat\b(?=\s*(?:[.,;:!?]|$))", re.IGNORECASE)
 
 
-def read(
-    template: str, given: Mapping[str, Media | str] | Sequence[Media | str], earlier: Mapping[str, Media]
+def parse_message(
+    template: str, media: Mapping[str, Media | str] | Sequence[Media | str], earlier: Mapping[str, Media]
 ) -> Prompt:
-    """A message as the user wrote it → its parts, earlier items in their places.
+    """The text of a message → its parts, with new and earlier items in place of its placeholders.
 
     Args:
-        given: the message's own media: by name, or in order for the placeholders that no earlier item has.
-        earlier: see `prompt.sources.numbered`.
+        media: the message's own media: by name, or in order for the placeholders that name no earlier item.
+        earlier: see `prompt.sources.name_items`.
     Raises:
-        PromptError: a placeholder stands for nothing, or a medium has no placeholder.
+        PromptError: a placeholder names no item, or a medium has no placeholder.
     """
     names = placeholders(template)
-    if not isinstance(given, Mapping):
+    if not isinstance(media, Mapping):
         free = [name for name in names if name not in earlier]
-        mine: dict[str, Media | str] = {}
-        for item in given:
-            kind = "text" if isinstance(item, str) else item.modality
-            fits = [name for name in free if name.startswith(kind) and name not in mine]
-            if not fits:
-                count = sum(name.startswith(kind) for name in (*earlier, *mine))
-                raise PromptError(f"there is no placeholder for the {kind} that was given; write [{kind}{count}]")
-            mine[fits[0]] = item
-        given = mine
-    named = {key.lower(): value for key, value in given.items()}
-    spoken = {name: earlier[name] for name in names if name in earlier and name not in named}
-    return parse(template, named | spoken)
+        assigned: dict[str, Media | str] = {}
+        for item in media:
+            modality = "text" if isinstance(item, str) else item.modality
+            matching = [name for name in free if name.startswith(modality) and name not in assigned]
+            if not matching:
+                count = sum(name.startswith(modality) for name in (*earlier, *assigned))
+                raise PromptError(
+                    f"there is no placeholder for the {modality} that was given; write [{modality}{count}]"
+                )
+            assigned[matching[0]] = item
+        media = assigned
+    own = {key.lower(): value for key, value in media.items()}
+    referenced = {name: earlier[name] for name in names if name in earlier and name not in own}
+    return parse(template, own | referenced)
 
 
-def placed(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
-    """A message of parts with items in the places of the placeholders in its words: earlier ones, or its own.
+def place_items(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
+    """Puts earlier items and the message's own items in place of the placeholders in a message's texts.
 
-    An item of its own has the next number of its modality. It stands where the words have its placeholder, and
-    otherwise where it came.
+    An own item has the next number of its modality. It moves to its placeholder, or stays where it is without one.
     """
-    own = numbered([*earlier.values(), *prompt])
+    items = name_items([*earlier.values(), *prompt])
     known = {id(item) for item in earlier.values()}
-    spoken = {name for part in prompt if isinstance(part, Text) for name in placeholders(part.text)}
-    moved = {id(item) for name, item in own.items() if name in spoken and id(item) not in known}
-    return tuple(
-        one
-        for part in prompt
-        if id(part) not in moved
-        for one in (read(part.text, {}, own) if isinstance(part, Text) else [part])
-    )
+    in_text = {name for part in prompt if isinstance(part, Text) for name in placeholders(part.text)}
+    moved = {id(item) for name, item in items.items() if name in in_text and id(item) not in known}
+    parts: list[Part] = []
+    for part in prompt:
+        if isinstance(part, Text):
+            parts += parse_message(part.text, {}, items)
+        elif id(part) not in moved:
+            parts.append(part)
+    return tuple(parts)
 
 
 def resolve_conversation(messages: Sequence[Message]) -> list[Message]:
-    """A conversation that its client sends whole → as a `Chat` of the same messages holds it.
+    """The messages of a conversation with all references resolved, as a `Chat` of the same messages has them.
 
-    Raises PromptError: a placeholder or an ordinal stands for nothing.
+    Raises PromptError: a placeholder or an ordinal names no item.
     """
-    held: list[Message] = []
+    resolved: list[Message] = []
     for message in messages:
         parts = message.parts
         if message.role == "user":
-            earlier = numbered([part for before in held for part in before.parts])
-            parts = resolve(placed(parts, earlier), earlier)
-        held.append(Message(message.role, parts))
-    return held
+            earlier = name_items([part for before in resolved for part in before.parts])
+            parts = resolve_references(place_items(parts, earlier), earlier)
+        resolved.append(Message(message.role, parts))
+    return resolved
 
 
-def resolve(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
-    """Puts the items that a message's words speak of behind these words."""
+def resolve_references(prompt: Prompt, earlier: Mapping[str, Media]) -> Prompt:
+    """Puts the items that the phrases of a message refer to after these phrases."""
     known = {id(item) for item in earlier.values()}
     present = {part.modality for part in prompt if not isinstance(part, Text)}
-    brought = {part.modality for part in prompt if not isinstance(part, Text) and id(part) not in known}
-    choices = {m: [item for item in earlier.values() if item.modality == m] for m in NOUNS if m not in brought}
-    found = False
+    new = {part.modality for part in prompt if not isinstance(part, Text) and id(part) not in known}
+    choices = {m: [item for item in earlier.values() if item.modality == m] for m in NOUNS if m not in new}
+    has_reference = False
     parts: list[Part] = []
-    for part, behind in zip_longest(prompt, prompt[1:]):
-        pieces = _with_items(part.text, choices, present, behind) if isinstance(part, Text) else [part]
-        found = found or len(pieces) > 1
+    for part, following in zip_longest(prompt, prompt[1:]):
+        pieces = _with_items(part.text, choices, present, following) if isinstance(part, Text) else [part]
+        has_reference = has_reference or len(pieces) > 1
         parts += pieces
-    if not found and not present and earlier:
+    if not has_reference and not present and earlier:
         parts = _with_newest(parts, list(earlier.values())[-1])
     return join_text(parts)
 
 
-def _with_items(text: str, items: Mapping[str, Sequence[Media]], present: set[str], behind: Part | None) -> list[Part]:
-    """Words with the items that they speak of. `behind` is what stands behind them: it need not be put there again."""
+def _with_items(
+    text: str, items: Mapping[str, Sequence[Media]], present: set[str], following: Part | None
+) -> list[Part]:
+    """A text with the items that it refers to; an item that follows the text already is not put there again."""
     parts: list[Part] = []
     end = 0
     for match in _NAMED.finditer(text):
-        modality = next(kind for kind in NOUNS if match[kind])
+        modality = next(modality for modality in NOUNS if match[modality])
         choices, which = items.get(modality, ()), (match["which"] or NEWEST[0]).lower()
         if not choices or (match["which"] is None and modality in present):
             continue
         number = ORDINALS.index(which) if which in ORDINALS else len(choices) - 1
         if number >= len(choices):
             raise PromptError(f"there is no {which} {match[modality].lower()}: this conversation has {len(choices)}")
-        if choices[number] is behind and not text[match.end() :].strip():
+        if choices[number] is following and not text[match.end() :].strip():
             continue
         parts += [Text(text[end : match.end()] + " "), choices[number]]
         end = match.end()
@@ -136,10 +140,9 @@ def _with_items(text: str, items: Mapping[str, Sequence[Media]], present: set[st
 
 
 def _with_newest(parts: Sequence[Part], newest: Media) -> list[Part]:
-    out = list(parts)
-    for i, part in enumerate(out):
+    """The parts with the newest item after the first pronoun."""
+    for i, part in enumerate(parts):
         if isinstance(part, Text) and (match := _PRONOUN.search(part.text)):
             end = match.end()
-            out[i : i + 1] = [Text(part.text[:end] + " "), newest, Text(part.text[end:])]
-            break
-    return out
+            return [*parts[:i], Text(part.text[:end] + " "), newest, Text(part.text[end:]), *parts[i + 1 :]]
+    return list(parts)

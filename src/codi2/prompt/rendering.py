@@ -1,4 +1,4 @@
-"""Run as a process of its own by `codi2.prompt.template`: reads requests, one JSON value a line, and answers them."""
+"""The process of `codi2.prompt.template` that renders chat templates: one JSON value a line in, one out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import resource
 import sys
 from pathlib import Path
 
-CPU_SECONDS = 3_600  # of the process, which outlives a parent that is killed only where it hangs
+CPU_SECONDS = 3_600  # limit of the process: it ends with its parent, unless a template never returns
 
 
 def main(megabytes: int, longest: int) -> None:
@@ -33,7 +33,7 @@ def main(megabytes: int, longest: int) -> None:
             answer = json.dumps({"text": text})
         except MemoryError:
             answer = json.dumps({"error": f"it takes more than {megabytes} megabytes"})
-        except Exception as error:  # of Jinja, or of what the template does
+        except Exception as error:  # from Jinja or from the template's code
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             answer = json.dumps({"error": reason[:300] or type(error).__name__})
         print(answer, flush=True)

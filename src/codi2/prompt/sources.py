@@ -1,8 +1,8 @@
-"""Which item of a conversation a reply edits: what the option `source` names.
+"""The item of a conversation that a reply edits, by the option `source`.
 
-`last` is the last item of a fitting modality in the message that is answered, where an instruction, and the last medium
-of an analogy, have it; the sound of a clip is an audio item behind it. `none` is no item; `image0`, `audio1`, … is an
-item of the conversation by its number.
+`last` is the last item of a matching modality in the message that is answered: the item that an instruction edits, and
+the last medium of an analogy. The sound of a clip is an audio item after it. `none` is no item. `image0`, `audio1`, …
+is an item of the conversation by its name.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ NONE, LAST = "none", "last"
 _NAME = re.compile(r"(?:image|audio|video)[0-9]{1,4}", re.ASCII)
 
 
-def heard(parts: Prompt) -> Prompt:
-    """The parts as a model reads them that hears: behind each clip its sound, where it has one."""
-    return tuple(
-        one
-        for part in parts
-        for one in ((part, part.sound) if isinstance(part, Video) and part.sound is not None else (part,))
-    )
+def with_clip_sounds(parts: Prompt) -> Prompt:
+    """The parts with the sound of each clip after it, as a model with an audio encoder reads them."""
+    with_sounds: list[Part] = []
+    for part in parts:
+        with_sounds.append(part)
+        if isinstance(part, Video) and part.sound is not None:
+            with_sounds.append(part.sound)
+    return tuple(with_sounds)
 
 
-def numbered(items: Sequence[Part]) -> dict[str, Media]:
-    """`image0`, `image1`, `audio0`, … → the items of a conversation, in the order in which they came.
+def name_items(items: Sequence[Part]) -> dict[str, Media]:
+    """`image0`, `image1`, `audio0`, … → the items of a conversation, in their order.
 
-    An item that is spoken of again, the same object, is no new one.
+    An item that occurs again, as the same object, keeps its name.
     """
     named: dict[str, Media] = {}
     seen: set[int] = set()
@@ -45,34 +46,36 @@ def numbered(items: Sequence[Part]) -> dict[str, Media]:
     return named
 
 
-def items_of(conversation: Sequence[Message]) -> dict[str, Media]:
-    """`numbered` of all messages."""
-    return numbered([part for message in conversation for part in message.parts])
+def items_by_name(conversation: Sequence[Message]) -> dict[str, Media]:
+    """`name_items` of all messages."""
+    return name_items([part for message in conversation for part in message.parts])
 
 
 def check_name(source: str) -> None:
-    """Raises PromptError: it is neither `none` nor `last` nor the form of an item's name."""
+    """Raises PromptError: it is neither `none` nor `last`, nor has the form of an item's name."""
     if source not in (NONE, LAST) and not _NAME.fullmatch(source):
         raise PromptError(f"source is {source!r}; write none, last, or an item's name, such as image0")
 
 
 def source_of(conversation: Sequence[Message], source: str, reads: Sequence[str]) -> Part | None:
-    """The item that a decoder starts from which reads the modalities `reads`; None: it starts from none.
+    """The item from which a decoder that reads the modalities `reads` starts; None: it starts from noise alone.
 
     Raises PromptError: the conversation has no item of this name.
     """
     if source == NONE:
         return None
     if source == LAST:
-        return next((part for part in reversed(heard(conversation[-1].parts)) if part.modality in reads), None)
-    item = _named(source, items_of(conversation))
+        return next(
+            (part for part in reversed(with_clip_sounds(conversation[-1].parts)) if part.modality in reads), None
+        )
+    item = _named(source, items_by_name(conversation))
     return item if item.modality in reads else None
 
 
 def check_source(
     conversation: Sequence[Message], source: str, want: Sequence[str] | None, reads: Mapping[str, Sequence[str]]
 ) -> None:
-    """Raises PromptError: the conversation has no item of this name, or nothing that is wanted can start from it.
+    """Raises PromptError: the conversation has no item of this name, or no wanted modality can start from it.
 
     Args:
         want: modalities of the reply's media; None: the model chooses.
@@ -80,16 +83,16 @@ def check_source(
     """
     if source in (NONE, LAST):
         return
-    kind = _named(source, items_of(conversation)).modality
-    if want and not any(kind in reads.get(wanted, ()) for wanted in want):
+    modality = _named(source, items_by_name(conversation)).modality
+    if want and not any(modality in reads.get(wanted, ()) for wanted in want):
         starts = ", ".join(f"{wanted} from {' or '.join(reads.get(wanted, ()))}" for wanted in dict.fromkeys(want))
         raise PromptError(f"the source {source} fits nothing that is wanted: {starts}; name another, or none")
 
 
-def renamed(source: str, names: Mapping[str, Any], items: Mapping[str, Media]) -> str:
-    """The name that the item called `source` in `names` has among the items that the model reads.
+def rename_source(source: str, names: Mapping[str, Any], items: Mapping[str, Media]) -> str:
+    """The name among `items`, which the model reads, of the item that is called `source` in `names`.
 
-    Raises PromptError: there is no such item, or the model does not read it (any more).
+    Raises PromptError: there is no such item, or the model does not read it, or no longer.
     """
     check_name(source)
     if source in (NONE, LAST):

@@ -1,7 +1,7 @@
-"""Chat templates of models from elsewhere, rendered where they can do no harm.
+"""Renders chat templates of models from elsewhere in a process with limits.
 
-A template is a program: sandboxed, it can still loop or double a string without end. So it runs in a process of its own
-with a bounded memory, which is ended when it takes too long. Templates of this package are rendered here.
+A template is a program: even in Jinja's sandbox it can loop or double a string without end. So it runs in a process of
+its own with a limit of memory, which is killed after a limit of time. Templates of this package run in this process.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 from codi2.config import CHATML
 from codi2.errors import PromptError
 
-SECONDS = 10.0  # of a rendering; those of models take a thousandth of one
-STARTS = 120.0  # seconds until the process is there, on a machine that is busy
+SECONDS = 10.0  # limit of one rendering; templates of known models take a millisecond
+STARTS = 120.0  # limit of the process's start in seconds, on a busy machine
 MEGABYTES = 512
 LONGEST = 1_000_000  # characters of a rendering
 LONGEST_TEMPLATE = 200_000  # characters
@@ -31,7 +31,7 @@ Turn = Mapping[str, str]
 def render(tokenizer: Any, turns: Sequence[Turn], reply: bool) -> str:
     """The turns (`role`, `content`) as the tokenizer's chat template writes them; `reply` opens the assistant's.
 
-    Raises PromptError: the template refuses these turns, or is none that can be used.
+    Raises PromptError: the template refuses these turns, or cannot be used.
     """
     template = tokenizer.chat_template
     if isinstance(template, dict):  # several by name
@@ -58,7 +58,7 @@ def _rendered(request: str) -> str:
 
 
 class _Process:
-    """The process that renders; it is started with the first template and again when it had to be ended."""
+    """The process that renders; it starts with the first template, and again after it was killed."""
 
     def __init__(self) -> None:
         self._running: subprocess.Popen[str] | None = None
@@ -70,14 +70,14 @@ class _Process:
             answer = self._line(process, request, SECONDS)
             self._running = process if answer else None
         if answer:
-            found: dict[str, Any] = json.loads(answer)
-            return found
+            result: dict[str, Any] = json.loads(answer)
+            return result
         return {"error": f"it takes more than {SECONDS:g} seconds or {MEGABYTES} megabytes"}
 
     def forked(self) -> None:
-        """In a child process: the renderer that runs answers the parent, so this one gets its own.
+        """Called in a forked child, which needs a renderer of its own.
 
-        The parent's is kept: dropped, it would be sent what the parent has not sent yet.
+        The parent's renderer stays referenced: its deletion would flush the parent's unsent bytes to it.
         """
         self._parents, self._running, self._lock = self._running, None, threading.Lock()
 
@@ -92,7 +92,7 @@ class _Process:
         return process
 
     def _line(self, process: subprocess.Popen[str], request: str, seconds: float) -> str:
-        """The next line of the process; empty, and it is ended, when that takes longer than `seconds`."""
+        """The next line of the process; empty after `seconds`, when the process is killed."""
         assert process.stdin and process.stdout
         timer = threading.Timer(seconds, process.kill)
         timer.start()

@@ -31,16 +31,16 @@ class TokenIds:
         template = str(tokenizer.chat_template or "")
         added = [token for _, token in sorted(backend.get_added_tokens_decoder().items())]
         for token in added:
-            # some models do not mark all tokens of their turns as special; words must not spell these either
+            # some models do not mark all tokens of their turns as special, but text must not contain these either
             token.special = token.special or (not token.content.isspace() and token.content in template)
         self._markup, self._words = _build(backend, added, False), _build(backend, added, True)
 
     def of_template(self, text: str) -> list[int]:
-        """Ids of text that the chat template wrote: special tokens are what they say."""
+        """Ids of text from the chat template, in which special tokens are recognised."""
         return list(self._markup.encode(text, add_special_tokens=False).ids)
 
     def of_words(self, text: str) -> list[int]:
-        """Ids of anybody's words: no text becomes a special token. Raises PromptError: a lone surrogate."""
+        """Ids of other text, in which no special token is recognised. Raises PromptError: a lone surrogate."""
         check_characters(text)
         return list(self._words.encode(text, add_special_tokens=False).ids)
 

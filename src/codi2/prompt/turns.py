@@ -1,8 +1,8 @@
-"""What a chat template writes between the messages, the same in training and in generation.
+"""The text that a chat template writes between messages, the same in training and in generation.
 
-A reply is learned behind what the template writes before a finished answer, and generated behind what it writes to
-open one. Some templates differ there: Qwen3's puts an empty block of thoughts before the last answer only, Mistral's a
-space. So every answer is laid out behind what would have opened it.
+In training, a reply follows the text that the template writes before a finished answer; in generation, it follows the
+text that opens an answer. Some templates write two texts: Qwen3's has an empty block of thoughts before the last answer
+only, Mistral's a space. So the layout has the text that opens an answer before every answer.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from codi2.errors import PromptError
 from codi2.prompt.template import render
 
 FIRST_MARK = 0xE000  # of the private-use characters, one of which stands for each message
-TALK = ("user", "assistant", "user", "assistant")  # that a template is tried out on
+TALK = ("user", "assistant", "user", "assistant")  # roles with which a template is checked
 
 
 def turn_pieces(tokenizer: Any, roles: Sequence[str], reply: bool) -> list[str]:
-    """What stands before the message of each role and behind the last; `reply` opens the assistant's turn there.
+    """The text before the message of each role and after the last; `reply` opens the assistant's turn there.
 
-    Raises PromptError: the template refuses these roles, or writes their messages in another order or another way once
-    more of them follow.
+    Raises PromptError: the template refuses these roles, changes the order of messages, or writes a message in another
+    way when more messages follow.
     """
     pieces = _written(tokenizer, roles, reply)
     if tokenizer.chat_template == CHATML:
         return pieces
-    mended = list(pieces)
+    result = list(pieces)
     for i, role in enumerate(roles):
         if role == "assistant" and i > 0:
             opened = _written(tokenizer, roles[:i], True)
-            if odd := [j for j in range(i) if roles[j] != "assistant" and opened[j] != pieces[j]]:
+            if different := [j for j in range(i) if roles[j] != "assistant" and opened[j] != pieces[j]]:
                 raise PromptError(
-                    f"The language model's chat template writes {pieces[odd[0]]!r} before a turn in training and "
-                    f"{opened[odd[0]]!r} in generation; give llm.chat_template in the config."
+                    f"The language model's chat template writes {pieces[different[0]]!r} before a turn in training and "
+                    f"{opened[different[0]]!r} in generation; give llm.chat_template in the config."
                 )
-            mended[i] = opened[i]
-    return mended
+            result[i] = opened[i]
+    return result
 
 
 def _written(tokenizer: Any, roles: Sequence[str], reply: bool) -> list[str]:
@@ -64,7 +64,7 @@ def _has(pieces: Sequence[str], marks: Sequence[str]) -> bool:
 
 
 def check_template(tokenizer: Any, system: bool = False) -> list[str]:
-    """What is done about a tokenizer's chat template, a sentence each; nothing, where it is used as it is.
+    """One sentence for each change to a tokenizer's chat template; none where it is used unchanged.
 
     Args:
         system: whether conversations open with a system turn.
@@ -72,16 +72,16 @@ def check_template(tokenizer: Any, system: bool = False) -> list[str]:
     """
     roles = ("system", *TALK) if system else TALK
     before, opened = _written(tokenizer, roles, False), turn_pieces(tokenizer, roles, False)
-    told = []
-    if odd := next((i for i, piece in enumerate(before) if piece != opened[i]), None):
-        told.append(
-            f"the chat template writes {before[odd]!r} before a finished answer and {opened[odd]!r} to open one; "
-            "both are laid out as the latter"
+    changes = []
+    if different := next((i for i, piece in enumerate(before) if piece != opened[i]), None):
+        changes.append(
+            f"the chat template writes {before[different]!r} before a finished answer and {opened[different]!r} to "
+            "open one; both are laid out as the latter"
         )
     end = turn_end(tokenizer)
     if end != tokenizer.eos_token:
-        told.append(f"the chat template ends answers by {end!r}, which is taken as the end token")
-    return told
+        changes.append(f"the chat template ends answers by {end!r}, which is taken as the end token")
+    return changes
 
 
 def turn_end(tokenizer: Any) -> str:

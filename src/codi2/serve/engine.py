@@ -20,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from codi2.chat import Chat, Listener
+from codi2.chat import Chat
 from codi2.chat.events import Done, Event, MediaReady, Step
+from codi2.chat.listener import TextListener
 from codi2.decoding import check_options
 from codi2.errors import BusyError, CoDi2Error, DeviceMemoryError, LateError, LimitError
 from codi2.llm.decode import FeatureSegment, Segment, text_of
@@ -241,7 +242,7 @@ class Engine:
     def _write(self, jobs: Sequence[Job]) -> None:
         watch = Stopwatch(lambda stage, step, total: _send_all(jobs, Step(stage, step, total)))
         tokenizer = self.model.mllm.backbone.tokenizer
-        listeners = [Listener(tokenizer, job.forward, job.options.stop or ()) for job in jobs]
+        listeners = [TextListener(tokenizer, job.forward, job.options.stop or ()) for job in jobs]
         for job in jobs:
             job.characters_written = 0
         with watch("read"):

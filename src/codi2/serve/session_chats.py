@@ -183,7 +183,7 @@ class SessionChats:
     ) -> None:
         """Writes the last round of `chat` to the disk, in place of all rounds after it of `count`. Called before
         clients get `Done`."""
-        chat.rounds[-1] = replace(chat.rounds[-1], words=message.words, given=message.given)
+        chat.rounds[-1] = replace(chat.rounds[-1], words=message.words, new_media=message.new_media)
         try:
             session.revision = self.store.keep(
                 owner, name, len(chat.rounds) - 1, chat.rounds[-1], count, session.revision

@@ -100,7 +100,7 @@ def _planned(
     low: torch.dtype | None,
     how: str,
 ) -> Plan:
-    from codi2.dry_run.estimate import GPUS, REACHED, RUNTIME_GB
+    from codi2.dry_run.estimate import GPUS, RUNTIME_GB, UTILISATION
     from codi2.train.rehearsal import rehearse
 
     found = {at: rehearse(recipe, config, batch, low) for at, batch in batches.items()}
@@ -126,7 +126,7 @@ def _planned(
     weights = config.options.get("phases") or {}
     shares = {phase: weights.get(phase, 1.0) for phase in of_phases}
     mean = sum(of_phases[p] * share for p, share in shares.items()) / sum(shares.values())
-    hours = [f"{config.steps * mean * few / (g.peak * REACHED) / 3600:,.1f} h on one {g.name}" for g in GPUS]
+    hours = [f"{config.steps * mean * few / (g.peak * UTILISATION) / 3600:,.1f} h on one {g.name}" for g in GPUS]
     return Plan(trained, frozen, memory, config.steps * config.batch_size, "; ".join(hours), how)
 
 

@@ -1,1 +1,1 @@
-"""Pixels and samples as the parts of a prompt hold them, made from arrays and pictures of any kind."""
+"""Arrays and pictures of any kind → the pixels and samples of a prompt's parts."""

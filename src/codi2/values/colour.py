@@ -1,4 +1,4 @@
-"""Pixels of any type to the 8-bit sRGB that a screen shows: wide integers and floats, profiles, transparency."""
+"""Pixels of any type → 8-bit sRGB: wide integers and floats, colour profiles, transparency."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of a TIFF
 _RANGES = (255, 4095, 65_535)
-"""What integers and floats beyond 1 are taken to reach where the file does not say: 8, 12 or 16 bits."""
-_DARK = 16  # a picture whose brightest value is below this part of its range would be taken for black
-_ROWS = 256  # converted at once: a large picture is not held in 64 bits
-_SAME = 2  # steps of 255 by which a profile may differ from sRGB and still be it
+"""Possible ranges of integers and of floats beyond 1, in files that do not name theirs: 8, 12 or 16 bits."""
+_DARK = 16  # a range is implausible if the brightest value is below this fraction of it
+_ROWS = 256  # converted at once, so that a large picture is never in memory with 64 bits
+_SAME = 2  # steps of 255 by which a profile may differ from sRGB and is taken for it
 _GREY = ("1", "L", "LA")
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-"""Colour spaces of profiles that are heeded, with Pillow's name for them."""
+"""Colour spaces of profiles that are applied → Pillow's modes."""
 
 
 def to_rgb(picture: PILImage.Image, name: str) -> PILImage.Image:
-    """Upright, 8-bit sRGB, transparency laid on white; decodes the whole picture.
+    """The decoded picture upright, in 8-bit sRGB, with transparency composed over white.
 
-    Raises MediaError: its numbers are of no range that a picture has.
+    Raises MediaError: its numbers are in no range of pictures.
     """
     from PIL import Image as PILImage
     from PIL import ImageOps
@@ -48,33 +48,33 @@ def to_rgb(picture: PILImage.Image, name: str) -> PILImage.Image:
 
 
 def _eight_bits(picture: PILImage.Image, kind: str | None, about: Any, name: str) -> PILImage.Image:
-    """Mode L of a grey picture of 16 or 32 bits or floats."""
+    """A grey picture of 16 or 32 bits or floats in mode L."""
     from PIL import Image as PILImage
 
-    deep = np.asarray(picture)
-    low, high = float(deep.min()), float(deep.max())
+    values = np.asarray(picture)
+    low, high = float(values.min()), float(values.max())
     white = _white(picture.mode, kind, about, high)
     if not (np.isfinite([low, high]).all() and white and low >= -white / _DARK):
         raise MediaError(
             f"{name} has values from {low:g} to {high:g}, and pictures reach from 0 to 1, 255, 4095 or 65535; save it "
             "with 8 or 16 bits."
         )
-    grey = np.empty(deep.shape, np.uint8)
-    for row in range(0, len(deep), _ROWS):
-        grey[row : row + _ROWS] = (deep[row : row + _ROWS].astype(np.float64) / white * 255).clip(0, 255).round()
+    grey = np.empty(values.shape, np.uint8)
+    for row in range(0, len(values), _ROWS):
+        grey[row : row + _ROWS] = (values[row : row + _ROWS].astype(np.float64) / white * 255).clip(0, 255).round()
     if about.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         grey = 255 - grey
-    made = PILImage.fromarray(grey)
-    made.info = picture.info
-    return made
+    converted = PILImage.fromarray(grey)
+    converted.info = picture.info
+    return converted
 
 
 def _white(mode: str, kind: str | None, about: Any, high: float) -> float:
-    """The value that is shown as white; 0: nobody can tell."""
+    """The value of white; 0: unknown."""
     if mode.startswith("I;16") or kind == "PPM":
         bits = (about.get(_BITS) or (16,))[0]
         return 2.0 ** min(max(int(bits), 1), 16) - 1
-    if mode == "F" and high <= _DARK:  # what is brighter than white is white
+    if mode == "F" and high <= _DARK:  # values above white are clipped
         return 1.0
     top = 2.0**31 - 1
     if mode == "I" and top / _DARK < high:
@@ -83,7 +83,7 @@ def _white(mode: str, kind: str | None, about: Any, high: float) -> float:
 
 
 def _srgb(picture: PILImage.Image) -> PILImage.Image:
-    """RGB without transparency. A profile that is damaged, or of other colours, is passed over, as viewers do."""
+    """RGB without transparency. A profile that is damaged, or of another mode, is ignored, as viewers do."""
     from PIL import ImageCms
 
     if picture.mode == "LAB":
@@ -106,17 +106,17 @@ def _from_lab() -> Any:
 
 @lru_cache(maxsize=4)
 def _transform(profile: bytes) -> tuple[Any, str]:
-    """How a profile's colours become sRGB, and the mode that they are in; None where nothing need be done."""
+    """The transform of a profile's colours to sRGB, and their mode; None: no transform is needed."""
     from PIL import Image as PILImage
     from PIL import ImageCms
 
     try:
-        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        mode = _SPACES.get(opened.profile.xcolor_space.strip(), "")
+        icc = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = _SPACES.get(icc.profile.xcolor_space.strip(), "")
         if not mode:
             return None, "RGB"
         change = ImageCms.buildTransform(
-            opened,
+            icc,
             ImageCms.createProfile("sRGB"),
             mode,
             "RGB",
@@ -129,7 +129,7 @@ def _transform(profile: bytes) -> tuple[Any, str]:
         levels = np.arange(0, 256, 15, dtype=np.uint8)
         colours = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
         probe = PILImage.fromarray(colours) if mode == "RGB" else PILImage.fromarray(levels[None])
-        seen = np.asarray(ImageCms.applyTransform(probe, change), int)
-        if np.abs(seen - np.asarray(probe.convert("RGB"), int)).max() <= _SAME:
-            return None, mode  # sRGB itself: its pixels stay as they are, to the bit
+        transformed = np.asarray(ImageCms.applyTransform(probe, change), int)
+        if np.abs(transformed - np.asarray(probe.convert("RGB"), int)).max() <= _SAME:
+            return None, mode  # sRGB itself: its pixels stay unchanged
     return change, mode

@@ -19,8 +19,8 @@ from codi2.data.tasks.sampler import TRIES, Example, Task, TaskSampler, encoded,
 from codi2.errors import DataError
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Text
-from codi2.prompt.references import resolve
-from codi2.prompt.sources import numbered
+from codi2.prompt.references import resolve_references
+from codi2.prompt.sources import name_items
 
 ROUNDS = (2, 5)  # of a conversation
 UNSEEN = 2  # phrasings of a request, the last, that are no training data
@@ -90,9 +90,9 @@ class ConversationState:
 
     def say(self, request: str, words: str, answer: Sequence[Piece], given: Medium | None = None) -> None:
         """Adds a round; earlier media that the words speak of are put behind them."""
-        earlier = numbered(cast(Any, [p for _, pieces in self.turns for p in pieces]))
+        earlier = name_items(cast(Any, [p for _, pieces in self.turns for p in pieces]))
         parts: tuple[Any, ...] = (Text(words), *([Text(" "), given] if given is not None else []))
-        self.turns += exchange(cast(Any, resolve(join_text(parts), earlier)), answer)
+        self.turns += exchange(cast(Any, resolve_references(join_text(parts), earlier)), answer)
         self.asked.append(request)
         self.edits = None
 

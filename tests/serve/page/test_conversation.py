@@ -1,129 +1,26 @@
-"""The page in Chromium, under the policy that the server sends: conversations, items, settings, keyboard, width."""
+"""Conversations on the page: items, edits, files, keyboard, settings and width."""
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from codi2.serve.application import open_store
-
-from .conftest import Running, Start
+from ..conftest import Running
+from .conftest import Page
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
-PICTURES, PLAYERS = ".model .item img", ".model .item audio, .model .item video"
-
-
-@pytest.fixture(scope="module")
-def server(start: Start) -> Running:
-    return start()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu", *microphone]
-        )
-        yield browser
-        browser.close()
-
-
-class Page:
-    """A tab with the page, and what a user does there."""
-
-    def __init__(self, browser: Any, url: str, width: int = 1280, **options: Any) -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        self.tab = self.context.new_page()
-        self.tab.set_default_timeout(60_000)
-        self.url, self.requests, self.faults = url, [], []
-        self.tab.on("request", lambda request: self.requests.append(request.url))
-        self.tab.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.tab.on("console", lambda line: self.faults.append(line.text) if "Content Security" in line.text else None)
-        self.tab.goto(url)
-        self.tab.wait_for_selector("#talk > *, dialog[open]")
-
-    def want(self, *kinds: str) -> None:
-        for button in self.tab.locator("#composer .toggle").all():
-            pressed = button.get_attribute("aria-pressed") == "true"
-            if pressed != (button.get_attribute("data-kind") in kinds):
-                button.click()
-
-    def settle(self, **settings: Any) -> None:
-        """Settings by the dialog."""
-        self.tab.click("#open-settings")
-        for name, value in settings.items():
-            self.tab.fill(f"#set-{name}", str(value))
-        self.tab.locator("#settings").get_by_role("button", name="Save").click()
-
-    def write(self, words: str, *want: str, files: tuple[Path, ...] = ()) -> None:
-        """A message from the keyboard, which is sent."""
-        self.want(*want)
-        if files:
-            self.tab.set_input_files("#files", [str(file) for file in files])
-            self.see("#attached .attachment:not(.loading)", len(files))
-        self.tab.fill("#words", words)
-        self.tab.press("#words", "Enter")
-
-    def send(self, words: str, *want: str, files: tuple[Path, ...] = ()) -> None:
-        """The same, and its reply is awaited."""
-        before = self.tab.locator(".message.model:not(.pending)").count()
-        self.write(words, *want, files=files)
-        self.see(".message.model:not(.pending)", before + 1)
-        self.see(".pending", 0)
-
-    def see(self, selector: str, count: int = 1) -> Any:
-        """Waits until the page has so many: the last of them."""
-        from playwright.sync_api import expect
-
-        found = self.tab.locator(selector)
-        expect(found).to_have_count(count, timeout=60_000)
-        return found.last
-
-    def shown(self, selector: str) -> None:
-        """Waits until all such pictures have been drawn."""
-        for picture in self.tab.locator(selector).all():
-            picture.scroll_into_view_if_needed()
-            for _ in range(300):
-                if picture.evaluate("one => one.complete && one.naturalWidth > 0"):
-                    break
-                self.tab.wait_for_timeout(50)
-            else:
-                raise AssertionError(f"{selector} was not drawn")
-
-    def words(self) -> list[str]:
-        return [text.strip() for text in self.tab.locator(".user > .words").all_inner_texts()]
-
-    def button(self, name: str) -> Any:
-        return self.tab.get_by_role("button", name=name, exact=True).last
-
-    def wide(self) -> bool:
-        sizes: list[int] = self.tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        return sizes[0] > sizes[1]
-
-
-@pytest.fixture
-def page(browser: Any, server: Running) -> Iterator[Page]:
-    page = Page(browser, server.url)
-    yield page
-    outside = [url for url in page.requests if not url.startswith((server.url, "data:", "blob:"))]
-    page.context.close()
-    assert outside == [] and page.faults == []
+PICTURES = ".model .item img"
 
 
 def test_a_conversation_with_items_that_a_click_refers_to(page: Page, media: Path):
     page.send("Draw this as an outlined emoji.", "image", files=(media / "goose-google.png",))
     page.send("Now  make it night", "image")
     page.send("Make the sound of the first picture", "audio")
-    page.shown(PICTURES)
+    page.wait_for_pictures(PICTURES)
     assert page.tab.locator("#items .thumb").all_inner_texts() == ["image0", "image1", "image2", "audio0"]
     page.tab.locator("#items .thumb", has_text="image1").click()
     assert page.tab.input_value("#words") == "[image1] "
@@ -132,12 +29,12 @@ def test_a_conversation_with_items_that_a_click_refers_to(page: Page, media: Pat
     page.send("Mirror [image1]", "image")
     assert page.words() == ["Draw this as an outlined emoji.", "Now  make it night",
                             "Make the sound of the first picture", "Mirror [image1]"]  # fmt: skip
-    page.shown(".item img")
+    page.wait_for_pictures(".item img")
     sizes = [picture.bounding_box() for picture in page.tab.locator(".item img").all()]
     assert all(size and min(size["width"], size["height"]) >= 250 for size in sizes)
     page.tab.reload()
     page.see(".message.model", 4)
-    page.shown(PICTURES)
+    page.wait_for_pictures(PICTURES)
     assert page.words()[-1] == "Mirror [image1]"
     page.button("Undo this round").click()
     page.tab.locator("dialog").get_by_role("button", name="Undo").click()
@@ -203,7 +100,7 @@ def test_two_windows_on_one_conversation(page: Page, browser: Any):
 
 
 def test_stop_keeps_the_words_and_a_failure_is_said(page: Page):
-    page.settle(num_inference_steps=1000)
+    page.change_settings(num_inference_steps=1000)
     page.write("Draw for a long time", "image")
     page.see(".pending progress[value]")
     page.button("Stop").click()
@@ -313,7 +210,7 @@ def test_dark_mode_and_settings(browser: Any, server: Running):
     page.tab.reload()
     page.see(".welcome")
     assert page.tab.evaluate(ground) == light, "a choice is kept"
-    page.settle(seed=7, negative_prompt="red", temperature="0.5", max_tokens=3)
+    page.change_settings(seed=7, negative_prompt="red", temperature="0.5", max_tokens=3)
     page.send("Draw a mango", "image")
     assert "seed 7" in page.tab.locator(".made").inner_text()
     name = page.tab.evaluate("location.hash").removeprefix("#/c/")
@@ -325,10 +222,10 @@ def test_dark_mode_and_settings(browser: Any, server: Running):
 
 def test_a_phones_width(browser: Any, server: Running, media: Path):
     page = Page(browser, server.url, width=390, has_touch=True)
-    assert not page.wide()
+    assert not page.scrolls_sideways()
     page.send("Draw [image0] as a long" + "g" * 200 + " word", "image", files=(media / "goose-google.png",))
-    page.shown(".item img")
-    assert not page.wide()
+    page.wait_for_pictures(".item img")
+    assert not page.scrolls_sideways()
     assert all((one.bounding_box() or {})["width"] >= 250 for one in page.tab.locator(".item img").all())
     assert not page.tab.locator("#new").is_visible()
     page.button("Conversations").click()
@@ -337,87 +234,12 @@ def test_a_phones_width(browser: Any, server: Running, media: Path):
     page.see("body:not(.drawer)")
     page.tab.click("#open-settings")
     box = page.see("dialog").bounding_box()
-    assert box and box["width"] <= 390 and not page.wide()
+    assert box and box["width"] <= 390 and not page.scrolls_sideways()
     page.context.close()
 
 
 def test_an_example_runs_with_a_click(page: Page):
     page.tab.locator(".card", has_text="Draw this").click()
     page.see(".message.model:not(.pending)")
-    page.shown(".item img")
+    page.wait_for_pictures(".item img")
     assert page.words() == ["Draw this as an outlined emoji."]
-
-
-HOSTILE = (
-    '<img src=x onerror="window.hurt=1">', "<script>window.hurt=1</script>", '<svg onload="window.hurt=1">',
-    "[a](javascript:window.hurt=1)", '</textarea></title><img src=x onerror="window.hurt=1">',
-    "$$\\href{javascript:window.hurt=1}{x}$$", "&lt;img src=x onerror=window.hurt=1&gt;", "' onerror='window.hurt=1' '",
-    '"><iframe srcdoc="<script>parent.hurt=1</script>">', '<details open ontoggle="window.hurt=1">', "file:///etc/passwd",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("address", ["#/c/%zz", "#/c/%E0%A4", "#/c/..", "#/c/%00", f"#/c/{'a' * 3000}"])
-def test_an_address_that_names_no_conversation_shows_a_new_one(page: Page, address: str):
-    page.tab.goto("about:blank")
-    page.tab.goto(f"{page.url}/{address}")
-    page.tab.wait_for_selector("#talk > *", timeout=20_000)
-    assert page.tab.locator("h1").inner_text() == "New conversation"
-
-
-def test_a_title_does_not_end_within_an_emoji(page: Page):
-    page.send("a" + "\N{GRINNING FACE}" * 70, "text")
-    assert page.tab.locator("h1").inner_text() == "a" + "\N{GRINNING FACE}" * 59 + "…"
-
-
-def test_words_titles_and_file_names_are_no_markup(page: Page, media: Path, tmp_path: Path):
-    words = " ".join(HOSTILE)
-    file = tmp_path / "<img src=x onerror=window.hurt=1>.png"
-    shutil.copy(media / "goose-google.png", file)
-    page.send(words, "image", files=(file,))
-    assert page.words() == [words]
-    page.button("Edit the message").click()
-    assert page.tab.get_by_role("textbox", name="Edit the message").input_value() == words
-    page.tab.keyboard.press("Escape")
-    assert page.tab.locator("h1").inner_text() == '<img src=x onerror="window.hurt=1">…'
-    page.write(f"Mirror [image7] {HOSTILE[0]}", "text")
-    page.see(".toast")
-    bad = tmp_path / "<b>bad.png"
-    bad.write_bytes(b"<svg xmlns='http://www.w3.org/2000/svg' onload='window.hurt=1'/>")
-    page.tab.set_input_files("#files", [str(bad)])
-    page.see(".toast", 2)
-    page.tab.locator("#sessions li").first.get_by_role("button", name=re.compile("^Delete")).click()
-    page.see("dialog[open]")
-    page.tab.wait_for_timeout(300)
-    assert page.tab.evaluate("window.hurt") is None
-    assert page.tab.locator("main iframe, main script, main details, #sessions img, dialog img").count() == 0
-
-
-def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Any, start: Start, tmp_path: Path, media: Path):
-    store = open_store(tmp_path / "keyed")
-    key, other = store.make_key("ann"), store.make_key("eve")
-    running = start(folder=tmp_path / "keyed")
-    page = Page(browser, running.url)
-    page.tab.fill("#key", "wrong")
-    page.tab.keyboard.press("Enter")
-    page.see("text=does not accept this key")
-    page.tab.fill("#key", key)
-    page.tab.keyboard.press("Enter")
-    page.see(".welcome")
-    page.send("Draw this", "image", files=(media / "goose-google.png",))
-    page.shown(".item img")
-    assert not [url for url in page.requests if key in url], "the key is in no address"
-    page.tab.reload()
-    page.see(".message.model")
-    assert page.tab.evaluate("localStorage.length + document.cookie.length") == 0
-    name = page.tab.evaluate("location.hash")
-    theirs = Page(browser, running.url + "/" + name)
-    theirs.tab.fill("#key", other)
-    theirs.tab.keyboard.press("Enter")
-    theirs.see("text=This conversation is not here any more.")
-    store.revoke("ann")
-    store.close()
-    page.tab.reload()
-    page.see("dialog[open]")
-    running.stop()
-    page.context.close()
-    theirs.context.close()
