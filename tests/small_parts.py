@@ -60,8 +60,8 @@ def small_exports(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
     monkeypatch.setattr(denoiser, "load_trunk", Numbers)
     export_tensors(joint_heads(16).state_dict(), folder / "encoder/export/heads.safetensors", {})
     for part in SMALL:
-        made = config(part, steps=1)
-        train(autoencoder.build(made), made, folder / part)
+        recipe_config = config(part, steps=1)
+        train(autoencoder.build(recipe_config), recipe_config, folder / part)
     return {part: str(folder / part / "export") for part in ("encoder", *SMALL)}
 
 

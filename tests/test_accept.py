@@ -54,9 +54,11 @@ def test_outputs_of_a_gpu_are_held_against_the_cpus():
     from virtual_device import virtual_gpu
 
     with virtual_gpu():
-        found = differences("debug", "cuda")
-    assert set(found) == {f"{m}: {s}" for m in ("image", "audio", "video") for s in ("features", "latents", "decoded")}
-    assert max(found.values()) < 1e-4
+        distances = differences("debug", "cuda")
+    assert set(distances) == {
+        f"{m}: {s}" for m in ("image", "audio", "video") for s in ("features", "latents", "decoded")
+    }
+    assert max(distances.values()) < 1e-4
     assert apart(torch.tensor([1.0, -2.0]), torch.tensor([1.0, -1.9])) == pytest.approx(0.05)
 
 

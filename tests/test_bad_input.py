@@ -104,8 +104,8 @@ def test_words_and_names_that_are_no_text(cli, tmp_path):
 def test_channels_that_cancel_each_other_are_told(cli, tmp_path):
     wave = 0.5 * np.sin(np.arange(16_000) / 9)
     soundfile.write(tmp_path / "a.wav", np.stack([wave, -wave], 1), 16_000)
-    told, error = cli("generate", "Draw [image0].", "a.wav", "--model", "debug").stderr.splitlines()
-    assert told.startswith("codi2: a.wav: its channels cancel each other") and "[audio0]" in error
+    warning, error = cli("generate", "Draw [image0].", "a.wav", "--model", "debug").stderr.splitlines()
+    assert warning.startswith("codi2: a.wav: its channels cancel each other") and "[audio0]" in error
 
 
 def test_an_unknown_preset(cli, tmp_path):

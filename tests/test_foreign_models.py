@@ -107,8 +107,8 @@ def test_a_hostile_model_is_one_sentence(case: str, saved: Path, tmp_path: Path,
     MODELS[case](folder)
     with pytest.raises(CoDi2Error) as error:
         CoDi2.from_pretrained(folder)
-    said = str(error.value).strip()
-    assert said and "\n" not in said and len(said) < 1_000
+    message = str(error.value).strip()
+    assert message and "\n" not in message and len(message) < 1_000
     assert not ran.exists()
 
 

@@ -154,8 +154,8 @@ def test_a_model_goes_to_the_hub_and_comes_back(monkeypatch: pytest.MonkeyPatch,
     assert calls == [("somebody/codi2-debug", True)]
     back = CoDi2.from_pretrained("somebody/codi2-debug")
     assert back.config == model.config
-    ours, theirs = (m.mllm.output_projection.state_dict() for m in (model, back))
-    assert all((ours[name] - theirs[name]).abs().max() < 1e-2 for name in ours)
+    original, downloaded = (m.mllm.output_projection.state_dict() for m in (model, back))
+    assert all((original[name] - downloaded[name]).abs().max() < 1e-2 for name in original)
 
 
 def test_a_repo_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def test_minus_weights_and_seed_act(space: JointSpace) -> None:
 
 def test_a_loaded_model_gives_the_same(space: JointSpace) -> None:
     item = load(MEDIA / "crow.wav")
-    theirs = codi2.transfer(item, to="image", model=CoDi2.from_pretrained("debug"))
-    assert np.array_equal(pixels(theirs), pixels(codi2.transfer(item, to="image", model=space)))
+    of_model = codi2.transfer(item, to="image", model=CoDi2.from_pretrained("debug"))
+    assert np.array_equal(pixels(of_model), pixels(codi2.transfer(item, to="image", model=space)))
 
 
 def test_what_cannot_be_is_one_sentence(space: JointSpace) -> None:

@@ -52,25 +52,25 @@ def test_reply_holds_what_was_wanted(model: CoDi2, media: tuple[Image, Image, Au
     assert set(reply.recipe["seconds"]) == {"read", "write", "decode"}
 
 
-def test_a_clip_of_nothing_given_begins_as_a_picture(
+def test_a_clip_without_a_source_starts_from_a_picture(
     media: tuple[Image, Image, Audio], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     red, model = media[0], CoDi2.from_pretrained("debug")
     clips, pictures = model.decoders["video"], model.decoders["image"]
     clips.sampling = replace(clips.sampling, first_frame=True)
-    given: list[object] = []
-    state, drawn = clips.sampler_state, pictures.generate
-    monkeypatch.setattr(clips, "sampler_state", lambda *a, **k: given.append(k["sources"]) or state(*a, **k))
+    sources: list[object] = []
+    state, generate = clips.sampler_state, pictures.generate
+    monkeypatch.setattr(clips, "sampler_state", lambda *a, **k: sources.append(k["sources"]) or state(*a, **k))
     looks: list[torch.Tensor] = []
-    monkeypatch.setattr(pictures, "generate", lambda f, seeds: looks.append(f) or drawn(f, seeds))
+    monkeypatch.setattr(pictures, "generate", lambda f, seeds: looks.append(f) or generate(f, seeds))
     settings = {"want": "video", "max_new_tokens": 1, "num_inference_steps": 1}
     model.generate("A cat runs.", seed=4, **settings)
     model.generate("It runs: [image0]", red, **settings)
-    assert isinstance(given[0][0], Image) and given[1] == [red]
+    assert isinstance(sources[0][0], Image) and sources[1] == [red]
     assert len(looks) == 1 and looks[0][:, :2].abs().min() > 0 and not looks[0][:, 2:].any()
     model.decoders = {"video": clips}  # no decoder of pictures: from nothing, as before
     model.generate("A cat runs.", **settings)
-    assert given[2] == [None]
+    assert sources[2] == [None]
 
 
 def test_text_only_reply(model: CoDi2) -> None:
@@ -106,9 +106,9 @@ def test_seed_and_negative_prompt_change_the_picture(model: CoDi2) -> None:
 
 
 def test_the_source_reaches_the_picture(model: CoDi2, media: tuple[Image, Image, Audio]) -> None:
-    kept = model.generate("Edit [image0]", media[1], want="image", max_new_tokens=1)
-    left = model.generate("Edit [image0]", media[1], want="image", max_new_tokens=1, source="none")
-    assert not np.array_equal(pixels(kept.images[0]), pixels(left.images[0]))
+    with_source = model.generate("Edit [image0]", media[1], want="image", max_new_tokens=1)
+    without_source = model.generate("Edit [image0]", media[1], want="image", max_new_tokens=1, source="none")
+    assert not np.array_equal(pixels(with_source.images[0]), pixels(without_source.images[0]))
 
 
 def test_an_edit_goes_as_far_from_its_source_as_it_is_told(
@@ -285,13 +285,15 @@ def test_a_saved_model_comes_back(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     loaded = CoDi2.from_pretrained(tmp_path / "model")
     assert loaded.config == model.config
-    ours, theirs = model.mllm.state_dict(), loaded.mllm.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.allclose(ours[name].float(), theirs[name].float(), atol=2e-3) for name in ours)  # kept as fp16
+    state, loaded_state = model.mllm.state_dict(), loaded.mllm.state_dict()
+    assert state.keys() == loaded_state.keys()
+    assert all(
+        torch.allclose(state[name].float(), loaded_state[name].float(), atol=2e-3) for name in state
+    )  # kept as fp16
     for modality, decoder in model.decoders.items():
-        ours, theirs = decoder.state_dict(), loaded.decoders[modality].state_dict()
-        assert ours.keys() == theirs.keys()
-        assert all(torch.allclose(ours[name], theirs[name], atol=2e-3) for name in ours)
+        state, loaded_state = decoder.state_dict(), loaded.decoders[modality].state_dict()
+        assert state.keys() == loaded_state.keys()
+        assert all(torch.allclose(state[name], loaded_state[name], atol=2e-3) for name in state)
     reply = loaded.generate("Draw", want="image", max_new_tokens=1)
     assert reply.images[0].pixels.size == (64, 64)
 

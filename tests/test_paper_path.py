@@ -61,8 +61,12 @@ def build(folder: Path, features: int = 1) -> CoDi2:
     encoder = ImageBindEncoder(network, words, counts, norm=1.0)
     slots = dict.fromkeys(("image", "audio", "video"), min(features, 4))
     heads = HeadsConfig(feature_dim=DIM, num_slots=slots, groups=PAPER.heads.groups, hidden=32, alpha=PAPER.heads.alpha)
-    sampling, made = Sampling(2, 3.0, 1.5), published()
-    pictures, sounds, clips = made.unclip_pipeline(folder), made.audioldm2_pipeline(), made.video_pipeline(folder)
+    sampling, builder = Sampling(2, 3.0, 1.5), published()
+    pictures, sounds, clips = (
+        builder.unclip_pipeline(folder),
+        builder.audioldm2_pipeline(),
+        builder.video_pipeline(folder),
+    )
     decoders = {
         "image": unclip_decoder(dict(pictures.components), replace(sampling, noise_level=499, feature_norm=None)),
         "audio": audioldm2_decoder(dict(sounds.components), DIM, 32, sampling),
@@ -133,8 +137,8 @@ def test_patch_tokens_enter_and_several_slots_are_regressed(tmp_path: Path, feat
     regressed = model.encoder([picture()], 4).values[0]
     assert torch.allclose(regressed[0], values[0, 0])
     assert torch.allclose(regressed[1:].mean(0), tokens.mean(0), atol=2e-2)
-    talk = [Message("user", (picture(),)), Message("assistant", (picture(),))]
-    batch = collate([model.layout(talk)], model.mllm.backbone.pad_id)
+    conversation = [Message("user", (picture(),)), Message("assistant", (picture(),))]
+    batch = collate([model.layout(conversation)], model.mllm.backbone.pad_id)
     slots = batch.slot_item.bincount().tolist()
     assert slots[-1] == 4
     assert torch.equal(model.encode(batch.items, slots)[-1, :4], regressed)
@@ -148,8 +152,8 @@ def _pixels(image: Image) -> torch.Tensor:
 
 def test_a_training_step_reaches_language_model_heads_and_way_in(model: CoDi2) -> None:
     """The three losses of section 3.2 at once; the gradient of L_DM flows through the feature into LoRA."""
-    talk = [Message("user", (Text("draw "), picture())), Message("assistant", (picture(1), sound(), clip()))]
-    batch = collate([model.layout(talk)], model.mllm.backbone.pad_id)
+    conversation = [Message("user", (Text("draw "), picture())), Message("assistant", (picture(1), sound(), clip()))]
+    batch = collate([model.layout(conversation)], model.mllm.backbone.pad_id)
     features = model.encode(batch.items, batch.slot_item.bincount().tolist())
     for name, parameter in model.mllm.named_parameters():
         parameter.requires_grad_(
@@ -181,11 +185,11 @@ def test_only_what_was_trained_is_saved_and_comes_back(model: CoDi2, tmp_path: P
     model.save_pretrained(tmp_path)
     assert sorted(p.name for p in (tmp_path / "audio").iterdir()) == [TRAINED]
     assert (tmp_path / "audio" / TRAINED).stat().st_size < 20_000
-    kept = model.decoders["audio"].conditioner.head.weight.clone()
+    before = model.decoders["audio"].conditioner.head.weight.clone()
     with torch.no_grad():
         model.decoders["audio"].conditioner.head.weight.zero_()
     load_trained(model.decoders["audio"], tmp_path / "audio" / TRAINED)
-    assert torch.allclose(model.decoders["audio"].conditioner.head.weight, kept, atol=2e-3)
+    assert torch.allclose(model.decoders["audio"].conditioner.head.weight, before, atol=2e-3)
     with pytest.raises(WeightsError, match=r"another decoder.*conditioner"):
         load_trained(model.decoders["video"], tmp_path / "audio" / TRAINED)
 
@@ -282,13 +286,13 @@ def test_the_published_way_trains_with_its_decoders_heads(
             assert any(name.startswith("unet.conv_in") for name in names), (modality, names)
         assert any("head" in n and not torch.equal(before["audio"][n], after["audio"][n]) for n in before["audio"])
         assert (tmp_path / "out" / "export" / "audio" / TRAINED).is_file()
-        kept = {n: v.clone() for n, v in after["audio"].items()}
+        before = {n: v.clone() for n, v in after["audio"].items()}
         with torch.no_grad():
             for value in trained_state(model.decoders["audio"]).values():
                 value.add_(1)
         recipe.restore(tmp_path / "out" / "export")
         for name, value in trained_state(model.decoders["audio"]).items():
-            torch.testing.assert_close(value, kept[name], atol=1e-2, rtol=1e-2)
+            torch.testing.assert_close(value, before[name], atol=1e-2, rtol=1e-2)
     finally:  # the model is shared by the tests of this file
         for modality, state in before.items():
             for name, value in trained_state(model.decoders[modality]).items():
@@ -316,9 +320,9 @@ def test_features_of_a_data_set_are_those_of_imagebind(
         for module in (encode, worker):
             monkeypatch.setattr(module, "load_maker", lambda *_, maker=maker: maker)
         job = encode.job_of("features", data, "paper", features)
-        made = encode.Encoding(job, encode.default_folder(job), encode.How(workers=workers))
-        encode.encode_set(made, ALONE, tell=lambda _: None)
-        store = Store(made.folder)
+        encoding = encode.Encoding(job, encode.default_folder(job), encode.How(workers=workers))
+        encode.encode_set(encoding, ALONE, tell=lambda _: None)
+        store = Store(encoding.folder)
         pieces = {name_of(p): p for s in open_shards(data, load_report(data)) for r in s for _, p in items_of(r, False)}
         for name, piece in list(pieces.items())[:12]:
             part = piece.decode() if hasattr(piece, "decode") else piece
@@ -351,7 +355,7 @@ def test_media_are_encoded_in_batches_on_a_gpu(
                 monkeypatch.setattr(module, "load_maker", lambda *_, maker=maker: maker)
             job = encode.job_of(kind, data, "paper")
             how = encode.How(Placement("cuda", "bfloat16"), workers=0, batch=4)
-            made = encode.Encoding(job, encode.default_folder(job), how)
-            plan = encode.encode_set(made, ALONE, tell=lambda _: None)
+            encoding = encode.Encoding(job, encode.default_folder(job), how)
+            plan = encode.encode_set(encoding, ALONE, tell=lambda _: None)
             assert plan.media and next(maker.network.parameters()).is_cuda
-            assert Store(made.folder).job.kind == kind
+            assert Store(encoding.folder).job.kind == kind

@@ -60,16 +60,16 @@ def test_replies_of_every_kind_run_on_a_gpu(media: Path, dtype: str, offload: bo
     on_cpu = CoDi2.from_pretrained("debug")
     with virtual_gpu() as gpu:
         model = CoDi2.from_pretrained("debug", device="cuda", dtype=dtype, offload=offload)
-        kept = {str(p.device) for p in (*model.decoders["image"].parameters(), *model.encoder.parameters())}
-        assert kept == {"cpu"} if offload else kept == {"cuda:0"}
+        devices = {str(p.device) for p in (*model.decoders["image"].parameters(), *model.encoder.parameters())}
+        assert devices == {"cpu"} if offload else devices == {"cuda:0"}
         for want, words, file in ASKS:
             before = gpu.count
-            made = ask(model, want, words, media / file)
+            parts = ask(model, want, words, media / file)
             assert gpu.count - before > 1000
             if dtype == "float32":
-                for ours, theirs in zip(made, ask(on_cpu, want, words, media / file), strict=True):
-                    assert ours.modality == theirs.modality
-                    assert np.abs(numbers(ours) - numbers(theirs)).max(initial=0) < 1e-3
+                for part, expected in zip(parts, ask(on_cpu, want, words, media / file), strict=True):
+                    assert part.modality == expected.modality
+                    assert np.abs(numbers(part) - numbers(expected)).max(initial=0) < 1e-3
 
 
 def test_a_conversation_is_kept_on_a_gpu_saved_and_opened(media: Path, tmp_path: Path):
@@ -77,10 +77,10 @@ def test_a_conversation_is_kept_on_a_gpu_saved_and_opened(media: Path, tmp_path:
 
     with virtual_gpu():
         model = CoDi2.from_pretrained("debug", device="cuda")
-        talk = Chat(model, max_new_tokens=2)
-        talk.send("Take [image0] and make it night.", image0=load(media / "tiger.png"), want="image")
-        talk.send("And now turn it.", want="image")
-        talk.save(tmp_path / "talk")
+        chat = Chat(model, max_new_tokens=2)
+        chat.send("Take [image0] and make it night.", image0=load(media / "tiger.png"), want="image")
+        chat.send("And now turn it.", want="image")
+        chat.save(tmp_path / "talk")
         assert Chat.open(model, tmp_path / "talk").send("Again.", want="image").images
 
 
@@ -96,8 +96,8 @@ def test_compiled_networks_draw_the_same(media: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
     model = CoDi2.from_pretrained("debug", compile=True)
-    for ours, theirs in zip(ask(model, "image", "Go on from [image0].", media / "tiger.png"), plain, strict=True):
-        assert np.abs(numbers(ours) - numbers(theirs)).max(initial=0) < 1e-2
+    for part, expected in zip(ask(model, "image", "Go on from [image0].", media / "tiger.png"), plain, strict=True):
+        assert np.abs(numbers(part) - numbers(expected)).max(initial=0) < 1e-2
     assert captured
 
 
@@ -166,7 +166,7 @@ def test_the_encoder_comes_back_for_the_appearance(media: Path):
 
 
 @pytest.mark.parametrize(
-    ("placement", "said"),
+    ("placement", "message"),
     [
         (Placement(device="gpu"), "'gpu'.*cpu, cuda, cuda:1 or mps"),
         (Placement(device="cuda:x"), "'cuda:x'"),
@@ -176,13 +176,13 @@ def test_the_encoder_comes_back_for_the_appearance(media: Path):
         (Placement(device="cuda", dtype="bfloat16"), "bfloat16, which old GPU .* lacks; use float16"),
     ],
 )
-def test_a_placement_that_cannot_be_is_one_sentence(placement: Placement, said: str):
+def test_a_placement_that_cannot_be_is_one_sentence(placement: Placement, message: str):
     with (
         virtual_gpu(2),
         mock.patch.object(torch.cuda, "get_device_capability", lambda *_: (7, 5)),
         mock.patch.object(torch.cuda, "get_device_name", lambda *_: "old GPU"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             check(placement)
         check(Placement(device="cuda:1", dtype="float16"))
 
@@ -204,7 +204,7 @@ def test_commands_refuse_a_device_before_anything_is_loaded(command: str, unload
 
 
 def test_the_options_mean_one_placement_in_every_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    given = ["--device", "cuda:1", "--dtype", "bfloat16", "--bits", "4", "--compile", "--offload"]
+    arguments = ["--device", "cuda:1", "--dtype", "bfloat16", "--bits", "4", "--compile", "--offload"]
     wanted = {"device": "cuda:1", "dtype": "bfloat16", "bits": 4, "compile": True, "offload": True}
     loaded: list[dict] = []
 
@@ -221,7 +221,7 @@ def test_the_options_mean_one_placement_in_every_command(monkeypatch: pytest.Mon
     with virtual_gpu(2):
         for command in COMMANDS:
             words = {"generate": ["hi"], "evaluate": ["smoke"]}.get(command, [])
-            result = CliRunner().invoke(cli.app, [command, *words, *given])
+            result = CliRunner().invoke(cli.app, [command, *words, *arguments])
             assert isinstance(result.exception, Loaded), (command, result.output)
     assert len(loaded) == len(COMMANDS)
     for placement in loaded:

@@ -90,11 +90,11 @@ def test_the_page_is_written(tmp_path):
 
 def test_media_that_were_made_say_so_in_the_page():
     clip = Video((PICTURE.pixels, PICTURE.pixels), 2.0)
-    made = [Image(PICTURE.pixels), tone(440), clip]
+    outputs = [Image(PICTURE.pixels), tone(440), clip]
     recipe = {"model": "debug", "seed": 4}
-    row = Row("Made", (PICTURE,), made, recipes={id(part): recipe for part in made})
+    row = Row("Made", (PICTURE,), outputs, recipes={id(part): recipe for part in outputs})
     html = page("Demo", [row])
-    given, picture, _, moving = embedded(html, "image/png")
+    source, picture, _, moving = embedded(html, "image/png")
     assert [read_recipe(data) for data in (picture, moving, *embedded(html, "audio/wav"))] == [recipe] * 3
     with pytest.raises(MediaError, match="carries no recipe"):
-        read_recipe(given)
+        read_recipe(source)

@@ -67,7 +67,7 @@ def commands_of_the_page() -> list[list[str]]:
     """The arguments of every `codi2` of docs/paper.md, with what is small and at hand in place of what is not."""
     text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
     lines = [line.strip() for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    found = []
+    commands = []
     for line in filter(None, lines):
         if line.startswith("examples/"):  # tests/test_accept.py runs it
             continue
@@ -75,8 +75,8 @@ def commands_of_the_page() -> list[list[str]]:
             line = line.replace(there, here)
         program, *arguments = shlex.split(LAUNCHED.sub("codi2", line), comments=True)
         assert program == "codi2", f"{line}: this test runs commands of codi2 alone"
-        found.append(["mini" if argument == "paper" else argument for argument in arguments])
-    return found
+        commands.append(["mini" if argument == "paper" else argument for argument in arguments])
+    return commands
 
 
 def held_out_loss(path: Path, runs: Path, export: Path | None) -> float:
@@ -112,9 +112,9 @@ def test_the_commands_of_the_page_run_and_every_stage_lowers_its_loss(place: Pat
     losses = {path.stem: [held_out_loss(path, runs, export) for export in (None, runs / path.stem / "export")]
               for path in configs}  # fmt: skip
     assert all(after < before for before, after in losses.values()), losses
-    given = ("image0=dog.png", "audio0=dog.wav", "video0=dog.webp")
+    arguments = ("image0=dog.png", "audio0=dog.wav", "video0=dog.webp")
     for want in ("text", "image", "audio"):
-        codi2("generate", "As [image0], [audio0], [video0].", *given, "--want", want, "--model", "my-codi2",
+        codi2("generate", "As [image0], [audio0], [video0].", *arguments, "--want", want, "--model", "my-codi2",
               "--out", place / "out" / want)  # fmt: skip
     assert {path.suffix for path in (place / "out").rglob("*.*")} >= {".png", ".wav"}
 

@@ -18,17 +18,17 @@ def test_bytes_are_a_half_of_half_precision_and_nearly_as_good(tmp_path: Path) -
     save_file(in_half(tensors), tmp_path / "heads.safetensors")
     assert not in_bytes(tmp_path / "heads.safetensors")
     tensors["filters"] = filters
-    kept = in_half(tensors, ["maps", "filters"])
-    assert kept["filters.scale"].numel() == 40  # a scale for every three numbers would be half of the file
-    save_file(kept, tmp_path / "heads.safetensors")
+    stored = in_half(tensors, ["maps", "filters"])
+    assert stored["filters.scale"].numel() == 40  # a scale for every three numbers would be half of the file
+    save_file(stored, tmp_path / "heads.safetensors")
     assert load_file(tmp_path / "heads.safetensors")["maps"].dtype == torch.int8
     assert in_bytes(tmp_path / "heads.safetensors") and not in_bytes(tmp_path / "nothing.safetensors")
-    found = read_tensors(tmp_path / "heads.safetensors")
-    assert found.keys() == tensors.keys()
-    assert found["maps"].dtype == torch.float32 and found["bias"].dtype == torch.float16
-    error = (found["maps"] - wide).abs().amax(-1)
+    loaded = read_tensors(tmp_path / "heads.safetensors")
+    assert loaded.keys() == tensors.keys()
+    assert loaded["maps"].dtype == torch.float32 and loaded["bias"].dtype == torch.float16
+    error = (loaded["maps"] - wide).abs().amax(-1)
     assert (error <= wide.abs().amax(-1) / 127 * 0.51).all()
-    error = (found["filters"] - filters).abs().flatten(1).amax(1)
+    error = (loaded["filters"] - filters).abs().flatten(1).amax(1)
     assert (error <= filters.abs().flatten(1).amax(1) / 127 * 0.51).all()
-    torch.testing.assert_close(found["bias"].float(), tensors["bias"], rtol=1e-3, atol=1e-3)
-    assert torch.equal(found["norm.scale"], torch.arange(4).half())  # a tensor whose name ends so is its own
+    torch.testing.assert_close(loaded["bias"].float(), tensors["bias"], rtol=1e-3, atol=1e-3)
+    assert torch.equal(loaded["norm.scale"], torch.arange(4).half())  # a tensor whose name ends so is its own

@@ -66,7 +66,7 @@ def test_numbers_leave_it_only_by_the_cpu():
 def test_what_a_gpu_allows_is_allowed():
     with virtual_gpu():
         there = torch.randn(4, 3, device="cuda")
-        made = [
+        tensors = [
             there * torch.tensor(2.0),  # a number may be on the CPU
             there[torch.tensor([1, 2])],  # and so may indices
             there.new_zeros(2),
@@ -77,7 +77,7 @@ def test_what_a_gpu_allows_is_allowed():
             there.view(-1)[2:5],
             torch.stft(there.flatten(), 8, window=torch.hann_window(8, device="cuda"), return_complex=True),
         ]
-        assert {str(tensor.device) for tensor in made} == {"cuda:0"}
+        assert {str(tensor.device) for tensor in tensors} == {"cuda:0"}
 
 
 def test_waiting_for_it_is_counted():

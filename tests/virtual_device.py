@@ -71,8 +71,8 @@ class VirtualGPU:
 
     def device(self, tensor: Tensor) -> torch.device:
         """Where a tensor is."""
-        found = self._marked.get(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else None
-        return found[1] if found else _physical(tensor)
+        marked = self._marked.get(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else None
+        return marked[1] if marked else _physical(tensor)
 
     def mark(self, tensor: Tensor, device: torch.device) -> None:
         storage = tensor.untyped_storage()
@@ -184,8 +184,8 @@ class _Questions(TorchFunctionMode):
         return tensor.to(copy=named["copy"], **chosen) if chosen or named["copy"] else tensor
 
     def tensor(self, data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
-        made = torch.tensor(data, **kwargs)
-        return made if device is None else self.to(made, device)
+        tensor = torch.tensor(data, **kwargs)
+        return tensor if device is None else self.to(tensor, device)
 
     def numpy(self, tensor: Tensor, *args: Any, force: bool = False, **kwargs: Any) -> Any:
         if self.gpu.on_gpu(tensor) and not force:

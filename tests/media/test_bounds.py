@@ -74,9 +74,9 @@ def test_moving_pictures_of_each_format_are_bounded_before_they_are_decoded(kind
     assert isinstance(media.load_image(data), Image)
 
 
-def test_an_animation_ends_when_nobody_waits_for_it():
-    asked = []
-    with pytest.raises(Stopped), stops_when(lambda: asked.append(1) is None and len(asked) > 3):
+def test_reading_an_animation_or_a_clip_stops_when_it_is_no_longer_wanted():
+    checks = []
+    with pytest.raises(Stopped), stops_when(lambda: checks.append(1) is None and len(checks) > 3):
         media.load(bombs.gif(64, 64, 100))
     with pytest.raises(Stopped), stops_when(lambda: True):
         media.load(bombs.clip(16, 16, 30))
@@ -87,4 +87,4 @@ def test_of_a_picture_that_moves_a_still_is_its_first_frame_alone():
     moving = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50)
     still = media.load(moving, still=True)
     assert isinstance(still, Image) and still.pixels.getpixel((4, 4)) == (0, 0, 0)
-    assert isinstance(media.load_image(bombs.gif(4000, 4000, 2000)), Image), "the others are not looked at"
+    assert isinstance(media.load_image(bombs.gif(4000, 4000, 2000)), Image), "the other frames are not read"

@@ -120,8 +120,8 @@ def packet(name: str, data: bytes) -> bytes:
     """The XMP where its standard has it."""
     if name.endswith((".png", ".jpg", ".webp")):
         info = PILImage.open(io.BytesIO(data)).info
-        found = info["XML:com.adobe.xmp"].encode() if name.endswith(".png") else info["xmp"]
-        return bytes(found)
+        packet = info["XML:com.adobe.xmp"].encode() if name.endswith(".png") else info["xmp"]
+        return bytes(packet)
     at, sizes, kind = (0, ">", 0) if name.endswith(".mp4") else (12, "<", 4)
     while at < len(data):  # boxes: size and name; chunks: name and size
         (size,) = struct.unpack(f"{sizes}I", data[at + kind : at + kind + 4])

@@ -96,18 +96,18 @@ def test_what_an_edit_list_leaves_out_is_not_shown():
 
 
 def test_long_clips_are_thinned_to_even_times():
-    kept, fps = even_frames([n / 30 for n in range(1000)], 1000 / 30)
-    assert len(kept) <= 256 and set(np.diff(kept)) <= {4} and len(kept) / fps == pytest.approx(1000 / 30)
+    chosen, fps = even_frames([n / 30 for n in range(1000)], 1000 / 30)
+    assert len(chosen) <= 256 and set(np.diff(chosen)) <= {4} and len(chosen) / fps == pytest.approx(1000 / 30)
     times = np.cumsum([0.02, 0.5] * 300)
-    kept, fps = even_frames(times[:-1].tolist(), times[-1])
-    shown_at = np.arange(len(kept)) / fps + times[0]
-    assert np.abs(times[kept] - shown_at).max() < 0.8 and len(kept) <= 256, "never later than the frame lasts"
+    chosen, fps = even_frames(times[:-1].tolist(), times[-1])
+    shown_at = np.arange(len(chosen)) / fps + times[0]
+    assert np.abs(times[chosen] - shown_at).max() < 0.8 and len(chosen) <= 256, "never later than the frame lasts"
 
 
 def test_one_frame_and_frames_of_one_moment():
     assert numbers(media.load(clip([0]))) == [0]
-    kept, fps = even_frames([0.0], 0.04)
-    assert kept.tolist() == [0] and fps == pytest.approx(25)
+    chosen, fps = even_frames([0.0], 0.04)
+    assert chosen.tolist() == [0] and fps == pytest.approx(25)
 
 
 MATRICES = {
@@ -134,15 +134,15 @@ def test_the_display_matrix_turns_frames(name):
     coded = media.load(with_matrix(data, 1, 0, 0, 1)).frames[0]
     assert coded.size == (96, 64)
     a, b, c, d = MATRICES[name]
-    found = media.load(with_matrix(data, a, b, c, d)).frames[0]
+    upright = media.load(with_matrix(data, a, b, c, d)).frames[0]
     wanted = coded if name is None else coded.transpose(PILImage.Transpose[name])
-    assert found.size == wanted.size and found.tobytes() == wanted.tobytes()
+    assert upright.size == wanted.size and upright.tobytes() == wanted.tobytes()
     # by the definition: the point (x, y) of the coded frame is shown at (a x + c y, b x + d y), moved into view
     x, y = 20, 50
     shown_x, shown_y = a * x + c * y, b * x + d * y
-    shown_x += (found.width - 1) if shown_x < 0 else 0
-    shown_y += (found.height - 1) if shown_y < 0 else 0
-    assert found.getpixel((shown_x, shown_y)) == coded.getpixel((x, y))
+    shown_x += (upright.width - 1) if shown_x < 0 else 0
+    shown_y += (upright.height - 1) if shown_y < 0 else 0
+    assert upright.getpixel((shown_x, shown_y)) == coded.getpixel((x, y))
 
 
 def test_the_clip_of_a_phone_is_upright():

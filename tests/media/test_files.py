@@ -190,10 +190,10 @@ def test_the_wrong_modality_is_named():
 def test_to_clip_resamples_pads_and_cuts(rate, seconds):
     samples = media.to_clip(Audio(tone(seconds, rate, gain=0.9), rate))
     assert samples.shape == (40_960,) and samples.dtype == np.float32 and np.abs(samples).max() <= 1
-    kept = min(int(seconds * 16_000), 40_960)
-    if kept > 4000:
-        np.testing.assert_allclose(samples[500 : kept - 500], tone(seconds, gain=0.9)[500 : kept - 500], atol=5e-3)
-    assert not samples[kept + 1 :].any()
+    stored = min(int(seconds * 16_000), 40_960)
+    if stored > 4000:
+        np.testing.assert_allclose(samples[500 : stored - 500], tone(seconds, gain=0.9)[500 : stored - 500], atol=5e-3)
+    assert not samples[stored + 1 :].any()
 
 
 RECIPE = {"prompt": "a bell, « ding » \U0001f514", "seed": 7, "scale": 7.5, "long": "x" * 5000}
@@ -230,8 +230,8 @@ def test_a_clip_keeps_its_frames_its_speed_and_its_recipe(tmp_path, suffix):
     again = media.load(path)
     assert isinstance(again, Video) and len(again.frames) == 4
     assert again.fps == pytest.approx(8.0)
-    for ours, theirs in zip(frames, again.frames, strict=True):
-        assert np.abs(np.asarray(ours, dtype=int) - np.asarray(theirs, dtype=int)).mean() < 6
+    for frame, written in zip(frames, again.frames, strict=True):
+        assert np.abs(np.asarray(frame, dtype=int) - np.asarray(written, dtype=int)).mean() < 6
     assert media.read_recipe(path) == recipe
     with pytest.raises(OutputError, match=r"\.mp4 or \.webp"):
         media.save_clip(tmp_path / "clip.avi", Video(frames, 8.0), recipe)
@@ -252,24 +252,24 @@ def test_frames_that_are_not_kept_are_not_converted(monkeypatch):
 
 
 @pytest.mark.parametrize("rate", [65_536, 96_001, 655_360, 768_000])
-def test_rates_that_sounds_are_not_kept_at_are_refused(rate):
+def test_rates_that_flac_cannot_store_are_refused(rate):
     with pytest.raises(MediaError, match=f"{rate} samples a second; 100 to 65535 are read, and multiples of 10"):
         media.load(sound(tone(0.1), rate), "rate.wav")
 
 
 @pytest.mark.parametrize("rate", [100, 44_099, 65_535, 655_350])
-def test_every_sound_that_is_read_can_be_kept_and_played_with_a_clip(rate):
+def test_every_sound_that_is_read_can_be_stored_and_played_with_a_clip(rate):
     part = media.load(sound(np.sin(np.arange(rate // 2) / 20), rate), "rate.wav")
     assert isinstance(part, Audio)
-    kept = media.load(flac(part))
-    assert isinstance(kept, Audio) and kept.rate == rate
-    np.testing.assert_array_equal(kept.samples, part.samples)
+    stored = media.load(flac(part))
+    assert isinstance(stored, Audio) and stored.rate == rate
+    np.testing.assert_array_equal(stored.samples, part.samples)
     frames = tuple(PILImage.new("RGB", (8, 8), (60 * i, 0, 0)) for i in range(4))
     track = media.load_audio(media.mp4_bytes(Video(frames, 8), {}, part))
     assert track.rate in media.AAC_RATES and track.seconds == pytest.approx(0.5, abs=0.35)  # AAC pads to its blocks
 
 
-def test_clips_of_an_absurd_pace_are_read_at_one_that_they_are_kept_at():
+def test_clips_of_an_absurd_rate_are_read_at_the_limit():
     out = io.BytesIO()
     with av.open(out, "w", format="matroska") as container:
         stream = container.add_stream("ffv1", rate=1_000_000)

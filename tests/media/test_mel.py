@@ -64,8 +64,8 @@ def test_griffin_lim_gives_back_the_pitch_and_loudness(mel):
     log_mel = mel(wave)
     out = griffin_lim(mel, mel.magnitude(log_mel), generator=torch.Generator().manual_seed(0))
     assert out.shape == wave.shape
-    heard = torch.fft.rfft(out[0]).abs().argmax().item() * 16_000 / 40_960
-    assert abs(heard - 437.5) < 25  # the mel bins here are 46 Hz wide
+    frequency = torch.fft.rfft(out[0]).abs().argmax().item() * 16_000 / 40_960
+    assert abs(frequency - 437.5) < 25  # the mel bins here are 46 Hz wide
     wanted, got = (mel.denormalize(x).exp() for x in (log_mel, mel(out)))
     assert (got - wanted).abs().sum() < 0.2 * wanted.sum()
 

@@ -71,8 +71,8 @@ def test_each_orientation_of_each_format_is_upright(kind, orientation):
     options |= (
         {"lossless": True} if kind == "WEBP" else {"quality": 100, "subsampling": "4:4:4"} if kind == "AVIF" else {}
     )
-    found = pixels(encoded(stored, kind, exif=exif, **options))
-    assert found.shape == (8, 16, 3) and np.abs(found - np.asarray(wanted, int)).max() < 40
+    converted = pixels(encoded(stored, kind, exif=exif, **options))
+    assert converted.shape == (8, 16, 3) and np.abs(converted - np.asarray(wanted, int)).max() < 40
 
 
 def tiff(values: np.ndarray, photometric: int = 1, bits: int | None = None) -> bytes:
@@ -115,8 +115,8 @@ RAMP = np.linspace(0, 1, 64).reshape(4, 16)
     ids=lambda value: str(getattr(value, "dtype", value)),
 )
 def test_wide_numbers_of_a_tiff_are_scaled_by_their_range(values, top):
-    found = pixels(tiff(values))
-    assert np.abs(found[..., 0] - values / top * 255).max() <= 1
+    converted = pixels(tiff(values))
+    assert np.abs(converted[..., 0] - values / top * 255).max() <= 1
 
 
 def test_a_dark_16_bit_picture_stays_dark_and_zero_may_be_white():
@@ -178,8 +178,8 @@ def test_profiles_of_other_modes_and_with_transparency():
     clear = PILImage.new("RGBA", (4, 4), (55, 55, 55, 255))
     clear.putpixel((0, 0), (0, 0, 0, 0))
     for picture in (clear, clear.quantize()):
-        found = pixels(encoded(picture, icc_profile=profile))
-        assert found[0, 0].tolist() == [255, 255, 255] and np.abs(found[2, 2] - 128).max() < 6
+        converted = pixels(encoded(picture, icc_profile=profile))
+        assert converted[0, 0].tolist() == [255, 255, 255] and np.abs(converted[2, 2] - 128).max() < 6
     assert pixels(encoded(PILImage.new("L", (4, 4), 55), icc_profile=profile))[0, 0, 0] == 55, "it is of colours"
     assert pixels(encoded(PILImage.new("RGB", (4, 4), (55, 1, 2)), icc_profile=b"junk"))[0, 0].tolist() == [55, 1, 2]
 

@@ -123,10 +123,10 @@ def test_channels_of_no_known_place_are_averaged():
 def test_channels_that_cancel_each_other_are_told(form):
     voice = tone(0.5)
     against = np.stack([voice, -voice], 1)
-    for samples, told in ((against, True), (np.stack([voice, 0.3 * voice], 1), False), (0 * against + 1e-9, False)):
+    for samples, warns in ((against, True), (np.stack([voice, 0.3 * voice], 1), False), (0 * against + 1e-9, False)):
         data = in_matroska("stereo", samples) if form == "matroska" else sound(samples)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", MediaWarning)
             media.load_audio(data, "voice.wav")
-        assert [w.category for w in caught] == [MediaWarning] * told
-        assert not told or str(caught[0].message).startswith("voice.wav: its channels cancel each other")
+        assert [w.category for w in caught] == [MediaWarning] * warns
+        assert not warns or str(caught[0].message).startswith("voice.wav: its channels cancel each other")
