@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from codi2.chat.events import Done, Step, TextDelta
 from codi2.cli import app
-from codi2.cli.output import Bar, play
+from codi2.cli.output import Bar, follow
 from codi2.model import CoDi2
 from codi2.prompt.parts import Text
 from codi2.reply import Reply
@@ -115,9 +115,9 @@ def test_text_is_written_as_it_is_said_and_its_whole_is_not_repeated(capsys: pyt
         yield Step("write", 1, 1)
         yield Done(reply)
 
-    assert play(events(), Bar()) is reply
+    assert follow(events(), Bar()) is reply
     assert seen == ["A", " goose", "."] and capsys.readouterr().out == "\n"
-    assert play(iter([TextDelta("hidden"), Done(reply)]), Bar(), written=False) is reply
+    assert follow(iter([TextDelta("hidden"), Done(reply)]), Bar(), print_text=False) is reply
     assert capsys.readouterr().out == ""
 
 

@@ -97,7 +97,7 @@ def test_a_conversation_names_its_items_over_all_rounds(
     chat.send("Darker", source="image1", **DRAW)
     chat.retry(seed=3)
     assert with_sources.sources == [RED, first.images[0], first.images[0]]
-    monkeypatch.setattr(Chat, "_no_longer_read", lambda self, message, options: 2)
+    monkeypatch.setattr(Chat, "_count_skipped", lambda self, message, options: 2)
     chat.send("Take [image1]", source="image1", **DRAW)  # of another number where the first rounds are not read
     assert with_sources.sources[-1] is first.images[0]
     with pytest.raises(PromptError, match="the source image0 is in a round that is no longer read; attach it"):

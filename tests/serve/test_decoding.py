@@ -131,6 +131,7 @@ def test_a_client_that_leaves_frees_its_process():
     async def work(pool: Decoders) -> None:
         assert await pool.load([file(DOT)])
         (pid,) = pool.pids
+        await until(lambda: len(running(pid)) == 1)  # the child of this request has ended
         task = asyncio.ensure_future(pool.load([file(SLOW, "")] * 4))
         await until(lambda: len(running(pid)) > 1)  # a child decodes
         task.cancel()

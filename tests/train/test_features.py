@@ -241,7 +241,7 @@ def test_a_damaged_medium_is_named(data: Path) -> None:
 
 def test_the_command_refuses_what_means_nothing(cli: Any, data: Path) -> None:
     for arguments, message in (
-        (("--bits", "8"), "--bits means nothing to an encoder; leave it out"),
+        (("--bits", "8"), "--bits has no effect on an encoder; leave it out"),
         (("--latents", "--out", "o"), "leave --out or --latents out"),
     ):
         run = cli("data", "encode", data, "--model", "debug", *arguments)

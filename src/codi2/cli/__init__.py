@@ -1,7 +1,7 @@
 """The command line: one file per command, heavy imports inside the command bodies.
 
-A `CoDi2Error` ends in its sentence on stderr and exit code 2; Ctrl-C in 130. Anything else is our bug and keeps its
-traceback.
+A `CoDi2Error` becomes one sentence on stderr and exit code 2; Ctrl-C gives exit code 130. Other errors are bugs and
+keep their traceback.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Commands(TyperGroup):
     """The group of all commands, which turns a user's error into one sentence."""
 
     def invoke(self, ctx: Any) -> Any:
-        if not ctx.params["debug"]:  # what libraries tell their developers is no news for a user
+        if not ctx.params["debug"]:  # warnings of libraries are for developers
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", MediaWarning)
             warnings.formatwarning = _sentence
@@ -50,11 +50,11 @@ class Commands(TyperGroup):
 def _sentence(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning as errors are shown, without the line of code that it comes from."""
+    """A warning in the form of errors, without its line of code."""
     return f"codi2: {message}\n"
 
 
-# Plain help: rich takes longer to import than everything else here.
+# Plain help: rich takes longer to import than all other modules here.
 app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(generate)
 app.command()(transfer)
@@ -71,8 +71,8 @@ app.command()(new)
 app.add_typer(data, name="data")
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"codi2 {__version__}")
         raise typer.Exit
 
@@ -89,7 +89,7 @@ def codi2(
 
 def main() -> None:
     """Entry point of `codi2`."""
-    for stream in (sys.stdin, sys.stdout):  # names of files may be no text, and are printed as they are
+    for stream in (sys.stdin, sys.stdout):  # names of files may not be UTF-8, and are printed unchanged
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     app(prog_name="codi2")

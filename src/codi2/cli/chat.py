@@ -17,7 +17,7 @@ from codi2.cli.output import (
     TokensOption,
     check_model,
     check_writable,
-    play,
+    follow,
     progress,
     save_reply,
     show_notes,
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from codi2.prompt.parts import Media
 
 HELP = """\
-Write a message. @cat.png puts a file in its place (Tab completes); [image0], "the last sound", "it" speak of an
-earlier item. What is made is saved and listed with its name.
-  /want text image   what the next replies hold: text, image, audio, video, or auto    /seed 3   another seed
-  /source image0     what the next replies edit: an item, last (given) or none
-  /undo         take the last round back                                  /retry    the last message, another seed
-  /save DIR     write the conversation, with a page that plays it         /open DIR go on with a saved one
-  /items        what there is to speak of                                 /quit     leave"""
+Write a message. @cat.png attaches a file (Tab completes); [image0], "the last sound", "it" refer to an earlier item.
+Media of replies are saved and listed with their names.
+  /want text image   modalities of the next replies: text, image, audio, video, or auto    /seed 3   another seed
+  /source image0     the item that the next replies edit: an item, last or none
+  /undo         remove the last round                                     /retry    the last message, another seed
+  /save DIR     write the conversation, with a page that plays it         /open DIR continue a saved conversation
+  /items        list the items                                            /quit     leave"""
 ATTACHED = re.compile(r"""(?<!\S)@(?:"(?P<quoted>[^"]+)"|(?P<plain>\S+))""")
 
 
@@ -49,15 +49,15 @@ def chat(
     seed: SeedOption = 0,
     max_tokens: TokensOption = 128,
     force: ForceOption = False,
-    opened: Annotated[
-        Path | None, typer.Option("--open", help="A saved conversation to go on with.", metavar="DIR")
+    saved: Annotated[
+        Path | None, typer.Option("--open", help="A saved conversation to continue.", metavar="DIR")
     ] = None,
     model: ModelOption = "tiny",
     placement: Placement = ON_CPU,
 ) -> None:
     """Talk with pictures and sounds, over several rounds.
 
-    A line is a message; @photo.png or @"my sound.wav" in it is a file. /help says what else there is.
+    A line is a message; @photo.png or @"my sound.wav" in it is a file. /help lists the commands.
     """
     check_writable(out)
 
@@ -68,15 +68,15 @@ def chat(
         from codi2.model import CoDi2
 
         loaded = CoDi2.from_pretrained(model, on_demand=True, **vars(placement))
-        talk = Chat.open(loaded, opened) if opened else Chat(loaded)
-    Terminal(loaded, talk, out, seed, max_tokens, force).run()
+        conversation = Chat.open(loaded, saved) if saved else Chat(loaded)
+    Terminal(loaded, conversation, out, seed, max_tokens, force).run()
 
 
 class Terminal:
     """Reads lines, writes replies."""
 
-    def __init__(self, model: Any, talk: Chat, out: Path, seed: int, max_tokens: int, force: bool) -> None:
-        self.model, self.talk, self.out, self.force = model, talk, out, force
+    def __init__(self, model: Any, chat: Chat, out: Path, seed: int, max_tokens: int, force: bool) -> None:
+        self.model, self.chat, self.out, self.force = model, chat, out, force
         self.settings: dict[str, Any] = {"seed": seed, "max_new_tokens": max_tokens}
 
     def run(self) -> None:
@@ -106,7 +106,7 @@ class Terminal:
             case "/help":
                 typer.echo(HELP)
             case "/items":
-                for item, part in self.talk.media.items():
+                for item, part in self.chat.media.items():
                     typer.echo(f"[{item}] {part.name}".rstrip())
             case "/want":
                 kinds = ("text", *self.model.decoders)
@@ -122,45 +122,45 @@ class Terminal:
                 check_name(rest)
                 self.settings["source"] = rest
             case "/undo":
-                self.talk.undo()
-                typer.echo(f"{len(self.talk.rounds)} rounds are left", err=True)
+                self.chat.undo()
+                typer.echo(f"{len(self.chat.rounds)} rounds are left", err=True)
             case "/retry":
                 self.settings["seed"] += 1
                 with progress() as bar:
-                    reply = self.talk.retry(bar, **self.settings)
-                self.show(reply, said=False)
+                    reply = self.chat.retry(bar, **self.settings)
+                self.show(reply, text_shown=False)
             case "/save" if rest:
-                typer.echo(f"saved in {self.talk.save(rest) / 'index.html'}")
+                typer.echo(f"saved in {self.chat.save(rest) / 'index.html'}")
             case "/open" if rest:
                 from codi2.chat import Chat
 
-                self.talk = Chat.open(self.model, rest)
-                typer.echo(f"{len(self.talk.rounds)} rounds; the next message goes on", err=True)
+                self.chat = Chat.open(self.model, rest)
+                typer.echo(f"{len(self.chat.rounds)} rounds; the next message continues them", err=True)
             case _:
                 raise PromptError(f"there is no command {line!r}; /help lists them")
 
     def send(self, line: str) -> None:
-        template, media = attach(line, self.talk.media)
-        with progress() as bar, closing(self.talk.stream(template, **media, **self.settings)) as events:
-            reply = play(events, bar)
+        template, media = attach(line, self.chat.media)
+        with progress() as bar, closing(self.chat.stream(template, **media, **self.settings)) as events:
+            reply = follow(events, bar)
         self.show(reply)
 
-    def show(self, reply: Any, said: bool = True) -> None:
-        """Saves a reply and lists it; its text, where it was not `said` while it was made."""
-        names = {id(part): name for name, part in self.talk.media.items()}
-        listed = save_reply(reply, self.out, stem=f"round-{len(self.talk.rounds)}", force=self.force)
+    def show(self, reply: Any, text_shown: bool = True) -> None:
+        """Saves a reply and lists its media; prints its text, unless it was shown while it was written."""
+        names = {id(part): name for name, part in self.chat.media.items()}
+        listed = save_reply(reply, self.out, stem=f"round-{len(self.chat.rounds)}", force=self.force)
         for part, entry in zip(reply.parts, listed, strict=True):
             if entry["type"] != "text":
                 typer.echo(f"[{names[id(part)]}] {entry['path']}")
-            elif not said:
+            elif not text_shown:
                 typer.echo(entry["text"].strip())
         show_notes(reply.notes)
 
 
 def attach(line: str, earlier: dict[str, Media]) -> tuple[str, dict[str, Media]]:
-    """A line with files in it → a template that names them as the conversation will, and the media by these names.
+    """A line with files → a template with placeholders for them, and the media by the names of these placeholders.
 
-    Raises MediaError: a file is none that can be read.
+    Raises MediaError: a file cannot be read.
     """
     from codi2.media import load
 
@@ -177,7 +177,7 @@ def attach(line: str, earlier: dict[str, Media]) -> tuple[str, dict[str, Media]]
 
 
 def _complete_files() -> None:
-    """Tab completes what follows an @, where the terminal has readline."""
+    """Tab completes the path after an @, where the terminal has readline."""
     try:
         import readline
     except ImportError:  # Windows
@@ -189,11 +189,11 @@ def _complete_files() -> None:
         stem = Path(text[1:]).expanduser()
         folder, start = (stem, "") if text.endswith("/") or text == "@" else (stem.parent, stem.name)
         try:
-            found = sorted(path for path in folder.iterdir() if path.name.startswith(start))
+            paths = sorted(path for path in folder.iterdir() if path.name.startswith(start))
         except OSError:
             return None
-        offers = [f"@{path}{'/' if path.is_dir() else ''}" for path in found]
-        return offers[state] if state < len(offers) else None
+        completions = [f"@{path}{'/' if path.is_dir() else ''}" for path in paths]
+        return completions[state] if state < len(completions) else None
 
     readline.set_completer(complete)
     readline.set_completer_delims(" \t\n")

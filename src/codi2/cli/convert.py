@@ -1,4 +1,4 @@
-"""`codi2 convert`: a published pickle becomes safetensors."""
+"""`codi2 convert`: ImageBind's published pickle → safetensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def convert(
     out: Annotated[Path, typer.Option(help="The safetensors file to write.", metavar="FILE")],
     half: Annotated[bool, typer.Option("--half", help="Store in half precision.")] = False,
 ) -> None:
-    """Check ImageBind's published .pth file tensor by tensor and write it as safetensors: no pickle any more."""
+    """Check ImageBind's published .pth file tensor by tensor and write it as safetensors, without pickle."""
     import torch
     from safetensors.torch import save_file
 
@@ -28,10 +28,10 @@ def convert(
     with torch.device("meta"):
         module = ImageBind()
     load_exactly(module, tensors, f"the file {source} for ImageBind")
-    kept = {
+    converted = {
         name: (value.half() if half and value.is_floating_point() else value).contiguous()
         for name, value in tensors.items()
     }
     with atomic_path(out) as aside:
-        save_file(kept, aside, metadata={"format": "pt", "source": source.name})
-    typer.echo(f"{out}: {len(kept)} tensors, {sum(v.nbytes for v in kept.values()) / 1e9:.1f} GB")
+        save_file(converted, aside, metadata={"format": "pt", "source": source.name})
+    typer.echo(f"{out}: {len(converted)} tensors, {sum(v.nbytes for v in converted.values()) / 1e9:.1f} GB")

@@ -51,7 +51,7 @@ def build(
     units: Annotated[int | None, typer.Option(min=1, help="Build the first few units only, to look at them.")] = None,
     options: Annotated[list[str] | None, typer.Option("--set", help="An option of the builder, KEY=VALUE.")] = None,
 ) -> None:
-    """Make training shards of a data set. A build that was stopped goes on when started again."""
+    """Make training shards of a data set. The same command continues a build that was stopped."""
     from shutil import rmtree
 
     from codi2.data.build import Settings
@@ -64,17 +64,18 @@ def build(
         from codi2.data.tiny import build_tiny
 
         print(f"The corpus is in {build_tiny()}.")
-        if not out:  # it was made of the corpus before this one
+        if not out:  # it was made from the previous corpus
             rmtree(home() / "data" / "tiny-pairs", ignore_errors=True)
     if name in ("tiny", "tables"):
         source = source or str(home() / "data" / "tiny")
         out = out or str(home() / "data" / ("tiny-pairs" if name == "tiny" else name))
     if not source or not out:
         raise ConfigError(f"{name} needs --source, its official files, and --out, a folder for the shards")
-    place, target = (str(Path(path).expanduser().absolute()) for path in (source, out))  # workers may be elsewhere
+    # absolute, as workers may have another working folder
+    place, target = (str(Path(path).expanduser().absolute()) for path in (source, out))
     settings = Settings(name, place, target, seed, dict(map(_option, options or ())))
     report = build_set(settings, workers=workers, ray=ray, max_bad=max_bad, units=units)
-    _tell(report, out)
+    _print_report(report, out)
 
 
 @app.command()
@@ -104,7 +105,7 @@ def encode(
     from codi2.train.features.makers import kinds_of
 
     if wrong := next((name for name in ("bits", "compile", "offload") if getattr(placement, name)), None):
-        raise ConfigError(f"--{wrong} means nothing to an encoder; leave it out")
+        raise ConfigError(f"--{wrong} has no effect on an encoder; leave it out")
     if latents and out is not None:
         raise ConfigError("features and latents each have a folder beside the data set; leave --out or --latents out")
     with join() as processes:
@@ -136,7 +137,7 @@ def show(
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """`rate=0.3` → ("rate", 0.3): JSON where it is, else a string."""
+    """`rate=0.3` → ("rate", 0.3); a value is JSON or plain text."""
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"--set takes KEY=VALUE, not {text!r}")
@@ -146,7 +147,7 @@ def _option(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _tell(report: dict[str, Any], out: str) -> None:
+def _print_report(report: dict[str, Any], out: str) -> None:
     print(f"{report['records']:,} records of {report['entries']:,} entries are in {out}.")
     for task, count in report["tasks"].items():
         print(f"  {task:<24}{count:>10,}")

@@ -1,4 +1,4 @@
-"""`codi2 demo`: the sample prompts answered, on one page."""
+"""`codi2 demo`: replies to the sample prompts on one page."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOp
     print(f"Loading the model {model}.", flush=True)
     loaded, media, rows = CoDi2.from_pretrained(model), media_folder(), []
     folder = locate(model)[1]
-    for number, ask in enumerate(ASKS, start=1):
-        want = ask.want.split(",")
-        if unmade := [kind for kind in want if kind not in ("text", *loaded.decoders)]:
-            print(f"{number:>2}/{len(ASKS)} {ask.title}: left out, this checkpoint makes no {unmade[0]}", flush=True)
+    for number, sample in enumerate(ASKS, start=1):
+        want = sample.want.split(",")
+        if missing := [modality for modality in want if modality not in ("text", *loaded.decoders)]:
+            print(f"{number:>2}/{len(ASKS)} {sample.title}: skipped, this model makes no {missing[0]}", flush=True)
             continue
-        print(f"{number:>2}/{len(ASKS)} {ask.title}", flush=True)
-        prompt = ask.prompt(media)
+        print(f"{number:>2}/{len(ASKS)} {sample.title}", flush=True)
+        prompt = sample.prompt(media)
         reply = loaded.generate(prompt, want=want, seed=seed)
-        save_reply(reply, out, stem=f"{number:02}", force=True)  # the page is written anew
+        save_reply(reply, out, stem=f"{number:02}", force=True)  # the page is overwritten, too
         seconds = ", ".join(f"{stage} {time:.2f} s" for stage, time in reply.recipe["seconds"].items())
         nearest = nearest_parts(folder, loaded.encoder, reply.parts)
         recipes = {id(part): reply.recipe for part in reply.parts}
-        rows.append(Row(ask.title, prompt, reply.parts, nearest, note=f"seed {seed}; {seconds}", recipes=recipes))
+        rows.append(Row(sample.title, prompt, reply.parts, nearest, note=f"seed {seed}; {seconds}", recipes=recipes))
     write_page(out / "index.html", "CoDi-2", rows, "Every task once, on media that the model was not trained on.")
     print(f"The answers are in {out / 'index.html'}")

@@ -1,4 +1,4 @@
-"""`codi2 doctor`: is everything there, does it fit, what does it need."""
+"""`codi2 doctor`: the components of a model on this machine, whether they fit together, and what they need."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def doctor(
     console, figures = Console(), {}  # type: ignore[var-annotated]
     _machine(console, figures)
     missing, untrained = _weights(console, figures, config)
-    whole = not missing
+    complete = not missing
     _fit(console, figures, config)
-    if whole:
+    if complete:
         _norms(console, figures, model)
     if dry_run:
         _dry_run(console, figures, tuple(part or ()))
@@ -39,12 +39,12 @@ def doctor(
         from codi2.hub import write_atomic
 
         write_atomic(json_file, (json.dumps(figures, indent=2) + "\n").encode())
-    if whole:
-        trained = ", untrained: nobody has published its weights" if untrained else ""
+    if complete:
+        trained = ", untrained: its trained weights are not public" if untrained else ""
         console.print(f"Ready: {model} runs on this machine{trained}.", soft_wrap=True)
     else:
         console.print(f"Not ready: {', '.join(missing)} of {model}; the lines above say what to do.", soft_wrap=True)
-    if not whole and not dry_run:
+    if not complete and not dry_run:
         raise typer.Exit(2)
 
 
@@ -69,11 +69,11 @@ def _machine(console: Any, figures: dict[str, Any]) -> None:
         "free_disk_gb": round(shutil.disk_usage(nearest).free / 1e9, 1),
         "home": str(folder),
     }
-    words = (
+    fields = (
         f"{key} [b]{' '.join(value) if isinstance(value, list) else value}[/b]"
         for key, value in figures["machine"].items()
     )
-    console.print("  ".join(words), soft_wrap=True)
+    console.print("  ".join(fields), soft_wrap=True)
 
 
 def _weights(console: Any, figures: dict[str, Any], config: Any) -> tuple[list[str], bool]:
@@ -95,10 +95,10 @@ def _weights(console: Any, figures: dict[str, Any], config: Any) -> tuple[list[s
 
 
 def _fit(console: Any, figures: dict[str, Any], config: Any) -> None:
-    """Says what is done where components do not fit as they are. Raises CoDi2Error: one cannot be used."""
+    """Prints the adaptations of components that do not fit by themselves. Raises CoDi2Error: one cannot be used."""
     from codi2.doctor.fit import NOT_CHECKED, check_fit
 
-    figures["fit"] = [sentence for sentence in check_fit(config) if NOT_CHECKED not in sentence]  # told above
+    figures["fit"] = [sentence for sentence in check_fit(config) if NOT_CHECKED not in sentence]  # printed above
     for sentence in figures["fit"]:
         console.print(f"[yellow]note[/]    {sentence}", soft_wrap=True, highlight=False)
 
@@ -112,18 +112,23 @@ def _norms(console: Any, figures: dict[str, Any], model: str) -> None:
     from codi2.demo import sample_media
     from codi2.doctor.norms import decoder_norms, encoder_norms
 
-    made = CoDi2.from_pretrained(model)
-    given, drawn = list(encoder_norms(made.encoder, sample_media())), list(decoder_norms(made.decoders))
+    loaded = CoDi2.from_pretrained(model)
+    by_encoder = list(encoder_norms(loaded.encoder, sample_media()))
+    by_decoder = {norm.modality: norm for norm in decoder_norms(loaded.decoders)}
     table = Table(title="Norms of joint vectors", title_justify="left")
     for head in ("modality", "the encoder gives", "n", "the decoder is given", "it expects", "rule"):
         table.add_column(head)
-    by_modality = {one.modality: one for one in drawn}
-    for one in given:
-        rest = by_modality.get(one.modality)
-        figures_of = [_number(rest.given), _number(rest.expected), rest.rule] if rest else ["–", "–", "not drawn"]
-        table.add_row(one.modality, f"{one.mean:.2f} ± {one.spread:.2f}", str(one.samples), *figures_of)
+    for norm in by_encoder:
+        decoder = by_decoder.get(norm.modality)
+        cells = ["–", "–", "not drawn"]
+        if decoder is not None:
+            cells = [_number(decoder.given), _number(decoder.expected), decoder.rule]
+        table.add_row(norm.modality, f"{norm.mean:.2f} ± {norm.spread:.2f}", str(norm.samples), *cells)
     console.print(table)
-    figures["norms"] = {"encoder": [asdict(one) for one in given], "decoders": [asdict(one) for one in drawn]}
+    figures["norms"] = {
+        "encoder": [asdict(norm) for norm in by_encoder],
+        "decoders": [asdict(norm) for norm in by_decoder.values()],
+    }
 
 
 def _dry_run(console: Any, figures: dict[str, Any], names: tuple[str, ...]) -> None:

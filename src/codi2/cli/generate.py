@@ -1,4 +1,4 @@
-"""`codi2 generate`: one prompt with its files in, one reply out."""
+"""`codi2 generate`: the reply to one prompt with its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from codi2.cli.output import (
     StepsOption,
     TokensOption,
     check_writable,
-    play,
+    follow,
     progress,
     save_reply,
     say_untrained,
@@ -53,14 +53,14 @@ def generate(
     guidance_scale: Annotated[
         float | None, typer.Option(min=0, help="How strongly the prompt steers; 1: not at all.")
     ] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What the picture or sound should not be like.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="Text that the picture or sound should not fit.")] = None,
     want: Annotated[
         list[Want] | None,
-        typer.Option(help="What the reply holds, in order; by default the model decides. Repeat it for several parts."),
+        typer.Option(help="Modality of the reply; by default the model decides. Repeat it for several, in order."),
     ] = None,
     source: SourceOption = "last",
     clip_sound: Annotated[
-        bool, typer.Option("--clip-sound/--no-clip-sound", help="Whether the sound of a clip is heard.")
+        bool, typer.Option("--clip-sound/--no-clip-sound", help="Whether the sound of a clip is read.")
     ] = True,
     max_tokens: TokensOption = 128,
     force: ForceOption = False,
@@ -77,9 +77,10 @@ def generate(
     """
     import json
 
-    # what can be refused is refused before the model is loaded, which takes seconds
+    # errors of the request come before the model is loaded, which takes seconds
     check_writable(out)
-    parts, source = check_request(model, prompt, files or [], [one.value for one in want or ()], source, clip_sound)
+    modalities = [modality.value for modality in want or ()]
+    parts, source = check_request(model, prompt, files or [], modalities, source, clip_sound)
 
     say_untrained(model)
 
@@ -88,12 +89,12 @@ def generate(
         with starting():
             from codi2.model import CoDi2
 
-            made = CoDi2.from_pretrained(model, on_demand=True, **vars(placement))
+            loaded = CoDi2.from_pretrained(model, on_demand=True, **vars(placement))
             from codi2.chat import Chat
 
-        events = Chat(made).stream(
+        events = Chat(loaded).stream(
             parts,
-            want=[one.value for one in want] if want else None,
+            want=modalities or None,
             seed=seed,
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
@@ -101,7 +102,7 @@ def generate(
             source=source,
             max_new_tokens=max_tokens,
         )
-        reply = play(events, bar, written=not as_json)
+        reply = follow(events, bar, print_text=not as_json)
     listed = save_reply(reply, out, force=force)
     if as_json:
         report = {"parts": listed, "recipe": reply.recipe, "notes": reply.notes}
@@ -116,10 +117,10 @@ def generate(
 def check_request(
     model: str, prompt: str, files: Sequence[str], want: Sequence[str], source: str, clip_sound: bool
 ) -> tuple[Prompt, str]:
-    """The parts of a prompt, and what the reply edits by the name that it has there. Nothing is loaded.
+    """The parts of a prompt, and the name among them of the item that the reply edits. No model is loaded.
 
     Raises:
-        PromptError: it is empty, its placeholders and files do not fit, or the model does not read or make a modality.
+        PromptError: it is empty, its placeholders and files differ, or the model does not read or make a modality.
         MediaError: a file cannot be read.
         ConfigError: there is no such model.
     """
@@ -128,15 +129,17 @@ def check_request(
     from codi2.prompt.sources import name_items, rename_source
     from codi2.senses import load_files
 
-    names = assign_items(prompt, load_files(files, clip_sound))
-    parts = parse(prompt, names)
+    items = assign_items(prompt, load_files(files, clip_sound))
+    parts = parse(prompt, items)
     check_not_empty(parts)
     config, _ = locate(model)
-    if unmade := [kind for kind in want if kind not in ("text", *config.decoders)]:
+    if not_made := [modality for modality in want if modality not in ("text", *config.decoders)]:
         raise PromptError(
-            f"this model makes {', '.join(config.decoders)} and text, not {unmade[0]}; ask for one of these"
+            f"this model makes {', '.join(config.decoders)} and text, not {not_made[0]}; ask for one of these"
         )
-    read = config.encoder.num_features
-    if unread := [part.modality for part in parts if part.modality != "text" and part.modality not in read]:
-        raise PromptError(f"this model reads {', '.join(read)}, not {unread[0]}; leave it out or name another --model")
-    return parts, rename_source(source, names, name_items(parts))
+    reads = config.encoder.num_features
+    if not_read := [part.modality for part in parts if part.modality != "text" and part.modality not in reads]:
+        raise PromptError(
+            f"this model reads {', '.join(reads)}, not {not_read[0]}; leave it out or name another --model"
+        )
+    return parts, rename_source(source, items, name_items(parts))

@@ -11,12 +11,12 @@ from codi2.cli.output import check_writable
 
 
 def new(
-    folder: Annotated[Path, typer.Argument(help="The folder that is made.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="The new folder.", metavar="DIR")],
     base: Annotated[str, typer.Option("--from", help="A preset or folder to start from.", metavar="NAME")] = "paper",
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="A field of its config.json, again for more: llm.id=owner/name; null takes an entry out."
+            "--set", help="A field of its config.json, again for more: llm.id=owner/name; null removes an entry."
         ),
     ] = None,
     parts: Annotated[
@@ -24,7 +24,7 @@ def new(
         typer.Option("--part", help="A training run: audio=RUN/export, joint=RUN/export; again for more."),
     ] = None,
 ) -> None:
-    """Write a model's folder with other components, checked as far as these are on this machine.
+    """Write a model's folder with other components, and check those that are on this machine.
 
     codi2 new my-model --from paper --set llm.id=Qwen/Qwen3-8B
     --set decoders.image.id=stabilityai/stable-diffusion-xl-base-1.0

@@ -1,4 +1,4 @@
-"""What the commands share: options, the check of the output folder, the files of a reply and a progress bar."""
+"""Shared by the commands: options, the check of the output folder, the files of a reply and a progress bar."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 ModelOption = Annotated[str, typer.Option(help="A preset (tiny, debug) or the folder of a model.", metavar="NAME")]
-OutOption = Annotated[Path, typer.Option(help="Folder for the results; made when it is not there.", metavar="DIR")]
+OutOption = Annotated[Path, typer.Option(help="Folder for the results, which is created if needed.", metavar="DIR")]
 SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same reply.")]
 SourceOption = Annotated[
-    str, typer.Option(help="What the reply edits: last (given), none, or an item by name, image0.", metavar="ITEM")
+    str, typer.Option(help="The item that the reply edits: last, none, or a name, image0.", metavar="ITEM")
 ]
 TokensOption = Annotated[int, typer.Option(min=1, max=100_000, help="Most tokens of the reply's text.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite results of an earlier run in the same folder.")]
@@ -36,7 +36,7 @@ StepsOption = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoisin
 
 
 def check_writable(folder: Path) -> None:
-    """Raise OutputError unless `folder` is, or can become, a folder to write in. Makes nothing."""
+    """Raises OutputError unless `folder` is, or can become, a folder to write in; creates nothing."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():
         raise OutputError(f"Cannot write to {folder}: {nearest} is not a folder; choose another --out.")
@@ -59,14 +59,14 @@ def check_model(model: str) -> None:
 
 
 def say_untrained(model: str) -> None:
-    """Says on stderr that a published language model has projections that no training has made yet, if it is so."""
+    """Prints a warning to stderr if the projections of a published language model are untrained."""
     from codi2.config import LANGUAGE
     from codi2.locate import locate
 
     config, _ = locate(model)
     if LANGUAGE in config.untrained and config.llm.kind != "random":
         print(
-            f"codi2: the projections of {config.name!r} are untrained, so its replies mean nothing yet: "
+            f"codi2: the projections of {config.name!r} are untrained, so its replies are meaningless: "
             f"`codi2 transfer FILE --to image --model {model}` needs no training, and `codi2 train "
             "configs/paper/3_projections.toml` trains the projections (docs/paper.md).",
             file=sys.stderr,
@@ -74,7 +74,7 @@ def say_untrained(model: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its parents. Raises OutputError when the file system refuses."""
+    """Creates `folder` and its parents. Raises OutputError when the file system refuses."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,10 +82,10 @@ def make_folder(folder: Path) -> None:
 
 
 def save_reply(reply: Reply, folder: Path, stem: str = "reply", force: bool = False) -> list[dict[str, Any]]:
-    """Write the media of a reply as `<stem>-0.png`, `<stem>-1.wav`, …, each with the recipe in its metadata.
+    """Writes the media of a reply as `<stem>-0.png`, `<stem>-1.wav`, …, each with the recipe in its metadata.
 
-    No file is overwritten unless with `force`: the first number of a reply is one above those of the stem's files.
-    Where it has one clip and one sound, they are of one thing: the file of the clip is heard, too.
+    Without `force` no file is overwritten: the first number of a reply is one above those of the stem's files. In a
+    reply with one clip and one sound, the file of the clip has this sound, too.
     Returns the parts in their order, text as `{"type", "text"}` and media as `{"type", "path"}`.
     """
     from codi2.media import save_audio, save_clip, save_image
@@ -105,10 +105,10 @@ def save_reply(reply: Reply, folder: Path, stem: str = "reply", force: bool = Fa
             save_audio(path, part, metadata=reply.recipe)
         elif isinstance(part, Video):
             path = folder / f"{stem}-{count}.mp4"
-            heard = reply.sounds[0] if len(reply.sounds) == len(reply.clips) == 1 else None
-            save_clip(path, part, metadata=reply.recipe, sound=heard)
+            sound = reply.sounds[0] if len(reply.sounds) == len(reply.clips) == 1 else None
+            save_clip(path, part, metadata=reply.recipe, sound=sound)
         else:
-            raise OutputError(f"A reply with {part.modality} cannot be written to files.")
+            raise OutputError(f"A reply with {part.modality} cannot be written; only images, audio and video can.")
         listed.append({"type": part.modality, "path": str(path)})
         count += 1
     return listed
@@ -121,15 +121,15 @@ def _next_number(folder: Path, stem: str) -> int:
 
 
 def show_notes(notes: Sequence[str]) -> None:
-    """What a user should know of how a reply was made, on stderr."""
+    """Prints the notes of a reply to stderr."""
     for note in notes:
         typer.echo(f"note: {note}", err=True)
 
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Within the block no garbage is looked for. Imports and loading make millions of objects that stay; to walk them
-    again and again is a fifth of the start."""
+    """Disables garbage collection for the block. Imports and loading create millions of objects that stay, and repeated
+    collections of them take a fifth of the start."""
     gc.disable()
     try:
         yield
@@ -158,7 +158,7 @@ class Bar:
             self._bar.update(self._task, description=stage, completed=step, total=total)
 
     def hide(self) -> None:
-        """Until the next step, as while text is written to the same terminal."""
+        """Hides the bar until the next step, as when text is written to the same terminal."""
         if self._bar is not None:
             self._bar.stop()
 
@@ -172,8 +172,8 @@ def progress(shown: bool = True) -> Iterator[Bar]:
         bar.hide()
 
 
-def play(events: Iterator[Event], bar: Bar, written: bool = True) -> Reply:
-    """Follows a reply as it is made: its steps move the bar, its text is `written` to stdout as the model says it."""
+def follow(events: Iterator[Event], bar: Bar, print_text: bool = True) -> Reply:
+    """Shows a reply in progress: steps move the bar, and with `print_text` the text is printed as it is written."""
     from codi2.chat.events import Done, Step, TextDelta
 
     line = ""
@@ -181,7 +181,7 @@ def play(events: Iterator[Event], bar: Bar, written: bool = True) -> Reply:
         match event:
             case Step(stage, step, total) if not (line and stage == "write"):
                 bar(stage, step, total)
-            case TextDelta(text) if written:
+            case TextDelta(text) if print_text:
                 bar.hide()
                 text = text if line else text.lstrip()
                 line += text

@@ -1,4 +1,4 @@
-"""The options that say where a model runs, one group for every command that runs one."""
+"""The options of a model's placement, one group for all commands that run a model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Dtype = StrEnum("Dtype", {name: name for name in DTYPES})  # type: ignore[misc]
 DeviceOption = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 or mps.", metavar="DEVICE")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Of encoder and decoders, in training of those that are frozen.")]
 BitsOption = Annotated[
-    int, typer.Option(help="Of the language model's weights, 8 or 4, with bitsandbytes; 0: as they are.")
+    int, typer.Option(help="Bits of the language model's weights, 8 or 4, with bitsandbytes; 0: unchanged.")
 ]
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile the denoising networks: slow to start, then faster.")
 ]
 OffloadOption = Annotated[
-    bool, typer.Option("--offload", help="Keep parts in main memory; each comes to the device while it works.")
+    bool, typer.Option("--offload", help="Keep parts in main memory; each is moved to the device while it runs.")
 ]
 OPTIONS: dict[str, tuple[Any, Any]] = {
     "device": (DeviceOption, "cpu"),
@@ -36,7 +36,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
 
 
 def placed(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of the group in place of its argument `placement`, checked before it runs.
+    """Gives a command the options of the group in place of its argument `placement`, which is checked before it runs.
 
     The command raises ConfigError where the device does not exist or lacks the dtype.
     """
@@ -50,29 +50,29 @@ def placed(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def placed_over_config(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of the group, without defaults: its argument `placement` has those that were given.
+    """Gives a command the options of the group without defaults: its argument `placement` has the options that are set.
 
-    They replace a config's; who reads the config checks them.
+    They replace the values of a config, and are checked where the config is read.
     """
     options = {
         name: (Annotated[get_args(annotation)[0] | None, *annotation.__metadata__], None)
         for name, (annotation, _) in OPTIONS.items()
     }
     return _with_options(
-        command, options, lambda given: {name: value for name, value in given.items() if value is not None}
+        command, options, lambda values: {name: value for name, value in values.items() if value is not None}
     )
 
 
 def _with_options(
     command: Callable[..., None], options: dict[str, tuple[Any, Any]], read: Callable[[dict[str, Any]], Any]
 ) -> Callable[..., None]:
-    """A command whose argument `placement` is what `read` makes of these options."""
+    """A command whose argument `placement` is the result of `read` on these options."""
 
     @wraps(command)
     def run(**arguments: Any) -> None:
-        chosen = {name: arguments.pop(name) for name in options}
-        chosen["dtype"] = chosen["dtype"] and str(chosen["dtype"])
-        command(placement=read(chosen), **arguments)
+        values = {name: arguments.pop(name) for name in options}
+        values["dtype"] = values["dtype"] and str(values["dtype"])
+        command(placement=read(values), **arguments)
 
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.name != "placement"]

@@ -1,4 +1,4 @@
-"""`codi2 serve` and `codi2 keys`: the server and who may use it."""
+"""`codi2 serve` and `codi2 keys`: the server and its API keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from codi2.cli.placement import placed
 from codi2.placement import ON_CPU, Placement
 
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Where sessions and keys are kept; $CODI2_HOME/serve by default.")
+    Path | None, typer.Option("--data", help="Folder of sessions and keys; $CODI2_HOME/serve by default.")
 ]
 
 
@@ -27,7 +27,7 @@ def serve(
         list[str] | None, typer.Option(help="A web page's origin that may call from a browser, https://example.com.")
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name that requests may call it by, as a reverse proxy's: example.com.")
+        list[str] | None, typer.Option(help="A host name in requests, such as that of a reverse proxy: example.com.")
     ] = None,
     without_keys: Annotated[
         bool, typer.Option("--without-keys", help="Serve this machine without keys although every key was revoked.")
@@ -36,16 +36,16 @@ def serve(
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; above it they get a 429.")] = 64,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until a request is given up.")] = 120.0,
     safety: Annotated[
-        bool, typer.Option("--safety", help="Withhold pictures that a classifier holds for unsafe.")
+        bool, typer.Option("--safety", help="Withhold pictures that a classifier rates as unsafe.")
     ] = False,
-    marks: Annotated[bool, typer.Option("--marks/--no-marks", help="Whether media say how they were made.")] = True,
+    marks: Annotated[bool, typer.Option("--marks/--no-marks", help="Whether files of media hold their recipe.")] = True,
     page: Annotated[bool, typer.Option("--page/--no-page", help="The chat page at /.")] = True,
     ray: Annotated[int, typer.Option("--ray", min=0, help="Replicas of Ray Serve; 0: this process alone.")] = 0,
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster, for --ray; by default one is started.")] = None,
     model: ModelOption = "tiny",
     placement: Placement = ON_CPU,
 ) -> None:
-    """Serve a model: an OpenAI-shaped API, sessions, and a page to chat on."""
+    """Serve a model: an API in the form of OpenAI's, sessions, and a chat page."""
     check_model(model)
 
     from codi2.serve.run import run
@@ -75,11 +75,11 @@ keys = typer.Typer(no_args_is_help=True, help="API keys of the server.")
 
 @keys.command()
 def new(
-    label: Annotated[str, typer.Argument(help="Whose key it is.")],
+    label: Annotated[str, typer.Argument(help="Name of the key.")],
     per_minute: Annotated[int, typer.Option(min=0, help="Requests a minute; 0: no limit.")] = 0,
     data: DataOption = None,
 ) -> None:
-    """Make a key; it is shown this once. From the first key on, a server asks for one, also one that runs."""
+    """Make a key and print it, this once. From the first key on, servers require a key, running servers as well."""
     from codi2.serve.application import open_store
 
     typer.echo(open_store(data).make_key(label, per_minute))
@@ -87,7 +87,7 @@ def new(
 
 @keys.command("list")
 def list_keys(data: DataOption = None) -> None:
-    """Labels and limits."""
+    """List labels and limits."""
     from codi2.serve.application import open_store
 
     for key in open_store(data).list_keys():
@@ -102,9 +102,9 @@ def revoke(
     ] = False,
     data: DataOption = None,
 ) -> None:
-    """End a key: a running server refuses it from now on, and nobody reaches its conversations.
+    """Revoke a key: running servers refuse it from now on, and its conversations cannot be read any more.
 
-    With the last key revoked, every request is refused.
+    Without any key left, servers refuse every request.
     """
     from codi2.serve.application import open_store
 

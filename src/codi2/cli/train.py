@@ -36,20 +36,20 @@ def train(
     from codi2.train import run
     from codi2.train.recipe import recipe_folder, run_recipe
 
-    def one(part: Path, where: Path) -> None:
+    def run_part(part: Path, folder: Path) -> None:
         try:
-            run(part, where, steps, snapshot, plan=plan, placement=placement)
+            run(part, folder, steps, snapshot, plan=plan, placement=placement)
         except DataError as error:
             if not plan:
                 raise
-            print(f"{part.stem}: it cannot be planned yet: {error}")  # what it stands on is not trained
+            print(f"{part.stem}: it cannot be planned yet: {error}")  # the part from which it starts is not trained
 
     if folder := recipe_folder(config):
         if start or first_step:
             raise ConfigError(
-                f"--start and --first-step are of one part, but {config} is a recipe; name the config of the part"
+                f"--start and --first-step are for one part, but {config} is a recipe; name the config of a part"
             )
-        run_recipe(folder, out, one)
+        run_recipe(folder, out, run_part)
         return
 
     run(config, out, steps, snapshot, start, first_step, plan, placement)

@@ -1,4 +1,4 @@
-"""`codi2 transfer`: a file in, a medium of another modality out, without the language model."""
+"""`codi2 transfer`: files → a medium of another modality, without the language model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMED = re.compile(r"(text|depth|thermal|imu)=(.+)", re.DOTALL)
 @placed
 def transfer(
     files: Annotated[list[str], typer.Argument(help="Files, or text=WORDS, depth=FILE, thermal=FILE, imu=FILE.")],
-    to: Annotated[To, typer.Option(help="What is drawn.")],
+    to: Annotated[To, typer.Option(help="Modality of the result.")],
     mix: Annotated[bool, typer.Option("--mix", help="One result from all files; otherwise one from each.")] = False,
     minus: Annotated[
         list[str] | None, typer.Option(help="A file, or text=WORDS, that is subtracted; again for more.")
@@ -43,12 +43,12 @@ def transfer(
     seed: SeedOption = 0,
     steps: StepsOption = None,
     guidance_scale: Annotated[float | None, typer.Option(min=0, help="How strongly the vector steers; 1: off.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What the result should not be like.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="Text that the result should not fit.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print paths and recipes as one JSON object.")] = False,
     model: ModelOption = "tiny",
     placement: Placement = ON_CPU,
 ) -> None:
-    """Draw what files stand for in another modality: encode, add, decode. The language model is not loaded.
+    """Transfer the content of files to another modality: encode, add, decode. The language model is not loaded.
 
     codi2 transfer dog.wav --to image
 
@@ -94,7 +94,7 @@ def transfer(
 
 
 def read(file: str) -> Part:
-    """A file, or what `kind=` names. Raises MediaError, PromptError."""
+    """A file, or the item after `text=`, `depth=`, `thermal=` or `imu=`. Raises MediaError, PromptError."""
     from codi2.prompt.parts import Phrase
     from codi2.senses import load_as
 

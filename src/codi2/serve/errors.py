@@ -111,7 +111,7 @@ def _invalid(error: RequestValidationError) -> tuple[str, str | None]:
         reason = first.get("ctx", {}).get("error", "")
         return f"the body is no JSON: {reason} at character {first['loc'][-1]}", None
     place = ".".join(str(step) for step in first["loc"] if step != "body")
-    return f"{place or 'the error_body'}: {str(first['msg']).removeprefix('Value error, ')}", place or None
+    return f"{place or 'the body'}: {str(first['msg']).removeprefix('Value error, ')}", place or None
 
 
 async def as_json(request: Request, error: Exception) -> JSONResponse:
