@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class MediaRequest:
     """One medium of a reply, to be decoded."""
 
     place: tuple[int, int]  # reply, segment
@@ -59,7 +59,7 @@ class Run:
     """Media of one modality and setting, decoded as one batch."""
 
     decoder: Decoder
-    requests: Sequence[Request]
+    requests: Sequence[MediaRequest]
     sources: Sequence[Part | None]
     settings: Mapping[str, Any]  # of `Decoder.sampler_state`
     joint: bool  # whether another modality is decoded at the same time, with joint attention
@@ -87,14 +87,14 @@ def decode(
         [None if isinstance(segment, FeatureSegment) else text_of(segment, tokenizer) for segment in segments]
         for segments in written
     ]
-    batches: dict[Any, list[list[Request]]] = {}
+    batches: dict[Any, list[list[MediaRequest]]] = {}
     for b, segments in enumerate(written):
         for group in media_groups(model, segments):
             requests = []
             for n, segment in group:
                 reads = model.decoders[segment.modality].codec.reads
                 source = source_of(conversations[b], options[b].source, reads)
-                requests.append(Request((b, n), segment, source, options[b]))
+                requests.append(MediaRequest((b, n), segment, source, options[b]))
             batches.setdefault(tuple(request.settings for request in requests), []).append(requests)
     for groups in batches.values():
         by_modality = list(zip(*groups, strict=True))
@@ -128,7 +128,7 @@ def media_groups(model: CoDi2, segments: Sequence[Segment]) -> list[list[tuple[i
 
 
 @torch.no_grad()
-def _decode_batch(model: CoDi2, batch: Sequence[Sequence[Request]], progress: Progress) -> list[list[Part]]:
+def _decode_batch(model: CoDi2, batch: Sequence[Sequence[MediaRequest]], progress: Progress) -> list[list[Part]]:
     """Media of one setting: a sequence of requests for each modality; several modalities attend to each other."""
     joint = len(batch) > 1
     with ExitStack() as stack:
@@ -158,7 +158,7 @@ def joint_layers(model: CoDi2) -> JointAttention | None:
     return model.joint["joint"] if isinstance(model.joint, OnDemand) else model.joint
 
 
-def _run(model: CoDi2, decoder: Decoder, requests: Sequence[Request], joint: bool) -> Run:
+def _run(model: CoDi2, decoder: Decoder, requests: Sequence[MediaRequest], joint: bool) -> Run:
     options, decoder_config = requests[0].options, model.config.decoders[decoder.modality]
     negative_prompt = options.negative_prompt or decoder_config.negative_prompt
     steps = model.config.joint.num_inference_steps if model.config.joint and joint else None

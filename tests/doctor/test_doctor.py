@@ -17,13 +17,13 @@ from codi2 import CoDi2
 from codi2.cli import app
 from codi2.config import DEBUG, PAPER, DecoderConfig, preset
 from codi2.doctor.find import find
-from codi2.doctor.weigh import measure, measure_all
+from codi2.doctor.measure import measure, measure_all
 from codi2.dry_run.estimate import GPUS, Language, estimates
-from codi2.dry_run.parts import BY_NAME, PARTS, count, flops
+from codi2.dry_run.parts import BY_NAME, COMPONENTS, count, flops
 from codi2.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", [part.name for part in PARTS if part.published])
+@pytest.mark.parametrize("name", [part.name for part in COMPONENTS if part.published])
 def test_components_have_their_published_sizes(name: str) -> None:
     part = BY_NAME[name]
     assert part.published
@@ -31,7 +31,7 @@ def test_components_have_their_published_sizes(name: str) -> None:
     assert count(part) == pytest.approx(part.published, rel=0 if exact else 0.005)
 
 
-@pytest.mark.parametrize("name", [part.name for part in PARTS if part.run])
+@pytest.mark.parametrize("name", [part.name for part in COMPONENTS if part.run])
 def test_each_runs_on_meta_so_that_its_shapes_fit(name: str) -> None:
     assert flops(BY_NAME[name]) > 1e9
 
@@ -88,7 +88,7 @@ def test_a_preset_without_its_weights_ends_in_2(tmp_path: Path, monkeypatch: pyt
 
 
 def test_estimates_grow_with_precision_and_are_finite() -> None:
-    counts = {part.name: part.published or 1 for part in PARTS}
+    counts = {part.name: part.published or 1 for part in COMPONENTS}
     rows = estimates({n: int(v) for n, v in counts.items()}, {"imagebind": 1e12, "unclip-unet": 2e12})
     assert len(rows) == len(GPUS) * 3 * 2
     by = {(e.gpu.split(",")[0], e.precision, e.what): e for e in rows}
@@ -138,7 +138,7 @@ def test_convert_refuses_tensors_of_other_shapes_and_writes_the_same_values(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [part.name for part in PARTS if part.run])
+@pytest.mark.parametrize("name", [part.name for part in COMPONENTS if part.run])
 def test_each_component_really_runs_at_full_size(name: str) -> None:
     (measurement,) = measure_all((name,))
     assert measurement.finite

@@ -136,14 +136,14 @@ def _dry_run(console: Any, figures: dict[str, Any], names: tuple[str, ...]) -> N
 
     from rich.table import Table
 
-    from codi2.doctor.weigh import Measurement, measure_all
+    from codi2.doctor.measure import Measurement, measure_all
     from codi2.dry_run.estimate import estimates
-    from codi2.dry_run.parts import BY_NAME, PARTS, count, flops
+    from codi2.dry_run.parts import BY_NAME, COMPONENTS, count, flops
 
     table = Table(title="Components of paper at full size, random weights", title_justify="left")
     for head in ("component", "parameters", "published", "run", "s", "GB"):
         table.add_column(head, no_wrap=True, justify="left" if head in ("component", "run") else "right")
-    total = len(names) or len(PARTS)
+    total = len(names) or len(COMPONENTS)
     measurements: list[Measurement] = []
     with console.status("") as status:
         for one in measure_all(names):
@@ -163,8 +163,10 @@ def _dry_run(console: Any, figures: dict[str, Any], names: tuple[str, ...]) -> N
     guess = Table(title="What it needs on a GPU: an estimate, not a measurement", title_justify="left")
     for head in ("GPU", "LLM in", "what", "memory GB", "seconds", "fits"):
         guess.add_column(head, no_wrap=True)
-    counts = {part.name: count(part) for part in PARTS}
-    made = estimates(counts, {part.name: flops(part) for part in PARTS if part.name in ("imagebind", "unclip-unet")})
+    counts = {part.name: count(part) for part in COMPONENTS}
+    made = estimates(
+        counts, {part.name: flops(part) for part in COMPONENTS if part.name in ("imagebind", "unclip-unet")}
+    )
     for e in made:
         fits = "[green]yes[/]" if e.fits else "[red]no[/]"
         guess.add_row(e.gpu, e.precision, e.what, f"{e.memory_gb:.1f}", f"{e.seconds:.2f}", fits)

@@ -17,7 +17,7 @@ Run = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """A component.
 
     `build` makes it on the current device. `run` calls it once as generation does, or its `slice`, where it has one: a
@@ -229,47 +229,49 @@ def _like(value: Tensor, model: Any) -> Tensor:
 
 
 # calls: steps × branches of guidance. Appendix B.1 keeps 50 steps; the fidelity path has three branches, others two
-PARTS = (
-    Part("imagebind", "encoder", imagebind, 1_200_781_057, "its published code, built at its published sizes", _encode),
-    Part(
+COMPONENTS = (
+    Component(
+        "imagebind", "encoder", imagebind, 1_200_781_057, "its published code, built at its published sizes", _encode
+    ),
+    Component(
         "llama-2-7b-chat", "language model", llama, 6_738_415_616, "its model card", _read,
         slice=lambda: llama(2), slice_name="2 layers",
     ),
-    Part(
+    Component(
         "unclip-unet", "image: network", unclip_unet, 865_910_724 + 4_262_400 + 11_520,
         "Stable Diffusion 2.1's, with a class embedding of 2,048 and four channels for a source",
         _picture_step, calls=50 * 3,
     ),
-    Part("clip-text", "image, video: words", clip_text, 340_387_840, "Stable Diffusion 2's text encoder"),
-    Part("picture-vae", "image, video: codec", picture_vae, 83_653_863, "Stable Diffusion's autoencoder"),
-    Part(
+    Component("clip-text", "image, video: words", clip_text, 340_387_840, "Stable Diffusion 2's text encoder"),
+    Component("picture-vae", "image, video: codec", picture_vae, 83_653_863, "Stable Diffusion's autoencoder"),
+    Component(
         "audioldm2-unet", "audio: network", audio_unet, 346e6, "346M in AudioLDM 2's paper", _sound_step, calls=200 * 3
     ),
-    Part("flan-t5-large", "audio: words", t5_encoder, 341_231_104, "the encoder's half of Flan-T5-large"),
-    Part("audio-vae", "audio: codec", audio_vae, None, "no figure published"),
-    Part("hifigan", "audio: vocoder", vocoder, None, "no figure published"),
-    Part(
+    Component("flan-t5-large", "audio: words", t5_encoder, 341_231_104, "the encoder's half of Flan-T5-large"),
+    Component("audio-vae", "audio: codec", audio_vae, None, "no figure published"),
+    Component("hifigan", "audio: vocoder", vocoder, None, "no figure published"),
+    Component(
         "zeroscope-unet", "video: network", video_unet, 1.41e9, "1.41B of the 1.7B of ModelScope's card",
         _clip_step, calls=50 * 2,
     ),
 )  # fmt: skip
-BY_NAME = {part.name: part for part in PARTS}
+BY_NAME = {component.name: component for component in COMPONENTS}
 
 
-def count(part: Part) -> int:
+def count(component: Component) -> int:
     """The number of parameters, counted on the meta device without memory."""
     with torch.device("meta"):
-        module = part.build()
+        module = component.build()
     return sum(p.numel() for p in {id(p): p for p in module.parameters()}.values())
 
 
-def flops(part: Part) -> float:
+def flops(component: Component) -> float:
     """Floating-point operations of one `run`, counted on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    assert part.run is not None
+    assert component.run is not None
     with torch.device("meta"):
-        module = part.build()
+        module = component.build()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        part.run(module)
+        component.run(module)
     return float(counter.get_total_flops())

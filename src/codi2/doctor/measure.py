@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from codi2.dry_run.parts import BY_NAME, PARTS, Part, count
+from codi2.dry_run.parts import BY_NAME, COMPONENTS, Component, count
 from codi2.errors import ConfigError
 
 
@@ -44,34 +44,34 @@ def measure_all(names: tuple[str, ...] = ()) -> Iterator[Measurement]:
     unknown = [name for name in names if name not in BY_NAME]
     if unknown:
         raise ConfigError(f"there is no component {unknown[0]!r}; choose among {', '.join(BY_NAME)}")
-    for part in PARTS:
-        if names and part.name not in names:
+    for component in COMPONENTS:
+        if names and component.name not in names:
             continue
-        yield _measure_in_process(part) if part.run else Measurement(part.name, count(part))
+        yield _measure_in_process(component) if component.run else Measurement(component.name, count(component))
 
 
-def _measure_in_process(part: Part) -> Measurement:
-    command = [sys.executable, "-m", "codi2.doctor.weigh", part.name]
+def _measure_in_process(component: Component) -> Measurement:
+    command = [sys.executable, "-m", "codi2.doctor.measure", component.name]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         killed = "it was killed, most likely for memory"
         why = killed if done.returncode < 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ConfigError(f"{part.name} did not run at full size: {why}; leave it out with --part")
+        raise ConfigError(f"{component.name} did not run at full size: {why}; leave it out with --part")
     return Measurement(**json.loads(done.stdout.splitlines()[-1]))
 
 
 @torch.no_grad()
-def measure(part: Part) -> Measurement:
+def measure(component: Component) -> Measurement:
     """Builds and runs a component in this process."""
-    assert part.run is not None
+    assert component.run is not None
     start = time.perf_counter()
-    module = build_random(part.slice or part.build)
+    module = build_random(component.slice or component.build)
     built = time.perf_counter()
-    out = part.run(module)
+    out = component.run(module)
     end = time.perf_counter()
     return Measurement(
-        part.name,
-        count(part),
+        component.name,
+        count(component),
         sum(p.numel() for p in module.parameters()),
         built - start,
         end - built,
