@@ -75,7 +75,12 @@ def test_a_clip_without_a_source_starts_from_a_picture(
 
 def test_text_only_reply(model: CoDi2) -> None:
     reply = model.generate("Hello", want="text", max_new_tokens=4)
-    assert all(isinstance(part, Text) for part in reply.parts)
+    assert [type(part) for part in reply.parts] == [Text] and reply.text
+
+
+def test_a_temperature_near_zero_is_greedy(model: CoDi2) -> None:
+    settings = {"want": "text", "max_new_tokens": 12}
+    assert model.generate("Go on", temperature=1e-38, **settings).text == model.generate("Go on", **settings).text
 
 
 def test_callback_sees_every_step(model: CoDi2) -> None:

@@ -14,9 +14,9 @@ def test_the_demo_answers_every_prompt_on_one_page(cli, tmp_path):
 
 
 def test_the_prompts_cover_every_pair_of_modalities():
-    given = {(file.rpartition(".")[2], ask.want) for ask in ASKS for file in ask.files}
+    combinations = {(file.rpartition(".")[2], ask.want) for ask in ASKS for file in ask.files}
     pairs = {(kind, want) for kind in ("png", "wav") for want in ("text", "image", "audio")}
-    assert given == pairs | {("webp", "text"), ("png", "video"), ("webp", "video")}
+    assert combinations == pairs | {("webp", "text"), ("png", "video"), ("webp", "video")}
     assert {"video", "video,audio"} <= {ask.want for ask in ASKS}
 
 

@@ -94,7 +94,7 @@ def test_published_components_are_exchanged_and_the_model_answers(published: dic
     done = run("doctor", "--model", tmp_path / "mine", "--json", tmp_path / "doctor.json")
     assert done.exit_code == 0, done.output
     figures = json.loads((tmp_path / "doctor.json").read_text())
-    assert len(figures["fit"]) == 1 and {one["state"] for one in figures["weights"]} == {"found", "missing"}
+    assert len(figures["fit"]) == 1 and {finding["state"] for finding in figures["weights"]} == {"found", "missing"}
 
     media = TESTS.parent / "examples" / "media"
     generate = ("generate", "Draw [image0].", media / "tiger.png", "--want", "image", "--model", tmp_path / "mine")

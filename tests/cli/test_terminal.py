@@ -98,13 +98,13 @@ def test_all_that_is_wanted_is_given_text_too(run: Run):
     assert len(files) == 2 and Path(files[0]).read_bytes() != Path(files[1]).read_bytes()
 
 
-def test_a_cut_text_is_said_to_be_cut(run: Run):
+def test_a_text_that_is_cut_has_a_note(run: Run):
     done = run("generate", "Hello", "--want", "text", "--model", "debug", "--max-tokens", 3)
     assert "note: The text was cut after 3 tokens" in done.stderr and "--max-tokens" in done.stderr
     assert "note:" not in draw(run).stderr
 
 
-def test_text_is_written_as_it_is_said_and_its_whole_is_not_repeated(capsys: pytest.CaptureFixture[str]):
+def test_text_is_printed_piece_by_piece_and_once(capsys: pytest.CaptureFixture[str]):
     reply, seen = Reply((Text("A goose."),)), []
 
     def events() -> Iterator:
@@ -132,7 +132,7 @@ def test_libraries_show_no_bars_while_a_model_is_loaded(capfd: pytest.CaptureFix
         LlamaForCausalLM.from_pretrained(tmp_path)
     assert "Loading weights" not in capfd.readouterr().err
     LlamaForCausalLM.from_pretrained(tmp_path)
-    assert "Loading weights" in capfd.readouterr().err, "outside they are as the user has them"
+    assert "Loading weights" in capfd.readouterr().err, "elsewhere the user's setting is unchanged"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -141,5 +141,5 @@ def test_shells_complete_commands_and_options(run: Run, shell: str):
     assert done.exit_code == 0 and "codi2" in done.stdout
     words = {"COMP_WORDS": "codi2 gen", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "codi2 gen"}
     words["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
-    found = CliRunner().invoke(app, [], prog_name="codi2", env={"_CODI2_COMPLETE": f"complete_{shell}", **words})
-    assert "generate" in found.stdout
+    completed = CliRunner().invoke(app, [], prog_name="codi2", env={"_CODI2_COMPLETE": f"complete_{shell}", **words})
+    assert "generate" in completed.stdout
