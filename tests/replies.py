@@ -13,6 +13,6 @@ from codi2.serve.decoder_process import decode
 def decoded(parts: Sequence[Mapping[str, Any]]) -> list[Part]:
     """The parts of a message of the API, their media decoded."""
     return [
-        decode(part.file.kind, part.file.data) if isinstance(part, wire.Encoded) else part
+        decode(part.file.kind, part.file.data) if isinstance(part, wire.EncodedMedium) else part
         for part in wire.prompt(parts)
     ]

@@ -69,9 +69,9 @@ def test_the_sound_of_a_clip_travels_with_it():
     there = restore(describe(clip), io.BytesIO(b"".join(blocks_of(clip))))
     assert isinstance(there, Video) and there.sound is not None
     assert np.array_equal(there.sound.samples, clip.sound.samples)
-    (draft,) = wire.conversation([_user([wire.to_part(clip)])]).messages
-    (part,) = draft[1]
-    assert isinstance(part, wire.Encoded) and part.sound is not None
+    (message,) = wire.conversation([_user([wire.to_part(clip)])]).messages
+    (part,) = message[1]
+    assert isinstance(part, wire.EncodedMedium) and part.sound is not None
     sound = decode(part.sound.file.kind, part.sound.file.data)
     assert isinstance(sound, Audio) and np.array_equal(sound.samples, clip.sound.samples)
 
@@ -81,7 +81,7 @@ def test_a_client_can_leave_the_sound_of_a_clip_out():
     for sound in (None, False):
         value = {"url": url} if sound is None else {"url": url, "sound": sound}
         ((_, (part,)),) = wire.conversation([_user([{"type": "video_url", "video_url": value}])]).messages
-        assert isinstance(part, wire.Encoded)
+        assert isinstance(part, wire.EncodedMedium)
         clip = decode(part.file.kind, part.file.data)
         assert isinstance(clip, Video) and (clip.sound is None) == (sound is False)
 

@@ -170,7 +170,7 @@ def test_a_stream_that_changes_its_size_is_a_clip_of_one_size():
 def test_packets_that_a_header_hides_are_counted_before_a_frame_is_decoded(monkeypatch):
     data = clip(list(range(25)), "mpegts", "mpeg2video", Fraction(1, 25), framerate=Fraction(25))
     assert len(media.load(data).frames) == 25
-    monkeypatch.setattr(clips, "_decoded", lambda *_: pytest.fail("it was decoded"))
+    monkeypatch.setattr(clips, "_decode", lambda *_: pytest.fail("it was decoded"))
     monkeypatch.setattr(bounds, "MAX_CLIP_PIXELS", 64 * 48 * 20)
     with pytest.raises(MediaError, match="million pixels in all"):
         media.load(data)

@@ -91,7 +91,7 @@ def test_words_that_are_no_text_are_one_sentence(words):
         Text(words)
 
 
-def test_a_seed_of_none_is_random_and_in_the_recipe():
+def test_a_seed_of_none_is_random():
     seeds = {Options(seed=None).seed for _ in range(4)}
     assert len(seeds) == 4 and all(0 <= seed < 2**63 for seed in seeds) and Options().seed == 0
     with pytest.raises(PromptError):
