@@ -150,7 +150,7 @@ def _pixels(image: Image) -> torch.Tensor:
     return read_picture(image.pixels)[None]
 
 
-def test_a_training_step_reaches_language_model_heads_and_way_in(model: CoDi2) -> None:
+def test_a_training_step_reaches_language_model_heads_and_input_projection(model: CoDi2) -> None:
     """The three losses of section 3.2 at once; the gradient of L_DM flows through the feature into LoRA."""
     conversation = [Message("user", (Text("draw "), picture())), Message("assistant", (picture(1), sound(), clip()))]
     batch = collate([model.layout(conversation)], model.mllm.backbone.pad_id)
@@ -212,7 +212,7 @@ def test_offloaded_parts_are_on_the_device_only_while_they_work(model: CoDi2, mo
 
 
 @pytest.mark.parametrize(("dtype", "offload"), [("float32", False), ("bfloat16", False), ("float16", True)])
-def test_the_way_of_the_paper_on_a_gpu(dtype: str, offload: bool, tmp_path: Path) -> None:
+def test_the_published_components_on_a_gpu(dtype: str, offload: bool, tmp_path: Path) -> None:
     """On a virtual one, which refuses tensors of two devices: ImageBind's towers, each published family of decoders."""
     senses = (Depth(np.ones((8, 9), np.float32)), Thermal(np.ones((8, 9), np.float32)), IMU(np.ones((6, 20)), 200.0))
     prompt = (Text("As "), picture(), sound(), clip(), *senses, Phrase("a dog"), Text(" so "), picture(1))
@@ -286,13 +286,13 @@ def test_the_published_way_trains_with_its_decoders_heads(
             assert any(name.startswith("unet.conv_in") for name in names), (modality, names)
         assert any("head" in n and not torch.equal(before["audio"][n], after["audio"][n]) for n in before["audio"])
         assert (tmp_path / "out" / "export" / "audio" / TRAINED).is_file()
-        before = {n: v.clone() for n, v in after["audio"].items()}
+        trained = {n: v.clone() for n, v in after["audio"].items()}
         with torch.no_grad():
             for value in trained_state(model.decoders["audio"]).values():
                 value.add_(1)
         recipe.restore(tmp_path / "out" / "export")
         for name, value in trained_state(model.decoders["audio"]).items():
-            torch.testing.assert_close(value, before[name], atol=1e-2, rtol=1e-2)
+            torch.testing.assert_close(value, trained[name], atol=1e-2, rtol=1e-2)
     finally:  # the model is shared by the tests of this file
         for modality, state in before.items():
             for name, value in trained_state(model.decoders[modality]).items():

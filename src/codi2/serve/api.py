@@ -30,7 +30,7 @@ from codi2.serve.fields import FieldError
 from codi2.serve.metrics import prometheus
 from codi2.serve.middleware import BodyLimit, Counted, Faults, Gate, Head, Origins, SafeHeaders
 from codi2.serve.origins import Served
-from codi2.serve.packing import answer_json, run_aside
+from codi2.serve.packing import answer_json, run_in_thread
 from codi2.serve.replies import chunks, finish_of, mark_of, message_of, sse, usage_of
 from codi2.serve.requests import check_model, check_want, deadline_of, options_of, read_and_submit, submit
 from codi2.serve.responses import Response as ResponseOf
@@ -191,7 +191,7 @@ async def audio_generations(request: Request, body: SoundRequest, client: Client
         server, [Message("user", (Text(body.input),))], [options], client, body, deadline_of(server, body)
     )
     (reply,) = await wait_for_replies(request, jobs)
-    data = await run_aside(
+    data = await run_in_thread(
         lambda: wire.sound_file(reply.sounds[0], body.response_format, mark_of(server, reply.recipe))
     )
     return Response(data, media_type={"mp3": "audio/mpeg"}.get(body.response_format, f"audio/{body.response_format}"))

@@ -8,7 +8,7 @@ from typing import Any
 from codi2.errors import PromptError
 from codi2.prompt.parts import Image, Part, Text
 from codi2.serve import fields, wire
-from codi2.serve.packing import run_aside
+from codi2.serve.packing import run_in_thread
 from codi2.serve.schemas import ChatMessage, ResponsesRequest, check_role
 from codi2.serve.wire import EncodedConversation
 
@@ -99,6 +99,6 @@ def text_of(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-async def item_aside(part: Part, name: str, mark: Mapping[str, Any] | None) -> dict[str, Any]:
+async def item_in_thread(part: Part, name: str, mark: Mapping[str, Any] | None) -> dict[str, Any]:
     """As `item_of`, made in a thread."""
-    return await run_aside(item_of, part, name, mark)
+    return await run_in_thread(item_of, part, name, mark)

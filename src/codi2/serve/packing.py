@@ -25,13 +25,13 @@ SESSIONS = ThreadPoolExecutor(2, thread_name_prefix="codi2-sessions")
 CLIPS = ThreadPoolExecutor(2, thread_name_prefix="codi2-clips")  # a clip takes seconds to encode
 
 
-async def run_aside(make: Callable[..., T], *values: Any, where: Executor = REPLIES) -> T:
+async def run_in_thread(make: Callable[..., T], *values: Any, where: Executor = REPLIES) -> T:
     """The result of `make(*values)`, which is called in a thread."""
     return await asyncio.get_running_loop().run_in_executor(where, make, *values)
 
 
 async def run_while_connected(request: Request, make: Callable[[], T], where: Executor) -> T:
-    """As `run_aside`. When the client disconnects, `make` is not started, or ends at its next
+    """As `run_in_thread`. When the client disconnects, `make` is not started, or ends at its next
     `codi2.stopping.check_stop`."""
     await request.body()  # a disconnect is only visible after the body
     disconnected = threading.Event()
@@ -41,14 +41,14 @@ async def run_while_connected(request: Request, make: Callable[[], T], where: Ex
             return make()
 
     try:
-        return await while_connected(request, run_aside(work, where=where))
+        return await while_connected(request, run_in_thread(work, where=where))
     finally:
         disconnected.set()
 
 
 async def answer_json(make: Callable[[], Any]) -> Response:
     """An answer whose JSON values `make` returns, in a thread."""
-    return Response(await run_aside(lambda: to_json(make())), media_type="application/json")
+    return Response(await run_in_thread(lambda: to_json(make())), media_type="application/json")
 
 
 def to_json(values: Any) -> bytes:
@@ -62,7 +62,7 @@ def answer_list(fields: dict[str, Any], name: str, items: Iterable[Callable[[], 
     async def pieces() -> AsyncIterator[bytes]:
         yield to_json(fields)[:-1] + (b"," if fields else b"") + to_json(name) + b":["
         for number, make in enumerate(items):
-            item = await run_aside(lambda make: to_json(make()), make, where=SESSIONS)
+            item = await run_in_thread(lambda make: to_json(make()), make, where=SESSIONS)
             yield b"," + item if number else item
         yield b"]}"
 

@@ -17,7 +17,7 @@ from codi2.prompt.grammar import parse, placeholders
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Prompt, Text
 from codi2.serve import fields, wire
-from codi2.serve.packing import answer_json, run_aside
+from codi2.serve.packing import answer_json, run_in_thread
 from codi2.serve.reading import read_pictures
 from codi2.serve.replies import mark_of, sse, usage_of
 from codi2.serve.requests import check_model, check_want, deadline_of, options_of, queue_name, submit
@@ -157,14 +157,14 @@ async def _events(
                     progress = {"stage": event.stage, "step": event.step, "total": event.total}
                     yield {"type": f"{kind}.codi2.progress", "index": index, **progress}
                 elif isinstance(event, Done):
-                    picture, actual_size, notes = await run_aside(_encode_picture, server, event.reply, body, size)
+                    picture, actual_size, notes = await run_in_thread(_encode_picture, server, event.reply, body, size)
                     yield {
                         "type": f"{kind}.completed",
                         "index": index,
                         "b64_json": picture,
                         "created_at": int(time.time()),
                         **_about(body, actual_size),
-                        "usage": await run_aside(_usage, server, messages, [event.reply]),
+                        "usage": await run_in_thread(_usage, server, messages, [event.reply]),
                         "codi2": {"notes": notes},
                     }
     finally:

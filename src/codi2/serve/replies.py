@@ -16,7 +16,7 @@ from codi2.prompt.layout import Message
 from codi2.prompt.parts import Text
 from codi2.serve import wire
 from codi2.serve.errors import describe_error
-from codi2.serve.packing import run_aside
+from codi2.serve.packing import run_in_thread
 from codi2.serve.server import Server
 from codi2.serve.waiting import JobEvents
 
@@ -82,7 +82,7 @@ async def chunks(
             case Step():
                 yield chunk({}, codi2={"progress": {"stage": event.stage, "step": event.step, "total": event.total}})
             case MediaReady(place=place, part=part):
-                content = await run_aside(wire.to_part, part, mark_of(server, event.recipe))
+                content = await run_in_thread(wire.to_part, part, mark_of(server, event.recipe))
                 delta: dict[str, Any] = {"codi2": {"place": place, "part": content}}
                 if content["type"] == "image_url":
                     delta["images"] = [{**content, "index": pictures}]
@@ -96,7 +96,7 @@ async def chunks(
                     codi2={"recipe": dict(reply.recipe), "notes": list(reply.notes)},
                 )
                 if usage:
-                    counts = await run_aside(usage_of, server, messages, [reply])
+                    counts = await run_in_thread(usage_of, server, messages, [reply])
                     yield {**chunk({}), "choices": [], "usage": counts}
 
 

@@ -11,8 +11,8 @@ from codi2.chat.events import Began, Done, MediaReady, Step, TextDelta
 from codi2.model import Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Text
-from codi2.serve.items import item_aside, item_of, new_item, text_of
-from codi2.serve.packing import run_aside
+from codi2.serve.items import item_in_thread, item_of, new_item, text_of
+from codi2.serve.packing import run_in_thread
 from codi2.serve.replies import finish_of, mark_of, usage_of
 from codi2.serve.schemas import ResponsesRequest
 from codi2.serve.server import Server
@@ -183,10 +183,10 @@ async def _events(response: Response, job_events: JobEvents) -> AsyncIterator[Ev
                 progress = {"stage": job_event.stage, "step": job_event.step, "total": job_event.total}
                 events.append({"type": "response.codi2.progress", **progress})
             case MediaReady(place=place, part=part):
-                item = await item_aside(part, response.name(place), mark_of(response.server, job_event.recipe))
+                item = await item_in_thread(part, response.name(place), mark_of(response.server, job_event.recipe))
                 events = [*items.add(place, part.modality), *items.end_medium(place, item)]
             case Done(reply=reply):
-                whole = await run_aside(response.answer, reply)
+                whole = await run_in_thread(response.answer, reply)
                 events = [*items.end_all(whole["output"]), {"type": f"response.{whole['status']}", "response": whole}]
         for event in events:
             yield event

@@ -18,7 +18,7 @@ from codi2.prompt.parts import Prompt, Text
 from codi2.serve import views, wire
 from codi2.serve.decoding import BUDGET
 from codi2.serve.media_routes import read_id
-from codi2.serve.packing import SESSIONS, answer_json, answer_list, run_aside, run_while_connected
+from codi2.serve.packing import SESSIONS, answer_json, answer_list, run_in_thread, run_while_connected
 from codi2.serve.reading import decode_conversation
 from codi2.serve.replies import mark_of, message_of, sse
 from codi2.serve.requests import check_model, deadline_of, options_of, queue_name
@@ -188,9 +188,9 @@ async def _events(
                 yield {"type": "progress", "stage": event.stage, "step": event.step, "total": event.total}
             case MediaReady(place=place, part=part) if with_ids is None:
                 mark = mark_of(server, event.recipe)
-                yield {"type": "part", "place": place, "part": await run_aside(wire.to_part, part, mark)}
+                yield {"type": "part", "place": place, "part": await run_in_thread(wire.to_part, part, mark)}
             case Done(reply=reply) if with_ids is None:
-                yield {"type": "done", "message": await run_aside(message_of, server, reply)}
+                yield {"type": "done", "message": await run_in_thread(message_of, server, reply)}
             case Done() if with_ids is not None:
                 yield {"type": "done", "round": await asyncio.to_thread(with_ids)}
 
