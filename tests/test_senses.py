@@ -168,7 +168,7 @@ def test_an_encoder_without_them_says_so() -> None:
     [
         ("depth", bombs.png(13_000, 13_000, 16, 0, rows=0), "13000 x 13000 pixels, the limit is 64 million"),
         ("thermal", bombs.png(20_000, 20_000, 8, 0, rows=0), "pixels, the limit is 64 million"),
-        ("imu", bombs.npy(10**12, 6), "its header speaks of 1000000000000 × 6 numbers"),
+        ("imu", bombs.npy(10**12, 6), "its header names 1000000000000 × 6 numbers"),
         ("imu", b"1,2,3,4,5,6\n" * 1_200_000, "more than 1000000 readings"),
         ("imu", b"1," * 7_100_000, "more than 1000000 readings"),
         ("imu", b"a,b,c,d,e,f\n", "holds no rows of numbers"),
