@@ -14,7 +14,7 @@ D, V = DEBUG.heads.feature_dim, 10
 
 
 @pytest.mark.parametrize("form", ["paper", "released"])
-def test_is_the_stated_sum(form):
+def test_the_loss_is_the_stated_sum(form):
     config = replace(DEBUG.heads, loss=form, alpha=3.0)
     prediction, target, logits = torch.randn(4, D), torch.randn(4, D), torch.randn(5, V)
     labels, diffusion = torch.randint(V, (5,)), torch.rand(2)

@@ -1,4 +1,4 @@
-"""The prior: seeds, batches, absent items, and that it learns what an example shows."""
+"""The prior: seeds, batches, absent items, and learning from an example in the context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ D, W, K, T = 8, 12, 2, 3
 def prior(**sizes: int) -> Prior:
     torch.manual_seed(0)
     network = Prior(D, W, num_slots=T, num_items=4, **{"width": 32, "layers": 2, "heads": 2, **sizes})
-    with torch.no_grad():  # fresh heads say nothing
+    with torch.no_grad():  # at initialisation the output heads are zero
         for parameter in (network.weigh.weight, network.add.weight):
             parameter.normal_(std=0.2)
     return network.eval()
@@ -30,27 +30,27 @@ def context(size: int = 3, items: int = 3, seed: int = 0) -> Context:
 
 def test_seeds_differ_and_one_seed_is_one_sample_in_any_batch() -> None:
     network, three = prior(), context(3)
-    drawn = network.sample(three, [5, 6, 5])
-    assert drawn.shape == (3, K, D)
+    samples = network.sample(three, [5, 6, 5])
+    assert samples.shape == (3, K, D)
     one = Context(*(getattr(three, name)[1:2] for name in ("states", "modality", "items", "item_modality")))
-    assert torch.allclose(network.sample(one, [6])[0], drawn[1], atol=1e-5)
-    assert not torch.allclose(network.sample(one, [7])[0], drawn[1], atol=1e-2)
-    assert torch.allclose(network.sample(one, [6], guidance_scale=1.0), drawn[1:2], atol=1e-5)
-    assert not torch.allclose(network.sample(one, [6], guidance_scale=3.0), drawn[1:2], atol=1e-3)
+    assert torch.allclose(network.sample(one, [6])[0], samples[1], atol=1e-5)
+    assert not torch.allclose(network.sample(one, [7])[0], samples[1], atol=1e-2)
+    assert torch.allclose(network.sample(one, [6], guidance_scale=1.0), samples[1:2], atol=1e-5)
+    assert not torch.allclose(network.sample(one, [6], guidance_scale=3.0), samples[1:2], atol=1e-3)
 
 
-def test_absent_items_and_other_modalities_change_nothing_they_should_not() -> None:
-    network, some = prior(), context(2, items=2)
+def test_absent_items_and_items_of_other_modalities_have_no_weight() -> None:
+    network, unpadded = prior(), context(2, items=2)
     padded = Context(
-        some.states,
-        some.modality,
-        torch.cat([some.items, torch.zeros(2, 1, T, D)], 1),
+        unpadded.states,
+        unpadded.modality,
+        torch.cat([unpadded.items, torch.zeros(2, 1, T, D)], 1),
         torch.zeros(2, 3, dtype=torch.long),
     )
-    assert torch.allclose(network.sample(some, [1, 2]), network.sample(padded, [1, 2]), atol=1e-5)
+    assert torch.allclose(network.sample(unpadded, [1, 2]), network.sample(padded, [1, 2]), atol=1e-5)
     with torch.no_grad():
-        network.add.weight.zero_()  # what is left are the weighted items: those of another modality have no weight
-    other = Context(some.states, some.modality, some.items, torch.ones(2, 2, dtype=torch.long))
+        network.add.weight.zero_()  # the weighted items remain
+    other = Context(unpadded.states, unpadded.modality, unpadded.items, torch.ones(2, 2, dtype=torch.long))
     assert network(torch.randn(2, K, D), torch.ones(2), other).eq(0).all()
 
 
@@ -65,7 +65,7 @@ def test_noise_shares_are_within_bounds() -> None:
     assert shares.min() > 0 and shares.max() < 1 and 0.5 < shares.mean() < 0.7
 
 
-def test_it_learns_to_apply_what_one_example_shows() -> None:
+def test_the_prior_learns_to_apply_the_change_that_an_example_shows() -> None:
     """Items are (source, after, before), the latest first; the answer is source + after - before, new in each batch."""
     torch.manual_seed(0)
     network = Prior(D, W, num_slots=1, num_items=3, width=32, layers=2, heads=2)
@@ -79,16 +79,16 @@ def test_it_learns_to_apply_what_one_example_shows() -> None:
         return Context(torch.zeros(size, 1, W), kinds[:, 0], items, kinds), source + rule
 
     for step in range(300):
-        given, target = batch(64, step)
+        condition, target = batch(64, step)
         draw = torch.Generator().manual_seed(step)
-        loss = network.loss(target, torch.randn(target.shape, generator=draw), times(64, draw), given).mean()
+        loss = network.loss(target, torch.randn(target.shape, generator=draw), times(64, draw), condition).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
-    given, target = batch(64, 10_000)
-    drawn = network.eval().sample(given, range(64))
-    error = (drawn - target).square().mean()
-    copy = (given.items[:, 0] - target).square().mean()
+    condition, target = batch(64, 10_000)
+    samples = network.eval().sample(condition, range(64))
+    error = (samples - target).square().mean()
+    copy = (condition.items[:, 0] - target).square().mean()
     assert error < 0.3 * copy
 
 
@@ -96,10 +96,10 @@ def test_guesses_are_a_copy_and_arithmetic() -> None:
     before, after, source = torch.randn(3, 2, 4)
     words = torch.cat([torch.ones(1, 4), torch.zeros(1, 4)])
     kinds, items = torch.tensor([[3, 0, 0, 0]]), torch.stack([words, source, after, before])[None]
-    given = Context(torch.zeros(1, 2, W), torch.tensor([0]), items, kinds)
-    found = guesses(given, 0, pairs=True)
-    assert torch.equal(found["copy"], source) and torch.allclose(found["arithmetic"], source + after - before)
-    assert set(guesses(given, 0, pairs=False)) == {"copy"}
-    none = Context(given.states, torch.tensor([1]), items, kinds)
+    condition = Context(torch.zeros(1, 2, W), torch.tensor([0]), items, kinds)
+    baselines = guesses(condition, 0, pairs=True)
+    assert torch.equal(baselines["copy"], source) and torch.allclose(baselines["arithmetic"], source + after - before)
+    assert set(guesses(condition, 0, pairs=False)) == {"copy"}
+    none = Context(condition.states, torch.tensor([1]), items, kinds)
     assert not guesses(none, 0, pairs=True)
     assert torch.allclose(cosine(source[None], 2 * source[None]), torch.ones(1))

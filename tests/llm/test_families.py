@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from codi2.config import DEBUG
 from codi2.encode.debug import DebugEncoder
@@ -13,7 +14,7 @@ from codi2.heads.loss import codi2_loss
 from codi2.llm.backbone import Backbone, byte_tokenizer
 from codi2.llm.decode import Conversation, ReplyOptions, generate
 from codi2.llm.mllm import MLLM, stack_features
-from codi2.prompt.layout import Layout, Message, collate
+from codi2.prompt.layout import Batch, Layout, Message, collate
 from codi2.prompt.parts import Text
 
 from .conftest import picture, sound
@@ -43,30 +44,45 @@ def family(name: str) -> Any:
     return getattr(transformers, f"{name}ForCausalLM")(config).eval()
 
 
-@pytest.mark.parametrize("name", ["Qwen3", "Mistral", "Gemma2", "Gemma3"])
-def test_a_family_drops_in(name: str) -> None:
-    backbone = Backbone(family(name), byte_tokenizer(), DEBUG.llm)
+@pytest.fixture(params=["Qwen3", "Mistral", "Gemma2", "Gemma3"])
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    backbone = Backbone(family(request.param), byte_tokenizer(), DEBUG.llm)
     with torch.no_grad():
         for key, parameter in backbone.named_parameters():
             if "lora_B" in key or "trainable_tokens" in key:
                 parameter.normal_(std=0.2)
+    return backbone
 
-    # our way round peft's layers gives the family's own scores, scaled embeddings and capped heads among them
+
+def layout_of(backbone: Backbone) -> Layout:
+    return Layout(backbone.tokenizer, DEBUG.encoder.num_features, DEBUG.heads.num_slots, DEBUG.llm.max_length)
+
+
+def features_of(batch: Batch) -> Tensor:
+    encoder = DebugEncoder(DEBUG.heads.feature_dim, DEBUG.encoder.num_features)
+    return stack_features([encoder([item]).values[0] for item in batch.items], DEBUG.heads.feature_dim)
+
+
+def test_the_scores_are_those_of_the_family(backbone: Backbone) -> None:
+    """`embed` and `logits` bypass peft's layers, and still scale embeddings and cap scores as the family does."""
     ids = torch.randint(0, len(backbone.tokenizer), (2, 9))
-    ours = backbone.logits(backbone(backbone.embed(ids), torch.ones(2, 9, dtype=torch.bool)))
-    torch.testing.assert_close(ours, backbone.peft(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+    scores = backbone.logits(backbone(backbone.embed(ids), torch.ones(2, 9, dtype=torch.bool)))
+    torch.testing.assert_close(scores, backbone.peft(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
 
-    # a training step reaches everything that learns
-    mllm, encoder = MLLM(backbone, DEBUG.heads), DebugEncoder(DEBUG.heads.feature_dim, DEBUG.encoder.num_features)
-    layout = Layout(backbone.tokenizer, DEBUG.encoder.num_features, DEBUG.heads.num_slots, DEBUG.llm.max_length)
-    batch = collate([layout(TALK)], backbone.pad_id)
-    features = stack_features([encoder([item]).values[0] for item in batch.items], DEBUG.heads.feature_dim)
-    taught = mllm(batch, features)
+
+def test_a_training_step_reaches_every_trained_parameter(backbone: Backbone) -> None:
+    mllm = MLLM(backbone, DEBUG.heads)
+    batch = collate([layout_of(backbone)(TALK)], backbone.pad_id)
+    taught = mllm(batch, features_of(batch))
     codi2_loss(DEBUG.heads, taught.prediction, taught.target, taught.logits, taught.labels)["loss"].backward()
-    learned = {key: p.grad for key, p in backbone.named_parameters() if p.requires_grad}
-    assert learned and all(g is not None and g.abs().sum() > 0 for g in learned.values())
+    gradients = {key: p.grad for key, p in backbone.named_parameters() if p.requires_grad}
+    assert gradients and all(g is not None and g.abs().sum() > 0 for g in gradients.values())
 
-    # a reply from the cache is what the whole pass says
+
+def test_a_reply_with_the_cache_is_what_one_pass_predicts(backbone: Backbone) -> None:
+    mllm, layout = MLLM(backbone, DEBUG.heads), layout_of(backbone)
+    batch = collate([layout(TALK)], backbone.pad_id)
+    features = features_of(batch)
     turn = collate([layout(TALK[:1], reply=True)], backbone.pad_id, left=True)
     options = [ReplyOptions(want=("image",), max_new_tokens=4)]
     (segments,) = generate(Conversation(mllm), turn, features[: len(turn.items)], options)

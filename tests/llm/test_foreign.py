@@ -1,4 +1,4 @@
-"""Language models from elsewhere: none runs code, asks a question, hangs or fills the memory; each is a sentence."""
+"""Hostile language models: none runs code, asks a question, hangs or fills the memory; each error is one sentence."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def test_a_hostile_language_model_runs_nothing_and_is_one_sentence(
         backbone = load_backbone(LLMConfig(kind="hub", id=str(folder)))
         render(backbone.tokenizer, [{"role": "user", "content": "x"}], reply=True)
     except CoDi2Error as error:
-        said = str(error).strip()
-        assert said and "\n" not in said and len(said) < 1_000
+        message = str(error).strip()
+        assert message and "\n" not in message and len(message) < 1_000
     else:
         assert case in ("a template that is a number", "a tokenizer's code of its own")  # read without them
     assert not ran.exists()

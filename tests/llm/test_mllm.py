@@ -1,4 +1,4 @@
-"""The teacher-forced pass: what learns, what is seen, what is predicted."""
+"""The teacher-forced pass: which parameters get gradients, and on which inputs predictions depend."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_the_loss_reaches_all_that_is_trained_and_nothing_else(tied):
     batch = batch_of(kit, ANALOGY, LISTEN, TALK)
     taught = kit.mllm(batch, kit.features(batch))
     codi2_loss(DEBUG.heads, taught.prediction, taught.target, taught.logits, taught.labels)["loss"].backward()
-    trained = {name: p.grad for name, p in kit.mllm.named_parameters() if p.requires_grad}
-    # What no sample uses has no gradient: here nothing else is idle.
-    idle = [name for name, grad in trained.items() if grad is None or not grad.abs().sum()]
+    gradients = {name: p.grad for name, p in kit.mllm.named_parameters() if p.requires_grad}
+    # a parameter that no sample uses has no gradient; here every parameter is used
+    idle = [name for name, grad in gradients.items() if grad is None or not grad.abs().sum()]
     assert idle == []
     output = ("projection", "query", "key", "late", "share")
     kinds = (
@@ -50,9 +50,9 @@ def test_the_loss_reaches_all_that_is_trained_and_nothing_else(tied):
         "trainable_tokens",
         *(f"output_projection.{part}" for part in output),
     )
-    assert all(any(kind in name for name in trained) for kind in kinds)
-    assert all(any(kind in name for kind in kinds) for name in trained)
-    rows = [name for name in trained if "trainable_tokens" in name]
+    assert all(any(kind in name for name in gradients) for kind in kinds)
+    assert all(any(kind in name for kind in kinds) for name in gradients)
+    rows = [name for name in gradients if "trainable_tokens" in name]
     assert len(rows) == (1 if tied else 2)
 
 
@@ -79,7 +79,7 @@ def test_new_tokens_can_be_learned_as_input_and_as_output(tied):
 
 
 def test_embed_and_logits_are_those_of_peft(kit):
-    """The short cut round peft's layers gives what peft gives, with new rows that have been trained."""
+    """`embed` and `logits`, which bypass peft's layers, give the same values as these with trained rows."""
     with torch.no_grad():
         for name, parameter in kit.mllm.named_parameters():
             if "trainable_tokens" in name:
@@ -95,8 +95,8 @@ def test_a_batch_gives_what_single_samples_give(kit):
     taught = kit.mllm(together, kit.features(together))
     predictions, logits = [], []
     for conversation in (ANALOGY, LISTEN, TALK):
-        one = batch_of(kit, conversation)
-        single = kit.mllm(one, kit.features(one))
+        single_batch = batch_of(kit, conversation)
+        single = kit.mllm(single_batch, kit.features(single_batch))
         predictions.append(single.prediction)
         logits.append(single.logits)
     torch.testing.assert_close(taught.prediction, torch.cat(predictions), rtol=0, atol=1e-4)
@@ -153,11 +153,11 @@ def test_the_adapter_survives_a_round_trip(tied, tmp_path):
     other.backbone.load_adapter(tmp_path)
     batch = batch_of(kit, ANALOGY)
     features = kit.features(batch)
-    a = kit.backbone(kit.mllm.rows(batch, features), batch.mask)
+    hidden = kit.backbone(kit.mllm.rows(batch, features), batch.mask)
     other.mllm.input_projection.load_state_dict(kit.mllm.input_projection.state_dict())
-    b = other.backbone(other.mllm.rows(batch, features), batch.mask)
-    torch.testing.assert_close(a, b, rtol=0, atol=0)
-    torch.testing.assert_close(kit.backbone.logits(a), other.backbone.logits(b), rtol=0, atol=0)
+    reloaded = other.backbone(other.mllm.rows(batch, features), batch.mask)
+    torch.testing.assert_close(hidden, reloaded, rtol=0, atol=0)
+    torch.testing.assert_close(kit.backbone.logits(hidden), other.backbone.logits(reloaded), rtol=0, atol=0)
     size = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert size < 200_000, "the frozen embedding matrix does not belong in the adapter"
 
@@ -178,10 +178,10 @@ def test_a_tokenizer_that_has_the_tokens_is_refused():
         Backbone(random_llm(), tokenizer, DEBUG.llm)
 
 
-def test_a_head_that_the_short_cut_would_get_wrong_is_refused():
+def test_an_output_head_with_a_bias_is_refused():
     model = random_llm(tied=False)
     model.lm_head = torch.nn.Linear(32, len(byte_tokenizer()))
-    with pytest.raises(ConfigError, match="not supported"):
+    with pytest.raises(ConfigError, match="bias in its output head"):
         Backbone(model, byte_tokenizer(), DEBUG.llm)
 
 

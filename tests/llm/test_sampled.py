@@ -1,4 +1,4 @@
-"""A model with a prior: features are sampled after the conversation, alike in any batch, and saved with the model."""
+"""A model with a prior: samples depend on conversation and seed, not on the batch; the prior is saved and loaded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def picture(colour: str) -> Image:
     return Image(PILImage.new("RGB", (64, 64), colour))
 
 
-def asked(*parts: Part | str) -> list[Message]:
+def request(*parts: Part | str) -> list[Message]:
     return [Message("user", tuple(Text(part) if isinstance(part, str) else part for part in parts))]
 
 
@@ -40,21 +40,26 @@ def features(segments: list[Segment]) -> list[Tensor]:
     return [segment.features for segment in segments if isinstance(segment, FeatureSegment)]
 
 
-def think(model: CoDi2, conversations: list[list[Message]], seeds: list[int], want: tuple[str, ...]) -> list[Tensor]:
+def sampled_features(
+    model: CoDi2, conversations: list[list[Message]], seeds: list[int], want: tuple[str, ...]
+) -> list[Tensor]:
     options = [Options(want=want, seed=seed, max_new_tokens=0) for seed in seeds]
     return [torch.stack(features(s)) for s in model.write(model.read(conversations), options)]
 
 
 def test_a_seed_samples_the_same_thing_and_another_seed_another(model: CoDi2) -> None:
-    prompt = asked("Draw a fish.")
-    (one,), (again,), (other,) = (think(model, [prompt], [seed], ("image",)) for seed in (4, 4, 5))
+    prompt = request("Draw a fish.")
+    (one,), (again,), (other,) = (sampled_features(model, [prompt], [seed], ("image",)) for seed in (4, 4, 5))
     assert torch.equal(one, again) and not torch.allclose(one, other, atol=1e-2)
 
 
 def test_a_sample_depends_on_the_items_and_on_what_was_sampled_before(model: CoDi2) -> None:
-    red, blue = (think(model, [asked(picture(c), "Like this.")], [0], ("image", "audio"))[0] for c in ("red", "blue"))
+    red, blue = (
+        sampled_features(model, [request(picture(c), "Like this.")], [0], ("image", "audio"))[0]
+        for c in ("red", "blue")
+    )
     assert not torch.allclose(red[0], blue[0], atol=1e-2)
-    reading = model.read([asked(picture("red"), "Like this.")])[0]
+    reading = model.read([request(picture("red"), "Like this.")])[0]
     (segments,) = model.write([reading], [Options(want=("image", "audio"), max_new_tokens=0)])
     first, second = (segment for segment in segments if isinstance(segment, FeatureSegment))
     assert second.states is not None and model.prior is not None
@@ -68,10 +73,14 @@ def test_a_sample_depends_on_the_items_and_on_what_was_sampled_before(model: CoD
 
 
 def test_a_batch_samples_what_single_replies_sample(model: CoDi2) -> None:
-    prompts = [asked("Draw a fish."), asked(picture("red"), "Make it blue."), asked("Draw a much larger fish, please.")]
-    together = think(model, prompts, [3, 4, 5], ("image",))
-    for prompt, seed, ours in zip(prompts, (3, 4, 5), together, strict=True):
-        assert torch.allclose(think(model, [prompt], [seed], ("image",))[0], ours, atol=1e-4)
+    prompts = [
+        request("Draw a fish."),
+        request(picture("red"), "Make it blue."),
+        request("Draw a much larger fish, please."),
+    ]
+    together = sampled_features(model, prompts, [3, 4, 5], ("image",))
+    for prompt, seed, features_in_batch in zip(prompts, (3, 4, 5), together, strict=True):
+        assert torch.allclose(sampled_features(model, [prompt], [seed], ("image",))[0], features_in_batch, atol=1e-4)
 
 
 def test_the_context_has_the_latest_item_first() -> None:
@@ -83,15 +92,15 @@ def test_the_context_has_the_latest_item_first() -> None:
     assert context.modality.tolist() == [MODALITIES.index("video")]
 
 
-def test_it_is_saved_and_loaded_with_the_model(model: CoDi2, tmp_path: Path) -> None:
+def test_the_prior_is_saved_and_loaded_with_the_model(model: CoDi2, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     again = CoDi2.from_pretrained(tmp_path / "model")
-    prompt = asked(picture("red"), "Make it blue.")
-    (ours,), (theirs,) = (think(one, [prompt], [1], ("image",)) for one in (model, again))
-    assert torch.allclose(ours, theirs, atol=0.05)  # weights are kept in half precision
+    prompt = request(picture("red"), "Make it blue.")
+    (original,), (reloaded,) = (sampled_features(m, [prompt], [1], ("image",)) for m in (model, again))
+    assert torch.allclose(original, reloaded, atol=0.05)  # weights are kept in half precision
     assert len(list((tmp_path / "model" / "prior").glob("*.safetensors"))) == 1
     (tmp_path / "model" / "prior" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(WeightsError):
+    with pytest.raises(WeightsError, match="prior"):
         CoDi2.from_pretrained(tmp_path / "model")
 
 

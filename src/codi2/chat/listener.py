@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from codi2.chat.events import Began, Event, TextDelta
-from codi2.llm.stops import first, pending
+from codi2.llm.stops import find_stop, pending
 from codi2.prompt.layout import BEGIN
 
 GENERATED = ("image", "audio", "video")  # modalities of a reply's media
@@ -46,7 +46,7 @@ class TextListener:
         text: str = self.tokenizer.decode(self.ids)
         if not complete and text.endswith("\ufffd"):
             return False
-        end = first(text, self.stop)
+        end = find_stop(text, self.stop)
         if end is None:
             end = len(text) - (0 if complete else pending(text, self.stop))
         piece, self.sent = text[len(self.sent) : end], text[:end]

@@ -1,1 +1,1 @@
-"""What stands between features and the language model: projections, the prior, the loss (sections 3.2, 5.1)."""
+"""Between features and the language model: projections, the prior, the loss (sections 3.2, 5.1)."""

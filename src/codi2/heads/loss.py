@@ -24,11 +24,11 @@ def codi2_loss(
     """The total under "loss" and its unweighted parts under "feature", "diffusion" and "text", all scalars.
 
     `prediction`, `target` [P, D]: c_MLLM and C_x(x) of all slots; `logits` [M, V] and `labels` [M]: text positions;
-    `diffusion` [n]: L_DM of each sample that a decoder was run on. Each part is a mean over what the batch holds of
-    it and zero where it holds none: a batch of one modality, or of text alone, is as good as any.
+    `diffusion` [n]: L_DM of each sample that a decoder was run on. Each part is a mean over its terms in the batch, and
+    zero where the batch has none, so a batch may hold one modality, or text alone.
 
-    `held`: where this is one of several equal parts of a batch, how many slots, labels and diffused samples it holds
-    over the mean of the parts, so that the mean of the parts' losses is the loss of the whole.
+    `held`: for one of several parts of a batch, its numbers of slots, labels and diffused samples, each over the mean
+    of the parts. The mean of the parts' losses is then the loss of the whole batch.
     """
     if config.loss == "paper":
         feature = mean(F.mse_loss(prediction, target, reduction="none").mean(-1))

@@ -1,10 +1,10 @@
-"""The prior: it samples the features of an item, where regression gives the mean of all that would fit.
+"""The prior samples the features of an item; regression would give the mean of all features that fit.
 
-A small transformer trained by flow matching (arXiv:2209.03003), as DALL-E 2's prior (arXiv:2204.06125) samples an
-embedding and MAR's head a token (arXiv:2406.11838). It reads the language model's states before the slots, and the
-features of the items that the conversation holds, so that it can copy, change and combine them: an example is a pair of
-items, and what is to be done to the next one is their difference. Its estimate is a sum over the items of the same
-modality with signed weights that it predicts, and what it adds to that.
+It is a small transformer trained by flow matching (arXiv:2209.03003), similar to DALL-E 2's prior of embeddings
+(arXiv:2204.06125) and MAR's head for tokens (arXiv:2406.11838). It reads the language model's hidden states before the
+slots and the features of the conversation's items, so it can copy, change and combine these. For example, a pair of
+items shows an edit, and the difference of the pair is to be applied to the next item. The estimate is a sum of the
+items of the same modality with predicted signed weights, plus a predicted term.
 
 Letters: B samples, M items, T features of an item, K features to sample, D their width, W width of the language model,
 H width of the transformer.
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from codi2.prompt.layout import MODALITIES
 
-SALT = 0x5EED  # tells the noise of the prior from that of a decoder of the same seed
+SALT = 0x5EED  # makes the noise of the prior differ from that of a decoder with the same seed
 LEAST_SIGMA = 0.3  # below this share of noise the weight of an error no longer grows
 NUM_MODALITIES = len(MODALITIES)
 FREQUENCIES = 128  # of the sinusoids that stand for the time
@@ -33,9 +33,9 @@ FREQUENCIES = 128  # of the sinusoids that stand for the time
 
 @dataclass(frozen=True)
 class Context:
-    """What the features of B items are sampled after."""
+    """The condition on which the features of B items are sampled."""
 
-    states: Tensor  # [B, K, W], the language model's before each slot
+    states: Tensor  # [B, K, W], the language model's hidden states before each slot
     modality: Tensor  # int64 [B], of the items to sample
     items: Tensor  # [B, M, T, D], features of the conversation's items, the latest first; zeros: absent
     item_modality: Tensor  # int64 [B, M]
@@ -46,7 +46,7 @@ class Context:
         return Context(*(value.repeat(times, *[1] * (value.ndim - 1)) for value in values))
 
     def without_states(self) -> Context:
-        """The unconditional branch: nothing is known of what the language model says."""
+        """The condition of the unconditional branch: the hidden states are zero, the items stay."""
         return Context(torch.zeros_like(self.states), self.modality, self.items, self.item_modality)
 
 
@@ -56,9 +56,9 @@ class Prior(ModelMixin, ConfigMixin):
     Args:
         dim: D.
         state_dim: W.
-        num_modalities: how many there are to tell apart.
+        num_modalities: the number of modalities.
         num_slots: the most features of an item, T and K.
-        num_items: the most items, M; earlier ones are not seen.
+        num_items: the most items, M; earlier ones are not read.
         width: H.
         layers: of the transformer.
         heads: of its attention.
@@ -95,23 +95,23 @@ class Prior(ModelMixin, ConfigMixin):
     def forward(self, noisy: Tensor, sigma: Tensor, context: Context) -> Tensor:
         """Features [B, K, D] with a share `sigma` [B] of noise → the estimate [B, K, D]."""
         count, num_items = noisy.shape[1], self.config["num_items"]
-        items, kinds = context.items[:, :num_items], context.item_modality[:, :num_items]
+        items, modalities = context.items[:, :num_items], context.item_modality[:, :num_items]
         present = items.flatten(3).abs().amax(-1) > 0  # [B, M, T]
-        told = context.states.abs().amax(-1) > 0  # [B, K]
+        has_state = context.states.abs().amax(-1) > 0  # [B, K]
         item_rows = self.read_item(items) + self.slot[0, : items.shape[2]] + self.age[: items.shape[1], None]
-        item_rows = (item_rows + self.modality[kinds][:, :, None]).flatten(1, 2)
-        order, known = _packed(present.flatten(1))
+        item_rows = (item_rows + self.modality[modalities][:, :, None]).flatten(1, 2)
+        order, valid = _pack(present.flatten(1))
         item_rows = item_rows.gather(1, order[..., None].expand(-1, -1, item_rows.shape[-1]))
         state_rows = self.read_state(F.layer_norm(context.states.float(), context.states.shape[-1:]))
         state_rows = state_rows + self.slot[1, :count]
         time = self.time(get_timestep_embedding(sigma * 1000, FREQUENCIES).to(noisy.dtype))
         noisy_rows = self.read_noisy(noisy) + self.slot[2, :count] + (time + self.modality[context.modality])[:, None]
         rows = torch.cat([item_rows, state_rows, noisy_rows], dim=1)
-        absent = ~torch.cat([known, told, torch.ones_like(told)], dim=1)
+        absent = ~torch.cat([valid, has_state, torch.ones_like(has_state)], dim=1)
         for block in self.blocks:
             rows = block(rows, src_key_padding_mask=absent)
         rows = self.norm(rows)
-        same = present & (kinds == context.modality[:, None])[..., None]  # [B, M, T]
+        same = present & (modalities == context.modality[:, None])[..., None]  # [B, M, T]
         weights = self.weigh(rows[:, : order.shape[1]])[..., 0]
         weights = torch.zeros_like(present.flatten(1), dtype=weights.dtype).scatter(1, order, weights)
         weights = weights.view(same.shape) * same
@@ -120,7 +120,8 @@ class Prior(ModelMixin, ConfigMixin):
         return combined + self.add(rows[:, -count:])
 
     def loss(self, target: Tensor, noise: Tensor, sigma: Tensor, context: Context) -> Tensor:
-        """The flow matching loss per sample [B]: the squared error of the velocity, held down where sigma is small."""
+        """The flow matching loss per sample [B]: the squared error of the velocity, with a limited weight where sigma
+        is small."""
         share = sigma.view(-1, 1, 1)
         estimate = self((1 - share) * target + share * noise, sigma, context)
         error = (estimate - target).square().flatten(1).mean(1)
@@ -131,17 +132,18 @@ class Prior(ModelMixin, ConfigMixin):
         """Features [B, K, D] by `steps` of Euler's method; the sample of a seed does not depend on its batch.
 
         Args:
-            guidance_scale: towards what the language model says; 1 takes its branch alone, in half of the time.
+            guidance_scale: of classifier-free guidance towards the hidden states; 1 runs the conditional branch alone,
+                in half of the time.
         """
         shape = (context.states.shape[1], self.config["dim"])
-        draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed ^ SALT)) for seed in seeds]
-        values = torch.stack(draws).to(context.states)
-        guided = context if guidance_scale == 1 else _both(context)
+        noises = [torch.randn(shape, generator=torch.Generator().manual_seed(seed ^ SALT)) for seed in seeds]
+        values = torch.stack(noises).to(context.states)
+        guided = context if guidance_scale == 1 else _both_branches(context)
         sigmas = torch.linspace(1, 0, steps + 1).tolist()
         for sigma, following in pairwise(sigmas):
             copies = len(guided.states) // len(values)
-            at = torch.full((len(guided.states),), sigma, device=values.device)
-            estimate = self(values.repeat(copies, 1, 1), at, guided)
+            times = torch.full((len(guided.states),), sigma, device=values.device)
+            estimate = self(values.repeat(copies, 1, 1), times, guided)
             if copies == 2:
                 unconditional, conditional = estimate.chunk(2)
                 estimate = unconditional + guidance_scale * (conditional - unconditional)
@@ -149,11 +151,11 @@ class Prior(ModelMixin, ConfigMixin):
         return values
 
 
-def _packed(present: Tensor) -> tuple[Tensor, Tensor]:
-    """Places [B, L] of what is present [B, N], those first, and which of the L are; L is the most that a sample has.
+def _pack(present: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices [B, L] of the N rows with those that are `present` [B, N] first, and bool [B, L]: which are present.
 
-    Most samples have few items, most items fewer features than there is room for. A GPU would have to be waited for to
-    count them: there L is N.
+    On a CPU L is the largest number of present rows of a sample, usually far below N. On a GPU L is N: counting would
+    make the CPU wait.
     """
     most = int(present.sum(1).max()) if present.numel() and present.device.type == "cpu" else present.shape[1]
     order = (~present).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
@@ -161,18 +163,18 @@ def _packed(present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def guesses(context: Context, row: int, pairs: bool) -> dict[str, Tensor]:
-    """What of a sample's features [K, D] can be guessed without training.
+    """Baselines without training for a sample's features [K, D], by name.
 
-    `copy`: the last given item of its modality, where there is one. `arithmetic`, where `pairs` of items before and
-    after an edit come before that item: the copy and the mean difference of the pairs.
+    `copy`: the last item of its modality in the context, if any. `arithmetic`, where `pairs` of items before and after
+    an edit precede that item: the copy plus the mean difference of the pairs.
     """
     present = context.items[row].abs().amax((1, 2)) > 0
     same = present & (context.item_modality[row] == context.modality[row])
-    given = context.items[row][same][:, : context.states.shape[1]]  # the latest first
-    found = {"copy": given[0]} if len(given) else {}
-    if pairs and len(given) > 1 and len(given) % 2:
-        found["arithmetic"] = given[0] + (given[1::2] - given[2::2]).mean(0)
-    return found
+    items = context.items[row][same][:, : context.states.shape[1]]  # the latest first
+    baselines = {"copy": items[0]} if len(items) else {}
+    if pairs and len(items) > 1 and len(items) % 2:
+        baselines["arithmetic"] = items[0] + (items[1::2] - items[2::2]).mean(0)
+    return baselines
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -181,7 +183,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def random_prior(dim: int, state_dim: int, num_slots: int) -> Prior:
-    """A small prior of random weights, the same each time, whose samples depend on all that it reads."""
+    """A small prior of random weights, the same at each call; its samples depend on all its inputs."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         prior = Prior(dim, state_dim, NUM_MODALITIES, num_slots, width=16, layers=1, heads=2)
@@ -190,12 +192,12 @@ def random_prior(dim: int, state_dim: int, num_slots: int) -> Prior:
     return prior.eval().requires_grad_(False)
 
 
-def _both(context: Context) -> Context:
-    """The unconditional branch, then the conditional one."""
-    twice, blank = context.repeat(2), context.without_states()
-    return Context(torch.cat([blank.states, context.states]), twice.modality, twice.items, twice.item_modality)
+def _both_branches(context: Context) -> Context:
+    """The contexts of the unconditional branch, followed by those of the conditional one."""
+    twice, unconditional = context.repeat(2), context.without_states()
+    return Context(torch.cat([unconditional.states, context.states]), twice.modality, twice.items, twice.item_modality)
 
 
 def times(count: int, generator: torch.Generator) -> Tensor:
-    """Shares of noise [count] for training: logit-normal, more of them noisy."""
+    """Shares of noise [count] for training: logit-normal, with a median of 0.6."""
     return (torch.randn(count, generator=generator) + 0.4).sigmoid()

@@ -26,7 +26,7 @@ KEPT = 0.3  # share of the features that the first two heads point at, in a pred
 class Projection(nn.Module):
     """`Linear -> GELU -> LayerNorm -> Linear`, one per group of modalities.
 
-    `rms` is the root mean square of the outputs at the start.
+    `rms` is the root mean square of the outputs at initialisation.
     """
 
     group_of: Tensor  # int64 [len(MODALITIES)], index in `maps`
@@ -43,8 +43,8 @@ class Projection(nn.Module):
         """[S, width_in] to float32 [S, width_out], in float32 whatever autocast is on; `modality` int64 [S], indices in
         MODALITIES.
 
-        Every map runs on every row: to gather a map's own rows, the processor would have to wait for a GPU to count
-        them. So every process has a gradient for every map, if only of zeros.
+        Every map runs on every row: to gather the rows of one map, the CPU would wait for the GPU to count them. It
+        also gives every process a gradient for every map, which may be zero.
         """
         out = x.new_zeros(len(x), self.width_out, dtype=torch.float32)
         groups = self.group_of[modality][:, None]
@@ -56,7 +56,7 @@ class Projection(nn.Module):
 
 def _mlp(width_in: int, hidden: int, width_out: int, rms: float) -> nn.Sequential:
     last = nn.Linear(hidden, width_out)
-    nn.init.normal_(last.weight, std=rms / hidden**0.5)  # behind a LayerNorm: unit inputs
+    nn.init.normal_(last.weight, std=rms / hidden**0.5)  # its inputs come from a LayerNorm, with unit variance
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(width_in, hidden), nn.GELU(), nn.LayerNorm(hidden), last)
 

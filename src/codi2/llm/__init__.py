@@ -1,1 +1,1 @@
-"""The language model with adapter and new tokens: it reads features among words, and writes both."""
+"""The language model with its adapter and new tokens: it reads and writes text and features."""

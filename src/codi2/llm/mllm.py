@@ -19,7 +19,7 @@ from codi2.prompt.layout import MODALITIES, Batch
 
 @dataclass(frozen=True)
 class TeacherForced:
-    """What a teacher-forced pass predicts, beside what it should."""
+    """Predictions of a teacher-forced pass, with their targets."""
 
     prediction: Tensor  # [P, D], c_MLLM
     target: Tensor  # [P, D], C_x(x)
@@ -56,16 +56,16 @@ class MLLM(nn.Module):
         return splice(self.backbone.embed(batch.ids), values, batch.slot_sample, batch.slot_position)
 
     def memory(self, batch: Batch, hidden: Tensor, features: Tensor) -> Memory:
-        """The items of the batch as `OutputProjection` can point at them; `hidden` [B, L, W]."""
+        """The items of the batch, as `OutputProjection` reads them; `hidden` [B, L, W]."""
         copied = fit_features(features, max(self.config.num_slots.values()))
         return Memory(hidden[batch.item_sample, batch.item_end], copied, batch.item_sample, batch.item_modality)
 
     def forward(self, batch: Batch, features: Tensor, fed: Tensor | None = None) -> TeacherForced:
         """One teacher-forced pass over whole conversations, padded on the right.
 
-        `features` [N, T, D] are the targets and, unless `fed` [N, T, D] replaces them there, what the slots are fed.
-        The state at the position before a slot predicts the slot's feature, the state before a label its token. Scores
-        over the vocabulary, a fifth of the cost, are computed at labels only.
+        `features` [N, T, D] are the targets; they are also the inputs of the slots, unless `fed` [N, T, D] replaces
+        them. The state at the position before a slot predicts the slot's feature, the state before a label its token.
+        The scores of the vocabulary, a fifth of the cost, are computed at labels only.
         """
         fed = features if fed is None else fed
         hidden = self.backbone(self.rows(batch, fed), batch.mask)

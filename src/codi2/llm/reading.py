@@ -1,7 +1,7 @@
-"""How conversations are read before a reply: in stretches, of which those that were read before are kept.
+"""Conversations are read in stretches before a reply; the state after earlier stretches is cached.
 
-A stretch ends where the model speaks. What was kept of a conversation (`Past`) and what is read again come from the
-same computations on the same shapes, so a reply does not depend on which of the two it was, to the last bit.
+A stretch ends where the model's reply begins. Cached states (`Past`) and newly computed ones come from the same
+computations on the same shapes, so a reply is the same with and without the cache, bit for bit.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from codi2.prompt.layout import Layout, Message, TokenSequence, collate
 from codi2.prompt.parts import Part, Phrase, Prompt
 
 Key = tuple[str, int | str, int]
-"""Modality, identity (of words: the words) and number of features of an item."""
+"""Modality, identity (of a phrase: its text) and number of features of an item."""
 Features = Mapping[Key, tuple[Part, Tensor]]
-"""Features [count, D]; the item beside them, so that its identity stays its own."""
+"""Features [count, D] by key; the item is kept beside them, so that no other object gets its `id`."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One conversation that is to be answered."""
+    """One conversation to answer, with the features of its items."""
 
     messages: Sequence[Message]
     stretches: Sequence[TokenSequence]
@@ -39,26 +39,26 @@ class Reading:
 
 
 class Past:
-    """What a model keeps of one conversation between its replies. Not for several threads at once."""
+    """State and features of one conversation, kept between its replies. Not thread-safe."""
 
     def __init__(self) -> None:
         self.features: Features = {}
         self._state: Conversation | None = None
-        self._read: list[tuple[TokenSequence, tuple[int, int]]] = []  # with where the state stood behind it
+        self._read: list[tuple[TokenSequence, tuple[int, int]]] = []  # each stretch with the state's mark after it
 
     @property
     def positions(self) -> int:
-        """How many are kept."""
+        """The number of positions in the cache."""
         return self._state.mask.shape[1] if self._state is not None else 0
 
     def resume(self, mllm: MLLM, stretches: Sequence[TokenSequence]) -> tuple[Conversation, int]:
-        """The state behind those of the first stretches that were read before, and how many these are.
+        """The state after the leading stretches that were read before, and the number of these stretches.
 
-        The last stretch is always read: the reply starts from its hidden states.
+        The last stretch is always read again: the reply starts from its hidden states.
         """
         same = 0
-        for (before, _), now in zip(self._read, stretches[:-1], strict=False):
-            if not _equal(before, now):
+        for (earlier, _), stretch in zip(self._read, stretches[:-1], strict=False):
+            if not _equal(earlier, stretch):
                 break
             same += 1
         if self._state is None or not same or not self._state.rewind(self._read[same - 1][1]):
@@ -67,11 +67,11 @@ class Past:
         return self._state, same
 
     def note(self, stretch: TokenSequence, mark: tuple[int, int]) -> None:
-        """`stretch` was read; the state stood at `mark` behind it."""
+        """Records that `stretch` was read and that the state's mark after it is `mark`."""
         self._read.append((stretch, mark))
 
     def forget(self) -> None:
-        """Drops the state, as after a failure in the middle of a stretch."""
+        """Drops the state, for example after an error in the middle of a stretch."""
         self._state, self._read = None, []
 
 
@@ -88,18 +88,18 @@ def read(
     conversations: Sequence[Sequence[Message]],
     pasts: Sequence[Past],
 ) -> list[Reading]:
-    """B conversations, each to be answered, with the features of their items; what `pasts` has is not encoded again.
+    """B conversations to answer, with the features of their items; features in `pasts` are not encoded again.
 
     Args:
-        encode: items, each with the number of its features → these [count, D] of each; called at most once.
+        encode: from items, each with a number of features, to the features [count, D] of each; called at most once.
     """
     sequences = [layout(messages, reply=True) for messages in conversations]
     known = {key: value for past in pasts for key, value in past.features.items()}
-    wanted = [dict(items_of(sequence)) for sequence in sequences]
-    new = {key: item for items in wanted for key, item in items.items() if key not in known}
+    items_by_key = [dict(items_of(sequence)) for sequence in sequences]
+    new = {key: item for items in items_by_key for key, item in items.items() if key not in known}
     values = encode([(item, key[2]) for key, item in new.items()]) if new else []
     known |= {key: (item, value) for (key, item), value in zip(new.items(), values, strict=True)}
-    for past, items in zip(pasts, wanted, strict=True):
+    for past, items in zip(pasts, items_by_key, strict=True):
         past.features = {key: known[key] for key in items}
     return [
         Reading(messages, sequence.stretches(), past.features, past)
@@ -111,36 +111,36 @@ def read(
 def write(
     mllm: MLLM, readings: Sequence[Reading], options: Sequence[ReplyOptions], listen: Listener | None = None
 ) -> list[list[Segment]]:
-    """Reads B conversations and writes their replies; those of equally many stretches run as one batch.
+    """Reads B conversations and writes their replies; conversations with equally many stretches form a batch.
 
     Raises as `decode.generate`.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for b, reading in enumerate(readings):
         groups[len(reading.stretches)].append(b)
-    written: dict[int, list[Segment]] = {}
+    replies: dict[int, list[Segment]] = {}
     for rows in groups.values():
-        heard = (lambda i, *token, rows=rows: listen(rows[i], *token)) if listen else None
-        segments = _write_alike(mllm, [readings[b] for b in rows], [options[b] for b in rows], heard)
-        written |= zip(rows, segments, strict=True)
-    return [written[b] for b in range(len(readings))]
+        batch_listen = (lambda i, *token, rows=rows: listen(rows[i], *token)) if listen else None
+        segments = _write_alike(mllm, [readings[b] for b in rows], [options[b] for b in rows], batch_listen)
+        replies |= zip(rows, segments, strict=True)
+    return [replies[b] for b in range(len(readings))]
 
 
 def _write_alike(
     mllm: MLLM, readings: Sequence[Reading], options: Sequence[ReplyOptions], listen: Listener | None
 ) -> list[list[Segment]]:
-    past = readings[0].past if len(readings) == 1 else None  # a batch of several has a state of its own
+    past = readings[0].past if len(readings) == 1 else None  # the state of a batch is not kept
     state, first = past.resume(mllm, readings[0].stretches) if past else (Conversation(mllm, len(readings)), 0)
     device, last = state.mask.device, len(readings[0].stretches) - 1
     try:
         for n in range(first, last + 1):
-            some = [reading.stretches[n] for reading in readings]
-            batch = collate(some, mllm.backbone.pad_id, left=True).to(device)
-            values = [r.features[key][1] for r, s in zip(readings, some, strict=True) for key, _ in items_of(s)]
+            current = [reading.stretches[n] for reading in readings]
+            batch = collate(current, mllm.backbone.pad_id, left=True).to(device)
+            values = [r.features[key][1] for r, s in zip(readings, current, strict=True) for key, _ in items_of(s)]
             features = stack_features(values, mllm.config.feature_dim).to(device)
             positions, items = state.mark
             if past:
-                past.note(some[0], (positions + batch.ids.shape[1], items + len(batch.items)))
+                past.note(current[0], (positions + batch.ids.shape[1], items + len(batch.items)))
             if n == last:
                 return generate(state, batch, features, options, listen)
             state.read(batch, features)

@@ -1,7 +1,7 @@
-"""A reply's features as the prior samples them, in place of those that the language model regresses.
+"""The prior samples the features of a reply, which replace those that the language model regresses.
 
-Each item is sampled by itself, behind the items of the conversation and those of the reply before it: a sample is a
-function of the conversation and its seed, to the last bit, whatever else is answered at the same time.
+Each item is sampled by itself, given the items of the conversation and the earlier items of the reply. So a sample
+depends on the conversation and the seed only, bit for bit, whatever else is answered at the same time.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def items_read(reading: Reading) -> list[ItemFeatures]:
 
 
 def context_of(states: Tensor, modality: str, items: Sequence[ItemFeatures], num_items: int, num_slots: int) -> Context:
-    """What one item is sampled after.
+    """The prior's condition for one item.
 
     Args:
-        states: [K, W], the language model's before each slot.
-        items: what came before, in reading order; the last `num_items` are seen.
+        states: [K, W], the language model's hidden states before each slot.
+        items: the items before it, in reading order; the last `num_items` are used.
         num_slots: T of the context, the most features of an item.
     """
     latest = list(items)[::-1][:num_items]
@@ -51,10 +51,10 @@ def context_of(states: Tensor, modality: str, items: Sequence[ItemFeatures], num
 
 @torch.no_grad()
 def sampled(
-    prior: Prior, config: PriorConfig, segments: Sequence[Segment], given: Sequence[ItemFeatures], seed: int
+    prior: Prior, config: PriorConfig, segments: Sequence[Segment], read_items: Sequence[ItemFeatures], seed: int
 ) -> list[Segment]:
-    """The segments of a reply with sampled features; `given` are the items of its conversation, in reading order."""
-    sizes, items = prior.config, list(given)
+    """The segments of a reply with sampled features; `read_items` are those of the conversation, in reading order."""
+    sizes, items = prior.config, list(read_items)
     reply: list[Segment] = []
     for n, segment in enumerate(segments):
         if isinstance(segment, FeatureSegment):

@@ -1,4 +1,4 @@
-"""Features into the rows that the language model reads."""
+"""Puts features into the input rows of the language model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 def splice(rows: Tensor, values: Tensor, sample: Tensor, position: Tensor) -> Tensor:
     """`rows` [B, L, W] with row `position[s]` of sample `sample[s]` replaced by `values[s]`, for every slot s at once.
 
-    `values` [S, W]; `sample`, `position` int64 [S], all places distinct, in any order. `rows` is not changed, and
-    gradients reach `values` and the rows that stay.
+    `values` [S, W]; `sample`, `position` int64 [S], all pairs distinct, in any order. `rows` is not changed, and
+    gradients reach `values` and the rows that are not replaced.
     """
     return rows.index_put((sample, position), values.to(rows.dtype))

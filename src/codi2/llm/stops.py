@@ -1,18 +1,18 @@
-"""Strings at which a stretch of text ends."""
+"""Stop strings: a text ends before the first of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-def first(text: str, stops: Sequence[str]) -> int | None:
-    """Characters before the first of the strings that the text holds; None: it holds none."""
-    found = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return min(found, default=None)
+def find_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Number of characters before the first stop string in the text; None: it holds none."""
+    positions = [position for stop in stops if (position := text.find(stop)) >= 0]
+    return min(positions, default=None)
 
 
 def pending(text: str, stops: Sequence[str]) -> int:
-    """Characters at the end of the text with which one of the strings may begin."""
+    """Number of characters at the end of the text that may be the beginning of a stop string."""
     longest = 0
     for stop in stops:
         lengths = range(min(len(stop) - 1, len(text)), longest, -1)

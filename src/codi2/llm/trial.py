@@ -1,7 +1,7 @@
-"""A tokenizer from elsewhere is tried out before it is used, in a process of its own with bounded memory and time.
+"""A tokenizer from elsewhere is tested before use, in a separate process with limited memory and time.
 
-Its file is a program of a kind: rules that replace a letter by two, sixty times over, or expressions that are searched
-without end. Run as a script, this reads a `tokenizer.json` and tokenizes some texts.
+A tokenizer file can hold rules that double each letter sixty times, or regular expressions that never finish. Run as
+a script, this module reads a `tokenizer.json` and tokenizes test texts.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-SECONDS = 30  # of work
-WAITS = 300  # seconds until the process must have ended, on a machine that is busy
-MEGABYTES = 1024  # beside eight times the file
-MOST_IDS = 4  # for each byte of a text
+CPU_SECONDS = 30  # processor time of the process
+WALL_SECONDS = 300  # until the process must have ended; long, for a busy machine
+MEGABYTES = 1024  # of memory, in addition to eight times the file's size
+MAX_IDS_PER_BYTE = 4  # of a text
 TEXTS = (
     "a" * 3_000,
     "1" * 3_000,
@@ -25,12 +25,16 @@ TEXTS = (
 
 
 def try_tokenizer(path: Path) -> None:
-    """Raises WeightsError: the tokenizer is damaged, takes too much time or memory, or makes far too many tokens."""
+    """Raises WeightsError: the tokenizer is damaged, needs too much time or memory, or gives far too many tokens."""
     from codi2.errors import WeightsError
 
     try:
         run = subprocess.run(
-            [sys.executable, "-I", __file__, str(path)], capture_output=True, text=True, errors="replace", timeout=WAITS
+            [sys.executable, "-I", __file__, str(path)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=WALL_SECONDS,
         )
         reason = run.stdout.strip() if run.returncode == 0 else "it takes too much time or memory"
     except subprocess.TimeoutExpired:
@@ -40,7 +44,7 @@ def try_tokenizer(path: Path) -> None:
 
 
 def main(path: Path) -> str:
-    """`fit`, or why it is not."""
+    """`fit`, or why the tokenizer is refused."""
     import resource
 
     from tokenizers import Tokenizer
@@ -48,15 +52,15 @@ def main(path: Path) -> str:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     memory = pages * resource.getpagesize() + MEGABYTES * 2**20 + 8 * path.stat().st_size
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     try:
         tokenizer = Tokenizer.from_file(str(path))
         for text in TEXTS:
             ids = tokenizer.encode(text).ids
-            if len(ids) > MOST_IDS * len(text.encode()) + 64:
+            if len(ids) > MAX_IDS_PER_BYTE * len(text.encode()) + 64:
                 return f"it makes {len(ids):,} tokens of {len(text):,} characters"
             tokenizer.decode(ids)
-    except BaseException as error:  # a panic of Rust is none of Python's exceptions
+    except BaseException as error:  # a panic of Rust is not an `Exception`
         return (str(error).splitlines() or [type(error).__name__])[0]
     return "fit"
 
