@@ -24,11 +24,11 @@ from codi2.config import (
     LLMConfig,
 )
 from codi2.encode import imagebind
-from codi2.encode.imagebind.network import ImageBind, ImageBindConfig, Tower
+from codi2.encode.imagebind.network import ImageBind, ImageBindConfig, TowerSize
 from codi2.llm.backbone import byte_tokenizer, random_llm
 
 DIM = 16
-TOWERS = {name: Tower(16, 1, 2) for name in ("vision", "text", "audio", "depth", "thermal", "imu")}
+TOWERS = {name: TowerSize(16, 1, 2) for name in ("vision", "text", "audio", "depth", "thermal", "imu")}
 SIZES = ImageBindConfig(dim=DIM, vocabulary=514, **TOWERS)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

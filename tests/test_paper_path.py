@@ -23,7 +23,7 @@ from codi2.diffuse.families.text_to_video import text_to_video_decoder
 from codi2.diffuse.families.unclip import unclip_decoder
 from codi2.diffuse.load import TRAINED, load_trained, trained_state
 from codi2.encode.imagebind import ImageBindEncoder
-from codi2.encode.imagebind.network import ImageBind, ImageBindConfig, Tower
+from codi2.encode.imagebind.network import ImageBind, ImageBindConfig, TowerSize
 from codi2.errors import ConfigError, WeightsError
 from codi2.heads.loss import codi2_loss
 from codi2.llm.backbone import Backbone, byte_tokenizer, load_backbone, random_llm
@@ -54,7 +54,7 @@ def words(texts: Any) -> torch.Tensor:
 
 
 def build(folder: Path, features: int = 1) -> CoDi2:
-    towers = {name: Tower(16, 1, 2) for name in ("vision", "text", "audio", "depth", "thermal", "imu")}
+    towers = {name: TowerSize(16, 1, 2) for name in ("vision", "text", "audio", "depth", "thermal", "imu")}
     torch.manual_seed(0)
     network = ImageBind(ImageBindConfig(dim=DIM, vocabulary=512, **towers)).eval()
     counts = {"image": features, "audio": features, "video": features, "phrase": 1, **dict.fromkeys(SENSES, 1)}

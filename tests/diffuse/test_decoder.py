@@ -25,19 +25,19 @@ def decoder(request: pytest.FixtureRequest) -> Decoder:
 def test_a_perfect_denoiser_gives_the_latents_back() -> None:
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     scheduler = DDIMScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     state = SamplerState(lambda x, t: latents, scheduler, torch.randn_like(latents), 5)
-    out = sample(state, lambda i, n: seen.append((i, n)))
+    out = sample(state, lambda i, n: calls.append((i, n)))
     assert torch.allclose(out, latents, atol=1e-4)
-    assert seen == [(i, 5) for i in range(1, 6)]
+    assert calls == [(i, 5) for i in range(1, 6)]
 
 
-def test_a_sound_whose_level_nothing_tells_is_heard() -> None:
+def test_a_quiet_sound_of_unknown_level_is_made_audible() -> None:
     codec = debug_decoder("audio", DIM, SLOTS, Sampling(num_inference_steps=1, feature_norm=4.0)).codec
-    for level, heard in ((0.001, 0.1), (0.6, 0.6), (0.0, 0.0)):
+    for level, expected in ((0.001, 0.1), (0.6, 0.6), (0.0, 0.0)):
         sound = codec.perceptible(Audio(np.array([level, -level / 2], np.float32), 16_000))
         assert isinstance(sound, Audio)
-        assert sound.samples == pytest.approx(np.array([heard, -heard / 2]))
+        assert sound.samples == pytest.approx(np.array([expected, -expected / 2]))
 
 
 def test_guidance_of_two_and_three_branches() -> None:
@@ -97,25 +97,23 @@ def test_regressed_joint_vector_gets_its_norm_back(decoder: Decoder) -> None:
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_the_loss_is_that_of_what_the_network_predicts(
-    decoder: Decoder, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A network that is off by 0.1 in what it predicts; for samples the error counts as the velocity's."""
+def test_the_loss_is_that_of_the_predicted_kind(decoder: Decoder, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network with an error of 0.1 in its prediction; a predicted sample has the weight of the velocity's error."""
     latents, noise = torch.randn(2, 2, *decoder.latent_shape, generator=torch.Generator().manual_seed(0)).unbind(1)
     t = torch.tensor([0, 500])
     alpha = decoder.diffusion.alphas_cumprod[t].sqrt().view(-1, 1, 1, 1)
     sigma = (1 - alpha**2).sqrt()
-    right = {"epsilon": noise, "v_prediction": alpha * noise - sigma * latents, "sample": latents}[kind]
+    target = {"epsilon": noise, "v_prediction": alpha * noise - sigma * latents, "sample": latents}[kind]
     schedule = type(decoder.diffusion).from_config(decoder.diffusion.config)
     schedule.register_to_config(prediction_type=kind)
     monkeypatch.setattr(decoder, "process", Discrete(schedule))
-    monkeypatch.setattr(decoder, "denoise", lambda *args: right + 0.1)
+    monkeypatch.setattr(decoder, "denoise", lambda *args: target + 0.1)
     loss = decoder.loss(latents, noise, t, torch.zeros(2, SLOTS, DIM), torch.zeros(2), torch.zeros_like(latents))
     weight = torch.tensor([5.0, 1 / float(sigma[1]) ** 2]) if kind == "sample" else torch.ones(2)
     assert torch.allclose(loss, 0.01 * weight, rtol=1e-4)
 
 
-def test_without_guidance_one_branch_is_drawn_and_a_negative_prompt_still_acts(
+def test_without_guidance_one_branch_runs_and_a_negative_prompt_raises_the_guidance(
     decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -130,24 +128,24 @@ def test_without_guidance_one_branch_is_drawn_and_a_negative_prompt_still_acts(
     def draw(negative: torch.Tensor | None = None, scale: float | None = None) -> torch.Tensor:
         return decoder.generate_latents(features, [0], negative=negative, guidance_scale=scale)
 
-    plain, nearly, denied = draw(), draw(scale=1.000001), draw(negative)
+    plain, almost_plain, with_negative = draw(), draw(scale=1.000001), draw(negative)
     assert sizes == [1, 2, 2]
-    assert torch.allclose(plain, nearly, atol=1e-4)
-    assert not torch.allclose(plain, denied, atol=1e-4)
-    assert torch.allclose(draw(negative, scale=1.0), plain)  # who sets the guidance gets it
+    assert torch.allclose(plain, almost_plain, atol=1e-4)
+    assert not torch.allclose(plain, with_negative, atol=1e-4)
+    assert torch.allclose(draw(negative, scale=1.0), plain)  # an explicit scale is not raised
 
 
-def test_what_a_source_loses_when_it_is_drawn_is_put_back(decoder: Decoder) -> None:
-    """All of it put back: the source's own features give the source. Without a source nothing changes."""
+def test_the_loss_of_redrawing_a_source_is_added_back(decoder: Decoder) -> None:
+    """With `kept` 1, a source drawn from its own features is the source. Without a source nothing changes."""
     kept = decoder.with_network(decoder.unet, kept=1.0)
     media = decoder.codec.to_parts(
         torch.rand(1, *decoder.codec.decode(torch.zeros(1, *decoder.latent_shape)).shape[1:])
     )
     own, seeds = torch.randn(2, SLOTS, DIM, generator=torch.Generator().manual_seed(0)), [3, 4]
     sources = [media[0], None]
-    drawn = kept.generate_latents(own, seeds, sources=sources)
-    whole = kept.with_kept(drawn, sources, own, seeds)
+    redrawn = kept.generate_latents(own, seeds, sources=sources)
+    corrected = kept.with_kept(redrawn, sources, own, seeds)
     source = decoder.codec.encode_source(decoder.codec.to_tensor(media))
-    assert torch.allclose(whole[0], source[0], atol=1e-4)
-    assert not torch.allclose(drawn[0], source[0], atol=1e-2)
-    assert torch.equal(whole[1], drawn[1])
+    assert torch.allclose(corrected[0], source[0], atol=1e-4)
+    assert not torch.allclose(redrawn[0], source[0], atol=1e-2)
+    assert torch.equal(corrected[1], redrawn[1])

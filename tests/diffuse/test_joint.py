@@ -25,15 +25,15 @@ def decoders() -> dict[str, Decoder]:
 @pytest.fixture
 def joint(decoders: dict[str, Decoder]) -> JointAttention:
     torch.manual_seed(0)
-    made = joint_attention(decoders).eval().requires_grad_(False)
-    for attend in made.attend.values():
+    layers = joint_attention(decoders).eval().requires_grad_(False)
+    for attend in layers.attend.values():
         for layer in attend.values():
             torch.nn.init.normal_(layer.out.weight)
-    return made
+    return layers
 
 
-def drawn(joint: JointAttention, decoders: dict[str, Decoder], seeds: dict[str, int]) -> dict[str, torch.Tensor]:
-    """One sample of each modality in `seeds`, of features that are the same each time."""
+def sample_all(joint: JointAttention, decoders: dict[str, Decoder], seeds: dict[str, int]) -> dict[str, torch.Tensor]:
+    """One sample of each modality in `seeds`, from the same features at each call."""
     generator = torch.Generator().manual_seed(7)
     features = torch.randn(1, SLOTS, DIM, generator=generator)
     states = {m: decoders[m].sampler_state(features, [seed]) for m, seed in seeds.items()}
@@ -41,57 +41,61 @@ def drawn(joint: JointAttention, decoders: dict[str, Decoder], seeds: dict[str, 
 
 
 @pytest.mark.parametrize("together", PAIRS)
-def test_fresh_layers_change_nothing(together: tuple[str, ...], decoders: dict[str, Decoder]) -> None:
-    made = drawn(joint_attention(decoders), decoders, dict.fromkeys(together, 3))
+def test_untrained_layers_change_nothing(together: tuple[str, ...], decoders: dict[str, Decoder]) -> None:
+    samples = sample_all(joint_attention(decoders), decoders, dict.fromkeys(together, 3))
     features = torch.randn(1, SLOTS, DIM, generator=torch.Generator().manual_seed(7))
-    for modality, latents in made.items():
+    for modality, latents in samples.items():
         assert torch.allclose(latents, decoders[modality].generate_latents(features, [3]), atol=1e-5)
 
 
 @pytest.mark.parametrize("together", PAIRS)
-def test_each_hears_the_others(together: tuple[str, ...], joint: JointAttention, decoders: dict[str, Decoder]) -> None:
-    once = drawn(joint, decoders, dict.fromkeys(together, 3))
+def test_each_modality_depends_on_the_others(
+    together: tuple[str, ...], joint: JointAttention, decoders: dict[str, Decoder]
+) -> None:
+    once = sample_all(joint, decoders, dict.fromkeys(together, 3))
     for changed in together:
-        other = drawn(joint, decoders, dict.fromkeys(together, 3) | {changed: 4})
+        other = sample_all(joint, decoders, dict.fromkeys(together, 3) | {changed: 4})
         for modality in together:
             assert not torch.allclose(once[modality], other[modality], atol=1e-5)
 
 
-def test_one_may_go_ahead(joint: JointAttention, decoders: dict[str, Decoder]) -> None:
-    """A sound that is a step ahead is drawn beside another clip, and the clip beside another sound."""
+def test_a_modality_may_be_ahead(joint: JointAttention, decoders: dict[str, Decoder]) -> None:
+    """A sound that is a step ahead attends to a noisier clip, and the clip to a cleaner sound."""
     features, ticks = torch.randn(1, SLOTS, DIM, generator=torch.Generator().manual_seed(7)), []
 
-    def make(layers: JointAttention, lead: dict[str, int]) -> dict[str, torch.Tensor]:
+    def together(layers: JointAttention, lead: dict[str, int]) -> dict[str, torch.Tensor]:
         states = {m: decoders[m].sampler_state(features, [3]) for m in ("audio", "video")}
         return sample_together(layers, decoders, states, lambda done, of: ticks.append((done, of)), lead)
 
-    level, ahead = make(joint, {}), make(joint, {"audio": 1})
+    synchronised, ahead = together(joint, {}), together(joint, {"audio": 1})
     assert ticks == [(1, 2), (2, 2), (1, 3), (2, 3), (3, 3)]
-    assert all(not torch.allclose(level[m], ahead[m], atol=1e-5) for m in level)
-    fresh = make(joint_attention(decoders), {"audio": 1})
-    assert all(torch.allclose(fresh[m], decoders[m].generate_latents(features, [3]), atol=1e-5) for m in fresh)
+    assert all(not torch.allclose(synchronised[m], ahead[m], atol=1e-5) for m in synchronised)
+    untrained = together(joint_attention(decoders), {"audio": 1})
+    assert all(torch.allclose(untrained[m], decoders[m].generate_latents(features, [3]), atol=1e-5) for m in untrained)
 
 
-def test_guidance_branches_hear_the_same(joint: JointAttention, decoders: dict[str, Decoder]) -> None:
-    """Two branches of one sample, both told the same: guidance between them changes nothing."""
+def test_the_branches_of_guidance_attend_to_the_same_tokens(
+    joint: JointAttention, decoders: dict[str, Decoder]
+) -> None:
+    """With an equal condition in both branches of a sample, guidance changes nothing."""
     features = torch.zeros(1, SLOTS, DIM)
     both = {m: decoders[m].sampler_state(features, [1], guidance_scale=4.0) for m in ("audio", "video")}
     alone = {m: decoders[m].sampler_state(features, [1], guidance_scale=1.0) for m in ("audio", "video")}
-    made, plain = (sample_together(joint, decoders, states, lambda done, of: None) for states in (both, alone))
-    assert all(torch.allclose(made[m], plain[m], atol=1e-3) for m in made)
+    guided, plain = (sample_together(joint, decoders, states, lambda done, of: None) for states in (both, alone))
+    assert all(torch.allclose(guided[m], plain[m], atol=1e-3) for m in guided)
 
 
-def test_what_is_far_in_time_is_attended_to_less(joint: JointAttention, decoders: dict[str, Decoder]) -> None:
-    """A sound that changes in its first piece alone moves the map of a clip's first frame most."""
+def test_attention_falls_with_the_distance_in_time(joint: JointAttention, decoders: dict[str, Decoder]) -> None:
+    """A change in the first piece of a sound changes the map of a clip's first frame most."""
     layer = joint.attend["video"]["mid_block"]
     clip = torch.randn(8, decoders["video"].unet.config.block_out_channels[-1], 4, 4)
     tokens = torch.randn(1, 8, joint.config["width"])
     other = tokens.clone()
     other[:, 0] = torch.randn(joint.config["width"])
     times = (torch.arange(8) + 0.5) / 8
-    moved = (layer(clip, tokens, times, 8) - layer(clip, other, times, 8)).flatten(1).norm(dim=1)
-    assert moved.argmax() == 0
-    assert moved[0] > 5 * moved[4:].max()
+    change = (layer(clip, tokens, times, 8) - layer(clip, other, times, 8)).flatten(1).norm(dim=1)
+    assert change.argmax() == 0
+    assert change[0] > 5 * change[4:].max()
 
 
 def test_a_network_without_blocks_is_refused(decoders: dict[str, Decoder], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Small random towers of transformers' own classes, as folders."""
+"""Small random towers of classes of transformers, as folders."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The frozen sound trunk: its spectrogram, its shapes, and its weights."""
+
 import numpy as np
 import pytest
 import soxr
@@ -46,7 +48,7 @@ def test_log_mel_at_44_khz_equals_its_definition():
     np.testing.assert_allclose(LogMel(44_100)(wave)[0, 0].numpy(), expected, atol=1e-5)
 
 
-def test_log_mel_ignores_gain_and_bears_silence():
+def test_log_mel_ignores_gain_and_accepts_silence():
     log_mel, wave = LogMel(), torch.from_numpy(sounds())
     torch.testing.assert_close(log_mel(wave * 0.01), log_mel(wave), atol=1e-4, rtol=0)
     assert not log_mel(torch.zeros(1, 40_960)).any()
@@ -63,7 +65,7 @@ def test_shapes_and_pooling():
     assert segments(late)[0, :, 0].tolist() == [0, 0, 0, 1]
 
 
-def test_stays_frozen():
+def test_the_trunk_stays_frozen_and_in_eval_mode():
     trunk = AiSFX().train()
     assert not trunk.training and not trunk.conv_block1.bn1.training
     assert not any(p.requires_grad for p in trunk.parameters())

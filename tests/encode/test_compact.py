@@ -1,4 +1,4 @@
-"""Compact features: their shape and scale, and the encoder that joins them to the joint vector."""
+"""Compact features: their shape and scale, and the encoder that appends them to the joint vector."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_picture_has_a_joint_vector_and_compact_features(encoder: EmbeddedEnco
 
 def test_a_clip_has_the_features_of_its_first_frame_and_of_its_motion(encoder: EmbeddedEncoder) -> None:
     frames = [picture(colour).pixels for colour in ("red", "blue", "green", "red", "red", "red", "red", "red")]
-    clip, still = (encoder([Video(tuple(some), 3.0)]).values for some in (frames, frames[:1] * 8))
+    clip, still = (encoder([Video(tuple(pictures), 3.0)]).values for pictures in (frames, frames[:1] * 8))
     assert clip.shape == (1, 5, 16)
     assert torch.allclose(clip[0, :4], encoder([picture("red")]).values[0], atol=1e-4)
     assert torch.equal(clip[:, :4], still[:, :4]) and not torch.allclose(clip[:, 4], still[:, 4])
@@ -74,12 +74,14 @@ def test_a_clip_has_the_features_of_its_first_frame_and_of_its_motion(encoder: E
 def test_changes_are_differences_of_neighbours_at_half_the_size() -> None:
     frames = torch.zeros(1, 3, 3, 8, 8)
     frames[:, 1:] = 1
-    moved = changes(frames)
-    assert moved.shape == (1, 6, 4, 4)
-    assert moved[:, :3].eq(1).all() and moved[:, 3:].eq(0).all()
+    differences = changes(frames)
+    assert differences.shape == (1, 6, 4, 4)
+    assert differences[:, :3].eq(1).all() and differences[:, 3:].eq(0).all()
 
 
-def test_a_damaged_head_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trained_parts_are_loaded_and_heads_of_another_width_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("codi2.encode.embedded.load_trunk", lambda modality: StubTrunk())
     export_tensors(joint_heads(16).state_dict(), tmp_path / "heads.safetensors", {})
     export_module(small(), tmp_path / "image", {})

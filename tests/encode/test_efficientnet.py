@@ -1,7 +1,7 @@
-"""EfficientNet-Lite against its original.
+"""Parity of EfficientNet-Lite with its published implementation.
 
 The golden numbers were computed with the package `efficientnet-lite-pytorch` 0.1.0 and the published weights, on a
-picture made by formula at each variant's own size: means over the map of three channels, and over all channels.
+computed picture of each variant's size: means over the map of three channels, and over all channels.
 """
 
 from __future__ import annotations

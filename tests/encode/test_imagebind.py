@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 
 from codi2.encode.imagebind import load_network
-from codi2.encode.imagebind.network import ImageBind, ImageBindConfig, Tower, count_parameters
+from codi2.encode.imagebind.network import ImageBind, ImageBindConfig, TowerSize, count_parameters
 from codi2.errors import WeightsError
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = ImageBindConfig(
     dim=16,
-    vision=Tower(32, 2, 4),
-    text=Tower(24, 2, 4),
-    audio=Tower(24, 2, 3),
-    depth=Tower(16, 2, 2),
-    thermal=Tower(24, 2, 3),
-    imu=Tower(16, 2, 2),
+    vision=TowerSize(32, 2, 4),
+    text=TowerSize(24, 2, 4),
+    audio=TowerSize(24, 2, 3),
+    depth=TowerSize(16, 2, 2),
+    thermal=TowerSize(24, 2, 3),
+    imu=TowerSize(16, 2, 2),
 )
 PUBLISHED = {  # parameters of each tower
     "vision": 632_829_440,
@@ -85,11 +85,11 @@ def test_every_modality_agrees_with_the_published_code(small: ImageBind, name: s
     x = inputs()[name]
     modality = "vision" if name == "video" else name
     if name in ("audio", "video"):  # several clips, whose vectors are averaged
-        ours = small(modality, x.flatten(0, 1))[0].unflatten(0, x.shape[:2]).mean(1)
+        vectors = small(modality, x.flatten(0, 1))[0].unflatten(0, x.shape[:2]).mean(1)
     else:
-        ours = small(modality, x)[0]
+        vectors = small(modality, x)[0]
     truth = torch.tensor(json.loads((GOLDEN / "imagebind.json").read_text())[name])
-    assert float((ours - truth).norm() / truth.norm()) < 1e-4
+    assert float((vectors - truth).norm() / truth.norm()) < 1e-4
 
 
 def test_the_joint_vector_is_the_first_token_and_a_text_ends_in_it(small: ImageBind) -> None:
@@ -104,9 +104,9 @@ def test_the_joint_vector_is_the_first_token_and_a_text_ends_in_it(small: ImageB
 def test_names_and_shapes_are_those_of_the_published_checkpoint() -> None:
     with torch.device("meta"):
         huge = ImageBind()
-    ours = sorted(f"{n} {'x'.join(map(str, v.shape)) or 'scalar'}" for n, v in huge.state_dict().items())
+    names = sorted(f"{n} {'x'.join(map(str, v.shape)) or 'scalar'}" for n, v in huge.state_dict().items())
     published = gzip.decompress((GOLDEN / "imagebind_huge.txt.gz").read_bytes()).decode().split("\n")
-    assert ours == sorted(published)
+    assert names == sorted(published)
     assert count_parameters() == PUBLISHED
 
 

@@ -43,13 +43,13 @@ def sound(seconds: float) -> Audio:
     return Audio(wave.float().numpy(), 16000)
 
 
-def assert_like(ours: Tensor, name: str) -> None:
-    """Mean, spread and forty numbers within 1e-4 of the golden ones."""
-    flat = ours.double().flatten()
+def assert_like(values: Tensor, name: str) -> None:
+    """Mean, standard deviation and forty values are within 1e-4 of the golden ones."""
+    flat = values.double().flatten()
     places = torch.linspace(0, len(flat) - 1, 40).long()
-    found = torch.cat([flat.mean()[None], flat.std()[None], flat[places]])
+    sampled = torch.cat([flat.mean()[None], flat.std()[None], flat[places]])
     truth = torch.tensor(GOLDEN[name], dtype=torch.float64)
-    assert float((found - truth).abs().max() / truth.abs().max()) < 1e-4
+    assert float((sampled - truth).abs().max() / truth.abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 411), (233, 180)])

@@ -1,4 +1,4 @@
-"""Published towers as the encoder, by transformers' own classes on small random weights."""
+"""Published towers as the encoder, with classes of transformers and small random weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sound(seconds: float = 0.5, rate: int = 8_000, seed: int = 0) -> Audio:
     return Audio(noise.astype(np.float32), rate)
 
 
-def test_vectors_stand_in_their_towers_place(encoder: TowersEncoder) -> None:
+def test_each_tower_fills_its_part_of_the_vector(encoder: TowersEncoder) -> None:
     assert encoder.dim == D_IMAGE + D_AUDIO
     parts = {
         "image": picture(),
@@ -54,8 +54,8 @@ def test_vectors_stand_in_their_towers_place(encoder: TowersEncoder) -> None:
         values = encoder([part]).values
         assert values.shape == (1, 1, encoder.dim)
         assert float(values.norm()) == pytest.approx(1.0, abs=1e-5)
-        sees, hears = bool(values[..., :D_IMAGE].any()), bool(values[..., D_IMAGE:].any())
-        assert (sees, hears) == (modality != "audio", modality in ("audio", "phrase"))
+        has_image, has_audio = bool(values[..., :D_IMAGE].any()), bool(values[..., D_IMAGE:].any())
+        assert (has_image, has_audio) == (modality != "audio", modality in ("audio", "phrase"))
 
 
 def test_vectors_are_those_of_transformers_own_model(config: EncoderConfig, encoder: TowersEncoder) -> None:
@@ -64,9 +64,11 @@ def test_vectors_are_those_of_transformers_own_model(config: EncoderConfig, enco
     model = AutoModel.from_pretrained(config.towers["image"])
     pixels = np.asarray(picture().pixels.resize((16, 16), PILImage.Resampling.BICUBIC), dtype=np.float32)
     with torch.no_grad():
-        seen = model.get_image_features(torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)[None]).pooler_output[0]
-    ours = encoder([picture()]).values[0, 0, :D_IMAGE]
-    assert float(torch.cosine_similarity(seen, ours, dim=0)) > 0.999
+        expected = model.get_image_features(torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)[None]).pooler_output[
+            0
+        ]
+    vector = encoder([picture()]).values[0, 0, :D_IMAGE]
+    assert float(torch.cosine_similarity(expected, vector, dim=0)) > 0.999
 
 
 def test_a_batch_gives_what_single_parts_give_and_always_the_same(encoder: TowersEncoder) -> None:
@@ -79,16 +81,16 @@ def test_a_batch_gives_what_single_parts_give_and_always_the_same(encoder: Tower
 
 
 def test_only_words_are_in_both_spaces(encoder: TowersEncoder) -> None:
-    seen, heard, said = (encoder([part]).values[:, 0] for part in (picture(), sound(), Phrase("a dog")))
-    assert not encoder.within(heard, "image").any() and not encoder.within(seen, "audio").any()
-    assert torch.equal(encoder.within(seen, "video"), seen)
+    image, audio, words = (encoder([part]).values[:, 0] for part in (picture(), sound(), Phrase("a dog")))
+    assert not encoder.within(audio, "image").any() and not encoder.within(image, "audio").any()
+    assert torch.equal(encoder.within(image, "video"), image)
     for modality, place in (("image", slice(0, D_IMAGE)), ("audio", slice(D_IMAGE, None))):
-        kept = encoder.within(said, modality)
+        kept = encoder.within(words, modality)
         assert kept[:, place].any() and int((kept != 0).sum()) == int((kept[:, place] != 0).sum())
 
 
 @pytest.mark.parametrize("kind", ["siglip2", "clip"])
-def test_other_classes_of_pictures_drop_in(kind: str, tmp_path: Path) -> None:
+def test_other_image_towers_are_loaded(kind: str, tmp_path: Path) -> None:
     towers = {"image": str(picture_tower(tmp_path, kind))}
     encoder = load_towers(EncoderConfig("towers", {"image": 1, "phrase": 1}, towers=towers))
     assert encoder.dim == 16
@@ -96,18 +98,18 @@ def test_other_classes_of_pictures_drop_in(kind: str, tmp_path: Path) -> None:
     assert encoder([Phrase("a dog")]).values.any()
 
 
-def test_what_does_not_fit_is_one_sentence(config: EncoderConfig, tmp_path: Path) -> None:
+def test_a_config_that_does_not_fit_is_refused_in_one_sentence(config: EncoderConfig, tmp_path: Path) -> None:
     swapped = {"image": config.towers["audio"]}
     with pytest.raises(ConfigError, match=r"encoder\.towers\.image is .*a clap, which reads audio"):
         load_towers(replace(config, towers=swapped))
-    with pytest.raises(ConfigError, match="'depth', and the towers read audio, image, phrase, video"):
+    with pytest.raises(ConfigError, match="'depth', but the towers read audio, image, phrase, video"):
         load_towers(replace(config, num_features={**COUNTS, "depth": 1}))
     with pytest.raises(ConfigError, match=r"num_features\['image'\] is 5"):
         load_towers(replace(config, num_features={**COUNTS, "image": 5}))
     with pytest.raises(ConfigError, match=r"encoder\.towers\.image"):
         load_towers(replace(config, towers={}))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ConfigError, match="a llama; towers are siglip"):
+    with pytest.raises(ConfigError, match="a llama; choose one of siglip"):
         load_towers(replace(config, towers={"image": str(tmp_path)}))
     with pytest.raises(WeightsError, match="nowhere"):
         load_towers(replace(config, towers={"image": str(tmp_path / "nowhere")}))

@@ -1,4 +1,4 @@
-"""Fresh networks for a decoder, from a few sizes. Training starts from these; `debug` runs on them as they are.
+"""Networks of a decoder with random weights, from a few sizes. Training starts from them; `debug` uses them untrained.
 
 Letters: c latent channels, h w latent size, K slots, D joint width.
 """
@@ -17,17 +17,17 @@ from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.draft import Draft
 from codi2.tensors import channels_last, groups_of
 
-# height and width of what a codec reads: pixels, or mel frames and bins
+# height and width of a codec's input: pixels, or mel frames and bins
 SIZES = {"image": (64, 64), "audio": (160, 64), "video": (64, 64)}
 INPUT_CHANNELS = {"image": 3, "audio": 1, "video": 3}
-FRAMES, FPS = 8, 3.125  # of a clip of `tiny`, which lasts as long as a sound
+FRAMES, FPS = 8, 3.125  # of a clip of `tiny`, which is as long as a sound: 2.56 s
 
 
 def new_vae(modality: str, channels: Sequence[int], latent_channels: int, patch: int = 1) -> Any:
     """A small `AutoencoderKL` without attention; every level but the last halves the sides.
 
     Args:
-        patch: side of the patches whose numbers are its input channels: the codec cuts media into them.
+        patch: side of the patches that become input channels; the codec cuts media into patches.
     """
     from diffusers import AutoencoderKL
 
@@ -47,11 +47,11 @@ def new_vae(modality: str, channels: Sequence[int], latent_channels: int, patch:
 
 
 LEVELS = {"image": (0.57, 0.61), "audio": (-0.30, 0.58), "video": (0.57, 0.61)}
-"""Mean and spread of the numbers that a codec reads, over the `tiny` corpus."""
+"""Mean and standard deviation of a codec's input values, over the `tiny` corpus."""
 
 
 def new_patches(modality: str, patch: int) -> Codec:
-    """A codec whose latents are patches; one of sounds has no vocoder yet."""
+    """A codec whose latents are patches; that of sounds has no vocoder."""
     from codi2.diffuse.patches import Patches
     from codi2.media.mel import MelSpectrogram
 
@@ -73,10 +73,10 @@ def new_unet(
     num_slots: int,
     map_shape: Sequence[int] = (),
 ) -> Any:
-    """The denoising network for latents [c, h, w], or [c, F, h, w]: attention on all levels but the first.
+    """The denoising network for latents [c, h, w] or [c, F, h, w], with attention on all levels but the first.
 
-    Its input holds the noisy latent, the source's (the fidelity path of section 5.1), and the map of the compact
-    features or, where there is none, the draft.
+    Its input is the noisy latent, the source's latent (the fidelity path of section 5.1), and the map of the compact
+    features or, without a map, the draft.
     """
     from diffusers import AudioLDM2UNet2DConditionModel, UNet2DConditionModel
 
@@ -86,8 +86,8 @@ def new_unet(
         return new_clip_unet(latent_shape, channels, dim, in_channels, labels)
     latent_channels, height, width = latent_shape
     deeper = len(channels) - 1
-    network = UNet2DConditionModel if modality == "image" else AudioLDM2UNet2DConditionModel
-    return network(
+    network_class = UNet2DConditionModel if modality == "image" else AudioLDM2UNet2DConditionModel
+    return network_class(
         in_channels=in_channels,
         out_channels=latent_channels,
         block_out_channels=tuple(channels),
@@ -95,7 +95,7 @@ def new_unet(
         down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * deeper),
         up_block_types=(*["CrossAttnUpBlock2D"] * deeper, "UpBlock2D"),
         norm_num_groups=groups_of(channels),
-        # UNet3DConditionModel projects linearly: only so can a video network start from this one
+        # as UNet3DConditionModel does it, so that a video network can start from these weights
         use_linear_projection=True,
         class_embed_type="projection",
         projection_class_embeddings_input_dim=label_dim(dim, num_slots, bool(map_shape)),
@@ -108,12 +108,12 @@ def new_unet(
 def new_clip_unet(
     latent_shape: Sequence[int], channels: Sequence[int], dim: int, in_channels: int, labels: int | None = None
 ) -> Any:
-    """The same for clips [c, F, h, w]: what it has in space has the names and shapes of the network for pictures.
+    """The same for clips [c, F, h, w]: its spatial layers have the names and shapes of the image network's.
 
-    What it has in time starts as nothing, so that it draws each frame as that network would.
+    Its temporal layers start as the identity, so that it initially draws each frame as the image network does.
 
     Args:
-        labels: L, width of the class labels, which it reads with its timestep; None: it reads none.
+        labels: L, width of the class labels, which are read with the timestep; None: it reads none.
     """
     from diffusers import UNet3DConditionModel
 
@@ -147,10 +147,10 @@ def new_decoder(
     num_slots: int,
     map_shape: Sequence[int] = (),
 ) -> Decoder:
-    """A decoder with fresh weights on a given codec. `latent_shape` is [c, h, w], of clips [c, F, h, w].
+    """A decoder with random weights on a given codec. `latent_shape` is [c, h, w], of clips [c, F, h, w].
 
-    It predicts the sample itself: to keep what the source shows is then a copy of its input, the same at every noise,
-    where the velocity asks for (alpha z - source) / sigma.
+    It predicts the sample. To keep parts of the source, the network then copies its input at every noise level; a
+    velocity would need (alpha z - source) / sigma.
     """
     from diffusers import DPMSolverMultistepScheduler
 
@@ -163,7 +163,7 @@ def new_decoder(
 
 
 def debug_decoder(modality: str, dim: int, num_slots: int, sampling: Sampling) -> Decoder:
-    """A decoder of random weights, a few thousand numbers, that runs everything in a moment."""
+    """A decoder with a few thousand random weights, for fast runs."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         vae = new_vae(modality, (8, 8, 8), latent_channels=4)

@@ -24,10 +24,10 @@ FPS = 8.0  # of the clips that ModelScope's network was trained on
 class ClipCodec(Codec):
     """Clips of a set length and size, frame by frame: tensors [B, 3, F, H, W], latents [B, c, F, h, w].
 
-    A picture is a clip in which nothing moves: as a source it is what is to be animated.
+    A picture is read as a clip without motion, so that it can be a source to animate.
 
     Args:
-        whole: whether frames of another shape are padded with white, as the encoder of `tiny` does it, or cropped.
+        whole: whether frames of another aspect are padded with white, as by the encoder of `tiny`, or cropped.
     """
 
     modality = "video"
@@ -51,7 +51,7 @@ class ClipCodec(Codec):
         return frames.transpose(1, 2).to(self.vae.dtype)
 
     def _read(self, clip: Video | Image) -> np.ndarray:
-        """uint8 [F, H, W, 3]: frames spread evenly over the clip, brought to the shape of the network's, each once."""
+        """uint8 [F, H, W, 3]: frames spread evenly over the clip, each fitted once to the network's size."""
         frames = spread(clip.frames if isinstance(clip, Video) else (clip.pixels,), self.frames)
         fitted = {id(frame): np.asarray(self._fit(frame)) for frame in {id(frame): frame for frame in frames}.values()}
         return np.stack([fitted[id(frame)] for frame in frames])

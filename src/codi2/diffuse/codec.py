@@ -1,4 +1,4 @@
-"""Codecs: media ↔ the latents that diffusion works in. One contract for every modality.
+"""Codecs convert media to the latents of diffusion and back. One contract for every modality.
 
 Letters: B batch, c channels, h w latent size.
 """
@@ -18,22 +18,22 @@ from torch import Tensor, nn
 from codi2.media.prepare import NUM_SAMPLES, fit_square, scaled_pixels
 from codi2.prompt.parts import Audio, Image, Part
 
-AUDIBLE = 0.1  # peak of a sound whose level nothing tells, at least
+AUDIBLE = 0.1  # least peak of a sound whose level is unknown
 
 
 class Codec(nn.Module):
-    """A diffusers `AutoencoderKL` with the way from media to its input tensors and back.
+    """A diffusers `AutoencoderKL` with the conversion of media to its input tensors and back.
 
     `encode` and `decode` work on latents scaled to unit variance by the autoencoder's `scaling_factor`.
     """
 
     modality: ClassVar[str]
     others: ClassVar[tuple[str, ...]] = ()
-    """What else than its own modality it reads as a source."""
+    """Other modalities that it reads as a source."""
     time: ClassVar[Literal["", "frames", "rows"]] = ""
-    """What of its latents is time: the frames F of [c, F, h, w], the rows h of [c, h, w]; nothing of a picture's."""
+    """The axis of time of its latents: the frames F of [c, F, h, w], the rows h of [c, h, w]; "": none."""
     channels: ClassVar[int] = 3
-    """Of a medium as a tensor. An autoencoder that reads patch² times as many reads patches."""
+    """Of a medium as a tensor. An autoencoder with patch² times as many input channels reads patches."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -45,11 +45,11 @@ class Codec(nn.Module):
         return self.prepare(self.read(parts).to(self.vae.device))
 
     def read(self, parts: Sequence[Part]) -> Tensor:
-        """Media → their numbers on the CPU [B, …], small, for `prepare`: what a process that draws batches does."""
+        """Media → compact arrays on the CPU [B, …] for `prepare`. Processes that prepare batches call this."""
         raise NotImplementedError
 
     def prepare(self, numbers: Tensor) -> Tensor:
-        """What `read` gave, on any device → the autoencoder's input there."""
+        """The output of `read`, on any device → the autoencoder's input on that device."""
         raise NotImplementedError
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
@@ -57,16 +57,16 @@ class Codec(nn.Module):
         raise NotImplementedError
 
     def perceptible(self, part: Part) -> Part:
-        """A medium whose level nothing tells, so that one sees or hears it: as it is."""
+        """A medium of unknown level, made visible or audible; unchanged by default."""
         return part
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Modalities of what may be a source."""
+        """Modalities that may be a source."""
         return (self.modality, *self.others)
 
     def latent_shape(self, unet: Any) -> tuple[int, ...]:
-        """[c, h, w] of a network's own size."""
+        """[c, h, w] of the network's configured size."""
         size = unet.config.sample_size
         return (unet.config.out_channels, *((size, size) if isinstance(size, int) else size))
 
@@ -100,7 +100,7 @@ class ImageCodec(Codec):
         return torch.from_numpy(np.stack(arrays))
 
     def fit(self, pixels: PILImage.Image) -> PILImage.Image:
-        """A picture of any shape at the codec's size, as the encoder of the model sees it: here whole, on white."""
+        """A picture of any aspect at the codec's size, as the model's encoder reads it: whole, padded with white."""
         return fit_square(pixels, self.size)
 
     def prepare(self, numbers: Tensor) -> Tensor:
@@ -112,11 +112,11 @@ class ImageCodec(Codec):
 
 
 class AudioCodec(Codec):
-    """Sounds, as log-mel spectrograms [B, 1, frames, bins]; a vocoder gives the waveform back.
+    """Sounds as log-mel spectrograms [B, 1, frames, bins]; a vocoder makes the waveform.
 
     Args:
         mel: waveform [B, N] → normalised log-mel [B, 1, frames, bins].
-        vocoder: its `decode` goes back; None is enough for encoding.
+        vocoder: its `decode` is the inverse; encoding needs none.
     """
 
     modality = "audio"
@@ -145,8 +145,8 @@ class AudioCodec(Codec):
         return [Audio(wave, self.mel.rate) for wave in waves]
 
     def perceptible(self, part: Part) -> Part:
-        """With a peak of AUDIBLE at least: a regressed level is that of the mean of logarithms, and near silence where
-        nothing says when a sound is to be loud.
+        """The sound with a peak of AUDIBLE at least: a regressed level is a mean of logarithms, which is near silence
+        where nothing in the prompt says when the sound is loud.
         """
         assert isinstance(part, Audio)
         peak = float(np.abs(part.samples).max())
@@ -154,5 +154,5 @@ class AudioCodec(Codec):
 
 
 def edges(maps: Tensor) -> Tensor:
-    """Mean absolute difference of neighbours [B] of maps [B, C, H, W]: how sharp they are."""
+    """Sharpness [B] of maps [B, C, H, W]: the mean absolute difference of neighbours."""
     return maps.diff(dim=-1).abs().mean((1, 2, 3)) + maps.diff(dim=-2).abs().mean((1, 2, 3))

@@ -1,9 +1,9 @@
-"""From regressed features to what a denoising network is conditioned on: the decoder-side head of appendix B.2.
+"""From regressed features to the condition of a denoising network: the decoder-side head of appendix B.2.
 
-`tiny` uses both of the paper's ways at once: *embedding guidance* (class embedding: the noised joint vector beside a
-sinusoid of its noise level, as in unCLIP, and the slots from the third on; the second, the appearance token, is for the
-draft) and *cross-attention* (all K feature slots and one text slot), so that a negative prompt has a place to act and a
-video network, which has no class embedding, can start from the image network.
+`tiny` uses both of the paper's conditions at once. *Embedding guidance* is a class embedding of the noised joint
+vector, a sinusoid of its noise level, as in unCLIP, and the slots from the third on; the second slot is for the draft.
+*Cross-attention* reads all K feature slots and one text slot, so that a negative prompt has an effect and a video
+network, which has no class embedding, can start from the image network.
 
 Letters: B batch, K slots, D feature width, C cross-attention width, L width of the class labels.
 """
@@ -23,17 +23,18 @@ from torch import Tensor, nn
 
 
 class Condition(nn.Module):
-    """What every decoder's conditioner offers: the one place that knows what its network is conditioned on."""
+    """The interface of every decoder's conditioner. Only the conditioner knows the condition of its network."""
 
-    config: Any  # its sizes, as diffusers keeps them
+    config: Any  # its sizes, in the form of diffusers
 
     def read_words(self, prompt: str) -> Tensor | None:
-        """What a prompt's words are to the network [1, …]; all-zero rows are absent. None: the joint space's vector."""
+        """The network's condition for a prompt's words [1, …]; all-zero rows are absent. None: the network takes the
+        words' vector in the joint space."""
         return None
 
     @property
     def no_words(self) -> Tensor | None:
-        """The same of no prompt at all; None: zeros."""
+        """The condition without a prompt; None: zeros."""
         return None
 
     def expected_norm(self) -> float | None:
@@ -41,17 +42,17 @@ class Condition(nn.Module):
         return None
 
     def embedding_width(self, dim: int) -> int:
-        """The width in which features of width `dim` are noised: that of `mapped`."""
+        """The width of `mapped`, in which features of width `dim` are noised."""
         return dim
 
     def mapped(self, features: Tensor) -> Tensor:
-        """Features [B, K, D] as embeddings of the network, where these have another width."""
+        """Features [B, K, D] as the network's embeddings, which may have another width."""
         return features
 
     def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
         """Features [B, K, D] mixed with standard normal noise at `noise_level` [B].
 
-        As they are, where the network knows no noise levels of features.
+        Unchanged for networks without noise levels of features.
         """
         return features
 
@@ -79,8 +80,8 @@ class Conditioner(Condition, ModelMixin, ConfigMixin):
         num_slots: K, the most slots a modality has.
         cross_attention_dim: C.
         num_noise_levels: levels of the feature's noise augmentation (unCLIP uses 1000).
-        map_shape: [M, h, w] of the compact features as a map (`encode.compact`), which the network sees enlarged beside
-            its latents: it starts from the right layout (DiffuseVAE, arXiv:2201.00308). (): no map.
+        map_shape: [M, h, w] of the compact features as a map (`encode.compact`). Enlarged, it is input channels of the
+            network beside the latents and gives the layout (DiffuseVAE, arXiv:2201.00308). (): no map.
     """
 
     @register_to_config
@@ -104,12 +105,12 @@ class Conditioner(Condition, ModelMixin, ConfigMixin):
         return float(self.config["dim"]) ** 0.5
 
     def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
-        """As every conditioner. The features have mean square about 1, so that they and the noise are of one size."""
+        """As `Condition.noised`; features and noise both have a mean square of about 1."""
         mixed = self.levels.add_noise(features, noise, noise_level)
         return torch.where((noise_level > 0)[:, None, None], mixed, features)
 
     def maps(self, features: Tensor, latents: Tensor) -> Tensor | None:
-        """The compact features [B, 1:1+S, D] as a map of the latents' size, of a clip the same beside every frame."""
+        """The compact features [B, 1:1+S, D] as a map of the latents' size; all frames of a clip have the same map."""
         shape: Sequence[int] = self.config["map_shape"]
         if not shape:
             return None
@@ -127,7 +128,7 @@ class Conditioner(Condition, ModelMixin, ConfigMixin):
             text: [B, D] feature of a caption or negative prompt; zero rows are absent.
         """
         dim = self.config["dim"]
-        # always K slots: how many there are decides how much attention each gets
+        # always K slots: their number affects the attention that each gets
         features = F.pad(features, (0, 0, 0, self.config["num_slots"] - features.shape[1]))
         present = features.abs().amax(-1, keepdim=True) > 0  # [B, K, 1]
         sinusoid = get_timestep_embedding(noise_level, dim, flip_sin_to_cos=True, downscale_freq_shift=0)

@@ -1,7 +1,7 @@
-"""The diffusion decoder: regressed features → media. One class serves every modality.
+"""The diffusion decoder: regressed features → media. One class for every modality.
 
-What differs between modalities lives in the codec (media ↔ latents); what differs between presets lives in the
-conditioner (features → what the network is conditioned on).
+The codec (media ↔ latents) differs between modalities; the conditioner (features → the network's condition) differs
+between presets.
 
 Letters: B batch, K slots, D feature width, c channels, h w latent size.
 """
@@ -25,23 +25,23 @@ from codi2.diffuse.sampling import Progress, SamplerState, guide, sample, seeded
 from codi2.prompt.parts import Part
 
 MAX_SAMPLE_WEIGHT = 5.0  # min-SNR weighting, arXiv:2303.09556
-NEGATIVE_SCALE = 2.0  # least guidance where a negative prompt is given: it acts through guidance alone
+NEGATIVE_SCALE = 2.0  # least guidance with a negative prompt, which acts through guidance alone
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a decoder samples when the caller does not say."""
+    """A decoder's default options of sampling."""
 
     num_inference_steps: int = 20
     guidance_scale: float = 3.0  # towards the feature; 1 switches guidance off
-    source_guidance_scale: float = 1.5  # towards the source, where one is given
+    source_guidance_scale: float = 1.5  # towards the source, if any
     noise_level: int = 0  # of the feature's noise augmentation, 0 … 999
-    feature_norm: float | None = 0.0  # joint vectors are brought to this norm; 0: as they are; None: what is expected
+    feature_norm: float | None = 0.0  # joint vectors are scaled to this norm; 0: unchanged; None: the expected norm
     negative_in_both: bool = False  # a negative prompt conditions the feature's branch too
-    detail: float = 0.0  # how far from its source a place may be to get back what the codec lost of it; 0: never
+    detail: float = 0.0  # scale of the difference from the source below which lost detail is added back; 0: never
     motion_scale: float = 1.0  # of a clip whose source is still, at each step
-    first_frame: bool = False  # whether a clip without a source is given one, drawn by the decoder of pictures
-    kept: float = 0.0  # share put back of what drawing a source by its own features loses of it
+    first_frame: bool = False  # whether the image decoder draws a first frame as the source of a clip that has none
+    kept: float = 0.0  # share added back of the loss when a source is drawn from its own features
 
 
 class Decoder(nn.Module):
@@ -49,11 +49,11 @@ class Decoder(nn.Module):
 
     Args:
         unet: the denoising network: (latents, timesteps, the conditioner's arguments) → an output with `sample`. Its
-            input channels take the noisy latent, then, where there are more than one latent's, the source's (the
-            fidelity path of section 5.1; zeros: no source), then the draft.
-        scheduler: any diffusers scheduler; it says what the network predicts (`diffuse.process`).
-        latent_shape: [c, h, w] of a medium, or [c, F, h, w]; by default the network's own size.
-        draft: what the network corrects, and sees as a third part of its input; None where it draws all by itself.
+            input channels are the noisy latent, then the source's latent (the fidelity path of section 5.1; zeros: no
+            source) if it has room for one, then the draft.
+        scheduler: any diffusers scheduler; its config says what the network predicts (`diffuse.process`).
+        latent_shape: [c, h, w] of a medium, or [c, F, h, w]; by default the network's configured size.
+        draft: a first estimate, which the network reads as a third part of its input and corrects; None: no draft.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """One call of the network on latents [B, c, h, w]; `source` [B, c, h, w] may be zeros.
 
-        Those of clips are [B, c, F, h, w], here and everywhere in this class.
+        Latents of clips are [B, c, F, h, w], here and everywhere in this class.
         """
         condition = self.conditioner(features, noise_level, text)
         maps = [latents, source] if self.sees_source else [latents]
@@ -107,9 +107,9 @@ class Decoder(nn.Module):
             appearance = features[:, 1] if features.shape[1] > 1 else torch.zeros_like(features[:, 0])
             maps.append(self.draft(latents, source, t, condition["class_labels"], appearance))
         x = torch.cat(maps, dim=1)
-        if x.ndim == 4:  # clips have frames too
+        if x.ndim == 4:  # not clips, which have five axes
             x = x.contiguous(memory_format=torch.channels_last)
-        # diffusers' network of clips reads class labels in the place of a condition of the timestep
+        # diffusers' network of clips takes class labels as the condition of its timestep
         if x.ndim == 5 and self.unet.config.get("time_cond_proj_dim"):
             condition["timestep_cond"] = condition.pop("class_labels")
         prediction: Tensor = self.unet(x, t, **condition).sample
@@ -147,16 +147,16 @@ class Decoder(nn.Module):
         source: Tensor,
         text: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """`loss`, and the sample [B, c, h, w] that the network's prediction stands for.
+        """`loss`, and the estimate of the sample [B, c, h, w] that follows from the network's prediction.
 
-        All but the network is computed in float32, whatever the network's precision.
+        Everything but the network is computed in float32, whatever the network's precision.
         """
-        own = next(self.unet.parameters()).dtype
+        dtype = next(self.unet.parameters()).dtype
         latents, noise = latents.float(), noise.float()
         kind, (signal, sigma) = self.process.kind, self._levels(t, latents)
         noisy = self.noisy(latents, noise, t)
-        text = None if text is None else text.to(own)
-        prediction = self.denoise(noisy.to(own), t, features.to(own), noise_level, source.to(own), text).float()
+        text = None if text is None else text.to(dtype)
+        prediction = self.denoise(noisy.to(dtype), t, features.to(dtype), noise_level, source.to(dtype), text).float()
         target, estimate = {
             "sample": (latents, prediction),
             "v_prediction": (signal * noise - sigma * latents, signal * noisy - sigma * prediction),
@@ -165,21 +165,21 @@ class Decoder(nn.Module):
         }[kind]
         error = F.mse_loss(prediction, target, reduction="none").flatten(1).mean(1)
         if kind == "sample":
-            # the error of the velocity that follows from the sample, held down where there is hardly any noise
+            # the error of the velocity that follows from the sample, with a limited weight at little noise
             error = error / sigma.flatten().square().clamp(min=1 / MAX_SAMPLE_WEIGHT)
         return error, estimate
 
     def generate(
         self, features: Tensor, seeds: Sequence[int], progress: Progress | None = None, **settings: Any
     ) -> list[Part]:
-        """Features [B, K, D] → B media. `settings` are those of `state`."""
+        """Features [B, K, D] → B media. `settings` are those of `sampler_state`."""
         return self.media(self.generate_latents(features, seeds, progress, **settings), settings.get("sources"))
 
     @torch.no_grad()
     def generate_latents(
         self, features: Tensor, seeds: Sequence[int], progress: Progress | None = None, **settings: Any
     ) -> Tensor:
-        """Features [B, K, D] → latents [B, c, h, w]. `settings` are those of `state`."""
+        """Features [B, K, D] → latents [B, c, h, w]. `settings` are those of `sampler_state`."""
         return sample(self.sampler_state(features, seeds, **settings), progress)
 
     @torch.no_grad()
@@ -189,7 +189,7 @@ class Decoder(nn.Module):
         sources: Sequence[Part | None] | None = None,
         finish: Callable[[Tensor], Tensor] | None = None,
     ) -> list[Part]:
-        """Latents [B, c, h, w] that were drawn from `sources` → B media; `finish` has the codec's tensors first."""
+        """Latents [B, c, h, w] that were drawn from `sources` → B media; `finish` changes the codec's tensors first."""
         tensor = self._with_detail(self.codec.decode(latents), sources)
         return self.codec.to_parts(tensor if finish is None else finish(tensor))
 
@@ -197,15 +197,15 @@ class Decoder(nn.Module):
     def with_kept(
         self, latents: Tensor, sources: Sequence[Part | None], own: Tensor, seeds: Sequence[int], **settings: Any
     ) -> Tensor:
-        """Latents [B, c, h, w] with `kept` of what each source loses when it is drawn by its own features [B, K, D].
+        """Latents [B, c, h, w] plus the share `kept` of each source's loss when drawn from its own features [B, K, D].
 
-        A network that edits redraws what it should have left alone, and errs there as it does on the source itself,
-        where the error can be seen (so does Direct Inversion, arXiv:2310.01506). `settings` are those of `state`.
+        An editing network also redraws what should not change, with errors similar to those of redrawing the source,
+        which can be measured (as in Direct Inversion, arXiv:2310.01506). `settings` are those of `sampler_state`.
         """
         source = self._source_latents(sources, latents)
-        given = source.flatten(1).any(1).view(-1, *[1] * (source.ndim - 1))
-        drawn = self.generate_latents(own, seeds, sources=sources, **settings)
-        return latents + self.sampling.kept * given * (source - drawn)
+        has_source = source.flatten(1).any(1).view(-1, *[1] * (source.ndim - 1))
+        redrawn = self.generate_latents(own, seeds, sources=sources, **settings)
+        return latents + self.sampling.kept * has_source * (source - redrawn)
 
     @torch.no_grad()
     def sampler_state(
@@ -221,20 +221,20 @@ class Decoder(nn.Module):
         guidance_scale: float | None = None,
         source_guidance_scale: float | None = None,
     ) -> SamplerState:
-        """The way from noise to the latents [B, c, h, w] of features [B, K, D], not yet gone.
+        """The state of sampling latents [B, c, h, w] from features [B, K, D], before its first step.
 
         Args:
             seeds: one per sample; a sample does not depend on the others of its batch.
             sources: the item each sample edits, or None (the fidelity path).
             negative: the negative prompt's words [B, …] as the conditioner takes them, for the unconditional branch
                 (appendix B.1), or for both.
-            words: a prompt's, for the feature's branch: what decoders without a language model go by.
-            start: media to start from, noised as far as `strength`, a share of the schedule (see `SamplerState`).
-            guidance_scale: 1 takes the feature's branch alone, in half or a third of the time.
+            words: a prompt's words, for the feature's branch: the condition of decoders without a language model.
+            start: media to start from, with the noise of `strength`, a share of the schedule (see `SamplerState`).
+            guidance_scale: 1 runs the feature's branch alone, in half or a third of the time.
         """
         features = self.rescaled(features).to(next(self.unet.parameters()).dtype)
-        blur = seeded_noise(features.shape[1:], [seed + 1 for seed in seeds], features.device, features.dtype)
-        features, level = self.at_noise_level(features, blur)
+        feature_noise = seeded_noise(features.shape[1:], [seed + 1 for seed in seeds], features.device, features.dtype)
+        features, level = self.at_noise_level(features, feature_noise)
         steps = self.sampling.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = self.sampling.guidance_scale if guidance_scale is None else guidance_scale
         source_scale = self.sampling.source_guidance_scale if source_guidance_scale is None else source_guidance_scale
@@ -242,48 +242,51 @@ class Decoder(nn.Module):
             scale = max(scale, NEGATIVE_SCALE)
         noise = seeded_noise(self.latent_shape, list(seeds), features.device, features.dtype)
         source = self._source_latents(sources, noise)
-        blank, no_source = torch.zeros_like(features), torch.zeros_like(source)
-        quiet, told = self._words(features, negative, words)
+        no_features, no_source = torch.zeros_like(features), torch.zeros_like(source)
+        unconditional_text, text = self._words(features, negative, words)
         if scale == 1 and (source_scale == 1 or not source.any()):
-            all_features, all_sources, all_text, copies = features, source, told, 1
+            all_features, all_sources, all_text, copies = features, source, text, 1
         elif source.any():
             # (unconditional, source, source + feature): InstructPix2Pix's three branches
-            all_features, all_sources = torch.cat([blank, blank, features]), torch.cat([no_source, source, source])
-            all_text, copies = torch.cat([quiet, quiet, told]), 3
+            all_features, all_sources = (
+                torch.cat([no_features, no_features, features]),
+                torch.cat([no_source, source, source]),
+            )
+            all_text, copies = torch.cat([unconditional_text, unconditional_text, text]), 3
         else:
-            all_features, all_sources = torch.cat([blank, features]), torch.cat([source, source])
-            all_text, copies = torch.cat([quiet, told]), 2
+            all_features, all_sources = torch.cat([no_features, features]), torch.cat([source, source])
+            all_text, copies = torch.cat([unconditional_text, text]), 2
         level = level.repeat(copies)
-        livelier = self._livelier(source)
+        scale_motion = self._motion_scaling(source)
 
         def denoise(latents: Tensor, t: Tensor) -> Tensor:
             branches = self.denoise(
                 latents.repeat(copies, *[1] * (latents.ndim - 1)), t, all_features, level, all_sources, all_text
             )
-            return livelier(guide(branches, scale, source_scale, copies))
+            return scale_motion(guide(branches, scale, source_scale, copies))
 
-        begun = None if start is None else self.codec.encode(self.codec.to_tensor(start)).to(noise)
-        return SamplerState(denoise, self.scheduler, noise, steps, begun, strength)
+        start_latents = None if start is None else self.codec.encode(self.codec.to_tensor(start)).to(noise)
+        return SamplerState(denoise, self.scheduler, noise, steps, start_latents, strength)
 
-    def _livelier(self, source: Tensor) -> Callable[[Tensor], Tensor]:
-        """What makes estimates of clips whose source is still move as they should: what is foretold of a motion that
-        nothing tells is the mean of all, hardly any. Sources [B, c, F, h, w]."""
+    def _motion_scaling(self, source: Tensor) -> Callable[[Tensor], Tensor]:
+        """Scales the motion of estimates of clips whose source [B, c, F, h, w] is still: an unknown motion is predicted
+        as the mean of all motions, which is hardly any."""
         scale = self.sampling.motion_scale
         if scale == 1 or source.ndim != 5 or self.process.kind != "sample":
             return lambda estimate: estimate
         still = source.flatten(1).any(1) & ~source.diff(dim=2).flatten(1).any(1)
-        by = torch.where(still, scale, 1.0).to(source).view(-1, 1, 1, 1, 1)
+        factor = torch.where(still, scale, 1.0).to(source).view(-1, 1, 1, 1, 1)
 
-        def moved(estimate: Tensor) -> Tensor:
+        def scaled(estimate: Tensor) -> Tensor:
             mean = estimate.mean(2, keepdim=True)
-            return mean + by * (estimate - mean)
+            return mean + factor * (estimate - mean)
 
-        return moved
+        return scaled
 
     def rescaled(self, features: Tensor) -> Tensor:
-        """A regressed joint vector is shorter than a true one, since regression shrinks to the mean: undo that.
+        """Scales joint vectors to the norm of true ones: regression shrinks predictions towards the mean.
 
-        Features [B, K, D] → [B, K, W], in the width that the conditioner takes.
+        Features [B, K, D] → [B, K, W], in the conditioner's width.
         """
         norm = self.sampling.feature_norm
         norm = self.conditioner.expected_norm() if norm is None else norm
@@ -292,55 +295,57 @@ class Decoder(nn.Module):
         return self.conditioner.mapped(features)
 
     def at_noise_level(self, features: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [B, K, D] at the noise level that the decoder samples at, and that level [B].
+        """Features [B, K, D] at the noise level of sampling, and that level [B].
 
-        Training calls it too, so that a network learns from what it is given when it samples. `blur` is standard normal
-        noise, as the features.
+        Training calls it too, so that the network is trained with the inputs of sampling. `blur` is standard normal
+        noise in the shape of the features.
         """
         level = torch.full((len(features),), self.sampling.noise_level, device=features.device)
         return (self.conditioner.noised(features, blur, level) if self.sampling.noise_level else features), level
 
     def _words(self, features: Tensor, negative: Tensor | None, words: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the unconditional branch and the feature's are told in words, [B, …] of one length each."""
-        none = self.conditioner.no_words
-        none = torch.zeros_like(features[:, 0]) if none is None else none.to(features).expand(len(features), -1, -1)
-        quiet = none if negative is None else negative.to(features)
-        told = quiet if self.sampling.negative_in_both else none
-        told = told if words is None else words.to(features)
-        if none.ndim == 3:
-            length = max(quiet.shape[1], told.shape[1])
-            quiet, told = (F.pad(states, (0, 0, 0, length - states.shape[1])) for states in (quiet, told))
-        return quiet, told
+        """The text of the unconditional branch and of the feature's branch, [B, …], both padded to one length."""
+        empty = self.conditioner.no_words
+        empty = torch.zeros_like(features[:, 0]) if empty is None else empty.to(features).expand(len(features), -1, -1)
+        unconditional = empty if negative is None else negative.to(features)
+        conditional = unconditional if self.sampling.negative_in_both else empty
+        conditional = conditional if words is None else words.to(features)
+        if empty.ndim == 3:
+            length = max(unconditional.shape[1], conditional.shape[1])
+            unconditional, conditional = (
+                F.pad(states, (0, 0, 0, length - states.shape[1])) for states in (unconditional, conditional)
+            )
+        return unconditional, conditional
 
     @torch.no_grad()
     def _with_detail(self, media: Tensor, sources: Sequence[Part | None] | None) -> Tensor:
-        """What the codec loses of a source is put back where the result [B, C, H, W] shows what the codec makes of it.
+        """Adds the codec's loss of a source back where the result [B, C, H, W] is near the codec's copy of the source.
 
-        The weight of a place is exp(-e / detail²), with e the squared difference there, over channels and neighbours.
+        The weight of a pixel is exp(-e / detail²), with e the mean squared difference over channels and neighbours.
         """
         rows = [i for i, source in enumerate(sources or ()) if source is not None]
         if sources is None or not rows or not self.sampling.detail or not self.sees_source:
             return media
-        given = self.codec.to_tensor([sources[i] for i in rows])  # type: ignore[misc]
-        copy = self.codec.decode(self.codec.encode_source(given))
-        error = F.avg_pool2d((media[rows] - copy).square().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
-        mended = media.clone()
-        mended[rows] += torch.exp(-error / self.sampling.detail**2) * (given - copy)
-        return mended
+        originals = self.codec.to_tensor([sources[i] for i in rows])  # type: ignore[misc]
+        decoded = self.codec.decode(self.codec.encode_source(originals))
+        error = F.avg_pool2d((media[rows] - decoded).square().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
+        corrected = media.clone()
+        corrected[rows] += torch.exp(-error / self.sampling.detail**2) * (originals - decoded)
+        return corrected
 
     def _source_latents(self, sources: Sequence[Part | None] | None, like: Tensor) -> Tensor:
         latents = torch.zeros_like(like)
         rows = [i for i, source in enumerate(sources or ()) if source is not None and self.sees_source]
         if sources is not None and rows:
-            given = self.codec.to_tensor([sources[i] for i in rows])  # type: ignore[misc]
-            latents[rows] = self.codec.encode_source(given).to(like)
+            tensors = self.codec.to_tensor([sources[i] for i in rows])  # type: ignore[misc]
+            latents[rows] = self.codec.encode_source(tensors).to(like)
         return latents
 
 
 def first_frames(pictures: Decoder, features: Tensor, seeds: Sequence[int]) -> list[Part]:
-    """What a decoder of pictures draws of clips' features [B, K, D], but for what they tell of motion."""
-    if pictures.draft is None:  # its features are the first ones of a clip
+    """The first frames of clips with features [B, K, D], drawn by the image decoder without the features of motion."""
+    if pictures.draft is None:  # the features of a picture are the first ones of a clip
         return pictures.generate(features[:, : pictures.conditioner.config["num_slots"]], seeds)
-    looks = features.clone()
-    looks[:, 2:] = 0  # a clip's joint vector and appearance are those of its pictures
-    return pictures.generate(looks, seeds)
+    without_motion = features.clone()
+    without_motion[:, 2:] = 0  # a clip's joint vector and appearance are those of its pictures
+    return pictures.generate(without_motion, seeds)

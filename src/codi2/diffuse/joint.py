@@ -1,13 +1,13 @@
-"""Joint attention: denoisers that hear and see each other while they draw one reply.
+"""Joint attention: denoisers of several modalities cross-attend while they draw one reply.
 
-CoDi, which the paper builds on, draws several modalities of one thing together (arXiv:2305.11846, section 3.4): an
-environment encoder looks at each noisy latent, and the networks of the others attend to what it saw. Here the denoisers
-stay as they are, and layers behind their inner blocks add what they attend to; before training they add nothing.
+CoDi, on which the paper builds, generates several modalities together (arXiv:2305.11846, section 3.4): an environment
+encoder reads each noisy latent, and the networks of the others attend to its tokens. Here the denoisers are unchanged,
+and layers after their inner blocks add the attention's output; before training they add zero.
 
-What is of one moment belongs together: tokens and places of a map know when they are, as shares of the whole length,
-and what is far in time is attended to less. A picture is of no moment.
+Attention is local in time: tokens and positions of a map have a time, as a share of the whole length, and attention
+falls with the distance in time. A picture has no time.
 
-Letters: B batch, c channels, F frames, h w latent size, N tokens, T moments of a map, P places of one, W width.
+Letters: B batch, c channels, F frames, h w latent size, N tokens, T moments of a map, P positions of a moment, W width.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.sampling import Progress, SamplerState
 from codi2.errors import ConfigError
 
-POSITIONS = 32  # numbers that say when
-PIECES = 8  # of a sound, each with a token: as many, or somewhat more where its rows do not divide by that
+POSITIONS = 32  # width of the encoding of a time
+PIECES = 8  # least number of pieces of a sound, each with a token; more where its rows are not divisible by it
 
 
 class JointAttention(ModelMixin, ConfigMixin):
-    """What several denoisers tell each other.
+    """The layers through which several denoisers attend to each other.
 
     Args:
         latent_channels: modality → c.
-        time: modality → the codec's `time`: what of a latent is time.
+        time: modality → the codec's `time`, the axis of time of a latent.
         block_out_channels: modality → channels of its network's levels.
         width: W of the tokens.
         heads: of the attention.
@@ -71,30 +71,30 @@ class JointAttention(ModelMixin, ConfigMixin):
     def between(
         self, latents: Mapping[str, Tensor], t: Mapping[str, Tensor], unets: Mapping[str, Any]
     ) -> Iterator[None]:
-        """While it lasts, each network attends to the others' noisy latents [B, c, …] at timesteps [B] or []."""
-        looks = {m: self.look[m] for m in latents}
-        seen = {m: looks[m](x.to(self.dtype), t[m].expand(len(x))) for m, x in latents.items()}
+        """In this context each network attends to the others' noisy latents [B, c, …] at timesteps [B] or []."""
+        environments = {m: self.look[m] for m in latents}
+        tokens_of = {m: environments[m](x.to(self.dtype), t[m].expand(len(x))) for m, x in latents.items()}
         with ExitStack() as stack:
             for modality in latents:
-                others = [seen[m] for m in latents if m != modality]
-                tokens = torch.cat([token for token, _ in others], dim=1)
-                times = torch.cat([when for _, when in others])
+                others = [tokens_of[m] for m in latents if m != modality]
+                tokens = torch.cat([values for values, _ in others], dim=1)
+                times = torch.cat([token_times for _, token_times in others])
                 frames = latents[modality].shape[2] if latents[modality].ndim == 5 else 1
                 attend = self.attend[modality]
                 assert isinstance(attend, nn.ModuleDict)
                 for block, layer in attend.items():
                     module = unets[modality].get_submodule(_name(block))
-                    stack.enter_context(_behind(module, partial(layer, tokens=tokens, times=times, frames=frames)))
+                    stack.enter_context(_appended(module, partial(layer, tokens=tokens, times=times, frames=frames)))
             yield
 
 
 def joint_attention(decoders: Mapping[str, Decoder]) -> JointAttention:
-    """A fresh one for these decoders. Raises ConfigError: one is a transformer, which has no blocks of this kind."""
+    """Untrained layers for these decoders. Raises ConfigError: a decoder is a transformer, which lacks such blocks."""
     for modality, decoder in decoders.items():
         if not hasattr(decoder.unet, "up_blocks"):
             raise ConfigError(
                 f"joint.modalities has {modality!r}, whose {type(decoder.unet).__name__} has no middle and upward "
-                "blocks to attend from; leave it out"
+                "blocks, which joint attention needs; remove it from joint.modalities"
             )
     channels = {m: list(decoder.unet.config.block_out_channels) for m, decoder in decoders.items()}
     latent_channels = {m: decoder.latent_shape[0] for m, decoder in decoders.items()}
@@ -109,12 +109,13 @@ def sample_together(
     progress: Progress,
     lead: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
-    """As `sample`, of several modalities in step: latents [B, c, …] of each.
+    """As `sample`, synchronised for several modalities: latents [B, c, …] of each.
 
     Args:
-        lead: modality → steps by which it goes ahead of those that have none: the others then see more of it.
+        lead: modality → steps by which it is ahead of those without an entry, which then attend to cleaner latents.
     """
-    unets, ahead = {m: decoder.unet for m, decoder in decoders.items()}, {m: (lead or {}).get(m, 0) for m in states}
+    unets = {m: decoder.unet for m, decoder in decoders.items()}
+    ahead = {m: (lead or {}).get(m, 0) for m in states}
     begins = {m: max(ahead.values()) - steps for m, steps in ahead.items()}
     count = max(begins[m] + len(state) for m, state in states.items())
     for i in range(count):
@@ -129,7 +130,7 @@ def sample_together(
 
 
 class Environment(nn.Module):
-    """Noisy latents → what the others may attend to: a token for each frame, piece of a sound, or picture."""
+    """Noisy latents → the tokens that the others attend to: one for each frame, piece of a sound, or picture."""
 
     def __init__(self, time: str, channels: int, width: int, heads: int, hidden: int = 32, side: int = 4) -> None:
         super().__init__()
@@ -147,7 +148,7 @@ class Environment(nn.Module):
         self.compare = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, batch_first=True, norm_first=True)
 
     def forward(self, latents: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, c, h, w] or [B, c, F, h, w], timesteps [B] → tokens [B, N, W], and when they are [N]."""
+        """[B, c, h, w] or [B, c, F, h, w], timesteps [B] → tokens [B, N, W] and their times [N]."""
         pieces = _pieces(self.time, latents)  # [B, N, c, h, w]
         times = moments(self.time, pieces.shape[1], latents.device)
         tokens = self.maps(pieces.flatten(0, 1)).unflatten(0, pieces.shape[:2])
@@ -159,7 +160,7 @@ class Environment(nn.Module):
 
 
 class Attend(nn.Module):
-    """A map of one network + what its places attend to among the tokens of the others."""
+    """Adds to a map of one network its attention to the tokens of the others."""
 
     def __init__(self, time: str, channels: int, width: int, heads: int) -> None:
         super().__init__()
@@ -169,40 +170,41 @@ class Attend(nn.Module):
         self.query = nn.Linear(channels, width)
         self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
         self.out = nn.Linear(width, channels)
-        self.far = nn.Parameter(torch.full((heads,), 16.0))  # how fast attention falls with the distance in time
+        self.far = nn.Parameter(torch.full((heads,), 16.0))  # slope by which scores fall with the distance in time
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, hidden: Tensor, tokens: Tensor, times: Tensor, frames: int = 1) -> Tensor:
         """[n · B (· F), C, h, w], where n branches of guidance are stacked, with tokens [B, N, W] of times [N]."""
         maps = _timeline(self.time, hidden, frames)  # [n · B, T, P, C]
-        mine = moments(self.time, maps.shape[1], hidden.device)
-        asked = self.query(self.norm(maps) + self.when(positions(mine).to(maps.dtype))[:, None]).flatten(1, 2)
+        map_times = moments(self.time, maps.shape[1], hidden.device)
+        query = self.query(self.norm(maps) + self.when(positions(map_times).to(maps.dtype))[:, None]).flatten(1, 2)
         copies = len(maps) // len(tokens)
-        told = self.norm_tokens(tokens).repeat(copies, 1, 1)
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (asked, self.key(told), self.value(told)))
-        apart = (mine[:, None] - times).abs().nan_to_num(0.0)  # nothing is far from what is of no moment
-        bias = -self.far[:, None, None] * apart.repeat_interleave(maps.shape[2], 0)
-        drawn = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q))
-        added = self.out(drawn.transpose(1, 2).flatten(2)).view_as(maps)
+        tokens = self.norm_tokens(tokens).repeat(copies, 1, 1)
+        projected = (query, self.key(tokens), self.value(tokens))
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in projected)
+        distance = (map_times[:, None] - times).abs().nan_to_num(0.0)  # 0 where a picture is involved
+        bias = -self.far[:, None, None] * distance.repeat_interleave(maps.shape[2], 0)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q))
+        added = self.out(attended.transpose(1, 2).flatten(2)).view_as(maps)
         return hidden + _map(self.time, added, hidden)
 
 
 def inner_blocks(block_out_channels: Sequence[int]) -> list[tuple[str, int]]:
-    """The blocks that attend, the middle and the way up but for the finest level, with the channels of their maps."""
+    """The blocks that attend, with the channels of their maps: middle and upward blocks except the finest level."""
     upwards = list(reversed(block_out_channels))
     return [("mid_block", upwards[0]), *((f"up_blocks.{i}", c) for i, c in enumerate(upwards[:-1]))]
 
 
 def moments(time: str, count: int, device: torch.device) -> Tensor:
-    """When each of `count` equal pieces is, 0 … 1 of the whole [count]; not a number for pictures."""
+    """Times [count] of the centres of equal pieces, 0 … 1 of the whole length; not a number for pictures."""
     if not time:
         return torch.full((count,), torch.nan, device=device)
     return (torch.arange(count, device=device) + 0.5) / count
 
 
 def positions(times: Tensor) -> Tensor:
-    """[N] → [N, POSITIONS]: waves of the time, zeros of what is of no moment."""
+    """Times [N] → sinusoidal encodings [N, POSITIONS]; zeros where the time is not a number."""
     waves = get_timestep_embedding(
         times.nan_to_num(0.0) * 1000, POSITIONS, flip_sin_to_cos=True, downscale_freq_shift=0
     )
@@ -221,14 +223,14 @@ def _pieces(time: str, latents: Tensor) -> Tensor:
 
 
 def _timeline(time: str, hidden: Tensor, frames: int) -> Tensor:
-    """A map of a network as moments and places [n · B, T, P, C]."""
+    """A map of a network as moments and positions [n · B, T, P, C]."""
     if time == "rows":
         return hidden.permute(0, 2, 3, 1)
     return hidden.flatten(2).transpose(1, 2).unflatten(0, (-1, frames))
 
 
 def _map(time: str, timeline: Tensor, like: Tensor) -> Tensor:
-    """The way back from `_timeline`."""
+    """The inverse of `_timeline`."""
     if time == "rows":
         return timeline.permute(0, 3, 1, 2)
     return timeline.flatten(0, 1).transpose(1, 2).view_as(like)
@@ -243,9 +245,9 @@ def _name(key: str) -> str:
 
 
 @contextmanager
-def _behind(module: nn.Module, layer: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While it lasts, what `module` gives goes through `layer`."""
-    handle = module.register_forward_hook(lambda _module, _given, hidden: layer(hidden))
+def _appended(module: nn.Module, layer: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """In this context `layer` is applied to the output of `module`."""
+    handle = module.register_forward_hook(lambda _module, _inputs, hidden: layer(hidden))
     try:
         yield
     finally:

@@ -1,11 +1,10 @@
-"""Decoders from and to folders in diffusers' own layout.
+"""Loads and saves decoders as folders in diffusers' layout.
 
 ```
 image/ unet/ vae/ conditioner/ draft/ scheduler/
 audio/ unet/ vae/ conditioner/ draft/ scheduler/ vocoder/
 ```
-A decoder that sees its compact features as a map has no draft; one of clips without a vae of its own has that of
-pictures.
+A decoder that reads the compact features as a map has no draft. A decoder of clips without a vae uses that of `image/`.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ from codi2.weight_files import check_loaded, load_part
 
 
 def load_codec(modality: str, folder: Path) -> Codec:
-    """The codec of a decoder folder, frozen, fp32. A missing vocoder is an error only once a waveform is asked for."""
-    own = folder / "vae"
-    if modality == "video" and not own.is_dir():  # frames are pictures
-        own = folder.parent / "image" / "vae"
-    vae = load_part(_autoencoder(own), own)
+    """The codec of a decoder folder, frozen, fp32. A missing vocoder is an error only when a waveform is decoded."""
+    vae_folder = folder / "vae"
+    if modality == "video" and not vae_folder.is_dir():  # frames are pictures
+        vae_folder = folder.parent / "image" / "vae"
+    vae = load_part(_autoencoder(vae_folder), vae_folder)
     if modality == "image":
         return ImageCodec(vae)
     if modality == "video":
@@ -49,7 +48,7 @@ def clip_codec(vae: Any) -> ClipCodec:
 
 
 def load_vocoder(folder: Path) -> Any | None:
-    """The vocoder of a decoder folder; None where there is none."""
+    """The vocoder of a decoder folder; None: it has none."""
     from codi2.diffuse.vocoder import ISTFTVocoder
 
     return load_part(ISTFTVocoder, folder / "vocoder") if (folder / "vocoder").is_dir() else None
@@ -67,11 +66,11 @@ def _autoencoder(folder: Path) -> Any:
 
 
 def _class_of(folder: Path) -> str:
-    """Of the module that is kept in a folder; empty where its config does not say."""
+    """The class name of the module in a folder; empty where its config names none."""
     try:
         return str(parse_json((folder / "config.json").read_bytes()).get("_class_name", ""))
     except (OSError, ValueError, AttributeError):
-        return ""  # `load_part` says what is wrong
+        return ""  # `load_part` reports the error
 
 
 NETWORKS = {"image": "UNet2DConditionModel", "audio": "AudioLDM2UNet2DConditionModel", "video": "UNet3DConditionModel"}
@@ -98,10 +97,10 @@ def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, 
 
 
 def save_decoder(decoder: Decoder, folder: Path, whole: bool = False) -> None:
-    """Writes a decoder as `load_decoder` reads it, fp16; of a published one, only what was trained.
+    """Writes a decoder as `load_decoder` reads it, fp16; of a published one, only the trained tensors.
 
     Args:
-        whole: whether the network of a published one was trained as well, and not its head alone.
+        whole: whether the network of a published decoder was trained too, and not its head alone.
     """
     import copy
 
@@ -118,7 +117,7 @@ def save_decoder(decoder: Decoder, folder: Path, whole: bool = False) -> None:
     if isinstance(decoder.codec, AudioCodec):
         parts["vocoder"] = decoder.codec.vocoder
     for name, part in parts.items():
-        if part is None:  # networks that see a map have no draft
+        if part is None:  # networks that read a map have no draft
             continue
         copy.deepcopy(part).to(torch.float16).save_pretrained(folder / name)
     decoder.scheduler.save_pretrained(folder / "scheduler")
@@ -132,7 +131,7 @@ def load_parts(source: str | Path, classes: dict[str, Any], dtype: torch.dtype) 
         classes: name → class of diffusers or transformers.
 
     Raises:
-        WeightsError: a part is missing, or its tensors are not those of its config: none is made up, none is left out.
+        WeightsError: a part is missing, or its tensors are not exactly those of its config.
     """
     from diffusers import ModelMixin
     from torch import nn
@@ -141,55 +140,58 @@ def load_parts(source: str | Path, classes: dict[str, Any], dtype: torch.dtype) 
 
     parts: dict[str, Any] = {}
     for name, part_class in classes.items():
-        where = f"{name} of {str(source)!r}"
-        with hub_errors(where):
+        description = f"{name} of {str(source)!r}"
+        with hub_errors(description):
             if Path(source).is_dir():
-                _check_part(part_class, Path(source) / name, where)
+                _check_part(part_class, Path(source) / name, description)
             if issubclass(part_class, nn.Module):
                 key = "torch_dtype" if issubclass(part_class, ModelMixin) else "dtype"  # diffusers', transformers'
                 module, info = part_class.from_pretrained(
                     source, subfolder=name, output_loading_info=True, **{key: dtype}
                 )
-                check_loaded(where, info)
+                check_loaded(description, info)
                 parts[name] = module.eval().requires_grad_(False)
             else:
                 parts[name] = part_class.from_pretrained(source, subfolder=name)
     return parts
 
 
-def _check_part(part_class: Any, folder: Path, where: str) -> None:
-    """Raises WeightsError: a part of a pipeline is larger than its weights; OutsideError: as `check_folder`."""
+def _check_part(part_class: Any, folder: Path, description: str) -> None:
+    """Raises WeightsError: a part's config needs more numbers than its weight files hold; OutsideError: see
+    `check_folder`."""
     from diffusers import ModelMixin
     from torch import nn
 
     check_folder(folder)
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     if issubclass(part_class, ModelMixin):
-        check_size(lambda: part_class.from_config(part_class.load_config(folder)), weights, where)
+        check_size(lambda: part_class.from_config(part_class.load_config(folder)), weights, description)
     elif issubclass(part_class, nn.Module):
-        check_layers(parse_json((folder / "config.json").read_bytes()), weights, where)
-        check_size(lambda: part_class(part_class.config_class.from_pretrained(folder)), weights, where)
+        check_layers(parse_json((folder / "config.json").read_bytes()), weights, description)
+        check_size(lambda: part_class(part_class.config_class.from_pretrained(folder)), weights, description)
 
 
 TRAINED = "trained.safetensors"
-"""What training changed of a published decoder, beside the config that names its frozen parts."""
+"""The trained tensors of a published decoder; the model's config names its frozen parts."""
 
 
 def trained_state(decoder: Decoder, whole: bool = False) -> dict[str, Any]:
-    """The tensors of a published decoder that are trained: its head and the convolution that a source's latents go
-    through, or the `whole` network beside the head."""
+    """The trained tensors of a published decoder: its head and the input convolution, which reads a source's latents,
+    or the head and the `whole` network."""
     state = {f"conditioner.{n}": v for n, v in decoder.conditioner.state_dict().items() if _is_head(n)}
     if whole:
         # under LoRA the weights of a linear map are its base layer's
-        own = {n.replace(".base_layer.", "."): v for n, v in decoder.unet.state_dict().items() if ".lora_" not in n}
-        return state | {f"unet.{n}": v for n, v in own.items()}
+        network_state = {
+            n.replace(".base_layer.", "."): v for n, v in decoder.unet.state_dict().items() if ".lora_" not in n
+        }
+        return state | {f"unet.{n}": v for n, v in network_state.items()}
     if hasattr(decoder.unet, "conv_in"):
         state |= {f"unet.conv_in.{n}": v for n, v in decoder.unet.conv_in.state_dict().items()}
     return state
 
 
 def trained_modules(decoder: Decoder) -> list[Any]:
-    """The modules that `trained_state` is of; none of a decoder that is trained as a whole, by itself."""
+    """The modules of `trained_state`; none for a decoder that is trained as a whole."""
     if isinstance(decoder.conditioner, Conditioner):
         return []
     heads = [module for name, module in decoder.conditioner.named_children() if _is_head(name)]
@@ -197,7 +199,7 @@ def trained_modules(decoder: Decoder) -> list[Any]:
 
 
 def has_network(folder: Path) -> bool:
-    """Whether what was trained of a published decoder, in `folder`, is its whole network, and not its head alone."""
+    """Whether the trained tensors of a published decoder in `folder` hold its whole network, and not its head alone."""
     from safetensors import safe_open
 
     if not (folder / TRAINED).is_file():
@@ -208,26 +210,28 @@ def has_network(folder: Path) -> bool:
 
 
 def has_head(decoder: Decoder) -> bool:
-    """Whether features reach a published network through a head, which training must teach."""
+    """Whether features reach a published network through a head, which must be trained."""
     return not isinstance(decoder.conditioner, Conditioner) and any(
         _is_head(name) for name, _ in decoder.conditioner.named_children()
     )
 
 
 def load_trained(decoder: Decoder, path: Path) -> None:
-    """Puts back what `trained_state` gave. Raises WeightsError if it is missing or of another decoder."""
-
-    found, wanted = read_tensors(path), trained_state(decoder)
-    if found.keys() - wanted.keys():
-        wanted = trained_state(decoder, whole=True)
-    odd = sorted(found.keys() ^ wanted.keys()) or [n for n in found if found[n].shape != wanted[n].shape]
-    if odd:
+    """Loads the tensors of `trained_state`. Raises WeightsError: the file is missing or of another decoder."""
+    tensors, parameters = read_tensors(path), trained_state(decoder)
+    if tensors.keys() - parameters.keys():
+        parameters = trained_state(decoder, whole=True)
+    differing = sorted(tensors.keys() ^ parameters.keys()) or [
+        n for n in tensors if tensors[n].shape != parameters[n].shape
+    ]
+    if differing:
         raise WeightsError(
-            f"{path} belongs to another decoder: the tensor {odd[0]} differs; name the one it was made for"
+            f"{path} belongs to another decoder: the tensor {differing[0]} is missing, unknown or of another shape; "
+            "name the decoder that it was trained with"
         )
     with torch.no_grad():
-        for name, tensor in found.items():
-            wanted[name].copy_(tensor)
+        for name, tensor in tensors.items():
+            parameters[name].copy_(tensor)
 
 
 def _is_head(name: str) -> bool:
@@ -235,8 +239,8 @@ def _is_head(name: str) -> bool:
 
 
 def widened(unet: Any) -> Any:
-    """A published network with room for a source's latents behind the noisy ones (section 5.1): their weights are zero
-    and all others as they were, so that it draws as before until the new ones are trained."""
+    """A published network with input channels for a source's latents after the noisy ones (section 5.1). Their weights
+    are zero and all others unchanged, so its output is the same until the new weights are trained."""
     old = unet.conv_in
     if unet.config.in_channels != unet.config.out_channels:
         return unet

@@ -1,6 +1,6 @@
-"""Forward processes: how much of a medium and how much noise a noisy latent holds, by what a scheduler samples.
+"""Forward processes: the shares of signal and noise of a noisy latent, for each kind of scheduler.
 
-Every one mixes `signal · x + sigma · noise`. Letters: B batch.
+Every process mixes `signal · x + sigma · noise`. Letters: B batch.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ Kind = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
 class Process:
-    """What a network was trained to undo.
+    """The forward process that a network was trained to invert.
 
-    `kind` is what it predicts: the noise, the velocity signal · noise - sigma · x, the sample x, or the flow noise - x.
+    `kind` is the network's prediction: the noise, the velocity signal · noise - sigma · x, the sample x, or the flow
+    noise - x.
     """
 
     kind: Kind
@@ -32,7 +33,7 @@ class Process:
 
 
 class Discrete(Process):
-    """Diffusion over integer timesteps (arXiv:2006.11239): DDIM, DPM-Solver and their kin."""
+    """Diffusion over integer timesteps (arXiv:2006.11239): DDIM, DPM-Solver and similar schedulers."""
 
     def __init__(self, diffusion: Any) -> None:
         self.diffusion = diffusion
@@ -51,7 +52,7 @@ class Discrete(Process):
 
 
 class Flow(Process):
-    """Rectified flow (arXiv:2209.03003): a straight way from a medium to noise; timesteps are sigma × 1000."""
+    """Rectified flow (arXiv:2209.03003): a straight path from a medium to noise; timesteps are sigma × 1000."""
 
     kind = "flow"
 
@@ -63,7 +64,7 @@ class Flow(Process):
         return 1 - sigma, sigma
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
-        """More in the middle, where there is most to learn (arXiv:2403.03206: logit-normal)."""
+        """Logit-normal: more timesteps in the middle, which are harder to learn (arXiv:2403.03206)."""
         return torch.randn(count, generator=generator).sigmoid() * self.steps
 
 
@@ -81,11 +82,11 @@ class Cosine(Process):
 
 
 def process_of(scheduler: Any) -> Process:
-    """The process that a scheduler of diffusers samples."""
+    """The forward process of a scheduler of diffusers."""
     from diffusers import DDPMScheduler
 
     name = type(scheduler).__name__
     if name.startswith("FlowMatch") or getattr(scheduler.config, "prediction_type", "") == "flow_prediction":
         return Flow(scheduler.config.num_train_timesteps)
-    # samplers such as DPM-Solver do not keep what training needs of their schedule
+    # schedulers such as DPM-Solver lack the attributes of the schedule that training needs
     return Cosine() if name.startswith("Cosine") else Discrete(DDPMScheduler.from_config(scheduler.config))

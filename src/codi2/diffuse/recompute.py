@@ -1,4 +1,4 @@
-"""Gradients through a frozen denoising network with little memory: what is between its blocks is computed again."""
+"""Gradient checkpointing for a frozen denoising network: activations within its layers are computed again."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ LAYERS = ("resnets", "temp_convs", "attentions", "temp_attentions")
 
 
 def checkpoint_gradients(unet: Any) -> None:
-    """Each layer of a U-Net keeps its inputs alone; a transformer does it by its own means.
+    """Each layer of a U-Net keeps its inputs only; a transformer uses the method of diffusers.
 
-    diffusers' own way for U-Nets lacks the network of clips, and confuses the masks in AudioLDM2's.
+    diffusers' method for U-Nets does not support the network of clips, and mixes up the masks of AudioLDM2's.
     """
     if not hasattr(unet, "down_blocks"):
         unet.enable_gradient_checkpointing()
@@ -26,11 +26,11 @@ def checkpoint_gradients(unet: Any) -> None:
 
 
 def _keep_inputs(layer: nn.Module) -> None:
-    plain = layer.forward
+    original = layer.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
-            return plain(*args, **kwargs)
-        return checkpoint(plain, *args, use_reentrant=False, **kwargs)
+            return original(*args, **kwargs)
+        return checkpoint(original, *args, use_reentrant=False, **kwargs)
 
     layer.forward = forward

@@ -1,4 +1,4 @@
-"""Sampling as plain functions: a denoiser, a scheduler of diffusers, guidance, and nothing else.
+"""Sampling as plain functions: a denoiser, a scheduler of diffusers and guidance.
 
 Letters: B batch, c channels, h w latent size.
 """
@@ -19,14 +19,14 @@ Progress = Callable[[int, int], None]
 
 
 class SamplerState:
-    """One way from noise [B, c, h, w] to latents, step by step, by any scheduler of diffusers.
+    """The state of sampling latents [B, c, h, w] from noise, step by step, with any scheduler of diffusers.
 
     Args:
         denoise: (latents as the scheduler scales them, timestep []) → the model's (guided) prediction.
-        scheduler: of diffusers; a state has a copy of its own, since it counts its steps.
+        scheduler: of diffusers; it is copied, since it counts its steps.
         noise: standard normal; it is scaled by the scheduler's `init_noise_sigma`.
-        start: latents to start from in place of nothing, noised as far as `strength`, a share of the schedule
-            (SDEdit, arXiv:2108.01073).
+        start: latents to start from, with the noise of `strength`, a share of the schedule (SDEdit, arXiv:2108.01073);
+            None: start from noise.
     """
 
     def __init__(
@@ -48,20 +48,22 @@ class SamplerState:
             self.timesteps = self.timesteps[first:]
             if hasattr(scheduler, "set_begin_index"):
                 scheduler.set_begin_index(first)
-            at = self.timesteps[:1].expand(len(noise))
+            begin = self.timesteps[:1].expand(len(noise))
             flows = not hasattr(scheduler, "add_noise")
-            self.latents = scheduler.scale_noise(start, at, noise) if flows else scheduler.add_noise(start, noise, at)
+            self.latents = (
+                scheduler.scale_noise(start, begin, noise) if flows else scheduler.add_noise(start, noise, begin)
+            )
 
     def __len__(self) -> int:
         return len(self.timesteps)
 
     def timestep(self, i: int) -> Tensor:
-        """Of the latents before step i []; before the first step that of the noise, after the last zero."""
+        """Timestep [] of the latents before step i; for negative i that of the noise, after the last step zero."""
         ended = i >= len(self)
         return torch.zeros_like(self.timesteps[0]) if ended else self.timesteps[max(i, 0)]
 
     def step(self, i: int) -> None:
-        """`latents`, after step i. Raises Stopped (`codi2.stopping`)."""
+        """Updates `latents` by step i. Raises Stopped (`codi2.stopping`)."""
         check_stop()
         t, scheduler = self.timesteps[i], self.scheduler
         scales = hasattr(scheduler, "scale_model_input")
@@ -81,9 +83,9 @@ def sample(state: SamplerState, progress: Progress | None = None) -> Tensor:
 def guide(branches: Tensor, guidance_scale: float, source_guidance_scale: float, copies: int) -> Tensor:
     """Classifier-free guidance over `copies` stacked branches [copies · B, …] → [B, …].
 
-    One is the feature's, taken as it is. Two are (unconditional, feature). Three are (unconditional, source, source +
-    feature), combined as InstructPix2Pix does (its equation 3): first towards the source, from there towards the
-    feature.
+    One branch is the feature's and is returned unchanged. Two are (unconditional, feature). Three are (unconditional,
+    source, source + feature), combined as in InstructPix2Pix (its equation 3): first towards the source, then towards
+    the feature.
     """
     if copies == 1:
         return branches

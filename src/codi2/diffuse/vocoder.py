@@ -1,8 +1,8 @@
-"""Log-mel to sound: a small ConvNeXt over time whose head writes magnitude and phase for one inverse STFT.
+"""Log-mel to sound: a small ConvNeXt over time whose head predicts magnitude and phase for one inverse STFT.
 
-The shape is that of Vocos (Siuzdak 2023, arXiv:2306.00814), trained without an adversary: spectra at five resolutions
-(Yamamoto et al. 2020, arXiv:1910.11480) judge the sound. Such a loss does not know phase, so the network chooses
-phases that fit together.
+The architecture is that of Vocos (Siuzdak 2023, arXiv:2306.00814), trained without a discriminator: the loss compares
+spectra at five resolutions (Yamamoto et al. 2020, arXiv:1910.11480). Such a loss ignores phase, so the network chooses
+consistent phases.
 
 Letters: B batch, T frames, F linear bins, M mel bins, C channels, N = T * hop samples.
 """
@@ -43,8 +43,8 @@ class ConvNeXtBlock(nn.Module):
 class ISTFTVocoder(ModelMixin, ConfigMixin):
     """Normalised log-mel [B, 1, T, M] to waveform [B, N]; `save_pretrained` and `from_pretrained` are diffusers' own.
 
-    The magnitude is the mel picture spread over the linear bins times the exponential of what the network adds, so an
-    untrained network already has the right spectral envelope.
+    The magnitude is the mel spectrogram spread over the linear bins times the exponential of the network's output, so
+    an untrained network already gives the right spectral envelope.
     """
 
     envelope: Tensor
@@ -74,7 +74,7 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         self.register_buffer("envelope", spread / spread.sum(1, keepdim=True), persistent=False)
 
     def spectrum(self, log_mel: Tensor) -> Tensor:
-        """Normalised log-mel [B, 1, T, M] to the complex spectrum [B, F, T] that the network proposes."""
+        """Normalised log-mel [B, 1, T, M] to the predicted complex spectrum [B, F, T]."""
         bands = log_mel.squeeze(1).transpose(1, 2)  # [B, M, T]
         x = self.enter(bands)
         for block in self.backbone:
@@ -84,7 +84,7 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
         height = self.mel.denormalize(bands.float()) - self.mel.filters.sum(1).log()[:, None]
         with full_precision(height):
             spread = self.envelope.float() @ height
-        # The bound keeps an untrained or strayed network from overflowing the exponential: e^8 is far above full scale.
+        # The limit keeps the exponential of an untrained or diverged network finite: e^8 is far above full scale.
         magnitude = (spread + added).clamp(max=8.0).exp()
         length = (real.square() + imaginary.square() + 1e-8).sqrt()
         return torch.complex(magnitude * real / length, magnitude * imaginary / length)
@@ -95,16 +95,16 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def decode(self, log_mel: Tensor, refine: int = 4) -> Tensor:
-        """As `forward`, then `refine` corrections toward the given mel picture; waveforms [B, N] within [-1, 1].
+        """As `forward`, then `refine` corrections towards the given mel spectrogram; waveforms [B, N] within [-1, 1].
 
-        Each correction measures the mel of the sound so far and multiplies its spectrum by what is missing. It keeps
-        the network's phases and fine structure; Griffin-Lim steps instead brought no gain, since the network's
+        Each correction measures the mel spectrogram of the sound and multiplies its spectrum by the missing factor. It
+        keeps the network's phases and fine structure. Griffin-Lim steps gave no improvement, since the network's
         magnitudes are already consistent with its phases.
         """
-        wanted = self.mel.denormalize(log_mel)
+        target = self.mel.denormalize(log_mel)
         wave = self(log_mel)
         for _ in range(refine):
-            missing = (wanted - self.mel.denormalize(self.mel(wave))).squeeze(1).transpose(1, 2)  # [B, M, T]
+            missing = (target - self.mel.denormalize(self.mel(wave))).squeeze(1).transpose(1, 2)  # [B, M, T]
             wave = self.mel.istft(self.mel.stft(wave) * (self.envelope @ missing).clamp(-3, 3).exp())
         return wave / wave.abs().amax(dim=1, keepdim=True).clamp(min=1.0)
 
@@ -119,17 +119,17 @@ def _nearest(spread: Tensor) -> Tensor:
 def spectral_loss(wave: Tensor, target: Tensor, windows: Sequence[int] = WINDOWS) -> tuple[Tensor, Tensor]:
     """Mean over the windows of (L1 of log magnitudes, spectral convergence); waves [B, N], scalars out.
 
-    Convergence is ||S - S'|| / ||S|| over the whole batch, so that a silent clip in it does not divide by nothing.
+    Convergence is ||S - S'|| / ||S|| over the whole batch, so that a silent clip does not divide by zero.
     """
     log_terms, convergence_terms = [], []
     for size in windows:
         window = torch.hann_window(size, device=wave.device)
-        ours, truth = (
+        predicted, truth = (
             torch.stft(x, size, size // 4, window=window, return_complex=True).abs() / window.sum()
             for x in (wave, target)
         )
-        log_terms.append(nnf.l1_loss(ours.clamp(min=1e-6).log(), truth.clamp(min=1e-6).log()))
-        convergence_terms.append((ours - truth).norm() / truth.norm().clamp(min=1e-6))
+        log_terms.append(nnf.l1_loss(predicted.clamp(min=1e-6).log(), truth.clamp(min=1e-6).log()))
+        convergence_terms.append((predicted - truth).norm() / truth.norm().clamp(min=1e-6))
     return torch.stack(log_terms).mean(), torch.stack(convergence_terms).mean()
 
 

@@ -1,4 +1,4 @@
-"""Frozen text encoders of published decoders: where their negative prompts live (appendix B.1)."""
+"""Frozen text encoders of published decoders, which read the negative prompts (appendix B.1)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class TextStates(nn.Module):
     """Words → the last hidden states of a text encoder.
 
     Args:
-        tokenizer, text_encoder: CLIP's (states of all 77 places) or T5's (states of the words alone).
+        tokenizer, text_encoder: CLIP's (states of all 77 positions) or T5's (states of the words alone).
         padded: to the tokenizer's full length, as the networks of Stable Diffusion were trained.
     """
 
     def __init__(self, tokenizer: Any, text_encoder: Any, padded: bool) -> None:
         super().__init__()
         self.tokenizer, self.text_encoder, self.padded = tokenizer, text_encoder, padded
-        self._known: dict[str, Tensor] = {}  # frozen, so each prompt is read once
+        self._cache: dict[str, Tensor] = {}  # by prompt; the encoder is frozen
 
     @torch.no_grad()
     def forward(self, prompt: str) -> Tensor:
-        """[1, L, W]; words beyond the tokenizer's length are cut."""
-        if prompt not in self._known:
+        """States [1, L, W]; words beyond the tokenizer's length are cut."""
+        if prompt not in self._cache:
             tokens = self.tokenizer(
                 prompt,
                 padding="max_length" if self.padded else False,
@@ -35,10 +35,10 @@ class TextStates(nn.Module):
                 split_special_tokens=True,
                 return_tensors="pt",
             ).to(self.text_encoder.device)
-            # as in diffusers: CLIP's encoder is given no mask, T5's one of ones
+            # as in diffusers: CLIP's encoder gets no mask, T5's a mask of ones
             mask = None if self.padded else tokens.attention_mask
-            self._known[prompt] = self.text_encoder(tokens.input_ids, attention_mask=mask)[0]
-        return self._known[prompt]
+            self._cache[prompt] = self.text_encoder(tokens.input_ids, attention_mask=mask)[0]
+        return self._cache[prompt]
 
 
 class WordsCondition(Condition):

@@ -1,7 +1,7 @@
 """aiSFX: the frozen sound trunk of `tiny`, a CNN trained on libraries of sound effects.
 
 Ma et al., "Representation Learning for the Automatic Indexing of Sound Effects Libraries", ISMIR 2022; weights of the
-package `aisfx` (CC BY 4.0). Its nine classifiers are left out here; `evaluate.sound_judge` has one of them.
+package `aisfx` (CC BY 4.0). Its nine classifiers are not loaded here; `evaluate.sound_judge` uses one of them.
 
 Letters: B batch, N samples, T frames, M = 96 mel bins, T' = T // 8, C = 512 channels.
 """
@@ -26,11 +26,11 @@ TOP = 9.457798957824707  # the largest log-mel of its training set
 
 
 class LogMel(nn.Module):
-    """The trunk's mel picture, computed at the rate of the clips instead of at 44.1 kHz.
+    """The trunk's mel spectrogram, computed at the rate of the clips instead of at 44.1 kHz.
 
-    Window and hop last as long as the original's, so the bins have the same spacing in Hz and the same filters fit
-    them; those above the clip's Nyquist frequency stay silent. Power grows with the square of the window's length in
-    samples, and a constant gain makes up for that.
+    Window and hop have the original's durations, so the bins have the same spacing in Hz and the same filters apply;
+    filters above the clip's Nyquist frequency are zero. Power grows with the square of the window's length in samples,
+    which a constant gain corrects.
     """
 
     window: Tensor
@@ -46,7 +46,7 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(self.size), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """Waveforms [B, N], any gain, to log-mel [B, 1, T, M] in about [0, 1]; each is first brought to peak 1."""
+        """Waveforms [B, N], of any gain, to log-mel [B, 1, T, M] in about [0, 1]; each is first scaled to peak 1."""
         wave = wave / wave.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
         spectrum = torch.stft(wave, self.size, self.hop, window=self.window, pad_mode="constant", return_complex=True)
         mel = self.filters @ spectrum.abs().square()
@@ -86,11 +86,11 @@ class AiSFX(nn.Module):
         self.conv_block2 = ConvBlock(64, 128, pool=2)
         self.conv_block3 = ConvBlock(128, 256, pool=2)
         self.conv_block4 = ConvBlock(256, 512, pool=1)
-        # Channels last, weights and maps: a third faster on CPUs.
+        # channels_last for weights and maps is a third faster on CPUs
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train(self, mode: bool = True) -> AiSFX:
-        """Stays in evaluation mode: batch statistics of a few clips would not be those it was trained with."""
+        """Stays in evaluation mode: batch statistics of a few clips would differ from those of its training."""
         return super().train(False)
 
     def forward(self, wave: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class AiSFX(nn.Module):
         return self.stages(wave)[-1].mean(dim=3)
 
     def stages(self, wave: Tensor) -> list[Tensor]:
-        """Waveforms [B, N] to the maps [B, c, t, m] behind each of the four blocks."""
+        """Waveforms [B, N] to the maps [B, c, t, m] after each of the four blocks."""
         maps = [self.log_mel(wave).contiguous(memory_format=torch.channels_last)]
         for block in (self.conv_block1, self.conv_block2, self.conv_block3, self.conv_block4):
             maps.append(block(maps[-1]))
@@ -109,7 +109,7 @@ def load_aisfx(weights: Path | None = None, rate: int = 16_000) -> AiSFX:
     """The trunk with the weights of the package's `checkpoint.pth`; `None` fetches it.
 
     Raises:
-        WeightsError: the file is missing, is no such checkpoint, or its tensors do not fit.
+        WeightsError: the file is missing, is not this checkpoint, or its tensors do not fit.
     """
     trunk = AiSFX(rate)
     weights = weights or wheel_file("aisfx")
@@ -132,7 +132,7 @@ def segments(maps: Tensor, count: int = 4) -> Tensor:
 
 def checkpoint_state(weights: Path, prefix: str) -> dict[str, Tensor]:
     """Tensors of the package's `checkpoint.pth` whose names begin with `prefix`, without it."""
-    # The file also holds the classifiers' sizes as numpy scalars: plain data, but weights_only wants them named.
+    # the file also holds the classifiers' sizes as numpy scalars, which weights_only loads only if they are named
     scalar: Any = (np.int64(0).__reduce__()[0], "numpy.core.multiarray.scalar")
     with torch.serialization.safe_globals([scalar, np.dtype, np.dtypes.Int64DType]):
         state, _ = torch.load(weights, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Items of several modalities through one encoder.
+"""Encodes items of several modalities with one encoder.
 
 Letters: N items, T features of an item, D joint width.
 """
@@ -19,8 +19,8 @@ from codi2.stopping import check_stop
 def encode_each(
     encoder: Encoder, items: Sequence[tuple[Part, int]], progress: Callable[[int, int], None] | None = None
 ) -> list[Tensor]:
-    """Features [count, D] of each item with its count; each is encoded by itself, since beside others its features
-    differ in their last bits.
+    """Features [count, D] of each item with its count. Items are encoded one by one, since in a batch the last bits of
+    the features differ.
 
     `progress` is called with (items encoded, items in all) after each; it may raise.
     """
@@ -36,13 +36,13 @@ def encode_each(
 def encode_mixed(encoder: Encoder, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:
     """Features [N, T, D], zero beyond an item's own; items of one modality and count run in one batch.
 
-    `counts` [N] says how many features an item has; None: as many as it is read with.
+    `counts` [N] is the number of features of each item; None: the encoder's number for the modality.
     """
     features: list[Tensor] = [torch.empty(0)] * len(items)
     kinds = [(part.modality, counts[i] if counts else None) for i, part in enumerate(items)]
     for kind in dict.fromkeys(kinds):
         check_stop()
-        rows = [i for i, other in enumerate(kinds) if other == kind]
+        rows = [i for i, item_kind in enumerate(kinds) if item_kind == kind]
         values = encoder([items[i] for i in rows], kind[1]).values
         for i, value in zip(rows, values, strict=True):
             features[i] = value

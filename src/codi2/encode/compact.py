@@ -1,8 +1,8 @@
 """Compact features: the latent of a small convolutional autoencoder, cut into vectors of the joint width.
 
-The joint vector says what a medium shows; these vectors say how: layout, colours, strokes, or what is heard when. The
-autoencoder is trained once on the corpus and its edits (`train.parts.autoencoder`), with noise on its latent, so that
-nearby features decode alike. Only its encoder is needed afterwards.
+The joint vector describes the content of a medium; these vectors describe its form: layout, colours, strokes, or the
+times of sounds. The autoencoder is trained once on the corpus and its edits (`train.parts.autoencoder`), with noise on
+its latent, so that similar features decode to similar media. Afterwards only its encoder is needed.
 
 Letters: B batch, C channels of the input maps, H W their size, c h w the latent's, S vectors, D joint width. S·D is
 c·h·w.
@@ -59,7 +59,7 @@ class CompactEncoder(ModelMixin, ConfigMixin):
 
 
 class CompactDecoder(nn.Module):
-    """The other half: features [B, S, D] → maps [B, C, H, W]. It serves training alone."""
+    """The decoder, for training only: features [B, S, D] → maps [B, C, H, W]."""
 
     def __init__(self, config: dict[str, object]) -> None:
         """Args: the config of the encoder."""

@@ -1,4 +1,4 @@
-"""The one contract that every encoder meets, whatever the modality.
+"""The interface of every encoder, for all modalities.
 
 B: parts in the call, T: feature vectors of one part, D: width of the joint space.
 """
@@ -16,11 +16,11 @@ from codi2.prompt.parts import Part
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder makes of B parts of one modality.
+    """An encoder's output for B parts of one modality.
 
-    `values` float32 [B, T, D]: vector 1 is the joint vector C_x(x) of section 3.2, aligned across modalities; the
-    others, where the encoder has them, say how it looks: pooled patch tokens, or an appearance token. `mask` bool
-    [B, T]: True where a vector counts; `values` is zero elsewhere.
+    `values` float32 [B, T, D]: vector 1 is the joint vector C_x(x) of section 3.2, aligned across modalities; further
+    vectors describe the form, for example pooled patch tokens or compact features. `mask` bool [B, T]: True where a
+    vector is present; `values` is zero elsewhere.
     """
 
     values: Tensor
@@ -30,9 +30,9 @@ class Features:
 class Encoder(nn.Module):
     """Media to features of one joint space.
 
-    A subclass sets `dim` (D) and `modalities` (the `Part.modality` names it reads) and writes `forward`. All vectors
-    have one scale, which the encoder's page names: the mean square over T and D is about 1 for encoders trained here
-    (norm sqrt(D)), 1/D for ImageBind (norm 1). The same parts always give the same features.
+    A subclass sets `dim` (D) and `modalities` (the `Part.modality` names it reads) and defines `forward`. All vectors
+    of an encoder have one scale: the mean square over T and D is about 1 for encoders trained here (norm sqrt(D)), 1/D
+    for ImageBind (norm 1). The same parts always give the same features.
     """
 
     dim: int
@@ -42,28 +42,28 @@ class Encoder(nn.Module):
     def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
         """Encode `parts`, at least one and all of one modality of `modalities`, in their order.
 
-        `count` is how many features are wanted of each, the joint vector first: T by default, K for what is regressed.
+        `count` is the number of features of each part, the joint vector first: T by default, K for targets.
         """
         raise NotImplementedError
 
     def read(self, parts: Sequence[Part]) -> Any:
-        """What `forward` does on the CPU before its networks, for a process that prepares batches: B parts as
-        `forward_read` takes them. An encoder that does not divide its work gives the parts.
+        """The CPU work of `forward` before its networks, for a process that prepares batches: B parts as the input of
+        `forward_read`. By default the parts themselves.
         """
         return parts
 
     def forward_read(self, modality: str, read: Any, count: int | None = None) -> Features:
-        """`forward` of parts of `modality`, from what `read` gave."""
+        """`forward` of parts of `modality`, from the output of `read`."""
         features: Features = self(read, count)
         return features
 
     def within(self, values: Tensor, modality: str) -> Tensor:
-        """What joint vectors [B, D] say in the space of `modality`: all, where all modalities share one space; zeros,
-        where none is shared."""
+        """Joint vectors [B, D] projected to the subspace of `modality`: unchanged where all modalities share one space;
+        zeros where they share none."""
         return values
 
     def agree(self, modality: str, maps: Tensor, features: Tensor, share: float) -> Tensor:
-        """What was drawn of features [B, K, D], as a codec gives it [B, C, H, W], moved by `share` of the way to what
-        they say of its appearance; as it is, where no feature does.
+        """A codec's output [B, C, H, W] for features [B, K, D], moved by `share` towards the appearance that they
+        describe; unchanged for encoders without such features.
         """
         return maps

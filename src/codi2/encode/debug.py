@@ -14,12 +14,12 @@ from codi2.encode.contract import Encoder, Features
 from codi2.errors import PromptError
 from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
 
-GRID = 4  # a picture is seen as GRID x GRID RGB cells
+GRID = 4  # a picture is read as GRID x GRID RGB cells
 STATISTICS = GRID * GRID * 3
 
 
 class DebugEncoder(Encoder):
-    """A few statistics of the medium through a fixed random linear map; equal media give equal features.
+    """A fixed random linear map of a few statistics of the medium; equal media give equal features.
 
     `num_features` maps a modality to its T. Features have a mean square of 1, as those of trained encoders.
     """
@@ -47,14 +47,14 @@ class DebugEncoder(Encoder):
 
 
 def _statistics(part: Part) -> Tensor:
-    """Numbers [STATISTICS] of about unit size that describe the part."""
+    """Statistics [STATISTICS] of the part, of about unit size."""
     match part:
         case Image(pixels=pixels):
             return _cells(pixels)
         case Video(frames=frames):
             return torch.stack([_cells(frame) for frame in frames]).mean(0)
         case Audio(samples=samples):
-            # The loudness of equal pieces of time; it is defined from one sample on.
+            # loudness of equal pieces of time; a sound may be as short as one sample
             pieces = np.array_split(samples, STATISTICS)
             loudness = [float(np.sqrt(np.mean(piece**2))) if len(piece) else 0.0 for piece in pieces]
             return torch.tensor(loudness) * 4
@@ -62,7 +62,7 @@ def _statistics(part: Part) -> Tensor:
             digest = np.frombuffer(hashlib.shake_128(text.encode()).digest(STATISTICS), dtype=np.uint8)
             return torch.from_numpy(digest / 127.5 - 1).float()
         case _:
-            raise PromptError(f"Plain text has no features; write [text0] to give words as features ({part!r}).")
+            raise PromptError(f"{part!r} is plain text, which has no features; write [text0] to encode words.")
 
 
 def _cells(pixels: PILImage.Image) -> Tensor:

@@ -1,7 +1,7 @@
 """EfficientNet-Lite (Tan & Le 2019, the "lite" variants): ReLU6, no squeeze-and-excitation.
 
-Lite0 is the frozen trunk of `tiny`'s image encoder. Lite2 is the *judge* of the evaluations, so that no figure is
-measured with the model's own eye. transformers' EfficientNet always has squeeze-and-excitation and loads neither.
+Lite0 is the frozen trunk of `tiny`'s image encoder. Lite2 is the *judge* of the evaluations, so that figures do not
+depend on the model's own encoder. transformers' EfficientNet always has squeeze-and-excitation and can load neither.
 
 Shapes: B batch, H W pixels, C channels.
 """
@@ -34,7 +34,7 @@ VARIANTS = {"lite0": (1.0, 1.0), "lite2": (1.1, 1.2)}
 
 
 def _same_pad(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Pads as TensorFlow's SAME does: an odd rest goes to the right and the bottom."""
+    """TensorFlow's SAME padding: an odd remainder goes to the right and the bottom."""
     pads: list[int] = []
     for size in (x.shape[-1], x.shape[-2]):
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
@@ -97,7 +97,7 @@ class EfficientNetLite(nn.Module):
         return self.stages(pixels)[0]
 
     def stages(self, pixels: Tensor, taps: Sequence[int] = (), whole: bool = True) -> list[Tensor]:
-        """The maps after the blocks numbered in `taps` (-1: after the stem), in order, and the last ones (`whole`)."""
+        """The maps after the blocks `taps` (-1: after the stem), in order, and, if `whole`, the last maps."""
         x = (pixels * 255 - 127) / 128
         x = F.relu6(self._bn0(self._conv_stem(_same_pad(x, 3, 2))))
         maps = [x] if -1 in taps else []
@@ -119,7 +119,7 @@ def load_efficientnet(path: Path, variant: str) -> EfficientNetLite:
     """The trunk with the published ImageNet weights at `path` (a `.pth` state dict), frozen, in eval mode.
 
     Raises:
-        WeightsError: the file holds other tensors than this variant's.
+        WeightsError: the tensors of the file are not those of this variant.
     """
     with undrawn_weights():
         net = EfficientNetLite(variant)
@@ -128,14 +128,16 @@ def load_efficientnet(path: Path, variant: str) -> EfficientNetLite:
     try:
         net.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise WeightsError(f"{path} is not an EfficientNet-{variant} state dict: {error}") from error
+        raise WeightsError(
+            f"{path} is not a state dict of EfficientNet-{variant} ({error}); reinstall the package that holds it"
+        ) from error
     net.eval().requires_grad_(False)
     _fuse(net)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _fuse(module: nn.Module) -> None:
-    """Folds each batch norm into the convolution before it: the same numbers in two thirds of the time."""
+    """Merges each batch norm into the convolution before it: the same output in two thirds of the time."""
     for conv, norm in (
         ("_conv_stem", "_bn0"),
         ("_expand_conv", "_bn0"),

@@ -1,4 +1,4 @@
-"""The encoder of the embedded model: frozen trunks and trained heads say what a medium shows, compact encoders say how.
+"""The encoder of the embedded model: trunks and heads encode the content of a medium, compact encoders its form.
 
 | modality | joint vector                            | further features                                       |
 |----------|-----------------------------------------|--------------------------------------------------------|
@@ -38,7 +38,7 @@ COMPACT = ("image", "audio", "video")
 
 
 def joint_heads(dim: int) -> nn.ModuleDict:
-    """Fresh heads of the joint space, by trunk."""
+    """Untrained heads of the joint space, by trunk."""
     return nn.ModuleDict(
         {
             "image": Head(TRUNK_CHANNELS["image"], dim, pool="mean"),
@@ -56,9 +56,9 @@ def load_joint_heads(path: Path, dim: int) -> nn.ModuleDict:
 
 
 def changes(frames: Tensor) -> Tensor:
-    """Frames [B, F, 3, H, W] in [-1, 1] → differences of neighbours at half the size [B, (F-1)·3, H/2, W/2]."""
-    moved = frames.diff(dim=1).flatten(1, 2)
-    return nn.functional.avg_pool2d(moved, 2)
+    """Frames [B, F, 3, H, W] in [-1, 1] → differences of adjacent frames at half the size [B, (F-1)·3, H/2, W/2]."""
+    differences = frames.diff(dim=1).flatten(1, 2)
+    return nn.functional.avg_pool2d(differences, 2)
 
 
 def clip_changes(frames: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class EmbeddedEncoder(Encoder):
     Args:
         trunks: of `TRUNKS`; they and the compact encoders may be loaded on demand.
         heads: see `joint_heads`.
-        compact: modality → `CompactEncoder`; a modality without one has its joint vector alone.
+        compact: modality → `CompactEncoder`; a modality without one has only its joint vector.
     """
 
     modalities = MODALITIES
@@ -114,20 +114,20 @@ class EmbeddedEncoder(Encoder):
         return torch.cat([first, self._compact("video")(clip_changes(frames))], dim=1)
 
     def _trunk(self, modality: str) -> Trunk:
-        trunk: Trunk = self._here(self.trunks[modality])
+        trunk: Trunk = self._on_own_device(self.trunks[modality])
         return trunk
 
     def _compact(self, modality: str) -> CompactEncoder:
-        compact: CompactEncoder = self._here(self.compact[modality])
+        compact: CompactEncoder = self._on_own_device(self.compact[modality])
         return compact
 
-    def _here(self, part: Any) -> Any:
-        """A part beside the heads: it may be loaded after the encoder was moved."""
+    def _on_own_device(self, part: Any) -> Any:
+        """A part on the device of the heads: it may be loaded after the encoder was moved."""
         device, first = device_of(self.heads), next(part.parameters(), None)
         return part if first is None or first.device == device else nn.Module.to(part, device)
 
     def _maps(self, modality: str, media: Tensor) -> Tensor:
-        """What the compact encoder reads [B, C, H, W]."""
+        """The input of the compact encoder [B, C, H, W]."""
         maps: Tensor = self.mel(media) if modality == "audio" else scaled_pixels(media)
         return maps
 
@@ -139,7 +139,8 @@ class EmbeddedEncoder(Encoder):
 
 
 def load_embedded(folder: Path, dim: int, on_demand: bool = False) -> EmbeddedEncoder:
-    """The encoder whose trained parts are in `folder`: `heads.safetensors`, and `image/`, `audio/`, `video/`.
+    """The encoder with the trained parts in `folder`: `heads.safetensors`, `image/`, `audio/` and `video/`.
+
 
     Args:
         on_demand: whether trunks and compact encoders are loaded with the first medium that they read.
@@ -175,5 +176,5 @@ def save_embedded(encoder: EmbeddedEncoder, folder: Path) -> None:
     state = {name: value.half().contiguous().cpu() for name, value in encoder.heads.state_dict().items()}
     write_atomic(folder / "heads.safetensors", save(state))
     for modality, compact in encoder.compact.items():
-        half: Any = nn.Module.to(copy.deepcopy(compact), torch.float16)  # diffusers' own warns of what does not matter
+        half: Any = nn.Module.to(copy.deepcopy(compact), torch.float16)  # diffusers' `to` warns about fp16 on a CPU
         half.save_pretrained(folder / modality)

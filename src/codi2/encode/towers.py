@@ -1,14 +1,14 @@
-"""An encoder of published towers, by transformers' own classes: one for pictures, clips and words, one for sounds.
+"""An encoder of published towers of transformers: one for pictures, clips and words, one for sounds and words.
 
 | modality | tower               | joint vector                                     |
 |----------|---------------------|--------------------------------------------------|
 | image    | SigLIP, SigLIP 2, CLIP | [picture, 0]                                  |
 | video    | the same            | [mean over frames, 0]                            |
 | audio    | CLAP                | [0, mean over stretches]                         |
-| phrase   | both                | [words as the one has them, as the other does]   |
+| phrase   | both                | [words by the image tower, by the audio tower]   |
 
-Two towers were not trained together: their spaces stand side by side, D = D_image + D_audio. Only words are in both.
-All vectors have one norm.
+The towers were not trained together, so their vectors are concatenated: D = D_image + D_audio. Only words have both
+halves. All vectors have one norm.
 
 Letters: B parts, F frames, S stretches of a sound, D joint width, d width of a tower.
 """
@@ -34,11 +34,11 @@ from codi2.sizes import check_layers, check_size
 from codi2.untrusted import check_folder, parse_json
 
 FRAMES = 8  # of a clip, spread evenly
-STRETCHES = 3  # of a sound that is longer than its tower reads, spread evenly
+STRETCHES = 3  # of a sound that is longer than the tower's input, spread evenly
 
 
 class Tower(nn.Module):
-    """A network of transformers with what reads media and words for it."""
+    """A network of transformers with its feature extractor and its tokenizer."""
 
     reads: tuple[str, ...]
 
@@ -58,7 +58,7 @@ class Tower(nn.Module):
     def words(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [B, d]."""
         text = self.network.config.text_config
-        # SigLIP was trained on words in lower case, always padded to its length
+        # SigLIP was trained on words in lower case, padded to its full length
         tokens = self.tokenizer(
             [t.lower() for t in texts],
             padding="max_length",
@@ -104,7 +104,7 @@ class SoundTower(Tower):
     reads = ("audio",)
 
     def media(self, part: Part) -> Tensor:
-        """Raises MediaError: it is shorter than a window of the spectrogram."""
+        """Raises MediaError: the sound is shorter than a window of the spectrogram."""
         import soxr
 
         assert isinstance(part, Audio)
@@ -112,15 +112,16 @@ class SoundTower(Tower):
         samples = soxr.resample(part.samples, part.rate, rate) if part.rate != rate else part.samples
         if len(samples) < self.reader.hop_length:
             raise MediaError(
-                f"{part.name or 'a sound'} lasts {part.seconds * 1000:.0f} ms, which is too short to encode"
+                f"{part.name or 'a sound'} lasts {part.seconds * 1000:.0f} ms; its tower needs "
+                f"{self.reader.hop_length / rate * 1000:.0f} ms or more, give a longer sound"
             )
-        # a longer sound would be cut at random, and the same sound must give the same features
+        # the extractor cuts longer sounds at random, but the same sound must give the same features
         starts = np.linspace(0, max(0, len(samples) - most), STRETCHES if len(samples) > most else 1).astype(int)
         stretches = [samples[start : start + most] for start in starts]
         read = self.reader(stretches, sampling_rate=rate, return_tensors="pt")
-        heard = read["input_features"].to(self.like.device, self.like.dtype)
-        longer = torch.zeros(len(heard), 1, dtype=torch.bool, device=heard.device)
-        return _unit(self.network.get_audio_features(input_features=heard, is_longer=longer))
+        spectrograms = read["input_features"].to(self.like.device, self.like.dtype)
+        longer = torch.zeros(len(spectrograms), 1, dtype=torch.bool, device=spectrograms.device)
+        return _unit(self.network.get_audio_features(input_features=spectrograms, is_longer=longer))
 
 
 TOWERS: dict[str, type[Tower]] = {
@@ -129,14 +130,14 @@ TOWERS: dict[str, type[Tower]] = {
     "clip": PictureTower,
     "clap": SoundTower,
 }
-"""`model_type` of transformers → the class that reads media for it."""
+"""`model_type` of transformers → the class of the tower."""
 
 
 class TowersEncoder(Encoder):
-    """Towers behind the contract of all encoders.
+    """Towers with the interface of all encoders.
 
     Args:
-        towers: image, audio → its tower; one is enough.
+        towers: "image", "audio" → the tower; one is enough.
         num_features: modality → T, which is 1.
         norm: of joint vectors; 0: 1.
 
@@ -184,12 +185,12 @@ def check_counts(kinds: Sequence[type[Tower]], num_features: Mapping[str, int]) 
     for modality, count in num_features.items():
         if modality not in readable:
             raise ConfigError(
-                f"encoder.num_features has {modality!r}, and the towers read {', '.join(readable)}; "
+                f"encoder.num_features has {modality!r}, but the towers read {', '.join(readable)}; "
                 f"set encoder.num_features.{modality}=null"
             )
         if count != 1:
             raise ConfigError(
-                f"encoder.num_features[{modality!r}] is {count}, and towers give the joint vector alone; "
+                f"encoder.num_features[{modality!r}] is {count}, but towers give the joint vector alone; "
                 f"set encoder.num_features.{modality}=1"
             )
 
@@ -198,11 +199,11 @@ def load_towers(config: EncoderConfig) -> TowersEncoder:
     """The encoder of `config.towers`, frozen, fp32.
 
     Raises:
-        ConfigError: none is named, or one is of a class that is not in TOWERS or reads another modality.
+        ConfigError: no tower is named, or one is of a class that is not in TOWERS or reads another modality.
         WeightsError: a repo or folder is missing or damaged.
     """
     if not config.towers:
-        raise ConfigError("encoder.towers names none; set encoder.towers.image, encoder.towers.audio or both")
+        raise ConfigError("encoder.towers is empty; set encoder.towers.image, encoder.towers.audio or both")
     towers = {modality: load_tower(modality, source) for modality, source in config.towers.items()}
     return TowersEncoder(towers, config.num_features, config.norm).eval().requires_grad_(False)
 
@@ -211,19 +212,21 @@ def load_tower(modality: str, source: str) -> Tower:
     """See `load_towers`."""
     from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoTokenizer
 
-    kind, what = tower_class(modality, source), f"the {modality} tower {source!r}"
-    with hub_errors(what):
+    tower_type, description = tower_class(modality, source), f"the {modality} tower {source!r}"
+    with hub_errors(description):
         if Path(source).is_dir():
-            _check(Path(source), what)
+            _check_folder(Path(source), description)
         network, info = AutoModel.from_pretrained(
             source, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
         )
-        reader = (AutoFeatureExtractor if kind is SoundTower else AutoImageProcessor).from_pretrained(source)
+        reader = (AutoFeatureExtractor if tower_type is SoundTower else AutoImageProcessor).from_pretrained(source)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    if absent := sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]})):
-        raise WeightsError(f"{what} does not fit its config: {len(absent)} tensors are missing, first {absent[0]}")
+    if missing := sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]})):
+        raise WeightsError(
+            f"{description} does not fit its config: {len(missing)} tensors are missing, first {missing[0]}"
+        )
     with torch.no_grad():
-        return kind(network.eval().requires_grad_(False), reader, tokenizer)
+        return tower_type(network.eval().requires_grad_(False), reader, tokenizer)
 
 
 def tower_class(modality: str, source: str) -> type[Tower]:
@@ -235,24 +238,27 @@ def tower_class(modality: str, source: str) -> type[Tower]:
         name = str(parse_json(path.read_bytes()).get("model_type", ""))
     kind = TOWERS.get(name)
     if kind is None:
-        raise ConfigError(f"encoder.towers.{modality} is {source!r}, a {name or 'model of no type'}; towers are "
+        raise ConfigError(f"encoder.towers.{modality} is {source!r}, a {name or 'model of no type'}; choose one of "
                           f"{', '.join(TOWERS)}")  # fmt: skip
     if modality not in kind.reads:
-        raise ConfigError(f"encoder.towers.{modality} is {source!r}, a {name}, which reads {kind.reads[0]}")
+        raise ConfigError(
+            f"encoder.towers.{modality} is {source!r}, a {name}, which reads {kind.reads[0]}; choose a tower of "
+            f"{modality}"
+        )
     return kind
 
 
-def _check(folder: Path, what: str) -> None:
-    """Raises WeightsError: the config asks for more than the weights hold, or the tokenizer cannot be used."""
+def _check_folder(folder: Path, description: str) -> None:
+    """Raises WeightsError: the config needs more numbers than the weights hold, or the tokenizer cannot be used."""
     from transformers import AutoConfig, AutoModel
 
     from codi2.llm.trial import try_tokenizer
 
     check_folder(folder)
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    check_layers(parse_json((folder / "config.json").read_bytes()), weights, what)
+    check_layers(parse_json((folder / "config.json").read_bytes()), weights, description)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    check_size(lambda: AutoModel.from_config(config, trust_remote_code=False), weights, what)
+    check_size(lambda: AutoModel.from_config(config, trust_remote_code=False), weights, description)
     if (file := folder / "tokenizer.json").is_file():
         try_tokenizer(file)
 

@@ -129,7 +129,7 @@ def audioldm2_pipeline() -> Any:
     ).eval()
     pipeline = AudioLDM2Pipeline(
         vae=vae(1, scaling_factor=0.4),
-        text_encoder=gpt2,  # CLAP's place: it is asked nothing when states are given
+        text_encoder=gpt2,  # in place of CLAP, which is not called where states are given
         text_encoder_2=t5_encoder(),
         projection_model=None,
         language_model=gpt2,

@@ -1,5 +1,4 @@
-"""Decoders of today drop in: a picture, a sound and a clip from tiny random pipelines, parity with them, and a step of
-training."""
+"""Published decoders other than the paper's: replies from tiny random pipelines, parity with them, a training step."""
 
 from __future__ import annotations
 
@@ -207,21 +206,21 @@ def test_a_negative_prompt_is_a_feature_and_acts(decoder: Decoder) -> None:
 def test_a_step_of_training_reaches_feature_and_head(decoder: Decoder) -> None:
     clean = torch.randn(2, *decoder.latent_shape)
     t = decoder.process.times(2, torch.Generator().manual_seed(0))
-    wanted = features().requires_grad_(True)
+    feature = features().requires_grad_(True)
     head = [p.requires_grad_(True) for p in decoder.conditioner.head.parameters()]
     loss, estimate = decoder.loss_and_estimate(
-        clean, torch.randn_like(clean), t, wanted, torch.zeros(2), torch.zeros_like(clean)
+        clean, torch.randn_like(clean), t, feature, torch.zeros(2), torch.zeros_like(clean)
     )
     assert loss.shape == (2,) and estimate.shape == clean.shape
     loss.sum().backward()
-    assert wanted.grad is not None and (wanted.grad.abs().sum((1, 2)) > 0).all()
+    assert feature.grad is not None and (feature.grad.abs().sum((1, 2)) > 0).all()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head)
 
 
 def test_a_perfect_network_has_no_loss_and_is_sampled_back(
     decoder: Decoder, kind: tuple[str, Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the forward process calls the target is what the scheduler undoes."""
+    """The target of the forward process is the prediction that the scheduler expects."""
     clean = torch.randn(2, *decoder.latent_shape, generator=torch.Generator().manual_seed(0))
 
     def perfect(x: Tensor, t: Tensor, *rest: Any) -> Tensor:
@@ -241,26 +240,26 @@ def test_a_perfect_network_has_no_loss_and_is_sampled_back(
     loss, estimate = decoder.loss_and_estimate(clean, torch.randn_like(clean), t, features(), torch.zeros(2), zeros)
     assert loss.max() < 1e-6
     assert torch.allclose(estimate, clean, atol=1e-3)
-    back = decoder.generate_latents(features(), SEEDS, num_inference_steps=20, guidance_scale=1.0)
-    assert torch.allclose(back, clean, atol=0.02)
+    sampled = decoder.generate_latents(features(), SEEDS, num_inference_steps=20, guidance_scale=1.0)
+    assert torch.allclose(sampled, clean, atol=0.02)
 
 
 def test_latents_are_those_of_the_pipeline(decoder: Decoder, kind: tuple[str, Path, dict[str, Any]]) -> None:
-    """With the states that the head makes given to the pipeline as its prompt's."""
+    """The pipeline gets the states of the trained head as the states of its prompt."""
     name, _, parts = kind
     parts = {**parts, "scheduler": copy.deepcopy(parts["scheduler"])}
     with torch.no_grad():
-        made = decoder.conditioner(features(), torch.zeros(2))
+        condition = decoder.conditioner(features(), torch.zeros(2))
     noise = seeded_noise(decoder.latent_shape, SEEDS, torch.device("cpu"), torch.float32)
     common = {"num_inference_steps": STEPS, "guidance_scale": SCALE, "output_type": "latent", "latents": noise.clone()}
-    states = made["encoder_hidden_states"]
+    states = condition["encoder_hidden_states"]
     if name == "StableDiffusionXLPipeline":
         from diffusers import StableDiffusionXLPipeline
 
         pipe = StableDiffusionXLPipeline(
             **parts, text_encoder=None, text_encoder_2=_Projected(10), tokenizer=None, tokenizer_2=None
         )
-        pooled = made["added_cond_kwargs"]["text_embeds"]
+        pooled = condition["added_cond_kwargs"]["text_embeds"]
         out = _quiet(pipe)(
             prompt_embeds=states, pooled_prompt_embeds=pooled, negative_prompt_embeds=torch.zeros_like(states),
             negative_pooled_prompt_embeds=torch.zeros_like(pooled), **common,
@@ -269,7 +268,7 @@ def test_latents_are_those_of_the_pipeline(decoder: Decoder, kind: tuple[str, Pa
         import diffusers
 
         names = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
-        pooled, flux = made["pooled_projections"], name == "FluxPipeline"
+        pooled, flux = condition["pooled_projections"], name == "FluxPipeline"
         none = {key: None for key in names if not (flux and key.endswith("3"))}
         pipe = getattr(diffusers, name)(**parts, **none)
         if flux:
@@ -282,7 +281,7 @@ def test_latents_are_those_of_the_pipeline(decoder: Decoder, kind: tuple[str, Pa
     elif name == "StableAudioPipeline":
         from diffusers import EDMDPMSolverMultistepScheduler, StableAudioPipeline
 
-        # its own solver draws noise from a seed that the pipeline does not let through
+        # its default solver draws noise from a seed that the pipeline does not pass on
         decoder.scheduler = EDMDPMSolverMultistepScheduler(sigma_data=1.0, prediction_type="v_prediction")
         parts["scheduler"] = copy.deepcopy(decoder.scheduler)
         pipe = StableAudioPipeline(**parts, text_encoder=_Projected(8), tokenizer=None)
@@ -299,9 +298,9 @@ def test_latents_are_those_of_the_pipeline(decoder: Decoder, kind: tuple[str, Pa
             prompt_embeds=states, negative_prompt_embeds=torch.zeros_like(states), num_frames=5, height=16, width=32,
             **common,
         ).frames  # fmt: skip
-    ours = decoder.generate_latents(features(), SEEDS, guidance_scale=SCALE)
-    ours = _patches(ours) if name == "FluxPipeline" else ours
-    assert float((ours - out).norm() / out.norm()) < 1e-5
+    latents = decoder.generate_latents(features(), SEEDS, guidance_scale=SCALE)
+    latents = _patches(latents) if name == "FluxPipeline" else latents
+    assert float((latents - out).norm() / out.norm()) < 1e-5
 
 
 def test_a_pipeline_of_another_kind_is_refused(kind: tuple[str, Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -315,7 +314,7 @@ def test_a_pipeline_of_another_kind_is_refused(kind: tuple[str, Path, dict[str, 
 
 
 class _Projected(torch.nn.Module):
-    """Stands where a pipeline asks a text encoder for its width and precision."""
+    """In place of a text encoder, of which the pipelines read the width and the precision."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -58,8 +58,8 @@ def latents(decoder: Decoder, negative: str, sources: Any = None) -> Tensor:
     return decoder.generate_latents(features(), SEEDS, sources=sources, negative=words, guidance_scale=SCALE)
 
 
-def relative(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).norm() / theirs.norm())
+def relative(latents: Tensor, expected: Tensor) -> float:
+    return float((latents - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("negative", ["", NEGATIVE])
@@ -90,15 +90,15 @@ def test_clips_are_those_of_the_published_pipeline(clips: Any, video: Decoder) -
         latents=seeded_noise(video.latent_shape, SEEDS, CPU, torch.float32),
         num_frames=3, height=16, width=24, num_inference_steps=STEPS, guidance_scale=SCALE, output_type="pt",
     )  # fmt: skip
-    theirs = out.frames.permute(0, 2, 1, 3, 4) * 2 - 1  # [B, 3, F, H, W]
-    ours = video.codec.decode(latents(video, NEGATIVE)).clamp(-1, 1)
-    assert relative(ours, theirs) < 1e-5
-    parts = video.codec.to_parts(ours)
+    expected = out.frames.permute(0, 2, 1, 3, 4) * 2 - 1  # [B, 3, F, H, W]
+    frames = video.codec.decode(latents(video, NEGATIVE)).clamp(-1, 1)
+    assert relative(frames, expected) < 1e-5
+    parts = video.codec.to_parts(frames)
     assert [len(part.frames) for part in parts] == [3, 3] and parts[0].frames[0].size == (24, 16)
 
 
 @pytest.mark.parametrize("kind", ["audio", "video"])
-def test_a_source_is_seen_and_the_loss_reaches_the_feature(request: pytest.FixtureRequest, kind: str) -> None:
+def test_a_source_changes_the_sample(request: pytest.FixtureRequest, kind: str) -> None:
     decoder: Decoder = request.getfixturevalue(kind)
     with torch.no_grad():
         decoder.unet.conv_in.weight[:, 4:].normal_()
@@ -109,12 +109,17 @@ def test_a_source_is_seen_and_the_loss_reaches_the_feature(request: pytest.Fixtu
     plain, edited = latents(decoder, ""), latents(decoder, "", [source, None])
     assert edited.shape == (2, *decoder.latent_shape)
     assert relative(edited[:1], plain[:1]) > 1e-3
-    wanted = features().requires_grad_(True)
+
+
+@pytest.mark.parametrize("kind", ["audio", "video"])
+def test_the_loss_reaches_the_feature_and_the_head(request: pytest.FixtureRequest, kind: str) -> None:
+    decoder: Decoder = request.getfixturevalue(kind)
+    feature = features().requires_grad_(True)
     clean = torch.randn(2, *decoder.latent_shape)
     t, level = torch.tensor([100, 900]), torch.zeros(2)
     decoder.conditioner.head.requires_grad_(True)
-    loss = decoder.loss(clean, torch.randn_like(clean), t, wanted, level, torch.zeros_like(clean))
+    loss = decoder.loss(clean, torch.randn_like(clean), t, feature, level, torch.zeros_like(clean))
     assert loss.shape == (2,)
     loss.sum().backward()
-    assert wanted.grad is not None and wanted.grad.abs().sum() > 0
+    assert feature.grad is not None and feature.grad.abs().sum() > 0
     assert decoder.conditioner.head.weight.grad.abs().sum() > 0

@@ -41,18 +41,20 @@ def features() -> Tensor:
     return torch.randn(2, 1, DIM, generator=torch.Generator().manual_seed(1))
 
 
-def relative(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).norm() / theirs.norm())
+def relative(latents: Tensor, expected: Tensor) -> float:
+    return float((latents - expected).norm() / expected.norm())
 
 
 def pipeline_latents(pipeline: Any, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Tensor:
-    """Of the pipeline, with the noise of its embeddings and latents drawn as ours is."""
+    """Latents of the pipeline, with the noise of embeddings and latents that our decoder draws."""
     like = torch.device("cpu"), torch.float32
     noise = seeded_noise((4, 8, 8), SEEDS, *like)
-    blur = seeded_noise((1, DIM), [seed + 1 for seed in SEEDS], *like)[:, 0]
-    plain = type(pipeline).noise_image_embeddings
+    embedding_noise = seeded_noise((1, DIM), [seed + 1 for seed in SEEDS], *like)[:, 0]
+    noise_image_embeddings = type(pipeline).noise_image_embeddings
     monkeypatch.setattr(
-        pipeline, "noise_image_embeddings", lambda **a: plain(pipeline, a["image_embeds"], LEVEL, noise=blur)
+        pipeline,
+        "noise_image_embeddings",
+        lambda **a: noise_image_embeddings(pipeline, a["image_embeds"], LEVEL, noise=embedding_noise),
     )
     out = pipeline(
         image_embeds=features()[:, 0], latents=noise, noise_level=LEVEL, num_inference_steps=STEPS,
@@ -61,7 +63,7 @@ def pipeline_latents(pipeline: Any, monkeypatch: pytest.MonkeyPatch, **arguments
     return out.images
 
 
-def ours(decoder: Decoder, negative: str = "", sources: Any = None) -> Tensor:
+def decoder_latents(decoder: Decoder, negative: str = "", sources: Any = None) -> Tensor:
     words = decoder.conditioner.read_words(negative) if negative else None
     words = None if words is None else words.expand(2, -1, -1)
     return decoder.generate_latents(features(), SEEDS, sources=sources, negative=words, guidance_scale=SCALE)
@@ -70,8 +72,8 @@ def ours(decoder: Decoder, negative: str = "", sources: Any = None) -> Tensor:
 def test_latents_are_those_of_the_published_pipeline(
     pipeline: Any, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theirs = pipeline_latents(pipeline, monkeypatch, prompt=["", ""])
-    assert relative(ours(decoder), theirs) < 1e-5
+    expected = pipeline_latents(pipeline, monkeypatch, prompt=["", ""])
+    assert relative(decoder_latents(decoder), expected) < 1e-5
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -79,10 +81,10 @@ def test_a_negative_prompt_acts_as_in_the_published_pipeline(
     pipeline: Any, decoder: Decoder, monkeypatch: pytest.MonkeyPatch, both: bool
 ) -> None:
     prompt = [NEGATIVE if both else ""] * 2
-    theirs = pipeline_latents(pipeline, monkeypatch, prompt=prompt, negative_prompt=[NEGATIVE] * 2)
+    expected = pipeline_latents(pipeline, monkeypatch, prompt=prompt, negative_prompt=[NEGATIVE] * 2)
     decoder.sampling = Sampling(STEPS, SCALE, 1.5, LEVEL, negative_in_both=both)
-    assert relative(ours(decoder, NEGATIVE), theirs) < 1e-5
-    assert relative(ours(decoder), theirs) > 1e-3
+    assert relative(decoder_latents(decoder, NEGATIVE), expected) < 1e-5
+    assert relative(decoder_latents(decoder), expected) > 1e-3
 
 
 def test_the_fidelity_path_has_the_arithmetic_of_instruct_pix2pix(pipeline: Any, decoder: Decoder) -> None:
@@ -92,7 +94,7 @@ def test_the_fidelity_path_has_the_arithmetic_of_instruct_pix2pix(pipeline: Any,
     with torch.no_grad():
         decoder.unet.conv_in.weight[:, 4:].normal_(generator=torch.Generator().manual_seed(5)).mul_(0.1)
     picture = PILImage.effect_mandelbrot((16, 16), (-2, -1, 1, 1), 20).convert("RGB")
-    latents = ours(decoder, sources=[Image(picture), Image(picture)])
+    latents = decoder_latents(decoder, sources=[Image(picture), Image(picture)])
 
     unet, scheduler = decoder.unet, copy.deepcopy(pipeline.scheduler)
     source = pipeline.vae.encode(pipeline.image_processor.preprocess(picture, 16, 16)).latent_dist.mode()
@@ -104,31 +106,31 @@ def test_the_fidelity_path_has_the_arithmetic_of_instruct_pix2pix(pipeline: Any,
     scheduler.set_timesteps(STEPS)
     for t in scheduler.timesteps:
         with torch.no_grad():
-            made = unet(
+            branches = unet(
                 torch.cat([x.repeat(3, 1, 1, 1), torch.cat([source, source, torch.zeros_like(source)])], dim=1),
                 t,
                 encoder_hidden_states=text.repeat(3, 1, 1),
                 class_labels=torch.cat([label, torch.zeros_like(label), torch.zeros_like(label)]),
             ).sample
-        conditioned, image, unconditional = made.chunk(3)
+        conditioned, image, unconditional = branches.chunk(3)
         x = scheduler.step(
             unconditional + SCALE * (conditioned - image) + 1.5 * (image - unconditional), t, x
         ).prev_sample
     assert relative(latents, x) < 1e-5
 
 
-def test_a_widened_network_draws_as_before_until_it_learns(pipeline: Any, decoder: Decoder) -> None:
+def test_a_widened_network_keeps_its_weights_and_has_zeros_for_the_source(pipeline: Any, decoder: Decoder) -> None:
     assert decoder.unet.conv_in.in_channels == 8
     assert torch.equal(decoder.unet.conv_in.weight[:, :4], pipeline.unet.conv_in.weight)
     assert torch.equal(decoder.unet.conv_in.bias, pipeline.unet.conv_in.bias)
     assert not decoder.unet.conv_in.weight[:, 4:].any()
 
 
-def test_the_loss_reaches_the_feature_and_knows_velocity(decoder: Decoder) -> None:
-    wanted = features().requires_grad_(True)
+def test_the_loss_is_that_of_the_velocity_and_reaches_the_feature(decoder: Decoder) -> None:
+    feature = features().requires_grad_(True)
     latents, noise = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(2)).unbind(0)
     level, t = torch.full((2,), LEVEL), torch.tensor([100, 900])
-    noised = decoder.conditioner.noised(wanted, torch.randn(2, 1, DIM), level)
+    noised = decoder.conditioner.noised(feature, torch.randn(2, 1, DIM), level)
     loss = decoder.loss(latents, noise, t, noised, level, torch.zeros_like(latents))
     velocity = decoder.diffusion.get_velocity(latents, noise, t)
     prediction = decoder.denoise(
@@ -136,14 +138,14 @@ def test_the_loss_reaches_the_feature_and_knows_velocity(decoder: Decoder) -> No
     )
     assert torch.allclose(loss, (prediction - velocity).square().mean((1, 2, 3)), rtol=1e-5)
     loss.sum().backward()
-    assert wanted.grad is not None and wanted.grad.abs().sum() > 0
+    assert feature.grad is not None and feature.grad.abs().sum() > 0
 
 
-def test_the_norm_that_the_network_expects_is_that_of_its_normaliser(pipeline: Any, decoder: Decoder) -> None:
+def test_the_expected_norm_is_that_of_the_normaliser(pipeline: Any, decoder: Decoder) -> None:
     normalizer = pipeline.image_normalizer
-    drawn = (normalizer.mean + normalizer.std * torch.randn(20_000, DIM)).detach()
+    embeddings = (normalizer.mean + normalizer.std * torch.randn(20_000, DIM)).detach()
     expected = decoder.conditioner.expected_norm()
-    assert expected == pytest.approx(float(drawn.square().sum(1).mean().sqrt()), rel=0.02)
+    assert expected == pytest.approx(float(embeddings.square().sum(1).mean().sqrt()), rel=0.02)
     decoder.sampling = Sampling(feature_norm=None)
     assert torch.allclose(decoder.rescaled(features()).norm(dim=-1), torch.full((2, 1), expected))
 
@@ -157,7 +159,7 @@ def test_parts_load_from_a_folder_or_are_refused(pipeline: Any, decoder: Decoder
         return load_pipeline(modality, DecoderConfig(kind="pipeline", id=str(folder)), dim, decoder.sampling)
 
     loaded = load(tmp_path)
-    assert relative(ours(loaded), ours(decoder)) < 1e-6
+    assert relative(decoder_latents(loaded), decoder_latents(decoder)) < 1e-6
 
     from safetensors.torch import load_file, save_file
 
@@ -176,26 +178,26 @@ def test_parts_load_from_a_folder_or_are_refused(pipeline: Any, decoder: Decoder
     assert narrow.conditioner.embedding_width(8) == DIM and has_head(narrow) and not has_head(load(tmp_path))
 
 
-def test_features_of_another_width_reach_the_embeddings_by_a_map_that_learns(pipeline: Any, tmp_path: Path) -> None:
+def test_features_of_another_width_are_mapped_to_embeddings_by_a_trained_head(pipeline: Any, tmp_path: Path) -> None:
     parts = {name: copy.deepcopy(getattr(pipeline, name)) for name in PARTS}
     torch.manual_seed(0)
     decoder = unclip_decoder(parts, Sampling(STEPS, SCALE, 1.5, LEVEL), 6)
-    given = torch.randn(2, 1, 6, generator=torch.Generator().manual_seed(1))
-    embeddings = decoder.rescaled(torch.cat([given, torch.zeros(1, 1, 6)]))
+    inputs = torch.randn(2, 1, 6, generator=torch.Generator().manual_seed(1))
+    embeddings = decoder.rescaled(torch.cat([inputs, torch.zeros(1, 1, 6)]))
     expected = decoder.conditioner.expected_norm()
     assert embeddings[:2].norm(dim=-1).flatten().tolist() == pytest.approx([expected] * 2, rel=1e-5)
     assert not embeddings[2].any()
-    together, alone = decoder.generate_latents(given, SEEDS), decoder.generate_latents(given[1:], SEEDS[1:])
+    together, alone = decoder.generate_latents(inputs, SEEDS), decoder.generate_latents(inputs[1:], SEEDS[1:])
     assert relative(together[1:], alone) < 1e-4 and relative(together[:1], together[1:]) > 1e-2
 
-    # the network is given what embeddings of its own width would give it
-    own = unclip_decoder({name: copy.deepcopy(getattr(pipeline, name)) for name in PARTS}, decoder.sampling)
-    assert relative(own.generate_latents(embeddings[:2], SEEDS), together) < 1e-5
+    # a decoder for features of the embeddings' width gives the same latents for these embeddings
+    without_head = unclip_decoder({name: copy.deepcopy(getattr(pipeline, name)) for name in PARTS}, decoder.sampling)
+    assert relative(without_head.generate_latents(embeddings[:2], SEEDS), together) < 1e-5
 
     state = trained_state(decoder)
     assert state["conditioner.head.weight"].shape == (DIM, 6)
     decoder.conditioner.head.requires_grad_(True)
     level, clean = torch.full((2,), LEVEL), torch.randn(2, *decoder.latent_shape)
-    noised = decoder.conditioner.noised(decoder.rescaled(given), torch.randn(2, 1, DIM), level)
+    noised = decoder.conditioner.noised(decoder.rescaled(inputs), torch.randn(2, 1, DIM), level)
     decoder.loss(clean, torch.randn_like(clean), torch.tensor([100, 900]), noised, level, clean * 0).sum().backward()
     assert decoder.conditioner.head.weight.grad.abs().sum() > 0

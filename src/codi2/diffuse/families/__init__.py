@@ -1,8 +1,8 @@
-"""Published decoders, one file for each family: a diffusers pipeline drops in by naming its repo or folder.
+"""Published decoders, one file for each family: a config names the repo or folder of a diffusers pipeline.
 
-`model_index.json` says which pipeline a folder holds, and that says which file here knows how a regressed feature
-conditions it: as an image embedding (`unclip`), or as prompt embeddings that a trained head makes of it (all others).
-A new family is a new file and a line below.
+`model_index.json` names the class of the pipeline, and `FAMILIES` the file here for that class. A regressed feature
+conditions the network as an image embedding (`unclip`), or as prompt embeddings from a trained head (all others). A new
+family is a new file and a line below.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FAMILIES = {
 def load_pipeline(
     modality: str, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype = torch.float32
 ) -> Decoder:
-    """The decoder that `config.id` names, for features of width `dim`; its head is fresh.
+    """The decoder that `config.id` names, for features of width `dim`; its head is untrained.
 
     Raises:
         WeightsError: the folder or repo, or a part of it, is missing or does not fit.
@@ -44,22 +44,25 @@ def load_pipeline(
 
 
 def family_of(modality: str, source: str, shown: str = "") -> str:
-    """Which file here knows the pipeline of a folder or repo, which errors call `shown`. Raises as `load_pipeline`."""
+    """The file here for the pipeline of a folder or repo; errors call it `shown`. Raises as `load_pipeline`."""
     name, shown = pipeline_name(source), shown or source
     if name not in FAMILIES:
-        raise ConfigError(f"{shown!r} is a {name}; features can condition {', '.join(FAMILIES)}")
-    makes, module = FAMILIES[name]
-    if makes != modality:
-        raise ConfigError(f"decoders[{modality!r}].id is {shown!r}, a {name}, which makes {makes}")
+        raise ConfigError(f"{shown!r} is a {name}, which is not supported; choose one of {', '.join(FAMILIES)}")
+    output_modality, module = FAMILIES[name]
+    if output_modality != modality:
+        raise ConfigError(
+            f"decoders[{modality!r}].id is {shown!r}, a {name}, which makes {output_modality}; name a pipeline that "
+            f"makes {modality}"
+        )
     return module
 
 
 def pipeline_name(source: str) -> str:
-    """The class of diffusers that a folder or repo is made for. Raises WeightsError."""
+    """The pipeline class of diffusers that a folder or repo names. Raises WeightsError."""
     from codi2.hub import weight_file
 
     path = weight_file(source, ("model_index.json",))
     try:
         return str(json.loads(path.read_text())["_class_name"])
     except (ValueError, KeyError, OSError) as error:
-        raise WeightsError(f"{path} does not say which pipeline it is of; fetch {source!r} again") from error
+        raise WeightsError(f"{path} does not name the class of its pipeline; fetch {source!r} again") from error

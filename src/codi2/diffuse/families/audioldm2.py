@@ -1,7 +1,7 @@
 """The audio decoder of `paper`: AudioLDM2, conditioned on a regressed feature (section 5.1, appendix B.1).
 
-Its network attends to eight states that a GPT-2 makes of a prompt, and to T5's states of the words. A trained linear
-map of the feature takes the place of the first; the negative prompt's words are the second.
+The network attends to eight states that a GPT-2 computes from a prompt, and to T5's states of the words. Here a trained
+linear map of the feature replaces the states of GPT-2, and T5 reads the negative prompt.
 
 Letters: B batch, K slots, D feature width (1024), G states of GPT-2 (8), W their width (768), L words.
 """
@@ -30,7 +30,7 @@ PEAK = 0.5  # of full scale
 
 
 class AudioLDM2Condition(WordsCondition):
-    """Features [B, K, D], of which the joint vector counts, and words [B, L, 1024] → both kinds of states.
+    """Features [B, K, D], of which the joint vector is used, and words [B, L, 1024] → both kinds of states.
 
     Args:
         dim: D.
@@ -43,7 +43,7 @@ class AudioLDM2Condition(WordsCondition):
         self.states = states
 
     def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
-        """An absent feature, all zeros, gives what the head has learned for it: its bias."""
+        """An absent feature, all zeros, gives the head's trained bias."""
         joint = features[:, 0]
         words = (self.no_words if text is None else text).to(joint).expand(len(joint), -1, -1)
         return {
@@ -56,7 +56,7 @@ class AudioLDM2Condition(WordsCondition):
 class AudioLDM2Codec(Codec):
     """Sounds of a set length as log-mel spectrograms [B, 1, frames, 64], and back by HiFi-GAN.
 
-    Every sound is brought to the level of the published data: mean 0, peak .5.
+    Every sound is scaled to the level of the published data: mean 0, peak .5.
     """
 
     modality = "audio"
@@ -90,9 +90,9 @@ def levelled(sound: Audio, length: int) -> np.ndarray:
     from codi2.media import to_clip
 
     wave = to_clip(sound, RATE, length)
-    heard = wave[: max(1, round(sound.seconds * RATE))]
-    heard -= heard.mean()
-    heard *= PEAK / (np.abs(heard).max() + 1e-8)
+    audible = wave[: max(1, round(sound.seconds * RATE))]
+    audible -= audible.mean()
+    audible *= PEAK / (np.abs(audible).max() + 1e-8)
     return wave
 
 
@@ -103,12 +103,12 @@ def audioldm2_decoder(parts: dict[str, Any], dim: int, frames: int, sampling: Sa
         frames: of the spectrogram, 100 a second.
     """
     unet, vae, vocoder = parts["unet"], parts["vae"], parts["vocoder"]
-    some = unet.conv_in.weight
-    # the network's first kind of cross-attention reads the states of GPT-2; None stands for self-attention
+    weight = unet.conv_in.weight
+    # the network's first cross-attention reads the states of GPT-2; None stands for self-attention
     widths = [w for w in unet.config.cross_attention_dim[0] if w is not None]
     condition = AudioLDM2Condition(
         dim, TextStates(parts["tokenizer_2"], parts["text_encoder_2"], padded=False), width=widths[0]
-    ).to(some.device, some.dtype)
+    ).to(weight.device, weight.dtype)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     shape = (unet.config.out_channels, frames // factor, vocoder.config.model_in_dim // factor)
     codec = AudioLDM2Codec(vae, vocoder, frames)
@@ -117,7 +117,7 @@ def audioldm2_decoder(parts: dict[str, Any], dim: int, frames: int, sampling: Sa
 
 
 def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
-    """The decoder in a folder or repo in the layout of `AudioLDM2Pipeline`, with a fresh head."""
+    """The decoder in a folder or repo in the layout of `AudioLDM2Pipeline`, with an untrained head."""
     from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, DDIMScheduler
     from transformers import SpeechT5HifiGan, T5EncoderModel, T5TokenizerFast
 

@@ -1,4 +1,4 @@
-"""What the families of pictures by rectified flow share: their codec, their schedule, and features as states."""
+"""Shared by the image families with rectified flow: the codec, the schedule and the condition."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from codi2.diffuse.families.prompt import PromptCondition
 from codi2.diffuse.families.unclip import UnclipCodec
 
 NUM_STATES = 16
-"""Fewer than the pipelines' 77 to 512: the networks attend to any number, and the head has NUM_STATES · width² weights,
-270 M at their width of 4096."""
+"""Fewer than the 77 to 512 of the pipelines: the networks attend to any number of states, and the head has NUM_STATES ·
+width² weights, 270 M at their width of 4096."""
 
 
 class FlowCondition(PromptCondition):
-    """States and a pooled state, by the names that both transformers give them."""
+    """States and a pooled state, under the names of both transformers' arguments."""
 
     def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
         states, pooled = self.states(features, text)
@@ -45,9 +45,9 @@ class FlowCodec(UnclipCodec):
 
 
 class FlowMatchBySize(FlowMatchEulerDiscreteScheduler):
-    """The schedule as the pipelines set it: larger pictures stay longer at much noise.
+    """The schedule as the pipelines set it: larger pictures have more steps at high noise.
 
-    `tokens` is how many the network makes of a picture; `even`: the steps are even in sigma from 1 to 1/steps (Flux).
+    `tokens` is the number of tokens of a picture; `even`: the steps are even in sigma from 1 to 1/steps (Flux).
     """
 
     tokens: int = 0
@@ -58,7 +58,7 @@ class FlowMatchBySize(FlowMatchEulerDiscreteScheduler):
         super().set_timesteps(num_inference_steps, device, sigmas=sigmas, mu=self._mu())
 
     def _mu(self) -> float | None:
-        """The shift for this size, on the line through those of the smallest and the largest."""
+        """The shift for this size: linear between those of the smallest and the largest size."""
         c = self.config
         if not c.use_dynamic_shifting:
             return None
@@ -68,6 +68,6 @@ class FlowMatchBySize(FlowMatchEulerDiscreteScheduler):
 
 def by_size(scheduler: Any, tokens: int, even: bool) -> FlowMatchBySize:
     """A pipeline's scheduler for pictures of one size."""
-    made: FlowMatchBySize = FlowMatchBySize.from_config(scheduler.config)
-    made.tokens, made.even = tokens, even
-    return made
+    sized: FlowMatchBySize = FlowMatchBySize.from_config(scheduler.config)
+    sized.tokens, sized.even = tokens, even
+    return sized

@@ -20,11 +20,11 @@ from codi2.diffuse.load import load_parts
 from codi2.errors import ConfigError
 
 PATCH = 2
-EMBEDDED_GUIDANCE = 3.5  # that a distilled network is told; guidance by two branches comes on top of it
+EMBEDDED_GUIDANCE = 3.5  # input of a distilled network; guidance by two branches is applied in addition
 
 
 class FluxNetwork(nn.Module):
-    """The transformer behind the signature of all networks: it reads patches of latents with their places."""
+    """The transformer with the common signature of networks; it reads patches of latents with their positions."""
 
     def __init__(self, transformer: Any) -> None:
         super().__init__()
@@ -35,8 +35,8 @@ class FluxNetwork(nn.Module):
     def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, pooled_projections: Tensor) -> Any:
         """x [B, c, h, w], t [B] or [], 0 … 1000."""
         h, w = x.shape[2] // PATCH, x.shape[3] // PATCH
-        places = torch.zeros(h, w, 3)
-        places[..., 1], places[..., 2] = torch.arange(h)[:, None], torch.arange(w)
+        positions = torch.zeros(h, w, 3)
+        positions[..., 1], positions[..., 2] = torch.arange(h)[:, None], torch.arange(w)
         guidance = x.new_full((len(x),), EMBEDDED_GUIDANCE) if self.transformer.config.guidance_embeds else None
         (patches,) = self.transformer(
             hidden_states=rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=PATCH, q=PATCH),
@@ -45,7 +45,7 @@ class FluxNetwork(nn.Module):
             encoder_hidden_states=encoder_hidden_states,
             pooled_projections=pooled_projections,
             txt_ids=x.new_zeros(encoder_hidden_states.shape[1], 3),
-            img_ids=places.flatten(0, 1).to(x),
+            img_ids=positions.flatten(0, 1).to(x),
             return_dict=False,
         )
         sample = rearrange(patches, "b (h w) (c p q) -> b c (h p) (w q)", h=h, w=w, p=PATCH, q=PATCH)
@@ -55,18 +55,18 @@ class FluxNetwork(nn.Module):
 def flux_decoder(parts: dict[str, Any], dim: int, size: int, sampling: Sampling) -> Decoder:
     """A decoder of the parts of a `FluxPipeline`, by their names there, for pictures of `size` pixels a side.
 
-    Raises ConfigError: the size is no multiple of a patch of latents.
+    Raises ConfigError: the size is not a multiple of a patch of latents.
     """
     transformer, vae = parts["transformer"], parts["vae"]
-    some, factor = next(transformer.parameters()), 2 ** (len(vae.config.block_out_channels) - 1)
+    weight, factor = next(transformer.parameters()), 2 ** (len(vae.config.block_out_channels) - 1)
     if size % (factor * PATCH) or not size:
-        raise ConfigError(f"decoders.image.size is {size}; Flux draws multiples of {factor * PATCH} pixels")
+        raise ConfigError(f"decoders.image.size is {size}; Flux needs a multiple of {factor * PATCH} pixels")
     side = size // factor
     config = transformer.config
     condition = FlowCondition(dim, NUM_STATES, config.joint_attention_dim, config.pooled_projection_dim)
     decoder = Decoder(
         FluxNetwork(transformer),
-        condition.to(some.device, some.dtype),
+        condition.to(weight.device, weight.dtype),
         FlowCodec(vae, size),
         by_size(parts["scheduler"], (side // PATCH) ** 2, even=True),
         sampling,
@@ -76,7 +76,7 @@ def flux_decoder(parts: dict[str, Any], dim: int, size: int, sampling: Sampling)
 
 
 def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
-    """The decoder in a folder or repo in the layout of `FluxPipeline`, with a fresh head."""
+    """The decoder in a folder or repo in the layout of `FluxPipeline`, with an untrained head."""
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
     classes = {

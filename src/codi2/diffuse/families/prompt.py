@@ -1,4 +1,4 @@
-"""Features as prompt embeddings: what every decoder that reads a text encoder's states can be conditioned by.
+"""Features as prompt embeddings: the condition of decoders that read a text encoder's states.
 
 Letters: B batch, K slots, D feature width, L states, W their width, P pooled width.
 """
@@ -14,10 +14,10 @@ from codi2.diffuse.condition import Condition
 
 
 class PromptCondition(Condition):
-    """A trained head makes states [B, L, W], and where the network wants it a pooled state [B, P], of a joint vector.
+    """A trained head maps a joint vector to states [B, L, W] and, if the network reads one, a pooled state [B, P].
 
-    Without a feature the states are zeros. A negative prompt is a joint vector too, since words and media share one
-    space: it goes through the same head, in the unconditional branch, and no text encoder is needed.
+    Without a feature the states are zeros. Words and media share one space, so a negative prompt is a joint vector too:
+    the same head maps it in the unconditional branch, and no text encoder is needed.
 
     Args:
         dim: D.
@@ -47,5 +47,5 @@ class PromptCondition(Condition):
 
 
 def _present(vectors: Tensor) -> Tensor:
-    """[B, 1]: whether there is one at all."""
+    """bool [B, 1]: whether a vector is not all zeros."""
     return vectors.abs().amax(1, keepdim=True) > 0

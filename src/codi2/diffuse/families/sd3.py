@@ -17,7 +17,7 @@ from codi2.diffuse.load import load_parts
 
 
 class SD3Network(nn.Module):
-    """The transformer behind the signature of all networks."""
+    """The transformer with the common signature of networks."""
 
     def __init__(self, transformer: Any) -> None:
         super().__init__()
@@ -32,16 +32,16 @@ class SD3Network(nn.Module):
 def sd3_decoder(parts: dict[str, Any], dim: int, sampling: Sampling) -> Decoder:
     """A decoder of the parts of a `StableDiffusion3Pipeline`, by their names there."""
     transformer, vae = parts["transformer"], parts["vae"]
-    some, config = next(transformer.parameters()), transformer.config
+    weight, config = next(transformer.parameters()), transformer.config
     condition = FlowCondition(dim, NUM_STATES, config.joint_attention_dim, config.pooled_projection_dim)
     codec = FlowCodec(vae, config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1))
     scheduler = by_size(parts["scheduler"], (config.sample_size // config.patch_size) ** 2, even=False)
-    decoder = Decoder(SD3Network(transformer), condition.to(some.device, some.dtype), codec, scheduler, sampling)
+    decoder = Decoder(SD3Network(transformer), condition.to(weight.device, weight.dtype), codec, scheduler, sampling)
     return decoder.eval().requires_grad_(False)
 
 
 def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: Any) -> Decoder:
-    """The decoder in a folder or repo in the layout of `StableDiffusion3Pipeline`, with a fresh head."""
+    """The decoder in a folder or repo in the layout of `StableDiffusion3Pipeline`, with an untrained head."""
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
     classes = {"transformer": SD3Transformer2DModel, "vae": AutoencoderKL, "scheduler": FlowMatchEulerDiscreteScheduler}

@@ -45,15 +45,15 @@ class SDXLCondition(PromptCondition):
 def sdxl_decoder(parts: dict[str, Any], dim: int, sampling: Sampling) -> Decoder:
     """A decoder of the parts of a `StableDiffusionXLPipeline`, by their names there."""
     unet, vae = parts["unet"], parts["vae"]
-    some = unet.conv_in.weight
+    weight = unet.conv_in.weight
     size = unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
-    condition = SDXLCondition(dim, unet, size).to(some.device, some.dtype)
+    condition = SDXLCondition(dim, unet, size).to(weight.device, weight.dtype)
     decoder = Decoder(widened(unet), condition, UnclipCodec(vae, size), parts["scheduler"], sampling)
     return decoder.eval().requires_grad_(False)
 
 
 def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
-    """The decoder in a folder or repo in the layout of `StableDiffusionXLPipeline`, with a fresh head."""
+    """The decoder in a folder or repo in the layout of `StableDiffusionXLPipeline`, with an untrained head."""
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 
     classes = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": EulerDiscreteScheduler}

@@ -24,7 +24,7 @@ NUM_STATES = 128  # the length that the pipeline pads prompts to
 
 
 class StableAudioCondition(PromptCondition):
-    """States of the words, then where the sound begins and ends in seconds, which the network is also told globally.
+    """States of the words, then of the start and end of the sound in seconds, which are a global condition too.
 
     Args:
         dim: D.
@@ -37,11 +37,11 @@ class StableAudioCondition(PromptCondition):
         self.projection, self.seconds = projection, seconds
 
     def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:
-        """Without a feature all states are zeros, as in the pipeline, and the length is still told."""
+        """Without a feature all states are zeros, as in the pipeline; the global condition keeps the length."""
         states, _ = self.states(features, text)
-        some = torch.full((len(states),), 0.0, device=states.device)
-        told = self.projection(start_seconds=some, end_seconds=some + self.seconds)
-        start, end = told.seconds_start_hidden_states.to(states), told.seconds_end_hidden_states.to(states)
+        zeros = torch.full((len(states),), 0.0, device=states.device)
+        times = self.projection(start_seconds=zeros, end_seconds=zeros + self.seconds)
+        start, end = times.seconds_start_hidden_states.to(states), times.seconds_end_hidden_states.to(states)
         absent = states.abs().amax((1, 2))[:, None, None] == 0
         return {
             "encoder_hidden_states": torch.cat([states, start, end], dim=1).masked_fill(absent, 0),
@@ -50,7 +50,7 @@ class StableAudioCondition(PromptCondition):
 
 
 class StableAudioNetwork(nn.Module):
-    """The transformer behind the signature of all networks."""
+    """The transformer with the common signature of networks."""
 
     def __init__(self, transformer: Any) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class StableAudioNetwork(nn.Module):
 
 
 class OobleckCodec(Codec):
-    """Waveforms [B, C, N] ↔ latents [B, c, l]; mono is given to both channels and taken back as their mean."""
+    """Waveforms [B, C, N] ↔ latents [B, c, l]; mono is encoded in both channels and decoded as their mean."""
 
     modality = "audio"
 
@@ -110,20 +110,20 @@ class OobleckCodec(Codec):
 def stable_audio_decoder(parts: dict[str, Any], dim: int, sampling: Sampling) -> Decoder:
     """A decoder of the parts of a `StableAudioPipeline`, by their names there."""
     transformer, vae = parts["transformer"], parts["vae"]
-    some = next(transformer.parameters())
+    weight = next(transformer.parameters())
     length = transformer.config.sample_size
     samples = length * vae.hop_length
     condition = StableAudioCondition(dim, parts["projection_model"], samples / vae.config.sampling_rate)
     network, shape = StableAudioNetwork(transformer), (transformer.config.in_channels, length)
     codec = OobleckCodec(vae, samples)
     decoder = Decoder(
-        network, condition.to(some.device, some.dtype), codec, parts["scheduler"], sampling, latent_shape=shape
+        network, condition.to(weight.device, weight.dtype), codec, parts["scheduler"], sampling, latent_shape=shape
     )
     return decoder.eval().requires_grad_(False)
 
 
 def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
-    """The decoder in a folder or repo in the layout of `StableAudioPipeline`, with a fresh head."""
+    """The decoder in a folder or repo in the layout of `StableAudioPipeline`, with an untrained head."""
     from diffusers import AutoencoderOobleck, CosineDPMSolverMultistepScheduler, StableAudioDiTModel
     from diffusers.pipelines.stable_audio import StableAudioProjectionModel
 

@@ -1,6 +1,6 @@
 """The video decoder of `paper`: ModelScope's text-to-video network, of which zeroscope_v2_576w is one (section 5.1).
 
-Its network attends to CLIP's 77 states of a prompt; a trained linear map of the feature takes their place.
+The network attends to CLIP's 77 states of a prompt; a trained linear map of the feature replaces them.
 
 Letters: B batch, K slots, D feature width (1024), L states (77), W their width (1024), F frames, c channels.
 """
@@ -21,7 +21,7 @@ from codi2.diffuse.words import TextStates, WordsCondition
 
 
 class TextToVideoCondition(WordsCondition):
-    """Features [B, K, D], of which the joint vector counts → states [B, L, W]; without a feature, the words' states.
+    """Features [B, K, D], of which the joint vector is used → states [B, L, W]; without a feature, the words' states.
 
     Args:
         dim: D.
@@ -46,9 +46,9 @@ def text_to_video_decoder(
 ) -> Decoder:
     """A decoder of the parts of a `TextToVideoSDPipeline`, by their names there, for features of width `dim`."""
     unet, vae = parts["unet"], parts["vae"]
-    some = unet.conv_in.weight
+    weight = unet.conv_in.weight
     words = TextStates(parts["tokenizer"], parts["text_encoder"], padded=True)
-    condition = TextToVideoCondition(dim, words).to(some.device, some.dtype)
+    condition = TextToVideoCondition(dim, words).to(weight.device, weight.dtype)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     codec = ClipCodec(vae, frames, height, width)
     shape = (unet.config.out_channels, frames, height // factor, width // factor)
@@ -57,7 +57,7 @@ def text_to_video_decoder(
 
 
 def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
-    """The decoder in a folder or repo in the layout of `TextToVideoSDPipeline`, with a fresh head."""
+    """The decoder in a folder or repo in the layout of `TextToVideoSDPipeline`, with an untrained head."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 

@@ -1,7 +1,7 @@
 """The image decoder of `paper`: Stable Diffusion 2.1 unCLIP, conditioned on a regressed feature (appendix B.1).
 
-The feature takes the place of CLIP's image embedding: noised at a noise level, beside a sinusoid of that level, it is
-the class embedding. Cross-attention sees the negative prompt's words.
+The feature replaces CLIP's image embedding: the class embedding is the noised feature and a sinusoid of its noise
+level. Cross-attention reads the negative prompt's words.
 
 Letters: B batch, K slots, D feature width (1024), L words (77), W width of their states (1024).
 """
@@ -26,13 +26,12 @@ from codi2.media.prepare import cover
 
 
 class UnclipCondition(WordsCondition):
-    """Features [B, K, D], of which the joint vector counts, and words [B, L, W] → class labels [B, 2·D] and states.
+    """Features [B, K, D], of which the joint vector is used, and words [B, L, W] → class labels [B, 2·D] and states.
 
     Args:
-        normalizer: `StableUnCLIPImageNormalizer`, mean and spread of the embeddings that the network was trained on.
+        normalizer: `StableUnCLIPImageNormalizer`, mean and standard deviation of the embeddings of training.
         levels: the noise schedule of embeddings.
-        dim: D; None: the width of embeddings. Where these have another
-            width, a linear map that is trained leads to them.
+        dim: D; None: the width of embeddings. If D is another width, a trained linear map converts features.
     """
 
     def __init__(self, normalizer: Any, levels: Any, words: TextStates, dim: int | None = None) -> None:
@@ -48,7 +47,7 @@ class UnclipCondition(WordsCondition):
         return self.embedding
 
     def mapped(self, features: Tensor) -> Tensor:
-        """Mapped vectors have the norm of embeddings; an absent feature, all zeros, stays one."""
+        """Mapped vectors have the norm of embeddings; an absent feature stays all zeros."""
         if self.head is None:
             return features
         return F.normalize(self.head(features.to(self.head.weight.dtype)), dim=-1) * self.expected_norm()
@@ -61,7 +60,7 @@ class UnclipCondition(WordsCondition):
         return self._norm
 
     def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
-        """Always mixed, at level 0 too, as the network was trained: scaled to unit variance, noised, scaled back."""
+        """Scaled to unit variance, noised and scaled back; at level 0 too, as in the network's training."""
         mean, std = self.normalizer.mean, self.normalizer.std
         mixed: Tensor = self.levels.add_noise((features - mean) / std, noise, noise_level) * std + mean
         return mixed
@@ -76,8 +75,8 @@ class UnclipCondition(WordsCondition):
 
 
 class UnclipCodec(ImageCodec):
-    """Pictures of the network's size, cropped as ImageBind and CLIP crop them: shorter side, centre square. What the
-    feature does not tell is not drawn either. Sources are given to the fidelity path unscaled, as in InstructPix2Pix.
+    """Pictures of the network's size, cropped as by ImageBind and CLIP to the centre square. So the decoder draws what
+    the feature describes. The sources of the fidelity path are not scaled, as in InstructPix2Pix.
     """
 
     def __init__(self, vae: Any, size: int) -> None:

@@ -22,7 +22,7 @@ FPS = 16.0
 
 
 class WanNetwork(nn.Module):
-    """The transformer behind the signature of all networks."""
+    """The transformer with the common signature of networks."""
 
     def __init__(self, transformer: Any) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class WanNetwork(nn.Module):
 
 
 class WanCodec(ClipCodec):
-    """Clips [B, 3, F, H, W] ↔ latents [B, c, f, h, w] of unit variance; four frames to one in time."""
+    """Clips [B, 3, F, H, W] ↔ latents [B, c, f, h, w] of unit variance; four frames become one latent frame."""
 
     def encode(self, tensor: Tensor) -> Tensor:
         mean, std = self._statistics(tensor)
@@ -57,8 +57,8 @@ class WanCodec(ClipCodec):
 def wan_decoder(parts: dict[str, Any], dim: int, frames: int, height: int, width: int, sampling: Sampling) -> Decoder:
     """A decoder of the parts of a `WanPipeline`, by their names there; `frames` is one more than a multiple of four."""
     transformer, vae = parts["transformer"], parts["vae"]
-    some = next(transformer.parameters())
-    condition = PromptCondition(dim, NUM_STATES, transformer.config.text_dim).to(some.device, some.dtype)
+    weight = next(transformer.parameters())
+    condition = PromptCondition(dim, NUM_STATES, transformer.config.text_dim).to(weight.device, weight.dtype)
     in_time, in_space = 2 ** sum(vae.temperal_downsample), 2 ** len(vae.temperal_downsample)
     shape = (transformer.config.in_channels, (frames - 1) // in_time + 1, height // in_space, width // in_space)
     codec = WanCodec(vae, frames, height, width, FPS)
@@ -67,7 +67,7 @@ def wan_decoder(parts: dict[str, Any], dim: int, frames: int, height: int, width
 
 
 def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
-    """The decoder in a folder or repo in the layout of `WanPipeline`, with a fresh head."""
+    """The decoder in a folder or repo in the layout of `WanPipeline`, with an untrained head."""
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 
     classes = {"transformer": WanTransformer3DModel, "vae": AutoencoderKLWan, "scheduler": UniPCMultistepScheduler}

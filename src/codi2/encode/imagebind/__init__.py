@@ -37,13 +37,13 @@ NUM_TOKENS = {"image": 257, "video": 257, "audio": 229, "phrase": 1, "depth": 19
 
 
 class ImageBindEncoder(Encoder):
-    """ImageBind behind the contract of all encoders.
+    """ImageBind with the interface of all encoders.
 
     Args:
         read_words: texts to ids.
-        num_features: modality → T. 1: the joint vector C_x(x) alone. All of `NUM_TOKENS`: the patch tokens behind it,
-            which is what the authors' code lets its language model see. Between: the patch tokens pooled to T - 1.
-        norm: joint vectors are brought to this norm, and the tokens with them; 0: as ImageBind scales them (1 for
+        num_features: modality → T. 1: the joint vector C_x(x) alone. All of `NUM_TOKENS`: the joint vector and all
+            patch tokens, as in the authors' code. Between: the joint vector and the patch tokens pooled to T - 1.
+        norm: joint vectors are scaled to this norm, and the tokens by the same factor; 0: ImageBind's scales (1 for
             pictures and clips, 20 for sounds, 10 for thermal pictures, 5 for depth and IMU, a learned scale for words).
 
     Raises:
@@ -63,22 +63,24 @@ class ImageBindEncoder(Encoder):
         for modality, count in num_features.items():
             if not 1 <= count <= NUM_TOKENS.get(modality, 0):
                 most = NUM_TOKENS.get(modality, 0)
-                raise ConfigError(f"encoder.num_features[{modality!r}] is {count}; ImageBind gives at most {most}")
+                raise ConfigError(
+                    f"encoder.num_features[{modality!r}] is {count}; ImageBind gives at most {most}, set 1 to {most}"
+                )
         self.network, self.read_words, self.norm = network, read_words, norm
         self.num_features = num_features
         self.dim = network.config.dim
         self.modalities = tuple(num_features)
 
     def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
-        """Fewer features than all are pooled patch tokens, those of equal stretches of the token sequence."""
+        """Where T is below `NUM_TOKENS`, patch tokens are pooled over equal stretches of the token sequence."""
         return self.forward_read(parts[0].modality, self.read(parts), count)
 
     @torch.no_grad()
     def forward_read(self, modality: str, read: Tensor, count: int | None = None) -> Features:
-        some = next(self.network.parameters())
-        device_dtype = read.to(some.device, some.dtype if read.is_floating_point() else None)
-        joint, tokens = self.network(TOWERS[modality], device_dtype.flatten(0, 1))
-        # the stretches and crops of a part are averaged
+        weight = next(self.network.parameters())
+        samples = read.to(weight.device, weight.dtype if read.is_floating_point() else None)
+        joint, tokens = self.network(TOWERS[modality], samples.flatten(0, 1))
+        # the vectors of the stretches and crops of a part are averaged
         joint, tokens = (x.float().unflatten(0, read.shape[:2]).mean(1) for x in (joint, tokens))
         values = self._pooled(joint, tokens, count or self.num_features[modality])
         if self.norm:
@@ -86,7 +88,7 @@ class ImageBindEncoder(Encoder):
         return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
 
     def read(self, parts: Sequence[Part]) -> Tensor:
-        """[B, S, …]: what the tower reads, S stretches and crops of each part."""
+        """[B, S, …]: the inputs of the tower, S stretches and crops of each part."""
         samples: list[Tensor] = []
         for part in parts:
             match part:
@@ -120,10 +122,10 @@ class ImageBindEncoder(Encoder):
 
 
 def load_network(path: Path, config: ImageBindConfig = HUGE) -> ImageBind:
-    """The network with the weights of a file: the published `.pth`, or a safetensors of it; frozen, in eval mode.
+    """The network with the weights of a file, the published `.pth` or a safetensors file of it; frozen, in eval mode.
 
     Raises:
-        WeightsError: no such file, not a checkpoint, or a tensor that is missing, unknown or of another shape.
+        WeightsError: the file is missing or no checkpoint, or a tensor is missing, unknown or of another shape.
     """
     with torch.device("meta"):
         network = ImageBind(config)
@@ -134,10 +136,10 @@ def load_network(path: Path, config: ImageBindConfig = HUGE) -> ImageBind:
 def load_encoder(
     source: str, tokenizer: str, num_features: Mapping[str, int], norm: float, config: ImageBindConfig = HUGE
 ) -> ImageBindEncoder:
-    """ImageBind from a file, a folder or a repo that holds `imagebind_huge.pth` or a safetensors of it.
+    """ImageBind from a file, a folder or a repo that holds `imagebind_huge.pth` or a safetensors file of it.
 
     Raises:
-        WeightsError: there is none, or it does not fit.
+        WeightsError: the file is missing or does not fit.
     """
     from codi2.hub import weight_file
 

@@ -1,8 +1,8 @@
-"""From media to what ImageBind's towers read, as its published data code does it.
+"""From media to the inputs of ImageBind's towers, as in its published data code.
 
-| what    | becomes                                                                                                   |
+| medium  | input                                                                                                     |
 |---------|-----------------------------------------------------------------------------------------------------------|
-| picture | shorter side 224 by bicubic, centre crop, CLIP's mean and spread                                           |
+| picture | shorter side 224 by bicubic, centre crop, CLIP's mean and standard deviation                               |
 | clip    | five stretches of 2 s, spread evenly; first and last frame of each, shorter side 224; three crops of each |
 | sound   | 16 kHz; three stretches of 2 s, spread evenly; 128 mel bins of 25 ms windows every 10 ms (Kaldi's)         |
 | words   | CLIP's byte pairs, begin and end, 77 ids                                                                   |
@@ -33,7 +33,7 @@ from codi2.prompt.parts import Audio, Video
 
 SIZE = 224  # pixels
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, of [0, 1] pixels
-STRETCH = 2  # seconds of a clip or sound that a tower sees at once
+STRETCH = 2  # seconds of a clip or sound that a tower reads at once
 SOUND_STRETCHES, CLIP_STRETCHES = 3, 5
 RATE, MEL_BINS, MEL_FRAMES = 16_000, 128, 204
 MEL_MEAN, MEL_STD = -4.268, 9.138  # of the log energies
@@ -52,14 +52,14 @@ def read_picture(pixels: PILImage.Image) -> Tensor:
 
 
 def read_clip(video: Video) -> Tensor:
-    """float32 [15, 3, 2, 224, 224]: of each stretch its first and last frame, at the left, middle and right (or top,
-    middle and bottom)."""
+    """float32 [15, 3, 2, 224, 224]: the first and last frame of each stretch, cropped at the left, middle and right (or
+    top, middle and bottom)."""
     seconds, samples = len(video.frames) / video.fps, []
     for start in _starts(seconds, CLIP_STRETCHES):
         first = math.ceil(start * video.fps)
         last = min(math.ceil((start + STRETCH) * video.fps), len(video.frames)) - 1
-        shown = [np.array(video.frames[i]) for i in (first, max(first, last))]
-        frames = torch.from_numpy(np.stack(shown)).permute(3, 0, 1, 2).float() / 255  # [3, 2, H, W]
+        frame_pair = [np.array(video.frames[i]) for i in (first, max(first, last))]
+        frames = torch.from_numpy(np.stack(frame_pair)).permute(3, 0, 1, 2).float() / 255  # [3, 2, H, W]
         height, width = frames.shape[2:]
         short = min(height, width)
         size = (math.floor(height / short * SIZE), math.floor(width / short * SIZE))
@@ -78,7 +78,8 @@ def read_sound(audio: Audio) -> Tensor:
     samples = soxr.resample(audio.samples, audio.rate, RATE) if audio.rate != RATE else audio.samples
     if len(samples) < WINDOW:
         raise MediaError(
-            f"{audio.name or 'a sound'} lasts {audio.seconds * 1000:.0f} ms; ImageBind needs 25 ms or more"
+            f"{audio.name or 'a sound'} lasts {audio.seconds * 1000:.0f} ms; ImageBind needs 25 ms or more, give a "
+            "longer sound"
         )
     stretches = []
     for start in _starts(len(samples) / RATE, SOUND_STRETCHES):
@@ -93,7 +94,7 @@ class TextReader:
     Args:
         source: repo id or folder of any CLIP tokenizer; all have the same byte pairs.
     Raises:
-        WeightsError: there is none.
+        WeightsError: the source has no CLIP tokenizer.
         MissingDependencyError: ftfy is not installed.
     """
 
@@ -103,20 +104,23 @@ class TextReader:
         try:
             import ftfy
         except ImportError as error:
-            raise MissingDependencyError("ImageBind's text needs ftfy: pip install 'codi2[paper]'") from error
-        self.mend = ftfy.fix_text
+            raise MissingDependencyError(
+                "ImageBind's text needs the package ftfy, which is not installed; run pip install 'codi2[paper]'"
+            ) from error
+        self.fix_text = ftfy.fix_text
         try:
             self.tokenizer: Any = CLIPTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
             raise WeightsError(
-                f"there is no CLIP tokenizer in {str(source)!r}: {str(error).splitlines()[0]}"
+                f"there is no CLIP tokenizer in {str(source)!r} ({str(error).splitlines()[0]}); set encoder.tokenizer "
+                "to a repo or folder with one"
             ) from error
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """int64 [B, 77]: begin, at most 75 byte pairs, end, zeros."""
         rows = []
         for text in texts:
-            clean = html.unescape(html.unescape(self.mend(text)))
+            clean = html.unescape(html.unescape(self.fix_text(text)))
             clean = re.sub(r"\s+", " ", clean).strip().lower()
             ids = self.tokenizer(clean, add_special_tokens=False, split_special_tokens=True).input_ids[: CONTEXT - 2]
             row = [self.tokenizer.bos_token_id, *ids, self.tokenizer.eos_token_id]
@@ -125,13 +129,13 @@ class TextReader:
 
 
 def _starts(seconds: float, count: int) -> list[Fraction]:
-    """Where `count` stretches begin; all at 0 where there is only one's worth."""
-    last = Fraction(max(seconds - STRETCH, 0.0))  # in floats, a start can fall one sample short
+    """Starts of `count` stretches in seconds; all are 0 for media no longer than one stretch."""
+    last = Fraction(max(seconds - STRETCH, 0.0))  # with floats a start can be one sample too early
     return [last / (count - 1) * i for i in range(count)]
 
 
 def _normalised(pixels: Tensor) -> Tensor:
-    """[3, …] in [0, 1] → as CLIP's towers were trained on."""
+    """Pixels [3, …] in [0, 1] → normalised by CLIP's mean and standard deviation."""
     shape = (3, *[1] * (pixels.ndim - 1))
     return (pixels - torch.tensor(MEAN).view(shape)) / torch.tensor(STD).view(shape)
 
@@ -140,9 +144,9 @@ def _three_crops(frames: Tensor) -> list[Tensor]:
     """[3, F, H, W] → squares at the start, the middle and the end of the longer side."""
     height, width = frames.shape[2:]
     crops = []
-    for place in range(3):
+    for position in range(3):
         top, left = (
-            (0, math.ceil((side - SIZE) / 2), side - SIZE)[place if longer else 1]
+            (0, math.ceil((side - SIZE) / 2), side - SIZE)[position if longer else 1]
             for side, longer in ((height, height > width), (width, height <= width))
         )
         crops.append(frames[:, :, top : top + SIZE, left : left + SIZE])
@@ -150,7 +154,7 @@ def _three_crops(frames: Tensor) -> list[Tensor]:
 
 
 def _log_mel(samples: np.ndarray) -> Tensor:
-    """float32 [128, frames]: Kaldi's filter bank energies of a stretch, its mean taken off first."""
+    """float32 [128, frames]: Kaldi's log filter bank energies of a stretch, whose mean is subtracted first."""
     from transformers.audio_utils import spectrogram, window_function
 
     energies = spectrogram(
@@ -174,7 +178,7 @@ def _log_mel(samples: np.ndarray) -> Tensor:
 def _mel_filters() -> np.ndarray:
     from transformers.audio_utils import mel_filter_bank
 
-    # the lowest filters are narrower than a bin of the spectrum and stay empty, as in Kaldi
+    # the lowest filters are narrower than a bin of the spectrum and are all zeros, as in Kaldi
     with warnings.catch_warnings(action="ignore"):
         return mel_filter_bank(
             num_frequency_bins=FFT // 2 + 1,

@@ -1,7 +1,7 @@
 """ImageBind (arXiv:2305.05665): six towers of transformer blocks into one joint space of width 1024.
 
 Written from the paper and from the names and shapes of the published checkpoint, so that `imagebind_huge.pth` loads
-with `strict=True`. What media become before they enter a tower is `encode.imagebind.media`'s business.
+with `strict=True`. `encode.imagebind.media` makes the inputs of the towers.
 
 Letters: B samples, L tokens, W width of a tower, D joint width (1024).
 """
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 MODALITIES = ("vision", "text", "audio", "depth", "thermal", "imu")
 """Towers; pictures and clips share `vision`."""
 INPUTS = {
-    "vision": (3, 2, 224, 224),  # two frames; a picture is its own second one
-    "text": (77,),  # token ids, zeros behind the end
+    "vision": (3, 2, 224, 224),  # two frames; a picture is repeated
+    "text": (77,),  # token ids, zeros after the end token
     "audio": (1, 128, 204),  # mel bins, frames
     "depth": (1, 224, 224),
     "thermal": (1, 224, 224),
@@ -31,7 +31,7 @@ MAX_LOGIT_SCALE = 100.0
 
 
 @dataclass(frozen=True)
-class Tower:
+class TowerSize:
     """Size of one tower."""
 
     width: int
@@ -44,12 +44,12 @@ class ImageBindConfig:
     """Sizes of ImageBind-Huge."""
 
     dim: int = 1024
-    vision: Tower = Tower(1280, 32, 16)
-    text: Tower = Tower(1024, 24, 16)
-    audio: Tower = Tower(768, 12, 12)
-    depth: Tower = Tower(384, 12, 8)
-    thermal: Tower = Tower(768, 12, 12)
-    imu: Tower = Tower(512, 6, 8)
+    vision: TowerSize = TowerSize(1280, 32, 16)
+    text: TowerSize = TowerSize(1024, 24, 16)
+    audio: TowerSize = TowerSize(768, 12, 12)
+    depth: TowerSize = TowerSize(384, 12, 8)
+    thermal: TowerSize = TowerSize(768, 12, 12)
+    imu: TowerSize = TowerSize(512, 6, 8)
     vocabulary: int = 49408
 
 
@@ -62,20 +62,20 @@ class ImageBind(nn.Module):
     def __init__(self, config: ImageBindConfig = HUGE) -> None:
         super().__init__()
         self.config = config
-        towers: dict[str, Tower] = {name: getattr(config, name) for name in MODALITIES}
+        towers: dict[str, TowerSize] = {name: getattr(config, name) for name in MODALITIES}
         self.modality_preprocessors = nn.ModuleDict({name: _tokens(name, config) for name in MODALITIES})
-        self.modality_trunks = nn.ModuleDict({name: Trunk(name, tower) for name, tower in towers.items()})
+        self.modality_trunks = nn.ModuleDict({name: Transformer(name, tower) for name, tower in towers.items()})
         self.modality_heads = nn.ModuleDict(
             {name: _head(name, tower.width, config.dim) for name, tower in towers.items()}
         )
         self.modality_postprocessors = nn.ModuleDict({name: _scale(name) for name in MODALITIES})
 
     def forward(self, modality: str, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples of the shape that `INPUTS` names, behind B → joint vectors [B, D] and tokens [B, L, D].
+        """Samples [B, …], of the shapes in `INPUTS` → joint vectors [B, D] and tokens [B, L, D].
 
         A joint vector has the norm of its modality: 1 for vision, 20 for audio, 10 for thermal, 5 for depth and imu,
-        and the learned scale for text. The tokens are what the head makes of each token of the trunk, divided by what
-        brings the joint vector to its norm: it is one of them, the first, or for a text that of its end.
+        and the learned scale for text. The tokens are the head's outputs for the trunk's tokens, scaled by the factor
+        that gives the joint vector its norm. The joint vector is the first token, or for a text that of its end.
 
         Raises:
             ValueError: samples of another shape.
@@ -85,26 +85,26 @@ class ImageBind(nn.Module):
             raise ValueError(f"{modality} samples are {tuple(samples.shape[1:])} each; the tower reads {expected}")
         states = self.modality_trunks[modality](self.modality_preprocessors[modality](samples))
         values: Tensor = self.modality_heads[modality](states)
-        # the end of a text has the highest id; of the others, the class token comes first
-        place = samples.argmax(-1) if modality == "text" else torch.zeros(len(samples), dtype=torch.long)
+        # the end token of a text has the highest id; in other modalities, the class token comes first
+        position = samples.argmax(-1) if modality == "text" else torch.zeros(len(samples), dtype=torch.long)
         rows = torch.arange(len(samples), device=values.device)
-        place = place.to(values.device)
-        lengths = values[rows, place].norm(dim=-1)[:, None, None]
+        position = position.to(values.device)
+        lengths = values[rows, position].norm(dim=-1)[:, None, None]
         tokens = self.modality_postprocessors[modality](values / lengths.clamp(min=1e-12))
-        return tokens[rows, place], tokens
+        return tokens[rows, position], tokens
 
 
-class Trunk(nn.Module):
+class Transformer(nn.Module):
     """Pre-norm transformer blocks; those of vision are preceded by a norm, those of text are causal."""
 
-    def __init__(self, modality: str, tower: Tower) -> None:
+    def __init__(self, modality: str, tower: TowerSize) -> None:
         super().__init__()
-        # audio and what came later have a learned key and value beside the tokens' own
+        # audio, depth, thermal and imu have a learned key and value in addition to the tokens'
         extra = modality not in ("vision", "text")
         self.causal = modality == "text"
         first: list[nn.Module] = [nn.LayerNorm(tower.width, eps=1e-6)] if modality == "vision" else []
         self.pre_transformer_layer = nn.Sequential(*first)
-        self.blocks = nn.Sequential(*[Block(tower, extra) for _ in range(tower.blocks)])
+        self.blocks = nn.Sequential(*[TransformerBlock(tower, extra) for _ in range(tower.blocks)])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[B, L, W] → [B, L, W]."""
@@ -115,8 +115,8 @@ class Trunk(nn.Module):
         return x
 
 
-class Block(nn.Module):
-    def __init__(self, tower: Tower, extra: bool) -> None:
+class TransformerBlock(nn.Module):
+    def __init__(self, tower: TowerSize, extra: bool) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(tower.width, tower.heads, add_bias_kv=extra, batch_first=True)
         self.norm_1 = nn.LayerNorm(tower.width, eps=1e-6)
@@ -131,8 +131,8 @@ class Block(nn.Module):
         return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm_2(x))))
 
 
-class Patches(nn.Module):
-    """What cuts a sample into tokens: a linear map of each patch, and a norm."""
+class PatchEmbedding(nn.Module):
+    """Converts a sample to tokens: a linear map of each patch, and a norm."""
 
     def __init__(self, proj: nn.Module, width: int, normed: bool = True) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class Patches(nn.Module):
 
 
 class Positions(nn.Module):
-    """Learned positions, the class token's first."""
+    """Learned position embeddings; the class token's is the first."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
@@ -156,9 +156,9 @@ class Positions(nn.Module):
 
 
 class MediaTokens(nn.Module):
-    """A class token, the patches, and their positions."""
+    """A class token, the patches, and their position embeddings."""
 
-    def __init__(self, stem: str, patches: Patches, count: int, width: int) -> None:
+    def __init__(self, stem: str, patches: PatchEmbedding, count: int, width: int) -> None:
         super().__init__()
         self.stem = stem
         self.cls_token = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
@@ -166,11 +166,11 @@ class MediaTokens(nn.Module):
         self.pos_embedding_helper = Positions(1 + count, width)
 
     def forward(self, samples: Tensor) -> Tensor:
-        return self._placed(samples, self.pos_embedding_helper.pos_embed)
+        return self._embed(samples, self.pos_embedding_helper.pos_embed)
 
-    def _placed(self, samples: Tensor, places: Tensor) -> Tensor:
+    def _embed(self, samples: Tensor, positions: Tensor) -> Tensor:
         patches = getattr(self, self.stem)(samples)
-        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + places
+        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + positions
 
 
 class VisionTokens(MediaTokens):
@@ -182,11 +182,11 @@ class VisionTokens(MediaTokens):
 
 
 class IMUTokens(MediaTokens):
-    """Stretches of eight readings; their positions have no module of their own in the checkpoint."""
+    """Stretches of eight readings; the checkpoint has their position embeddings in this module."""
 
     def __init__(self, width: int, stretch: int = 8) -> None:
         channels, readings = INPUTS["imu"]
-        patches = Patches(nn.Linear(channels * stretch, width, bias=False), width)
+        patches = PatchEmbedding(nn.Linear(channels * stretch, width, bias=False), width)
         super().__init__("imu_stem", patches, readings // stretch, width)
         del self.pos_embedding_helper
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + readings // stretch, width) * 0.01)
@@ -195,7 +195,7 @@ class IMUTokens(MediaTokens):
     def forward(self, samples: Tensor) -> Tensor:
         """[B, 6, 2000]."""
         pieces = samples.unfold(-1, self.stretch, self.stretch).transpose(1, 2).flatten(2)
-        return self._placed(pieces, self.pos_embed)
+        return self._embed(pieces, self.pos_embed)
 
 
 class TextTokens(nn.Module):
@@ -204,7 +204,7 @@ class TextTokens(nn.Module):
         (length,) = INPUTS["text"]
         self.pos_embed = nn.Parameter(torch.randn(1, length, width) * 0.01)
         self.token_embedding = nn.Embedding(vocabulary, width)
-        # the checkpoint carries the causal mask; the trunk makes its own
+        # the checkpoint holds the causal mask; it is not used here
         self.register_buffer("mask", torch.full((length, length), -math.inf).triu(1))
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -213,10 +213,10 @@ class TextTokens(nn.Module):
 
 
 class MediaHead(nn.Sequential):
-    """Norm, choice of the class token, dropout in the IMU's, linear map; places as in the checkpoint."""
+    """Norm, selection of the class token, dropout (IMU only), linear map; indices as in the checkpoint."""
 
     def forward(self, states: Tensor) -> Tensor:
-        """[B, L, W] → [B, L, D]: of all tokens, not of the chosen one alone."""
+        """[B, L, W] → [B, L, D] for all tokens; the class token is not selected."""
         return self[-1](self[0](states))
 
 
@@ -251,12 +251,12 @@ def _tokens(modality: str, config: ImageBindConfig) -> nn.Module:
     if modality == "imu":
         return IMUTokens(width)
     if modality == "vision":
-        # the checkpoint's map is the second of two stages; the first only repeats a picture
+        # the checkpoint's convolution is the second of two stages; the first repeats a picture
         proj = nn.Sequential(nn.Identity(), nn.Conv3d(3, width, (2, 14, 14), stride=(2, 14, 14), bias=False))
-        return VisionTokens("rgbt_stem", Patches(proj, width, normed=False), 16 * 16, width)
+        return VisionTokens("rgbt_stem", PatchEmbedding(proj, width, normed=False), 16 * 16, width)
     step = 10 if modality == "audio" else 16
     height, length = ((size - 16) // step + 1 for size in INPUTS[modality][1:])
-    patches = Patches(nn.Conv2d(1, width, 16, stride=step, bias=False), width)
+    patches = PatchEmbedding(nn.Conv2d(1, width, 16, stride=step, bias=False), width)
     return MediaTokens("depth_stem" if modality == "depth" else "rgbt_stem", patches, height * length, width)
 
 

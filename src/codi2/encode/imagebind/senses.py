@@ -1,9 +1,9 @@
-"""From depth, warmth and movement to what ImageBind's towers read.
+"""From depth, thermal pictures and IMU readings to the inputs of ImageBind's towers.
 
-Its authors published no code for these. Depth goes the way of their earlier work (Omnivore, arXiv:2201.08377), which
-the paper refers to: disparity of a Kinect, cut at 75 pixels and brought to the mean and spread of SUN RGB-D. Thermal
-pictures enter as they are, which others found to come nearest to the published figures; readings of an IMU, too: 2,000
-of them at 200 a second, for 10 s.
+The authors published no code for these. Depth is prepared as in their earlier work (Omnivore, arXiv:2201.08377), to
+which the paper refers: the disparity of a Kinect, clamped to 75 pixels and normalised by the statistics of SUN RGB-D.
+Thermal pictures are not normalised, which in other reproductions came nearest to the published figures. Nor are IMU
+readings: 2,000 of them at 200 Hz, for 10 s.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from codi2.prompt.parts import IMU
 
 FOCAL, BASELINE = 518.857901, 0.075  # pixels and metres, of a Kinect
 NEAREST, FARTHEST = 0.01, 50.0  # metres
-MOST_DISPARITY, MEAN, STD = 75.0, 0.0418, 0.0295  # pixels; of what is left, over SUN RGB-D
+MOST_DISPARITY = 75.0  # pixels
+MEAN, STD = 0.0418, 0.0295  # of the disparity over MOST_DISPARITY, on SUN RGB-D
 IMU_RATE, READINGS, IMU_STRETCHES = 200.0, 2000, 3
 
 
 def read_depth(metres: np.ndarray) -> Tensor:
-    """float32 [1, 224, 224] of [H, W]; what is unknown is as far as can be."""
-    known = torch.from_numpy(metres).float()
-    disparity = FOCAL * BASELINE / known.clamp(NEAREST, FARTHEST)
-    disparity = torch.where(known > 0, disparity, 0.0).clamp(max=MOST_DISPARITY) / MOST_DISPARITY
+    """[H, W] in metres → float32 [1, 224, 224]; unknown depths, 0, count as infinitely far."""
+    depth = torch.from_numpy(metres).float()
+    disparity = FOCAL * BASELINE / depth.clamp(NEAREST, FARTHEST)
+    disparity = torch.where(depth > 0, disparity, 0.0).clamp(max=MOST_DISPARITY) / MOST_DISPARITY
     return (_square(disparity) - MEAN) / STD
 
 
 def read_thermal(warmth: np.ndarray) -> Tensor:
-    """float32 [1, 224, 224] of [H, W] in [0, 1]."""
+    """[H, W] in [0, 1] → float32 [1, 224, 224]."""
     return _square(torch.from_numpy(warmth).float())
 
 
 def read_imu(part: IMU) -> Tensor:
-    """float32 [3, 6, 2000]: stretches of 10 s, spread evenly; a shorter recording stands still behind its end."""
+    """float32 [3, 6, 2000]: stretches of 10 s, spread evenly; a shorter recording is extended by its last reading."""
     readings = torch.from_numpy(part.readings).float()
     if part.rate != IMU_RATE:
         count = max(1, round(readings.shape[1] * IMU_RATE / part.rate))
@@ -47,7 +48,7 @@ def read_imu(part: IMU) -> Tensor:
 
 
 def _square(plane: Tensor) -> Tensor:
-    """[H, W] → [1, 224, 224]: the shorter side 224, the middle of the longer."""
+    """[H, W] → [1, 224, 224]: the shorter side resized to 224, the longer cropped at the centre."""
     height, width = plane.shape
     short = min(height, width)
     size = (max(SIZE, height * SIZE // short), max(SIZE, width * SIZE // short))
