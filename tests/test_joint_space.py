@@ -48,7 +48,7 @@ def test_the_language_model_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> No
     def refused(*_: Any) -> None:
         raise AssertionError("the language model is loaded")
 
-    monkeypatch.setattr("codi2.checkpoint.load_backbone", refused)
+    monkeypatch.setattr("codi2.checkpoint.loading.load_backbone", refused)
     for _ in range(2):  # the function stays one, though a module has it
         assert codi2.transfer(load(MEDIA / "crow.wav"), to="image", model="debug").images
 

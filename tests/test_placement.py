@@ -258,7 +258,7 @@ def test_a_model_that_does_not_fit_is_one_sentence():
 
     with (
         virtual_gpu(),
-        mock.patch("codi2.checkpoint._move", full),
+        mock.patch("codi2.checkpoint.placing._move", full),
         pytest.raises(DeviceMemoryError, match=r"memory of cuda ran out while debug was loaded.*--offload"),
     ):
         CoDi2.from_pretrained("debug", device="cuda")

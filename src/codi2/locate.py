@@ -1,4 +1,4 @@
-"""Which model a name stands for: found and checked without torch, before anything is loaded."""
+"""Finds and checks the model that a name stands for, without torch and before anything is loaded."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ REPO = re.compile(r"[\w.-]+/[\w.-]+")  # owner and name on the hub
 
 
 def locate(name_or_path: str | Path) -> tuple[CoDi2Config, Path | None]:
-    """The config that a name or folder stands for, and the folder of its trained parts (None: random weights).
+    """The config of a preset, folder or repo, and the folder of its trained parts (None: random weights).
 
-    A name of the form `owner/name` that is no folder is a repo of the hub, as `push_to_hub` wrote it; its files are
-    fetched into the hub's own cache.
+    A name of the form `owner/name` that is not a folder is a repo of the hub, as `push_to_hub` writes it; its files are
+    fetched into the hub's cache.
 
     Raises:
-        ConfigError: neither a preset nor a folder with a config.json.
-        OutsideError: the folder holds what is no plain file, or links that lead out of it.
+        ConfigError: the name is neither a preset nor a folder with a config.json.
+        OutsideError: the folder holds special files, or links to files outside.
         WeightsError: the hub has no such repo, or cannot be reached.
     """
     name = str(name_or_path)
     folder = shipped(name) if name in PRESETS else Path(name_or_path)
     if not folder.exists() and REPO.fullmatch(name):
         folder = fetch_repo(name)
-    if name in ("debug", "paper"):  # all frozen parts are random or come from elsewhere
+    if name in ("debug", "paper"):  # these have no trained parts
         return preset(name), None
     if (folder / "config.json").is_file():
         if not is_ours(folder):
             check_folder(folder)
         return CoDi2Config.from_json((folder / "config.json").read_bytes()), folder
     if name in PRESETS:
-        raise WeightsError(f"the trained parts of {name!r} are not in this installation: {folder} is missing")
-    raise ConfigError(f"{name!r} is neither a preset ({', '.join(PRESETS)}) nor a folder with a config.json")
+        raise WeightsError(
+            f"the trained parts of {name!r} are not in this installation: {folder} is missing; reinstall the package"
+        )
+    raise ConfigError(
+        f"{name!r} is neither a preset ({', '.join(PRESETS)}) nor a folder with a config.json; name one of these"
+    )

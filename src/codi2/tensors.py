@@ -1,4 +1,4 @@
-"""Tensors: weight files, read whole or refused; batches of any shape, moved to a device; where autocast is off."""
+"""Tensors: weight files, exact loading of weights, modules on demand, batches on a device, precision."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 Network = TypeVar("Network", bound="nn.Module")
-NAMED = 3  # tensors that an error names
-SCALE = ".scale"  # ends the name of the scales of a tensor that is kept in bytes
+MAX_NAMED = 3  # most tensors that an error names
+SCALE = ".scale"  # suffix of the name of the scales of an int8 tensor
 
 
 def read_tensors(path: Path, inside: str = "") -> dict[str, Tensor]:
-    """A safetensors file, or a `.pth` / `.bin` / `.ckpt` state dict, which is read with `weights_only`.
+    """Tensors of a safetensors file, or of a `.pth`, `.bin` or `.ckpt` state dict, which is read with `weights_only`.
 
-    What `in_half` left in bytes is float32 again.
+    int8 tensors of `in_half` are converted to float32.
 
     Args:
-        inside: key that the state dict may lie under, beside what a training run left.
+        inside: key of the state dict in files that hold more, such as the checkpoint of a training run.
 
     Raises:
-        WeightsError: it is missing, damaged, or holds something else than tensors by name.
+        WeightsError: the file is missing, damaged, or holds something else than tensors by name.
     """
     import pickle
 
@@ -42,7 +42,7 @@ def read_tensors(path: Path, inside: str = "") -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return _from_bytes(load_file(path))
-        # no code of the file is run: what it holds is tensors, or it is refused
+        # weights_only refuses pickles with anything but tensors and plain values, so no code of the file runs
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise WeightsError(
@@ -56,90 +56,98 @@ def read_tensors(path: Path, inside: str = "") -> dict[str, Tensor]:
     if isinstance(state, dict) and isinstance(state.get(inside), dict):
         state = state[inside]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"the weight file {path} does not hold tensors by name; give the state dict alone")
+        raise WeightsError(
+            f"the weight file {path} does not hold tensors by name; give a file with the state dict alone"
+        )
     return state
 
 
 def in_half(tensors: Mapping[str, Tensor], in_bytes: Collection[str] = ()) -> dict[str, Tensor]:
-    """Tensors as they are shipped: float16, and those of `in_bytes` int8 with one scale for each of their last rows,
-    of convolutions [C, …] for each channel that comes out.
+    """Tensors as they are shipped: float16, and those named in `in_bytes` int8 with one scale for each row, of
+    convolutions [C, …] for each output channel.
 
-    A byte's rounding is 0.4 % of a row's largest number: for the wide matrices of a small model, which would not fit
-    otherwise.
+    int8 rounds to 0.4 % of a row's largest number. It is for the wide matrices of a small model, which would otherwise
+    be too large to ship.
     """
     import torch
 
-    kept: dict[str, Tensor] = {}
+    shipped: dict[str, Tensor] = {}
     for name, value in tensors.items():
         value = value.detach()
         if name in in_bytes:
             rows = -1 if value.ndim < 4 else tuple(range(1, value.ndim))
-            scale = kept[name + SCALE] = value.float().abs().amax(rows, keepdim=True).clamp(min=1e-12) / 127
-            kept[name] = (value.float() / scale).round().to(torch.int8).contiguous()
+            scale = shipped[name + SCALE] = value.float().abs().amax(rows, keepdim=True).clamp(min=1e-12) / 127
+            shipped[name] = (value.float() / scale).round().to(torch.int8).contiguous()
         else:
-            kept[name] = value.to(torch.float16).contiguous()
-    return kept
+            shipped[name] = value.to(torch.float16).contiguous()
+    return shipped
 
 
 def in_bytes(path: Path) -> bool:
-    """Whether a safetensors file holds what `in_half` kept in bytes; a file that cannot be read holds nothing."""
+    """Whether a safetensors file holds int8 tensors of `in_half`; False if it cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
     except (OSError, SafetensorError):
-        return False  # whoever loads it says what is wrong
+        return False  # the caller loads the file and reports the error
     return any(name + SCALE in names for name in names)
 
 
 def _from_bytes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    kept = [n for n, value in tensors.items() if not value.is_floating_point() and n + SCALE in tensors]
-    whole = {name: tensors[name].float() * tensors.pop(name + SCALE) for name in kept}
-    return tensors | whole
+    quantised = [n for n, value in tensors.items() if not value.is_floating_point() and n + SCALE in tensors]
+    restored = {name: tensors[name].float() * tensors.pop(name + SCALE) for name in quantised}
+    return tensors | restored
 
 
-def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Puts `tensors` into `module`, which may be on the meta device. Nothing is skipped.
+def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], description: str) -> None:
+    """Loads `tensors` into `module`, which may be on the meta device. Nothing is skipped.
 
     Raises:
         WeightsError: a tensor is missing, unknown or of another shape; the message names the first of each kind.
     """
-    wanted = module.state_dict()
-    missing, unknown = ([n for n in a if n not in b] for a, b in ((wanted, tensors), (tensors, wanted)))
-    shaped = [n for n, value in tensors.items() if n in wanted and value.shape != wanted[n].shape]
+    expected = module.state_dict()
+    missing, unknown = ([n for n in a if n not in b] for a, b in ((expected, tensors), (tensors, expected)))
+    reshaped = [n for n, value in tensors.items() if n in expected and value.shape != expected[n].shape]
     faults = [f"{_first(missing)} missing"] if missing else []
     faults += [f"{_first(unknown)} unknown"] if unknown else []
-    faults += [f"{n} is {tuple(tensors[n].shape)} where {tuple(wanted[n].shape)} is expected" for n in shaped[:NAMED]]
-    if len(shaped) > NAMED:
-        faults.append(f"{len(shaped) - NAMED} more are of another shape")
+    faults += [
+        f"{n} is {tuple(tensors[n].shape)} where {tuple(expected[n].shape)} is expected" for n in reshaped[:MAX_NAMED]
+    ]
+    if len(reshaped) > MAX_NAMED:
+        faults.append(f"{len(reshaped) - MAX_NAMED} more are of another shape")
     if faults:
-        raise WeightsError(f"{what} does not fit: {'; '.join(faults)}. It is of another model or size")
+        raise WeightsError(
+            f"{description} does not fit: {'; '.join(faults)}; name the weights of this model, in this size"
+        )
     module.load_state_dict(dict(tensors), strict=True, assign=True)
 
 
 def _first(names: list[str]) -> str:
-    listed = ", ".join(names[:NAMED])
-    return f"{listed} and {len(names) - NAMED} more are" if len(names) > NAMED else f"{listed} is"
+    listed = ", ".join(names[:MAX_NAMED])
+    return f"{listed} and {len(names) - MAX_NAMED} more are" if len(names) > MAX_NAMED else f"{listed} is"
 
 
-def load_published(module: Network, path: Path, what: str, skip: tuple[str, ...] = ()) -> Network:
-    """A frozen network with published weights, less the tensors whose names begin with one of `skip`.
+def load_published(module: Network, path: Path, description: str, skip: tuple[str, ...] = ()) -> Network:
+    """A frozen network with published weights, except the tensors whose names begin with one of `skip`.
 
-    Counters of normalisation layers, which not every file has, are left as they are.
+    Counters of normalisation layers, which some files lack, are not loaded.
 
     Raises:
         WeightsError: as `read_tensors` and `load_exactly`.
     """
     counter = "num_batches_tracked"
-    kept = {name: value for name, value in module.state_dict().items() if name.endswith(counter)}
-    found = {n: v for n, v in read_tensors(path, "model").items() if not n.startswith(skip) and not n.endswith(counter)}
-    load_exactly(module, {**found, **kept}, what)
+    counters = {name: value for name, value in module.state_dict().items() if name.endswith(counter)}
+    tensors = {
+        n: v for n, v in read_tensors(path, "model").items() if not n.startswith(skip) and not n.endswith(counter)
+    }
+    load_exactly(module, {**tensors, **counters}, description)
     return module.eval().requires_grad_(False)
 
 
 def channels_last(module: Any) -> Any:
-    """The weights of convolutions over planes as they are fastest here; others, as those over time, stay."""
+    """Converts the weights of two-dimensional convolutions to channels_last, which is faster; others are unchanged."""
     import torch
 
     for parameter in module.parameters():
@@ -148,41 +156,41 @@ def channels_last(module: Any) -> Any:
     return module
 
 
-_DRAWN = ("uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
+_RANDOM_INIT = ("uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
           "kaiming_normal_")  # fmt: skip
 """Functions of `torch.nn.init` that fill a tensor with random numbers."""
 
 
 @contextmanager
 def undrawn_weights() -> Iterator[None]:
-    """Modules that this thread builds in the block have arbitrary weights: for those that are loaded whole afterwards.
+    """Modules that this thread builds in this context have arbitrary weights; all of them are to be loaded afterwards.
 
-    Drawing weights for hundreds of layers only to replace them is a good part of a model's start.
+    Random initialisation of hundreds of layers takes a large part of a model's start.
     """
     from torch.nn import init
 
-    thread, kept = threading.get_ident(), {name: getattr(init, name) for name in _DRAWN}
+    thread, originals = threading.get_ident(), {name: getattr(init, name) for name in _RANDOM_INIT}
 
-    def unless_here(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def skipped_here(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def fill(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             return tensor if threading.get_ident() == thread else draw(tensor, *args, **kwargs)
 
         return fill
 
-    for name, draw in kept.items():
-        setattr(init, name, unless_here(draw))
+    for name, draw in originals.items():
+        setattr(init, name, skipped_here(draw))
     try:
         yield
     finally:
-        for name, draw in kept.items():
+        for name, draw in originals.items():
             setattr(init, name, draw)
 
 
 class OnDemand(Mapping[str, Value]):
-    """Modules by name, each loaded when it is first used; those that are loaded are in `loaded`.
+    """Modules by name, each loaded when it is first used; `loaded` holds the loaded ones.
 
     Args:
-        names: of all that there are.
+        names: of all modules.
         load: name → module; called once for each.
     """
 
@@ -211,20 +219,20 @@ class OnDemand(Mapping[str, Value]):
 
 
 def groups_of(channels: Sequence[int]) -> int:
-    """The number of groups of a group norm that fits every level."""
+    """The largest number of groups, up to 16, that a group norm can have on every level."""
     return next(n for n in (16, 8, 4, 2, 1) if all(c % n == 0 and c > n for c in channels))
 
 
 def to_device(value: Value, device: torch.device | str, non_blocking: bool = False) -> Value:
-    """A batch with its tensors on `device`: dataclasses, dicts, lists and tuples are walked, other objects stay.
+    """A batch with its tensors on `device`, also in dataclasses, dicts, lists and tuples; other values are unchanged.
 
-    torch's own recursive moves pass dataclasses by.
+    torch has no such function that includes dataclasses.
     """
     return _mapped(value, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
 
 def pinned(value: Value) -> Value:
-    """A batch with its tensors in page-locked memory, from which a GPU copies while it computes."""
+    """A batch with its tensors in page-locked memory, from which a GPU can copy while it computes."""
     return _mapped(value, lambda tensor: tensor.pin_memory() if tensor.device.type == "cpu" else tensor)
 
 
@@ -240,20 +248,20 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_mapped(inner, change) for inner in value)
     if is_dataclass(value) and not isinstance(value, type):
-        other = copy.copy(value)
+        changed = copy.copy(value)
         for field in fields(value):
-            object.__setattr__(other, field.name, _mapped(getattr(value, field.name), change))  # it may be frozen
-        return other
+            object.__setattr__(changed, field.name, _mapped(getattr(value, field.name), change))  # it may be frozen
+        return changed
     return value
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's parameters are."""
+    """The device of a module's parameters."""
     return next(module.parameters()).device
 
 
 def full_precision(like: Tensor) -> AbstractContextManager[Any]:
-    """Within the block operations on `like`'s device keep the precision of their inputs, whatever autocast is on."""
+    """Disables autocast on `like`'s device in this context: operations keep the precision of their inputs."""
     import torch
 
     return torch.autocast(like.device.type, enabled=False)

@@ -141,7 +141,6 @@ class EmbeddedEncoder(Encoder):
 def load_embedded(folder: Path, dim: int, on_demand: bool = False) -> EmbeddedEncoder:
     """The encoder with the trained parts in `folder`: `heads.safetensors`, `image/`, `audio/` and `video/`.
 
-
     Args:
         on_demand: whether trunks and compact encoders are loaded with the first medium that they read.
     Raises:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # diffusers comes with it
 
 
 def load_prior(config: CoDi2Config, width: int, folder: Path | None) -> Prior | None:
-    """The prior in `folder`, or a small one of random weights; None: the config has none.
+    """The prior in `folder`, or a small one with random weights; None: the config has none.
 
     Args:
         width: W of the language model.
@@ -31,17 +31,17 @@ def load_prior(config: CoDi2Config, width: int, folder: Path | None) -> Prior | 
     from codi2.weight_files import load_part
 
     prior: Prior = load_part(Prior, folder / "prior")
-    own = prior.config
-    if (own["dim"], own["state_dim"]) != (dim, width) or own["num_slots"] < slots:
+    sizes = prior.config
+    if (sizes["dim"], sizes["state_dim"]) != (dim, width) or sizes["num_slots"] < slots:
         raise WeightsError(
-            f"the prior in {folder} is for features of width {own['dim']}, states of {own['state_dim']} and "
-            f"{own['num_slots']} slots; the model has {dim}, {width} and {slots}"
+            f"the prior in {folder} is for features of width {sizes['dim']}, states of {sizes['state_dim']} and "
+            f"{sizes['num_slots']} slots, but the model has {dim}, {width} and {slots}; use the prior of this model"
         )
     return prior
 
 
 def prior_on_demand(config: CoDi2Config, width: int, folder: Path, device: str) -> OnDemand[Prior] | None:
-    """As `load_prior`, but with the first reply that holds media, and on `device`."""
+    """The prior on `device`, loaded with the first reply that holds media; see `load_prior`."""
 
     def load(_: str) -> Prior:
         from torch import nn
@@ -54,5 +54,5 @@ def prior_on_demand(config: CoDi2Config, width: int, folder: Path, device: str) 
 
 
 def loaded_prior(prior: Prior | OnDemand[Prior] | None) -> Prior | None:
-    """The prior itself, loaded where it was not yet."""
+    """The prior, loaded if it was on demand."""
     return prior["prior"] if isinstance(prior, OnDemand) else prior

@@ -1,0 +1,65 @@
+"""Writes a whole model as a checkpoint folder, or to the hub."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codi2.checkpoint.language import save_language
+from codi2.folders import filled_folder
+from codi2.heads.load import loaded_prior
+from codi2.heads.recall import FILE
+from codi2.hub import push_folder, write_atomic
+from codi2.tensors import OnDemand
+
+if TYPE_CHECKING:
+    from codi2.model import CoDi2
+
+
+def save(model: CoDi2, folder: Path) -> None:
+    """See `CoDi2.save_pretrained`. Raises OutputError: the disk is full; an earlier model in `folder` is unchanged."""
+    with filled_folder(folder, "config.json") as aside:
+        _write(model, aside)
+
+
+def _write(model: CoDi2, folder: Path) -> None:
+    from codi2.diffuse.load import save_decoder
+    from codi2.weight_files import export_module
+
+    save_language(model.mllm, folder)
+    _write_encoder(model, folder / "encoder")
+    if model.recall is not None:
+        model.recall.save(folder / "encoder" / FILE)
+    for modality, decoder in model.decoders.items():
+        save_decoder(decoder, folder / modality)
+    if (prior := loaded_prior(model.prior)) is not None:
+        export_module(prior, folder / "prior", {})
+    joint = model.joint["joint"] if isinstance(model.joint, OnDemand) else model.joint
+    if joint is not None:
+        export_module(joint, folder / "joint", {})
+        for modality, network in model.joint_networks.items():
+            export_module(network, folder / "joint" / modality / "unet", {})
+    write_atomic(folder / "config.json", model.config.with_trained(*model.config.untrained).to_json().encode())
+
+
+def _write_encoder(model: CoDi2, folder: Path) -> None:
+    """The trained parts of the encoder; encoders of other kinds have none."""
+    if model.config.encoder.kind == "tiny":
+        from codi2.encode.tiny import TinyEncoder
+        from codi2.weight_files import export_tensors
+
+        assert isinstance(model.encoder, TinyEncoder)
+        export_tensors(model.encoder.heads.state_dict(), folder / "heads.safetensors", {})
+    if model.config.encoder.kind == "embedded":
+        from codi2.encode.embedded import EmbeddedEncoder, save_embedded
+
+        assert isinstance(model.encoder, EmbeddedEncoder)
+        save_embedded(model.encoder, folder)
+
+
+def push(model: CoDi2, repo: str, private: bool, message: str) -> str:
+    """See `CoDi2.push_to_hub`."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, Path(folder))
+        return push_folder(Path(folder), repo, private, message)
