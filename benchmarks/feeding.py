@@ -26,7 +26,7 @@ from codi2.hub import home
 from codi2.train.config import TrainConfig
 from codi2.train.full_size import published_decoders
 from codi2.train.loop import train
-from codi2.train.parts.language_batch import Drawn
+from codi2.train.parts.language_batch import LanguageBatch
 from codi2.train.parts.llm import LLMRecipe
 from codi2.train.rehearsal import as_worker
 from codi2.train.shares import WHOLE, Share
@@ -48,10 +48,10 @@ class Sleeping(LLMRecipe):
         self.began: list[float] = []
         self.worked: list[float] = []  # seconds of a processor that this process has had
 
-    def batch(self, step: int, share: Share = WHOLE) -> Drawn:
+    def batch(self, step: int, share: Share = WHOLE) -> LanguageBatch:
         return super().batch(step, Share(0, RANKS))
 
-    def losses(self, model: nn.Module, drawn: Drawn) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, drawn: LanguageBatch) -> dict[str, Tensor]:
         self.began.append(time.perf_counter())
         self.worked.append(time.process_time())
         time.sleep(SLEEP)

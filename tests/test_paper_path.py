@@ -310,19 +310,19 @@ def test_features_of_a_data_set_are_those_of_imagebind(
     from codi2.evaluate.processes import ALONE
     from codi2.train.encoded import items_of, name_of
     from codi2.train.features import encode, makers, worker
-    from codi2.train.features.store import Store
+    from codi2.train.features.store import FeatureStore
 
     encoder = build(tmp_path).encoder
     source, data = str(rich_home / "data" / "tiny"), tmp_path / "tables"
     build_set(Settings("tables", source, str(data), options={"records": 19}))
     for features in (1, 5, 257):
-        maker = makers.Features(encoder, replace(PAPER.encoder, norm=1.0), features)
+        maker = makers.FeatureMaker(encoder, replace(PAPER.encoder, norm=1.0), features)
         for module in (encode, worker):
             monkeypatch.setattr(module, "load_maker", lambda *_, maker=maker: maker)
         job = encode.job_of("features", data, "paper", features)
-        encoding = encode.Encoding(job, encode.default_folder(job), encode.How(workers=workers))
+        encoding = encode.EncodingRun(job, encode.default_folder(job), encode.EncodingOptions(workers=workers))
         encode.encode_set(encoding, ALONE, tell=lambda _: None)
-        store = Store(encoding.folder)
+        store = FeatureStore(encoding.folder)
         pieces = {name_of(p): p for s in open_shards(data, load_report(data)) for r in s for _, p in items_of(r, False)}
         for name, piece in list(pieces.items())[:12]:
             part = piece.decode() if hasattr(piece, "decode") else piece
@@ -340,22 +340,23 @@ def test_media_are_encoded_in_batches_on_a_gpu(
     from codi2.data.build import build as build_set
     from codi2.evaluate.processes import ALONE
     from codi2.train.features import encode, makers, worker
-    from codi2.train.features.store import Store
+    from codi2.train.features.store import FeatureStore
 
     source, data = str(rich_home / "data" / "tiny"), tmp_path / "tables"
     build_set(Settings("tables", source, str(data), options={"records": 19}))
     with virtual_gpu():
         model = build(tmp_path)
         chosen: dict[str, makers.Maker] = {
-            f"latents-{m}": makers.Latents(decoder.codec, decoder.latent_shape) for m, decoder in model.decoders.items()
+            f"latents-{m}": makers.LatentMaker(decoder.codec, decoder.latent_shape)
+            for m, decoder in model.decoders.items()
         }
-        chosen["features"] = makers.Features(model.encoder, replace(PAPER.encoder, norm=1.0), 5)
+        chosen["features"] = makers.FeatureMaker(model.encoder, replace(PAPER.encoder, norm=1.0), 5)
         for kind, maker in chosen.items():
             for module in (encode, worker):
                 monkeypatch.setattr(module, "load_maker", lambda *_, maker=maker: maker)
             job = encode.job_of(kind, data, "paper")
-            how = encode.How(Placement("cuda", "bfloat16"), workers=0, batch=4)
-            encoding = encode.Encoding(job, encode.default_folder(job), how)
+            options = encode.EncodingOptions(Placement("cuda", "bfloat16"), workers=0, batch=4)
+            encoding = encode.EncodingRun(job, encode.default_folder(job), options)
             plan = encode.encode_set(encoding, ALONE, tell=lambda _: None)
             assert plan.media and next(maker.network.parameters()).is_cuda
-            assert Store(encoding.folder).job.kind == kind
+            assert FeatureStore(encoding.folder).job.kind == kind

@@ -107,7 +107,7 @@ def test_the_commands_of_the_page_run_and_every_stage_lowers_its_loss(place: Pat
             arguments += ["--workers", "0"]
         result = codi2(*arguments)
         if arguments[0] == "train" and "--plan" not in arguments:  # the plan stands before stage 1
-            assert "encoded while training runs" not in result.output, "stage 1 has encoded all media"
+            assert "encoded during training" not in result.output, "stage 1 has encoded all media"
     configs, runs = configs_of(place / "configs" / "paper"), place / "runs" / "paper"
     losses = {path.stem: [held_out_loss(path, runs, export) for export in (None, runs / path.stem / "export")]
               for path in configs}  # fmt: skip

@@ -103,8 +103,9 @@ def restore_module(module: Any, folder: Path, partly: bool = False) -> None:
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"the weights in {folder} are of another size than the config asks for ({error}); change it or name "
+            f"the weights in {folder} are of another size than the config asks for ({reason}); change it or name "
             "other weights"
         ) from error
 

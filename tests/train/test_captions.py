@@ -83,15 +83,17 @@ def test_without_a_feature_the_head_gives_the_states_of_no_words(mini: str, file
 def test_what_cannot_be_learned_so_is_one_sentence(mini: str, file: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the image decoder of .* has no head that captions can teach"):
         captions.build(config(mini, file, "image"))
-    with pytest.raises(ConfigError, match=r"options\.modality is 'smell'; mini has decoders of image, audio, video"):
+    with pytest.raises(
+        ConfigError, match=r"options\.modality is 'smell', but mini has decoders of image, audio, video"
+    ):
         captions.build(config(mini, file, "smell"))
     with pytest.raises(ConfigError, match=r"names none; options\.captions"):
         captions.read_captions([])
-    with pytest.raises(DataError, match=r"nowhere\.txt is no file of captions"):
+    with pytest.raises(DataError, match=r"no file of captions nowhere\.txt"):
         captions.read_captions(["nowhere.txt"])
     (tmp_path / "few.txt").write_text("a dog\n")
     with pytest.raises(DataError, match="1 different captions are too few"):
         captions.read_captions([str(tmp_path / "few.txt")])
     (tmp_path / "odd.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(DataError, match="is no text in UTF-8"):
+    with pytest.raises(DataError, match="is not UTF-8 text"):
         captions.read_captions([str(tmp_path / "odd.txt")])

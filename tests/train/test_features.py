@@ -27,11 +27,11 @@ from codi2.evaluate.processes import ALONE, Processes
 from codi2.folders import locked
 from codi2.train.encoded import items_of, name_of
 from codi2.train.features import index
-from codi2.train.features.encode import Encoding, How, default_folder, encode_set, job_of
+from codi2.train.features.encode import EncodingOptions, EncodingRun, default_folder, encode_set, job_of
 from codi2.train.features.makers import load_maker
-from codi2.train.features.store import Job, Store
+from codi2.train.features.store import EncodingJob, FeatureStore
 
-HERE = How(workers=0)
+HERE = EncodingOptions(workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def data(rich_home: Path, once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(once, tmp_path / "tables"))
 
 
-def encoding(data: Path, kind: str = "features", features: int | None = None, out: Path | None = None) -> Encoding:
+def encoding(data: Path, kind: str = "features", features: int | None = None, out: Path | None = None) -> EncodingRun:
     job = job_of(kind, data, "debug", features)
-    return Encoding(job, out or default_folder(job), HERE)
+    return EncodingRun(job, out or default_folder(job), HERE)
 
 
 def pieces_of(data: Path, reads_words: bool = True) -> dict[bytes, Any]:
@@ -76,7 +76,7 @@ def test_every_medium_is_in_the_store_once_with_the_features_of_its_encoder(data
     occurrences = sum(len(items_of(record, True)) for shard in open_shards(data, load_report(data)) for record in shard)
     assert occurrences > 1.2 * len(pieces)  # or nothing would be learned here of media that occur again
     assert len(names) == len(set(names)) == sum(plan.media.values()) and set(names) == set(pieces)
-    store, encoder = Store(made.folder), load_maker("features", "debug")._encoder
+    store, encoder = FeatureStore(made.folder), load_maker("features", "debug")._encoder
     for name, piece in pieces.items():
         value = store.read(name, piece.modality)
         assert value is not None and value.shape == (DEBUG.encoder.num_features[piece.modality], 16)
@@ -91,7 +91,7 @@ def test_names_are_found_whatever_the_size_of_shards_and_passes(data: Path, monk
     plan = encode_set(made, ALONE, tell=lambda _: None)
     assert plan.bits >= 3 and len(plan.shards) > 2 * len(load_report(data)["shards"])
     assert all(path.stat().st_size < 4000 for path in (made.folder / "shards").iterdir())
-    store, encoder = Store(made.folder), load_maker("features", "debug")._encoder
+    store, encoder = FeatureStore(made.folder), load_maker("features", "debug")._encoder
     for name, piece in pieces_of(data).items():
         assert torch.equal(store.read(name, piece.modality), encoder([decoded(piece)]).values[0].half())
 
@@ -105,7 +105,7 @@ def test_processes_divide_the_media_and_none_is_encoded_twice(
     encode_set(whole, ALONE, tell=lambda _: None)
     from codi2.train.features.worker import encode_shards
 
-    made = Encoding(whole.job, tmp_path / "divided", How(workers=workers))
+    made = EncodingRun(whole.job, tmp_path / "divided", EncodingOptions(workers=workers))
     encode_set(made, ALONE, only_plan=True, tell=lambda _: None)
     shards = [shard for shard, _ in index.shards_of(data)]
     shares = [Processes(rank, 3).share(shards) for rank in range(3)]
@@ -129,7 +129,7 @@ def test_what_is_finished_stays_and_only_the_rest_is_encoded(data: Path, monkeyp
     monkeypatch.setattr(type(maker), "make", lambda self, m, n: calls.append(len(n)) or make(self, m, n))
     damage = r"is (missing|damaged or .*); run `codi2 data encode .*tables --model debug` again"
     with pytest.raises(DataError, match=damage):
-        store = Store(made.folder)
+        store = FeatureStore(made.folder)
         for name, piece in pieces_of(data).items():
             store.read(name, piece.modality)
     encode_set(made, ALONE, tell=lambda _: None)
@@ -151,7 +151,7 @@ def test_a_set_that_has_grown_keeps_its_shards(rich_home: Path, tmp_path: Path) 
     second = encoding(large, out=tmp_path / "store")
     encode_set(second, ALONE, tell=lambda _: None)
     assert set(names_in(tmp_path / "store")) == set(pieces_of(large))
-    assert Store(tmp_path / "store").job.report == second.job.report
+    assert FeatureStore(tmp_path / "store").job.report == second.job.report
 
 
 def test_sizes_are_told_before_anything_is_encoded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_sizes_are_told_before_anything_is_encoded(data: Path, monkeypatch: pyte
     need = sum(2 * 16 * DEBUG.encoder.num_features[piece.modality] for piece in pieces.values())
     assert said[0].startswith("About ") and f"{need / 1000:.3g} kB" in said[1]
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": need - 1}))
-    with pytest.raises(OutputError, match=r"needs .* kB more and its disk has .* kB free; choose another --out or"):
+    with pytest.raises(OutputError, match=r"needs .* kB more, but its disk has .* kB free; choose another --out or"):
         encode_set(made, ALONE, tell=said.append)
 
 
@@ -172,7 +172,7 @@ def test_fewer_features_are_the_first(data: Path) -> None:
     assert three.folder != one.folder and three.folder.parent == data / "features"
     for made in (three, one):
         encode_set(made, ALONE, tell=lambda _: None)
-    stores = Store(three.folder), Store(one.folder)
+    stores = FeatureStore(three.folder), FeatureStore(one.folder)
     for name, piece in pieces_of(data).items():
         many, single = (store.read(name, piece.modality) for store in stores)
         assert torch.equal(many[:1], single)
@@ -189,7 +189,7 @@ def test_imagebind_gives_any_number_of_its_tokens() -> None:
         "image": 257, "audio": 229, "phrase": 1,
     }  # fmt: skip
     assert counts_for(PAPER.encoder, 17)["video"] == 17
-    job = Job("features", "laion", "paper", "", {"image": (1, 1024)}, False, "")
+    job = EncodingJob("features", "laion", "paper", "", {"image": (1, 1024)}, False, "")
     assert 400e6 * job.bytes_of("image") == pytest.approx(0.82e12, rel=0.01)  # as docs/data.md has it
 
 
@@ -197,7 +197,7 @@ def test_imagebind_gives_any_number_of_its_tokens() -> None:
 def test_latents_are_those_of_the_decoders_autoencoder(data: Path, modality: str) -> None:
     made = encoding(data, f"latents-{modality}")
     encode_set(made, ALONE, tell=lambda _: None)
-    store, codec = Store(made.folder), load_maker(made.job.kind, "debug").network
+    store, codec = FeatureStore(made.folder), load_maker(made.job.kind, "debug").network
     pieces = {name: piece for name, piece in pieces_of(data).items() if piece.modality == modality}
     assert set(names_in(made.folder)) == set(pieces)
     for name, piece in list(pieces.items())[:10]:
@@ -215,16 +215,16 @@ def test_folders_that_do_not_fit_are_refused(data: Path, tmp_path: Path) -> None
     encode_set(made, ALONE, tell=lambda _: None)
     with pytest.raises(DataError, match=r"store holds features by debug .* choose another --out, or delete"):
         encode_set(encoding(data, features=1, out=tmp_path / "store"), ALONE, tell=lambda _: None)
-    with pytest.raises(DataError, match=r"is not empty and no store of features; choose another --out"):
+    with pytest.raises(DataError, match=r"is not empty and is not a store of features; choose another --out"):
         encode_set(encoding(data, out=data), ALONE, tell=lambda _: None)
     with locked(tmp_path / "store", "an encoding"), pytest.raises(OutputError, match=r"is in use by an encoding"):
         encode_set(made, ALONE, tell=lambda _: None)
     (tmp_path / "store" / "features.json").unlink()
     with pytest.raises(DataError, match=r"store is not finished .* to the end"):
-        Store(tmp_path / "store")
+        FeatureStore(tmp_path / "store")
     (tmp_path / "store" / "features.json").write_text('{"version": 1}')
     with pytest.raises(DataError, match=r"features.json is damaged"):
-        Store(tmp_path / "store")
+        FeatureStore(tmp_path / "store")
 
 
 def test_a_damaged_medium_is_named(data: Path) -> None:
@@ -273,7 +273,7 @@ def test_launched_processes_make_the_store_that_one_makes(data: Path, tmp_path: 
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("The features are in") == 1
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
-    assert Store(tmp_path / "2").read(*next((n, p.modality) for n, p in pieces_of(data).items())) is not None
+    assert FeatureStore(tmp_path / "2").read(*next((n, p.modality) for n, p in pieces_of(data).items())) is not None
 
 
 @pytest.mark.slow
@@ -295,9 +295,9 @@ def test_a_killed_run_continues_where_it_stopped(data: Path, tmp_path: Path) -> 
     encode_set(whole, ALONE, tell=lambda _: None)
     slow = (
         "import time, sys; from codi2.train.features import worker, index, makers; index.SHARD_BYTES = 2000\n"
-        "make = makers.Features.make\n"
+        "make = makers.FeatureMaker.make\n"
         "def slowly(*a): time.sleep(0.01); return make(*a)\n"
-        "makers.Features.make = slowly\n"
+        "makers.FeatureMaker.make = slowly\n"
         "from codi2.cli import main; main()"
     )
     start = [sys.executable, "-c", slow, *command(data, tmp_path / "cut", "--workers", "1")[2:]]
@@ -321,7 +321,7 @@ def test_a_killed_run_continues_where_it_stopped(data: Path, tmp_path: Path) -> 
     assert written.items() <= {path: path.stat().st_mtime_ns for path in shards.iterdir()}.items()
     assert not list(shards.glob(".*")) and sorted(names_in(tmp_path / "cut")) == sorted(names_in(whole.folder))
     for name, piece in pieces_of(data).items():
-        one, other = (Store(folder).read(name, piece.modality) for folder in (tmp_path / "cut", whole.folder))
+        one, other = (FeatureStore(folder).read(name, piece.modality) for folder in (tmp_path / "cut", whole.folder))
         assert torch.equal(one, other)
 
 
@@ -351,7 +351,7 @@ def test_training_reads_the_store_and_nothing_else(
 
     plain = train(llm.build(config_of(data)), config_of(data), tmp_path / "plain")
     said = capsys.readouterr().err
-    assert said.count("encoded while training runs") == 1 and f"codi2 data encode {data} --model debug" in said
+    assert said.count("encoded during training") == 1 and f"codi2 data encode {data} --model debug" in said
     made = encoding(data)
     encode_set(made, ALONE, tell=lambda _: None)
     for path in (tmp_path / "home" / "cache" / "encoded").glob("*"):
@@ -360,7 +360,7 @@ def test_training_reads_the_store_and_nothing_else(
     named = config_of(data, features=str(made.folder))
     for number, config in enumerate((config_of(data), named)):
         assert train(llm.build(config), config, tmp_path / str(number)) == plain
-    assert "encoded while training runs" not in capsys.readouterr().err
+    assert "encoded during training" not in capsys.readouterr().err
 
 
 def refusal(data: Path, **options: Any) -> str:
@@ -380,19 +380,19 @@ def test_stores_that_do_not_fit_the_run_are_refused(data: Path, rich_home: Path,
     encode_set(one, ALONE, tell=lambda _: None)
     latents = encoding(data, "latents-image", out=tmp_path / "latents")
     encode_set(latents, ALONE, tell=lambda _: None)
-    assert "has 1 features of each image, and debug reads 3; run" in refusal(data, features=str(one.folder))
+    assert "has 1 features of each image, but debug reads 3; run" in refusal(data, features=str(one.folder))
     assert "was encoded by an autoencoder" in refusal(data, features=str(latents.folder))
     assert "nowhere holds no features" in refusal(data, features=str(tmp_path / "nowhere"))
     report = made.folder / "features.json"
     about = json.loads(report.read_text())
     report.write_text(json.dumps(about | {"key": "0123456789ab", "model": "paper"}))
     said = refusal(data, features=str(made.folder))
-    assert "was encoded by the encoder of paper (key 0123456789ab), and debug reads the features of another" in said
+    assert "was encoded by the encoder of paper (key 0123456789ab), but debug reads the features of another" in said
     report.write_text(json.dumps(about | {"report": "0" * 64}))
     said = refusal(data, features=str(made.folder))
     assert "was built again after" in said and "--out" in said
     report.write_text(json.dumps(about | {"report": "0" * 64, "data": "sets/other"}))
-    assert "which this run does not read; leave it out" in refusal(data, features=str(made.folder))
+    assert "which this run does not read; remove it" in refusal(data, features=str(made.folder))
     report.write_text(json.dumps(about))
     for path in (made.folder / "shards").iterdir():
         path.write_bytes(path.read_bytes()[:-9])
@@ -421,11 +421,13 @@ def test_decoders_train_on_stored_latents(data: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_model_of_one_feature_reads_a_store_of_many(data: Path, tmp_path: Path) -> None:
-    from codi2.train.features.use import Stores
+    from codi2.train.features.use import FeatureStores
 
     made = encoding(data)
     encode_set(made, ALONE, tell=lambda _: None)
-    stores = Stores([Store(made.folder)], dict.fromkeys(("image", "audio", "video", "phrase"), 1), whole=True)
+    stores = FeatureStores(
+        [FeatureStore(made.folder)], dict.fromkeys(("image", "audio", "video", "phrase"), 1), whole=True
+    )
     name, piece = next(iter(pieces_of(data).items()))
     assert stores.read(name, piece.modality).shape == (1, 16)
 

@@ -17,7 +17,7 @@ from codi2.errors import ConfigError, DataError
 from codi2.prompt.layout import Batch
 from codi2.tensors import to_device
 from codi2.train.config import TrainConfig
-from codi2.train.feed import drawn, workers_for
+from codi2.train.feed import draw_ahead, workers_for
 from codi2.train.loop import train
 from codi2.train.parts import joint, llm
 from codi2.train.parts.draw import torch_at
@@ -38,8 +38,8 @@ class Numbers:
 
 def test_workers_draw_what_one_process_draws_in_its_order() -> None:
     shares = [Share(k, 2) for k in range(2)]
-    alone = list(drawn(Numbers(), range(3, 6), shares, 0))  # type: ignore[arg-type]
-    ahead = list(drawn(Numbers(), range(3, 6), shares, 2))  # type: ignore[arg-type]
+    alone = list(draw_ahead(Numbers(), range(3, 6), shares, 0))  # type: ignore[arg-type]
+    ahead = list(draw_ahead(Numbers(), range(3, 6), shares, 2))  # type: ignore[arg-type]
     assert [b["step"] for b in ahead] == [3, 3, 4, 4, 5, 5]
     assert all(torch.equal(a["x"], b["x"]) for a, b in zip(alone, ahead, strict=True))
     assert {b["process"] for b in alone} == {os.getpid()} and len({b["process"] for b in ahead} - {os.getpid()}) == 2
@@ -48,7 +48,7 @@ def test_workers_draw_what_one_process_draws_in_its_order() -> None:
 def test_what_fails_in_a_worker_is_the_same_error() -> None:
     for workers in (0, 1):
         with pytest.raises(DataError, match=r"^record 7 is damaged; delete it$"):
-            list(drawn(Numbers(), range(6, 9), [WHOLE], workers))  # type: ignore[arg-type]
+            list(draw_ahead(Numbers(), range(6, 9), [WHOLE], workers))  # type: ignore[arg-type]
 
 
 def test_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,5 +270,5 @@ def test_more_processes_than_items_are_refused(tmp_path: Path, monkeypatch: pyte
         return accelerator
 
     monkeypatch.setitem(train.__globals__, "accelerator_for", four)
-    with pytest.raises(ConfigError, match="diffusion_items is 3, which 4 processes cannot take in equal numbers"):
+    with pytest.raises(ConfigError, match="diffusion_items is 3, which 4 processes cannot share equally"):
         train(Items(), made, tmp_path)  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ def test_what_is_replayed_has_the_tasks_of_the_users_records(tmp_path: Path) -> 
     ("options", "reason"),
     [
         ({"data": {}}, "names no data"),
-        ({"replay_share": 0}, "replay_share is 0; it should be more than 0 and less than 1"),
+        ({"replay_share": 0}, "replay_share is 0; set a value more than 0 and less than 1"),
         ({"replays": 1}, "unknown key 'replays'"),
     ],
 )

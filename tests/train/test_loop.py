@@ -17,7 +17,7 @@ from codi2.train.config import TrainConfig, load_config
 from codi2.train.loop import train
 from codi2.train.parts.draw import epoch_order, torch_at
 from codi2.train.shares import WHOLE, Share
-from codi2.train.skips import Watch
+from codi2.train.skips import SkipWatch
 
 
 class Line:
@@ -118,7 +118,7 @@ def test_a_batch_in_several_passes_gives_the_same_curve(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a batch of 16 cannot be divided into 3 equal parts"):
         train(Line(), replace(CONFIG, accumulate=3), tmp_path / "odd")
     parted.divides = False
-    with pytest.raises(ConfigError, match="learns from whole batches"):
+    with pytest.raises(ConfigError, match="cannot divide its batches into"):
         train(parted, replace(CONFIG, accumulate=4), tmp_path / "undivided")
 
 
@@ -147,12 +147,12 @@ def test_bad_steps_are_skipped_reported_and_counted(tmp_path: Path, capsys: pyte
 
 
 def test_too_many_bad_steps_end_the_run() -> None:
-    watch = Watch(0)
+    watch = SkipWatch(0)
     for _ in range(20):
-        assert watch.notes(float("nan"), 1.0, True)
+        assert watch.record(float("nan"), 1.0, True)
     with pytest.raises(DataError, match="21 steps in a row were skipped"):
-        watch.notes(1.0, float("inf"), True)
-    assert Watch(0, [1.0] * 100).limit == float("inf")  # no norm is a spike where none is asked for
+        watch.record(1.0, float("inf"), True)
+    assert SkipWatch(0, [1.0] * 100).limit == float("inf")  # no norm is a spike where none is asked for
 
 
 def test_the_best_checkpoint_stays(tmp_path: Path) -> None:
@@ -230,10 +230,10 @@ def test_bad_configs_are_named(tmp_path: Path) -> None:
 
 
 def test_what_is_asked_for_and_would_not_happen_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(ConfigError, match="there is no tracker 'paper'; there are tensorboard, wandb"):
+    with pytest.raises(ConfigError, match="there is no tracker 'paper'; choose from tensorboard, wandb"):
         train(Line(), replace(CONFIG, trackers=["paper"]), tmp_path)
     monkeypatch.setattr("codi2.train.trackers.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="wandb is not installed: pip install wandb"):
+    with pytest.raises(ConfigError, match="wandb is not installed; run pip install wandb"):
         train(Line(), replace(CONFIG, trackers=["wandb"]), tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")

@@ -258,13 +258,15 @@ def test_the_configs_of_pairs_are_of_this_part(stage: str, trained: str):
 
 
 def test_what_cannot_be_trained_so_is_one_sentence(make: Make, model: CoDi2, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(ConfigError, match=r"options\.modality is 'smell'; paper has decoders of image, audio, video"):
+    with pytest.raises(
+        ConfigError, match=r"options\.modality is 'smell', but paper has decoders of image, audio, video"
+    ):
         make("smell")
-    with pytest.raises(ConfigError, match=r"options\.trained is 'half'; it should be 'head', 'network' or 'lora'"):
+    with pytest.raises(ConfigError, match=r"options\.trained is 'half'; expected 'head', 'network' or 'lora'"):
         make("image", trained="half")
     from codi2.checkpoint import load_one_decoder, locate
 
     monkeypatch.setattr(published, "locate", locate)
     monkeypatch.setattr(published, "load_one_decoder", load_one_decoder)
-    with pytest.raises(ConfigError, match="the image decoder of 'debug' is no published pipeline; name a model"):
+    with pytest.raises(ConfigError, match="the image decoder of 'debug' is not a published pipeline; name a model"):
         make("image", model="debug")

@@ -52,7 +52,7 @@ def test_parts_run_in_order_once(folder: Path, home: Path, tmp_path: Path) -> No
 def test_another_config_of_a_finished_part_is_refused(folder: Path, home: Path, tmp_path: Path) -> None:
     run_recipe(folder, tmp_path / "runs", run)
     (folder / "01_first.toml").write_text(SMALL.replace("1e-3", "2e-3"))
-    with pytest.raises(ConfigError, match=r"learning_rate = 0\.001, the config says 0\.002"):
+    with pytest.raises(ConfigError, match=r"learning_rate = 0\.001, but the config has 0\.002"):
         run_recipe(folder, tmp_path / "runs", run)
     (folder / "01_first.toml").write_text(SMALL.replace("[8, 8, 8, 8]", "[8, 8, 8, 16]"))
     with pytest.raises(ConfigError, match="was trained with options"):

@@ -82,7 +82,7 @@ def test_the_encoders_heads(low: torch.dtype | None, rich_home: Path, monkeypatc
 
 
 class Encoded(nn.Module):
-    """In place of `denoiser.Encoding`: noise."""
+    """In place of `denoiser.FrozenNetworks`: noise."""
 
     def __init__(self, modality: str) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def test_joint_attention(
         one = config(f"{modality}_denoiser", samples=8, channels=(8, 16))
         denoiser.DenoiserRecipe(one, encoding).export(tmp_path / modality, {})
     made = config("joint_attention", samples=8, **{m: str(tmp_path / m) for m in encodings})
-    monkeypatch.setattr(joint_attention, "Encoding", Encoded)
+    monkeypatch.setattr(joint_attention, "FrozenNetworks", Encoded)
     assert rehearse(joint_attention.JointRecipe(made, encodings), made, low=low).peak
 
 
@@ -222,7 +222,7 @@ def test_the_language_model(phase: str, low: torch.dtype | None, data: dict[str,
 class Left(llm.LLMRecipe):
     """Makes a tensor on the CPU in its loss."""
 
-    def losses(self, model: nn.Module, drawn: llm.Drawn) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, drawn: llm.LanguageBatch) -> dict[str, Tensor]:
         found = super().losses(model, drawn)
         return {"loss": (found["loss"] * torch.ones(3)).mean()}
 
@@ -230,7 +230,7 @@ class Left(llm.LLMRecipe):
 class Counts(llm.LLMRecipe):
     """Asks the GPU how many slots are predicted."""
 
-    def losses(self, model: nn.Module, drawn: llm.Drawn) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, drawn: llm.LanguageBatch) -> dict[str, Tensor]:
         assert int(drawn.batch.slot_predicted.sum())
         return super().losses(model, drawn)
 
@@ -238,7 +238,7 @@ class Counts(llm.LLMRecipe):
 class Clashes(llm.LLMRecipe):
     """Multiplies bfloat16 by float32."""
 
-    def losses(self, model: nn.Module, drawn: llm.Drawn) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, drawn: llm.LanguageBatch) -> dict[str, Tensor]:
         _ = drawn.features[0].bfloat16() @ drawn.features[0].T
         return super().losses(model, drawn)
 

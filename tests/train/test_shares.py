@@ -208,13 +208,13 @@ def accelerated(rank: int, world: int, port: int, config: str, out: str, steps: 
             return kept(folder, step, tensors, *rest)  # type: ignore[arg-type]
 
         loop.save_checkpoint = checked  # type: ignore[assignment]
-        dissolved = loop.dissolve
+        dissolved = loop.unshard_for_good
 
         def dissolve(model: torch.nn.Module) -> None:
             assert all(isinstance(p, DTensor) for p in model.parameters())
             dissolved(model)
 
-        loop.dissolve = dissolve
+        loop.unshard_for_good = dissolve
     run(Path(config), Path(out), steps=steps)
 
 

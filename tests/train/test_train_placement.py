@@ -160,7 +160,7 @@ def test_parts_that_encode_on_the_cpu_stay_there(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     config = TrainConfig("image_decoder", 1, 1, 1.0)
     assert placement_of(replaced(config, {})).device == "cpu"
-    with pytest.raises(ConfigError, match="'cuda', but the part image_decoder trains on the CPU alone"):
+    with pytest.raises(ConfigError, match="'cuda', but the part image_decoder trains on the CPU only"):
         choose_device(replaced(config, {"device": "cuda"}))
 
 
@@ -229,6 +229,6 @@ def test_accelerate_and_the_options_must_name_one_device(monkeypatch: pytest.Mon
     monkeypatch.setattr("codi2.train.place.check", lambda placement: None)
     choose_device(config)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")  # as `accelerate launch --cpu` sets it
-    with pytest.raises(ConfigError, match="'cuda', but accelerate was launched with --cpu; leave one of the two out"):
+    with pytest.raises(ConfigError, match="'cuda', but accelerate was launched with --cpu; remove one of the two"):
         choose_device(config)
     choose_device(replaced(config, {"device": "cpu"}))

@@ -46,7 +46,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
-class Block(nn.Module):
+class InvertedResidual(nn.Module):
     """Inverted residual: expand 1×1 → depthwise k×k → project 1×1. Names are those of the published state dict."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, expansion: int) -> None:
@@ -80,14 +80,14 @@ class EfficientNetLite(nn.Module):
         width, depth = VARIANTS[variant]
         self._conv_stem = nn.Conv2d(3, 32, 3, 2, bias=False)
         self._bn0 = _norm(32)
-        blocks: list[Block] = []
+        blocks: list[InvertedResidual] = []
         channels_in = 32
         for i, (kernel, stride, expansion, channels, repeats) in enumerate(STAGES):
             channels_out = _round_channels(channels * width)
             # the lite variants do not scale the first and the last stage in depth
             count = repeats if i in (0, len(STAGES) - 1) else int(-(-repeats * depth // 1))
             for n in range(count):
-                blocks.append(Block(channels_in, channels_out, kernel, stride if n == 0 else 1, expansion))
+                blocks.append(InvertedResidual(channels_in, channels_out, kernel, stride if n == 0 else 1, expansion))
                 channels_in = channels_out
         self._blocks = nn.ModuleList(blocks)
         self._conv_head = nn.Conv2d(channels_in, self.channels, 1, bias=False)
@@ -129,7 +129,7 @@ def load_efficientnet(path: Path, variant: str) -> EfficientNetLite:
         net.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise WeightsError(
-            f"{path} is not a state dict of EfficientNet-{variant} ({error}); reinstall the package that holds it"
+            f"{path} is not an EfficientNet-{variant} state dict; reinstall the package that holds it"
         ) from error
     net.eval().requires_grad_(False)
     _fuse(net)

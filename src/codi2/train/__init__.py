@@ -49,16 +49,16 @@ def run(
     plan: bool = False,
     placement: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Trains the part that a config names, in `out`; a folder that holds checkpoints is resumed.
+    """Trains the part that a config names, in `out`; a run with checkpoints in `out` is resumed.
 
-    With `snapshot` nothing is trained: the newest checkpoint is exported as it is. Where there are no checkpoints, the
-    run takes the exported weights in `start` and goes on at `first_step`, with fresh optimizer moments. With `plan`
-    nothing is trained either: what the run would train, hold and take is printed. The keys of `placement` go before
-    those of the config's `[options.placement]`; they are no part of what is exported.
-
+    Args:
+        snapshot: trains nothing; exports the newest checkpoint.
+        start: exported weights from which a run without checkpoints starts, at `first_step`, with new optimizer state.
+        plan: trains nothing; prints the parameters, memory and time of the run.
+        placement: keys that replace those of the config's `[options.placement]`; exports do not record them.
     Raises:
-        ConfigError: the config is not one, or names an unknown part; before anything is loaded: the device does not
-            exist, or the placement has what training, or this part, does not use.
+        ConfigError: the config is invalid, or names an unknown part; before anything is loaded: the device does not
+            exist, or the placement has options that training, or this part, does not use.
         DeviceMemoryError: the device's memory is full; the last checkpoint is kept.
     """
     from codi2.train.config import load_config
@@ -82,11 +82,11 @@ def run(
 
         show(config, make_plan(before_training(config, runs, configs), build))
         return {}
-    placed = resolved(config, runs, configs)  # what is exported says `@part`, not where that part was
+    located = resolved(config, runs, configs)  # exports record `config`, with `@part` in place of folders
     try:
-        return train(build(placed), config, Path(out), snapshot, first_step, placed.start)
-    except RuntimeError as error:  # not in a step, which says so itself
+        return train(build(located), config, Path(out), snapshot, first_step, located.start)
+    except RuntimeError as error:  # outside of a step; a step reports it itself
         if not out_of_memory(error):
             raise
-        doing = f"{config.part} was loaded, validated or exported"
-        raise full(error, training_device(config), doing, f"{ADVICE}; {newest_kept(Path(out))}") from None
+        action = f"{config.part} was loaded, validated or exported"
+        raise full(error, training_device(config), action, f"{ADVICE}; {newest_kept(Path(out))}") from None

@@ -1,4 +1,4 @@
-"""A model folder out of the exports of parts, as a checkpoint has them: see `codi2.checkpoint`."""
+"""Assembles the exports of parts to a model folder, in the layout of `codi2.checkpoint`."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from codi2.hub import home, sha256_of, write_atomic
 from codi2.train.bank import key_of
 
 MODELS = {"tiny": EMBEDDED}
-"""What a config can name as the model whose parts it lists."""
+"""Models whose parts a config can list."""
 
 
 REPORTS = shutil.ignore_patterns("training.json")
-"""An export has one report, its own: those of the parts that it is made of stay with these."""
+"""Not copied: a model folder has its own report."""
 
 
 def located_parts(model: str, parts: Mapping[str, str]) -> tuple[CoDi2Config, Path]:
-    """The config of `model` and a folder of its trained parts, put together under `$CODI2_HOME/cache`.
+    """The config of `model` and a folder with its trained parts, assembled under `$CODI2_HOME/cache`.
 
     Args:
-        parts: place in the folder, as `image/vae` → export that goes there.
+        parts: subfolder, such as `image/vae` → the export that goes there.
     Raises:
-        ConfigError: there is no such model. WeightsError: an export is missing.
+        ConfigError: the model is unknown. WeightsError: an export is missing.
     """
     if model not in MODELS:
-        raise ConfigError(f"options.parts are those of {model!r}; expected one of {', '.join(MODELS)}")
+        raise ConfigError(f"options.model is {model!r}, which has no options.parts; expected {', '.join(MODELS)}")
     config = without_missing(MODELS[model], parts)
     for place, export in parts.items():
         if not Path(export).is_dir():
@@ -44,14 +44,14 @@ def located_parts(model: str, parts: Mapping[str, str]) -> tuple[CoDi2Config, Pa
 
 
 def without_missing(config: CoDi2Config, parts: Mapping[str, str]) -> CoDi2Config:
-    """The config without the decoders that `parts` has no networks for."""
+    """The config without the decoders that `parts` does not hold."""
     decoders = {name: decoder for name, decoder in config.decoders.items() if name in parts}
     joint = config.joint if config.joint and set(config.joint.modalities) <= set(decoders) else None
     return replace(config, decoders=decoders, joint=joint)
 
 
 def assemble(config: CoDi2Config, parts: Mapping[str, str], folder: Path) -> None:
-    """Writes the folder, whole or not at all."""
+    """Writes the folder atomically."""
     with atomic_folder(folder) as aside:
         for place, export in parts.items():
             shutil.copytree(export, aside / place, dirs_exist_ok=True, ignore=REPORTS)

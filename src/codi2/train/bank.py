@@ -1,9 +1,9 @@
-"""Encoded samples, computed once and kept: what frozen networks make of drawn media.
+"""A bank caches the outputs of frozen networks for numbered random samples.
 
-A sample is drawn when it is computed: it has a number, and no content by which it could be found, as a medium of a
-data set has (`train.features`, `train.encoded`). A bank is a folder of safetensors shards under `$CODI2_HOME/cache`.
-Its name holds a key of everything that its numbers depend on, so that other weights start another bank; a bank that was
-stopped continues at the next shard.
+A sample is identified by its number; media of data sets are identified by their content instead (`train.features`,
+`train.encoded`). A bank is a folder of safetensors shards under `$CODI2_HOME/cache`. Its name holds a hash of
+everything that the values depend on, so that other weights start another bank. A bank that was interrupted continues
+at the next shard.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def bank(
     """The samples 0 … `count` - 1 by name, each [count, …], fp16.
 
     Args:
-        name: begins the folder's name.
-        depends: what the numbers depend on beside their place.
-        compute: places of samples → tensors with a row each; called for what is not there yet.
+        name: prefix of the folder's name.
+        depends: everything except the number on which the values of a sample depend.
+        compute: numbers of samples → tensors with a row each; called for missing shards.
     """
     folder = home() / "cache" / f"{name}-{key_of(depends)}"
     shards: list[dict[str, Tensor]] = []
     for start in tracked(range(0, count, SHARD), f"encoding {name}, shards of {SHARD}"):
-        places = range(start, min(start + SHARD, count))
-        path = folder / f"{start:07d}-{len(places)}.safetensors"
+        numbers = range(start, min(start + SHARD, count))
+        path = folder / f"{start:07d}-{len(numbers)}.safetensors"
         if not path.is_file():
             with torch.inference_mode():
-                values = compute(places)
+                values = compute(numbers)
             write_tensors(path, {key: value.to(torch.float16) for key, value in values.items()})
         shards.append(read_all(path, f"delete it: {name} is encoded again by the next run"))
     return {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}

@@ -1,10 +1,10 @@
-"""Checkpoints of a training run: atomic, and enough to continue bit for bit.
+"""Checkpoints of a training run: written atomically, and sufficient to continue bit for bit.
 
     step-0000250/  model.safetensors  average.safetensors  optimizer.pt  state.json  SHA256SUMS
 
-A batch, its noise and its timesteps are functions of (seed, step), so the step stands for the data position and the
-random state. What is left to keep are the weights, their average, the optimizer and the schedule. `SHA256SUMS`, as
-`sha256sum -c` reads it, is written last: a flipped bit or a missing file is found before it is used.
+A batch, its noise and its timesteps are functions of (seed, step), so the step replaces the data position and the
+random state. A checkpoint holds the weights, their average, the optimizer and the schedule. `SHA256SUMS`, in the form
+of `sha256sum -c`, is written last, so that damaged and missing files are detected when a checkpoint is loaded.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from codi2.folders import atomic_folder
 from codi2.hub import sha256_of
 
 SUMS = "SHA256SUMS"
-FORMAT = 2  # in state.json; before it there were no sums
+FORMAT = 2  # in state.json; checkpoints of format 1 have no sums
 CheckpointState = tuple[dict[str, dict[str, Tensor]], dict[str, Any], dict[str, Any]]
-"""Tensors, optimizer and state, as `save_checkpoint` takes them."""
+"""Tensors, optimizer and state: the arguments of `save_checkpoint`."""
 
 
 def save_checkpoint(
@@ -39,15 +39,15 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int = 2,
 ) -> Path:
-    """Writes `folder/step-N/` aside and renames it into place: a kill leaves the previous checkpoint or the new one.
+    """Writes a temporary folder and renames it to `folder/step-N/`, so that a kill leaves no partial checkpoint.
 
     Args:
         tensors: file stem → state dict, each one safetensors file.
         optimizer: state dicts of optimizer and schedule (`torch.save`, read with `weights_only=True`).
-        state: JSON values: step, config, figures; `score`: the higher the better, None where it has none.
-        keep: checkpoints that stay beside this one and the one of the highest score.
+        state: JSON values: step, config, figures; `score`: higher is better; None: no score.
+        keep: number of checkpoints kept in addition to this one and the one with the highest score.
     Raises:
-        OutputError: the disk is full or the folder is not writable; earlier checkpoints stay as they are.
+        OutputError: the disk is full or the folder is not writable; earlier checkpoints are unchanged.
     """
     final = folder / f"step-{step:07d}"
     try:
@@ -60,9 +60,9 @@ def save_checkpoint(
             (aside / SUMS).write_text("".join(sums))
     except OutputError as error:
         raise OutputError(f"{error}; earlier checkpoints are intact") from error
-    there = list_checkpoints(folder)
-    best = max(there, key=_score)
-    for old in there[: -keep - 1]:
+    checkpoints = list_checkpoints(folder)
+    best = max(checkpoints, key=_score)
+    for old in checkpoints[: -keep - 1]:
         if old != best or _score(best) == -math.inf:
             shutil.rmtree(old, ignore_errors=True)
     return final
@@ -73,27 +73,27 @@ def _score(checkpoint: Path) -> float:
         score = json.loads((checkpoint / "state.json").read_text()).get("score")
         return -math.inf if score is None else float(score)
     except (OSError, ValueError, TypeError, AttributeError):
-        return -math.inf  # it is damaged
+        return -math.inf  # the checkpoint is damaged
 
 
 def sweep(folder: Path) -> None:
-    """Removes what a kill left half written."""
+    """Removes the partial checkpoints of killed runs."""
     for aside in folder.glob(".step-*"):
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints, oldest first; damaged ones are among them."""
+    """Checkpoints, oldest first, including damaged ones."""
     return sorted(p for p in folder.glob("step-*") if p.is_dir()) if folder.is_dir() else []
 
 
 def load_newest(checkpoints: Sequence[Path], says: bool = True) -> tuple[Path, CheckpointState]:
-    """The newest checkpoint that is whole, with what it holds.
+    """The newest undamaged checkpoint and its contents.
 
     Args:
-        says: whether those that are not are named on stderr.
+        says: whether damaged ones are reported on stderr.
     Raises:
-        WeightsError: all of them are damaged.
+        WeightsError: all checkpoints are damaged.
     """
     fault = ""
     for number, path in enumerate(reversed(checkpoints), 1):
@@ -108,14 +108,14 @@ def load_newest(checkpoints: Sequence[Path], says: bool = True) -> tuple[Path, C
 
 
 def load_checkpoint(path: Path) -> CheckpointState:
-    """(tensors, optimizer, state), as they were given to `save_checkpoint`. Raises WeightsError: a file is damaged."""
+    """The tensors, optimizer and state that `save_checkpoint` wrote. Raises WeightsError: a file is damaged."""
     file = path / SUMS
     try:
-        summed = _check_sums(path)
+        has_sums = _check_sums(path)
         file = path / "state.json"
         state = json.loads(file.read_text())
         _ = state["step"] + 0, state["figures"]
-        if not summed and state.get("format", 1) >= FORMAT:
+        if not has_sums and state.get("format", 1) >= FORMAT:
             file = path / SUMS
             raise FileNotFoundError(f"{SUMS} is missing")
         tensors: dict[str, dict[str, Tensor]] = {}
@@ -126,13 +126,13 @@ def load_checkpoint(path: Path) -> CheckpointState:
         _ = optimizer["optimizer"], optimizer["schedule"]
     except Exception as error:  # of the readers of three formats
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        named = reason if file.name == SUMS else f"{file.name}: {reason}"
-        raise WeightsError(f"the checkpoint {path} is damaged: {named}") from error
+        detail = reason if file.name == SUMS else f"{file.name}: {reason}"
+        raise WeightsError(f"the checkpoint {path} is damaged: {detail}") from error
     return tensors, optimizer, state
 
 
 def _check_sums(path: Path) -> bool:
-    """Whether the checkpoint has sums; they are those of its files. Raises ValueError naming the file that differs."""
+    """Checks the hashes of the files; returns whether there are any. Raises ValueError: a file differs."""
     if not (path / SUMS).is_file():
         return False
     lines = (path / SUMS).read_text(errors="replace").splitlines()
@@ -144,5 +144,5 @@ def _check_sums(path: Path) -> bool:
         if not file.is_file():
             raise ValueError(f"{name} is missing")
         if sha256_of(file) != expected:
-            raise ValueError(f"{name} does not have the hash that {SUMS} says")
+            raise ValueError(f"{name} does not have the hash in {SUMS}")
     return True

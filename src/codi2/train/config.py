@@ -1,4 +1,4 @@
-"""What a training run is: one TOML file per part, in `configs/`."""
+"""The config of a training run: one TOML file per part, in `configs/`."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from codi2.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Fields that every part shares; what one part alone needs stands in `options`."""
+    """Fields of every part; `options` holds the fields of one part."""
 
-    part: str  # which recipe: a module of codi2.train.parts
+    part: str  # a key of codi2.train.PARTS, which names the recipe
     steps: int  # optimizer steps in all
     batch_size: int  # samples per optimizer step, over all processes
     learning_rate: float  # peak
-    accumulate: int = 1  # passes of a step: a process divides its share of the batch into as many, to save memory
-    spike: float = 20.0  # a step is skipped whose gradient norm is above spike × the median of the last 100; 0: none is
-    best: str = ""  # validation figure of which the best checkpoint is kept; with "-" before it the smallest is best
-    keep: int = 2  # checkpoints kept beside the newest and the best
-    rates: dict[str, float] = field(default_factory=dict)  # part of parameters' names → factor on learning_rate
+    accumulate: int = 1  # passes of a step, into which a process divides its share of the batch to save memory
+    spike: float = 20.0  # steps with a gradient norm above spike × the median of the last 100 are skipped; 0: no limit
+    best: str = ""  # validation figure whose best checkpoint is kept; "-figure": the smallest value is best
+    keep: int = 2  # checkpoints kept in addition to the newest and the best
+    rates: dict[str, float] = field(default_factory=dict)  # component of parameter names → factor on learning_rate
     seed: int = 0  # of weights, data order, noise and timesteps
     warmup_steps: int = 200  # linear, from zero
-    decay_fraction: float = 0.2  # last part of the run, in which the rate falls linearly to a twentieth of the peak
+    decay_fraction: float = 0.2  # last share of the run, in which the rate falls linearly to a twentieth of the peak
     weight_decay: float = 0.0  # AdamW's, on matrices only
     max_grad_norm: float = 1.0  # gradients above it are scaled down to it
-    ema_decay: float = 0.0  # of the moving average of the weights, which is exported; 0: the weights are exported
+    ema_decay: float = 0.0  # of the moving average of the weights, which is exported; 0: no average
     log_every: int = 20  # steps between logged losses
     save_every: int = 250  # steps between checkpoints
     validate_every: int = 500  # steps between validations
-    num_workers: int = -1  # processes that draw batches ahead; 0: none; -1: as many as the cores allow
-    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])  # where curves go: tensorboard, wandb
+    num_workers: int = -1  # processes that draw batches ahead; 0: none; -1: depends on the number of cores
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])  # of curves: tensorboard, wandb
     start: str = ""  # folder of an export whose weights the run starts from; empty: random weights
-    options: dict[str, Any] = field(default_factory=dict)  # of the part alone, and `placement`
+    options: dict[str, Any] = field(default_factory=dict)  # fields of the part, and `placement`
 
 
 Options = TypeVar("Options")
 
 
 def options_of(kind: type[Options], config: TrainConfig) -> Options:
-    """`[options]` as a part's own fields. Raises ConfigError: a key that it has not."""
+    """`[options]` as the options of a part. Raises ConfigError: a key is unknown."""
     known, options = [f.name for f in fields(kind)], unplaced(config).options  # type: ignore[arg-type]
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -53,12 +53,12 @@ def options_of(kind: type[Options], config: TrainConfig) -> Options:
 
 
 def unplaced(config: TrainConfig) -> TrainConfig:
-    """The config without `[options.placement]`, which every part may have (see `place`)."""
+    """The config without `[options.placement]`, which is not an option of the part (see `place`)."""
     return replace(config, options={key: value for key, value in config.options.items() if key != "placement"})
 
 
 def recorded(config: TrainConfig) -> dict[str, Any]:
-    """The config as checkpoints and exports have it: where a run is placed is no part of what it computes."""
+    """The config as checkpoints and exports record it, without the placement, which does not affect the result."""
     return asdict(unplaced(config))
 
 
@@ -66,15 +66,17 @@ def load_config(path: str | Path, **overrides: Any) -> TrainConfig:
     """Reads a TOML file; `overrides` replace its values where they are not None.
 
     Raises:
-        ConfigError: no such file, not TOML, or a key that no field has.
+        ConfigError: the file is missing or not TOML, or a key is unknown or missing.
     """
     path = Path(path)
     try:
         raw = tomllib.loads(path.read_text())
     except OSError as error:
-        raise ConfigError(f"the training config {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"the training config {path} cannot be read ({error.strerror}); name a file as configs/tiny/09_llm.toml"
+        ) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the training config {path} is not TOML: {error}") from error
+        raise ConfigError(f"the training config {path} is not TOML ({error}); correct it") from error
     known = {f.name for f in fields(TrainConfig)}
     unknown = sorted(set(raw) - known)
     if unknown:
@@ -82,5 +84,5 @@ def load_config(path: str | Path, **overrides: Any) -> TrainConfig:
     raw.update({key: value for key, value in overrides.items() if value is not None})
     missing = [f for f in ("part", "steps", "batch_size", "learning_rate") if f not in raw]
     if missing:
-        raise ConfigError(f"{path} lacks the key {missing[0]!r}")
+        raise ConfigError(f"{path} lacks the key {missing[0]!r}; add it")
     return TrainConfig(**raw)

@@ -1,4 +1,4 @@
-"""Lessons of records that are drawn when they are asked for: see `codi2.data.tasks`."""
+"""Lessons of records that are drawn on the fly (`codi2.data.tasks`)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from codi2.data.tasks import WEIGHTS, TaskSampler, check_weights, draw_record
 from codi2.train.encoded import Encodings
 from codi2.train.lessons import Lesson
 
-WITNESSES = 24  # records that a key of what is drawn is made of
+KEY_RECORDS = 24  # number of records that are hashed for a key
 
 
 class DrawnLessons:
-    """What `Lessons` is of finished data sets.
+    """As `Lessons`, with drawn records in place of finished data sets.
 
     Args:
-        weights: family of tasks → share; empty: those of `data.tasks`.
-        total: how many records one pass has; 0: there is no end.
+        weights: family of tasks → share; empty: the default shares of `data.tasks`.
+        total: number of records of one pass; 0: unlimited.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class DrawnLessons:
         return ""
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Lesson]:
-        """A rank's lessons of a step."""
+        """The lessons of a rank in a step."""
         first = step * self.batch_size
         return [self.lesson(n) for n in range(first + rank, first + self.batch_size, world_size)]
 
@@ -54,9 +54,9 @@ class DrawnLessons:
 
 
 def drawn_key(sampler: TaskSampler, seed: int, weights: Mapping[str, float], media: bool = False) -> str:
-    """A hash that tells what is drawn from what another corpus, seed or version of the tasks would draw."""
+    """A hash of the first records, which differs for another corpus, seed or version of the tasks."""
     digest = hashlib.sha256(f"{seed}|{dict(weights)}".encode())
-    for number in range(WITNESSES):
+    for number in range(KEY_RECORDS):
         _add(digest, draw_record(sampler, seed, number, weights, media))
     return digest.hexdigest()
 

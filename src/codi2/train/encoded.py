@@ -1,9 +1,9 @@
-"""Features of the media of data sets, made once by the frozen encoder, when a medium is first met.
+"""Features of the media of data sets, encoded once by the frozen encoder when a medium first occurs.
 
-What `codi2 data encode` has made of a data set is read from its store (`train.features`). Everything else is encoded
-as training meets it, and `$CODI2_HOME/cache/encoded/<key of the encoder>.sqlite` holds it by the media's own bytes: a
-medium that occurs in many records or data sets is encoded once, an encoder with other weights starts a new file, and a
-run begins with what its first batch needs. Several processes may read and write at once.
+Features that `codi2 data encode` made are read from their store (`train.features`). Other media are encoded during
+training, and `$CODI2_HOME/cache/encoded/<key of the encoder>.sqlite` caches their features by the bytes of the media. A
+medium that occurs in many records or data sets is encoded once, and an encoder with other weights has another file.
+Several processes may read and write at once.
 
 Letters: I items of a record, T features, D joint width.
 """
@@ -32,7 +32,7 @@ from codi2.train.bank import key_of
 from codi2.train.place import Turns
 
 if TYPE_CHECKING:
-    from codi2.train.features.use import Stores
+    from codi2.train.features.use import FeatureStores
 
 BATCH = 32  # media per call of the encoder on an accelerator
 WAIT = 60.0  # seconds for other processes that write
@@ -40,24 +40,24 @@ Piece = Medium | Phrase
 
 
 def items_of(record: Record, reads_words: bool) -> list[tuple[str, Piece]]:
-    """Media and phrases of a record, each with the role that says it, in the order in which a `Layout` has them."""
-    out: list[tuple[str, Piece]] = []
+    """Media and phrases of a record with the role of their turn, in the order of a `Layout`."""
+    items: list[tuple[str, Piece]] = []
     for role, pieces in record.turns:
-        out += [(role, piece) for piece in pieces if not isinstance(piece, Text)]
+        items += [(role, piece) for piece in pieces if not isinstance(piece, Text)]
         if reads_words and role == "user":
             words = words_of(tuple(piece for piece in pieces if isinstance(piece, Text)))
-            out += [(role, part) for part in words if isinstance(part, Phrase)]
-    return out
+            items += [(role, part) for part in words if isinstance(part, Phrase)]
+    return items
 
 
 class Encodings:
-    """Media and phrases → features, from the cache or made for it.
+    """Media and phrases → features, from stores, the cache, or the encoder.
 
     Args:
-        load: gives the encoder; it is called when a medium is met that nobody has encoded.
+        load: loads the encoder; called when the first medium has to be encoded.
         key: of the encoder, see `features.makers.encoder_key`.
         reads_words: whether the layout adds a user's words as a phrase.
-        counts: modality → T, where the key does not say it.
+        counts: modality → T, for keys that do not include it.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Encodings:
         self._load, self.key, self.reads_words = load, key, reads_words
         name = key[:12] if counts is None else features_key(key, counts)
         self.path = home() / "cache" / "encoded" / f"{name}.sqlite"
-        self.stores: Stores | None = None  # what was encoded before, see `features.use`
+        self.stores: FeatureStores | None = None  # encoded before training, see `features.use`
         self._open: tuple[int, sqlite3.Connection] | None = None
 
     @cached_property
@@ -77,12 +77,12 @@ class Encodings:
         """float32 [T, D] of each. Raises MediaError: a medium is damaged. OutputError: the cache cannot be written."""
         known = self.known(pieces)
         missing = [piece for piece, value in zip(pieces, known, strict=True) if value is None]
-        made = iter(self.encode(missing) if missing else ())
-        return [next(made) if value is None else value for value in known]
+        new = iter(self.encode(missing) if missing else ())
+        return [next(new) if value is None else value for value in known]
 
     def known(self, pieces: Sequence[Piece]) -> list[Tensor | None]:
-        """float32 [T, D] of each that a store or the cache holds. Raises DataError: a store is damaged, or has not all
-        that it should have.
+        """float32 [T, D] of each piece that a store or the cache holds, else None. Raises DataError: a store is damaged
+        or incomplete.
         """
         return [self._known(piece) for piece in pieces]
 
@@ -93,29 +93,29 @@ class Encodings:
 
     @torch.inference_mode()
     def encode(self, pieces: Sequence[Piece]) -> list[Tensor]:
-        """float32 [T, D] of each on the CPU, put into the cache.
+        """Encodes pieces and caches their features; float32 [T, D] of each, on the CPU.
 
-        On a CPU one at a time, so that what a medium gives does not depend on its company.
+        A CPU encodes one medium at a time, so that its features do not depend on the others.
         """
-        made: dict[bytes, Tensor] = {}
+        features: dict[bytes, Tensor] = {}
         groups: dict[str, dict[bytes, Piece]] = {}
         for piece in pieces:
             groups.setdefault(piece.modality, {})[name_of(piece)] = piece
-        some = next(self.encoder.parameters(), None)
-        size = 1 if some is None or device_of(self.encoder).type == "cpu" else BATCH
+        parameter = next(self.encoder.parameters(), None)
+        size = 1 if parameter is None or device_of(self.encoder).type == "cpu" else BATCH
         for group in groups.values():
             names = list(group)
             for start in range(0, len(names), size):
-                here = names[start : start + size]
-                values = self.encoder([_decoded(group[name]) for name in here]).values.half().cpu()
-                made |= dict(zip(here, values.clone(), strict=True))
-        self._write(made.items())
-        return [made[name_of(piece)].float() for piece in pieces]
+                batch = names[start : start + size]
+                values = self.encoder([_decoded(group[name]) for name in batch]).values.half().cpu()
+                features |= dict(zip(batch, values.clone(), strict=True))
+        self._write(features.items())
+        return [features[name_of(piece)].float() for piece in pieces]
 
     def encode_on(self, device: torch.device, pieces: Sequence[Piece]) -> list[Tensor]:
-        """`encode` on a device, where the encoder is as long as it takes.
+        """`encode` on a device, on which the encoder stays only for this call.
 
-        It stays in float32: what the cache holds does not depend on the placement of the run that encoded it.
+        It runs in float32, so that the cache does not depend on the placement of the run.
         """
         if device.type == "cpu":
             return self.encode(pieces)
@@ -132,8 +132,8 @@ class Encodings:
             return None
         return torch.from_numpy(np.frombuffer(row[1], np.float16).reshape(-1, row[0]).astype(np.float32))
 
-    def _write(self, made: Iterable[tuple[bytes, Tensor]]) -> None:
-        rows = [(name, value.shape[-1], value.contiguous().numpy().tobytes()) for name, value in made]
+    def _write(self, features: Iterable[tuple[bytes, Tensor]]) -> None:
+        rows = [(name, value.shape[-1], value.contiguous().numpy().tobytes()) for name, value in features]
         try:
             with self._connection as connection:
                 connection.executemany("INSERT OR IGNORE INTO features VALUES (?, ?, ?)", rows)
@@ -142,7 +142,7 @@ class Encodings:
 
     @property
     def _connection(self) -> sqlite3.Connection:
-        """Of this process: a connection does not survive a fork."""
+        """The connection of this process; a connection cannot be used after a fork."""
         if self._open is None or self._open[0] != os.getpid():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -153,7 +153,7 @@ class Encodings:
                 )
             except sqlite3.Error as error:
                 raise OutputError(
-                    f"the cache of features {self.path} cannot be opened ({error}); delete it, and it is made anew"
+                    f"the cache of features {self.path} cannot be opened ({error}); delete it, the next run makes it"
                 ) from error
             self._open = os.getpid(), connection
         return self._open[1]
@@ -163,14 +163,14 @@ class Encodings:
 
 
 def name_of(piece: Piece) -> bytes:
-    """What stands for a medium or phrase, 16 bytes: a hash of its modality and its content."""
+    """The name of a medium or phrase: a hash of its modality and content, 16 bytes."""
     digest = hashlib.blake2b(piece.modality.encode(), digest_size=16)
     digest.update(piece.data if isinstance(piece, Medium) else piece.text.encode())
     return digest.digest()
 
 
 def features_key(key: str, counts: Mapping[str, int]) -> str:
-    """Stands for what an encoder makes of media where it gives `counts` features of each."""
+    """The key of the features of an encoder with `counts` features of each modality."""
     return key_of({"encoder": key, "features": dict(counts)})
 
 

@@ -1,8 +1,8 @@
-"""Batches drawn ahead by worker processes, in the order of the steps: the loop finds them read, decoded and collated.
+"""Worker processes prepare batches ahead of the training loop, in the order of the steps: read, decoded and collated.
 
-A thread of the process that trains takes them from the workers, so that the loop waits for no other process either.
-A batch is a function of the step and the share alone, so neither how many workers draw nor how far they are ahead
-changes a number, and a run that resumes draws what an uninterrupted one would.
+A thread of the training process receives them, so that the loop does not wait for other processes. A batch is a
+function of the step and the share alone. So the number of workers does not change the batches, and a resumed run has
+the batches of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from codi2.train.loop import Recipe
     from codi2.train.shares import Share
 
-AHEAD, MOST_AHEAD = 2, 8  # batches that each worker holds ready; where the steps of a block are drawn together
-TAKEN = 2  # batches that the process that trains has taken from its workers
-MOST = 8  # workers of a process, unless the config says otherwise
+AHEAD, MOST_AHEAD = 2, 8  # batches that a worker prepares ahead; the most where the steps of a block are drawn together
+RECEIVED = 2  # batches that the training process has received from its workers in advance
+MOST = 8  # most workers of a process by default
 
 
 class Batches(Dataset[Any]):
@@ -37,21 +37,23 @@ class Batches(Dataset[Any]):
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
 
-    def __getitem__(self, at: tuple[int, Share]) -> Any:
+    def __getitem__(self, key: tuple[int, Share]) -> Any:
         try:
-            return pack(self.recipe.batch(*at))
+            return pack(self.recipe.batch(*key))
         except CoDi2Error as error:
-            return error  # a worker's errors would arrive as tracebacks
+            return error  # raised in a worker, it would arrive as a traceback
 
 
-def drawn(recipe: Recipe, steps: range, shares: Sequence[Share], workers: int, pins: bool = False) -> Generator[Any]:
+def draw_ahead(
+    recipe: Recipe, steps: range, shares: Sequence[Share], workers: int, pins: bool = False
+) -> Generator[Any]:
     """The batches of each step's shares, one after the other.
 
     Args:
-        workers: processes; 0: this one draws each batch when it is asked for.
-        pins: whether workers' batches are put into page-locked memory, from which a GPU copies while it computes.
+        workers: number of worker processes; 0: this process draws each batch when it is needed.
+        pins: whether batches of workers are in page-locked memory, from which a GPU can copy while it computes.
     Raises:
-        CoDi2Error: what the recipe raised, in whichever process.
+        CoDi2Error: raised by the recipe, in this process or a worker.
     """
     if not workers:
         for step in steps:
@@ -63,13 +65,13 @@ def drawn(recipe: Recipe, steps: range, shares: Sequence[Share], workers: int, p
         iter(_lane(recipe, [(s, share) for s in steps if s // block % workers == lane for share in shares], block))
         for lane in range(workers)
     ]
-    # all workers are forked by now: a fork beside a running thread could copy a lock that nobody opens again
-    order = (next(lanes[step // block % workers]) for step in steps for _ in shares)
-    yield from _taken(_unpacked(order, TAKEN + len(shares) + 1, pins), TAKEN)
+    # start the thread only after all workers are forked: a fork could copy a lock that the thread holds
+    packed = (next(lanes[step // block % workers]) for step in steps for _ in shares)
+    yield from _received_ahead(_unpacked(packed, RECEIVED + len(shares) + 1, pins), RECEIVED)
 
 
 def _unpacked(batches: Iterator[Packed | CoDi2Error], kept: int, pins: bool) -> Iterator[Any]:
-    """The batches; their memory is kept for as many, so that it is given back here and not where the loop waits."""
+    """The batches. References to the memory of the last `kept` are held, so that it is freed here, in the thread."""
     numbers: deque[Tensor] = deque(maxlen=kept)
     for batch in batches:
         if isinstance(batch, CoDi2Error):
@@ -78,8 +80,8 @@ def _unpacked(batches: Iterator[Packed | CoDi2Error], kept: int, pins: bool) -> 
         yield batch.unpack(pins)
 
 
-def _taken(values: Iterator[Any], count: int) -> Generator[Any]:
-    """The same values; a thread has `count` of them ready."""
+def _received_ahead(values: Iterator[Any], count: int) -> Generator[Any]:
+    """The same values; a thread fetches `count` of them ahead."""
     end = object()
     with ThreadPoolExecutor(1, "batches") as pool:
         coming = deque(pool.submit(next, values, end) for _ in range(count))
@@ -91,23 +93,23 @@ def _taken(values: Iterator[Any], count: int) -> Generator[Any]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _lane(recipe: Recipe, at: Sequence[tuple[int, Share]], block: int) -> DataLoader[Any]:
-    """One worker, which draws whole blocks: what the steps of a block have in common is read once."""
+def _lane(recipe: Recipe, keys: Sequence[tuple[int, Share]], block: int) -> DataLoader[Any]:
+    """One worker, which draws whole blocks, as the steps of a block share data that is read once."""
     return DataLoader(
         Batches(recipe),
         batch_size=None,
-        sampler=at,
+        sampler=keys,
         num_workers=1,
         prefetch_factor=max(AHEAD, min(block, MOST_AHEAD)),
-        collate_fn=_as_it_is,
-        worker_init_fn=_alone,
-        # a recipe holds networks: they are shared with the worker, which looks at none, and not sent to it
+        collate_fn=_unchanged,
+        worker_init_fn=_prepare_worker,
+        # a recipe holds networks; a fork shares their memory with the worker, which does not use them
         multiprocessing_context="fork",
     )
 
 
 def workers_for(config: TrainConfig, device: torch.device, processes_here: int = 1) -> int:
-    """How many workers a process of a run has: what the config says, and by default as many as the cores allow."""
+    """The number of workers of a process: the config's, or by default one for each free core, up to MOST."""
     if config.num_workers >= 0:
         return config.num_workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -117,12 +119,12 @@ def workers_for(config: TrainConfig, device: torch.device, processes_here: int =
     return max(0 if device.type == "cpu" else 1, min(MOST, free))
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _alone(_: int) -> None:
-    """Workers share the cores: each keeps to one. Ctrl-C is for the process that trains, which ends them."""
+def _prepare_worker(_: int) -> None:
+    """Limits a worker to one core. It ignores Ctrl-C, as the training process ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The paper's system at its published sizes on the virtual GPU: what `--plan` computes where the weights are not."""
+"""The paper's system at its published sizes on the virtual GPU, for `--plan` on machines without the weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from codi2.llm.mllm import MLLM
 from codi2.prompt.layout import MODALITIES, Batch, special_tokens
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.parts.diffusion_loss import save_memory
-from codi2.train.parts.language_batch import Denoised, Drawn
+from codi2.train.parts.language_batch import DiffusionBatch, LanguageBatch
 from codi2.train.parts.llm import LLMOptions, LLMRecipe
 from codi2.train.place import placement_of
 
-POSITIONS, LABELS, ITEMS = 512, 128, 3  # assumed of a sample: tokens and slots; text labels; items, the last an answer
-NF4 = 0.5 + 4 / 64 / 8 + 0.002  # bytes of a weight in 4 bits, with the scales of its blocks, quantised themselves
+POSITIONS, LABELS, ITEMS = 512, 128, 3  # assumed for a sample: tokens and slots; text labels; items, the last an answer
+NF4 = 0.5 + 4 / 64 / 8 + 0.002  # bytes of a weight in 4 bits, with the quantised scales of its blocks
 
 
 class FullSize(LLMRecipe):
@@ -44,11 +44,11 @@ class FullSize(LLMRecipe):
             self.decoders = {modality: save_memory(decoder) for modality, decoder in self.decoders.items()}
         self._take_parts()
 
-    def finish(self, drawn: Drawn) -> Drawn:
+    def finish(self, drawn: LanguageBatch) -> LanguageBatch:
         return drawn
 
-    def fabricated(self, phase: str, ranks: int) -> Drawn:
-        """One process's batch of a pass in a phase: of the sizes of a real one, and zeros."""
+    def fabricated(self, phase: str, ranks: int) -> LanguageBatch:
+        """One process's batch of a pass in a phase: zeros, in the sizes of a real batch."""
         passes = ranks * self.config.accumulate
         samples = max(1, self.config.batch_size // passes)
         items, dim = samples * ITEMS, self.codi2_config.heads.feature_dim
@@ -77,20 +77,20 @@ class FullSize(LLMRecipe):
             else {}
         )
         features = torch.zeros(items, 1, dim)
-        return Drawn(batch, features, torch.zeros(items, 1, 1), features, denoised, None, torch.ones(3), {})
+        return LanguageBatch(batch, features, torch.zeros(items, 1, 1), features, denoised, None, torch.ones(3), {})
 
     @property
     def phases(self) -> tuple[str, ...]:
         return tuple(self.options.phases) or ("text", *self.codi2_config.decoders)
 
 
-def zeros_of(decoder: Decoder, modality: str, count: int, dim: int) -> Denoised:
-    """Answers of the published sizes, each with a source."""
+def zeros_of(decoder: Decoder, modality: str, count: int, dim: int) -> DiffusionBatch:
+    """Zeros as answers of the published sizes, each with a source."""
     shape = {"image": (768, 768, 3), "audio": (1024 * 160,), "video": (24, 320, 576, 3)}[modality]
     media = torch.zeros(count, *shape, dtype=torch.float32 if modality == "audio" else torch.uint8)
     rows, noise = torch.arange(count), torch.zeros(count, *decoder.latent_shape)
     t, conditioned = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool)
-    return Denoised(rows[:, None], media, rows, media, t, noise, torch.zeros(count, 1, dim), conditioned)
+    return DiffusionBatch(rows[:, None], media, rows, media, t, noise, torch.zeros(count, 1, dim), conditioned)
 
 
 def _language(base: Any, bits: int) -> MLLM:
@@ -103,7 +103,7 @@ def _language(base: Any, bits: int) -> MLLM:
         for layer in language.model.layers:
             for name, linear in list(layer.named_modules()):
                 if isinstance(linear, nn.Linear):
-                    layer.set_submodule(name, Packed(linear, NF4 if bits == 4 else 1.0))
+                    layer.set_submodule(name, QuantisedLinear(linear, NF4 if bits == 4 else 1.0))
     backbone = Backbone.__new__(Backbone)
     nn.Module.__init__(backbone)
     backbone.embed_scale, backbone.logit_cap, backbone.first_new = 1.0, None, first
@@ -118,22 +118,22 @@ def _language(base: Any, bits: int) -> MLLM:
     return mllm
 
 
-class Packed(nn.Linear):
-    """A frozen linear map whose weight is kept in few bits: while it is used, its numbers are there in bf16."""
+class QuantisedLinear(nn.Linear):
+    """A frozen linear map with a quantised weight, which is dequantised to bf16 while it is used."""
 
     def __init__(self, linear: nn.Linear, size: float) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False)
         self.shape = linear.weight.shape
-        kept = torch.empty(int(linear.weight.numel() * size), dtype=torch.uint8)
-        self.weight = nn.Parameter(kept, requires_grad=False)
+        quantised = torch.empty(int(linear.weight.numel() * size), dtype=torch.uint8)
+        self.weight = nn.Parameter(quantised, requires_grad=False)
         self.weight.numbers = linear.weight.numel()  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
-        rows: Tensor = _Unpacked.apply(x, self.weight, self.shape)
+        rows: Tensor = _DequantisedLinear.apply(x, self.weight, self.shape)
         return rows
 
 
-class _Unpacked(torch.autograd.Function):
+class _DequantisedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, packed: Tensor, shape: torch.Size) -> Tensor:
         ctx.shape, ctx.dtype = shape, x.dtype
@@ -156,24 +156,24 @@ def published_decoders(dim: int) -> dict[str, Decoder]:
 
     paper, tokenizer = PRESETS["paper"].decoders, SimpleNamespace(model_max_length=77)
     with torch.device("meta"):
-        made: dict[str, Any] = {
+        components: dict[str, Any] = {
             "image": {"unet": parts.unclip_unet(), "vae": parts.picture_vae(), "text_encoder": parts.clip_text()},
             "audio": {"unet": parts.audio_unet(), "vae": parts.audio_vae(), "vocoder": parts.vocoder()},
             "video": {"unet": parts.video_unet(), "vae": parts.picture_vae(), "text_encoder": parts.clip_text()},
         }
-        made["audio"]["text_encoder_2"] = parts.t5_encoder()
-        made["image"]["image_normalizer"] = StableUnCLIPImageNormalizer(dim)
-    made["image"] |= {"image_noising_scheduler": DDPMScheduler(beta_schedule="squaredcos_cap_v2")}
-    for part in made.values():
+        components["audio"]["text_encoder_2"] = parts.t5_encoder()
+        components["image"]["image_normalizer"] = StableUnCLIPImageNormalizer(dim)
+    components["image"] |= {"image_noising_scheduler": DDPMScheduler(beta_schedule="squaredcos_cap_v2")}
+    for part in components.values():
         part |= {"scheduler": DDIMScheduler(), "tokenizer": tokenizer, "tokenizer_2": tokenizer}
     sampling, video = Sampling(feature_norm=0.0), paper["video"]
     decoders = {
-        "image": unclip_decoder(made["image"], replace(sampling, feature_norm=1.0)),
-        "audio": audioldm2_decoder(made["audio"], dim, paper["audio"].length, sampling),
-        "video": text_to_video_decoder(made["video"], dim, video.length, video.height, video.size, sampling),
+        "image": unclip_decoder(components["image"], replace(sampling, feature_norm=1.0)),
+        "audio": audioldm2_decoder(components["audio"], dim, paper["audio"].length, sampling),
+        "video": text_to_video_decoder(components["video"], dim, video.length, video.height, video.size, sampling),
     }
     states = {"image": (1, 77, 1024), "audio": (1, 1, 1024), "video": (1, 77, 1024)}
     for modality, decoder in decoders.items():
         conditioner: Any = decoder.conditioner
-        conditioner.text._known[""] = torch.zeros(states[modality])
+        conditioner.text._cache[""] = torch.zeros(states[modality])
     return decoders

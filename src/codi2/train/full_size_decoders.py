@@ -1,4 +1,4 @@
-"""Parts beside the language model at their published sizes on the virtual GPU: see `full_size`."""
+"""Parts other than the language model at their published sizes on the virtual GPU: see `full_size`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from codi2.train.config import TrainConfig, options_of
 from codi2.train.full_size import published_decoders, zeros_of
 from codi2.train.parts import captions, joint, published
 from codi2.train.parts.diffusion_loss import for_training, save_memory
-from codi2.train.parts.language_batch import Denoised
+from codi2.train.parts.language_batch import DiffusionBatch
 from codi2.train.place import placement_of
 
 WORDS = 77  # token ids of a caption, as both CLIP and ImageBind read it
@@ -35,19 +35,19 @@ class FullDecoder(published.PublishedRecipe):
             self.decoder = self._decoder(decoder)
         self.frozen = for_training(self.decoder)
 
-    def fabricated(self, phase: str, ranks: int) -> published.Batch:
-        """One process's batch of a pass: of the sizes of a real one, and zeros."""
+    def fabricated(self, phase: str, ranks: int) -> published.PublishedBatch:
+        """One process's batch of a pass: zeros, in the sizes of a real batch."""
         count = max(1, self.config.batch_size // (ranks * self.config.accumulate))
-        denoised: Denoised = zeros_of(self.decoder, phase, count, self.width)
+        denoised: DiffusionBatch = zeros_of(self.decoder, phase, count, self.width)
         features = torch.zeros(count, self.slots, self.width)
-        return published.Batch(denoised, features, {}, torch.zeros(count, 1, 1), features)
+        return published.PublishedBatch(denoised, features, {}, torch.zeros(count, 1, 1), features)
 
-    def finish(self, drawn: published.Batch) -> published.Batch:
-        return drawn
+    def finish(self, batch: published.PublishedBatch) -> published.PublishedBatch:
+        return batch
 
 
 class FullCaptions(captions.CaptionRecipe):
-    """As `CaptionRecipe`; of what makes the states of a caption, its largest network runs (CLIP's, T5's)."""
+    """As `CaptionRecipe`; of the networks that make the states of a caption, only the largest runs (CLIP's, T5's)."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.options = config, options_of(captions.CaptionOptions, config)
@@ -61,19 +61,19 @@ class FullCaptions(captions.CaptionRecipe):
             self.imagebind, self.words = parts.imagebind(), words
         self.frozen = nn.ModuleList([self.imagebind, words]).requires_grad_(False)
 
-    def fabricated(self, phase: str, ranks: int) -> captions.Batch:
+    def fabricated(self, phase: str, ranks: int) -> captions.CaptionBatch:
         """One process's batch of a pass."""
         count = max(1, self.config.batch_size // (ranks * self.config.accumulate))
-        return captions.Batch([""] * count, torch.zeros(count, dtype=torch.bool))
+        return captions.CaptionBatch([""] * count, torch.zeros(count, dtype=torch.bool))
 
     @torch.no_grad()
-    def finish(self, drawn: captions.Batch) -> captions.Batch:
-        ids = torch.zeros(len(drawn.captions), WORDS, dtype=torch.long, device=DEVICE)
+    def finish(self, batch: captions.CaptionBatch) -> captions.CaptionBatch:
+        ids = torch.zeros(len(batch.captions), WORDS, dtype=torch.long, device=DEVICE)
         self.imagebind("text", ids)
         self.words(ids)
-        drawn.features = torch.zeros(len(ids), 1, self.width)
-        drawn.states = torch.zeros(len(ids), self.head.out_features)
-        return drawn
+        batch.features = torch.zeros(len(ids), 1, self.width)
+        batch.states = torch.zeros(len(ids), self.head.out_features)
+        return batch
 
 
 class FullJoint(joint.JointRecipe):

@@ -1,4 +1,4 @@
-"""Ctrl-C while a run trains: the step is finished and saved, and the user is told how to go on."""
+"""Ctrl-C during training: the step is finished and saved, and a message says how to continue."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # of the terminal; of whatever manages jobs
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # from the terminal; from a job manager
 
 
 class Interrupt:
-    """Whether the run has been asked to end; the second time it ends at once, and nothing is saved."""
+    """Whether a signal to end the run has been received; a second one ends it at once, without saving."""
 
     def __init__(self) -> None:
-        self.number = 0  # of the signal; 0: none has come
+        self.number = 0  # of the signal; 0: no signal
 
     def note(self, number: int, _: FrameType | None) -> None:
         if self.number:
@@ -28,9 +28,9 @@ class Interrupt:
         print("stopping: this step is finished and saved; once more stops at once", file=sys.stderr, flush=True)
 
     def stop(self, step: int, steps: int, out: Path) -> NoReturn:
-        """Ends the run, whose checkpoint of `step` is written.
+        """Ends the run after its checkpoint of `step` is written.
 
-        Raises KeyboardInterrupt, or SystemExit (143) where it was asked by SIGTERM.
+        Raises KeyboardInterrupt, or SystemExit (143) after SIGTERM.
         """
         print(
             f"stopped after step {step} of {steps}; {out / 'checkpoints'} holds it, and the same command continues",
@@ -44,14 +44,14 @@ class Interrupt:
 
 @contextmanager
 def interrupts(listens: bool) -> Iterator[Interrupt]:
-    """Within the block signals are noted. Only the main thread of a program can listen; else nothing changes."""
-    noted = Interrupt()
+    """Records signals in this context, in the main thread of a program and with `listens`; else changes nothing."""
+    interrupt = Interrupt()
     if not listens or threading.current_thread() is not threading.main_thread():
-        yield noted
+        yield interrupt
         return
-    before = {number: signal.signal(number, noted.note) for number in SIGNALS}
+    before = {number: signal.signal(number, interrupt.note) for number in SIGNALS}
     try:
-        yield noted
+        yield interrupt
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

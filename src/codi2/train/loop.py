@@ -1,13 +1,13 @@
-"""The training loop: one plain loop for every part of the model, over accelerate.
+"""The training loop for every part of the model, on accelerate.
 
-A *recipe* (one file per part in `codi2.train.parts`) says what is trained, on which batch and with which loss. The loop
-adds what every part needs: the optimizer, its schedule, the average of the weights, checkpoints, curves, progress.
+A *recipe* (one file per part in `codi2.train.parts`) defines the trained module, the batches and the loss. The loop
+adds the optimizer, its schedule, the average of the weights, checkpoints, curves and progress.
 
-A step's batch is divided among processes, and each process may work through its share in several passes
-(`accumulate`): both ways a pass has an equal part of the same batch, so the curve is that of one process.
+A step's batch is divided among processes, and each process may compute its share in several passes (`accumulate`). Each
+pass has an equal part of the same batch, so the losses are those of one process.
 
-A GPU is never waited for: batches come from `feed` and are moved in one place, losses are fetched when they are logged,
-and whether a step is skipped is decided on the device.
+The CPU does not wait for the GPU: batches come from `feed` and are moved in one place, losses are read when they are
+logged, and the device decides whether a step is skipped.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from codi2.hub import sha256_of
 from codi2.placement import full, out_of_memory
 from codi2.train.checkpoint import list_checkpoints, load_newest, save_checkpoint, sweep
 from codi2.train.config import TrainConfig, recorded
-from codi2.train.feed import drawn, workers_for
+from codi2.train.feed import draw_ahead, workers_for
 from codi2.train.interrupt import interrupts
 from codi2.train.launch import accelerator_for
 from codi2.train.optimizer import averaged, copy_into, optimizer_of, rate_at, update_average
 from codi2.train.place import ADVICE, choose_device, moved, place, placement_of
-from codi2.train.sharded import dissolve, gather, load_optimizer, put_together
+from codi2.train.sharded import gather, load_optimizer, unshard_for_good, unsharded
 from codi2.train.shares import WHOLE, Share, seed_all, weigh
-from codi2.train.skips import Late, Watch, note_skipped, skips_step
+from codi2.train.skips import PendingValues, SkipWatch, note_skipped, skips_step
 from codi2.train.trackers import show_samples
 
 
@@ -46,39 +46,39 @@ class Recipe(Protocol):
     model: nn.Module
     """Holds every trained parameter (those with `requires_grad`)."""
 
-    # It may have:
+    # Optional members:
     # divides: bool        its batches can be divided
-    # frozen: nn.Module    what else takes part in `losses`: the loop moves it, in the dtype of the placement
+    # frozen: nn.Module    frozen modules of `losses`: the loop moves them, in the dtype of the placement
     # in_turn: Mapping[str, nn.Module]   frozen modules that are moved only for batches that name them in `needs`
-    # finish(batch)        what of a batch takes the accelerator, before it is moved; in the process that trains
-    # in_equal_numbers: Mapping[str, int]   what processes take in equal numbers, by the option that says how many
+    # finish(batch)        work on a batch that needs the accelerator, before it is moved; in the training process
+    # in_equal_numbers: Mapping[str, int]   option → number that must be divisible by the number of processes
     # block: int           steps that are drawn together
-    # needs_numbers: bool  `finish` cannot run on tensors without numbers: for a plan it runs on the CPU before
-    # A batch with `counts`, of what its losses are means, is given `held`, by which they are weighted: see `weigh`.
-    # begin(steps, share)  before the first of `steps`, its modules in place: what it has to say, and how long it takes
+    # needs_numbers: bool  `finish` cannot run on virtual tensors; for a plan it runs on the CPU before
+    # A batch with `counts`, the numbers of terms of its losses, gets their weights as `held`: see `weigh`.
+    # begin(steps, share)  called before the first of `steps`, with all modules placed
     # sources(step), samples(), provenance()
 
     def batch(self, step: int, share: Share = WHOLE) -> Any:
-        """A part of the batch of this optimizer step, on the CPU: a pure function of the config's seed and `step`.
+        """A share of the batch of this optimizer step, on the CPU: a pure function of the config's seed and `step`.
 
-        It may be called in a process that only draws, where `finish` is not.
+        It may be called in a worker process; `finish` is not.
         """
 
     def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """Scalars to plot; `loss` is minimized. Their mean over the parts of a batch is that of the whole."""
+        """Scalars to plot; `loss` is minimized. Their mean over the shares of a batch is that of the whole batch."""
 
     def validate(self) -> dict[str, float]:
         """Figures on held-out data, with the averaged weights in `model`."""
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """Writes the part as the model loads it, fp16, with the averaged weights in `model`."""
+        """Writes the part in the form that a model loads, fp16, with the averaged weights in `model`."""
 
     def restore(self, folder: Path) -> None:
-        """Takes the weights that `export` wrote. Raises WeightsError when they do not fit."""
+        """Loads the weights of `export`. Raises WeightsError: they do not fit."""
 
 
 class _Loss(nn.Module):
-    """A recipe as a module, so that whatever wraps a model for several devices wraps all that its loss runs through."""
+    """A recipe as a module, so that wrappers for several devices include everything that the loss runs through."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -94,18 +94,18 @@ def train(
     """Runs or resumes a training run in `out`; returns the last validation's figures.
 
     Args:
-        snapshot: only export what the newest checkpoint holds, with the steps it has had so far.
-        first_step: where a run without checkpoints begins: its `start` has had these steps of the recipe already.
-        start: the folder that the config's `start` stands for, where that is another part of a recipe.
+        snapshot: export the newest checkpoint without training.
+        first_step: first step of a run without checkpoints; the weights in `start` were trained for the earlier steps.
+        start: the folder of the config's `start`, where that names another part of a recipe.
     Raises:
-        OutputError: another run writes to `out`; a checkpoint or the export cannot be written (what was there is
+        OutputError: another run writes to `out`; a checkpoint or the export cannot be written (earlier ones are
             intact).
-        WeightsError: all checkpoints are damaged; of some, the newest whole one is resumed.
+        WeightsError: all checkpoints are damaged; if only some are, the newest intact one is resumed.
         ConfigError: the batch cannot be divided among the processes; the checkpoint is of other sizes.
-        DataError: too many steps in a row were no good.
-        KeyboardInterrupt: Ctrl-C; the step that ran is saved.
+        DataError: too many steps in a row were skipped.
+        KeyboardInterrupt: Ctrl-C; the current step is saved.
     """
-    first = int(os.environ.get("RANK", "0")) == 0  # of the processes of one run, one holds the lock
+    first = int(os.environ.get("RANK", "0")) == 0  # one of the processes of a run holds the lock
     with locked(out, "a training run") if first else nullcontext(), disk_errors(out, full=True):
         return _train(recipe, config, out, snapshot, first_step, start or config.start)
 
@@ -122,12 +122,14 @@ def _train(
     for option, number in getattr(recipe, "in_equal_numbers", {}).items():
         if number % processes:
             raise ConfigError(
-                f"{option} is {number}, which {processes} processes cannot take in equal numbers; set a multiple of "
-                f"{processes}"
+                f"{option} is {number}, which {processes} processes cannot share equally; set a multiple of {processes}"
             )
     parts = accelerator.num_processes * config.accumulate
     if parts > 1 and not getattr(recipe, "divides", False):
-        raise ConfigError(f"the part {config.part} learns from whole batches: run it in one process, with accumulate 1")
+        raise ConfigError(
+            f"the part {config.part} cannot divide its batches into {parts} parts; run it in one process, with "
+            "accumulate 1"
+        )
     Share(0, parts).rows(config.batch_size)
     if accelerator.is_main_process:
         sweep(out / "checkpoints")
@@ -135,19 +137,19 @@ def _train(
     checkpoints = list_checkpoints(out / "checkpoints")
     if snapshot and not checkpoints:
         raise DataError(f"there is no checkpoint in {out} to export; train first")
-    began: dict[str, str] = {}  # file → SHA-256 of the weights that the run started from
-    spent = 0.0  # seconds of processors that earlier starts of the run took
+    start_hashes: dict[str, str] = {}  # file → SHA-256 of the weights that the run started from
+    spent = 0.0  # processor seconds of earlier starts of the run
     if start and not checkpoints:
         recipe.restore(Path(start))
         files = sorted(Path(start).rglob("*.safetensors"))
-        began = {str(file.relative_to(start)): sha256_of(file) for file in files}
+        start_hashes = {str(file.relative_to(start)): sha256_of(file) for file in files}
     trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
-    step, figures, watch, average_then = first_step, {}, Watch(config.spike), {}
+    step, figures, watch, stored_average = first_step, {}, SkipWatch(config.spike), {}
     if checkpoints:
         newest, (tensors, states, state) = load_newest(checkpoints, accelerator.is_main_process)
         step, figures = state["step"], state["figures"]
-        watch = Watch(config.spike, state.get("norms", []), state.get("skipped", 0))
-        average_then, began = tensors.get("average", {}), state.get("start_sha256", {})
+        watch = SkipWatch(config.spike, state.get("norms", []), state.get("skipped", 0))
+        stored_average, start_hashes = tensors.get("average", {}), state.get("start_sha256", {})
         spent = state.get("core_seconds", 0.0)
         copy_into(trained, tensors["model"], newest)
     turns = place(recipe, device, placement)
@@ -155,13 +157,13 @@ def _train(
         recipe.begin(range(step, config.steps), Share(accelerator.process_index, parts))
     adam = optimizer_of(trained, config, device)
     model, optimizer = accelerator.prepare(_Loss(recipe), adam)
-    # what cuts weights up over processes has put others in their place
+    # a wrapper that shards the weights has replaced the parameters
     trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
     average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate_at(step, config))
-    keeps_moments = accelerator.distributed_type.value != "DEEPSPEED"  # which has them in a form of its own
+    keeps_moments = accelerator.distributed_type.value != "DEEPSPEED"  # which has a different form of state
     if checkpoints:
-        copy_into(average, average_then, newest)
+        copy_into(average, stored_average, newest)
         if keeps_moments:
             load_optimizer(adam, states["optimizer"])
         schedule.load_state_dict(states["schedule"])
@@ -173,8 +175,8 @@ def _train(
             state = {"step": step, "figures": figures, "norms": watch.norms, "skipped": watch.skipped}
             score = figures.get(config.best.lstrip("-"), None) if config.best else None
             state["score"] = None if score is None else score * (-1 if config.best.startswith("-") else 1)
-            state |= {"config": recorded(config), "start_sha256": began}
-            state["core_seconds"] = spent + time.process_time() - worked
+            state |= {"config": recorded(config), "start_sha256": start_hashes}
+            state["core_seconds"] = spent + time.process_time() - start_cpu
             save_checkpoint(out / "checkpoints", step, tensors, states, state, config.keep)
 
     shares = [Share(k * processes + accelerator.process_index, parts) for k in range(config.accumulate)]
@@ -187,7 +189,7 @@ def _train(
         weigh(passes, device, processes, accelerator.reduce if processes > 1 else None)
         for share, batch in zip(shares, passes, strict=True):
             turns.only(getattr(batch, "needs", ()))
-            seed_all(config.seed * 1_000_003 + step * parts + share.index, device)  # of dropout: all else is drawn
+            seed_all(config.seed * 1_000_003 + step * parts + share.index, device)  # for dropout
             with accelerator.accumulate(model):  # the gradient's mean over the passes
                 losses = model(moved(batch, device))
                 accelerator.backward(losses["loss"])
@@ -200,25 +202,25 @@ def _train(
             "grad_norm": torch.as_tensor(norm, device=device).float()
         }
 
-    late: Late | None = None
+    pending: PendingValues | None = None
 
-    def watched() -> None:
-        """Takes note of the last step, which the device has finished meanwhile."""
-        nonlocal late
-        if late is None:
+    def record_last_step() -> None:
+        """Records the values of the last step, which the device has finished meanwhile."""
+        nonlocal pending
+        if pending is None:
             return
-        at, (loss, norm, skipped) = late.step, late.read()
-        late = None
-        if reason := watch.notes(loss, norm, bool(skipped)):
-            about = {"step": at, "reason": reason, "loss": str(loss), "grad_norm": str(norm)}
-            about["batch"] = _provenance(recipe, at)
+        last, (loss, norm, skipped) = pending.step, pending.read()
+        pending = None
+        if reason := watch.record(loss, norm, bool(skipped)):
+            about = {"step": last, "reason": reason, "loss": str(loss), "grad_norm": str(norm)}
+            about["batch"] = _provenance(recipe, last)
             note_skipped(out, about, accelerator.is_main_process)
 
-    started, worked = time.monotonic(), time.process_time()
-    since, at = started, step
+    start_time, start_cpu = time.monotonic(), time.process_time()
+    logged_time, logged_step = start_time, step
     workers = workers_for(config, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    batches = drawn(recipe, range(step, 0 if snapshot else config.steps), shares, workers, device.type == "cuda")
-    # of several processes each would stop at a step of its own, and wait for the others
+    batches = draw_ahead(recipe, range(step, 0 if snapshot else config.steps), shares, workers, device.type == "cuda")
+    # with several processes each would stop at another step and wait for the others
     with (
         progress_bar(f"training {config.part}", config.steps, step) as progress,
         interrupts(processes == 1 and not snapshot) as interrupt,
@@ -236,46 +238,46 @@ def _train(
                 raise full(error, device, f"step {step} was computed", f"{ADVICE}; {newest_kept(out)}") from None
             schedule.step()
             optimizer.zero_grad()
-            watched()
-            late = Late(step, torch.stack([losses["loss"], losses["grad_norm"], skips]))
+            record_last_step()
+            pending = PendingValues(step, torch.stack([losses["loss"], losses["grad_norm"], skips]))
             step += 1
             update_average(average, trained, config.ema_decay, step)
             done = step == config.steps
             logs, validates, saves = (step % n == 0 or done for n in _every(config))
             if logs or validates or saves:
-                watched()
+                record_last_step()
             if logs:
                 values = {name: float(value) for name, value in losses.items()}
                 scalars = {f"train/{name}": value for name, value in values.items()}
                 now = time.monotonic()
-                rate = config.batch_size * (step - at) / max(now - since, 1e-9)
-                since, at = now, step
+                rate = config.batch_size * (step - logged_step) / max(now - logged_time, 1e-9)
+                logged_time, logged_step = now, step
                 scalars |= {"train/rate": float(schedule.get_last_lr()[0])}
                 scalars |= {"train/samples_per_second": rate, "train/skipped": float(watch.skipped)}
                 accelerator.log(scalars, step=step)
                 progress(step, values["loss"])
             if validates:
-                with averaged(trained, average), put_together(model):
+                with averaged(trained, average), unsharded(model):
                     recipe.model.eval()
                     figures = recipe.validate()
                     show_samples(accelerator, recipe, step)
                 accelerator.log({f"validate/{name}": value for name, value in figures.items()}, step=step)
                 progress(step, float(losses["loss"]), figures)
             if saves or interrupt.number:
-                watched()
+                record_last_step()
                 save()
             if interrupt.number and not done:
                 batches.close()
                 interrupt.stop(step, config.steps, out)
     batches.close()
     with averaged(trained, average):
-        dissolve(model)
+        unshard_for_good(model)
         if accelerator.is_main_process:
             recipe.model.eval()
             provenance = {"config": recorded(config), "steps": step, "figures": figures, "skipped": watch.skipped}
-            provenance["seconds_this_run"] = round(time.monotonic() - started)
-            provenance["core_hours"] = round((spent + time.process_time() - worked) / 3600, 2)
-            provenance |= {"start_sha256": began} if began else {}
+            provenance["seconds_this_run"] = round(time.monotonic() - start_time)
+            provenance["core_hours"] = round((spent + time.process_time() - start_cpu) / 3600, 2)
+            provenance |= {"start_sha256": start_hashes} if start_hashes else {}
             provenance |= getattr(recipe, "provenance", dict)()
             with atomic_folder(out / "export") as export:
                 recipe.export(export, provenance)
@@ -289,12 +291,12 @@ def _every(config: TrainConfig) -> tuple[int, int, int]:
 
 
 def newest_kept(out: Path) -> str:
-    """What is kept of a run that fails, in words."""
+    """A clause that names the checkpoint that a failed run leaves."""
     checkpoints = list_checkpoints(out / "checkpoints")
     return f"{checkpoints[-1].name} is kept" if checkpoints else "no checkpoint had been written"
 
 
 def _provenance(recipe: Recipe, step: int) -> list[str]:
-    """The records of a step's batch, where the recipe can name them."""
+    """The records of a step's batch; none if the recipe does not name them."""
     named: Callable[[int], list[str]] = getattr(recipe, "sources", lambda step: [])
     return named(step)

@@ -26,7 +26,7 @@ def optimizer_of(trained: dict[str, nn.Parameter], config: TrainConfig, device: 
 
 
 def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
-    """The parameters by learning rate, matrices (which decay) apart from vectors (which do not)."""
+    """The parameters by learning rate; matrices, which have weight decay, separate from vectors, which have none."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in trained.items():
         rate = config.learning_rate * next(
@@ -37,7 +37,7 @@ def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[
 
 
 def rate_at(step: int, config: TrainConfig) -> float:
-    """Warm-up, plateau, linear decay: a plateau lets a run be prolonged or its average be shipped at any time."""
+    """Warm-up, plateau, linear decay. With a plateau a run can be prolonged, and its average exported at any time."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     decay_steps = max(1.0, config.steps * config.decay_fraction)
     left = (config.steps - step) / decay_steps
@@ -48,25 +48,25 @@ def rate_at(step: int, config: TrainConfig) -> float:
 def update_average(average: dict[str, Tensor], trained: dict[str, nn.Parameter], decay: float, step: int) -> None:
     if not average:
         return
-    # early on the average follows quickly, or it would remember the random start for thousands of steps
+    # a smaller decay at the start, or the average would contain the random weights for thousands of steps
     decay = min(decay, (1 + step) / (10 + step))
-    mine, theirs = ([local(tensor) for tensor in some.values()] for some in (average, trained))
-    torch._foreach_lerp_(mine, theirs, 1 - decay)
+    averages, weights = ([local(tensor) for tensor in tensors.values()] for tensors in (average, trained))
+    torch._foreach_lerp_(averages, weights, 1 - decay)
 
 
 @torch.no_grad()
 def copy_into(target: dict[str, Any], values: Mapping[str, Tensor], source: Path | None = None) -> None:
-    """Raises ConfigError: the values, which come from `source`, are of other sizes."""
-    odd = sorted(target.keys() ^ values.keys()) or [n for n in values if values[n].shape != target[n].shape]
-    if odd and source:
-        raise ConfigError(f"the checkpoint {source} is of another model: {odd[0]} differs; choose another --out")
+    """Copies values into the tensors of `target`. Raises ConfigError: the values of `source` have other sizes."""
+    differing = sorted(target.keys() ^ values.keys()) or [n for n in values if values[n].shape != target[n].shape]
+    if differing and source:
+        raise ConfigError(f"the checkpoint {source} is of another model: {differing[0]} differs; choose another --out")
     for name, value in values.items():
         if name in target:
             target[name].copy_(reshard(value, target[name]))
 
 
 class averaged:
-    """Within the block the trained parameters hold their average."""
+    """In this context the trained parameters hold their average."""
 
     def __init__(self, trained: dict[str, nn.Parameter], average: dict[str, Tensor]) -> None:
         self.trained, self.average = trained, average

@@ -1,4 +1,4 @@
-"""Where a run's networks and batches are: what is trained, what is frozen, and what takes turns."""
+"""Places a run's networks and batches on devices: trained modules, frozen modules, and modules that take turns."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from codi2.train.config import TrainConfig
 LANGUAGE = ("llm", "leave", "finetune")
 """Parts that hold a language model."""
 ON_CPU = ("encoder_heads", "image_codec", "audio_codec", "image_decoder", "audio_decoder", "video_decoder", "leave")
-"""Parts of the version that is shipped, which encode their batches on the CPU."""
+"""Parts of the shipped version, which encode their batches on the CPU."""
 
 
 def replaced(config: TrainConfig, given: Mapping[str, Any], anywhere: bool = False) -> TrainConfig:
-    """The config with the keys of `given` in place of those of its `[options.placement]`.
+    """The config with the keys of `given` in its `[options.placement]`.
 
     Args:
-        anywhere: what is planned here may run on another machine: no device is named.
+        anywhere: drops the device, for the plan of a run on another machine.
     """
     placement = {**config.options.get("placement", {}), **given}
     if anywhere:
@@ -37,39 +37,39 @@ def replaced(config: TrainConfig, given: Mapping[str, Any], anywhere: bool = Fal
 
 
 def placement_of(config: TrainConfig) -> Placement:
-    """`[options.placement]` of a config. Raises ConfigError: a key or value that it cannot have in training."""
-    given = dict(config.options.get("placement", {}))
+    """`[options.placement]` of a config. Raises ConfigError: a key or value is not allowed in training."""
+    options = dict(config.options.get("placement", {}))
     known = [field.name for field in fields(Placement)]
-    if unknown := sorted(set(given) - set(known)):
+    if unknown := sorted(set(options) - set(known)):
         raise ConfigError(f"[options.placement] has the unknown key {unknown[0]!r}; known keys: {', '.join(known)}")
-    placement = Placement(**given)
+    placement = Placement(**options)
     if config.part in ON_CPU and placement.device != "cpu":
         raise ConfigError(
-            f"The device is {placement.device!r}, but the part {config.part} trains on the CPU alone; leave --device "
+            f"The device is {placement.device!r}, but the part {config.part} trains on the CPU only; leave --device "
             "or placement.device out."
         )
     if placement.offload:
         raise ConfigError(
-            "offload is on, which is for generation: in training what is frozen is on the device only while it takes "
-            "part; leave --offload or placement.offload out"
+            "offload is on, which is for generation only: in training, frozen modules are on the device only while "
+            "they are needed; leave --offload or placement.offload out"
         )
-    if config.part not in LANGUAGE and (named := [name for name in ("bits", "device_map") if given.get(name)]):
+    if config.part not in LANGUAGE and (unused := [name for name in ("bits", "device_map") if options.get(name)]):
         raise ConfigError(
-            f"{named[0]} is {given[named[0]]!r}, but the part {config.part} holds no language model; leave "
-            f"--{named[0]} or placement.{named[0]} out"
+            f"{unused[0]} is {options[unused[0]]!r}, but the part {config.part} holds no language model; leave "
+            f"--{unused[0]} or placement.{unused[0]} out"
         )
     return placement
 
 
 def choose_device(config: TrainConfig) -> None:
-    """Makes accelerate use the device that the config names; where it names none, accelerate chooses.
+    """Makes accelerate use the device that the config names; without a name, accelerate chooses.
 
-    Raises ConfigError: there is no such device, or it lacks the data type.
+    Raises ConfigError: the device does not exist, or lacks the data type.
     """
     placement, processes = placement_of(config), int(os.environ.get("WORLD_SIZE", "1"))
     if placement.device != "cpu" and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         raise ConfigError(
-            f"The device is {placement.device!r}, but accelerate was launched with --cpu; leave one of the two out."
+            f"The device is {placement.device!r}, but accelerate was launched with --cpu; remove one of the two."
         )
     check(replace(placement, device=str(training_device(config))))
     index = torch.device(placement.device).index
@@ -83,7 +83,7 @@ def choose_device(config: TrainConfig) -> None:
 
 
 def training_device(config: TrainConfig) -> torch.device:
-    """Where this process of a run will train: for what is placed before the loop begins. Raises ConfigError."""
+    """The device of this process, for modules that are placed before the loop begins. Raises ConfigError."""
     if "device" in config.options.get("placement", {}):
         placement = placement_of(config)
         check(placement)
@@ -94,8 +94,8 @@ def training_device(config: TrainConfig) -> torch.device:
 
 
 def place(recipe: Any, device: torch.device, placement: Placement) -> Turns:
-    """Moves what is frozen (`recipe.frozen`) to `device` in the dtype of the placement, and makes ready what takes
-    turns there (`recipe.in_turn`); what is trained stays in float32 and where it is.
+    """Moves frozen modules (`recipe.frozen`) to `device` in the dtype of the placement, and prepares those that take
+    turns there (`recipe.in_turn`). Trained parameters are not moved and stay in float32.
 
     On a GPU float32 products run as TF32.
     """
@@ -117,34 +117,34 @@ def place(recipe: Any, device: torch.device, placement: Placement) -> Turns:
 
 
 def mixed(dtype: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Within the block what is trained, in float32, works with what is frozen in the dtype of a placement."""
+    """Autocast to the dtype of a placement, in which trained float32 modules work with frozen ones of that dtype."""
     low = getattr(torch, dtype)
     return nullcontext() if low is torch.float32 else torch.autocast(device.type, low)
 
 
 @contextmanager
 def _without_trained(module: nn.Module) -> Iterator[None]:
-    """Within the block a module has its frozen tensors alone."""
-    kept = [
+    """In this context a module has its frozen tensors only."""
+    trained = [
         (part, name, parameter)
         for part in module.modules()
         for name, parameter in part.named_parameters(recurse=False)
         if parameter.requires_grad
     ]
-    for part, name, _ in kept:
+    for part, name, _ in trained:
         part._parameters[name] = None
     try:
         yield
     finally:
-        for part, name, parameter in kept:
+        for part, name, parameter in trained:
             part._parameters[name] = parameter
 
 
 class Turns:
     """Frozen modules that are on a device only while they are needed.
 
-    Their tensors stay in main memory as well, so that a module that leaves is not copied. What of them is trained is
-    not touched.
+    Their tensors stay in main memory too, so that nothing is copied when a module leaves the device. Trained parameters
+    are not moved.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], device: torch.device) -> None:
@@ -152,7 +152,7 @@ class Turns:
         self._home = {name: _frozen_tensors(module) for name, module in modules.items()}
 
     def only(self, names: Collection[str]) -> None:
-        """Brings the modules of these names to the device; the others leave."""
+        """Moves the modules of these names to the device and removes the others from it."""
         wanted = frozenset(names)
         for name in self.resident - wanted:
             for tensors, key, value in self._home[name]:
@@ -175,7 +175,7 @@ def _frozen_tensors(module: nn.Module) -> list[tuple[dict[str, Any], str, Tensor
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """A batch on the device; its copy overlaps with what a GPU computes."""
+    """A batch on the device; the copy overlaps with the GPU's computations."""
     if device.type == "cuda":
         return to_device(pinned(batch), device, non_blocking=True)
     return to_device(batch, device)
@@ -184,4 +184,4 @@ def moved(batch: Any, device: torch.device) -> Any:
 ADVICE = (
     "raise accumulate or lower batch_size, set options.gradient_checkpointing where the part has it, or placement.bits"
 )
-"""What to change where a device's memory is full."""
+"""Advice for errors about full device memory."""

@@ -1,8 +1,8 @@
-"""What a run will train, hold and take, before it starts: `codi2 train CONFIG --plan`.
+"""The parameters, memory and time of a run, before it starts: `codi2 train CONFIG --plan`.
 
-Nothing is trained for it. A step of every phase runs on the virtual GPU, on which tensors have no numbers, and what is
-alive is added up. Where the weights of `paper` are not, its networks are built without weights at their published
-sizes.
+Nothing is trained. A step of every phase runs on the virtual GPU, whose tensors have no values, and the sizes of live
+tensors are added up. On machines without the weights of `paper`, its networks are built without weights at their
+published sizes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from codi2.errors import ConfigError, WeightsError
 from codi2.train.config import TrainConfig
 
-MANY = 8  # processes that a plan is made for, beside one
+MANY = 8  # number of processes that is planned in addition to one
 FULL_SIZE = {
     "llm": ("full_size", "FullSize"),
     "published": ("full_size_decoders", "FullDecoder"),
@@ -26,7 +26,7 @@ FULL_SIZE = {
     "joint": ("full_size_decoders", "FullJoint"),
 }
 """Part → module and class of its recipe without weights and data."""
-SEARCHED = 400  # last steps of a run that are looked through for its phases
+SEARCHED = 400  # last steps of a run that are searched for its phases
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Plan:
 
     trained: Mapping[str, int]
     frozen: Mapping[str, int]
-    memory: Mapping[str, str]  # processes → what each of their GPUs holds, in words
+    memory: Mapping[str, str]  # processes → a sentence about the memory of each of their GPUs
     samples: int
     hours: str
     how: str
@@ -44,9 +44,9 @@ class Plan:
 def plan(config: TrainConfig, build: Any) -> Plan:
     """`build` makes the part's recipe. Raises ConfigError and DataError as training would."""
     try:
-        # what is drawn from the corpus is alike in every step: no more than one is encoded
+        # samples drawn from the corpus have the same sizes in every step, so one step is encoded
         return _of_recipe(config, build(config if "data" in config.options else replace(config, steps=1)))
-    except (WeightsError, ConfigError):  # bitsandbytes, too, may be on the machine that trains
+    except (WeightsError, ConfigError):  # the training machine may have the weights, or bitsandbytes
         from codi2.config import PRESETS
 
         model = config.options.get("model", "tiny")
@@ -64,7 +64,7 @@ def _of_recipe(config: TrainConfig, recipe: Any) -> Plan:
     for phase, step in _steps(config, recipe).items():
         for processes in _divisible(config, recipe):
             share = Share(0, processes * config.accumulate)
-            recipe.batch(step, share)  # what is encoded once is encoded here
+            recipe.batch(step, share)  # fills the caches
             with nullcontext() if getattr(recipe, "needs_numbers", False) else as_worker():
                 batches[phase, processes] = recipe.batch(step, share)
     how = "computed from a step of each phase on tensors without numbers, in float32"
@@ -72,7 +72,7 @@ def _of_recipe(config: TrainConfig, recipe: Any) -> Plan:
 
 
 def _of_paper(config: TrainConfig) -> Plan:
-    """Of the paper's system at its published sizes."""
+    """The plan of the paper's system at its published sizes."""
     from importlib import import_module
 
     from codi2.dry_run.parts import BY_NAME, count
@@ -81,7 +81,7 @@ def _of_paper(config: TrainConfig) -> Plan:
     module, name = FULL_SIZE[config.part]
     recipe = getattr(import_module(f"codi2.train.{module}"), name)(config)
     trained, frozen = counted(recipe)
-    if config.part != "captions":  # which counts it among what its loss runs through
+    if config.part != "captions":  # which counts it among the networks of its loss
         frozen["imagebind"] = count(BY_NAME["imagebind"])
     counts = [n for n in (1, MANY) if config.batch_size % (n * config.accumulate) == 0]
     batches = {(phase, n): recipe.fabricated(phase, n) for n in counts for phase in recipe.phases}
@@ -103,52 +103,52 @@ def _planned(
     from codi2.dry_run.estimate import GPUS, RUNTIME_GB, UTILISATION
     from codi2.train.rehearsal import rehearse
 
-    found = {at: rehearse(recipe, config, batch, low) for at, batch in batches.items()}
+    rehearsals = {key: rehearse(recipe, config, batch, low) for key, batch in batches.items()}
     memory: dict[str, str] = {}
-    for processes in dict.fromkeys(n for _, n in found):
-        own = {phase: each for (phase, n), each in found.items() if n == processes}
-        phase = max(own, key=lambda name: own[name].peak)
-        worst = own[phase]
-        # of several processes each holds the gradients in buckets too, which it exchanges
+    for processes in dict.fromkeys(n for _, n in rehearsals):
+        by_phase = {phase: each for (phase, n), each in rehearsals.items() if n == processes}
+        phase = max(by_phase, key=lambda name: by_phase[name].peak)
+        worst = by_phase[phase]
+        # with several processes each has a second copy of the gradients, in the buckets that are exchanged
         peak = worst.peak / 1e9 + RUNTIME_GB + (worst.trained / 1e9 if processes > 1 else 0)
         parts = f"{worst.model / 1e9:.1f} of the model, {worst.states / 1e9:.1f} of Adam's moments"
         name = "1 process" if processes == 1 else f"{processes} processes"
         where = f", in the phase {phase}" if phase else ""
         memory[name] = f"{peak:.1f} GB on its GPU at the peak{where}: {parts}"
         if processes > 1 and hasattr(recipe, "mllm"):
-            cut = worst.model + worst.trained + worst.states + worst.average
-            saved = cut * (1 - 1 / processes) - gathered(recipe)
+            sharded = worst.model + worst.trained + worst.states + worst.average
+            saved = sharded * (1 - 1 / processes) - gathered(recipe)
             memory[f"{name}, FSDP2"] = f"{worst.peak / 1e9 + RUNTIME_GB - saved / 1e9:.1f} GB"
         fits = [gpu.name for gpu in GPUS if gpu.memory_gb >= peak]
         memory[name] += f"; fits on {', '.join(fits)}" if fits else "; fits on none of the GPUs that are known here"
-    few = min(n for _, n in found)
-    of_phases = {phase: each.operations * config.accumulate for (phase, n), each in found.items() if n == few}
+    fewest = min(n for _, n in rehearsals)
+    operations = {phase: each.operations * config.accumulate for (phase, n), each in rehearsals.items() if n == fewest}
     weights = config.options.get("phases") or {}
-    shares = {phase: weights.get(phase, 1.0) for phase in of_phases}
-    mean = sum(of_phases[p] * share for p, share in shares.items()) / sum(shares.values())
-    hours = [f"{config.steps * mean * few / (g.peak * UTILISATION) / 3600:,.1f} h on one {g.name}" for g in GPUS]
+    shares = {phase: weights.get(phase, 1.0) for phase in operations}
+    mean = sum(operations[p] * share for p, share in shares.items()) / sum(shares.values())
+    hours = [f"{config.steps * mean * fewest / (g.peak * UTILISATION) / 3600:,.1f} h on one {g.name}" for g in GPUS]
     return Plan(trained, frozen, memory, config.steps * config.batch_size, "; ".join(hours), how)
 
 
 def _steps(config: TrainConfig, recipe: Any) -> dict[str, int]:
-    """A late step of each phase, when all losses are there; of a part without phases, the first."""
+    """A late step of each phase, which has all losses; for a part without phases, the first step."""
     if not hasattr(recipe, "lessons"):
         return {"": 0}
-    found: dict[str, int] = {}
+    steps: dict[str, int] = {}
     for step in range(config.steps - 1, max(-1, config.steps - 1 - SEARCHED), -1):
-        found.setdefault(recipe.lessons.phase(step), step)
-    return found
+        steps.setdefault(recipe.lessons.phase(step), step)
+    return steps
 
 
 def _divisible(config: TrainConfig, recipe: Any) -> list[int]:
-    """The numbers of processes that the run can have, of those that a plan is made for."""
+    """The planned numbers of processes by which the run's batches can be divided."""
     numbers = [config.batch_size // config.accumulate, *getattr(recipe, "in_equal_numbers", {}).values()]
     divides = getattr(recipe, "divides", False)
     return [n for n in (1, MANY) if n == 1 or (divides and all(number % n == 0 for number in numbers))]
 
 
 def gathered(recipe: Any) -> int:
-    """Bytes that FSDP2 puts together at once: the root's own parameters, and two layers, one ahead of the other."""
+    """Bytes that FSDP2 gathers at once: the parameters of the root and two layers, of which one is prefetched."""
     from codi2.train.rehearsal import size
 
     layers = recipe.mllm.backbone.model.base_model.layers
@@ -157,15 +157,15 @@ def gathered(recipe: Any) -> int:
 
 
 def counted(recipe: Any) -> tuple[dict[str, int], dict[str, int]]:
-    """Trained and frozen parameters by component, with the decoders of L_DM and all else that takes part."""
+    """Trained and frozen parameters by component, with the decoders of L_DM and the other frozen networks."""
     trained, frozen = counts(recipe.model)
-    own = {id(p) for p in recipe.model.parameters()}
+    own_ids = {id(p) for p in recipe.model.parameters()}
     others = {f"{name} decoder, for L_DM": module for name, module in getattr(recipe, "decoders", {}).items()}
     if isinstance(getattr(recipe, "frozen", None), nn.Module):
         others = {"networks that the loss runs through": recipe.frozen}
     for name, module in others.items():
-        if held := sum(p.numel() for p in module.parameters() if id(p) not in own):
-            frozen[name] = held
+        if number := sum(p.numel() for p in module.parameters() if id(p) not in own_ids):
+            frozen[name] = number
     return trained, frozen
 
 
@@ -192,20 +192,20 @@ def _component(name: str) -> str:
     return f"{rest.partition('.')[0]} decoder's head" if head == "decoders" else head
 
 
-def show(config: TrainConfig, found: Plan) -> None:
+def show(config: TrainConfig, plan: Plan) -> None:
     """Prints a plan."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     table = Table("component", "parameters", "", title=f"{config.part}: {config.steps:,} steps", title_justify="left")
-    for name, size in found.trained.items():
+    for name, size in plan.trained.items():
         table.add_row(name, f"{size:,}", "trained")
-    for name, size in found.frozen.items():
+    for name, size in plan.frozen.items():
         table.add_row(name, f"{size:,}", "frozen")
     console.print(table)
-    console.print(f"trained {sum(found.trained.values()):,}, frozen {sum(found.frozen.values()):,}")
-    for processes, words in found.memory.items():
+    console.print(f"trained {sum(plan.trained.values()):,}, frozen {sum(plan.frozen.values()):,}")
+    for processes, words in plan.memory.items():
         console.print(f"memory, {processes}: {words}", soft_wrap=True)
-    console.print(f"samples: {found.samples:,}; time: {found.hours}", soft_wrap=True)
-    console.print(f"[dim]{found.how}[/]", soft_wrap=True)
+    console.print(f"samples: {plan.samples:,}; time: {plan.hours}", soft_wrap=True)
+    console.print(f"[dim]{plan.how}[/]", soft_wrap=True)

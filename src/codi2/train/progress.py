@@ -1,4 +1,4 @@
-"""A progress bar with an ETA; plain lines where the output is not a terminal."""
+"""A progress bar with the remaining time; plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 

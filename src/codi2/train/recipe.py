@@ -1,8 +1,8 @@
 """A recipe: the numbered configs of a folder, one part each, run in their order.
 
-A config names an earlier part's export as `@02_image_vae`; it stands for `OUT/02_image_vae/export`. Numbers have one
-digit or two. What is finished is skipped, what was stopped continues, and nothing is changed between parts: the configs
-alone lead to the weights.
+A config names an earlier part's export as `@02_image_vae`; it stands for `OUT/02_image_vae/export`. Numbers have one or
+two digits. Finished parts are skipped, interrupted parts continue, and nothing is edited between parts: the configs
+alone determine the weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NUMBERED = re.compile(r"\d\d?_.+\.toml")
 
 
 def recipe_folder(config: Path) -> Path | None:
-    """The folder of a recipe that the command line names: one with configs, or `tiny`. None: it is one part's file."""
+    """The folder of a recipe: `config` is a folder, or `tiny`. None: `config` is the file of one part."""
     if config.is_dir():
         return config
     if str(config) != "tiny":
@@ -33,18 +33,18 @@ def recipe_folder(config: Path) -> Path | None:
 
 
 def configs_of(folder: Path) -> list[Path]:
-    """The numbered configs of a recipe. Raises ConfigError: there are none."""
-    found = [path for path in folder.glob("*.toml") if NUMBERED.fullmatch(path.name)]
-    if not found:
+    """The numbered configs of a recipe. Raises ConfigError: the folder has none."""
+    paths = [path for path in folder.glob("*.toml") if NUMBERED.fullmatch(path.name)]
+    if not paths:
         raise ConfigError(f"{folder} holds no recipe; expected configs named like 01_encoder.toml")
-    return sorted(found, key=lambda path: (int(path.name.partition("_")[0]), path.name))
+    return sorted(paths, key=lambda path: (int(path.name.partition("_")[0]), path.name))
 
 
 def run_recipe(folder: Path, out: Path, run: Callable[[Path, Path], Any]) -> list[str]:
-    """Runs every part that is not finished; `run(config, out)` trains one. Returns the names of the parts that ran.
+    """Runs every part that is not finished; `run(config, out)` trains one part. Returns the names of the parts run.
 
     Raises:
-        ConfigError: a finished part was made by another config.
+        ConfigError: a finished part was trained with another config.
     """
     ran = []
     for path in configs_of(folder):
@@ -55,28 +55,28 @@ def run_recipe(folder: Path, out: Path, run: Callable[[Path, Path], Any]) -> lis
 
 
 def is_finished(config: TrainConfig, out: Path) -> bool:
-    """Whether `out` holds the export of all steps. Raises ConfigError: it is of another config."""
+    """Whether `out` holds the export of all steps. Raises ConfigError: the export is of another config."""
     reports = sorted((out / "export").rglob("training.json"))
     if not reports:
         return False
     report = json.loads(reports[0].read_text(encoding="utf-8"))
     if report["steps"] < config.steps:
         return False
-    theirs, ours = report["config"], json.loads(json.dumps(recorded(config)))
-    theirs["options"].pop("placement", None)  # exports of earlier versions have it
-    differ = sorted(key for key in ours if theirs.get(key) != ours[key])
-    if differ:
+    trained, wanted = report["config"], json.loads(json.dumps(recorded(config)))
+    trained["options"].pop("placement", None)  # exports of earlier versions have it
+    differing = next((key for key in sorted(wanted) if trained.get(key) != wanted[key]), None)
+    if differing is not None:
         raise ConfigError(
-            f"{out} was trained with {differ[0]} = {theirs.get(differ[0])!r}, the config says {ours[differ[0]]!r}; "
-            "choose another --out or delete that folder"
+            f"{out} was trained with {differing} = {trained.get(differing)!r}, but the config has "
+            f"{wanted[differing]!r}; choose another --out or delete that folder"
         )
     return config.part != MODEL or is_current(report, config, out.parent)
 
 
 def before_training(config: TrainConfig, runs: Path, configs: Path) -> TrainConfig:
-    """As `resolved`, where earlier parts may not be trained: nothing is started from them, and sizes are the same.
+    """As `resolved`, for a plan before earlier parts are trained: their weights are not needed, only the sizes.
 
-    Raises DataError: one of them is needed for the sizes too.
+    Raises DataError: an export is needed for the sizes too.
     """
     options = {key: value for key, value in config.options.items() if key != "decoders"}
     model = str(options.get("model", ""))
@@ -92,12 +92,12 @@ def resolved(config: TrainConfig, runs: Path, configs: Path = Path()) -> TrainCo
         configs: folder of the recipe, for the error.
 
     Raises:
-        DataError: that part has no export yet.
+        DataError: a part has no export yet.
     """
 
-    def place(value: Any) -> Any:
+    def located(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: place(inner) for key, inner in value.items()}
+            return {key: located(inner) for key, inner in value.items()}
         if not (isinstance(value, str) and value.startswith("@")):
             return value
         export = runs / value[1:] / "export"
@@ -108,4 +108,4 @@ def resolved(config: TrainConfig, runs: Path, configs: Path = Path()) -> TrainCo
             )
         return str(export)
 
-    return replace(config, options=place(config.options), start=place(config.start))
+    return replace(config, options=located(config.options), start=located(config.start))

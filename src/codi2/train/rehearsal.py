@@ -21,29 +21,29 @@ from codi2.train.skips import skips_step
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Bytes on the GPU."""
+    """Bytes on the GPU, and operations."""
 
     peak: int
-    model: int  # parameters and buffers of what holds the trained part
+    model: int  # parameters and buffers of `recipe.model`
     trained: int  # trained parameters
     states: int  # Adam's moments
     average: int
-    operations: float  # floating-point, of forward and backward
+    operations: float  # floating-point operations of forward and backward
 
 
 def rehearse(
     recipe: Recipe, config: TrainConfig, batch: Any = None, low: torch.dtype | None = None, share: Share = WHOLE
 ) -> Rehearsal:
-    """One step; the recipe is moved to the virtual GPU for good.
+    """Runs one step; the recipe stays on the virtual GPU.
 
     Args:
-        batch: in place of one that the recipe draws.
-        low: the data type of autocast; None: it is off.
+        batch: replaces one that the recipe draws.
+        low: the data type of autocast; None: autocast is off.
     Raises:
-        Misplaced: a tensor is not where, or not of the type that, a GPU needs.
+        Misplaced: a tensor is on another device or of another type than a GPU needs.
     """
     if batch is None:
-        recipe.batch(0, share)  # what is encoded once is encoded here
+        recipe.batch(0, share)  # fills the caches
         with as_worker():
             batch = recipe.batch(0, share)
     turns = place(recipe, DEVICE, placement_of(config))
@@ -54,15 +54,15 @@ def rehearse(
     with VirtualGPU() as gpu:
         model = gpu.hold(tensors_of(recipe.model))
         gpu.hold([*tensors_of(getattr(recipe, "frozen", None)), *average.values()])
-        for parameter in trained.values():  # in a run each has had a gradient before
+        for parameter in trained.values():  # as after an earlier step of a run
             parameter.grad = torch.zeros_like(parameter)
         adam.step()
-        if config.accumulate == 1:  # else they add up over the passes
+        if config.accumulate == 1:  # otherwise gradients are kept between the passes
             adam.zero_grad()
         gpu.peak = gpu.live
         finish = getattr(recipe, "finish", lambda batch: batch)
         batch = finish(batch)
-        weigh([batch], DEVICE, processes=2, total=lambda counts: counts * 2)  # as beside a process with as much
+        weigh([batch], DEVICE, processes=2, total=lambda counts: counts * 2)  # as with a second, equal process
         needs = getattr(batch, "needs", ())
         turns.only(needs)
         gpu.hold([x for name in needs for x in tensors_of(getattr(recipe, "in_turn", {})[name])])
@@ -87,7 +87,7 @@ def size(tensors: Any) -> int:
 
 @contextmanager
 def as_worker() -> Iterator[None]:
-    """Within the block recipes draw as they do in a worker process."""
+    """In this context recipes draw batches as in a worker process."""
     before, worker._worker_info = worker._worker_info, object()  # type: ignore[assignment]
     try:
         yield

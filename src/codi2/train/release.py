@@ -1,8 +1,8 @@
-"""The part `model`: exports of a recipe's parts put together as the folder that a model is loaded from.
+"""The part `model`: assembles the exports of a recipe's parts to the folder from which a model is loaded.
 
-Nothing is trained and no weight is changed: the files are copied, `config.json` is what the config says, and
-`training.json` has the report of every part that they stand on, with the hashes that lead from one part to the next and
-to the files.
+Nothing is trained and no weight is changed: the files are copied, `config.json` is that of `options.model`, and
+`training.json` has the report of every part on which the model depends, with the hashes of the files that each part
+started from and wrote.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from codi2.train.assemble import MODELS
 from codi2.train.config import TrainConfig, options_of, recorded
 
 MODEL = "model"
-LARGEST, LARGEST_FILE = 100_000_000, 50_000_000  # bytes of a model, and of one of its files
+LARGEST, LARGEST_FILE = 100_000_000, 50_000_000  # most bytes of a model, and of one of its files
 REPORT = "training.json"
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    parts: dict[str, str] = field(default_factory=dict)  # folder of the model → `@part`; `.`: its own
-    model: str = "tiny"  # of `MODELS`: its config.json
+    parts: dict[str, str] = field(default_factory=dict)  # subfolder of the model → `@part`; `.`: the folder itself
+    model: str = "tiny"  # a key of `MODELS`, for config.json
 
 
 def release(config: TrainConfig, runs: Path, out: Path) -> dict[str, float]:
     """Writes `out`/export from the exports below `runs`; returns its size.
 
     Raises:
-        ConfigError: the config of the model is none, or no part is named.
+        ConfigError: the model is unknown, or no part is named.
         DataError: a part has no export, or the model is too large.
     """
     options = options_of(ModelOptions, config)
@@ -56,25 +56,25 @@ def release(config: TrainConfig, runs: Path, out: Path) -> dict[str, float]:
 
 
 def is_current(report: Mapping[str, Any], config: TrainConfig, runs: Path) -> bool:
-    """Whether the exports that a model was assembled from are those that are there now."""
+    """Whether a model was assembled from the present exports."""
     return bool(report["parts"] == json.loads(json.dumps(parts_below(config, runs))))
 
 
 def parts_below(config: TrainConfig, runs: Path) -> dict[str, Any]:
-    """Name → report of every part that `config` stands on, directly or through another: its config, steps and figures,
-    the hashes of what it started from, and those of its own files. Raises DataError: one has no export."""
-    found: dict[str, Any] = {}
+    """Name → report of every part on which `config` depends, directly or through another: its config, steps and
+    figures, and the hashes of the files that it started from and wrote. Raises DataError: a part has no export."""
+    reports: dict[str, Any] = {}
     waiting = list(named_parts(vars(config)))
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found[name] = _report(name, export_of(f"@{name}", runs))
-            waiting += named_parts(found[name].get("config", {}))
-    return dict(sorted(found.items()))
+        if name not in reports:
+            reports[name] = _report(name, export_of(f"@{name}", runs))
+            waiting += named_parts(reports[name].get("config", {}))
+    return dict(sorted(reports.items()))
 
 
 def export_of(part: str, runs: Path) -> Path:
-    """The export of `@name`. Raises DataError: there is none; ConfigError: it is no name of a part."""
+    """The export of `@name`. Raises DataError: it is missing; ConfigError: `part` is not the name of a part."""
     if not part.startswith("@"):
         raise ConfigError(f"[options.parts] has {part!r}; expected a part of the recipe, as @01_encoder")
     export = runs / part[1:] / "export"
@@ -84,7 +84,7 @@ def export_of(part: str, runs: Path) -> Path:
 
 
 def _copy(export: Path, folder: Path) -> None:
-    """The files of an export but for its reports, in place of those of the same name."""
+    """Copies the files of an export except its reports, over files of the same name."""
     for path in _files(export):
         name = path.relative_to(export)
         if name.name != REPORT:
@@ -116,10 +116,10 @@ def named_parts(value: Any) -> Iterator[str]:
 
 
 def _check_sizes(sizes: Mapping[str, int]) -> None:
-    """Raises DataError: the model, or one of its files, is larger than what is shipped may be."""
+    """Raises DataError: the model, or one of its files, is too large to be shipped."""
     name, most = max(sizes.items(), key=lambda item: item[1])
-    for what, size, limit in (("the model", sum(sizes.values()), LARGEST), (name, most, LARGEST_FILE)):
+    for subject, size, limit in (("the model", sum(sizes.values()), LARGEST), (name, most, LARGEST_FILE)):
         if size > limit:
             raise DataError(
-                f"{what} has {size / 1e6:.1f} MB, at most {limit / 1e6:.0f} are shipped; train smaller parts"
+                f"{subject} has {size / 1e6:.1f} MB, at most {limit / 1e6:.0f} are shipped; train smaller parts"
             )

@@ -1,4 +1,4 @@
-"""Shards of tensors: safetensors files that are written whole or not at all, and refused where they are not whole."""
+"""Shards of tensors: safetensors files, written atomically and refused if damaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codi2.hub import atomic_path
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raises OutputError: the folder cannot be written, or the disk is full."""
+    """Writes a file. Raises OutputError: the folder cannot be written, or the disk is full."""
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,13 +22,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def open_tensors(path: Path, remedy: str) -> Any:
-    """An open safetensors file, of which single rows can be read.
+    """An open safetensors file, from which single rows can be read.
 
     Args:
-        remedy: what makes the file again, for the error.
+        remedy: how to make the file again, for the error.
 
     Raises:
-        DataError: the file is missing, or not whole.
+        DataError: the file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -43,4 +43,4 @@ def open_tensors(path: Path, remedy: str) -> Any:
 def read_all(path: Path, remedy: str) -> dict[str, Tensor]:
     """All tensors of a file. Raises DataError: as `open_tensors`."""
     file = open_tensors(path, remedy)
-    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a mapping

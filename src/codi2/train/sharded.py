@@ -1,7 +1,7 @@
-"""Tensors that FSDP2 has cut up over processes: put together for what is written, cut up again when it is read.
+"""Tensors that FSDP2 shards over processes: gathered when they are written, sharded again when they are read.
 
-A checkpoint holds whole tensors, so that a run goes on with another number of processes, or with one. Nothing here
-does anything to the tensors of a run that is not cut up.
+A checkpoint holds whole tensors, so that a run can continue with another number of processes. These functions do not
+change tensors that are not sharded.
 """
 
 from __future__ import annotations
@@ -14,60 +14,60 @@ import torch
 from torch import Tensor, nn
 
 
-def is_cut(tensor: Any) -> bool:
-    """Whether a process holds a part of this tensor only."""
+def is_sharded(tensor: Any) -> bool:
+    """Whether each process holds only a part of this tensor."""
     from torch.distributed.tensor import DTensor
 
     return isinstance(tensor, DTensor)
 
 
 def gather(value: Any) -> Any:
-    """A tensor, or lists and dicts of some, with what is cut up put together: all processes have to ask at once."""
+    """A tensor, or a list or dict of tensors, with sharded tensors gathered; all processes must call it together."""
     if isinstance(value, dict):
-        return {key: gather(some) for key, some in value.items()}
+        return {key: gather(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [gather(some) for some in value]
-    return value.full_tensor() if is_cut(value) else value
+        return [gather(inner) for inner in value]
+    return value.full_tensor() if is_sharded(value) else value
 
 
 def reshard(value: Any, like: Tensor) -> Any:
-    """This process's part of a whole tensor, where `like` is cut up and of its shape."""
+    """This process's shard of a whole tensor, if `like` is sharded and has its shape; else the value."""
     from torch.distributed.tensor import distribute_tensor
 
-    if not is_cut(like) or not isinstance(value, Tensor) or is_cut(value) or value.shape != like.shape:
+    if not is_sharded(like) or not isinstance(value, Tensor) or is_sharded(value) or value.shape != like.shape:
         return value
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)  # type: ignore[attr-defined]
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The numbers that this process holds."""
-    return tensor.to_local() if is_cut(tensor) else tensor  # type: ignore[attr-defined]
+    """The values of a tensor that this process holds."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-MACHINES = ("fused", "foreach", "capturable")
-"""Settings of an optimizer that say how this machine computes a step, not which step it is."""
+MACHINE_OPTIONS = ("fused", "foreach", "capturable")
+"""Options of an optimizer that affect how a step is computed on this machine, but not its result."""
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The whole state that a checkpoint holds → an optimizer whose parameters may be cut up.
+    """Loads the whole state of a checkpoint into an optimizer whose parameters may be sharded.
 
-    How a step is computed (`fused` and its like) is this machine's choice and stays as it is.
+    MACHINE_OPTIONS of the optimizer are kept.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    cut = {
-        number: {name: reshard(value, parameters[number]) for name, value in of_one.items()}
-        for number, of_one in state["state"].items()
+    sharded = {
+        number: {name: reshard(value, parameters[number]) for name, value in values.items()}
+        for number, values in state["state"].items()
     }
     groups = [
-        {**theirs, **{name: ours[name] for name in MACHINES if name in ours}}
-        for theirs, ours in zip(state["param_groups"], optimizer.param_groups, strict=True)
+        {**stored, **{name: present[name] for name in MACHINE_OPTIONS if name in present}}
+        for stored, present in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
-    optimizer.load_state_dict({**state, "param_groups": groups, "state": cut})
+    optimizer.load_state_dict({**state, "param_groups": groups, "state": sharded})
 
 
 @contextmanager
-def put_together(model: nn.Module) -> Iterator[None]:
-    """Within the block every parameter is whole: what runs parts of a model runs them without its root."""
+def unsharded(model: nn.Module) -> Iterator[None]:
+    """In this context every parameter is whole, for code that runs parts of a model without its root module."""
     from torch.distributed.fsdp import FSDPModule
 
     parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
@@ -80,12 +80,12 @@ def put_together(model: nn.Module) -> Iterator[None]:
             part.reshard()
 
 
-def dissolve(model: nn.Module) -> None:
-    """Every parameter is whole from here on, for what writes parts of a model; there is no training after this.
+def unshard_for_good(model: nn.Module) -> None:
+    """Replaces every parameter by the whole one, for code that writes parts of a model; training cannot continue.
 
-    `put_together` would not do: asked for its state, a module that is cut up is cut up again first.
+    `unsharded` would not work there: `state_dict` shards a module again.
     """
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if is_cut(parameter):
+            if is_sharded(parameter):
                 setattr(module, name, nn.Parameter(gather(parameter.detach()), parameter.requires_grad))

@@ -1,4 +1,4 @@
-"""How a step's batch is divided: among processes, and among the passes in which each works through its part."""
+"""Divides a step's batch among processes, and among the passes of each process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Share:
-    """Which of the equal parts of a step's batch: the `index`-th of `count`."""
+    """One of the equal parts of a step's batch: the `index`-th of `count`."""
 
     index: int = 0
     count: int = 1
 
     def rows(self, size: int) -> list[int]:
-        """Its places in a batch of `size`. Raises ConfigError: the parts would not be equal."""
+        """Its rows in a batch of `size`. Raises ConfigError: the parts would not be equal."""
         if size % self.count:
             raise ConfigError(
                 f"a batch of {size} cannot be divided into {self.count} equal parts (processes × accumulate); "
@@ -41,13 +41,13 @@ WHOLE = Share()
 def weigh(
     passes: Sequence[Any], device: torch.device, processes: int = 1, total: Callable[[Tensor], Tensor] | None = None
 ) -> None:
-    """Gives the batches of a process's passes their weights `held` [K] on the device, where they have `counts` [K].
+    """Sets the weights `held` [K], on the device, of the batches of a process's passes that have `counts` [K].
 
-    A pass that holds more than others counts for more: the mean of all passes' losses, over all processes, is then
-    that of the whole batch.
+    A pass with more terms has a larger weight, so that the mean of the losses of all passes, over all processes, is the
+    loss of the whole batch.
 
     Args:
-        total: sums a tensor over the processes, where there are several.
+        total: sums a tensor over the processes; None: there is one process.
     """
     parts = len(passes) * processes
     if parts == 1 or not hasattr(passes[0], "counts"):
@@ -59,7 +59,7 @@ def weigh(
 
 
 def seed_all(seed: int, device: torch.device) -> None:
-    """Seeds torch's generators. Where CUDA is not in use `torch.manual_seed` takes a millisecond to put it off."""
+    """Seeds torch's generators. On a CPU it avoids `torch.manual_seed`, which takes a millisecond to defer CUDA."""
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)
     else:

@@ -1,4 +1,4 @@
-"""Which steps are skipped: decided on the device, noted a step later."""
+"""Skipped steps: the device decides, and the loop records the decision a step later."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch import Tensor
 
 from codi2.errors import DataError
 
-REMEMBERED = 100  # gradient norms that a spike is told by
-PATIENCE = 20  # steps that may be skipped in a row
+REMEMBERED = 100  # last gradient norms, which define a spike
+PATIENCE = 20  # most steps that may be skipped in a row
 
 
-class Watch:
-    """Which steps are skipped: those of a loss or gradient that is not finite, and those of a gradient that is a spike.
+class SkipWatch:
+    """Steps are skipped if the loss or the gradient is not finite, or if the gradient is a spike.
 
-    A spike is a norm above `limit`: `factor` × the median of the last REMEMBERED norms, once there are as many; 0: none
-    is. The update of such a step is left out on the device, and noted here when its values have come, a step later;
-    the schedule goes on.
+    A spike is a norm above `limit`: `factor` × the median of the last REMEMBERED norms, once there are as many; factor
+    0: no limit. The device skips the update of such a step, and its values are recorded here a step later; the schedule
+    continues.
     """
 
     def __init__(self, factor: float, norms: Sequence[float] = (), skipped: int = 0) -> None:
@@ -32,11 +32,12 @@ class Watch:
 
     @property
     def limit(self) -> float:
-        """The largest gradient norm that is no spike."""
+        """The largest gradient norm that is not a spike."""
         return self.factor * median(self.norms) if self.factor and len(self.norms) == REMEMBERED else math.inf
 
-    def notes(self, loss: float, norm: float, skipped: bool) -> str:
-        """Why a step was skipped; empty where it was not. Raises DataError after PATIENCE in a row."""
+    def record(self, loss: float, norm: float, skipped: bool) -> str:
+        """Records a step; returns why it was skipped, or "". Raises DataError: more than PATIENCE were skipped in a
+        row."""
         reason = ""
         if skipped:
             finite = math.isfinite(loss) and math.isfinite(norm)
@@ -50,12 +51,12 @@ class Watch:
 
 
 def skips_step(loss: Tensor, norm: Tensor, limit: float) -> Tensor:
-    """1.0 where a step is skipped, else 0.0 [], decided where its loss and gradient norm [] are."""
+    """1.0 if a step is to be skipped, else 0.0 [], on the device of its loss and gradient norm []."""
     return (~(torch.isfinite(loss) & torch.isfinite(norm) & (norm <= limit))).float()
 
 
-class Late:
-    """A step's values on their way from the device, which is not waited for."""
+class PendingValues:
+    """Values of a step that are copied from the device without waiting for it."""
 
     def __init__(self, step: int, values: Tensor) -> None:
         self.step, self._arrived = step, None
@@ -74,6 +75,7 @@ class Late:
 
 
 def note_skipped(out: Path, about: Mapping[str, Any], writes: bool) -> None:
+    """Prints a skipped step and appends it to `out`/skipped.jsonl, in the process that `writes`."""
     if writes:
         print(f"step {about['step']} is skipped: {about['reason']} (loss {about['loss']})", file=sys.stderr, flush=True)
         out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Samples beside the curves, in whichever of accelerate's trackers a run writes to."""
+"""Writes samples to the trackers of a run, beside the curves."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from codi2.prompt.parts import Audio, Image, Part, Video
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises ConfigError: we know no such tracker, or it is not installed."""
+    """Raises ConfigError: a tracker is unknown, or not installed."""
     for name in names:
         if name not in SHOWS:
-            raise ConfigError(f"there is no tracker {name!r}; there are {', '.join(SHOWS)}")
+            raise ConfigError(f"there is no tracker {name!r}; choose from {', '.join(SHOWS)}")
         if find_spec(name) is None:
-            raise ConfigError(f"the tracker {name} is not installed: pip install {name}, or leave it out of trackers")
+            raise ConfigError(
+                f"the tracker {name} is not installed; run pip install {name}, or remove it from trackers"
+            )
 
 
 def show_samples(accelerator: Any, recipe: Any, step: int) -> None:
-    """Pictures, sounds and clips of recipes that have some."""
-    samples: Callable[[], dict[str, Part]] | None = getattr(recipe, "samples", None)
-    if samples is None or not accelerator.is_main_process or not accelerator.trackers:
+    """Writes the pictures, sounds and clips of a recipe, if it has samples."""
+    make_samples: Callable[[], dict[str, Part]] | None = getattr(recipe, "samples", None)
+    if make_samples is None or not accelerator.is_main_process or not accelerator.trackers:
         return
-    made = samples()
+    samples = make_samples()
     for tracker in accelerator.trackers:
-        SHOWS[tracker.name](tracker.tracker, made, step)
+        SHOWS[tracker.name](tracker.tracker, samples, step)
 
 
 def _tensorboard(writer: Any, samples: dict[str, Part], step: int) -> None:

@@ -1,18 +1,18 @@
 """Features of the media of finished data sets, encoded once before training: `codi2 data encode`.
 
-A medium is found by its content, not by the record or task that it is in, and its features by the encoder that made
-them. Three places keep what frozen networks make of media:
+A medium is identified by its content, not by its record or task, and its features by their encoder. Three modules
+store the outputs of frozen networks:
 
 | module           | holds                                             | written                                       |
 |------------------|---------------------------------------------------|-----------------------------------------------|
-| `train.features` | features or latents of every medium of a data set | whole, before training, on many machines      |
-| `train.encoded`  | features of single media, when they are first met | one by one, while training runs               |
-| `train.bank`     | samples that a part draws by number               | shard by shard, when the part starts          |
+| `train.features` | features or latents of every medium of a data set | before training, on one or more machines      |
+| `train.encoded`  | features of single media                          | during training, one by one                   |
+| `train.bank`     | outputs for numbered random samples               | when a part starts, shard by shard            |
 
-The first two find a medium by the same name (`encoded.name_of`), so a run reads the first and falls back to the
-second. All shards of tensors are written and read by `train.shard_files`.
+The first two use the same names of media (`encoded.name_of`): a run reads the first and falls back to the second.
+`train.shard_files` writes and reads all shards of tensors.
 
-`store`: the files of a store, and how a medium is found in them. `index`: which media a data set has, and which shard
-each is in. `makers`: the networks. `worker`: one process that encodes. `encode`: the stages, over all processes. `use`:
-which stores a training run reads.
+`store`: the files of a store and the lookup of a medium. `index`: the media of a data set and their shards. `makers`:
+the networks. `worker`: one process that encodes. `encode`: the stages, over all processes. `use`: the stores that a
+training run reads.
 """

@@ -1,8 +1,8 @@
-"""Which media a data set has, each once, and in which shard of the store each will be.
+"""Indexes the media of a data set, each once, and plans in which shard of the store each will be.
 
-First every shard of the data set is read once and the names of its media are noted: processes share these shards. Then
-one process plans: of equal media the first in the order of the data set is encoded, with its shard, so no medium is
-encoded twice, by whichever process. Memory stays flat: names are compared in passes.
+First every shard of the data set is read once and the names of its media are written; processes share this work. Then
+one process plans: of equal media the first in the order of the data set is encoded, with its shard, so that no process
+encodes a medium twice. Memory is limited: names are compared in passes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from codi2.data.build import load_report
 from codi2.data.shards import Shard
 from codi2.hub import atomic_path
 from codi2.train.encoded import items_of, name_of
-from codi2.train.features.store import Job, bucket_of, halves, lookup_path
+from codi2.train.features.store import EncodingJob, bucket_of, halves, lookup_path
 
 ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("modality", "<u1"), ("record", "<u4"), ("item", "<u4")])
-"""A medium of a shard of the data set: its name, and where it is there."""
+"""A medium of a shard of the data set: its name, and its record and item in the shard."""
 MODALITIES = ("image", "audio", "video", "phrase")  # by number
-SHARD_BYTES = 256 * 2**20  # of features in one shard of the store, about
-AT_ONCE = 40_000_000  # names that are compared in one pass: 1.5 GB
+SHARD_BYTES = 256 * 2**20  # approximate size of a shard of the store
+AT_ONCE = 40_000_000  # names that are compared in one pass, in 1.5 GB
 
 
 @lru_cache(maxsize=2)
 def shards_of(data: Path) -> tuple[tuple[Path, int], ...]:
-    """The shards of a finished data set with their records, in its order. Raises DataError."""
+    """The shards of a finished data set with their numbers of records, in order. Raises DataError."""
     return tuple((data / entry["file"], int(entry["records"])) for entry in load_report(data)["shards"])
 
 
@@ -41,40 +41,40 @@ def place_path(folder: Path, shard: Path) -> Path:
     return folder / "index" / f"{shard.stem}-place.npy"
 
 
-def index_shard(job: Job, folder: Path, shard: Path) -> None:
-    """Notes the media of one shard of the data set, each once. Raises DataError: the shard is damaged."""
+def index_shard(job: EncodingJob, folder: Path, shard: Path) -> None:
+    """Writes the index of one shard of the data set, each medium once. Raises DataError: the shard is damaged."""
     names: list[bytes] = []
-    rest: list[tuple[int, int, int]] = []
+    positions: list[tuple[int, int, int]] = []
     opened, seen = Shard(shard), set[bytes]()
     for number, record in enumerate(opened):
-        for at, (_, piece) in enumerate(items_of(record, job.reads_words)):
+        for item, (_, piece) in enumerate(items_of(record, job.reads_words)):
             name = name_of(piece)
             if piece.modality in job.shapes and name not in seen:
                 seen.add(name)
                 names.append(name)
-                rest.append((MODALITIES.index(piece.modality), number, at))
+                positions.append((MODALITIES.index(piece.modality), number, item))
     opened.close()
     entries = np.zeros(len(names), ENTRY)
     if names:
         entries["high"], entries["low"] = halves(names)
-        entries["modality"], entries["record"], entries["item"] = np.array(rest).T
+        entries["modality"], entries["record"], entries["item"] = np.array(positions).T
     _save(index_path(folder, shard), entries)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a store will hold."""
+class StorePlan:
+    """The contents of a store."""
 
     media: Mapping[str, int]  # modality → number of media
-    shards: list[str]  # of the store
-    bits: int  # of a name that choose the file of `lookup`
+    shards: list[str]  # names of the store's shards
+    bits: int  # number of leading bits of a name that select the file of `lookup`
 
-    def bytes_of(self, job: Job) -> int:
+    def bytes_of(self, job: EncodingJob) -> int:
         return sum(count * job.bytes_of(modality) for modality, count in self.media.items())
 
 
-def plan(job: Job, folder: Path, at_once: int = AT_ONCE) -> Plan:
-    """Chooses the place of every medium and writes it: beside the index for the encoding, in `lookup` for readers."""
+def plan(job: EncodingJob, folder: Path, at_once: int = AT_ONCE) -> StorePlan:
+    """Chooses the place of every medium and writes it beside the index, for encoding, and in `lookup`, for reading."""
     indices = [index_path(folder, shard) for shard, _ in shards_of(Path(job.data))]
     total = sum(len(_load(path)) for path in indices)
     bits = (-(-max(total, 1) // at_once) - 1).bit_length()
@@ -96,11 +96,11 @@ def plan(job: Job, folder: Path, at_once: int = AT_ONCE) -> Plan:
         shards += [f"{path.stem}-{part:03d}" for part in range(count)]
     for bucket in range(1 << bits):
         _write_lookup(folder, indices, bucket, bits)
-    return Plan({m: int(n) for m, n in zip(MODALITIES, media, strict=True) if n}, shards, bits)
+    return StorePlan({m: int(n) for m, n in zip(MODALITIES, media, strict=True) if n}, shards, bits)
 
 
 def _bucket(indices: Sequence[Path], bucket: int, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The names of a bucket in the order of the data set: number of the index, row in it, entry."""
+    """The entries of a bucket in the order of the data set: number of the index, row in it, entry."""
     numbers, rows, entries = [], [], []
     for number, path in enumerate(indices):
         index = _load(path)
@@ -112,26 +112,27 @@ def _bucket(indices: Sequence[Path], bucket: int, bits: int) -> tuple[np.ndarray
 
 
 def _first_of_equal(entries: np.ndarray) -> np.ndarray:
-    """Rows of the entries whose name no earlier one has, in their order."""
+    """Rows of the entries whose name is not that of an earlier one, in order."""
     order = np.lexsort((entries["low"], entries["high"]))  # stable
     high, low = entries["high"][order], entries["low"][order]
-    fresh = np.ones(len(order), bool)
-    fresh[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
-    return np.sort(order[fresh])
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    return np.sort(order[is_first])
 
 
 def _runs(numbers: np.ndarray) -> Iterator[tuple[int, slice]]:
-    """Each value of an ascending array, and where it stands."""
+    """Each value of an ascending array, with the slice of its occurrences."""
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(numbers)], strict=True):
         yield int(numbers[start]), slice(start, stop)
 
 
-def _places(job: Job, kinds: np.ndarray, first: int) -> tuple[np.ndarray, int]:
-    """int64: number of the store's shard in the upper half, row of the modality in it in the lower; how many shards."""
+def _places(job: EncodingJob, kinds: np.ndarray, first: int) -> tuple[np.ndarray, int]:
+    """int64 places, with the number of the store's shard in the upper half and the row of the modality in the lower
+    half, and the number of shards."""
     sizes = np.array([job.bytes_of(m) if m in job.shapes else 0 for m in MODALITIES], np.int64)[kinds]
     parts = (sizes.cumsum() - sizes) // SHARD_BYTES
-    # a part without media cannot be: where one medium is larger than a shard, numbers are closed up
+    # where a medium is larger than a shard, some numbers have no media: renumber without gaps
     parts = np.unique(parts, return_inverse=True)[1] if len(parts) else parts
     rows = np.zeros(len(kinds), np.int64)
     for part in range(int(parts.max(initial=-1)) + 1):
@@ -146,8 +147,8 @@ def _write_lookup(folder: Path, indices: Sequence[Path], bucket: int, bits: int)
     places = np.full(len(entries), -1, np.int64)
     for number, run in _runs(numbers):
         places[run] = _load(indices[number].with_name(f"{indices[number].stem}-place.npy"))[rows[run]]
-    kept = places >= 0
-    table = np.stack([entries["high"][kept], entries["low"][kept], places[kept].astype(np.uint64)])
+    placed = places >= 0
+    table = np.stack([entries["high"][placed], entries["low"][placed], places[placed].astype(np.uint64)])
     _save(lookup_path(folder, bucket), table[:, np.lexsort((table[1], table[0]))])
 
 

@@ -1,6 +1,6 @@
-"""The networks between media and what a store holds of them: an encoder, or the autoencoders of the decoders.
+"""Makers compute the contents of a store from media, with an encoder or the autoencoders of the decoders.
 
-A maker reads media where batches are prepared, in a process without a GPU, and computes where the network is.
+A maker reads media in worker processes without a GPU, and computes on the device of its network.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from codi2.tensors import device_of, to_device
 from codi2.train.bank import key_of
 from codi2.train.encoded import weights_key
 
-LATENTS = "latents-"  # begins the name of their kind, before the modality
-LATENTS_VERSION = 1  # raise it when a codec brings media to its autoencoder otherwise
-_ELSEWHERE = ("id", "tokenizer", "num_features")  # of an encoder's config: names of files, and what is chosen apart
+LATENTS = "latents-"  # prefix of the kind of latents, followed by the modality
+LATENTS_VERSION = 1  # raise it when a codec changes the inputs of its autoencoder
+_NOT_IN_KEY = ("id", "tokenizer", "num_features")  # fields of an encoder's config: names of files, and T
 
 
-class Features:
+class FeatureMaker:
     """Features fp16 [T, D] of media and phrases, by the model's encoder."""
 
     def __init__(self, encoder: Encoder, config: EncoderConfig, features: int | None = None) -> None:
-        """`features`: T of every modality, or the most that it has; None: what the model reads of each."""
+        """`features`: T of every modality, limited to what it has; None: the model's T of each modality."""
         self.network: nn.Module = encoder
         self.key = encoder_key(encoder, config)
         self.shapes = {m: (count, encoder.dim) for m, count in counts_for(config, features).items()}
@@ -46,7 +46,7 @@ class Features:
         return self._encoder.forward_read(modality, numbers, self.shapes[modality][0]).values
 
 
-class Latents:
+class LatentMaker:
     """Latents fp16 [c, h, w] of media (of clips [c, F, h, w]), by the autoencoder of their modality's decoder."""
 
     reads_words = False
@@ -64,40 +64,40 @@ class Latents:
         return self._codec.encode(self._codec.prepare(to_device(numbers, device_of(self.network))))
 
 
-Maker = Features | Latents
+Maker = FeatureMaker | LatentMaker
 
 
 @lru_cache(maxsize=2)
 def load_maker(kind: str, model: str, features: int | None = None) -> Maker:
-    """Of a model, on the CPU.
+    """The maker of a model, on the CPU.
 
     Args:
         kind: `features`, or `latents-image`, `latents-audio`, `latents-video`.
 
     Raises:
-        ConfigError, WeightsError: it cannot be loaded.
+        ConfigError, WeightsError: the model cannot be loaded.
     """
     config, folder = locate(model)
-    torch.manual_seed(0)  # of random weights, as in `debug`, every process has the same
+    torch.manual_seed(0)  # random weights, as in `debug`, are the same in every process
     if kind == "features":
-        return Features(load_encoder(config, folder), config.encoder, features)
+        return FeatureMaker(load_encoder(config, folder), config.encoder, features)
     modality = kind.removeprefix(LATENTS)
     decoder = load_one_decoder(modality, config, folder and folder / modality)
-    return Latents(decoder.codec, decoder.latent_shape)
+    return LatentMaker(decoder.codec, decoder.latent_shape)
 
 
 def kinds_of(model: str) -> list[str]:
-    """What can be kept of media for a model. Raises ConfigError: there is no such model."""
+    """The kinds of stores of a model. Raises ConfigError: the model is unknown."""
     config, _ = locate(model)
     return ["features", *(LATENTS + modality for modality in config.decoders)]
 
 
 def counts_for(config: EncoderConfig, features: int | None) -> dict[str, int]:
-    """Modality → T. Raises ConfigError: `features` is none of what the encoder can give."""
-    own = dict(config.num_features)
+    """Modality → T. Raises ConfigError: `features` is outside the encoder's range."""
+    configured = dict(config.num_features)
     if features is None:
-        return own
-    most = {m: NUM_TOKENS[m] for m in own} if config.kind == "imagebind" else own
+        return configured
+    most = {m: NUM_TOKENS[m] for m in configured} if config.kind == "imagebind" else configured
     if not 1 <= features <= max(most.values()):
         raise ConfigError(
             f"--features is {features}; the encoder {config.kind!r} gives 1 (the joint vector) to {max(most.values())}"
@@ -106,15 +106,15 @@ def counts_for(config: EncoderConfig, features: int | None) -> dict[str, int]:
 
 
 def encoder_key(encoder: Encoder, config: EncoderConfig) -> str:
-    """Stands for what an encoder makes of media, whichever file it was read from: its weights and its config."""
+    """The key of an encoder's features: a hash of its weights and config, without file names."""
     from dataclasses import asdict
 
-    about = {name: value for name, value in asdict(config).items() if name not in _ELSEWHERE}
+    about = {name: value for name, value in asdict(config).items() if name not in _NOT_IN_KEY}
     return key_of({"weights": weights_key(encoder), **about})
 
 
 def latents_key(codec: Codec) -> str:
-    """Stands for what an autoencoder makes of media: its weights, and the sizes that media are brought to."""
+    """The key of an autoencoder's latents: a hash of its weights and of the sizes of its inputs."""
     return key_of({"weights": weights_key(codec.vae), "version": LATENTS_VERSION, **_sizes(codec)})
 
 

@@ -1,13 +1,13 @@
-"""The files of a store, and how a medium is found in them.
+"""The files of a store, and the lookup of a medium in them.
 
-    features.json                  what is encoded, by which network, and the list of shards; written last
-    shards/image-000012-000.safetensors   by modality `image` fp16 [n, T, D] and `image.names` uint8 [n, 16]
+    features.json                  the contents, the network, and the list of shards; written last
+    shards/image-000012-000.safetensors   for a modality: `image` fp16 [n, T, D] and `image.names` uint8 [n, 16]
     lookup/00.npy                  uint64 [3, n]: two halves of a name, and its shard and row; sorted by name
-    encoding.json, index/          of `encode`, which goes on from there after a kill
+    encoding.json, index/          of `encode`, which continues from them after a kill
 
-A shard has the media of one shard of the data set that no earlier shard has; a store of latents looks the same, with
-other shapes. Names are 16 bytes: a hash of a medium's modality and content. Those of 400 million media collide with a
-chance of 1 in 10^21.
+A shard has the media of one shard of the data set that no earlier shard has. A store of latents has the same form, with
+other shapes. A name is a hash of a medium's modality and content, 16 bytes. The probability of a collision among 400
+million media is 1 in 10^21.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from codi2.untrusted import inside, parse_json, read_inside
 VERSION = 1
 REPORT = "features.json"
 SETTINGS = "encoding.json"
-FOLDER = "features"  # of a data set, for its stores
-OPEN = 64  # shards that a process keeps open
-NAME = 16  # bytes
+FOLDER = "features"  # subfolder of a data set for its stores
+OPEN = 64  # most shards that a process keeps open
+NAME = 16  # bytes of a name
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is encoded, by which network, and where to."""
+class EncodingJob:
+    """The contents of a store: the data set, the network, and the shapes."""
 
     kind: str  # features, latents-image, …
     data: str  # folder of the finished data set
     model: str  # preset or folder, for messages and to load the network
     key: str  # of the network: its weights, its config
-    shapes: Mapping[str, tuple[int, ...]]  # modality → what is kept of a medium: [T, D] of features
+    shapes: Mapping[str, tuple[int, ...]]  # modality → shape for one medium: [T, D] for features
     reads_words: bool  # whether a user's words are encoded too
     report: str  # SHA-256 of the data set's report, which lists every shard
-    features: int | None = None  # what `--features` named; None: what the model reads
+    features: int | None = None  # the value of `--features`; None: the model's T
 
     def command(self, folder: Path) -> str:
         """The command that makes the store `folder`."""
@@ -54,27 +54,29 @@ class Job:
         return f"`codi2 data encode {self.data} --model {self.model}{options}`"
 
     def bytes_of(self, modality: str) -> int:
-        """Of one medium, fp16."""
+        """Bytes of one medium, fp16."""
         return 2 * prod(self.shapes[modality])
 
     def to_json(self) -> dict[str, Any]:
         return {"version": VERSION, **asdict(self), "shapes": {m: list(shape) for m, shape in self.shapes.items()}}
 
     @classmethod
-    def from_json(cls, about: Mapping[str, Any]) -> Job:
-        """Raises KeyError, TypeError: it is none."""
-        given = {name: about[name] for name in cls.__dataclass_fields__}
-        return cls(**given | {"shapes": {str(m): tuple(shape) for m, shape in about["shapes"].items()}})
+    def from_json(cls, about: Mapping[str, Any]) -> EncodingJob:
+        """The inverse of `to_json`. Raises KeyError, TypeError: a field is missing or of another type."""
+        values = {name: about[name] for name in cls.__dataclass_fields__}
+        return cls(**values | {"shapes": {str(m): tuple(shape) for m, shape in about["shapes"].items()}})
 
 
 def read_report(folder: Path, again: str = "") -> dict[str, Any]:
-    """What `features.json` says. Raises DataError: it is missing, so the store is not finished, or damaged."""
+    """The contents of `features.json`. Raises DataError: it is damaged, or missing, as the store is not finished."""
     again = again or "`codi2 data encode`"
     try:
         about: dict[str, Any] = parse_json(read_inside(folder, REPORT))
-        Job.from_json(about)
+        EncodingJob.from_json(about)
         if about["version"] != VERSION:
-            raise DataError(f"{folder} is of version {about['version']}, this one reads {VERSION}; run {again} again")
+            raise DataError(
+                f"{folder} is of version {about['version']}, this version of codi2 reads {VERSION}; run {again} again"
+            )
         return about | {"shards": [str(name) for name in about["shards"]], "bits": int(about["bits"])}
     except FileNotFoundError as error:
         state = "is not finished" if (folder / SETTINGS).is_file() else "holds no features"
@@ -90,24 +92,24 @@ def halves(names: Sequence[bytes]) -> np.ndarray:
 
 
 def bucket_of(high: Any, bits: int) -> Any:
-    """Which file of `lookup` has a name, by its first bits."""
+    """The number of the file of `lookup` that holds a name, from its first bits."""
     return high >> np.uint64(64 - bits) if bits else high * np.uint64(0)
 
 
-class Store:
+class FeatureStore:
     """A finished store, for reading."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises DataError: it is not finished, damaged, or of another version."""
+        """Raises DataError: the store is not finished, damaged, or of another version."""
         about = read_report(folder)
-        self.folder, self.job = folder, Job.from_json(about)
+        self.folder, self.job = folder, EncodingJob.from_json(about)
         self.again = self.job.command(folder)
         self._shards, self._bits = about["shards"], about["bits"]
         self._lookups: dict[int, np.ndarray] = {}
         self._files: dict[int, Any] = {}
 
     def read(self, name: bytes, modality: str) -> Tensor | None:
-        """fp16, of the modality's shape; None: the store has no such medium. Raises DataError: a shard is not whole."""
+        """fp16, of the modality's shape; None: the store has no such medium. Raises DataError: a shard is damaged."""
         place = self._place(name)
         if place is None or modality not in self.job.shapes:
             return None
@@ -116,7 +118,7 @@ class Store:
             value: Tensor = self._open(shard).get_slice(modality)[row : row + 1][0]
         except DataError:
             raise
-        except Exception as error:  # of a library in Rust
+        except Exception as error:  # safetensors raises errors of several types
             path = self._path(shard)
             raise DataError(
                 f"the shard {path} is damaged at {modality} {row} ({error}); delete it and run {self.again} again"
@@ -139,7 +141,7 @@ class Store:
             path = lookup_path(self.folder, bucket)
             try:
                 table = np.load(path, mmap_mode="r")
-            except Exception as error:  # numpy parses a damaged header as Python: it fails in many ways
+            except Exception as error:  # numpy parses a header as Python, which raises errors of many types
                 raise DataError(f"{path} is missing or damaged; run {self.again} again") from error
             if table.dtype != np.uint64 or table.ndim != 2 or len(table) != 3:
                 raise DataError(f"{path} is damaged; delete it and run {self.again} again")
@@ -148,7 +150,7 @@ class Store:
 
     def _path(self, shard: int) -> Path:
         if shard >= len(self._shards):
-            raise DataError(f"{self.folder / 'lookup'} names a shard that is not there; run {self.again} again")
+            raise DataError(f"{self.folder / 'lookup'} names a shard that does not exist; run {self.again} again")
         return inside(self.folder, shard_path(self.folder, self._shards[shard]))
 
     def _open(self, shard: int) -> Any:
@@ -159,7 +161,7 @@ class Store:
         return self._files[shard]
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_files": {}, "_lookups": {}}  # every worker opens its own
+        return {**self.__dict__, "_files": {}, "_lookups": {}}  # every worker opens its own files
 
 
 def shard_path(folder: Path, name: str) -> Path:

@@ -1,8 +1,7 @@
 """One process that encodes: workers read and decode ahead, the network computes, shards are written.
 
-A worker does all that needs no GPU: it reads the records, decodes their media and brings them to the form that the
-network reads. Shards follow each other without a pause, and nothing waits for a number from the GPU before the shard is
-whole.
+A worker does the work that needs no GPU: it reads the records, decodes their media and prepares the network's inputs.
+There is no pause between shards, and the CPU waits for the GPU only when a shard is complete.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from codi2.tensors import device_of
 from codi2.train.encoded import Piece, items_of
 from codi2.train.features.index import ENTRY, MODALITIES, index_path, place_path
 from codi2.train.features.makers import Maker, load_maker
-from codi2.train.features.store import NAME, Job, shard_path
+from codi2.train.features.store import NAME, EncodingJob, shard_path
 from codi2.train.shard_files import open_tensors, write_tensors
 
-AHEAD = 4  # batches that each worker holds ready
-MOST = 8  # workers of a process, unless it is told
+AHEAD = 4  # batches that each worker prepares ahead
+MOST = 8  # most workers of a process by default
 
 
 @dataclass(frozen=True)
-class How:
-    """How a process encodes."""
+class EncodingOptions:
+    """Options of a process that encodes."""
 
     placement: Placement = ON_CPU
-    workers: int = -1  # processes that read and decode; 0: none; -1: as the cores allow
+    workers: int = -1  # processes that read and decode; 0: none; -1: depends on the number of cores
     batch: int = 32  # media per call of the network on an accelerator
 
     @property
@@ -66,27 +65,27 @@ class Chunk:
         return len(self.entries)
 
 
-def missing(job: Job, folder: Path, shard: Path, size: int | None = None) -> Iterator[Chunk]:
-    """What is still to be encoded of one shard of the data set, at most `size` media at once."""
+def missing(job: EncodingJob, folder: Path, shard: Path, size: int | None = None) -> Iterator[Chunk]:
+    """The chunks of one shard of the data set that are not encoded yet, of at most `size` media each."""
     entries, places = np.load(index_path(folder, shard)), np.load(place_path(folder, shard))
-    own, parts = places >= 0, places >> 32
-    for part in np.unique(parts[own]):
-        name = f"{shard.stem}-{part - parts[own].min():03d}"
-        mine = entries[own & (parts == part)]
-        groups = {m: mine[mine["modality"] == k] for k, m in enumerate(MODALITIES) if (mine["modality"] == k).any()}
+    owned, parts = places >= 0, places >> 32
+    for part in np.unique(parts[owned]):
+        name = f"{shard.stem}-{part - parts[owned].min():03d}"
+        media = entries[owned & (parts == part)]
+        groups = {m: media[media["modality"] == k] for k, m in enumerate(MODALITIES) if (media["modality"] == k).any()}
         if _is_whole(job, folder, name, groups):
             continue
         chunks = [
-            Chunk(shard, name, modality, group[at : at + (size or len(group))])
+            Chunk(shard, name, modality, group[start : start + (size or len(group))])
             for modality, group in groups.items()
-            for at in range(0, len(group), size or len(group))
+            for start in range(0, len(group), size or len(group))
         ]
         yield from chunks[:-1]
         yield replace(chunks[-1], last=True)
 
 
-def _is_whole(job: Job, folder: Path, name: str, groups: dict[str, np.ndarray]) -> bool:
-    """Whether a shard of the store has these media."""
+def _is_whole(job: EncodingJob, folder: Path, name: str, groups: dict[str, np.ndarray]) -> bool:
+    """Whether a shard of the store has exactly these media."""
     path = shard_path(folder, name)
     if not path.is_file():
         return False
@@ -108,34 +107,34 @@ def _names(entries: np.ndarray) -> Tensor:
     return torch.from_numpy(both.view(np.uint8).reshape(-1, NAME).copy())
 
 
-def encode_shards(job: Job, folder: Path, shards: Sequence[Path], how: How) -> Iterator[int]:
-    """Encodes what is missing of shards of the data set; yields the number of media of each shard that it writes.
+def encode_shards(job: EncodingJob, folder: Path, shards: Sequence[Path], how: EncodingOptions) -> Iterator[int]:
+    """Encodes the missing chunks of shards of the data set; yields the number of media of each shard that it writes.
 
     Raises:
-        DataError: a medium or shard of the data set is damaged; the model is another than the job's.
+        DataError: a medium or shard of the data set is damaged; the model is not that of the job.
         DeviceMemoryError: the device's memory is full.
     """
     maker = _placed(job, how.placement)
     chunks = (chunk for shard in shards for chunk in missing(job, folder, shard, how.batch))
-    made: dict[str, list[Tensor]] = {}
-    names: dict[str, list[Tensor]] = {}
+    values_of: dict[str, list[Tensor]] = {}
+    names_of: dict[str, list[Tensor]] = {}
     for chunk, numbers in _read_ahead(job, maker, chunks, how):
-        made.setdefault(chunk.modality, []).append(_computed(maker, chunk, numbers))
-        names.setdefault(chunk.modality, []).append(_names(chunk.entries))
+        values_of.setdefault(chunk.modality, []).append(_computed(maker, chunk, numbers))
+        names_of.setdefault(chunk.modality, []).append(_names(chunk.entries))
         if chunk.last:
-            tensors = {m: torch.cat(values) for m, values in made.items()}
-            tensors |= {f"{m}.names": torch.cat(values) for m, values in names.items()}
+            tensors = {m: torch.cat(values) for m, values in values_of.items()}
+            tensors |= {f"{m}.names": torch.cat(values) for m, values in names_of.items()}
             write_tensors(shard_path(folder, chunk.name), tensors)
-            yield sum(len(value) for values in names.values() for value in values)
-            made, names = {}, {}
+            yield sum(len(value) for values in names_of.values() for value in values)
+            values_of, names_of = {}, {}
 
 
-def _placed(job: Job, placement: Placement) -> Maker:
+def _placed(job: EncodingJob, placement: Placement) -> Maker:
     maker = load_maker(job.kind, job.model, job.features)
     if maker.key != job.key:
         raise DataError(
-            f"{job.model} has the network {maker.key} here, and {job.key} where the run began; "
-            "let all machines use the same weights"
+            f"{job.model} has the network {maker.key} here, but {job.key} where the run began; use the same weights on "
+            "all machines"
         )
     dtype = getattr(torch, placement.dtype) if maker.in_half else torch.float32
     maker.network.to(placement.device, dtype)
@@ -144,11 +143,12 @@ def _placed(job: Job, placement: Placement) -> Maker:
 
 @torch.inference_mode()
 def _computed(maker: Maker, chunk: Chunk, numbers: Any) -> Tensor:
-    """fp16 [n, …], where the network is. On a CPU one by one: a medium's numbers do not depend on the others."""
+    """fp16 [n, …], on the network's device. A CPU computes one medium at a time, so that its values do not depend on
+    the others."""
     device = device_of(maker.network)
     size = 1 if device.type == "cpu" else len(numbers)
     try:
-        calls = [maker.make(chunk.modality, numbers[at : at + size]) for at in range(0, len(numbers), size)]
+        calls = [maker.make(chunk.modality, numbers[start : start + size]) for start in range(0, len(numbers), size)]
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
@@ -157,10 +157,10 @@ def _computed(maker: Maker, chunk: Chunk, numbers: Any) -> Tensor:
     return torch.cat(calls).to(torch.float16)
 
 
-class _Reader(Dataset[Any]):
-    """Chunk → the chunk, and its media as the network reads them; or the error that a user is to see."""
+class _ChunkReader(Dataset[Any]):
+    """Chunk → the chunk and the inputs of the network; or the error for the user."""
 
-    def __init__(self, job: Job, maker: Maker) -> None:
+    def __init__(self, job: EncodingJob, maker: Maker) -> None:
         self.job, self.maker = job, maker
         self._shard: Shard | None = None
 
@@ -177,7 +177,7 @@ class _Reader(Dataset[Any]):
             self._shard = Shard(chunk.shard)
         last, items = -1, list[Any]()
         for record, item in chunk.entries[["record", "item"]].tolist():
-            if record != last:  # the items of a record stand together
+            if record != last:  # the items of a record are adjacent
                 last, items = record, items_of(self._shard[record], self.job.reads_words)
             yield items[item][1]
 
@@ -189,9 +189,11 @@ def _decoded(piece: Piece, chunk: Chunk) -> Any:
         raise DataError(f"{chunk.shard} has a damaged medium ({error}); delete the shard and build again") from error
 
 
-def _read_ahead(job: Job, maker: Maker, chunks: Iterable[Chunk], how: How) -> Iterator[tuple[Chunk, Any]]:
-    """Raises the CoDi2Error of whichever worker."""
-    reader, workers = _Reader(job, maker), how.reading
+def _read_ahead(
+    job: EncodingJob, maker: Maker, chunks: Iterable[Chunk], how: EncodingOptions
+) -> Iterator[tuple[Chunk, Any]]:
+    """Chunks with the inputs of the network, prepared by workers. Raises the CoDi2Error of a worker."""
+    reader, workers = _ChunkReader(job, maker), how.reading
     if not workers:
         stream: Iterable[Any] = map(reader.__getitem__, chunks)
     else:
@@ -201,24 +203,24 @@ def _read_ahead(job: Job, maker: Maker, chunks: Iterable[Chunk], how: How) -> It
             sampler=chunks,
             num_workers=workers,
             prefetch_factor=AHEAD,
-            collate_fn=_as_it_is,
-            worker_init_fn=_one_core,
+            collate_fn=_unchanged,
+            worker_init_fn=_use_one_core,
             pin_memory=how.placement.device.startswith("cuda"),
-            multiprocessing_context="fork",  # the network is shared with the workers, and not sent to them
+            multiprocessing_context="fork",  # shares the network with the workers, without copying it
         )
-    for given in stream:
-        if isinstance(given, CoDi2Error):
-            raise given
-        yield given
+    for result in stream:
+        if isinstance(result, CoDi2Error):
+            raise result
+        yield result
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
-def _one_core(_: int) -> None:
+def _use_one_core(_: int) -> None:
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-__all__ = ["ENTRY", "Chunk", "How", "encode_shards", "missing"]
+__all__ = ["ENTRY", "Chunk", "EncodingOptions", "encode_shards", "missing"]

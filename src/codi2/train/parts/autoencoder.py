@@ -1,11 +1,11 @@
-"""The autoencoders: the VAE whose latents a decoder draws, and the compact one whose latent is a feature.
+"""The autoencoders: the VAE in whose latents a decoder works, and the compact one, whose latent is a feature.
 
-Both learn to give media back: pictures, log-mel spectrograms or the changes from frame to frame of clips, as they are
-and edited. They differ in what is between.
+Both learn to reconstruct media: pictures, log-mel spectrograms or the differences of adjacent frames of clips, original
+and edited. Their latents differ.
 
-| part | between encoder and decoder | exported |
+| part | latent | exported |
 |---|---|---|
-| `image_vae`, `audio_vae` | a sample of the posterior, held near the standard normal | the `AutoencoderKL` |
+| `image_vae`, `audio_vae` | a sample of the posterior, with a KL penalty | the `AutoencoderKL` |
 | `image_features`, `audio_features`, `video_features` | S vectors, layer-normalised, with noise | the encoder alone |
 
 Letters: B batch, C channels, H W size, c h w the latent's.
@@ -38,15 +38,15 @@ from codi2.train.parts.media import Modality, TrainingMedia, held_out_media
 from codi2.train.parts.reconstruction import Perception, change_terms, reconstruction_terms, total
 from codi2.weight_files import export_module, restore_module
 
-PATCH = 2  # side of the patches that the first level reads
+PATCH = 2  # side of the patches that are the input of the first level
 NOISE = 0.1  # standard deviation added to compact features, which have unit variance
 KL_WEIGHT = 5e-4  # on the mean KL per number of a VAE's latent
 MAPS: dict[str, tuple[int, int, int]] = {
     **{modality: (INPUT_CHANNELS[modality], *SIZES[modality]) for modality in ("image", "audio")},
     "video": (3 * (FRAMES - 1), SIZES["video"][0] // 2, SIZES["video"][1] // 2),
 }
-"""C, H, W of what an autoencoder reads."""
-PERCEPTION_SIZE = 96  # pixels to which pictures are enlarged for the trunk
+"""C, H, W of an autoencoder's input."""
+PERCEPTION_SIZE = 96  # pixels of a side to which pictures are enlarged for the trunk
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class VAE(nn.Module):
         return F.pixel_shuffle(self.net.decode(latents).sample, PATCH)
 
     def forward(self, maps: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The maps given back, and the penalty on the latent []. Without `noise` [B, c, h, w]: from the mode."""
+        """The reconstructed maps, and the penalty on the latent []. Without `noise` [B, c, h, w]: from the mode."""
         posterior = self.encode(maps)
         latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
         mean, log = posterior.mean.float(), posterior.logvar.float()
@@ -95,7 +95,7 @@ class Compact(nn.Module):
         self.decoder = CompactDecoder(dict(self.encoder.config))
 
     def forward(self, maps: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As `VAE`; the noise is [B, c, h, w] as well."""
+        """As `VAE`; the noise is [B, c, h, w] too."""
         features = self.encoder(maps)
         if noise is not None:
             features = features + NOISE * noise.flatten(1).view_as(features)
@@ -129,35 +129,36 @@ class AutoencoderRecipe:
 
     def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         maps = batch["maps"].contiguous(memory_format=torch.channels_last)
-        ours, penalty = self.model(maps, batch["noise"])
+        reconstructed, penalty = self.model(maps, batch["noise"])
         if self.modality == "video":
-            terms = change_terms(ours, maps)
+            terms = change_terms(reconstructed, maps)
             return {"loss": terms["square"] + 2 * terms["tone"] + penalty, **terms}
-        terms = reconstruction_terms(ours, maps)
+        terms = reconstruction_terms(reconstructed, maps)
         if self.perception is not None:
-            terms["perception"] = self.perception(ours, maps)
-        seen = self.options.perception_weight * terms.get("perception", penalty.new_zeros(()))
-        return {"loss": total(terms) + seen + penalty, **terms, "penalty": penalty}
+            terms["perception"] = self.perception(reconstructed, maps)
+        perception = self.options.perception_weight * terms.get("perception", penalty.new_zeros(()))
+        return {"loss": total(terms) + perception + penalty, **terms, "penalty": penalty}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """On the split `val`: PSNR in dB, mean absolute gradient over the true media's, distance through the trunk, and
-        of clips the correlation with the true changes, which is 0 where all motion is lost."""
-        psnr, ours_edges, true_edges, seen, alike = [], [], [], [], []
+        """On the split `val`: PSNR in dB, mean absolute gradient divided by that of the true media, distance in the
+        trunk's features, and for clips the correlation with the true differences, which is 0 if all motion is lost."""
+        psnr, own_edges, true_edges, distances, correlations = [], [], [], [], []
         for held in held_out_maps(self.modality):
             maps = held.to(device_of(self.model))
-            ours = self.model(maps)[0].clamp(-1, 1)
-            psnr.append(10 * torch.log10(4 / (ours - maps).square().mean((1, 2, 3)).clamp(min=1e-6)))
-            ours_edges.append(edges(ours))
+            reconstructed = self.model(maps)[0].clamp(-1, 1)
+            psnr.append(10 * torch.log10(4 / (reconstructed - maps).square().mean((1, 2, 3)).clamp(min=1e-6)))
+            own_edges.append(edges(reconstructed))
             true_edges.append(edges(maps))
-            alike.append(float(torch.corrcoef(torch.stack([ours.flatten(), maps.flatten()]).float())[0, 1]))
+            pair = torch.stack([reconstructed.flatten(), maps.flatten()]).float()
+            correlations.append(float(torch.corrcoef(pair)[0, 1]))
             if self.perception is not None:
-                seen.append(float(self.perception(ours, maps)))
+                distances.append(float(self.perception(reconstructed, maps)))
         figures = {"psnr": float(torch.cat(psnr).mean())}
-        figures["sharpness"] = float(torch.cat(ours_edges).mean() / torch.cat(true_edges).mean())
+        figures["sharpness"] = float(torch.cat(own_edges).mean() / torch.cat(true_edges).mean())
         if self.modality == "video":
-            figures["correlation"] = sum(alike) / len(alike)
-        return figures | ({"perception": sum(seen) / len(seen)} if seen else {})
+            figures["correlation"] = sum(correlations) / len(correlations)
+        return figures | ({"perception": sum(distances) / len(distances)} if distances else {})
 
     @torch.no_grad()
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
@@ -166,7 +167,7 @@ class AutoencoderRecipe:
             return
         batches = (self.batch(step)["maps"].to(device_of(self.model)) for step in range(16))
         latents = [self.model.encode(maps).mode() for maps in batches]
-        # diffusion wants latents of unit variance
+        # diffusion needs latents of unit variance
         self.model.net.register_to_config(scaling_factor=float(1 / torch.cat(latents).std()))
         export_module(self.model.net, folder, provenance)
 
@@ -175,12 +176,12 @@ class AutoencoderRecipe:
 
 
 def maps_of(modality: Modality, media: np.ndarray) -> Tensor:
-    """Media → what an autoencoder reads [B, C, H, W]; of clips uint8 [B, F, 64, 64, 3] their changes."""
+    """Media → the input of an autoencoder [B, C, H, W]; for clips uint8 [B, F, 64, 64, 3] the differences of frames."""
     return clip_changes(torch.from_numpy(media)) if modality == "video" else cache.codec_inputs(modality, media)
 
 
 def held_out_maps(modality: Modality) -> Iterator[Tensor]:
-    """Of the split `val` [B, C, H, W]."""
+    """Batches [B, C, H, W] of the split `val`."""
     if modality != "video":
         return held_out_media(modality)
     return (maps_of(modality, clips) for clips in batches(held_out_clips()))

@@ -1,8 +1,8 @@
-"""The head of a published decoder, from captions alone: no medium is read.
+"""Trains the head of a published decoder from captions alone, without media.
 
-The decoder's own pipeline makes states of a caption: AudioLDM2's GPT-2 eight of them, the CLIP of a text-to-video
-pipeline 77. The head learns to make the same states of the encoder's feature of the caption. Where the encoder's space
-is joint, the decoder then follows the features of media too, before any medium was seen.
+The decoder's pipeline computes states of a caption: AudioLDM2's GPT-2 gives 8 states, the CLIP of a text-to-video
+pipeline 77. The head learns to predict these states from the encoder's feature of the caption. In a joint space, the
+decoder can then be conditioned on the features of media too.
 
 Letters: n captions, D joint width, L states, W their width.
 """
@@ -37,8 +37,8 @@ from codi2.train.parts.draw import epoch_order, numpy_at
 from codi2.train.parts.published import export_decoder
 from codi2.train.place import mixed, placement_of, training_device
 
-VALIDATED = 64  # held-out captions
-ONE_OF = 16  # of so many captions one is held out, by its hash
+VALIDATED = 64  # most held-out captions
+ONE_OF = 16  # one of so many captions is held out, by its hash
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class CaptionOptions:
 
 
 @dataclass
-class Batch:
+class CaptionBatch:
     captions: list[str]
     absent: Tensor  # bool [n], those without a feature
     features: Tensor | None = None  # [n, 1, D], after `finish`
-    states: Tensor | None = None  # [n, L, W], that the head should give
+    states: Tensor | None = None  # [n, L, W], the target of the head
 
 
 class CaptionRecipe:
     divides = True
-    needs_numbers = True  # `finish` generates tokens, which cannot be rehearsed on tensors without numbers
+    needs_numbers = True  # `finish` generates tokens, which virtual tensors cannot do
 
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.options = config, options_of(CaptionOptions, config)
@@ -76,38 +76,38 @@ class CaptionRecipe:
         self.captions, self.held_out = read_captions(self.options.captions)
 
     def _take(self, decoder: Decoder) -> None:
-        """Raises ConfigError: its head gives no states that a caption has."""
+        """Takes the head of a decoder. Raises ConfigError: captions have no states for this kind of head."""
         if not isinstance(decoder.conditioner, (AudioLDM2Condition, TextToVideoCondition)):
             raise ConfigError(
                 f"the {self.options.modality} decoder of {self.options.model!r} has no head that captions can teach; "
-                "those of AudioLDM2 and of text-to-video pipelines have one"
+                "name a model with AudioLDM2 or a text-to-video pipeline"
             )
         self.decoder, self.head = decoder, decoder.conditioner.head
-        self.takes_zeros = isinstance(decoder.conditioner, AudioLDM2Condition)  # else words stand for no feature
+        self.takes_zeros = isinstance(decoder.conditioner, AudioLDM2Condition)  # otherwise words replace a feature
         self.model = nn.ModuleDict({"head": self.head.requires_grad_(True)})
 
-    def batch(self, step: int, share: Share = WHOLE) -> Batch:
+    def batch(self, step: int, share: Share = WHOLE) -> CaptionBatch:
         size = self.config.batch_size
         places, rows = epoch_order(self.config.seed, step, size, len(self.captions)), share.rows(size)
         absent = torch.from_numpy(numpy_at(self.config.seed, step).random(size) < self.options.no_words)[rows]
-        drawn = Batch([self.captions[int(places[row])] for row in rows], absent & self.takes_zeros)
-        return drawn if get_worker_info() else self.finish(drawn)
+        batch = CaptionBatch([self.captions[int(places[row])] for row in rows], absent & self.takes_zeros)
+        return batch if get_worker_info() else self.finish(batch)
 
     @torch.no_grad()
-    def finish(self, drawn: Batch) -> Batch:
-        """Features and states, where the frozen networks are; a batch that has them is as it is."""
-        if drawn.features is not None:
-            return drawn
+    def finish(self, batch: CaptionBatch) -> CaptionBatch:
+        """Computes features and states on the device of the frozen networks; a batch that has them is unchanged."""
+        if batch.features is not None:
+            return batch
         device = device_of(self.encoder)
-        texts = ["" if absent else text for text, absent in zip(drawn.captions, drawn.absent.tolist(), strict=True)]
+        texts = ["" if absent else text for text, absent in zip(batch.captions, batch.absent.tolist(), strict=True)]
         with mixed(self.dtype, device):
             features = self.encoder([Phrase(text or " ") for text in texts], 1).values.float()
-            drawn.states = self.states(texts).float()
-        features = features.masked_fill(drawn.absent.to(device)[:, None, None], 0)
-        drawn.features = self.decoder.rescaled(features)
-        return drawn
+            batch.states = self.states(texts).float()
+        features = features.masked_fill(batch.absent.to(device)[:, None, None], 0)
+        batch.features = self.decoder.rescaled(features)
+        return batch
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: CaptionBatch) -> dict[str, Tensor]:
         assert batch.features is not None and batch.states is not None
         states = self.head(batch.features[:, 0])
         return {"loss": F.mse_loss(states, batch.states.flatten(1))}
@@ -117,14 +117,14 @@ class CaptionRecipe:
         """On held-out captions: the squared error, that of another caption's feature, and the share of the states'
         variance that the head explains."""
         count = len(self.held_out)
-        batch = self.finish(Batch(self.held_out, torch.zeros(count, dtype=torch.bool)))
+        batch = self.finish(CaptionBatch(self.held_out, torch.zeros(count, dtype=torch.bool)))
         batch = to_device(batch, device_of(self.head))
         assert batch.features is not None and batch.states is not None
-        own = float(self.losses(self.model, batch)["loss"])
+        error = float(self.losses(self.model, batch)["loss"])
         variance = float((batch.states - batch.states.mean(0)).square().mean())
         batch.features = batch.features.roll(1, dims=0)
-        others = float(self.losses(self.model, batch)["loss"])
-        return {"error": own, "others_error": others, "explained": 1 - own / max(variance, 1e-12)}
+        others_error = float(self.losses(self.model, batch)["loss"])
+        return {"error": error, "others_error": others_error, "explained": 1 - error / max(variance, 1e-12)}
 
     def provenance(self) -> dict[str, Any]:
         return {"captions_sha256": {Path(name).name: sha256_of(find_captions(name)) for name in self.options.captions}}
@@ -137,15 +137,18 @@ class CaptionRecipe:
 
 
 def check_modality(modality: str, model: CoDi2Config) -> None:
-    """Raises ConfigError: the model has no decoder of it."""
+    """Raises ConfigError: the model has no decoder of the modality."""
     if modality not in model.decoders:
-        raise ConfigError(f"options.modality is {modality!r}; {model.name} has decoders of {', '.join(model.decoders)}")
+        raise ConfigError(
+            f"options.modality is {modality!r}, but {model.name} has decoders of {', '.join(model.decoders)}; choose "
+            "one"
+        )
 
 
 def teacher_of(
     decoder: Decoder, source: str, device: torch.device
 ) -> tuple[Callable[[Sequence[str]], Tensor], list[nn.Module]]:
-    """What makes states [n, L, W] of captions, as the pipeline in `source` does, and its networks."""
+    """A function from captions to the states [n, L, W] of the pipeline in `source`, and its networks."""
     condition = decoder.conditioner
     if isinstance(condition, TextToVideoCondition):
         text = condition.text
@@ -155,24 +158,26 @@ def teacher_of(
 
     count, pipeline = condition.states, load_text_pipeline("audio", source, torch.device("cpu"), torch.float32)
     networks = [pipeline.text_encoder, pipeline.text_encoder_2, pipeline.projection_model, pipeline.language_model]
-    pipeline.unet = pipeline.vae = pipeline.vocoder = None  # the states are all that is asked for
+    pipeline.unet = pipeline.vae = pipeline.vocoder = None  # only the states are needed
 
     def states(captions: Sequence[str]) -> Tensor:
-        """Captions of one length are read together: GPT-2 goes on behind T5's padding, so this would count."""
+        """Captions of one length form a batch: GPT-2 continues after T5's padding, which would change its states."""
         groups: dict[int, list[int]] = {}
         for i, caption in enumerate(captions):
             groups.setdefault(len(pipeline.tokenizer_2(caption, truncation=True).input_ids), []).append(i)
-        made: dict[int, Tensor] = {}
+        states_of: dict[int, Tensor] = {}
         for rows in groups.values():
             texts = [captions[i] for i in rows]
-            made |= zip(rows, pipeline.encode_prompt(texts, device, 1, False, max_new_tokens=count)[2], strict=True)
-        return torch.stack([made[i] for i in range(len(captions))])
+            states_of |= zip(
+                rows, pipeline.encode_prompt(texts, device, 1, False, max_new_tokens=count)[2], strict=True
+            )
+        return torch.stack([states_of[i] for i in range(len(captions))])
 
     return states, networks
 
 
 def _clip_states(text: TextStates, captions: Sequence[str]) -> Tensor:
-    """As `TextStates` makes them of one prompt, which it then remembers."""
+    """States as from `TextStates`, without its cache."""
     tokens = text.tokenizer(
         list(captions),
         padding="max_length",
@@ -186,11 +191,11 @@ def _clip_states(text: TextStates, captions: Sequence[str]) -> Tensor:
 
 
 def read_captions(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The captions of files, each once: those to learn from, and VALIDATED at most that are held out.
+    """The captions of files, each once: those for training, and at most VALIDATED held-out ones.
 
     Raises:
         ConfigError: no file is named.
-        DataError: a file is missing or no text, or there are too few captions.
+        DataError: a file is missing or not text, or there are too few captions.
     """
     if not names:
         raise ConfigError("the config of captions names none; options.captions should have files of a caption a line")
@@ -199,13 +204,13 @@ def read_captions(names: Sequence[str]) -> tuple[list[str], list[str]]:
         try:
             text = find_captions(name).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(f"{name} is no text in UTF-8 ({error}); save it as UTF-8, a caption a line") from error
+            raise DataError(f"{name} is not UTF-8 text ({error}); save it as UTF-8, one caption per line") from error
         lines |= dict.fromkeys(line.strip() for line in text.splitlines() if line.strip())
-    held = [line for line in lines if _is_held_out(line)]
+    held_out = [line for line in lines if _is_held_out(line)]
     rest = [line for line in lines if not _is_held_out(line)]
-    if len(held) < 2 or not rest:
-        raise DataError(f"{', '.join(names)}: {len(lines)} different captions are too few; give some hundred or more")
-    return rest, held[:VALIDATED]
+    if len(held_out) < 2 or not rest:
+        raise DataError(f"{', '.join(names)}: {len(lines)} different captions are too few; give a hundred or more")
+    return rest, held_out[:VALIDATED]
 
 
 def _is_held_out(line: str) -> bool:
@@ -213,12 +218,14 @@ def _is_held_out(line: str) -> bool:
 
 
 def find_captions(name: str) -> Path:
-    """Raises DataError: there is no such file."""
-    places = (Path(name).expanduser(), home() / "data" / name)
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise DataError(f"{name} is no file of captions, neither in {Path.cwd()} nor in {places[1].parent}")
-    return found
+    """The path of a file of captions. Raises DataError: there is no such file."""
+    candidates = (Path(name).expanduser(), home() / "data" / name)
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise DataError(
+            f"there is no file of captions {name}, neither in {Path.cwd()} nor in {candidates[1].parent}; name another"
+        )
+    return path
 
 
 def build(config: TrainConfig) -> CaptionRecipe:

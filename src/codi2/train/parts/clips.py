@@ -1,7 +1,7 @@
-"""Clips of the training split as a network reads them: those of the corpus, and pictures that are set in motion.
+"""Clips of the training split: those of the corpus, and pictures with an added motion.
 
-As `media` and `pairs` do it for pictures and sounds: everything is a function of (seed, number), and no held-out item,
-value or kind is read. All frames of a clip are edited alike.
+As in `media` and `pairs`, everything is a function of (seed, number), and no held-out item, value or kind is used. All
+frames of a clip have the same edit.
 
 Letters: F frames.
 """
@@ -18,18 +18,18 @@ from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
 from codi2.train.parts.pairs import Pair
 
-MOVED = 0.5  # share of the clips that are a picture in a drawn motion
-RETIMED = 0.25  # share of the clips that are played otherwise
+MOVED = 0.5  # share of the clips that are a picture with a random motion
+RETIMED = 0.25  # share of the clips that are reversed, slower or faster
 EDITED = 0.4  # share of the clips that are edited
-SOURCES = {"": 0.25, "first frame": 0.5, "clip": 0.25}  # what a clip is drawn from, and how often
-HELD_OUT_MOVED = 20  # pictures of `val` that are set in motion, beside its clips
+SOURCES = {"": 0.25, "first frame": 0.5, "clip": 0.25}  # kinds of sources of a pair, and their shares
+HELD_OUT_MOVED = 20  # pictures of `val` with a random motion, in addition to its clips
 
 
 class TrainingClips:
     """Draws clips uint8 [F, 64, 64, 3].
 
     Args:
-        seed: of everything that is drawn.
+        seed: of all random choices.
         split: of the corpus.
     """
 
@@ -49,7 +49,7 @@ class TrainingClips:
         return edited(frames, draw) if draw.random() < EDITED else frames.copy()
 
     def pair(self, number: int) -> Pair:
-        """Source and target; a source of one frame [1, 64, 64, 3] is the picture that the clip begins with."""
+        """Source and target; a source of one frame [1, 64, 64, 3] is the first frame of the clip."""
         draw = np.random.default_rng((self.seed, number))
         kind = str(draw.choice(list(SOURCES), p=list(SOURCES.values())))
         target = self.clip(draw)
@@ -65,7 +65,7 @@ class TrainingClips:
 
 
 def moved(rows: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """One of the pictures in a drawn motion; a cut-out, if some tries find one."""
+    """One of the pictures with a random motion; a cut-out, if one is found in a few tries."""
     for _ in range(8):
         picture = np.asarray(cache.view("image")[draw.choice(rows)])
         if is_cut_out(picture):
@@ -74,26 +74,26 @@ def moved(rows: np.ndarray, draw: np.random.Generator) -> np.ndarray:
 
 
 def edited(frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """Every frame under the same training edit."""
+    """The same training edit of every frame."""
     edit = edits.draw("image", draw)
     return np.stack([edit(frame) for frame in frames])
 
 
 def retimed(frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """Backwards, slower or faster."""
+    """The frames reversed, slower or faster."""
     speeds = list(motions.SPEEDS.values())
     return speeds[int(draw.integers(len(speeds)))](frames).copy()
 
 
 def held_out_clips() -> list[np.ndarray]:
-    """The `val` split's clips, and some of its pictures in motion: what choices are made on."""
+    """The clips of the `val` split, and some of its pictures with a motion."""
     pictures = cache.rows("image", "val")
-    drawn = [moved(pictures, np.random.default_rng((2, n))) for n in range(HELD_OUT_MOVED)]
-    return [np.asarray(cache.corpus().clips[row]) for row in cache.rows("video", "val")] + drawn
+    with_motion = [moved(pictures, np.random.default_rng((2, n))) for n in range(HELD_OUT_MOVED)]
+    return [np.asarray(cache.corpus().clips[row]) for row in cache.rows("video", "val")] + with_motion
 
 
 def held_out_pairs() -> Callable[[int], Pair]:
-    """Of three, one from nothing, one from its first frame, one an edit of a clip by a training edit."""
+    """Three kinds of pairs in turn: without a source, from the first frame, and a training edit of a clip."""
     clips = held_out_clips()
 
     def pair(number: int) -> Pair:

@@ -1,7 +1,7 @@
-"""Answers that a decoder is trained on, drawn so that its network is given what it is given when it samples.
+"""Draws the answers that a decoder is trained on, with the inputs that its network has in sampling.
 
-L_DM and the training of a published decoder by itself draw them alike: the answer and the source that its record names,
-read by the decoder's codec, and, where the decoder learns, samples without a feature, without a source or without both.
+L_DM and the training of a published decoder use the same function: it reads the answer and the source of a record with
+the decoder's codec and, if the decoder is trained, drops the feature, the source or both.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ from torch import Tensor
 from codi2.diffuse.decoder import Decoder
 from codi2.train.lessons import Lesson
 from codi2.train.parts.draw import numpy_at, torch_at, withheld
-from codi2.train.parts.language_batch import Denoised
+from codi2.train.parts.language_batch import DiffusionBatch
 
 Answer = tuple[Lesson, int, int]
-"""A lesson, the item of it that is drawn, and the sample's number in the run: its draws are its own, whatever the other
-samples of its share are."""
+"""A lesson, its item to denoise, and the sample's number in the run, which seeds its random values."""
 
 
 def draw_denoised(
     decoder: Decoder, answers: Sequence[Answer], slots: Tensor, width: int, seed: int, learns: bool
-) -> Denoised:
+) -> DiffusionBatch:
     """Answers [n] of the decoder's modality.
 
     Args:
-        slots: int64 [n, K], where their features are.
+        slots: int64 [n, K], indices of their features.
         width: D.
         seed: of the run.
-        learns: whether the decoder is trained; a frozen one has nothing to learn from samples without a condition.
+        learns: whether the decoder is trained; only then conditions are dropped.
     """
     width = decoder.conditioner.embedding_width(width)  # features are noised as they reach the network
     codec, draws = decoder.codec, [torch_at(seed + 1, number) for *_, number in answers]
@@ -41,12 +40,12 @@ def draw_denoised(
     sources = [lesson.source(codec.modality, codec.others, item) for lesson, item, _ in answers]
     rows = [n for n, source in enumerate(sources) if source is not None and not without[n][1]]
     media = codec.read([lesson.medium(item).decode() for lesson, item, _ in answers])
-    given = [answers[n][0].medium(sources[n]).decode() for n in rows]  # type: ignore[arg-type]
-    return Denoised(
+    source_media = [answers[n][0].medium(sources[n]).decode() for n in rows]  # type: ignore[arg-type]
+    return DiffusionBatch(
         slots,
         media,
         torch.tensor(rows, dtype=torch.long),
-        codec.read(given) if rows else media[:0],
+        codec.read(source_media) if rows else media[:0],
         t,
         noise,
         blur,

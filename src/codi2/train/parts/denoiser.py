@@ -1,13 +1,14 @@
-"""The denoising network of a decoder, in the latents of its VAE, with the fidelity path (section 5.1).
+"""Trains the denoising network of a decoder, in the latents of its VAE, with the fidelity path (section 5.1).
 
-It sees the noisy latent, the source's, and the features of the target: by class embedding, by cross-attention, and the
-compact ones as a map. Features are noised and dropped, sources are dropped, so that guidance works towards both.
+It reads the noisy latent, the source's latent, and the features of the target: in the class embedding, by
+cross-attention, and the compact ones as a map. Features are noised and dropped, and sources are dropped, as
+classifier-free guidance needs it.
 
-Clips are drawn in the latents of the VAE of pictures, frame by frame, by one network over space and time; their source
-is a clip or the picture that they begin with.
+The latents of a clip are those of its frames in the VAE of pictures; one network works over space and time. The source
+of a clip is a clip or its first frame.
 
-With `model` the last part of a decoder's training: some of its samples are answers of training records, with the
-features that the model samples for them (`sampled`) in place of the true ones.
+`model` is for the last part of a decoder's training: some samples are answers of training records, with the features
+that the model samples for them (`sampled`) in place of the true ones.
 
 Letters: B samples, c h w latent size (of clips c F h w), K features, D joint width.
 """
@@ -50,10 +51,10 @@ CALL = 100  # samples per call of the frozen networks
 SHOWN, VALIDATED = 16, 192  # held-out media
 SHOWN_AT: dict[str, Any] = {"num_inference_steps": 12, "guidance_scale": 1.5, "source_guidance_scale": 1.0}
 WITHHELD = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
-"""What a sample is trained without, and how often (InstructPix2Pix, section 3.2.1): guidance needs all four."""
-JOINT_ALONE = 0.1  # rate at which the compact features are withheld
-MOTION_WITHHELD = 0.15  # rate at which the last feature of a clip is: how it moves
-NOISED, MAX_NOISE_LEVEL = 0.5, 500  # share of the features that are noised; of 1000 levels
+"""The dropped condition of a sample, and its share (InstructPix2Pix, section 3.2.1): guidance needs all four."""
+JOINT_ALONE = 0.1  # rate at which the compact features are dropped
+MOTION_WITHHELD = 0.15  # rate at which the last feature of a clip, its motion, is dropped
+NOISED, MAX_NOISE_LEVEL = 0.5, 500  # share of the features that are noised; largest of 1000 levels
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class DenoiserOptions:
     features: str = ""  # export of the compact encoder, of clips that of pictures
     motion: str = ""  # export of the compact encoder of a clip's changes
     vae: str = ""  # export of the VAE
-    samples: int = 60_000  # pairs that are drawn and encoded, then seen again
+    samples: int = 60_000  # pairs that are drawn and encoded once, and used in every epoch
     channels: tuple[int, ...] = (128, 256)  # of the network's levels
     model: str = ""  # a whole model; it samples the features of `answers` records
     answers: int = 4000
@@ -70,7 +71,7 @@ class DenoiserOptions:
 
 
 @dataclass
-class Batch:
+class DenoiserBatch:
     latents: Tensor  # [B, c, h, w]
     source: Tensor  # [B, c, h, w], zeros: none
     features: Tensor  # [B, K, D]
@@ -79,22 +80,22 @@ class Batch:
     noise: Tensor  # [B, c, h, w]
 
 
-class Encoding(nn.Module):
-    """The frozen networks between media and what a denoising network is trained on."""
+class FrozenNetworks(nn.Module):
+    """The frozen networks that compute the latents and features on which a denoising network is trained."""
 
     def __init__(self, modality: Modality, options: DenoiserOptions) -> None:
         super().__init__()
         self.modality = modality
         heads = Path(options.encoder) / "heads.safetensors"
         exports = {"features": options.features, "vae": options.vae}
-        seen = "audio" if modality == "audio" else "image"  # the trunk that looks at it
-        compact = {seen: load_part(CompactEncoder, Path(options.features))}
+        trunk = "audio" if modality == "audio" else "image"
+        compact = {trunk: load_part(CompactEncoder, Path(options.features))}
         if modality == "video":
             exports["motion"] = options.motion
             compact["video"] = load_part(CompactEncoder, Path(options.motion))
         self.files = {"heads": heads, **{name: _weights(Path(export)) for name, export in exports.items()}}
-        joint = load_joint_heads(heads, compact[seen].config["dim"])
-        self.encoder = EmbeddedEncoder({seen: load_trunk(seen)}, joint, compact)
+        joint = load_joint_heads(heads, compact[trunk].config["dim"])
+        self.encoder = EmbeddedEncoder({trunk: load_trunk(trunk)}, joint, compact)
         self.codec = load_vae(modality, Path(options.vae))
         self.requires_grad_(False).eval()
 
@@ -108,16 +109,16 @@ class Encoding(nn.Module):
         return {name: sha256_of(path) for name, path in self.files.items()}
 
     def forward(self, pairs: Sequence[Pair]) -> dict[str, Tensor]:
-        """Latents of targets and sources [B, c, h, w], zeros where there is no source, and the targets' features: all
-        on the device of the networks."""
+        """Latents of targets and sources [B, c, h, w], zeros without a source, and features of targets, on the device
+        of the networks."""
         sources, targets = zip(*pairs, strict=True)
         media, device = np.stack(targets), device_of(self)
         latents = self.codec.encode(self._codec_inputs(media).to(device))
         source = torch.zeros_like(latents)
         for length in {len(medium) for medium in sources if medium is not None}:  # a picture is a clip of one frame
             rows = [i for i, medium in enumerate(sources) if medium is not None and len(medium) == length]
-            given = self._codec_inputs(np.stack([sources[i] for i in rows]))
-            source[rows] = self.codec.encode_source(given.to(device)).expand_as(latents[rows])
+            inputs = self._codec_inputs(np.stack([sources[i] for i in rows]))
+            source[rows] = self.codec.encode_source(inputs.to(device)).expand_as(latents[rows])
         return {"latents": latents, "source": source, "features": self._features(media).to(device)}
 
     def _codec_inputs(self, media: np.ndarray) -> Tensor:
@@ -129,8 +130,8 @@ class Encoding(nn.Module):
         device = device_of(self)
         if self.modality == "video":
             return self.encoder.video(torch.from_numpy(media).to(device))
-        read = torch.from_numpy(media) if self.modality == "image" else cache.waveforms(media)
-        return self.encoder.encode(self.modality, read.to(device))
+        inputs = torch.from_numpy(media) if self.modality == "image" else cache.waveforms(media)
+        return self.encoder.encode(self.modality, inputs.to(device))
 
     def many(self, pair: Callable[[int], Pair], places: Sequence[int]) -> dict[str, Tensor]:
         """`forward` of numbered pairs, on the CPU."""
@@ -142,11 +143,11 @@ class DenoiserRecipe:
     divides = True
 
     def __init__(
-        self, config: TrainConfig, encoding: Encoding | None = None, answers: type[Answers] = SampledAnswers
+        self, config: TrainConfig, encoding: FrozenNetworks | None = None, answers: type[Answers] = SampledAnswers
     ) -> None:
         self.config, self.options = config, options_of(DenoiserOptions, config)
         modality = cast(Modality, config.part.partition("_")[0])
-        self.encoding = encoding = (encoding or Encoding(modality, self.options)).to(training_device(config))
+        self.encoding = encoding = (encoding or FrozenNetworks(modality, self.options)).to(training_device(config))
         pairs: TrainingClips | TrainingPairs
         pairs = TrainingClips(config.seed) if modality == "video" else TrainingPairs(modality, config.seed)
         depends = {
@@ -155,7 +156,7 @@ class DenoiserRecipe:
             "edits": cache.EDITS_VERSION,
             "corpus": cache.corpus().version,
         }
-        # a run of less than an epoch needs the first pairs alone
+        # a run of less than an epoch needs the first pairs only
         used = -(-config.steps * config.batch_size // SHARD) * SHARD
         count = min(used, self.options.samples)
         self.encoded = bank(f"{modality}-pairs", depends, count, lambda places: encoding.many(pairs.pair, places))
@@ -164,7 +165,7 @@ class DenoiserRecipe:
         self.held_out_answers: dict[str, Tensor] = {}
         if self.options.model:
             self._read_answers(answers, depends)
-        encoding.to("cpu")  # all that it takes part in is done
+        encoding.to("cpu")  # not needed on the device any more
         torch.manual_seed(config.seed)
         shape, slots = self.encoded["latents"].shape[1:], self.encoded["features"].shape[1]
         dim = encoding.encoder.dim
@@ -180,7 +181,7 @@ class DenoiserRecipe:
         held_out = kind(modality, folder, 1, "val")
         self.held_out_answers = _encoded_answers(self.encoding, held_out, range(VALIDATED // 2))
 
-    def batch(self, step: int, share: Share = WHOLE) -> Batch:
+    def batch(self, step: int, share: Share = WHOLE) -> DenoiserBatch:
         draw, size = numpy_at(self.config.seed, step), self.config.batch_size
         places = self._places(step)
         shape = (size, *self.encoded["latents"].shape[1:])
@@ -199,23 +200,23 @@ class DenoiserRecipe:
         features = self.decoder.conditioner.noised(features, blur[rows], noise_level)
         if self.answered:
             place = epoch_order(self.config.seed + 3, step, size, self.options.answers)
-            told = torch.from_numpy(draw.random(size) < self.options.answers_share)[rows]
+            replaced = torch.from_numpy(draw.random(size) < self.options.answers_share)[rows]
             for key, values in (("latents", latents), ("source", source), ("features", features)):
-                values[told] = self.answered[key][place[rows]][told].float()
-            noise_level[told] = 0
+                values[replaced] = self.answered[key][place[rows]][replaced].float()
+            noise_level[replaced] = 0
         features[torch.from_numpy(alone[rows]), 1:] = 0
         features[torch.from_numpy(still[rows]), -1] = 0
         features[torch.from_numpy(np.isin(withheld, ["feature", "both"])[rows])] = 0
         source[torch.from_numpy(np.isin(withheld, ["source", "both"])[rows])] = 0
-        return Batch(latents, source, features, noise_level, t[rows], noise[rows])
+        return DenoiserBatch(latents, source, features, noise_level, t[rows], noise[rows])
 
     def _places(self, step: int) -> np.ndarray:
-        """The pairs of a step [B]. They are drawn at random as it is, so the first epoch has them by number."""
+        """The pairs of a step [B]. Pairs are random, so the first epoch has them in the order of their numbers."""
         size, samples = self.config.batch_size, self.options.samples
         numbers = np.arange(step * size, (step + 1) * size)
         return np.where(numbers < samples, numbers, epoch_order(self.config.seed, step, size, samples))
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: DenoiserBatch) -> dict[str, Tensor]:
         b = batch
         loss = self.decoder.loss(b.latents, b.noise, b.t, b.features, b.noise_level, b.source)
         edits = b.source.flatten(1).any(1)
@@ -223,8 +224,8 @@ class DenoiserRecipe:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """L_DM on held-out pairs with their features, the joint vector alone, another's and none; on held-out records
-        with the features that the model samples."""
+        """L_DM on held-out pairs with their features, the joint vector alone, another pair's features and none; on
+        held-out records with the features that the model samples."""
         device = device_of(self.decoder.unet)
         held = {key: value.float().to(device) for key, value in self.held_out.items()}
         count = len(held["latents"])
@@ -234,29 +235,28 @@ class DenoiserRecipe:
         level = torch.zeros(count, dtype=torch.long, device=device)
         blank = torch.zeros_like(features)
         alone = torch.cat([features[:, :1], blank[:, 1:]], dim=1)
-        ways = {"": features, "joint_": alone, "others_": features.roll(7, dims=0), "no_feature_": blank}
+        conditions = {"": features, "joint_": alone, "others_": features.roll(7, dims=0), "no_feature_": blank}
         figures: dict[str, float] = {}
-        for way, told in ways.items():
-            loss = self.decoder.loss(held["latents"], noise, t, told, level, held["source"])
-            figures |= {f"{way}edit": float(loss[edits].mean()), f"{way}alone": float(loss[~edits].mean())}
+        for name, condition in conditions.items():
+            loss = self.decoder.loss(held["latents"], noise, t, condition, level, held["source"])
+            figures |= {f"{name}edit": float(loss[edits].mean()), f"{name}alone": float(loss[~edits].mean())}
         if self.held_out_answers:
             held = {key: value.float().to(device) for key, value in self.held_out_answers.items()}
-            some = slice(len(held["latents"]))
+            rows = slice(len(held["latents"]))
             loss = self.decoder.loss(
-                held["latents"], noise[some], t[some], held["features"], level[some], held["source"]
+                held["latents"], noise[rows], t[rows], held["features"], level[rows], held["source"]
             )
             figures["sampled"] = float(loss.mean())
         return figures | (self._drawn_figures() if self.encoding.modality == "video" else {})
 
     def _drawn_figures(self) -> dict[str, float]:
-        """Of clips that are drawn without a source: how much they move, and how sharp they are, over the true ones'
-        (as the codec gives these back)."""
-        ours, truth = (self.decoder.codec.decode(latents) for latents in self._drawn())
-        moves, sharp = ((f(ours) / f(truth)).item() for f in (_motion, _sharpness))
-        return {"motion": moves, "sharpness": sharp}
+        """Motion and sharpness of clips that are drawn without a source, divided by those of the decoded true clips."""
+        drawn, truth = (self.decoder.codec.decode(latents) for latents in self._drawn())
+        motion, sharpness = ((f(drawn) / f(truth)).item() for f in (_motion, _sharpness))
+        return {"motion": motion, "sharpness": sharpness}
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
-        """Latents of a few held-out media as they are drawn from their features alone, and as they are."""
+        """Latents of a few held-out media: drawn from their features alone, and true."""
         device = device_of(self.decoder.unet)
         self.decoder.codec.to(device)
         held = {key: value[:SHOWN].float().to(device) for key, value in self.held_out.items()}
@@ -265,7 +265,7 @@ class DenoiserRecipe:
 
     @torch.no_grad()
     def samples(self) -> dict[str, Part]:
-        """A few held-out answers as they are drawn, beside them; of sounds none, since no vocoder is at hand."""
+        """A few held-out targets and what is drawn for them; none for sounds, as there is no vocoder."""
         codec = self.decoder.codec
         if isinstance(codec, AudioCodec):
             return {}
@@ -292,7 +292,7 @@ class DenoiserRecipe:
 
 
 def load_vae(modality: Modality, folder: Path) -> Codec:
-    """The codec on a trained VAE, of clips on that of pictures; one of sounds has no vocoder here."""
+    """The codec on a trained VAE, for clips that of pictures; the codec of sounds has no vocoder."""
     from diffusers import AutoencoderKL
 
     vae = load_part(AutoencoderKL, folder)
@@ -306,7 +306,7 @@ def _weights(folder: Path) -> Path:
 
 
 def _held_out_pairs(modality: Modality) -> Callable[[int], Pair]:
-    """Pairs of the split `val` by training edits."""
+    """Pairs of the split `val` with training edits."""
     if modality == "video":
         return held_out_pairs()
     rows, media = cache.rows(modality, "val"), cache.view(modality)
@@ -318,8 +318,8 @@ def _held_out_pairs(modality: Modality) -> Callable[[int], Pair]:
     return pair
 
 
-def _encoded_answers(encoding: Encoding, answers: Answers, places: Sequence[int]) -> dict[str, Tensor]:
-    """As `Encoding.many`, with the features that were sampled."""
+def _encoded_answers(encoding: FrozenNetworks, answers: Answers, places: Sequence[int]) -> dict[str, Tensor]:
+    """As `FrozenNetworks.many`, with sampled features."""
     return encoding.many(answers.pair, places) | {"features": answers.features(places)}
 
 
@@ -334,7 +334,7 @@ def _sharpness(clips: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, rows: Tensor) -> Tensor:
-    """Of the rows [B] that count; zero where none does."""
+    """Mean over the selected rows [B]; zero if none is selected."""
     return (values * rows).sum() / rows.sum().clamp(min=1)
 
 

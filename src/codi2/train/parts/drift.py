@@ -15,12 +15,12 @@ from codi2.encode.contract import Encoder
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import IGNORE, Batch, Layout, Message, TokenSequence, collate
 from codi2.prompt.parts import Text
-from codi2.train.parts.language_batch import Drift, Kept
+from codi2.train.parts.language_batch import Drift, KeptText
 
 KEPT_TOKENS = 64  # of a piece of prose that is kept
 
 
-def kept_texts(encoder: Encoder, layout: Layout) -> list[Kept]:
+def kept_texts(encoder: Encoder, layout: Layout) -> list[KeptText]:
     """Prose without a template, and answers to questions that are asked as users ask, words once more as a phrase.
 
     The base model reads the same questions in its own template, without the phrase.
@@ -29,7 +29,7 @@ def kept_texts(encoder: Encoder, layout: Layout) -> list[Kept]:
     for text in load_prose():
         ids = layout.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[0, :KEPT_TOKENS]
         prose = TokenSequence(ids, torch.cat([torch.tensor([IGNORE]), ids[1:]]), (), (), ())
-        kept.append(Kept(prose, prose))
+        kept.append(KeptText(prose, prose))
     plain = copy.copy(layout)
     plain.reads_words = False
     for question, answer in load_chats():
@@ -37,11 +37,11 @@ def kept_texts(encoder: Encoder, layout: Layout) -> list[Kept]:
         asked = layout(turns)
         with torch.no_grad():
             phrases = tuple(encoder(asked.items).values) if asked.items else ()
-        kept.append(Kept(plain(turns), asked, phrases))
+        kept.append(KeptText(plain(turns), asked, phrases))
     return kept
 
 
-def drift_texts(kept: Sequence[Kept], draw: np.random.Generator, count: int, pad_id: int, dim: int) -> Drift:
+def drift_texts(kept: Sequence[KeptText], draw: np.random.Generator, count: int, pad_id: int, dim: int) -> Drift:
     """`count` of the texts. Every share sees all of them: their mean is that of each."""
     texts = [kept[int(i)] for i in draw.choice(len(kept), count, replace=False)]
     phrases = [phrase for text in texts for phrase in text.phrases]

@@ -1,8 +1,8 @@
 """The heads of `tiny`'s encoder: one joint space with images as the anchor.
 
-Contrastive between pictures and their captions, sounds and their captions, and pictures and sounds of one concept
-(ImageBind's recipe, images being the common side). Beside it, each joint vector must let a linear map recover what its
-trunk saw: a purely contrastive head forgets style and timbre, which are what exemplars are about.
+The loss is contrastive between pictures and their captions, sounds and their captions, and pictures and sounds of one
+concept (ImageBind's recipe, with images as the common modality). In addition a linear map must recover the trunk's
+features from each joint vector: a purely contrastive head loses style and timbre.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class HeadOptions:
 
 @dataclass
 class _Side:
-    """Everything one modality brings: features of each view, and what each row is about."""
+    """The data of one modality: features of each view, and the concept and caption of each row."""
 
     features: Tensor  # [V, N, S, C]
     train: np.ndarray  # rows
@@ -90,7 +90,7 @@ class HeadRecipe:
             image_rows, audio_rows = (list(rows) for rows in zip(*batch["pairs"], strict=True))
             image = heads["image"](self.sides["image"].features[0, image_rows].float())[:, 0]
             audio = heads["audio"](self.sides["audio"].features[0, audio_rows].float())[:, 0]
-            # the image is the anchor: the sound moves
+            # the image is the anchor: only the sound gets a gradient
             same = torch.eye(len(image), dtype=torch.bool)
             out["audio_image"] = contrast(audio, image.detach(), same)
         loss = sum(v * (self.options.recover_weight if k.endswith("recover") else 1.0) for k, v in out.items())
@@ -119,7 +119,7 @@ class HeadRecipe:
         features = {modality: self._features(modality) for modality in self.sides}
         Recall(features | {"video": clip_features(self.heads)}).save(folder / FILE)
         rows = {m: side.train for m, side in self.sides.items()} | {"video": cache.rows("video", "train")}
-        members = {m: [cache.items(m)[row] for row in some] for m, some in rows.items()}
+        members = {m: [cache.items(m)[row] for row in rows_of_modality] for m, rows_of_modality in rows.items()}
         write_index(folder / "nearest", members, cache.view("image"))
 
     def _features(self, modality: str) -> Tensor:
@@ -130,7 +130,7 @@ class HeadRecipe:
         return features
 
     def restore(self, folder: Path) -> None:
-        """The heads; what recovers the trunk's features from them is not exported and starts anew."""
+        """The heads only; the maps that recover the trunk's features are not exported and start untrained."""
         self.heads.load_state_dict(load_heads(folder / "heads.safetensors", self.options.dim).state_dict())
 
 
@@ -156,22 +156,23 @@ def fit_tokens(head: Head, modality: str, rows: np.ndarray) -> dict[str, float]:
     """Appearance and manner, on every edit of the training items, as many of each as make 20,000 samples.
 
     Returns:
-        The share of its numbers' variance that the appearance token keeps, and that of the manner token's own variance
-        which lies between hands and edits.
+        The share of the variance that the appearance token keeps, and the share of the manner token's variance that
+        lies between styles and edits.
     """
     names = [transform.name for transform in EDITS[modality].TRANSFORMS]
     draw = np.random.default_rng(0)
     chosen = [np.sort(draw.choice(rows, min(len(rows), 20_000 // len(names)), replace=False)) for _ in names]
     views = [
-        [values[some] for values in cache.statistics(modality, name)] for name, some in zip(names, chosen, strict=True)
+        [values[sample] for values in cache.statistics(modality, name)]
+        for name, sample in zip(names, chosen, strict=True)
     ]
     samples = [torch.from_numpy(np.concatenate(parts).astype(np.float32)) for parts in zip(*views, strict=True)]
     assert head.appearance is not None
     shares = {f"appearance_{modality}": fit_components(head.appearance, samples[0])}
     if head.manner is not None:
         items = cache.items(modality)
-        hands = [f"{items[row].style} {name}" for name, some in zip(names, chosen, strict=True) for row in some]
-        kinds = torch.from_numpy(np.unique(hands, return_inverse=True)[1])
+        styles = [f"{items[row].style} {name}" for name, sample in zip(names, chosen, strict=True) for row in sample]
+        kinds = torch.from_numpy(np.unique(styles, return_inverse=True)[1])
         shares[f"manner_{modality}"] = fit_discriminants(head.manner, samples[1], kinds)
     return shares
 
@@ -192,8 +193,8 @@ def fit_clips(heads: Heads) -> dict[str, float]:
 def clip_features(heads: Heads) -> Tensor:
     """Of training clips as they are [N, T, D]."""
     trunk, frames = load_trunk("video"), torch.from_numpy(cache.corpus().clips[cache.rows("video", "train")])
-    found = [heads("video", trunk(some), *trunk.statistics(some)) for some in frames.split(cache.BATCH)]
-    return torch.cat(found)
+    batches = [heads("video", trunk(batch), *trunk.statistics(batch)) for batch in frames.split(cache.BATCH)]
+    return torch.cat(batches)
 
 
 def build(config: TrainConfig) -> HeadRecipe:

@@ -1,9 +1,9 @@
-"""A trained model tuned on a user's own records: LoRA, the rows of the new tokens and the projections.
+"""Fine-tunes a trained model on a user's records: LoRA, the rows of the new tokens and the projections.
 
-What a model is tuned on alone, it answers everything with. So most of the samples replay records of what it learned
-before (experience replay, arXiv:1811.11682), two thirds of these with the tasks of the user's records. An eighth of
-each set is held out, and the figures on both are reported: `own/…` says whether the user's records are learned,
-`earlier/…` whether the rest is as it was.
+A model that is tuned on the user's records alone forgets the others. So most samples replay records of the earlier
+training (experience replay, arXiv:1811.11682), two thirds of these with the tasks of the user's records. An eighth of
+each set is held out and validated: `own/…` shows whether the user's records are learned, `earlier/…` whether the
+earlier tasks are kept.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from codi2.train.parts.llm import VALIDATED, LLMOptions, LLMRecipe, held_out_by_
 from codi2.train.place import moved
 from codi2.train.shares import Share
 
-SHIPPED = Path(__file__).parents[2] / "data" / "replay"  # what examples/replay_set.py made of the corpus
+SHIPPED = Path(__file__).parents[2] / "data" / "replay"  # made by examples/replay_set.py
 ALIKE = 2 / 3  # share of the replayed samples that have the user's tasks
-RARE = 0.005  # share of all samples below which a user's task is not looked at
+RARE = 0.005  # share of all samples below which a user's task is ignored
 BATCH = 16  # media that are encoded at a time
-TIMED = 3  # passes that the duration is computed from; one more goes before
+TIMED = 3  # passes from which the duration is computed, after one more
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    data: dict[str, float] = field(default_factory=dict)  # data set of the user's → share of its samples
+    data: dict[str, float] = field(default_factory=dict)  # data set of the user → share of the user's samples
     replay: dict[str, float] = field(default_factory=dict)  # the same, of earlier records; empty: the shipped set
     replay_share: float = 0.75  # of all samples
     held_out_share: float = 0.125  # of the entries of each task, in the user's sets and in the earlier ones
-    diffusion_share: float = 0.0  # these mean what they mean to the part `llm`
+    diffusion_share: float = 0.0  # this and the next six: as in the part `llm`
     diffusion_items: int = 4
     fed_noise: float = 1.0
     lookahead: int = 4
@@ -58,9 +58,9 @@ class FinetuneOptions:
     def as_language(self) -> LLMOptions:
         """Options of the part `llm`, with the loss of the model. Raises ConfigError: no data, or a bad share."""
         if not self.data:
-            raise ConfigError("the config names no data; [options.data] should have the folder of a data set = weight")
+            raise ConfigError("the config names no data; set [options.data] to the folder of a data set = weight")
         if not 0 < self.replay_share < 1:
-            raise ConfigError(f"replay_share is {self.replay_share}; it should be more than 0 and less than 1")
+            raise ConfigError(f"replay_share is {self.replay_share}; set a value more than 0 and less than 1")
         named = {f.name for f in fields(LLMOptions)}
         shared = {name: value for name, value in asdict(self).items() if name in named}
         heads = locate(self.model)[0].heads
@@ -77,11 +77,12 @@ class FinetuneRecipe(LLMRecipe):
             self.restore(self.folder)
 
     def _data(self) -> tuple[Lessons, Lessons]:
-        """What it learns from, and what is held out of the earlier records; of the user's: `own`."""
-        chosen, seed = self.tuned, self.config.seed
+        """The lessons for training, and the held-out lessons of the earlier records."""
+        options, seed = self.tuned, self.config.seed
+        replay = options.replay or {str(SHIPPED): 1.0}
         parts = {
-            "own": _divided(chosen.data, 1 - chosen.replay_share, chosen.held_out_share, seed),
-            "earlier": _divided(chosen.replay or {str(SHIPPED): 1.0}, chosen.replay_share, chosen.held_out_share, seed),
+            "own": _divided(options.data, 1 - options.replay_share, options.held_out_share, seed),
+            "earlier": _divided(replay, options.replay_share, options.held_out_share, seed),
         }
         encodings = encodings_for(self.codi2_config, self.folder)
         own, earlier = parts["own"][0], parts["earlier"][0]
@@ -96,7 +97,7 @@ class FinetuneRecipe(LLMRecipe):
 
     @cached_property
     def held_out(self) -> dict[str, list[Lesson]]:
-        """`own/` or `earlier/` and the task → lessons."""
+        """`own/TASK` or `earlier/TASK` → lessons."""
         return {
             f"{name}/{task}": lessons
             for name, judged in self.judged.items()
@@ -104,15 +105,15 @@ class FinetuneRecipe(LLMRecipe):
         }
 
     def begin(self, steps: range, share: Share) -> None:
-        """Encodes what the steps learn from, and says what they are and how long they take."""
+        """Encodes the media of the steps, and prints the numbers of records and the expected time."""
         self._encode(steps)
-        seconds, began = self._seconds(steps, share), time.monotonic()
+        seconds, start = self._seconds(steps, share), time.monotonic()
         if share.index:
             return
-        if steps.start == 0:  # a run that continues has forgotten them
+        if steps.start == 0:  # a resumed run cannot compute them
             self.model.eval()
             self.before = self.validate()
-        seconds_in_all = len(steps) * seconds + time.monotonic() - began  # the figures come once more at the end
+        seconds_in_all = len(steps) * seconds + time.monotonic() - start  # with a validation at the end
         own, earlier = (self.judged[name].mixture.total for name in ("own", "earlier"))
         learned, minutes = self.own.mixture.total, max(1, round(seconds_in_all / 60))
         print(
@@ -124,22 +125,23 @@ class FinetuneRecipe(LLMRecipe):
         )
 
     def _encode(self, steps: range) -> None:
-        held = [lesson for lessons in self.held_out.values() for lesson in lessons]
-        pieces = [piece for lesson in (*self.drawn.of_steps(steps), *held) for piece in lesson.pieces]
+        held_out = [lesson for lessons in self.held_out.values() for lesson in lessons]
+        pieces = [piece for lesson in (*self.drawn.of_steps(steps), *held_out) for piece in lesson.pieces]
         encodings, device = self.lessons.encodings, device_of(self.mllm.input_projection)
         missing = [piece for piece, value in zip(pieces, encodings.known(pieces), strict=True) if value is None]
-        left = list(dict.fromkeys(missing))
-        for start in tracked(range(0, len(left), BATCH), f"encoding {len(left)} media and texts, {BATCH} at a time"):
-            encodings.encode_on(device, left[start : start + BATCH])
+        unique = list(dict.fromkeys(missing))
+        title = f"encoding {len(unique)} media and texts, {BATCH} at a time"
+        for start in tracked(range(0, len(unique), BATCH), title):
+            encodings.encode_on(device, unique[start : start + BATCH])
 
     def _seconds(self, steps: range, share: Share) -> float:
-        """Of a step, from passes that change nothing."""
+        """Seconds of a step, from passes that do not change the model."""
         device, passes = device_of(self.mllm.input_projection), []
         self.model.train()
         for step in steps[: TIMED + 1]:
-            began = time.monotonic()
+            start = time.monotonic()
             self.losses(self.model, moved(self.batch(step, share), device))["loss"].backward()
-            passes.append(time.monotonic() - began)
+            passes.append(time.monotonic() - start)
         self.model.zero_grad(set_to_none=True)
         timed = passes[1:] or passes
         return sum(timed) / len(timed) * self.config.accumulate
@@ -148,7 +150,7 @@ class FinetuneRecipe(LLMRecipe):
         return {"data_sha256": self.lessons.provenance(), "held_out_share": self.tuned.held_out_share}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """A whole model; what it recalls are the items of the model that was tuned, and the user's."""
+        """A whole model; its recall has the items of the tuned model and the user's."""
         super().export(folder, provenance | {"figures_before": self.before})
         recall = load_recall(self.codi2_config, self.folder)
         if recall is not None:
@@ -159,45 +161,45 @@ class FinetuneRecipe(LLMRecipe):
 
 
 def _divided(sets: Mapping[str, float], share: float, held_out: float, seed: int) -> tuple[list[Source], list[Source]]:
-    """Sets in two parts each: `share` of the samples are drawn from the first ones, the others are held out."""
+    """Divides sets into training sources, which are `share` of the samples, and held-out sources."""
     total = sum(sets.values())
     parts = [hold_out(Source(find_set(name), weight / total * share), held_out, seed) for name, weight in sets.items()]
     return [learned for learned, _ in parts], [held for _, held in parts]
 
 
 def count(source: Source) -> int:
-    """Records of a source."""
+    """Number of records of a source."""
     return sum(len(numbers) for _, _, numbers in source.shards())
 
 
 def balanced(own: list[Source], earlier: list[Source]) -> list[Source]:
-    """The earlier records, two thirds of their samples with the tasks of the user's, in the same shares: it is there
-    that the user's answers take the place of others. The rest is drawn from all of them.
+    """The earlier sources. Two thirds of their samples have the user's tasks, in the same shares, as the answers to
+    these tasks change most; the others are drawn from all records.
     """
     shares: dict[str, float] = {}
     for source in own:
         for task, part in by_task(source).items():
             shares[task] = shares.get(task, 0) + source.weight * count(part) / count(source)
-    found = []
+    sources = []
     for source in earlier:
         parts = {task: part for task, part in by_task(source).items() if shares.get(task, 0) > RARE}
         total = sum(shares[task] for task in parts)
-        found.append(replace(source, weight=source.weight * (1 - ALIKE * bool(parts))))
-        found += [replace(part, weight=source.weight * ALIKE * shares[task] / total) for task, part in parts.items()]
-    return found
+        sources.append(replace(source, weight=source.weight * (1 - ALIKE * bool(parts))))
+        sources += [replace(part, weight=source.weight * ALIKE * shares[task] / total) for task, part in parts.items()]
+    return sources
 
 
 def with_items(recall: Recall, lessons: list[Lesson]) -> Recall:
-    """Recall with the media that lessons answer a name with, and edit nothing for, each once."""
-    found: dict[str, dict[Medium, torch.Tensor]] = {}
+    """Recall with the media of answers that are not edits, each once."""
+    new_items: dict[str, dict[Medium, torch.Tensor]] = {}
     for lesson in lessons:
         for item in lesson.answers if lesson.record.edits is None else []:
             medium = lesson.medium(item)
-            found.setdefault(medium.modality, {})[medium] = lesson.features[item]
+            new_items.setdefault(medium.modality, {})[medium] = lesson.features[item]
     items = dict(recall.items)
     for modality, known in items.items():
-        if modality in found:
-            new = torch.stack(list(found[modality].values()))[:, : known.shape[1]]
+        if modality in new_items:
+            new = torch.stack(list(new_items[modality].values()))[:, : known.shape[1]]
             items[modality] = torch.cat([known, new.to(known)])
     return Recall(items)
 

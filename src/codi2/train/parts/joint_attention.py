@@ -1,8 +1,8 @@
-"""Joint attention between the denoisers of clips and sounds (CoDi, arXiv:2305.11846): what makes them synchronised.
+"""Trains joint attention between the denoisers of clips and sounds (CoDi, arXiv:2305.11846), which synchronises them.
 
-The denoisers stay as they are. A sample is a thing that hops at each onset of a sound. Each modality has a timestep of
-its own. The condition of a clip has its motion, another clip's, or none: a motion that the prior samples does not know
-the moments at which the sound that is drawn beside it will be loud.
+The denoisers are frozen. In a sample, the motion of an object is timed to the onsets of a sound. Each modality has its
+own timestep. The condition of a clip has its motion feature, another clip's, or none, because a motion that the prior
+samples is not timed to the sound that is drawn with it.
 
 Letters: B samples, c h w latent size, F frames, K features, D joint width.
 """
@@ -30,43 +30,43 @@ from codi2.tensors import device_of
 from codi2.train.bank import bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
-from codi2.train.parts.denoiser import WITHHELD, DenoiserOptions, Encoding
+from codi2.train.parts.denoiser import WITHHELD, DenoiserOptions, FrozenNetworks
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 from codi2.train.place import training_device
 from codi2.weight_files import load_part
 
 MODALITIES = ("video", "audio")
-VALIDATED, DRAWN = 48, 16  # held-out samples; of these, those that are drawn
+VALIDATED, DRAWN = 48, 16  # held-out samples, and how many of them are drawn
 DRAWN_AT: dict[str, Any] = {"num_inference_steps": 12, "guidance_scale": 1.5, "source_guidance_scale": 1.0}
-LEAD = {"audio": 4}  # steps by which a sound goes ahead of its clip there
-FIRST_FRAME = 0.5  # share of the clips that are told the picture they begin with
-MOTION = {"own": 0.3, "another's": 0.4, "none": 0.3}  # what a clip is told of motion, and how often
-FAMILIAR = 0.5  # share of the samples whose sound is that of the thing
+LEAD = {"audio": 4}  # steps by which a sound is ahead of its clip there
+FIRST_FRAME = 0.5  # share of the clips whose source is their first frame
+MOTION = {"own": 0.3, "another's": 0.4, "none": 0.3}  # motion features in the condition of a clip, and their shares
+FAMILIAR = 0.5  # share of the samples whose sound is that of the object
 TRIES = 8
 
 
 @dataclass(frozen=True)
 class JointOptions:
-    encoder: str = ""  # exports, as of the denoisers
+    encoder: str = ""  # this and the next six: exports
     image_features: str = ""
     video_features: str = ""
     audio_features: str = ""
     image_vae: str = ""
     audio_vae: str = ""
     vocoder: str = ""
-    video: str = ""  # of the denoisers themselves
+    video: str = ""  # exports of the denoisers
     audio: str = ""
-    samples: int = 6000  # that are drawn and encoded, then seen again
+    samples: int = 6000  # that are drawn and encoded once, and used in every epoch
 
     def of(self, modality: str) -> DenoiserOptions:
-        """What the denoiser of this modality stands on."""
+        """The exports on which the denoiser of this modality depends."""
         if modality == "audio":
             return DenoiserOptions(self.encoder, self.audio_features, vae=self.audio_vae)
         return DenoiserOptions(self.encoder, self.image_features, self.video_features, self.image_vae)
 
 
 @dataclass
-class Batch:
+class JointBatch:
     """By modality."""
 
     latents: dict[str, Tensor]  # [B, c, h, w], of clips [B, c, F, h, w]
@@ -77,10 +77,10 @@ class Batch:
 
 
 class TimedPairs:
-    """Draws a thing that hops with a sound: frames uint8 [F, 64, 64, 3] and samples int16 [40960].
+    """Draws objects with a motion timed to a sound: frames uint8 [F, 64, 64, 3] and samples int16 [40960].
 
     Args:
-        seed: of everything that is drawn.
+        seed: of all random choices.
         split: of the corpus.
     """
 
@@ -90,73 +90,73 @@ class TimedPairs:
         concepts: dict[str, list[int]] = {}
         for row in self.sounds:
             concepts.setdefault(cache.items("audio")[row].concept, []).append(int(row))
-        seen = [(int(row), concepts.get(cache.items("image")[row].concept)) for row in self.pictures]
-        self.familiar = [(row, heard) for row, heard in seen if heard]
+        pairs = [(int(row), concepts.get(cache.items("image")[row].concept)) for row in self.pictures]
+        self.familiar = [(row, sounds) for row, sounds in pairs if sounds]
 
     def pair(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         draw = np.random.default_rng((self.seed, number))
         for _ in range(TRIES):
-            row, heard = int(draw.choice(self.pictures)), self.sounds
+            row, sounds = int(draw.choice(self.pictures)), self.sounds
             if self.familiar and draw.random() < FAMILIAR:
-                row, heard = self.familiar[draw.integers(len(self.familiar))]  # type: ignore[assignment]
+                row, sounds = self.familiar[draw.integers(len(self.familiar))]  # type: ignore[assignment]
             picture = np.asarray(cache.view("image")[row])
             if is_cut_out(picture):
                 break
-        return motions.timed(picture, np.asarray(cache.view("audio")[draw.choice(heard)]), draw)
+        return motions.timed(picture, np.asarray(cache.view("audio")[draw.choice(sounds)]), draw)
 
 
 class JointRecipe:
     divides = True
 
-    def __init__(self, config: TrainConfig, encodings: dict[str, Encoding] | None = None) -> None:
+    def __init__(self, config: TrainConfig, encodings: dict[str, FrozenNetworks] | None = None) -> None:
         self.config, self.options = config, options_of(JointOptions, config)
-        made = encodings or {m: Encoding(m, self.options.of(m)) for m in MODALITIES}  # type: ignore[arg-type]
-        self.depends = {f"{m}/{name}": hash for m in MODALITIES for name, hash in made[m].depends().items()}
-        self.encodings = nn.ModuleDict(made).to(training_device(config))
+        networks = encodings or {m: FrozenNetworks(m, self.options.of(m)) for m in MODALITIES}  # type: ignore[arg-type]
+        self.depends = {f"{m}/{name}": hash for m in MODALITIES for name, hash in networks[m].depends().items()}
+        self.encodings = nn.ModuleDict(networks).to(training_device(config))
         pairs = TimedPairs(config.seed, "train")
         depends = {**self.depends, "seed": config.seed, "corpus": cache.corpus().version}
         self.encoded = bank("timed", depends, self.options.samples, lambda places: self._encode(pairs, places))
         with torch.no_grad():
             self.held_out = self._encode(TimedPairs(1, "val"), range(VALIDATED))
-        self.encodings.to("cpu")  # all that they take part in is done
-        self.decoders = {m: self._decoder(m, made[m]) for m in MODALITIES}
+        self.encodings.to("cpu")  # not needed on the device any more
+        self.decoders = {m: self._decoder(m, networks[m]) for m in MODALITIES}
         self.unets = {m: decoder.unet for m, decoder in self.decoders.items()}
         torch.manual_seed(config.seed)
         self.model = joint_attention(self.decoders)
         self.frozen = nn.ModuleDict(self.decoders)
 
-    def _decoder(self, modality: str, encoding: Encoding) -> Decoder:
+    def _decoder(self, modality: str, encoding: FrozenNetworks) -> Decoder:
         codec = encoding.codec
         if isinstance(codec, AudioCodec) and self.options.vocoder:
             codec.vocoder = load_part(ISTFTVocoder, Path(self.options.vocoder))
         return load_decoder(modality, Path(getattr(self.options, modality)), codec=codec)
 
     def _encode(self, pairs: TimedPairs, places: Sequence[int]) -> dict[str, Tensor]:
-        """`video_latents`, `audio_features`, …, a row each for numbered pairs, on the CPU."""
+        """`video_latents`, `audio_features`, …: a row for each of the numbered pairs, on the CPU."""
         drawn = {place: pairs.pair(place) for place in places}
         tensors: dict[str, Tensor] = {}
         for index, modality in enumerate(MODALITIES):
             encoding = self.encodings[modality]
-            assert isinstance(encoding, Encoding)
+            assert isinstance(encoding, FrozenNetworks)
             values = encoding.many(lambda place, index=index: (None, drawn[place][index]), places)  # type: ignore[misc]
             tensors |= {f"{modality}_{name}": values[name] for name in ("latents", "features")}
         return tensors
 
-    def batch(self, step: int, share: Share = WHOLE) -> Batch:
+    def batch(self, step: int, share: Share = WHOLE) -> JointBatch:
         draw, size = numpy_at(self.config.seed, step), self.config.batch_size
         places = epoch_order(self.config.seed, step, size, self.options.samples)
         generator = torch_at(self.config.seed, step)
         rows = share.rows(size)
-        told = draw.choice(list(MOTION), size, p=list(MOTION.values()))
+        motions_of = draw.choice(list(MOTION), size, p=list(MOTION.values()))
         others = draw.integers(self.options.samples, size=size)
         begins = torch.from_numpy(draw.random(size) < FIRST_FRAME)
         withheld = draw.choice(list(WITHHELD), size, p=list(WITHHELD.values()))
         encoded = {key: value[places].float() for key, value in self.encoded.items()}
         motion = self.encoded["video_features"][others, -1].float()
         features = encoded["video_features"]
-        features[torch.from_numpy(told == "another's"), -1] = motion[torch.from_numpy(told == "another's")]
-        features[torch.from_numpy(told == "none"), -1] = 0
-        batch = Batch({}, {}, {}, {}, {})
+        features[torch.from_numpy(motions_of == "another's"), -1] = motion[torch.from_numpy(motions_of == "another's")]
+        features[torch.from_numpy(motions_of == "none"), -1] = 0
+        batch = JointBatch({}, {}, {}, {}, {})
         for modality in MODALITIES:
             latents, decoder = encoded[f"{modality}_latents"], self.decoders[modality]
             source = self._first_frame(latents, begins) if modality == "video" else torch.zeros_like(latents)
@@ -170,22 +170,23 @@ class JointRecipe:
         return batch
 
     def _first_frame(self, latents: Tensor, begins: Tensor) -> Tensor:
-        """Sources of clips [B, c, F, h, w]: the first frame all along, or nothing; as `encode_source` scales them."""
+        """Sources of clips [B, c, F, h, w], scaled as by `encode_source`: the first frame in all frames, or zeros."""
         factor = self.decoders["video"].codec.vae.config.scaling_factor
         still = latents[:, :, :1].expand_as(latents) / factor
         return still * begins.view(-1, 1, 1, 1, 1)
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        losses = self._together(batch)
+    def losses(self, model: nn.Module, batch: JointBatch) -> dict[str, Tensor]:
+        losses = self._joint_losses(batch)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
-    def _together(self, b: Batch) -> dict[str, Tensor]:
-        """L_DM of denoisers that attend to each other."""
+    def _joint_losses(self, b: JointBatch) -> dict[str, Tensor]:
+        """L_DM of the denoisers with joint attention."""
         noisy = {m: self.decoders[m].noisy(x, b.noise[m], b.t[m]) for m, x in b.latents.items()}
         with self.model.between(noisy, b.t, self.unets):
-            return self._apart(b)
+            return self._separate_losses(b)
 
-    def _apart(self, b: Batch) -> dict[str, Tensor]:
+    def _separate_losses(self, b: JointBatch) -> dict[str, Tensor]:
+        """L_DM of each denoiser."""
         losses = {}
         for m, x in b.latents.items():
             level = torch.zeros_like(b.t[m])
@@ -194,19 +195,19 @@ class JointRecipe:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """L_DM on held-out samples, of the denoisers together and of each by itself, where no clip is told its motion;
-        and the correlation of motion and loudness of what they draw, together, apart, and with another's sound."""
+        """L_DM on held-out samples without motion features, with joint attention and without; and the correlation of
+        motion and loudness of drawn samples, with joint attention, without, and with another sample's sound."""
         device, generator = device_of(self.model), torch.Generator().manual_seed(0)
         held = {key: value.float().to(device) for key, value in self.held_out.items()}
         held["video_features"][:, -1] = 0
-        b = Batch({}, {}, {}, {}, {})
+        b = JointBatch({}, {}, {}, {}, {})
         for m in MODALITIES:
             b.latents[m], b.features[m] = held[f"{m}_latents"], held[f"{m}_features"]
             b.source[m] = torch.zeros_like(b.latents[m])
             b.t[m] = self.decoders[m].process.times(VALIDATED, generator).to(device)
             b.noise[m] = torch.randn(b.latents[m].shape, generator=generator).to(device)
-        figures = {f"{m}_together": float(x) for m, x in self._together(b).items()}
-        figures |= {f"{m}_alone": float(x) for m, x in self._apart(b).items()}
+        figures = {f"{m}_together": float(x) for m, x in self._joint_losses(b).items()}
+        figures |= {f"{m}_alone": float(x) for m, x in self._separate_losses(b).items()}
         if self.options.vocoder:
             figures |= self._synchrony({m: b.features[m][:DRAWN] for m in MODALITIES})
         return figures
@@ -215,13 +216,14 @@ class JointRecipe:
         def states() -> dict[str, Any]:
             return {m: self.decoders[m].sampler_state(x, range(DRAWN), **DRAWN_AT) for m, x in features.items()}
 
-        drawn = sample_together(self.model, self.decoders, states(), lambda done, of: None, LEAD)
-        apart = {m: self.decoders[m].generate_latents(x, range(DRAWN), **DRAWN_AT) for m, x in features.items()}
-        other = {"video": drawn["video"], "audio": drawn["audio"].roll(1, dims=0)}
-        ways = {"in_step": drawn, "in_step_apart": apart, "in_step_others_sound": other}
-        return {way: self._in_step(latents) for way, latents in ways.items()}
+        joint = sample_together(self.model, self.decoders, states(), lambda done, of: None, LEAD)
+        separate = {m: self.decoders[m].generate_latents(x, range(DRAWN), **DRAWN_AT) for m, x in features.items()}
+        other = {"video": joint["video"], "audio": joint["audio"].roll(1, dims=0)}
+        samples = {"in_step": joint, "in_step_apart": separate, "in_step_others_sound": other}
+        return {name: self._correlation(latents) for name, latents in samples.items()}
 
-    def _in_step(self, latents: dict[str, Tensor]) -> float:
+    def _correlation(self, latents: dict[str, Tensor]) -> float:
+        """Mean correlation of the motion of clips and the loudness of their sounds."""
         clips, sounds = (self.decoders[m].media(latents[m]) for m in MODALITIES)
         values = []
         for clip, sound in zip(clips, sounds, strict=True):

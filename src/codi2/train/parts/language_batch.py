@@ -1,6 +1,6 @@
-"""What a step of the language model's training is given: see `llm`.
+"""The batches of the language model's training: see `llm`.
 
-N: items, T: features of an item, D: joint width, K: slots of an answer, n: answers that L_DM is taken of.
+N: items, T: features of an item, D: joint width, K: slots of an answer, n: answers with L_DM.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from codi2.prompt.parts import Phrase
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A text that the model is held to what the base model says of it: both have the same labels."""
+class KeptText:
+    """A text on which the model's predictions should stay those of the base model; both have the same labels."""
 
-    plain: TokenSequence  # as the base model reads it
-    asked: TokenSequence  # as ours does
+    plain: TokenSequence  # the input of the base model
+    asked: TokenSequence  # the input of the trained model
     phrases: tuple[Tensor, ...] = ()  # features [T, D] of the items of `asked`
 
 
 @dataclass
-class Denoised:
-    """The answers of one modality that L_DM is taken of, n of them with g sources."""
+class DiffusionBatch:
+    """The n answers of one modality on which L_DM is computed, g of them with a source."""
 
-    slots: Tensor  # int64 [n, K], places in `TeacherForced.prediction`
-    media: Tensor  # [n, …], as the codec reads them
-    given: Tensor  # int64 [g], those that edit a source
-    sources: Tensor  # [g, …]
+    slots: Tensor  # int64 [n, K], indices in `TeacherForced.prediction`
+    media: Tensor  # [n, …], inputs of the codec
+    given: Tensor  # int64 [g], indices of the answers that edit a source
+    sources: Tensor  # [g, …], inputs of the codec
     t: Tensor  # [n]
-    noise: Tensor  # as the latents
-    blur: Tensor  # [n, K, D], noise of the features' own noise level
-    unconditional: Tensor  # bool [n], those that are trained without their feature
+    noise: Tensor  # in the shape of the latents
+    blur: Tensor  # [n, K, D], noise for the features' noise level
+    unconditional: Tensor  # bool [n], answers whose feature is dropped
 
 
 @dataclass
 class Drift:
-    """Texts that the model is held to."""
+    """A batch of `KeptText`."""
 
     plain: Batch
     asked: Batch
@@ -47,14 +47,14 @@ class Drift:
 
 
 @dataclass
-class Drawn:
+class LanguageBatch:
     """A share of a step's batch."""
 
     batch: Batch
     features: Tensor  # [N, T, D]
-    amount: Tensor  # [N, 1, 1], of noise on what the slots are fed; zero but for answers
+    amount: Tensor  # [N, 1, 1], of noise on the inputs of the slots; zero except for answers
     noise: Tensor  # [N, T, D]
-    denoised: dict[str, Denoised]  # by modality
+    denoised: dict[str, DiffusionBatch]  # by modality
     drift: Drift | None
     counts: Tensor  # float32 [3]: predicted slots, labels and denoised media of the share
     unseen: dict[int, Medium | Phrase]  # items that are not encoded yet
@@ -62,5 +62,5 @@ class Drawn:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The decoders that take part."""
+        """The decoders that the losses use."""
         return tuple(self.denoised)

@@ -1,8 +1,8 @@
-"""How the batches of the language model's run are drawn: which lessons, laid out, and what is random about each.
+"""Draws the batches of the language model's training: the lessons, their layout, and their random values.
 
-The steps of a block that are of one phase exchange lessons: each step then has lessons of like length, and little is
-padding. They are exchanged inside lanes, so that a process reads its own lanes and not the whole batch: lane k of L
-holds the rows k, k + L, … of every step's batch.
+The steps of a block that have the same phase exchange lessons, so that each step has lessons of similar length and
+little padding. Lessons are exchanged within lanes, so that a process reads its own lanes and not the whole batch: lane
+k of L holds the rows k, k + L, … of every step's batch.
 
 N: items, T: features of an item, D: joint width.
 """
@@ -30,7 +30,7 @@ from codi2.train.lessons import Lesson, Lessons
 from codi2.train.parts.denoised import draw_denoised
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.drift import drift_texts
-from codi2.train.parts.language_batch import Denoised, Drawn, Drift, Kept
+from codi2.train.parts.language_batch import DiffusionBatch, Drift, KeptText, LanguageBatch
 from codi2.train.shares import Share
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Drawing:
 
     Args:
         pad_id: token that fills short sequences.
-        decoders: of L_DM, by modality; they say how media are read, and do not run here.
-        kept: the texts that the model is held to.
+        decoders: of L_DM, by modality; only their codecs' `read` is used here.
+        kept: texts on which the model should predict as the base model does.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class Drawing:
         layout: Layout,
         pad_id: int,
         decoders: Mapping[str, Decoder],
-        kept: Sequence[Kept],
+        kept: Sequence[KeptText],
     ) -> None:
         self.config, self.options, self.model, self.lessons, self.layout = config, options, model, lessons, layout
         self.pad_id, self.decoders, self.kept = pad_id, decoders, kept
-        # one answer of a lane is denoised: lanes that divide evenly among processes give each as many
+        # one answer of each lane is denoised, so processes with equally many lanes have equally many answers
         self.lanes = min(config.batch_size, max(1, options.diffusion_items))
         self._block = -1
         self._read: dict[int, list[list[Pair]]] = {}  # lane → its pairs in each step of the block
 
-    def draw(self, step: int, share: Share) -> Drawn:
-        """A share of a step's batch, with the places of items that are not encoded yet."""
+    def draw(self, step: int, share: Share) -> LanguageBatch:
+        """A share of a step's batch; `unseen` has the items that are not encoded yet."""
         size = self.config.batch_size
         rows = share.rows(size)
         lanes = {lane: self._lane(step, lane) for lane in sorted({row % self.lanes for row in rows})}
@@ -79,15 +79,15 @@ class Drawing:
         amount, noise = self._noise(lessons, [step * size + row for row in rows], features)
         answers = torch.zeros(len(features), 1, 1)
         answers[batch.slot_item[batch.predicted]] = self.options.fed_noise
-        chosen = [(n, row) for n, row in enumerate(rows) if row in denoised]
-        return Drawn(
-            replace(batch, items=()),  # what is in them is not needed any more
+        denoised_rows = [(n, row) for n, row in enumerate(rows) if row in denoised]
+        return LanguageBatch(
+            replace(batch, items=()),  # the media are not needed any more
             features,
             amount * answers,
             noise,
-            self._denoised(chosen, lessons, batch, step),
+            self._denoised(denoised_rows, lessons, batch, step),
             self._drift_texts(step),
-            torch.tensor([len(batch.predicted), int((batch.labels != IGNORE).sum()), len(chosen)]).float(),
+            torch.tensor([len(batch.predicted), int((batch.labels != IGNORE).sum()), len(denoised_rows)]).float(),
             unseen,
         )
 
@@ -96,7 +96,7 @@ class Drawing:
         return self.model.heads.feature_dim
 
     def _lane(self, step: int, lane: int) -> dict[int, Pair]:
-        """Row in a step's batch → lesson, of the rows of a lane."""
+        """Row in a step's batch → pair, for the rows of a lane."""
         block, place = divmod(step, self.options.lookahead)
         if block != self._block:
             self._block, self._read = block, {}
@@ -105,7 +105,7 @@ class Drawing:
         return {lane + n * self.lanes: pair for n, pair in enumerate(self._read[lane][place])}
 
     def _exchanged(self, block: int, lane: int) -> list[list[Pair]]:
-        """A lane's pairs in each step of a block. All lanes agree which step has the long ones."""
+        """A lane's pairs in each step of a block. The same step has the longest lessons in all lanes."""
         steps = range(block * self.options.lookahead, (block + 1) * self.options.lookahead)
         phases = [self.lessons.phase(step) for step in steps]
         draw = numpy_at(self.config.seed, block)
@@ -120,27 +120,27 @@ class Drawing:
         return batches
 
     def lay_out(self, lesson: Lesson) -> TokenSequence:
-        """Media stay encoded: where they are and of which kind is all that a layout asks for."""
+        """The layout of a lesson; media are not decoded, as a layout needs only their positions and modalities."""
         return self.layout([Message(role, pieces) for role, pieces in lesson.record.turns])  # type: ignore[arg-type]
 
     def _answers(self, lesson: Lesson) -> list[int]:
-        """The media of a lesson that L_DM can be taken of: of its last turn, whose source the record says."""
+        """The media of a lesson on which L_DM can be computed: those of the last turn, whose source is named."""
         return [i for i in lesson.answers if lesson.items[i][1].modality in self.decoders]
 
     def _denoised_row(self, step: int, lane: int, pairs: Mapping[int, Pair]) -> int | None:
-        """The row of a lane that L_DM is taken of, one answer of it; None: no row has such an answer, or none may."""
+        """The row of a lane on one answer of which L_DM is computed; None: no row has an answer, or L_DM is off."""
         if not self.options.diffusion_items or step < self.config.steps * (1 - self.options.diffusion_share):
             return None
-        able = [row for row, (lesson, _) in pairs.items() if self._answers(lesson)]
+        candidates = [row for row, (lesson, _) in pairs.items() if self._answers(lesson)]
         draw = numpy_at(self.config.seed + 2, step * self.lanes + lane)
-        return able[int(draw.integers(len(able)))] if able else None
+        return candidates[int(draw.integers(len(candidates)))] if candidates else None
 
     def _drift_texts(self, step: int) -> Drift | None:
         draw = numpy_at(self.config.seed + 1, step)
         return drift_texts(self.kept, draw, self.options.kept_texts, self.pad_id, self.dim) if self.kept else None
 
     def _known_features(self, lessons: Sequence[Lesson]) -> tuple[Tensor, dict[int, Medium | Phrase]]:
-        """Features [N, T, D] of the items of lessons, zeros where they are not known, and those that are not."""
+        """Features [N, T, D] of the items of lessons, zeros where they are not encoded, and the items that are not."""
         pieces = [piece for lesson in lessons for piece in lesson.pieces]
         known = self.lessons.encodings.known(pieces)
         counts = self.model.encoder.num_features
@@ -151,7 +151,7 @@ class Drawing:
         return features, {i: piece for i, piece in enumerate(pieces) if known[i] is None}
 
     def _noise(self, lessons: Sequence[Lesson], seeds: Sequence[int], features: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each item: how much [N, 1, 1], and the noise itself [N, T, D]: a lesson's own, whatever its company is."""
+        """Amount [N, 1, 1] and noise [N, T, D] of each item, which depend on the lesson's seed only."""
         counts = self.model.encoder.num_features
         amounts, noise, first = [torch.zeros(0, 1, 1)], torch.zeros_like(features), 0
         for lesson, seed in zip(lessons, seeds, strict=True):
@@ -163,25 +163,25 @@ class Drawing:
         return torch.cat(amounts), noise
 
     def _denoised(
-        self, chosen: Sequence[tuple[int, int]], lessons: Sequence[Lesson], batch: Batch, step: int
-    ) -> dict[str, Denoised]:
-        """One answer of each lesson of `chosen`: its place in the share and its row in the whole batch."""
+        self, denoised_rows: Sequence[tuple[int, int]], lessons: Sequence[Lesson], batch: Batch, step: int
+    ) -> dict[str, DiffusionBatch]:
+        """One answer of each of `denoised_rows`, which are places in the share and rows in the whole batch."""
         first = np.cumsum([0, *(len(lesson.items) for lesson in lessons)])
         slot_items = batch.slot_item[batch.predicted].tolist()
         groups: dict[str, list[tuple[Lesson, int, int, int]]] = {}
-        for place, row in chosen:
-            # of a sample's own, whatever the others of its share are
+        for place, row in denoised_rows:
+            # the seed depends on the row only, not on the share
             lesson, seed = lessons[place], step * self.config.batch_size + row
             item = int(numpy_at(self.config.seed + 3, seed).choice(self._answers(lesson)))
             groups.setdefault(lesson.items[item][1].modality, []).append((lesson, item, int(first[place]) + item, seed))
-        made = {}
+        batches = {}
         for modality, group in groups.items():
             slots = torch.tensor([[k for k, i in enumerate(slot_items) if i == place] for _, _, place, _ in group])
             answers = [(lesson, item, seed) for lesson, item, _, seed in group]
-            made[modality] = draw_denoised(
+            batches[modality] = draw_denoised(
                 self.decoders[modality], answers, slots, self.dim, self.config.seed, self.options.decoder_heads
             )
-        return made
+        return batches
 
     def sources(self, step: int) -> list[str]:
         """The records of a step, for reports, in the order of its rows."""

@@ -1,7 +1,7 @@
 """The language model: LoRA, the rows of the new tokens and the projections, on cached features (sections 3.2, B.2).
 
-Phases of text, image, audio and video alternate step by step, as in B.2. Over the last part of the run the diffusion
-loss of the frozen decoders joins in, its gradient reaching the LoRA weights through the regressed feature.
+Phases of text, image, audio and video alternate step by step, as in B.2. In the last part of the run the diffusion loss
+of the frozen decoders is added; its gradient reaches the LoRA weights through the regressed feature.
 """
 
 from __future__ import annotations
@@ -35,47 +35,47 @@ from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, 
 from codi2.train.parts.diffusion_loss import diffusion_loss, for_training, save_memory
 from codi2.train.parts.draw import noised_features
 from codi2.train.parts.drift import drift, kept_texts
-from codi2.train.parts.language_batch import Drawn
+from codi2.train.parts.language_batch import LanguageBatch
 from codi2.train.parts.language_drawing import Drawing
 from codi2.train.parts.predicted import own_predictions
 from codi2.train.place import placement_of, training_device
 from codi2.train.shares import WHOLE, Share
 
-SLOTS = ("joint", "appearance", "manner")  # what the slots of an item hold, in order
-VALIDATED, MOST_VALIDATED = 16, 384  # lessons of a held-out batch; that it is validated on in all
-DRAWN_VALIDATED = 192  # of drawn tasks
+SLOTS = ("joint", "appearance", "manner")  # features of the slots of an item, in order
+VALIDATED, MOST_VALIDATED = 16, 384  # held-out lessons: of a batch, and at most in all
+DRAWN_VALIDATED = 192  # held-out lessons of drawn tasks
 
 
 @dataclass(frozen=True)
 class LLMOptions:
     data: dict[str, float] = field(default_factory=dict)  # data set → share of the examples
     tasks: dict[str, float] = field(default_factory=dict)  # or: family of tasks that are drawn on the fly → share
-    held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
+    held_out: dict[str, float] = field(default_factory=dict)  # data set for validation → share
     phases: dict[str, float] = field(default_factory=dict)  # phase → share of the steps; empty: all mixed
-    trained: Literal["language", "projections"] = "language"  # projections: neither LoRA nor the new tokens' rows
+    trained: Literal["language", "projections"] = "language"  # projections: without LoRA and the new tokens' rows
     loss: str = "paper"  # or released
-    alpha: float | None = None  # weight of the MSE; None: the model's own
+    alpha: float | None = None  # weight of the MSE; None: the model's
     text_weight: float = 1.0  # of L_t
-    diffusion_share: float = 0.2  # last part of the run that has L_DM; 0: none
-    diffusion_items: int = 4  # answers a step that L_DM is computed on, over all processes
+    diffusion_share: float = 0.2  # last share of the run that has L_DM; 0: none
+    diffusion_items: int = 4  # answers per step on which L_DM is computed, over all processes
     decoders: dict[str, str] = field(default_factory=dict)  # modality → export of the part `published` or `captions`
-    decoder_heads: bool = False  # whether what projects features into published decoders learns from L_DM as well (B.2)
+    decoder_heads: bool = False  # whether L_DM also trains the heads of published decoders (B.2)
     fed_noise: float = 1.0  # most noise on the target's features when they are fed back (teacher forcing)
-    lookahead: int = 32  # steps that exchange lessons by length, so that little of a batch is padding
-    kept_texts: int = 0  # plain texts a step on which the model is held to what it was without its adapters
-    keep_weight: float = 1.0  # of that: the divergence from the base model, in nats a token
-    gradient_checkpointing: bool = False  # less memory for more work
+    lookahead: int = 32  # steps that exchange lessons by length, so that batches have little padding
+    kept_texts: int = 0  # plain texts per step on which the model should predict as without its adapters
+    keep_weight: float = 1.0  # weight of the divergence from the base model on these, in nats per token
+    gradient_checkpointing: bool = False  # less memory, more work
     leave: str = ""  # folder of the part `leave` whose weights the output projection starts from; empty: none
     model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
-    features: str | Sequence[str] = ""  # folders that `codi2 data encode` made; empty: those beside the data sets
-    parts: dict[str, str] = field(default_factory=dict)  # place in the model's folder → export, in place of a folder
+    features: str | Sequence[str] = ""  # stores of `codi2 data encode`; empty: those of the data sets
+    parts: dict[str, str] = field(default_factory=dict)  # subfolder of the model → export; replaces a folder
 
 
 class LLMRecipe:
     divides = True
 
     def __init__(self, config: TrainConfig, options: LLMOptions | None = None) -> None:
-        """`options`, where a part has others in its config: see `finetune`."""
+        """`options` replaces those of the config: see `finetune`."""
         from codi2.llm.backbone import load_backbone
 
         self.config = config
@@ -83,7 +83,7 @@ class LLMRecipe:
         self.placement = replace(placement_of(config), device=str(training_device(config)))
         base, self.folder = located_parts(options.model, options.parts) if options.parts else locate(options.model)
         alpha = base.heads.alpha if options.alpha is None else options.alpha
-        # a prior is trained on the states of this run, after it
+        # a prior is trained after this run, on its hidden states
         heads = replace(base.heads, loss=options.loss, alpha=alpha, prior=None)  # type: ignore[arg-type]
         self.codi2_config = replace(base, heads=heads)
         self.lessons, held_out = self._data()
@@ -101,11 +101,11 @@ class LLMRecipe:
 
     @property
     def block(self) -> int:
-        """Steps that are drawn together: they are best drawn by one process."""
+        """Number of steps that are drawn together, by one process."""
         return self.options.lookahead
 
     def _take_parts(self) -> None:
-        """What is trained, and what takes turns."""
+        """Sets the trained modules, and the modules that take turns on the device."""
         self.in_turn = {m: for_training(decoder) for m, decoder in self.decoders.items()}
         self.in_equal_numbers = {"options.diffusion_items": self.options.diffusion_items} if self.decoders else {}
         if self.options.trained == "projections":
@@ -116,7 +116,7 @@ class LLMRecipe:
             self.model["decoders"] = nn.ModuleDict(heads_of).requires_grad_(True)
 
     def _data(self) -> tuple[Lessons | DrawnLessons, Lessons | DrawnLessons]:
-        """What it learns from and what it is validated on. Raises ConfigError: one is not named."""
+        """The lessons for training and for validation. Raises ConfigError: one is not named."""
         options, config = self.options, self.config
         if options.tasks:
             return self._drawn_data()
@@ -127,14 +127,14 @@ class LLMRecipe:
         return lessons, Lessons(options.held_out, encodings, VALIDATED, None, 1)
 
     def _drawn_data(self) -> tuple[DrawnLessons, DrawnLessons]:
-        """Tasks on items of the training split, and on those that choices are made on.
+        """Tasks on items of the training and the validation split.
 
-        Raises ConfigError: data sets are named beside them, or a family is unknown.
+        Raises ConfigError: data sets are named too, or a family is unknown.
         """
         options, config = self.options, self.config
         if options.data or options.held_out or options.phases:
             raise ConfigError(
-                "[options] has tasks, which are drawn from the corpus of tiny, beside data, held_out or phases; "
+                "[options] has both tasks, which are drawn from the corpus of tiny, and data, held_out or phases; "
                 "leave one of them out"
             )
         encodings = encodings_for(self.codi2_config, self.folder)
@@ -157,7 +157,8 @@ class LLMRecipe:
         for modality, export in self.options.decoders.items():
             if modality not in decoders:
                 raise ConfigError(
-                    f"options.decoders has {modality!r}; {config.name} has decoders of {', '.join(decoders)}"
+                    f"options.decoders has {modality!r}, but {config.name} has decoders of {', '.join(decoders)}; name "
+                    "one of these"
                 )
             load_trained(decoders[modality], Path(export) / TRAINED)
         return {m: save_memory(d) for m, d in decoders.items()} if self.options.gradient_checkpointing else decoders
@@ -167,19 +168,19 @@ class LLMRecipe:
         data = self.lessons, self.layout, self.mllm.backbone.pad_id
         return Drawing(self.config, self.options, self.codi2_config, *data, self.decoders, self.kept)
 
-    def batch(self, step: int, share: Share = WHOLE) -> Drawn:
-        drawn = self.drawing.draw(step, share)
-        return drawn if get_worker_info() else self.finish(drawn)
+    def batch(self, step: int, share: Share = WHOLE) -> LanguageBatch:
+        batch = self.drawing.draw(step, share)
+        return batch if get_worker_info() else self.finish(batch)
 
-    def finish(self, drawn: Drawn) -> Drawn:
-        """Encodes what nobody has encoded yet, where this process trains; the encoder is there as long as it takes."""
-        if not drawn.unseen:
-            return drawn
-        encoded = self.lessons.encodings.encode_on(device_of(self.mllm.input_projection), list(drawn.unseen.values()))
-        for item, value in zip(drawn.unseen, encoded, strict=True):
-            drawn.features[item, : len(value)] = value
-        drawn.unseen = {}
-        return drawn
+    def finish(self, batch: LanguageBatch) -> LanguageBatch:
+        """Encodes the items of `unseen`, on the device of the training process."""
+        if not batch.unseen:
+            return batch
+        encoded = self.lessons.encodings.encode_on(device_of(self.mllm.input_projection), list(batch.unseen.values()))
+        for item, value in zip(batch.unseen, encoded, strict=True):
+            batch.features[item, : len(value)] = value
+        batch.unseen = {}
+        return batch
 
     def sources(self, step: int) -> list[str]:
         """The records of a step, for reports."""
@@ -190,16 +191,16 @@ class LLMRecipe:
         features = [value for lesson in lessons for value in lesson.features]
         return batch, stack_features(features, self.codi2_config.heads.feature_dim)
 
-    def _fed(self, drawn: Drawn) -> Tensor:
-        """What the slots are fed: answers' features are noised, since at generation they are the model's own."""
-        return noised_features(drawn.features, drawn.amount, drawn.noise)
+    def _fed(self, batch: LanguageBatch) -> Tensor:
+        """The inputs of the slots: features of answers are noised, since in generation they are predictions."""
+        return noised_features(batch.features, batch.amount, batch.noise)
 
-    def losses(self, model: nn.Module, drawn: Drawn) -> dict[str, Tensor]:
-        taught = self.mllm(drawn.batch, drawn.features, self._fed(drawn))
+    def losses(self, model: nn.Module, batch: LanguageBatch) -> dict[str, Tensor]:
+        taught = self.mllm(batch.batch, batch.features, self._fed(batch))
         dtype = getattr(torch, self.placement.dtype)
         diffusion = [
             diffusion_loss(self.decoders[modality], denoised, taught.prediction, dtype)
-            for modality, denoised in drawn.denoised.items()
+            for modality, denoised in batch.denoised.items()
         ]
         losses = codi2_loss(
             self.codi2_config.heads,
@@ -208,12 +209,12 @@ class LLMRecipe:
             taught.logits,
             taught.labels,
             torch.cat(diffusion) if diffusion else None,
-            drawn.held,
+            batch.held,
         )
         if self.options.text_weight != 1:
             losses["loss"] = losses["loss"] + (self.options.text_weight - 1) * losses["text"]
-        if drawn.drift is not None:
-            losses["drift"] = drift(self.mllm, drawn.drift)
+        if batch.drift is not None:
+            losses["drift"] = drift(self.mllm, batch.drift)
             losses["loss"] = losses["loss"] + self.options.keep_weight * losses["drift"]
         return losses
 
@@ -247,19 +248,19 @@ class LLMRecipe:
         from codi2.checkpoint import save_language
         from codi2.hub import write_atomic
 
-        if self.folder is not None:  # a whole model: what this run does not train is that of the one it is for
+        if self.folder is not None:  # a whole model: copy the parts that this run does not train
             for part in self.folder.iterdir():
                 if part.is_dir() and part.name != "adapter":
                     shutil.copytree(part, folder / part.name, dirs_exist_ok=True)
         save_language(self.mllm, folder)
         for modality, export in self.options.decoders.items():
             shutil.copytree(export, folder / modality, dirs_exist_ok=True)
-        learned = self.decoders if self.options.decoder_heads else {}
-        for modality, decoder in learned.items():
+        trained_decoders = self.decoders if self.options.decoder_heads else {}
+        for modality, decoder in trained_decoders.items():
             save_decoder(decoder, folder / modality, whole=has_network(folder / modality))
-        trained = (LANGUAGE, *learned, *self.options.decoders)
+        trained = (LANGUAGE, *trained_decoders, *self.options.decoders)
         config = self.codi2_config.with_trained(*trained)
-        if self.folder is None:  # of `debug` and `paper` no more is in the export than what this run trains
+        if self.folder is None:  # exports of `debug` and `paper` hold only the parts that this run trains
             config = replace(config, untrained=tuple(m for m in config.decoders if m not in trained))
         write_atomic(folder / "config.json", config.to_json().encode())
         (folder / "adapter" / "training.json").write_text(
@@ -267,7 +268,7 @@ class LLMRecipe:
         )
 
     def restore(self, folder: Path) -> None:
-        """A folder without a decoder, as that of a run without `decoder_heads`, leaves the decoder as it is."""
+        """Decoders that the folder lacks, as after a run without `decoder_heads`, are not changed."""
         from codi2.checkpoint import load_language
 
         load_language(self.mllm, folder)
@@ -277,19 +278,19 @@ class LLMRecipe:
 
 
 def _named(cosines: Sequence[float]) -> list[tuple[str, float]]:
-    """The cosines of an item's slots by name; of many compact features, their mean."""
+    """The cosines of an item's slots by name; for many compact features, their mean."""
     if len(cosines) <= len(SLOTS):
         return list(zip(SLOTS, cosines, strict=False))
     return [("joint", cosines[0]), ("compact", sum(cosines[1:]) / (len(cosines) - 1))]
 
 
 def held_out_by_task(lessons: Lessons | DrawnLessons) -> dict[str, list[Lesson]]:
-    """The first lessons of one pass over held-out records, by task: MOST_VALIDATED at most, and all that are read."""
-    found: dict[str, list[Lesson]] = {}
+    """The first lessons of one pass over held-out records, at most MOST_VALIDATED, by task."""
+    by_task: dict[str, list[Lesson]] = {}
     for step in range(min(-(-lessons.total // VALIDATED), MOST_VALIDATED // VALIDATED)):
         for lesson in lessons.batch(step):
-            found.setdefault(lesson.record.task, []).append(lesson)
-    return dict(sorted(found.items()))
+            by_task.setdefault(lesson.record.task, []).append(lesson)
+    return dict(sorted(by_task.items()))
 
 
 def build(config: TrainConfig) -> LLMRecipe:

@@ -1,6 +1,6 @@
-"""LoRA on the denoising network of a published decoder (arXiv:2106.09685): for pairs on few GPUs.
+"""LoRA on the denoising network of a published decoder (arXiv:2106.09685), for training on few GPUs.
 
-Its export is the network with the updates added to its weights, so that nothing that loads a decoder knows of LoRA.
+Its export is the network with the updates added to its weights, so that decoders are loaded without LoRA.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def add_lora(unet: nn.Module, rank: int) -> nn.ModuleList:
-    """Puts LoRA layers into a network, in place; returns them: all that is trained of it."""
+    """Adds LoRA layers to a network, in place; returns their modules, which are the trained ones."""
     from peft import LoraConfig, inject_adapter_in_model
 
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS)), unet)
@@ -26,7 +26,7 @@ def add_lora(unet: nn.Module, rank: int) -> nn.ModuleList:
 
 @contextmanager
 def merged(unet: nn.Module) -> Iterator[None]:
-    """Within the block the updates are part of the weights; a network without LoRA is as it is."""
+    """In this context the updates are added to the weights; a network without LoRA is unchanged."""
     layers = _layers(unet)
     for layer in layers:
         layer.merge()

@@ -1,7 +1,7 @@
-"""Media of the training split as a network reads them: as they are, edited, mixed; functions of (seed, step).
+"""Media of the training split: original, edited or mixed; functions of (seed, step).
 
-Pictures are those of the corpus and frames of its clips. The edits are training draws (`codi2.data.edits`): what is
-fitted on these media sees no held-out item, value or kind.
+Pictures are those of the corpus and frames of its clips. The edits are training draws (`codi2.data.edits`), so no
+held-out item, value or kind is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at
 
 FRAMES = 0.1  # share of the pictures that are frames of clips
-PLACED = 0.1  # share of the pictures that are composed of a thing and a scene
+PLACED = 0.1  # share of the pictures that are composed of an object and a scene
 MIXED = 0.25  # share of the sounds that are two sounds at once
 EDITED = 0.6  # share of the media that are edited, a third of those twice
 
@@ -71,7 +71,7 @@ class TrainingMedia:
 
 
 def held_out_media(modality: Modality, most: int = 256) -> Iterator[Tensor]:
-    """Pictures or sounds of the `val` split as tensors [B, C, H, W]: what choices are made on."""
+    """Pictures or sounds of the `val` split as tensors [B, C, H, W]."""
     rows = cache.rows(modality, "val")[:most]
-    for some in np.array_split(rows, max(1, len(rows) // 32)):
-        yield cache.codec_inputs(modality, cache.view(modality)[some])
+    for batch in np.array_split(rows, max(1, len(rows) // 32)):
+        yield cache.codec_inputs(modality, cache.view(modality)[batch])

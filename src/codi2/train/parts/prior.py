@@ -1,7 +1,7 @@
-"""The prior: it samples features after the language model's cached states and the items of each conversation.
+"""Trains the prior on cached hidden states of the language model and the items of each conversation.
 
-Records of the tasks (`codi2.data.tasks`) are read by the trained language model once, and then learned from for many
-epochs. States are withheld at a rate, so that guidance works.
+The trained language model reads records of the tasks (`codi2.data.tasks`) once; the prior learns from the cached states
+for many epochs. States are dropped at a rate, as classifier-free guidance needs it.
 
 Letters: B samples, K slots, S the most of them, D joint width.
 """
@@ -40,18 +40,18 @@ BLOCK = 8  # steps whose answers are drawn together: those of a step have about 
 @dataclass(frozen=True)
 class PriorOptions:
     model: str = ""  # preset or folder, of the language model's export
-    tasks: dict[str, float] = field(default_factory=dict)  # family of tasks → share; empty: those of `data.tasks`
-    samples: int = 16_000  # answers that are read, then seen again
+    tasks: dict[str, float] = field(default_factory=dict)  # family of tasks → share; empty: default shares
+    samples: int = 16_000  # answers that are read once, and used in every epoch
     held_out: int = 400  # answers of the validation split
-    num_items: int = 12  # of a conversation, the latest
+    num_items: int = 12  # latest items of a conversation
     width: int = 256  # of the transformer
     layers: int = 6
     heads: int = 8
-    without_states: float = 0.1  # rate at which the language model's states are withheld
+    without_states: float = 0.1  # rate at which the language model's states are dropped
 
 
 @dataclass
-class Batch:
+class PriorBatch:
     context: Context
     target: Tensor  # [B, K, D]
     noise: Tensor  # [B, K, D]
@@ -79,7 +79,7 @@ class PriorRecipe:
             lambda places: reader.rows(answers(training, config.seed, places, weights)),
         )
         held = answers(validation, 1, range(options.held_out), weights)
-        self.held_out, self.held_tasks = reader.rows(held), [one.record.task for one in held]
+        self.held_out, self.held_tasks = reader.rows(held), [answer.record.task for answer in held]
         self.depends, self.folder = depends, reader.folder
         self.num_slots = dict(self.whole.heads.num_slots)
         self.of_modality = _groups(self.rows)
@@ -96,32 +96,32 @@ class PriorRecipe:
         )
         self.model = nn.ModuleDict({"prior": self.prior})
 
-    def batch(self, step: int, share: Share = WHOLE) -> Batch:
-        """Answers of one modality: a batch of several would have rows of different lengths."""
+    def batch(self, step: int, share: Share = WHOLE) -> PriorBatch:
+        """Answers of one modality, since those of several would have different numbers of slots."""
         size, (modality, places) = self.config.batch_size, self._places(step)
         slots, generator = self.num_slots[modality], torch_at(self.config.seed, step)
         noise = torch.randn(size, slots, self.rows["target"].shape[-1], generator=generator)
         sigma, kept = times(size, generator), torch.rand(size, generator=generator) >= self.options.without_states
-        mine = share.rows(size)
-        context = context_of_rows(self.rows, torch.from_numpy(places[mine]), slots)
-        states = context.states * kept[mine].view(-1, 1, 1)
-        target = self.rows["target"][places[mine], :slots].float()
-        return Batch(replace(context, states=states), target, noise[mine], sigma[mine])
+        rows = share.rows(size)
+        context = context_of_rows(self.rows, torch.from_numpy(places[rows]), slots)
+        states = context.states * kept[rows].view(-1, 1, 1)
+        target = self.rows["target"][places[rows], :slots].float()
+        return PriorBatch(replace(context, states=states), target, noise[rows], sigma[rows])
 
     def _places(self, step: int) -> tuple[str, np.ndarray]:
         """Modality and rows of a step."""
-        block, at = divmod(step, BLOCK)
+        block, index = divmod(step, BLOCK)
         draw, size = numpy_at(self.config.seed, block), self.config.batch_size
         names = list(self.of_modality)
         counts = np.array([len(self.of_modality[name]) for name in names])
         modality = names[int(draw.choice(len(names), p=counts / counts.sum()))]
-        mine = self.of_modality[modality]
-        rows = mine[draw.integers(len(mine), size=size * BLOCK)]
+        candidates = self.of_modality[modality]
+        rows = candidates[draw.integers(len(candidates), size=size * BLOCK)]
         length = (self.rows["items"][rows].abs().amax(-1) > 0).sum((1, 2)).numpy()
         ordered = rows[np.argsort(length, kind="stable")].reshape(BLOCK, size)
-        return modality, ordered[draw.permutation(BLOCK)[at]]
+        return modality, ordered[draw.permutation(BLOCK)[index]]
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: PriorBatch) -> dict[str, Tensor]:
         return {"loss": self.prior.loss(batch.target, batch.noise, batch.sigma, batch.context).mean()}
 
     @torch.no_grad()
@@ -134,7 +134,7 @@ class PriorRecipe:
         return {"data_sha256": {"tasks": self.key, "corpus": cache.corpus().version}, "read_with": self.depends}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """The model of the language model's export, with its prior."""
+        """The language model's export with the prior added."""
         from codi2.weight_files import export_module
 
         write_prior(self.folder, self.whole, folder)
@@ -147,22 +147,22 @@ class PriorRecipe:
 
 
 def _with_prior(config: CoDi2Config) -> CoDi2Config:
-    """Raises ConfigError: the model predicts in ways that do not go with a prior."""
+    """The config with a prior. Raises ConfigError: the model's heads cannot be combined with a prior."""
     return replace(config, heads=replace(config.heads, prior=config.heads.prior or PriorConfig()))
 
 
 def answers(sampler: TaskSampler, seed: int, numbers: Sequence[int], weights: dict[str, float]) -> list[Asked]:
-    """Answers with media: of a record that has several, one is drawn."""
-    found = []
+    """Answers with media; one is drawn of a record that has several."""
+    drawn = []
     for number in numbers:
         record = draw_record(sampler, seed, number, weights, media=True)
         count = sum(isinstance(piece, Medium) for piece in record.turns[-1][1])
-        found.append(Asked(record, int(numpy_at(seed, number).integers(count))))
-    return found
+        drawn.append(Asked(record, int(numpy_at(seed, number).integers(count))))
+    return drawn
 
 
 def _groups(rows: Rows) -> dict[str, np.ndarray]:
-    """Modality → its rows."""
+    """Modality → the indices of its rows."""
     kinds = np.array(modality_of(rows))
     return {name: np.flatnonzero(kinds == name) for name in MODALITIES if (kinds == name).any()}
 

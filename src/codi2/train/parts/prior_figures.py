@@ -1,4 +1,4 @@
-"""How near a prior's samples are to the true features, against regression, feature arithmetic and a copy.
+"""The similarity of a prior's samples to the true features, compared with regression, feature arithmetic and a copy.
 
 Letters: n answers, K slots, D joint width, M items.
 """
@@ -19,12 +19,13 @@ CALL = 64  # answers sampled at once
 
 
 def figures(prior: Prior, rows: Rows, tasks: Sequence[str], num_slots: Mapping[str, int]) -> dict[str, float]:
-    """By task: mean cosine to the truth of what is `sampled`, `regressed`, of `guesses`, and `between_seeds`."""
-    found: dict[str, list[dict[str, float]]] = {}
-    for i, one in enumerate(compared(prior, rows, tasks, num_slots)):
-        found.setdefault(tasks[i], []).append(one)
+    """By task: mean cosine to the true features of `sampled` and `regressed` features and of `guesses`, and the cosine
+    of samples `between_seeds`."""
+    by_task: dict[str, list[dict[str, float]]] = {}
+    for i, cosines in enumerate(compared(prior, rows, tasks, num_slots)):
+        by_task.setdefault(tasks[i], []).append(cosines)
     means: dict[str, float] = {}
-    for task, values in sorted(found.items()):
+    for task, values in sorted(by_task.items()):
         for name in dict.fromkeys(name for value in values for name in value):
             known = [value[name] for value in values if name in value]
             means[f"{task}/{name}"] = sum(known) / len(known)
@@ -36,11 +37,11 @@ def compared(
     prior: Prior, rows: Rows, tasks: Sequence[str], num_slots: Mapping[str, int], steps: int = 8
 ) -> list[dict[str, float]]:
     """The cosines of each answer [n]."""
-    found: list[dict[str, float]] = [{} for _ in tasks]
+    cosines: list[dict[str, float]] = [{} for _ in tasks]
     for kind in rows["modality"].unique().tolist():
         slots = num_slots[MODALITIES[int(kind)]]
-        mine = (rows["modality"] == kind).nonzero()[:, 0]
-        for places in mine.split(CALL):
+        answers = (rows["modality"] == kind).nonzero()[:, 0]
+        for places in answers.split(CALL):
             context, truth = context_of_rows(rows, places, slots), rows["target"][places, :slots].float()
             draws = torch.stack([
                 prior.sample(context, [seed + 1000 * int(i) for i in places], steps) for seed in range(SEEDS)
@@ -52,5 +53,5 @@ def compared(
                 values = {"sampled": sampled[n], "regressed": regressed[n], "between_seeds": between[n]}
                 for name, features in guesses(context, n, "analogy" in tasks[place]).items():
                     values[name] = cosine(features[None], truth[n : n + 1])[0]
-                found[place] = {name: float(value) for name, value in values.items()}
-    return found
+                cosines[place] = {name: float(value) for name, value in values.items()}
+    return cosines

@@ -1,8 +1,8 @@
-"""A published decoder on records, without the language model: its head, or its whole network, with the fidelity path.
+"""Trains a published decoder on records, without the language model: its head or its whole network.
 
-The decoder learns from the answers of a data set and their true features: with them, without them, with the source that
-the record names and without it, at the rates that guidance needs (InstructPix2Pix). Its network is given what it is
-given when it samples (`parts.denoised`).
+The decoder learns from the answers of a data set, their true features and, in the fidelity path, their sources.
+Features and sources are dropped at the rates that guidance needs (InstructPix2Pix). The network has the inputs of
+sampling (`parts.denoised`).
 
 Letters: n samples, K features of a sample, D joint width.
 """
@@ -30,7 +30,7 @@ from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.denoised import draw_denoised
 from codi2.train.parts.diffusion_loss import diffusion_loss, for_training, save_memory
 from codi2.train.parts.draw import noised_features, torch_at
-from codi2.train.parts.language_batch import Denoised
+from codi2.train.parts.language_batch import DiffusionBatch
 from codi2.train.parts.lora import add_lora, merged
 from codi2.train.place import placement_of, training_device
 
@@ -41,23 +41,21 @@ VALIDATED = 16  # held-out samples
 class PublishedOptions:
     modality: str  # image, audio or video
     model: str = "paper"  # preset or folder: its encoder and its decoder
-    # head: what leads features and sources in; network: all of it as well; lora: LoRA on its attention as well
+    # head: the head and the input convolution; network: also the whole network; lora: also LoRA on its attention
     trained: Literal["head", "network", "lora"] = "head"
     lora_rank: int = 64
-    feature_noise: float = (
-        0.0  # most noise on the features, 0 … 1: those that the language model predicts are no true ones
-    )
-    features: str | Sequence[str] = ""  # folders that `codi2 data encode` made; empty: those beside the data sets
+    feature_noise: float = 0.0  # most noise on the features, 0 … 1, since predicted features differ from true ones
+    features: str | Sequence[str] = ""  # stores of `codi2 data encode`; empty: those of the data sets
     data: dict[str, float] = field(default_factory=dict)  # data set → share of the samples
-    held_out: dict[str, float] = field(default_factory=dict)  # the same, of what it is validated on
-    gradient_checkpointing: bool = False  # less memory for more work
+    held_out: dict[str, float] = field(default_factory=dict)  # data set for validation → share
+    gradient_checkpointing: bool = False  # less memory, more work
 
 
 @dataclass
-class Batch:
-    denoised: Denoised
+class PublishedBatch:
+    denoised: DiffusionBatch
     features: Tensor  # [n, K, D]
-    unseen: dict[int, Piece]  # samples whose features nobody has made yet
+    unseen: dict[int, Piece]  # samples whose features are not encoded yet
     amount: Tensor  # [n, 1, 1], of noise on the features
     haze: Tensor  # [n, K, D], that noise
 
@@ -72,10 +70,11 @@ class PublishedRecipe:
         model, folder = locate(self.options.model)
         if modality not in model.decoders:
             raise ConfigError(
-                f"options.modality is {modality!r}; {model.name} has decoders of {', '.join(model.decoders)}"
+                f"options.modality is {modality!r}, but {model.name} has decoders of {', '.join(model.decoders)}; "
+                "choose one"
             )
         if self.options.trained not in ("head", "network", "lora"):
-            raise ConfigError(f"options.trained is {self.options.trained!r}; it should be 'head', 'network' or 'lora'")
+            raise ConfigError(f"options.trained is {self.options.trained!r}; expected 'head', 'network' or 'lora'")
         check_held_out(config.part, self.options.held_out)
         encodings, phases = encodings_for(model, folder), {modality: 1.0}
         read_stores(encodings, model, self.options)
@@ -87,12 +86,12 @@ class PublishedRecipe:
         self.frozen = for_training(self.decoder)
 
     def _decoder(self, decoder: Decoder) -> Decoder:
-        """Ready to be trained. Raises ConfigError: it is none of a published pipeline."""
+        """Prepares the decoder for training. Raises ConfigError: it is not a published pipeline."""
         heads = trained_modules(decoder)
         if not heads:
             raise ConfigError(
-                f"the {self.options.modality} decoder of {self.options.model!r} is no published pipeline; name a model "
-                "whose decoders have kind 'pipeline'"
+                f"the {self.options.modality} decoder of {self.options.model!r} is not a published pipeline; name a "
+                "model whose decoders have kind 'pipeline'"
             )
         self.model = nn.ModuleDict({"head": nn.ModuleList(heads)})
         if self.options.trained == "network":
@@ -102,14 +101,14 @@ class PublishedRecipe:
         self.model.requires_grad_(True)
         return save_memory(decoder) if self.options.gradient_checkpointing else decoder
 
-    def batch(self, step: int, share: Share = WHOLE) -> Batch:
+    def batch(self, step: int, share: Share = WHOLE) -> PublishedBatch:
         size = self.config.batch_size
         rows = share.rows(size)
         lessons = self.lessons.batch(step, share.index, share.count)
-        drawn = self._draw(lessons, [step * size + row for row in rows], learns=True)
-        return drawn if get_worker_info() else self.finish(drawn)
+        batch = self._draw(lessons, [step * size + row for row in rows], learns=True)
+        return batch if get_worker_info() else self.finish(batch)
 
-    def _draw(self, lessons: Sequence[Lesson], numbers: Sequence[int], learns: bool) -> Batch:
+    def _draw(self, lessons: Sequence[Lesson], numbers: Sequence[int], learns: bool) -> PublishedBatch:
         items = [lesson.answer(self.options.modality) for lesson in lessons]
         slots = torch.arange(len(lessons) * self.slots).view(-1, self.slots)
         answers = list(zip(lessons, items, numbers, strict=True))
@@ -125,44 +124,44 @@ class PublishedRecipe:
         most = self.options.feature_noise if learns else 0.0
         amount = most * torch.stack([torch.rand(1, 1, generator=draw) for draw in draws])
         haze = torch.stack([torch.randn(self.slots, self.width, generator=draw) for draw in draws])
-        return Batch(denoised, features, unseen, amount, haze)
+        return PublishedBatch(denoised, features, unseen, amount, haze)
 
-    def finish(self, drawn: Batch) -> Batch:
-        """Encodes what nobody has encoded yet, where this process trains."""
-        if drawn.unseen:
+    def finish(self, batch: PublishedBatch) -> PublishedBatch:
+        """Encodes the samples of `unseen` and adds the noise of features, in the training process."""
+        if batch.unseen:
             device = torch.device(self.placement.device)
-            values = self.lessons.encodings.encode_on(device, list(drawn.unseen.values()))
-            for i, value in zip(drawn.unseen, values, strict=True):
-                drawn.features[i] = value[: self.slots]
-            drawn.unseen = {}
-        drawn.features = noised_features(drawn.features, drawn.amount, drawn.haze)
-        return drawn
+            values = self.lessons.encodings.encode_on(device, list(batch.unseen.values()))
+            for i, value in zip(batch.unseen, values, strict=True):
+                batch.features[i] = value[: self.slots]
+            batch.unseen = {}
+        batch.features = noised_features(batch.features, batch.amount, batch.haze)
+        return batch
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: PublishedBatch) -> dict[str, Tensor]:
         loss = self._loss(batch)
         edits = torch.zeros(len(loss), dtype=torch.bool, device=loss.device)
         edits[batch.denoised.given] = True
         return {"loss": loss.mean(), "edit": _mean(loss, edits), "alone": _mean(loss, ~edits)}
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, batch: PublishedBatch) -> Tensor:
         """L_DM of each sample [n]."""
         dtype = getattr(torch, self.placement.dtype)
         return diffusion_loss(self.decoder, batch.denoised, batch.features.flatten(0, 1), dtype)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """L_DM on held-out records: with their features, with another's and with none; with and without the source."""
+        """L_DM on held-out records with their features, another record's and none; with and without the source."""
         lessons = self.held_out.batch(0)
-        drawn = to_device(self.finish(self._draw(lessons, range(len(lessons)), learns=False)), device_of(self.decoder))
-        own, told = drawn.features, drawn.denoised
+        batch = to_device(self.finish(self._draw(lessons, range(len(lessons)), learns=False)), device_of(self.decoder))
+        features, with_sources = batch.features, batch.denoised
         figures: dict[str, float] = {}
-        for name, denoised in (("", told), ("no_source/", _without_sources(told))):
-            drawn.denoised, drawn.features = denoised, own
-            figures[f"{name}own_feature"] = float(self._loss(drawn).mean())
-            drawn.features = own.roll(1, dims=0)
-            figures[f"{name}others_feature"] = float(self._loss(drawn).mean())
-            drawn.denoised = replace(denoised, unconditional=torch.ones_like(denoised.unconditional))
-            figures[f"{name}no_feature"] = float(self._loss(drawn).mean())
+        for name, denoised in (("", with_sources), ("no_source/", _without_sources(with_sources))):
+            batch.denoised, batch.features = denoised, features
+            figures[f"{name}own_feature"] = float(self._loss(batch).mean())
+            batch.features = features.roll(1, dims=0)
+            figures[f"{name}others_feature"] = float(self._loss(batch).mean())
+            batch.denoised = replace(denoised, unconditional=torch.ones_like(denoised.unconditional))
+            figures[f"{name}no_feature"] = float(self._loss(batch).mean())
         return figures
 
     def sources(self, step: int) -> list[str]:
@@ -180,7 +179,7 @@ class PublishedRecipe:
 
 
 def export_decoder(decoder: Decoder, folder: Path, provenance: dict[str, Any], whole: bool = False) -> None:
-    """What was trained of a published decoder, and where it comes from; `whole`: the network as well."""
+    """Writes the trained tensors of a published decoder and their provenance; `whole`: with the whole network."""
     import json
 
     from codi2 import __version__
@@ -192,12 +191,12 @@ def export_decoder(decoder: Decoder, folder: Path, provenance: dict[str, Any], w
     write_atomic(folder / "training.json", (json.dumps(about, indent=1) + "\n").encode())
 
 
-def _without_sources(denoised: Denoised) -> Denoised:
+def _without_sources(denoised: DiffusionBatch) -> DiffusionBatch:
     return replace(denoised, given=denoised.given[:0], sources=denoised.sources[:0])
 
 
 def _mean(values: Tensor, rows: Tensor) -> Tensor:
-    """Of the rows [n] that count; zero where none does."""
+    """Mean over the selected rows [n]; zero if none is selected."""
     return (values * rows).sum() / rows.sum().clamp(min=1)
 
 

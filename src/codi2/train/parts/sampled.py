@@ -1,8 +1,8 @@
-"""Answers of training records with the features that a whole model samples for them: what adapts a decoder to it.
+"""Answers of training records with the features that a whole model samples for them, to adapt a decoder to it.
 
-Sampled features differ from true ones, and a decoder that never saw them draws them worse. The records are those whose
-answer follows from the request (edits by instruction and by examples, clips of pictures): of others a model that is
-right may sample another thing than the record shows, and the decoder would learn to ignore its features.
+Sampled features differ from true ones, and a decoder that is not trained on them draws them worse. The records are
+those whose answer follows from the request: edits by instruction and by examples, and clips of pictures. For other
+records a model may sample another valid answer than the record's, and the decoder would learn to ignore features.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Answers(Protocol):
         """The medium that the answer edits, or None, and the answer."""
 
     def features(self, places: Sequence[int]) -> Tensor:
-        """What is sampled for these answers [n, K, D]."""
+        """The sampled features of these answers [n, K, D]."""
 
     def depends(self) -> dict[str, Any]:
-        """What the features depend on."""
+        """The values on which the features depend, for the key of a bank."""
 
 
 class SampledAnswers:
@@ -62,7 +62,7 @@ class SampledAnswers:
     def __init__(self, modality: Modality, folder: Path, seed: int, split: str) -> None:
         self.modality, self.folder, self.seed = modality, folder, seed
         self.sampler = TaskSampler(cache.corpus(), (split,))
-        self.numbers: list[int] = []  # of the records that answer with this modality, in order
+        self.numbers: list[int] = []  # of the records whose answer has this modality, in order
 
     @cached_property
     def model(self) -> CoDi2:
@@ -70,12 +70,12 @@ class SampledAnswers:
 
     def record(self, number: int) -> Record:
         """The `number`-th record whose last answer has a medium of this modality."""
-        for tried in count(self.numbers[-1] + 1 if self.numbers else 0):
+        for candidate in count(self.numbers[-1] + 1 if self.numbers else 0):
             if number < len(self.numbers):
                 break
-            if self._answer(self._drawn(tried)) is not None:
-                self.numbers.append(tried)
-        return self._drawn(self.numbers[number])
+            if self._answer(self._draw(candidate)) is not None:
+                self.numbers.append(candidate)
+        return self._draw(self.numbers[number])
 
     def pair(self, number: int) -> Pair:
         record = self.record(number)
@@ -83,7 +83,7 @@ class SampledAnswers:
         assert answer is not None
         source = None if record.edits is None else as_array(record.media[record.edits].decode())
         if source is not None and self.modality == "video" and source.ndim == 3:
-            source = source[None]  # the picture that the clip begins with
+            source = source[None]  # the first frame of the clip
         return source, as_array(answer.decode())
 
     @torch.inference_mode()
@@ -97,8 +97,8 @@ class SampledAnswers:
                 for place, record in zip(places[start : start + CALL], records, strict=True)
             ]
             for segments in self.model.write(readings, options):
-                found = [s for s in segments if isinstance(s, FeatureSegment) and s.modality == self.modality]
-                rows.append(found[-1].features.float().cpu())
+                items = [s for s in segments if isinstance(s, FeatureSegment) and s.modality == self.modality]
+                rows.append(items[-1].features.float().cpu())
         return torch.stack(rows)
 
     def depends(self) -> dict[str, Any]:
@@ -106,11 +106,11 @@ class SampledAnswers:
         hashes = {str(path.relative_to(self.folder)): sha256_of(path) for path in files}
         return {"model": hashes, "families": FAMILIES[self.modality]}
 
-    def _drawn(self, number: int) -> Record:
+    def _draw(self, number: int) -> Record:
         return draw_record(self.sampler, self.seed, number, FAMILIES[self.modality])
 
     def _answer(self, record: Record) -> Medium | None:
-        """The medium of this modality that a record answers with last; None: there is none."""
+        """The last medium of this modality in a record's answer; None: it has none."""
         media = [medium for medium in answered(record) if medium.modality == self.modality]
         return media[-1] if media else None
 
@@ -121,7 +121,7 @@ def answered(record: Record) -> list[Medium]:
 
 
 def as_array(part: Part) -> np.ndarray:
-    """A medium of the corpus' own size as banks hold it: uint8 [64, 64, 3], int16 [40960] or uint8 [F, 64, 64, 3]."""
+    """A medium of the corpus's size as an array: uint8 [64, 64, 3], int16 [40960] or uint8 [F, 64, 64, 3]."""
     if isinstance(part, Audio):
         return np.clip(np.round(part.samples * 32767), -32768, 32767).astype(np.int16)
     assert isinstance(part, (Image, Video))

@@ -1,4 +1,4 @@
-"""The vocoder, on random crops of the corpus's sounds, edited and mixed."""
+"""Trains the vocoder on random crops of the corpus's sounds, edited and mixed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class VocoderRecipe:
         places, levels = draw.random(size), draw.uniform(0.3, 1.0, size)
         crops = []
         for place, clip in zip(share.rows(size), self.media.batch(step, size, share), strict=True):
-            # most clips end in silence: begin where there is still something to hear
+            # most clips end in silence: begin before the last audible sample
             last = max(1, int(np.flatnonzero(np.abs(clip) > 300).max(initial=0)) - length // 2)
             start = int(places[place] * (min(last, len(clip) - length) + 1))
             crops.append(clip[start : start + length] * levels[place])
@@ -54,14 +54,14 @@ class VocoderRecipe:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Log-spectral distance on held-out sounds, ours and Griffin-Lim's."""
+        """Log-spectral distance on held-out sounds, of the vocoder and of Griffin-Lim."""
         from codi2.metrics.audio import log_spectral_distance
 
         rows = cache.rows("audio", "val")[:24]
         clips = cache.waveforms(cache.view("audio")[rows]).to(device_of(self.model))
         mel = self.mel(clips)
         generator = torch.Generator().manual_seed(0)
-        rivals = {
+        waves_by_method = {
             "lsd": self.model.decode(mel),
             "griffin_lim": griffin_lim(self.mel, self.mel.magnitude(mel), generator=generator),
         }
@@ -69,7 +69,7 @@ class VocoderRecipe:
             name: float(
                 np.mean([log_spectral_distance(a, b, 16_000) for a, b in zip(clips.cpu().numpy(), waves, strict=True)])
             )
-            for name, waves in ((name, wave.cpu().numpy()) for name, wave in rivals.items())
+            for name, waves in ((name, wave.cpu().numpy()) for name, wave in waves_by_method.items())
         }
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
