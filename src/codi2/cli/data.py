@@ -101,7 +101,7 @@ def encode(
     """
     from codi2.data.find import find_set
     from codi2.evaluate.processes import join
-    from codi2.train.features.encode import Encoding, How, default_folder, encode_set, job_of
+    from codi2.train.features.encode import EncodingOptions, EncodingRun, default_folder, encode_set, job_of
     from codi2.train.features.makers import kinds_of
 
     if wrong := next((name for name in ("bits", "compile", "offload") if getattr(placement, name)), None):
@@ -113,11 +113,11 @@ def encode(
             raise ConfigError("--ray divides the work itself; run the command without a launcher")
         data = find_set(str(folder))
         data = data.absolute() if ray else data
-        how = How(processes.placed(placement), workers, batch_size)
+        how = EncodingOptions(processes.placed(placement), workers, batch_size)
         for kind in kinds_of(model) if latents else ("features",):
             job = job_of(kind, data, model, features if kind == "features" else None)
             store = out or default_folder(job)
-            encode_set(Encoding(job, store.absolute() if ray else store, how), processes, ray, plan)
+            encode_set(EncodingRun(job, store.absolute() if ray else store, how), processes, ray, plan)
             if processes.first and not plan:
                 print(f"The {kind} are in {store}.")
 

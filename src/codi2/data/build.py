@@ -1,14 +1,14 @@
-"""Build a data set: units of a source become shards, on one core, several, or a Ray cluster, with the same result.
+"""Builds a data set: units of a source become shards, on one core, several, or a Ray cluster, with the same result.
 
     out/
-      shards/image-000012.tar, .npy   records of unit 12 that answer with a picture, and their index
-      parts/000012.json               what became of unit 12; it is written last, so the unit is done when it is there
+      shards/image-000012.tar, .npy   records of unit 12 whose answer is a picture, and their index
+      parts/000012.json               the counts of unit 12; written last, so its existence means that the unit is done
       parts/000012.npy                fingerprints of its entries, for duplicates
-      settings.json                   what is built; another build is refused
+      settings.json                   the settings; a build with other settings is refused
       quarantine.jsonl                the records that were left out, each with the reason
-      build.json                      the report; written when all is done
+      build.json                      the report; written at the end
 
-A killed build loses the units that were under way and nothing else: started again, it makes those.
+A killed build loses only the units in progress; the next build makes these.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from codi2.errors import CoDi2Error, ConfigError, DataError
 from codi2.folders import locked, undone
 from codi2.hub import atomic_path, write_atomic
 
-SHOWN = 500  # characters of a name or detail in the quarantine
-NAME, WORDS = 200, 2**20  # characters of a task or licence, bytes of a record's words, at most
-ENOUGH = 500  # entries after which the share of bad ones is judged, while a build runs
+SHOWN = 500  # most characters of a name or detail in the quarantine
+NAME, WORDS = 200, 2**20  # most characters of a task or licence, most bytes of a record's words
+ENOUGH = 500  # entries after which the share of bad ones is checked during a build
 _SUMS = ("tasks", "phases", "licences", "bad", "left_out")
 _FINGERPRINTS_AT_ONCE = 40_000_000  # 0.3 GB
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is built. The same settings give the same shards, byte for byte."""
+    """The settings of a build. The same settings give the same shards, byte for byte."""
 
     builder: str
     source: str
     out: str
     seed: int = 0
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """The builder's own; what is not named has its default."""
+    """Options of the builder; options that are not named have their defaults."""
 
     @property
     def folder(self) -> Path:
@@ -67,17 +67,17 @@ class Settings:
 def build(
     settings: Settings, *, workers: int = 1, ray: str | None = None, max_bad: float = 0.05, units: int | None = None
 ) -> dict[str, Any]:
-    """Build or go on building; returns the report that `build.json` holds.
+    """Builds a data set or continues a build; returns the report that `build.json` holds.
 
     Args:
         workers: processes on this machine.
-        ray: address of a Ray cluster, or `local` for one that is started here, and it decides on workers.
-        max_bad: share of quarantined entries beyond which the build stops.
-        units: build the first few only, to look at them.
+        ray: address of a Ray cluster, or `local` for one that is started here; Ray chooses the number of workers.
+        max_bad: share of quarantined entries above which the build stops.
+        units: build only the first units, to inspect them.
 
     Raises:
-        DataError: the source is not what the builder reads; too many entries are bad; nothing could be made;
-            the folder holds another build.
+        DataError: the builder cannot read the source; too many entries are bad; no record could be made; the folder
+            holds another build.
         OutputError: the folder cannot be written, the disk is full, or another build writes to it. Finished shards stay
             valid.
     """
@@ -101,85 +101,88 @@ def _build(settings: Settings, workers: int, ray: str | None, max_bad: float, un
 
 
 @lru_cache(maxsize=2)
-def _opened(name: str, source: str, out: str, options: str) -> Builder:
-    kind = load_builder(name)
-    given = json.loads(options)
-    known = {field.name: field for field in dataclasses.fields(kind.Options)}
-    if unknown := sorted(given.keys() - known.keys()):
+def _open_builder(name: str, source: str, out: str, options: str) -> Builder:
+    builder_class = load_builder(name)
+    values = json.loads(options)
+    known = {field.name: field for field in dataclasses.fields(builder_class.Options)}
+    if unknown := sorted(values.keys() - known.keys()):
         raise ConfigError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
-    for key, value in given.items():
+    for key, value in values.items():
         default = known[key].default
         if not isinstance(value, type(default)) and not (isinstance(default, float) and isinstance(value, int)):
             raise ConfigError(f"option {key} of {name} is {value!r}; it should be like {default!r}")
-    return kind(Path(source), Path(out) / "scratch", kind.Options(**given))
+    return builder_class(Path(source), Path(out) / "scratch", builder_class.Options(**values))
 
 
 def open_builder(settings: Settings) -> Builder:
-    """The builder on its source, once a process. Raises ConfigError: an option is unknown or of another type."""
-    return _opened(settings.builder, settings.source, settings.out, json.dumps(dict(settings.options), sort_keys=True))
+    """The builder of a source, cached in a process. Raises ConfigError: an option is unknown or of another type."""
+    return _open_builder(
+        settings.builder, settings.source, settings.out, json.dumps(dict(settings.options), sort_keys=True)
+    )
 
 
 def build_unit(task: tuple[Settings, int, Mapping[str, Any]]) -> dict[str, Any]:
-    """Read one unit, write its shards, and say what became of it."""
+    """Reads one unit and writes its shards; returns its counts."""
     settings, number, unit = task
     builder, tally = open_builder(settings), _Tally(settings, number)
     with ExitStack() as stack:
         writers: dict[str, Callable[[Sample], None]] = {}
         for place, raw in enumerate(tally.timed(_readable(builder, unit))):
             for phase, sample in tally.samples_of(builder, raw, f"{number:06d}-{place:06d}"):
-                began = time.perf_counter()
+                start = time.perf_counter()
                 if phase not in writers:
                     path = settings.folder / "shards" / f"{phase}-{number:06d}.tar"
                     writers[phase] = stack.enter_context(write_shard(path))
                 writers[phase](sample)
-                tally.spent["write"] += time.perf_counter() - began
+                tally.spent["write"] += time.perf_counter() - start
     return tally.write()
 
 
 def _readable(builder: Builder, unit: Mapping[str, Any]) -> Iterator[Raw]:
-    """The entries, with those that could not be told apart as entries that cannot be made."""
+    """The entries; a BadRecord of `read` becomes an entry that `make` quarantines."""
     n = -1
     try:
         for n, raw in enumerate(builder.read(unit)):
             yield Raw(f"entry-{n}", raw) if isinstance(raw, BadRecord) else raw
-    except OSError as error:  # or it would pass for a failure of the writing
+    except OSError as error:  # it would be taken for an error of writing
         raise DataError(f"{error.filename or builder.source} cannot be read: {error.strerror or error}") from error
     except CoDi2Error:
         raise
-    except Exception as error:  # what a hostile source may do to a library ends in the quarantine like all damage
+    except Exception as error:  # a hostile source may cause any error of a library
         yield Raw(f"entry-{n + 1}", _unexpected(error, "this entry and those behind it in the unit cannot be read"))
 
 
 def _unexpected(error: Exception, what: str = "") -> BadRecord:
+    """A BadRecord for an error of any type."""
     reason = (str(error).splitlines() or [""])[0][:200]
     return BadRecord("failed", ": ".join(filter(None, (what, type(error).__name__, reason))))
 
 
 class _Tally:
-    """Counts of one unit, its quarantine and its fingerprints."""
+    """The counts, the quarantine and the fingerprints of one unit."""
 
     def __init__(self, settings: Settings, number: int) -> None:
         self.settings, self.number = settings, number
         self.entries, self.records = 0, 0
         self.tasks, self.phases, self.licences = Counter[str](), Counter[str](), Counter[str]()
         self.bad, self.left_out = Counter[str](), Counter[str]()
-        self.spent: defaultdict[str, float] = defaultdict(float)  # what → seconds
+        self.spent: defaultdict[str, float] = defaultdict(float)  # stage → seconds
         self.quarantine: list[str] = []
         self.fingerprints: list[tuple[int, int]] = []
 
     def timed(self, entries: Iterator[Raw]) -> Iterator[Raw]:
         while True:
-            began = time.perf_counter()
+            start = time.perf_counter()
             raw = next(entries, None)
-            self.spent["read"] += time.perf_counter() - began
+            self.spent["read"] += time.perf_counter() - start
             if raw is None:
                 return
             self.entries += 1
             yield raw
 
     def samples_of(self, builder: Builder, raw: Raw, key: str) -> list[tuple[str, Sample]]:
-        """Phase and sample of all records of an entry, or none where one of them is unfit."""
-        began = time.perf_counter()
+        """Phase and sample of all records of an entry; none if one of them is unfit."""
+        start = time.perf_counter()
         try:
             if isinstance(raw.entry, BadRecord):
                 raise raw.entry
@@ -189,7 +192,7 @@ class _Tally:
             samples = [(record.phase, _sample(record)) for record in records]
             fingerprint = _fingerprint(raw.content) if raw.content else None
             made = time.perf_counter()
-            self.spent["make"] += made - began
+            self.spent["make"] += made - start
             for medium in {id(medium): medium for record in records for medium in record.media}.values():
                 if not medium.checked:
                     verify(medium)
@@ -200,7 +203,7 @@ class _Tally:
         except BadRecord as error:
             self.note(self.bad, raw.key, error)
             return []
-        except CoDi2Error:  # a missing package, a wrong option: not the entry's fault
+        except CoDi2Error:  # a missing package or a wrong option, not a fault of the entry
             raise
         except Exception as error:
             self.note(self.bad, raw.key, _unexpected(error))
@@ -210,7 +213,7 @@ class _Tally:
         self.records += len(records)
         self.tasks.update(record.task for record in records)
         self.phases.update(record.phase for record in records)
-        self.licences.update(one for record in records for one in record.licence.split("; "))
+        self.licences.update(licence for record in records for licence in record.licence.split("; "))
         return samples
 
     def note(self, counts: Counter[str], key: str, unfit: Unfit) -> None:
@@ -228,17 +231,17 @@ class _Tally:
         with atomic_path(self.settings.unit_file(self.number, ".npy")) as aside, open(aside, "wb") as file:
             np.save(file, np.array(self.fingerprints, dtype=np.uint64).reshape(-1, 2))
         lines = "".join(line + "\n" for line in self.quarantine)
-        # names and words of a source may be no text: half a character is written as its escape, as JSON has it
+        # names and words of a source may have lone surrogates, which are written as JSON escapes
         write_atomic(self.settings.unit_file(self.number, ".jsonl"), lines.encode("utf-8", "backslashreplace"))
         write_atomic(self.settings.unit_file(self.number, ".json"), json.dumps(part).encode())
         return part
 
 
 def _record(draft: Draft, key: str, source: str) -> Record:
-    """Raises BadRecord: nothing can be learned from it, or its task or licence is none."""
-    for what, name in (("task", draft.task), ("licence", draft.licence)):
+    """The record of a draft. Raises BadRecord: it is malformed, or its task or licence is not a plain name."""
+    for field, name in (("task", draft.task), ("licence", draft.licence)):
         if len(name) > NAME or not name.isprintable():
-            raise BadRecord("malformed", f"the {what} {name[:NAME]!r} is no plain name of at most {NAME} characters")
+            raise BadRecord("malformed", f"the {field} {name[:NAME]!r} is no plain name of at most {NAME} characters")
     try:
         edits = None if draft.edits is None else number_of(draft.edits, draft.turns)
         return Record(key, draft.task, draft.turns, source, draft.licence, draft.meta, edits)
@@ -247,7 +250,7 @@ def _record(draft: Draft, key: str, source: str) -> Record:
 
 
 def _sample(record: Record) -> Sample:
-    """Raises BadRecord: half a character among its words, or words without end."""
+    """The sample of a record. Raises BadRecord: its words have a lone surrogate, or are too long."""
     try:
         sample = to_sample(record)
     except UnicodeEncodeError as error:
@@ -258,7 +261,7 @@ def _sample(record: Record) -> Sample:
 
 
 def _seed_of(seed: int, key: str) -> list[int]:
-    """By the entry's key alone: where its unit begins and which worker has it makes no difference."""
+    """The seed of an entry depends on its key only, not on its unit or worker."""
     return [seed, int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")]
 
 
@@ -271,15 +274,15 @@ def _fingerprint(content: tuple[bytes | str, ...]) -> int:
 
 
 def _plan(settings: Settings) -> list[dict[str, Any]]:
-    """The units, planned once and kept: a resumed build must not see other ones.
+    """The units, planned once and stored, so that a resumed build has the same ones.
 
-    The settings are written last, so a folder belongs to a build once its source has been found good.
-    Raises DataError: the source is not what the builder reads, or the folder is another build's.
+    The settings are written last, after the source has been checked.
+    Raises DataError: the builder cannot read the source, or the folder holds another build.
     """
     path = settings.folder / "settings.json"
     builder = open_builder(settings)
-    ours = {"schema": SCHEMA, **asdict(settings), "version of the source": builder.version}
-    del ours["out"]  # a folder may be moved
+    current = {"schema": SCHEMA, **asdict(settings), "version of the source": builder.version}
+    del current["out"]  # a folder may be moved
     if not path.is_file():
         with undone(settings.folder / "scratch"):
             (settings.folder / "scratch").mkdir(parents=True, exist_ok=True)
@@ -287,15 +290,15 @@ def _plan(settings: Settings) -> list[dict[str, Any]]:
             if not units:
                 raise DataError(f"{settings.source} holds nothing for {settings.builder}, which reads {builder.reads}")
         write_atomic(settings.folder / "units.json", json.dumps(units).encode())
-        write_atomic(path, json.dumps(ours, indent=1).encode())
+        write_atomic(path, json.dumps(current, indent=1).encode())
         return units
     try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}); delete {settings.out} and build again") from error
-    if other := next((name for name in ours if ours[name] != theirs.get(name)), None):
+    if differing := next((name for name in current if current[name] != stored.get(name)), None):
         raise DataError(
-            f"{settings.out} holds a build with {other} {theirs.get(other)!r}, not {ours[other]!r}; "
+            f"{settings.out} holds a build with {differing} {stored.get(differing)!r}, not {current[differing]!r}; "
             "choose another folder, or delete that one"
         )
     planned: list[dict[str, Any]] = json.loads((settings.folder / "units.json").read_text(encoding="utf-8"))
@@ -303,7 +306,7 @@ def _plan(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _sweep(settings: Settings) -> None:
-    """Removes what a killed build or worker has left half written."""
+    """Removes partial files of killed builds and workers."""
     for folder in ("shards", "parts"):
         for stale in (settings.folder / folder).glob(".*"):
             stale.unlink(missing_ok=True)
@@ -326,19 +329,19 @@ def _judge(settings: Settings, seen: int, bad: Counter[str], max_bad: float) -> 
     reasons = ", ".join(f"{count} × {reason}" for reason, count in bad.most_common(4))
     raise DataError(
         f"{bad.total()} of {seen} entries are bad ({reasons}), more than the share of {max_bad:g} that is allowed; "
-        f"see {settings.folder / 'parts'}/*.jsonl, mend the source, or allow more with --max-bad and run again"
+        f"see {settings.folder / 'parts'}/*.jsonl, correct the source, or allow more with --max-bad and run again"
     )
 
 
 def _finish(settings: Settings, count: int, workers: int, ray: str | None, max_bad: float) -> dict[str, Any]:
-    """Takes duplicates out and writes the report."""
+    """Removes duplicates and writes the report."""
     from codi2.data.duplicates import drop_duplicates, find_duplicates
 
-    found = find_duplicates([settings.unit_file(n, ".npy") for n in range(count)], _FINGERPRINTS_AT_ONCE)
-    dropped = [(settings, number, places) for number, places in sorted(found.items())]
+    duplicates = find_duplicates([settings.unit_file(n, ".npy") for n in range(count)], _FINGERPRINTS_AT_ONCE)
+    dropped = [(settings, number, places) for number, places in sorted(duplicates.items())]
     for _ in run.results(drop_duplicates, dropped, workers, ray, "duplicates"):
         pass
-    _sweep(settings)  # workers that died under a build that lived
+    _sweep(settings)  # partial files of workers that died
     report = _report(settings, count)
     with atomic_path(settings.folder / "quarantine.jsonl") as aside, open(aside, "wb") as file:
         for number in range(count):
@@ -346,8 +349,8 @@ def _finish(settings: Settings, count: int, workers: int, ray: str | None, max_b
     _judge(settings, report["entries"], Counter(report["bad"]), max_bad)
     if not report["records"]:
         reasons = Counter(report["bad"]) + Counter(report["left_out"])
-        why = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(4)) or "no entries"
-        raise DataError(f"no record could be made of {settings.source}: {why}; see {settings.out}/quarantine.jsonl")
+        summary = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(4)) or "no entries"
+        raise DataError(f"no record could be made of {settings.source}: {summary}; see {settings.out}/quarantine.jsonl")
     write_atomic(settings.folder / "build.json", json.dumps(report, indent=1).encode())
     return report
 

@@ -1,8 +1,8 @@
-"""What frozen networks make of the corpus, computed once and kept.
+"""Caches the outputs of frozen networks for the corpus.
 
-A *view* is the corpus of one modality under one edit (`plain`, `grey`, …). Trunk features and latents of a view are one
-array each under `$CODI2_HOME/cache`, whose name holds a key of the edit and the weights, with a hash of every row's
-medium beside it: new weights start a new file, and a corpus that was built anew costs only its new rows.
+A *view* is the corpus of one modality with one edit (`plain`, `grey`, …). Each kind of output for a view is an array
+under `$CODI2_HOME/cache`. Its name holds a hash of the edit and the weights, and a second file the hash of every row's
+medium: new weights start a new file, and after a change of the corpus only new rows are computed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from codi2.progress import tracked
 if TYPE_CHECKING:
     from torch import Tensor
 
-# view → the splits whose sounds are mixed, and how many mixes there are
+# view → the splits whose sounds are mixed, and the number of mixes
 MIXES = {"mix": (("train",), 2000), "test_mix": (("test_rendering",), 160)}
 TRUNKS = {"image": "lite0-160", "audio": "aisfx"}
-"""What the trunk features depend on: the network and the size of its input."""
+"""The network and the size of its input, on which trunk features depend."""
 EDITED = "edited-"
-"""`edited-0`, `edited-1`, …: views in which every item is under a drawn edit of its own."""
-EDITS_VERSION = "1"  # raise it when an edit gives other media; a test notices that their code has changed
+"""`edited-0`, `edited-1`, …: views in which every item has a random edit."""
+EDITS_VERSION = "1"  # raise it when the output of an edit changes; a test detects changes of the code
 BATCH = 64  # samples per call of a frozen network
 
 
@@ -39,7 +39,7 @@ def corpus() -> Corpus:
 
 
 def view(modality: str, name: str = "plain") -> np.ndarray:
-    """All media of a modality under one edit, in corpus order: uint8 [N, 64, 64, 3] or int16 [N, 40960]."""
+    """All media of a modality with one edit, in corpus order: uint8 [N, 64, 64, 3] or int16 [N, 40960]."""
     media = corpus().images if modality == "image" else corpus().sounds
     if name == "plain":
         return media
@@ -66,7 +66,7 @@ def view(modality: str, name: str = "plain") -> np.ndarray:
 
 
 def _edited(modality: str, row: int, number: int) -> np.ndarray:
-    """An item under one drawn edit; which one is a function of the medium and `number`."""
+    """An item with a random edit, which is a function of the medium and `number`."""
     from codi2.data import edits
 
     key = int(_row_keys(modality, "plain")[row])
@@ -74,9 +74,9 @@ def _edited(modality: str, row: int, number: int) -> np.ndarray:
 
 
 def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
-    """float16 [N, S, C]: what the encoder's frozen trunk gives for a view."""
+    """float16 [N, S, C]: the output of the encoder's frozen trunk for a view."""
     if name == "half":
-        name = "plain"  # aiSFX brings every sound to one peak first
+        name = "plain"  # aiSFX scales every sound to one peak first
     import torch
 
     from codi2.encode.tiny import load_trunk
@@ -92,13 +92,13 @@ def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
 
 
 def statistics(modality: str, name: str = "plain") -> tuple[np.ndarray, ...]:
-    """float16 [N, numbers] each: what the encoder's fitted tokens are made of, for a view."""
+    """float16 [N, numbers] each: the inputs of the encoder's fitted tokens, for a view."""
     kinds = (appearance_cells, picture_manner) if modality == "image" else (appearance_cells,)
     return tuple(kind(modality, name) for kind in kinds)
 
 
 def appearance_cells(modality: str, name: str = "plain") -> np.ndarray:
-    """float16 [N, numbers]: what the encoder's appearance token is made of, for a view."""
+    """float16 [N, numbers]: the inputs of the encoder's appearance token, for a view."""
     from codi2.encode.appearance import cells
 
     def compute(rows: np.ndarray) -> np.ndarray:
@@ -108,7 +108,7 @@ def appearance_cells(modality: str, name: str = "plain") -> np.ndarray:
 
 
 def picture_manner(modality: str, name: str = "plain") -> np.ndarray:
-    """float16 [N, numbers]: what the encoder's manner token is made of, for a view of pictures."""
+    """float16 [N, numbers]: the inputs of the encoder's manner token, for a view of pictures."""
     import torch
 
     from codi2.encode.tiny import ImageTrunk, load_trunk
@@ -122,7 +122,7 @@ def picture_manner(modality: str, name: str = "plain") -> np.ndarray:
 
 
 def codec_inputs(modality: str, media: np.ndarray) -> Tensor:
-    """Media as views hold them → what the codec reads [B, channels, H, W]: pixels or normalised log-mel."""
+    """Media of a view → the input of the codec [B, channels, H, W]: pixels or normalised log-mel."""
     from codi2.media.prepare import pixels_to_tensor
 
     if modality == "image":
@@ -205,7 +205,7 @@ def _batched(media: np.ndarray, function: Callable[..., object]) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _row_keys(modality: str, name: str) -> np.ndarray:
-    """uint64 [N]: a hash of each medium of a view; an edit's rows go by the media they are made of."""
+    """uint64 [N]: a hash of each medium of a view; for edits, of the media before the edit."""
     return _hashes(view(modality, name if name in MIXES else "plain"))
 
 
@@ -215,7 +215,7 @@ def _hashes(rows: Iterable[np.ndarray | str]) -> np.ndarray:
 
 
 def _cached(name: str, depends: str, keys: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The array of `name` for the rows `keys`; `compute` gets the indices of the rows that no earlier array has."""
+    """The array of `name` for the rows `keys`; `compute` gets the indices of the rows that the stored array lacks."""
     stem = f"{name}-{hashlib.sha256(depends.encode()).hexdigest()[:10]}" if depends else name
     values_path, keys_path = (home() / "cache" / f"{stem}{suffix}.npy" for suffix in ("", "-keys"))
     known: dict[int, int] = {}
@@ -224,18 +224,18 @@ def _cached(name: str, depends: str, keys: np.ndarray, compute: Callable[[np.nda
         old, old_keys = np.load(values_path, mmap_mode="r"), np.load(keys_path)
         if np.array_equal(old_keys, keys):
             return old
-        if len(old) == len(old_keys):  # a kill between the two writes leaves them unequal: then all is computed anew
+        if len(old) == len(old_keys):  # after a kill between the two writes they differ: all rows are computed again
             known = {int(key): i for i, key in enumerate(old_keys)}
     new = np.array([i for i, key in enumerate(keys) if int(key) not in known], dtype=np.int64)
-    fresh = compute(new) if len(new) else None
-    like = fresh if fresh is not None else old
+    computed = compute(new) if len(new) else None
+    like = computed if computed is not None else old
     assert like is not None
     values = np.empty((len(keys), *like.shape[1:]), like.dtype)
     for i, key in enumerate(keys):
         if old is not None and int(key) in known:
             values[i] = old[known[int(key)]]
-    if fresh is not None:
-        values[new] = fresh
+    if computed is not None:
+        values[new] = computed
     keys_path.unlink(missing_ok=True)
     for path, array in ((values_path, values), (keys_path, keys)):
         with atomic_path(path) as aside, open(aside, "wb") as file:

@@ -1,7 +1,7 @@
-"""Plain conversation for the text phase: questions of ours, answered by the base model itself.
+"""Plain conversation for the text phase: our questions with answers of the base model.
 
-Training on its own answers keeps the model where it was: the adapters learn media without unlearning words. (Alpaca,
-which the paper uses, is not carried by any package; its builder reads the user's copy.)
+Training on the base model's answers lets the adapters learn media without forgetting text. (No package contains Alpaca,
+which the paper uses; its builder reads the user's copy.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from codi2.hub import home, write_atomic
 
 BATCH = 16  # questions answered at once
 MAX_NEW_TOKENS = 60
-NUM_TEXTS, TEXT_TOKENS = 480, 64  # of the base model's own prose
+NUM_TEXTS, TEXT_TOKENS = 480, 64  # of prose that the base model generates
 
 
 def questions() -> list[str]:
@@ -24,37 +24,37 @@ def questions() -> list[str]:
 
 
 def load_chats() -> list[tuple[str, str]]:
-    """(question, the base model's greedy answer), made once and kept under `$CODI2_HOME/cache`."""
+    """Questions with the base model's greedy answers, computed once and stored under `$CODI2_HOME/cache`."""
     path = home() / "cache" / "chat.jsonl"
     if not path.is_file():
         pairs = _answers(questions())
         write_atomic(path, "".join(json.dumps(pair) + "\n" for pair in pairs).encode())
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [(question, _whole(answer)) for question, answer in map(json.loads, lines) if _whole(answer)]
+    return [(question, _complete(answer)) for question, answer in map(json.loads, lines) if _complete(answer)]
 
 
 def load_prose() -> list[str]:
-    """Texts that the base model writes of itself, drawn from its own distribution; made once and kept as well."""
+    """Texts sampled from the base model without a prompt; computed once and stored too."""
     path = home() / "cache" / "prose.json"
     if not path.is_file():
-        write_atomic(path, json.dumps(_written()).encode())
+        write_atomic(path, json.dumps(_sampled_texts()).encode())
     texts: list[str] = json.loads(path.read_text(encoding="utf-8"))
     return texts
 
 
-def _whole(answer: str) -> str:
-    """The answer up to its last full sentence: a cut one would teach the model to stop in the middle."""
+def _complete(answer: str) -> str:
+    """The answer up to its last complete sentence: a cut one would teach the model to stop in the middle."""
     return answer[: max(answer.rfind(mark) for mark in ".!?") + 1]
 
 
-def _answers(asked: list[str]) -> list[tuple[str, str]]:
+def _answers(prompts: list[str]) -> list[tuple[str, str]]:
     import torch
     from rich.progress import track
 
     tokenizer, model = _base_model()
     pairs = []
-    for start in track(range(0, len(asked), BATCH), description="asking the base model", transient=True):
-        batch = asked[start : start + BATCH]
+    for start in track(range(0, len(prompts), BATCH), description="asking the base model", transient=True):
+        batch = prompts[start : start + BATCH]
         chats = [[{"role": "user", "content": question}] for question in batch]
         tokens = tokenizer.apply_chat_template(
             chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
@@ -66,12 +66,14 @@ def _answers(asked: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _written() -> list[str]:
+def _sampled_texts() -> list[str]:
     import torch
     from rich.progress import track
 
     tokenizer, model = _base_model()
-    start = torch.full((2 * BATCH, 1), tokenizer.convert_tokens_to_ids("<|endoftext|>"))  # stood between texts
+    start = torch.full(
+        (2 * BATCH, 1), tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    )  # separates texts in its training data
     texts: list[str] = []
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)

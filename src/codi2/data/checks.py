@@ -1,4 +1,4 @@
-"""What makes a record unfit to learn from. Limits are wide: they catch damage, not taste."""
+"""Checks of the media and captions of records. The limits are wide: they detect damage, not low quality."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SILENCE = 1e-4  # of full scale
 CAPTION = 2_000  # characters
 _ALIASES = {"jfif": "jpg", "jpe": "jpg", "jif": "jpg", "tiff": "tif", "heif": "heic"}
 READ = (*MODALITY, "tif", "bmp", "avif", "heic")
-"""Suffixes of a user's files. Pictures of the last ones are converted: shards do not hold them."""
+"""Suffixes of a user's files. Pictures with the last ones are converted, as shards cannot hold them."""
 
 
 class Unfit(Exception):
-    """A record that cannot be used. `reason` is one of a few words that are counted, `detail` says what was seen."""
+    """A record that cannot be used. `reason` is one of a few terms that are counted; `detail` describes the record."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}")
@@ -38,19 +38,19 @@ class Unfit(Exception):
 
 
 class BadRecord(Unfit):
-    """Damaged or senseless: quarantined, and counted against the share that a build allows."""
+    """Damaged or malformed: quarantined, and counted against the share that a build allows."""
 
 
 class LeftOut(Unfit):
-    """Sound, but nothing can be made of it (its medium was never fetched, its caption names no mask): counted alone."""
+    """Undamaged, but without a use, as its medium was not downloaded or its caption names no mask: counted apart."""
 
 
 def entry_file(root: Path, name: str | Path) -> bytes:
     """The bytes of a file that an entry names, read inside `root`.
 
     Raises:
-        BadRecord: it lies elsewhere, is no plain file, too large, or cannot be read.
-        LeftOut: there is none.
+        BadRecord: it is outside of `root`, not a plain file, too large, or cannot be read.
+        LeftOut: it is missing.
     """
     try:
         return read_inside(root, name)
@@ -63,15 +63,15 @@ def entry_file(root: Path, name: str | Path) -> bytes:
 
 
 def suffix_of(name: str) -> str:
-    """In lower case, without its point; one name for a format that has several."""
+    """The suffix in lower case without its dot; one name for formats that have several."""
     suffix = PurePosixPath(name).suffix[1:].lower()
     return _ALIASES.get(suffix, suffix)
 
 
 def medium_of(name: str, data: bytes) -> Medium:
-    """A user's file as records hold it. What a picture is, its content decides: a PNG may be a JPEG.
+    """The medium of a user's file. The content decides the format of a picture: a file named PNG may be a JPEG.
 
-    Pictures of formats that shards do not hold become PNG, upright and in sRGB.
+    Pictures in formats that shards cannot hold become PNG, upright and in sRGB.
 
     Raises:
         BadRecord: the name ends in no known suffix, or the file cannot be converted.
@@ -93,13 +93,13 @@ def medium_of(name: str, data: bytes) -> Medium:
     if isinstance(media, Video):
         return Medium("awebp", webp_bytes(media, lossless=True))
     if not isinstance(media, Image):
-        raise BadRecord("undecodable", f"{name} is a sound; name it for what it is")
+        raise BadRecord("undecodable", f"{name} is a sound; rename it with the suffix of a sound")
     check_sides(media.pixels.size)
     return Medium("png", png_bytes(media, {}), checked=True)
 
 
 def _is_still(gif: bytes) -> bool:
-    """Whether a GIF has one frame only; a damaged one is left to those who decode it."""
+    """Whether a GIF has only one frame; False for a damaged one, which decoding reports."""
     from PIL import Image as PILImage
 
     try:
@@ -110,7 +110,7 @@ def _is_still(gif: bytes) -> bool:
 
 
 def caption(text: object) -> str:
-    """A caption with its white space made plain. Raises BadRecord: empty, no text, or very long."""
+    """A caption with normalised white space. Raises BadRecord: it is empty, not text, or very long."""
     if not isinstance(text, str):
         raise BadRecord("no caption", repr(text)[:80])
     words = " ".join(text.split())
@@ -126,7 +126,7 @@ def caption(text: object) -> str:
 
 
 def verify(medium: Medium) -> None:
-    """As `decoded`, when nobody needs the result: faster for what large data sets are made of."""
+    """As `decoded` without the result: faster for JPEG and MP4, which large data sets consist of."""
     if medium.suffix in ("jpg", "jpeg"):
         _verify_jpeg(medium)
     elif medium.suffix == "mp4":
@@ -136,7 +136,7 @@ def verify(medium: Medium) -> None:
 
 
 def _verify_jpeg(medium: Medium) -> None:
-    """Read to its end, but at an eighth of its size."""
+    """Reads the whole file, but decodes it at an eighth of its size."""
     from PIL import Image as PILImage
 
     try:
@@ -145,11 +145,11 @@ def _verify_jpeg(medium: Medium) -> None:
             file.draft(None, (file.width // 8, file.height // 8))
             file.load()
     except (OSError, SyntaxError, ValueError, struct.error, PILImage.DecompressionBombError):
-        decoded(medium)  # says what it is
+        decoded(medium)  # reports the error
 
 
 def _verify_mp4(medium: Medium) -> None:
-    """All packets are read, and the key frames among them decoded."""
+    """Reads all packets, and decodes the key frames."""
     import av
 
     try:
@@ -159,21 +159,21 @@ def _verify_mp4(medium: Medium) -> None:
                 check_sides((stream.width, stream.height))
             stream.codec_context.skip_frame = "NONKEY"
             packets = keys = 0
-            for packet in container.demux(stream):  # the last one is empty and brings what the decoder has kept
+            for packet in container.demux(stream):  # the last, empty one flushes the decoder
                 packets += packet.size > 0
                 keys += len(packet.decode())
             size, rate, frames = (stream.width, stream.height), float(stream.average_rate or 25), stream.frames
     except (av.FFmpegError, ValueError, StopIteration):
-        decoded(medium)  # says what it is
+        decoded(medium)  # reports the error
         return
     if not keys or packets < frames:
-        raise BadRecord("undecodable", f"{packets} of {frames} frames are there, {keys} of them key frames")
+        raise BadRecord("undecodable", f"{packets} of {frames} frames exist, {keys} of them key frames")
     check_sides(size)
     _check_rate(packets, rate)
 
 
 def decoded(medium: Medium) -> Media:
-    """The medium decoded. Raises BadRecord: it cannot be, or is beyond the limits."""
+    """The decoded medium. Raises BadRecord: it cannot be decoded, or exceeds the limits."""
     try:
         media = medium.decode()
     except MediaError as error:
@@ -190,7 +190,7 @@ def decoded(medium: Medium) -> Media:
 
 
 def check_sides(size: tuple[int, int]) -> None:
-    """Raises BadRecord."""
+    """Raises BadRecord: the size exceeds the limits."""
     short, long = sorted(size)
     if short < SIDES[0] or long > SIDES[1] or long > ASPECT * short:
         raise BadRecord("absurd size", f"{size[0]} x {size[1]} pixels")

@@ -1,4 +1,4 @@
-"""Records before they are written: what builders, tables and tasks draw."""
+"""Records before they are written, as builders, tables and tasks make them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from codi2.data.sound_transforms import RATE
 
 @dataclass(frozen=True)
 class Draft:
-    """A record before it has its key and its source."""
+    """A record without its key and its source."""
 
     task: str
     turns: tuple[Turn, ...]
     licence: str
     meta: Mapping[str, Any] = field(default_factory=dict)
     edits: Medium | None = None
-    """The given medium, this very object, that the answer edits: edits and analogies have one, all else has none."""
+    """The medium of the prompt, by identity, that the answer edits: of edits and analogies; None for other tasks."""
 
 
 def exchange(prompt: Sequence[Piece], answer: Sequence[Piece]) -> tuple[Turn, Turn]:
-    """One prompt and its answer."""
+    """The turns of one prompt and its answer."""
     return ("user", tuple(prompt)), ("assistant", tuple(answer))
 
 

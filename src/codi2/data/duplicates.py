@@ -1,4 +1,4 @@
-"""Entries that are the same as an earlier one, over all units of a build, in flat memory."""
+"""Finds and drops entries that repeat an earlier one, over all units of a build, in limited memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def find_duplicates(files: Sequence[Path], at_once: int) -> dict[int, list[int]]:
-    """Index of the file → places of the entries that repeat an earlier one; files without any are left out.
+    """Index of a file → places of the entries that repeat an earlier one, for files with such entries.
 
     Args:
         files: of units, in order; each uint64 [N, 2]: place and fingerprint of an entry.
@@ -27,22 +27,22 @@ def find_duplicates(files: Sequence[Path], at_once: int) -> dict[int, list[int]]
     """
     total = sum(_rows(path) for path in files)
     passes = max(1, -(-total // at_once))
-    found: dict[int, list[int]] = {}
+    repeats: dict[int, list[int]] = {}
     for remainder in range(passes):
         units, places, prints = [], [], []
         for number, path in enumerate(files):
             entries = np.load(path, mmap_mode="r")
-            mine = entries[entries[:, 1] % np.uint64(passes) == remainder]
-            units.append(np.full(len(mine), number, dtype=np.uint32))
-            places.append(mine[:, 0].astype(np.uint32))
-            prints.append(mine[:, 1])
+            selected = entries[entries[:, 1] % np.uint64(passes) == remainder]
+            units.append(np.full(len(selected), number, dtype=np.uint32))
+            places.append(selected[:, 0].astype(np.uint32))
+            prints.append(selected[:, 1])
         unit, place, fingerprint = map(np.concatenate, (units, places, prints))
-        first = np.unique(fingerprint, return_index=True)[1]  # of equal ones the first in reading order
+        first = np.unique(fingerprint, return_index=True)[1]  # the first of equal entries in reading order
         repeated = np.ones(len(fingerprint), dtype=bool)
         repeated[first] = False
-        for number, at in zip(unit[repeated].tolist(), place[repeated].tolist(), strict=True):
-            found.setdefault(number, []).append(at)
-    return {number: sorted(places) for number, places in found.items()}
+        for number, repeated_place in zip(unit[repeated].tolist(), place[repeated].tolist(), strict=True):
+            repeats.setdefault(number, []).append(repeated_place)
+    return {number: sorted(places) for number, places in repeats.items()}
 
 
 def _rows(path: Path) -> int:
@@ -50,7 +50,7 @@ def _rows(path: Path) -> int:
 
 
 def drop_duplicates(task: tuple[Settings, int, list[int]]) -> dict[str, Any]:
-    """Writes a unit's shards anew without the records of some entries. Done once, it changes nothing a second time."""
+    """Rewrites a unit's shards without the records of these entries. A second call changes nothing."""
     settings, number, places = task
     path = settings.unit_file(number, ".json")
     part: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

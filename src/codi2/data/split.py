@@ -3,11 +3,11 @@
 - `test_family`: whole head nouns, in every source and modality, so no near-duplicate of them is in training.
 - `test_subject`: whole individuals of the cartoons.
 - `test_rendering`: one rendering of a known emoji; one whole recording of a known sound; the clip of a known emoji.
-- `test_style`: one whole rendering of all that is not held out by head noun.
+- `test_style`: one whole rendering, of all items that are not held out by head noun.
 - `val`: two in a hundred of the rest, by (concept, style) and by recording.
 
-The first four renderings decide by themselves; those that were added later follow the held-out heads and are split
-apart, so that the side of every older item is what it was.
+The split of the first four renderings does not depend on those added later, so every older item keeps its split. The
+added renderings follow the held-out heads and are split separately.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _VAL_SHARE = 0.02
 
 
 def _shuffled(values: Iterable[str], seed: int) -> list[str]:
-    """By hash, not by position, so that an item more or less leaves the others on their side."""
+    """In the order of their hashes, not by position: one more or fewer item leaves the split of the others as it is."""
     return sorted(set(values), key=lambda value: hashlib.sha256(f"{seed}:{value}".encode()).digest())
 
 
@@ -52,8 +52,8 @@ def _held_out_heads(items: list[Item], complete: set[str], seed: int) -> set[str
         if len(emoji[head]) <= _LARGEST_HEAD and count + len(emoji[head]) <= _FAMILY_EMOJI:
             held.add(head)
             count += len(emoji[head])
-    free = _shuffled((h for h in heard - protected if len(recordings[h]) <= _LARGEST_HEARD), seed)
-    return held | set(free[: round(_SOUND_SHARE * len(heard))])
+    candidates = _shuffled((h for h in heard - protected if len(recordings[h]) <= _LARGEST_HEARD), seed)
+    return held | set(candidates[: round(_SOUND_SHARE * len(heard))])
 
 
 def _held_out_subjects(items: list[Item], seed: int) -> set[str]:
@@ -106,7 +106,7 @@ def assign(items: list[Item], seed: int) -> dict[str, Split]:
 
 
 def _assign_added(items: list[Item], heads: set[str], seed: int) -> dict[str, Split]:
-    """Item id → split of the renderings that were added, less what is for training."""
+    """Item id → split, of the added renderings that are held out from training."""
     split: dict[str, Split] = {}
     for item in items:
         if item.head in heads:

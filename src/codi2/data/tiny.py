@@ -42,7 +42,7 @@ def build_tiny(seed: int = 0, sources: tuple[Source, ...] = SOURCES, root: Path 
     splits = give_up_twins(items, media["image"], assign(items, seed))
     items = [replace(item, split=splits[item.id]) for item in items]
     lines = dump_items(items)
-    write_atomic(folder / "build.json", b"{}")  # a build that dies half way is then refused, not read
+    write_atomic(folder / "build.json", b"{}")  # readers refuse a build that stopped half way
     write_atomic(folder / "items.jsonl", lines)
     for modality, array in media.items():
         with atomic_path(folder / ARRAYS[modality]) as aside:
@@ -72,10 +72,10 @@ def _collect(root: Path, sources: tuple[Source, ...]) -> tuple[list[Item], dict[
         for source in sources:
             raws = _raws(source, root)
             for raw in progress.track(raws, description=source.name):
-                mine = rows[raw.modality]
+                modality_rows = rows[raw.modality]
                 for index, media in enumerate(_media(raw)):
-                    items.append(_item(source, raw, index, len(mine)))
-                    mine.append(media)
+                    items.append(_item(source, raw, index, len(modality_rows)))
+                    modality_rows.append(media)
     shapes = {"image": (-1, SIDE, SIDE, 3), "audio": (-1, CLIP), "video": (-1, FRAMES, SIDE, SIDE, 3)}
     kinds = {"image": np.uint8, "audio": np.int16, "video": np.uint8}
     return items, {m: np.asarray(rows[m], kinds[m]).reshape(shapes[m]) for m in ARRAYS}
@@ -92,7 +92,7 @@ def _raws(source: Source, root: Path) -> list[RawItem]:
 
 
 def _media(raw: RawItem) -> Iterator[np.ndarray]:
-    """The prepared picture or clip, or the cuts of the sound; nothing where it is blank, still or silent."""
+    """The prepared picture or clip, or the cuts of the sound; blank, still and silent media are left out."""
     try:
         media: Any = raw.load()
         if raw.modality == "image":

@@ -33,11 +33,13 @@ def hue_turned(degrees: int) -> Callable[[Pixels], Pixels]:
 
 
 def background_mask(pixels: Pixels, threshold: int = 246) -> np.ndarray:
-    """True [H, W] where the picture is white and joined to its border: the ground that a cut-out was laid on."""
+    """True [H, W] where the picture is white and connected to its border: the background of a cut-out."""
     try:
         from scipy.ndimage import label
     except ImportError as error:
-        raise MissingDependencyError("a picture's ground is found with SciPy: pip install 'codi2[data]'") from error
+        raise MissingDependencyError(
+            "finding the background of a picture needs SciPy: run `pip install 'codi2[data]'`"
+        ) from error
     white = (pixels >= threshold).all(-1)
     regions, _ = label(np.pad(white, 1, constant_values=True))
     return np.asarray((regions == regions[0, 0])[1:-1, 1:-1])

@@ -1,4 +1,4 @@
-"""The items of some splits and how they hang together: by group, subject, concept and style."""
+"""The items of some splits, indexed by group, subject, concept and style."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ STYLES = {
 }
 """How a caption names a rendering."""
 RENDERINGS = ("openmoji", "google", "twitter", "fluent3d")
-"""Styles in which one concept is drawn: the true answers of an exemplar task. They decide which
-families are held out, and the shipped weights know no others."""
+"""Styles in which one concept is drawn: the true answers of an exemplar task. They decide which families are held out,
+and the published weights were trained on these alone."""
 ADDED_RENDERINGS = (
     "emojione", "emojione1", "emojionemono", "fxemoji", "noto1", "fluentflat", "fluentmono", "streamline"
 )  # fmt: skip
@@ -42,7 +42,7 @@ EDITS = {"image": transforms, "audio": sound_transforms}
 
 @dataclass(frozen=True)
 class World:
-    """Items, and the way from what they share to them."""
+    """Items and their indexes."""
 
     images: Sequence[Item]
     sounds: Sequence[Item]

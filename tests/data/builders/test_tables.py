@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from codi2.data import scene
-from codi2.data.build import Settings, _opened, build
+from codi2.data.build import Settings, _open_builder, build
 from codi2.data.builders.tables import ROWS
 from codi2.data.items import load_corpus
 from codi2.data.record import Medium, Record
@@ -68,7 +68,7 @@ def test_a_corpus_that_was_built_anew_is_another_source(rich_home: Path, tmp_pat
     drawn(rich_home, tmp_path / "out", records=20)
     about = rich_home / "data" / "tiny" / "build.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"sha256_items": "another"}))
-    _opened.cache_clear()
+    _open_builder.cache_clear()
     with pytest.raises(DataError, match="holds a build with version of the source '', not 'another'"):
         drawn(rich_home, tmp_path / "out", records=20)
 

@@ -13,9 +13,9 @@ BUILDERS = {
     "audioset": "audioset:AudioSet",
     "webvid": "webvid:WebVid",
     "instruct-pix2pix": "instruct_pix2pix:InstructPix2Pix",
-    "instruct-pix2pix-in-context": "instruct_pix2pix:InContext",
+    "instruct-pix2pix-in-context": "instruct_pix2pix:InstructPix2PixInContext",
     "audio-edits": "audio_edits:AudioEdits",
-    "audio-edits-in-context": "audio_edits:InContext",
+    "audio-edits-in-context": "audio_edits:AudioEditsInContext",
     "open-images": "open_images:OpenImages",
     "alpaca": "alpaca:Alpaca",
     "folder": "own:Own",
@@ -26,9 +26,9 @@ BUILDERS = {
 
 
 def load_builder(name: str) -> type[Builder]:
-    """Raises ConfigError: there is no such builder."""
+    """The class of a builder. Raises ConfigError: there is no such builder."""
     if name not in BUILDERS:
         raise ConfigError(f"there is no builder {name!r}; there are {', '.join(BUILDERS)}")
-    module, _, kind = BUILDERS[name].partition(":")
-    builder: type[Builder] = getattr(import_module(f"{__name__}.{module}"), kind)
+    module, _, class_name = BUILDERS[name].partition(":")
+    builder: type[Builder] = getattr(import_module(f"{__name__}.{module}"), class_name)
     return builder

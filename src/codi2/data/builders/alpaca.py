@@ -20,8 +20,8 @@ from codi2.prompt.parts import Phrase, Text
 from codi2.untrusted import parse_json, read_inside
 
 LICENCE = "CC-BY-NC-4.0"
-ENTRIES = 5_000  # a unit
-LONGEST = 50_000  # characters of an entry: the parser of phrases takes its time
+ENTRIES = 5_000  # of a unit
+LONGEST = 50_000  # most characters of an entry, as the parser of phrases is slow
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Alpaca(Builder):
 
     def units(self) -> list[dict[str, Any]]:
         if not 0 <= self.options.rate <= 1:
-            raise DataError(f"the rate of replaced phrases is {self.options.rate}; it should be from 0 to 1")
+            raise DataError(f"the rate of replaced phrases is {self.options.rate}; set a value from 0 to 1")
         path = self.source / "alpaca_data.json" if self.source.is_dir() else self.source
         try:
             entries = parse_json(read_inside(self.root, path))  # 23 MB
         except FileNotFoundError as error:
-            raise DataError(f"there is no {path}") from error
+            raise DataError(f"there is no {path}; name the folder of alpaca_data.json, or the file") from error
         except ValueError as error:
-            raise DataError(f"{path} is no JSON ({error}); bring it again") from error
+            raise DataError(f"{path} is not JSON ({error}); download it again") from error
         if not isinstance(entries, list):
-            raise DataError(f"{path} is not a list of instruction, input, output")
+            raise DataError(f"{path} is not a list of instruction, input, output; name Alpaca's file")
         lines = self.scratch / "entries.jsonl"
         write_atomic(lines, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
         return ranges(index_lines(self.scratch, lines, self.scratch / "entries.npy"), ENTRIES)
@@ -60,22 +60,22 @@ class Alpaca(Builder):
         entry = raw.entry
         if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in ("instruction", "output")):
             raise BadRecord("malformed", f"{entry!r:.80} has no instruction and output")
-        asked, answer = entry["instruction"].strip(), entry["output"].strip()
-        if given := str(entry.get("input") or "").strip():
-            asked += f"\n\n{given}"
-        if not asked or not answer:
+        instruction, answer = entry["instruction"].strip(), entry["output"].strip()
+        if context := str(entry.get("input") or "").strip():
+            instruction += f"\n\n{context}"
+        if not instruction or not answer:
             raise BadRecord("empty caption", "no instruction or no output")
-        if len(asked) + len(answer) > LONGEST:
-            raise BadRecord("absurd size", f"{len(asked) + len(answer):,} characters")
-        prompt, reply = (with_phrases(text, self.options.rate, draw) for text in (asked, answer))
+        if len(instruction) + len(answer) > LONGEST:
+            raise BadRecord("absurd size", f"{len(instruction) + len(answer):,} characters")
+        prompt, reply = (with_phrases(text, self.options.rate, draw) for text in (instruction, answer))
         count = sum(isinstance(piece, Phrase) for piece in (*prompt, *reply))
         if not count and self.options.rate:
-            raise LeftOut("no phrase", asked[:80])
+            raise LeftOut("no phrase", instruction[:80])
         yield Draft("text_as_features", exchange(prompt, reply), LICENCE, {"phrases": count})
 
 
 def with_phrases(text: str, rate: float, draw: np.random.Generator) -> tuple[Piece, ...]:
-    """The text with about `rate` of its noun phrases as `Phrase`s; what is left of it is as it was."""
+    """The text with about `rate` of its noun phrases as `Phrase`s; the rest is unchanged."""
     pieces: list[Any] = []
     at = 0
     for phrase in noun_phrases(text):

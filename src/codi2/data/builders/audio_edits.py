@@ -1,8 +1,8 @@
-"""Sounds laid over each other: add, remove and replace (section 4.1, after AUDIT), and examples of them.
+"""Edits of mixed sounds: add, remove and replace (section 4.1, after AUDIT), and examples of them.
 
-From a base a and overlays b and c: a → a+b, a+b → a, a+b → a+c. Each is cut or padded to one length; the overlay's
-level against the base is drawn in decibels of the part that sounds; where a mix would clip, all are turned down alike,
-so that taking the overlay away still leaves exactly the base.
+From a base a and overlays b and c: a → a+b, a+b → a, a+b → a+c. All are cut or padded to one length. The level of an
+overlay relative to the base is drawn in decibels, measured where the sounds are audible. If a mix would clip, all are
+attenuated by the same factor, so that the mix without the overlay is exactly the base.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from codi2.data.templates import listing, write_prompt
 from codi2.media import to_clip
 from codi2.prompt.parts import Audio
 
-PEAK = 0.95  # of full scale: no mix is louder
-_TRIES = 50  # partners that are drawn before an entry is given up
+PEAK = 0.95  # of full scale: the largest peak of a mix
+_TRIES = 50  # partners that are drawn before an entry is left out
 Wave = np.ndarray
 
 
@@ -49,7 +49,7 @@ class Sound:
 
 
 class AudioEdits(AudioSet):
-    """Reads what `AudioSet` reads; each clip is the base of three edits."""
+    """Reads the files of `AudioSet`; each clip is the base of three edits."""
 
     about = "a sound added, removed or replaced, named in words"
     Options = Options
@@ -89,11 +89,11 @@ class AudioEdits(AudioSet):
 
     def partner(self, others: list[Sound], draw: np.random.Generator) -> Sound:
         """A sound of the source that shares no label with the others. Raises LeftOut: none was found."""
-        taken = set().union(*(self.files.related(sound.labels) for sound in others))
+        used_labels = set().union(*(self.files.related(sound.labels) for sound in others))
         for _ in range(_TRIES):
             try:
                 segment = parse_segment(self.files.lines[int(draw.integers(len(self.files.lines)))])
-                if not taken & self.files.related(segment.labels):
+                if not used_labels & self.files.related(segment.labels):
                     return self.sound(segment)
             except (BadRecord, LeftOut):
                 continue
@@ -103,10 +103,10 @@ class AudioEdits(AudioSet):
         return flac(wave, self.options.rate)
 
 
-class InContext(AudioEdits):
+class AudioEditsInContext(AudioEdits):
     """The template of section 4.1 for sounds: one example of adding (or removing, or replacing), then another base."""
 
-    about = "the sound edit that an example shows, done to another sound"
+    about = "the sound edit that an example shows, applied to another sound"
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         shown = self.sound(parse_segment(raw.entry))
@@ -126,13 +126,13 @@ class InContext(AudioEdits):
         kind = str(draw.choice(list(pairs)))
         (before, after), (source, target) = pairs[kind]
         example: list[list[Piece]] = [[self.medium(before), self.medium(after)]]
-        given = self.medium(source)
-        prompt = write_prompt("analogy", draw, {"pairs": listing(example, between=", "), "media": [given]})
-        yield Draft("analogy_audio", exchange(prompt, [self.medium(target)]), LICENCE, {**meta, "edit": kind}, given)
+        base = self.medium(source)
+        prompt = write_prompt("analogy", draw, {"pairs": listing(example, between=", "), "media": [base]})
+        yield Draft("analogy_audio", exchange(prompt, [self.medium(target)]), LICENCE, {**meta, "edit": kind}, base)
 
 
 def mixes(base: Wave, overlays: list[Wave], levels_db: list[float]) -> tuple[Wave, tuple[Wave, ...]]:
-    """The base alone and under each overlay, all at one gain that keeps every one of them within `PEAK`."""
+    """The base alone and with each overlay, all with one gain that keeps them within `PEAK`."""
     raised = [
         overlay * (loudness(base) / max(loudness(overlay), 1e-9) * 10 ** (level / 20))
         for overlay, level in zip(overlays, levels_db, strict=True)

@@ -1,7 +1,7 @@
-"""AudioSet: segments (CSV), ontology (JSON) and the clips that the user has, as captions both ways.
+"""AudioSet: sounds from captions and captions of sounds, from segments (CSV), ontology (JSON) and the user's clips.
 
-`*_segments.csv` has three comment lines and `YTID, start_seconds, end_seconds, "label,label"`; clips lie below the
-source in any of the names that common downloaders give.
+`*_segments.csv` has three comment lines and `YTID, start_seconds, end_seconds, "label,label"`; the clips are below the
+source and have any of the names that common downloaders give.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from codi2.errors import DataError
 from codi2.untrusted import is_file, parse_json, read_inside
 
 LICENCE = "AudioSet labels CC-BY-4.0; each clip its video's own"
-SEGMENTS = 1_000  # a unit
-_PROBED = 300  # segments that are tried to learn how the clips are named
+SEGMENTS = 1_000  # of a unit
+_PROBED = 300  # segments that are tried to find the names of the clips
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Segment:
     """Machine ids: `/m/0bt9lr`."""
 
     def stems(self) -> Iterator[str]:
-        """What downloaders call its clip."""
+        """The names that downloaders give its clip, without suffix."""
         yield self.video
         yield f"Y{self.video}"
         yield f"{self.video}_{self.start:g}"
@@ -60,7 +60,7 @@ def parse_segment(line: str) -> Segment:
 
 
 class AudioSetFiles:
-    """Segments by number, and where their clips are.
+    """The segments of a source by number, and their clips.
 
     Args:
         scratch: folder with the index that `plan` wrote.
@@ -71,22 +71,22 @@ class AudioSetFiles:
         self._below: dict[str, set[str]] = {}
 
     def plan(self) -> int:
-        """Indexes the segments and learns the clips' names; returns how many segments there are. Raises DataError."""
+        """Indexes the segments and finds the names of the clips; returns the number of segments. Raises DataError."""
         tables = listed(self.source, "*segments*.csv")
         if len(tables) != 1:
-            found = ", ".join(table.name for table in tables) or "none"
+            names = ", ".join(table.name for table in tables) or "none"
             raise DataError(
-                f"{self.source} should hold one *_segments.csv with its clips below it, there is {found}; "
+                f"{self.source} should hold one *_segments.csv with its clips below it, there is {names}; "
                 "put each list into a folder of its own"
             )
         count = index_lines(self.source, tables[0], self.scratch / "segments.npy", comments="#")
-        names = self._names(Lines(self.source, tables[0], self.scratch / "segments.npy"))
-        (self.scratch / "segments.json").write_text(json.dumps({"table": tables[0].name, "names": names}))
-        _ = self.ontology  # says now if it is missing
+        patterns = self._names(Lines(self.source, tables[0], self.scratch / "segments.npy"))
+        (self.scratch / "segments.json").write_text(json.dumps({"table": tables[0].name, "names": patterns}))
+        _ = self.ontology  # raises now if it is missing
         return count
 
     def _names(self, lines: Lines) -> list[tuple[str, int, str]]:
-        """(folder, which of `stems`, suffix) in use, the most frequent first."""
+        """The patterns of names in use, most frequent first: folder, index in `stems`, suffix."""
         folders = {path.parent for suffix in SUFFIXES["audio"] for path in self.source.glob(f"**/*.{suffix}")}
         hits: dict[tuple[str, int, str], int] = {}
         for i in np.linspace(0, len(lines) - 1, min(len(lines), _PROBED)).astype(int):
@@ -102,8 +102,8 @@ class AudioSetFiles:
                             hits[name] = hits.get(name, 0) + 1
         if len(lines) and not hits:
             raise DataError(
-                f"no clip of {self.source}'s segments was found: bring them as <YTID>.wav (or .flac, .ogg, .mp3, .m4a, "
-                ".opus; Y<YTID> and <YTID>_<start> are known as well) into a folder below it"
+                f"no clip of {self.source}'s segments was found; put them as <YTID>.wav (or .flac, .ogg, .mp3, .m4a, "
+                ".opus; Y<YTID> and <YTID>_<start> are known too) into a folder below it"
             )
         return sorted(hits, key=lambda name: -hits[name])
 
@@ -118,7 +118,7 @@ class AudioSetFiles:
 
     @cached_property
     def ontology(self) -> dict[str, tuple[str, list[str]]]:
-        """Machine id → name, and the ids right below it. Raises DataError."""
+        """Machine id → name, and the ids of its children. Raises DataError."""
         path = self.source / "ontology.json"
         try:
             entries = parse_json(read_inside(self.source, path))
@@ -127,36 +127,36 @@ class AudioSetFiles:
         except FileNotFoundError as error:
             raise DataError(f"there is no {path}; AudioSet's ontology.json belongs beside the segments") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} is not AudioSet's ontology: it lacks {error}") from error
+            raise DataError(f"{path} is not AudioSet's ontology: it lacks {error}; download it again") from error
 
         return {label: (name, children[label]) for label, name in names.items()}
 
     def below(self, label: str) -> set[str]:
         """All ids below a label."""
         if label not in self._below:
-            found: set[str] = set()
+            descendants: set[str] = set()
             todo = [label]
             while todo:
-                kids = set(self.ontology[top][1] if (top := todo.pop()) in self.ontology else ()) - found
-                found |= kids
-                todo += kids
-            self._below[label] = found
+                children = set(self.ontology[top][1] if (top := todo.pop()) in self.ontology else ()) - descendants
+                descendants |= children
+                todo += children
+            self._below[label] = descendants
         return self._below[label]
 
     def caption(self, labels: Sequence[str]) -> str:
         """`bark and rain on surface`: the most specific labels. Raises BadRecord: a label that the ontology lacks."""
         if unknown := [label for label in labels if label not in self.ontology]:
             raise BadRecord("malformed", f"the label {unknown[0]!r} is not in the ontology")
-        narrow = [one for one in labels if not any(other in self.below(one) for other in labels)]
+        narrow = [label for label in labels if not any(other in self.below(label) for other in labels)]
         names = [_plain(self.ontology[label][0]) for label in narrow]
         return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
     def related(self, labels: Sequence[str]) -> set[str]:
-        """The labels and all below them: sounds that share one of these are hard to tell apart."""
+        """The labels and all below them: sounds that share one of these are hard to distinguish."""
         return set(labels).union(*(self.below(label) for label in labels))
 
     def clip(self, segment: Segment) -> Medium:
-        """Raises LeftOut: there is none on this machine."""
+        """The clip of a segment. Raises LeftOut: the source has none."""
         stems = list(segment.stems())
         for folder, n, suffix in self._plan["names"]:
             with suppress(LeftOut):

@@ -1,7 +1,7 @@
-"""What a builder is: it plans units of a source, reads each as a stream of raw entries, and makes records of one.
+"""The interface of builders: plan the units of a source, read each as a stream of raw entries, make records of these.
 
-A unit becomes one shard for each phase. It is the same wherever and whenever it is built, so a build can be killed,
-spread over machines, and resumed: what is missing is built, nothing else.
+A unit becomes one shard for each phase. The result does not depend on the machine or the time, so a build can be
+killed, spread over machines, and resumed: only the missing units are built.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from codi2.data.drafts import Draft, exchange
 __all__ = ["BadRecord", "Builder", "Draft", "LeftOut", "Raw", "Unit", "exchange"]
 
 Unit = Mapping[str, Any]
-"""Which part of a source: JSON values, as the builder planned them."""
+"""A part of a source: JSON values that the builder planned."""
 
 
 @dataclass(frozen=True)
 class Raw:
-    """One entry of a source, as its official files hold it."""
+    """One entry of a source, in the form of its official files."""
 
     key: str
-    """Unique in the source; seeds whatever is drawn for the entry."""
+    """Unique in the source; seeds the random choices of the entry."""
     entry: Any
     content: tuple[bytes | str, ...] = ()
-    """What makes it the same as another: entries of equal content are duplicates. Empty: never one."""
+    """Entries of equal content are duplicates. Empty: the entry is never a duplicate."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Builder(ABC):
     """One source, opened.
 
     Args:
-        source: what the user names: the folder or file in the official form.
-        scratch: folder for what planning wants to keep (indices); every worker sees it, `units` writes it.
+        source: the folder or file in the official form, named by the user.
+        scratch: folder for indices, which `units` writes and every worker can read.
         options: an instance of `Options`.
     """
 
     about: ClassVar[str]
-    """What records it makes, in a line."""
+    """The records that it makes, in a line."""
     reads: ClassVar[str]
     """The official files that it expects below `source`."""
     Options: ClassVar[type] = NoOptions
@@ -59,17 +59,17 @@ class Builder(ABC):
 
     @property
     def root(self) -> Path:
-        """The folder that everything is read in."""
+        """The folder below which all files are read."""
         return self.source if self.source.is_dir() else self.source.parent
 
     @property
     def version(self) -> str:
-        """What tells this state of the source from a later one, where the source is made by us; else empty."""
+        """Identifies this state of a source that this package makes; empty for other sources."""
         return ""
 
     @property
     def gpus(self) -> int:
-        """That a task of a cluster has for itself."""
+        """Number of GPUs that a task on a cluster needs."""
         return 0
 
     @abstractmethod
@@ -78,7 +78,7 @@ class Builder(ABC):
 
     @abstractmethod
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
-        """The entries of a unit in their order; a BadRecord stands for what cannot even be told apart."""
+        """The entries of a unit in order; a BadRecord stands for data that cannot be divided into entries."""
 
     @abstractmethod
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:

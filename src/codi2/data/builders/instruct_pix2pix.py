@@ -1,7 +1,7 @@
 """InstructPix2Pix: edits by instruction, and examples of one instruction as the in-context template (section 4.1).
 
-Its authors' files are folders of one prompt each, `prompt.json` (`edit`, `input`, `output`) with several pairs
-`<seed>_0.jpg`, `<seed>_1.jpg`, listed in `seeds.json`; the hub's copy is parquet with `original_image`, `edit_prompt`,
+The authors' files are folders of one prompt each, `prompt.json` (`edit`, `input`, `output`) with several pairs
+`<seed>_0.jpg`, `<seed>_1.jpg`, listed in `seeds.json`. The hub's copy is parquet with `original_image`, `edit_prompt`,
 `edited_image`.
 """
 
@@ -24,10 +24,10 @@ from codi2.errors import DataError
 from codi2.untrusted import parse_json, read_inside
 
 LICENCE = "InstructPix2Pix data (CreativeML OpenRAIL-M outputs)"
-PROMPTS, ROWS = 500, 2_000  # of the folders and of a parquet file, a unit
-ROWS_IN_MEMORY = 400  # of parquet files, a unit whose pairs are held until those of their instruction are there
+PROMPTS, ROWS = 500, 2_000  # of a unit of folders, and of a parquet file
+ROWS_IN_MEMORY = 400  # of a unit of parquet files whose pairs are grouped by instruction in memory
 COLUMNS = ("original_image", "edit_prompt", "edited_image")
-SHOTS = 3  # examples at most
+SHOTS = 3  # most examples
 Pair = tuple[Medium, Medium]
 T = TypeVar("T")
 
@@ -65,19 +65,19 @@ class InstructPix2Pix(Builder):
             seeds = parse_json(read_inside(self.source, path))
             named = [[str(name), [int(seed) for seed in of]] for name, of in seeds]
         except (ValueError, TypeError, OverflowError) as error:
-            raise DataError(f"{path} is not a list of [folder, [seed, …]] ({error})") from error
+            raise DataError(f"{path} is not a list of [folder, [seed, …]] ({error}); download it again") from error
         return [named[i : i + PROMPTS] for i in range(0, len(named), PROMPTS)]
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
-        for found in self._pairs(unit):
-            if isinstance(found, BadRecord):
-                yield found
+        for entry in self._pairs(unit):
+            if isinstance(entry, BadRecord):
+                yield entry
             else:
-                key, instruction, pair = found
+                key, instruction, pair = entry
                 yield Raw(key, (instruction, pair), (pair[0].data, pair[1].data, str(instruction)))
 
     def _pairs(self, unit: Unit) -> Iterator[tuple[str, object, Pair] | BadRecord]:
-        """Key, instruction, and the two pictures (empty where there is none)."""
+        """Key, instruction, and the two pictures (empty data: missing)."""
         if "table" in unit:
             for i, row in read_rows(self.source, unit["table"], unit["start"], unit["stop"]):
                 yield row if isinstance(row, BadRecord) else _entry(unit["table"], i, row)
@@ -100,7 +100,7 @@ class InstructPix2Pix(Builder):
         return edit if isinstance(edit, str) else None
 
     def _bytes(self, name: str) -> bytes:
-        """Empty where there is none. Raises BadRecord."""
+        """The bytes of a file; empty if it is missing. Raises BadRecord."""
         try:
             return entry_file(self.source, name)
         except LeftOut:
@@ -113,62 +113,61 @@ class InstructPix2Pix(Builder):
         yield Draft("edit_image", exchange(prompt, [after]), LICENCE, {"instruction": instruction}, before)
 
 
-class InContext(InstructPix2Pix):
-    """Pairs that share an instruction become examples of it: the rule must be read off them, it is not said.
+class InstructPix2PixInContext(InstructPix2Pix):
+    """Pairs that share an instruction become examples of it; the prompt does not contain the instruction.
 
-    They are looked for in the whole source, so a unit is some instructions, whichever files their pairs are in. In the
-    hub's files the pairs of an instruction are mostly neighbours; those that are not cost the reading of their row
-    group once more.
+    Pairs are grouped over the whole source, so a unit has complete instructions, from any files. In the hub's files the
+    pairs of an instruction are mostly adjacent; for others the row group is read again.
     """
 
-    about = "the edit that one to three examples show, done to another picture"
+    about = "the edit that one to three examples show, applied to another picture"
 
     def _prompts(self) -> list[list[Any]]:
-        """Folders of one instruction stand together, so that examples come of different pictures."""
-        named = [prompt for some in super()._prompts() for prompt in some]
-        told = [(self._instruction(prompt[0]) or "", prompt) for prompt in named]
-        told.sort(key=lambda entry: (entry[0], entry[1][0]))
-        return _divided(told, PROMPTS)
+        """The prompts grouped by instruction, so that examples come from different pictures."""
+        prompts = [prompt for unit in super()._prompts() for prompt in unit]
+        with_instruction = [(self._instruction(prompt[0]) or "", prompt) for prompt in prompts]
+        with_instruction.sort(key=lambda entry: (entry[0], entry[1][0]))
+        return _divided(with_instruction, PROMPTS)
 
     def _table_units(self, tables: list[str]) -> list[dict[str, Any]]:
-        """Rows of one instruction stand together, in the order in which it is first met."""
+        """The rows grouped by instruction, in the order in which instructions first occur."""
         groups: dict[str, list[tuple[int, int]]] = {}
         for number, name in enumerate(tables):
             for i, row in read_rows(self.source, name, names=["edit_prompt"]):
-                told = None if isinstance(row, BadRecord) else row["edit_prompt"]
-                groups.setdefault(told if isinstance(told, str) else "", []).append((number, i))
-        rows = [(told, row) for told, some in groups.items() for row in some]
+                instruction = None if isinstance(row, BadRecord) else row["edit_prompt"]
+                groups.setdefault(instruction if isinstance(instruction, str) else "", []).append((number, i))
+        entries = [(instruction, row) for instruction, group in groups.items() for row in group]
         units = []
-        for some in _divided(rows, ROWS_IN_MEMORY):
-            used = sorted({number for number, _ in some})
-            units.append({"tables": [tables[n] for n in used], "rows": [[used.index(number), i] for number, i in some]})
+        for rows in _divided(entries, ROWS_IN_MEMORY):
+            used = sorted({number for number, _ in rows})
+            units.append({"tables": [tables[n] for n in used], "rows": [[used.index(number), i] for number, i in rows]})
         return units
 
     def _pairs(self, unit: Unit) -> Iterator[tuple[str, object, Pair] | BadRecord]:
         if "rows" not in unit:
             yield from super()._pairs(unit)
             return
-        found: dict[tuple[int, int], tuple[str, object, Pair]] = {}
+        entries: dict[tuple[int, int], tuple[str, object, Pair]] = {}
         for number, name in enumerate(unit["tables"]):
-            wanted = [i for n, i in unit["rows"] if n == number]
-            for i, row in pick_rows(self.source, name, wanted, COLUMNS):
+            rows = [i for n, i in unit["rows"] if n == number]
+            for i, row in pick_rows(self.source, name, rows, COLUMNS):
                 if isinstance(row, BadRecord):
                     yield row
                 else:
-                    found[number, i] = _entry(name, i, row)
-        yield from (found[number, i] for number, i in unit["rows"] if (number, i) in found)
+                    entries[number, i] = _entry(name, i, row)
+        yield from (entries[number, i] for number, i in unit["rows"] if (number, i) in entries)
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
         bad: list[BadRecord] = []
 
-        def whole() -> Iterator[tuple[str, object, Pair]]:
-            for found in self._pairs(unit):
-                if isinstance(found, BadRecord):
-                    bad.append(found)
+        def good() -> Iterator[tuple[str, object, Pair]]:
+            for entry in self._pairs(unit):
+                if isinstance(entry, BadRecord):
+                    bad.append(entry)
                 else:
-                    yield found
+                    yield entry
 
-        for instruction, pairs in groupby(whole(), key=lambda entry: entry[1]):
+        for instruction, pairs in groupby(good(), key=lambda entry: entry[1]):
             group: list[tuple[str, Pair]] = []
             for key, _, pair in pairs:
                 group.append((key, pair))
@@ -181,12 +180,12 @@ class InContext(InstructPix2Pix):
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         instruction, pairs = raw.entry
-        whole = [pair for pair in pairs if pair[0].data and pair[1].data]
-        if len(whole) < 2:
+        complete = [pair for pair in pairs if pair[0].data and pair[1].data]
+        if len(complete) < 2:
             raise LeftOut("no second pair", f"of {instruction!r}")
         caption(instruction)
-        order = draw.permutation(len(whole))
-        *shots, (source, target) = (whole[int(i)] for i in order)
+        order = draw.permutation(len(complete))
+        *shots, (source, target) = (complete[int(i)] for i in order)
         shots = shots[: 1 + int(draw.integers(len(shots)))]
         fields = {"pairs": listing(shots, between=", "), "media": [source]}
         meta = {"instruction": instruction, "shots": len(shots)}
@@ -201,16 +200,16 @@ def _entry(table: str, number: int, row: Mapping[str, Any]) -> tuple[str, object
     return f"{Path(table).stem}-{number}", row["edit_prompt"], pair
 
 
-def _divided(told: Sequence[tuple[str, T]], size: int) -> list[list[T]]:
-    """Runs of about `size` entries; those of one instruction are divided only where they alone are more."""
+def _divided(by_instruction: Sequence[tuple[str, T]], size: int) -> list[list[T]]:
+    """Runs of about `size` entries; the entries of one instruction are divided only if they are more than `size`."""
     runs: list[list[T]] = [[]]
-    for _, group in groupby(told, key=lambda entry: entry[0]):
+    for _, group in groupby(by_instruction, key=lambda entry: entry[0]):
         entries = [entry for _, entry in group]
         for start in range(0, len(entries), size):
-            some = entries[start : start + size]
-            if runs[-1] and len(runs[-1]) + len(some) > size:
+            part = entries[start : start + size]
+            if runs[-1] and len(runs[-1]) + len(part) > size:
                 runs.append([])
-            runs[-1] += some
+            runs[-1] += part
     return [run for run in runs if run]
 
 
@@ -220,11 +219,12 @@ def _group(instruction: object, group: list[tuple[str, Pair]]) -> Raw:
 
 
 def clause(text: object) -> str:
-    """An instruction as it stands inside a sentence: `turn it into a lion`. Raises BadRecord: it is empty."""
+    """An instruction for use inside a sentence: `turn it into a lion`. Raises BadRecord: it is empty."""
     words = caption(text).rstrip(".!")
     return words if words[:2].isupper() or words.startswith("I ") else words[:1].lower() + words[1:]
 
 
 def _need(*media: Medium) -> None:
+    """Raises LeftOut: a medium is missing."""
     if any(not medium.data for medium in media):
         raise LeftOut("absent", "a picture of the pair is missing")

@@ -1,4 +1,4 @@
-"""LAION-400M as img2dataset brings it: tars, folders of files, or parquet files with the pictures inside."""
+"""LAION-400M in the forms of img2dataset: tars, folders of files, or parquet files with the pictures inside."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from codi2.data.texts import decode
 from codi2.errors import DataError
 from codi2.untrusted import OutsideError, inside, open_inside, parse_json
 
-ROWS = 5_000  # of a parquet file, a unit
-URL = 2_000  # characters that are kept, at most
+ROWS = 5_000  # of a unit of a parquet file
+URL = 2_000  # most characters of a URL that are stored
 _PICTURES = ("jpg", "jpeg", "png", "webp", "jfif", "tif", "tiff", "bmp", "avif", "heic", "gif")
-_CAPTIONS = ("caption", "TEXT", "text")  # img2dataset's own name, then LAION's
+_CAPTIONS = ("caption", "TEXT", "text")  # img2dataset's name, then LAION's
 
 
 class Laion(Builder):
-    """Picture and caption, both ways. The licence is each page's own, so it is `unknown` and the URL is kept."""
+    """Pictures from captions and captions of pictures. Licences differ by page: they are `unknown`, the URL is kept."""
 
     about = "pictures from captions and captions of pictures"
     reads = (
@@ -36,7 +36,7 @@ class Laion(Builder):
 
     def units(self) -> list[dict[str, Any]]:
         if not self.source.is_dir():
-            raise DataError(f"{self.source} is no folder; name the --output_folder of img2dataset")
+            raise DataError(f"{self.source} is not a folder; name the --output_folder of img2dataset")
         tars = listed(self.source, "*.tar")
         if tars:
             return [{"tar": tar.name} for tar in tars]
@@ -51,7 +51,7 @@ class Laion(Builder):
                 url = next((name for name in names if name.lower() == "url"), "URL")
                 words = next((name for name in _CAPTIONS if name in names), "TEXT")
                 raise DataError(
-                    f"{table} lists pictures but holds none (its columns are {', '.join(names)}): bring them with "
+                    f"{table} lists pictures but holds none (its columns are {', '.join(names)}); download them with "
                     f"`img2dataset --url_list {table.parent} --input_format parquet --url_col {url} --caption_col "
                     f"{words} --output_format webdataset --image_size 256 --output_folder raw/laion`, and name that "
                     "folder"
@@ -71,13 +71,13 @@ class Laion(Builder):
             if isinstance(sample, BadRecord):
                 yield sample
                 continue
-            key, found = sample
-            suffix = next((name for name in _PICTURES if found.get(name)), "")
-            if not suffix and not any(name in found for name in ("txt", *_CAPTIONS)):
-                continue  # metadata alone: img2dataset could not fetch the picture
-            picture = found.get(suffix, b"")
-            text = _caption(found)
-            yield Raw(key, (suffix, picture, text, found), (picture, text if isinstance(text, bytes) else str(text)))
+            key, parts = sample
+            suffix = next((name for name in _PICTURES if parts.get(name)), "")
+            if not suffix and not any(name in parts for name in ("txt", *_CAPTIONS)):
+                continue  # only metadata: img2dataset could not fetch the picture
+            picture = parts.get(suffix, b"")
+            text = _caption(parts)
+            yield Raw(key, (suffix, picture, text, parts), (picture, text if isinstance(text, bytes) else str(text)))
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         suffix, picture, text, members = raw.entry
@@ -95,7 +95,7 @@ class Laion(Builder):
 
 
 def _caption(members: Mapping[str, Any]) -> object:
-    """As it stands there: bytes of a file, or a column's value."""
+    """The caption as stored: the bytes of a file, or the value of a column."""
     if "txt" in members:
         return bytes(members["txt"])
     return next((members[name] for name in _CAPTIONS if name in members), None)
@@ -106,7 +106,7 @@ def _words(text: object) -> object:
 
 
 def _about(members: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What img2dataset noted: a JSON member, or the columns themselves."""
+    """The metadata of img2dataset: a JSON member, or the columns."""
     if "json" not in members:
         return members
     try:
@@ -120,8 +120,8 @@ Sample = tuple[str, dict[str, Any]]
 
 
 def _tar_samples(place: Path) -> Iterator[Sample | BadRecord]:
-    """Members of one name are one sample; they stand together. A damaged tar gives what is whole, and a bad entry."""
-    key, found = PurePosixPath(), dict[str, Any]()
+    """Adjacent members with one name are a sample. A damaged tar gives its intact samples and a bad entry."""
+    key, parts = PurePosixPath(), dict[str, Any]()
     bad: BadRecord | None = None
     try:
         with open_inside(place.parent, place.name) as file:
@@ -129,16 +129,16 @@ def _tar_samples(place: Path) -> Iterator[Sample | BadRecord]:
                 path = PurePosixPath(member.name)
                 if is_system(path):
                     continue
-                first = path.parent / path.stem  # there may be other points in a name
-                if first != key and (found or bad):
-                    yield bad or (f"{place.stem}-{key.name}", found)
-                    found, bad = {}, None
+                first = path.parent / path.stem  # names may have other dots
+                if first != key and (parts or bad):
+                    yield bad or (f"{place.stem}-{key.name}", parts)
+                    parts, bad = {}, None
                 key = first
                 if member.fault:
                     bad = BadRecord(*member.fault)
-                found[path.suffix[1:].lower()] = member.data
-        if found or bad:
-            yield bad or (f"{place.stem}-{key.name}", found)
+                parts[path.suffix[1:].lower()] = member.data
+        if parts or bad:
+            yield bad or (f"{place.stem}-{key.name}", parts)
     except (BrokenTar, OutsideError) as error:
         yield BadRecord("broken archive", f"{place.name}: {error}")
 
@@ -148,9 +148,9 @@ def _folder_samples(root: Path, name: str) -> Iterator[Sample | BadRecord]:
     for file in sorted(inside(root, name).iterdir()):
         if (suffix := file.suffix[1:].lower()) in (*_PICTURES, "txt", "json") and not is_system(PurePath(file.name)):
             samples.setdefault(file.stem, {})[suffix] = f"{name}/{file.name}"
-    for stem, there in sorted(samples.items()):
+    for stem, files in sorted(samples.items()):
         try:
-            yield f"{name}-{stem}", {suffix: entry_file(root, path) for suffix, path in there.items()}
+            yield f"{name}-{stem}", {suffix: entry_file(root, path) for suffix, path in files.items()}
         except BadRecord as error:
             yield error
 
@@ -161,9 +161,9 @@ def _table_samples(root: Path, name: str, start: int, stop: int) -> Iterator[Sam
             yield row
             continue
         pictures = {column: picture_bytes(row[column]) for column in _PICTURES if column in row}
-        if odd := next((c for c, data in pictures.items() if row[c] and not data), ""):
+        if wrong := next((c for c, data in pictures.items() if row[c] and not data), ""):
             yield BadRecord(
-                "malformed", f"the column {odd} holds {type(row[odd]).__name__}, not the bytes of a picture"
+                "malformed", f"the column {wrong} holds {type(row[wrong]).__name__}, not the bytes of a picture"
             )
         else:
             yield f"{Path(name).stem}-{row.get('key') or i}", row | pictures

@@ -1,4 +1,4 @@
-"""Text files of one record a line (CSV, JSON lines), of any size: planned in one pass, read at any place."""
+"""Text files with one record per line (CSV, JSON lines), of any size: indexed in one pass, then read by number."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from codi2.errors import DataError
 from codi2.hub import atomic_path
 from codi2.untrusted import open_inside
 
-LONGEST = 64 * 2**20  # bytes of a record
+LONGEST = 64 * 2**20  # most bytes of a record
 _PIECE = 1 << 20  # bytes of a line that are read at once
 Name = str | Path
 
 
 class Lines:
-    """A file whose records can be read by number. Opening it needs the index that `index_lines` wrote."""
+    """A file whose records can be read by number, with the index of `index_lines`."""
 
     def __init__(self, root: Path, name: Name, index: Path) -> None:
         """Raises DataError: the file has changed since it was indexed."""
@@ -41,7 +41,7 @@ class Lines:
         return len(self._starts) - 1
 
     def __getitem__(self, i: int) -> str:
-        """Raises BadRecord: the record is too long, or in no encoding that can be told."""
+        """Raises BadRecord: the record is too long, or its encoding is unknown."""
         start, end = int(self._starts[i]), int(self._starts[i + 1])
         if end - start > LONGEST:
             raise BadRecord("absurd size", f"record {i} of {self.name} has {end - start:,} bytes")
@@ -50,19 +50,19 @@ class Lines:
 
 
 def index_lines(root: Path, name: Name, index: Path, *, quoted: bool = False, skip: int = 0, comments: str = "") -> int:
-    """Writes where each record of the file `name` inside `root` begins, int64 [N + 1]; returns N.
+    """Writes the starts of the records of the file `name` inside `root`, int64 [N + 1]; returns N.
 
-    A file of UTF-16 or UTF-32 is copied beside the index as UTF-8, where its records are read: there a byte of a
-    character may look like a line break.
+    A file in UTF-16 or UTF-32, where a byte of a character may look like a line break, is copied beside the index as
+    UTF-8, and its records are read from the copy.
 
     Args:
         quoted: CSV: a line break inside quotes does not end a record.
-        skip: records at the head that are none (column names).
-        comments: lines at the head that begin with this are none either.
+        skip: number of header lines (column names).
+        comments: prefix of comment lines before the first record.
 
     Raises:
-        DataError: there is no such file, or it is not in the encoding that it says.
-        OutsideError: it is no plain file inside `root`.
+        DataError: there is no such file, or it is not in the encoding of its byte order mark.
+        OutsideError: it is not a plain file inside `root`.
     """
     ends = array("q")
     with ExitStack() as stack:
@@ -81,7 +81,7 @@ def index_lines(root: Path, name: Name, index: Path, *, quoted: bool = False, sk
                 begin = at
             elif not blank:
                 ends.append(at)
-            elif ends:  # a blank line goes with the record before it, where it is stripped
+            elif ends:  # a blank line belongs to the record before it, which is stripped
                 ends[-1] = at
     places = np.array([begin, *ends], dtype=np.int64)
     with atomic_path(index) as aside, open(aside, "wb") as out:
@@ -90,11 +90,11 @@ def index_lines(root: Path, name: Name, index: Path, *, quoted: bool = False, sk
 
 
 def _opened(root: Path, name: Name) -> BinaryIO:
-    """Raises DataError: there is no such file."""
+    """An open file. Raises DataError: there is no such file."""
     try:
         return open_inside(root, name)
     except FileNotFoundError as error:
-        raise DataError(f"there is no {error.filename}") from error
+        raise DataError(f"there is no {error.filename}; name another source") from error
 
 
 def _copy(index: Path) -> Path:
@@ -102,19 +102,19 @@ def _copy(index: Path) -> Path:
 
 
 def _transcode(source: BinaryIO, encoding: str, name: Name, copy: Path) -> None:
-    """Raises DataError."""
-    read = codecs.getincrementaldecoder(encoding)()
+    """Copies a file as UTF-8. Raises DataError."""
+    decoder = codecs.getincrementaldecoder(encoding)()
     try:
         with atomic_path(copy) as aside, open(aside, "wb") as out:
             while piece := source.read(_PIECE):
-                out.write(read.decode(piece).encode())
-            out.write(read.decode(b"", final=True).encode())
+                out.write(decoder.decode(piece).encode())
+            out.write(decoder.decode(b"", final=True).encode())
     except UnicodeError as error:
         raise DataError(f"{name} is damaged or cut off ({error}); save it as UTF-8") from error
 
 
 def _records(file: BinaryIO, quoted: bool, at: int) -> Iterator[tuple[int, bytes, bool]]:
-    """Where each record from byte `at` on ends, its first line (or the beginning of it), and whether it is blank."""
+    """The end of each record from byte `at` on, its first line (or the beginning of it), and whether it is blank."""
     first, blank, open_quote = b"", True, False
     while piece := file.readline(_PIECE):
         at += len(piece)
@@ -123,14 +123,14 @@ def _records(file: BinaryIO, quoted: bool, at: int) -> Iterator[tuple[int, bytes
         if piece.endswith(b"\n") and not open_quote:
             yield at, first, blank
             first, blank = b"", True
-    if first:  # without a line break, or with a quote that is never closed: the record is bad, and is not to be lost
+    if first:  # without a line break, or with an open quote: the record is bad and is counted
         yield at, first, blank
 
 
 def csv_header(root: Path, name: Name) -> tuple[list[str], str]:
-    """The column names of a CSV file, and what stands between its fields: a comma, a semicolon or a tab.
+    """The column names of a CSV file, and its separator: a comma, a semicolon or a tab.
 
-    Raises DataError: it is no text.
+    Raises DataError: it is not text.
     """
     with _opened(root, name) as file:
         head = file.read(_PIECE)
@@ -140,11 +140,11 @@ def csv_header(root: Path, name: Name) -> tuple[list[str], str]:
             text = head[mark:].decode(encoding, "ignore")  # cut within a character
         else:
             text = decode(head if len(head) < _PIECE else head[: head.rfind(b"\n") + 1])
-        # as spreadsheets write it where a comma stands in numbers
+        # spreadsheets write a semicolon in locales with decimal commas
         between = max(",;\t", key=text.partition("\n")[0].count)
         return [column.strip() for column in next(csv.reader(io.StringIO(text), delimiter=between), [])], between
     except (BadRecord, ValueError, csv.Error) as error:
-        raise DataError(f"{name} is no CSV file ({error}); bring it again") from error
+        raise DataError(f"{name} is not a CSV file ({error}); download it again") from error
 
 
 def csv_fields(line: str, between: str = ",") -> list[str]:
@@ -159,7 +159,7 @@ def csv_fields(line: str, between: str = ",") -> list[str]:
 
 
 def line_entries(lines: Lines, unit: Any, name: str, first: int = 0) -> Iterator[Raw | BadRecord]:
-    """The records of a unit that `ranges` planned, as entries `name-first`, …; a record that cannot be read is bad."""
+    """The records of a unit of `ranges`, as entries `name-first`, …; a record that cannot be read is a BadRecord."""
     for i in range(unit["start"], unit["stop"]):
         try:
             line = lines[i]

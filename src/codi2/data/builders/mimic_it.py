@@ -1,6 +1,6 @@
-"""MIMIC-IT: questions about one or several pictures, related ones before them as examples (sections 4.1 and 4.2).
+"""MIMIC-IT: questions about one or several pictures, with related questions as examples (sections 4.1 and 4.2).
 
-A part of it (SD, CGD, VST, …) is `<name>_instructions.json`, `{"meta": …, "data": {id: {"instruction", "answer",
+A part (SD, CGD, VST, …) is `<name>_instructions.json`, `{"meta": …, "data": {id: {"instruction", "answer",
 "image_ids", "rel_ins_ids"}}}`, and a store of pictures in base64, `<name>.json` `{image id: …}` or `<name>.parquet`
 with a `base64` column by image id. The hub's copy is parquet with the pictures in each row.
 """
@@ -32,7 +32,7 @@ from codi2.prompt.parts import Text
 from codi2.untrusted import inside, open_inside
 
 LICENCE = "MIMIC-IT terms (research only)"
-INSTRUCTIONS = 1_000  # a unit
+INSTRUCTIONS = 1_000  # of a unit
 TASKS = {
     "SD": "spot_the_difference", "CGD": "general_difference", "VST": "visual_story", "TVC": "tv_captions",
     "DC": "dense_captions", "E4D": "egocentric_video", "SN": "scene_navigation", "LA": "questions",
@@ -46,7 +46,7 @@ _PAIR = re.compile(
 @dataclass(frozen=True)
 class Options:
     shots: int = 1
-    """Related instructions that stand before as examples, at most."""
+    """Most related instructions that come first as examples."""
 
 
 class MimicIt(Builder):
@@ -102,11 +102,11 @@ class MimicIt(Builder):
                     str(row["id"] or i), (row, [Medium(suffix_in_shards("jpg", d), d) for d in data]), (str(row["id"]),)
                 )
             return
-        found = self._database.execute(
+        rows = self._database.execute(
             "select id, entry from instructions where place > ? and place <= ? order by place",
             (unit["from"], unit["to"]),
         )
-        for key, line in found:
+        for key, line in rows:
             yield Raw(key, (json.loads(line), None), (key, line))
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
@@ -119,28 +119,28 @@ class MimicIt(Builder):
         yield Draft(TASKS.get(prefix, "questions"), turns, LICENCE, {"shots": len(turns) // 2 - 1, "part": prefix})
 
     def _related(self, entry: Any, draw: np.random.Generator) -> list[dict[str, Any]]:
-        """As many as `shots` of the related instructions that there are."""
+        """Up to `shots` of the related instructions, in random order."""
         ids = _listed(entry, "rel_ins_ids")
         order = (ids[int(i)] for i in draw.permutation(len(ids)))
-        found = (self._database.execute("select entry from instructions where id = ?", (i,)).fetchone() for i in order)
-        return [json.loads(row[0]) for row in islice(filter(None, found), self.options.shots)]
+        rows = (self._database.execute("select entry from instructions where id = ?", (i,)).fetchone() for i in order)
+        return [json.loads(row[0]) for row in islice(filter(None, rows), self.options.shots)]
 
     def _turns(self, entry: Any, media: list[Medium] | None) -> tuple[Turn, Turn]:
         ids = _listed(entry, "image_ids")
         question, answer = caption(entry.get("instruction")), caption(entry.get("answer"))
         if media is None:
             media = [self._picture(key) for key in ids]
-        asked: list[Piece] = []
+        pieces: list[Piece] = []
         for medium in media:
-            asked += [medium, Text(" ")]
-        return ("user", (*asked, Text(question))), ("assistant", (Text(answer),))
+            pieces += [medium, Text(" ")]
+        return ("user", (*pieces, Text(question))), ("assistant", (Text(answer),))
 
     def _picture(self, key: str) -> Medium:
-        """Raises LeftOut: the store lacks it; BadRecord: it is not base64."""
-        found = self._database.execute("select file, start, stop from pictures where id = ?", (key,)).fetchone()
-        if found is None:
+        """A picture of the store. Raises LeftOut: the store lacks it; BadRecord: it is not base64."""
+        row = self._database.execute("select file, start, stop from pictures where id = ?", (key,)).fetchone()
+        if row is None:
             raise LeftOut("absent", f"no picture {key}")
-        name, start, stop = found
+        name, start, stop = row
         try:
             data = base64.b64decode(self._mapped(Path(name))[start:stop].replace(b"\\/", b"/"))
         except ValueError as error:
@@ -159,35 +159,37 @@ class MimicIt(Builder):
 
 
 def _listed(entry: Any, name: str) -> list[str]:
-    """The ids under a name, none where there is no list. Raises BadRecord: the entry is no object at all."""
+    """The ids under a name; none if there is no list. Raises BadRecord: the entry is not an object."""
     if not isinstance(entry, dict):
         raise BadRecord("malformed", f"{entry!r:.80} is no instruction")
     ids = entry.get(name)
-    return [str(one) for one in ids] if isinstance(ids, list) else []
+    return [str(value) for value in ids] if isinstance(ids, list) else []
 
 
 def _entries(root: Path, path: Path) -> Iterator[tuple[str, str]]:
-    """`(id, entry as JSON)` of an instructions file, streamed: some are hundreds of megabytes. Raises DataError."""
+    """`(id, entry as JSON)` of an instructions file, streamed, as files may have hundreds of MB. Raises DataError."""
     try:
         import ijson
     except ImportError as error:
-        raise MissingDependencyError("reading MIMIC-IT needs ijson: pip install 'codi2[data]'") from error
-    found = False
+        raise MissingDependencyError(
+            "reading MIMIC-IT needs the package ijson, which is not installed; run pip install 'codi2[data]'"
+        ) from error
+    has_entries = False
     try:
         with open_inside(root, path) as file:
             for key, entry in ijson.kvitems(file, "data", use_float=True):
-                found = True
-                # a database takes no half of a character
+                has_entries = True
+                # a database does not accept lone surrogates
                 yield key.encode("utf-8", "backslashreplace").decode(), _dumped(entry)
     except (ijson.JSONError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path} is damaged or cut off ({reason}); bring it again") from error
-    if not found:
-        raise DataError(f'{path} has no "data"; a MIMIC-IT file is {{"meta": …, "data": {{id: …}}}}')
+    if not has_entries:
+        raise DataError(f'{path} has no "data"; expected a MIMIC-IT file {{"meta": …, "data": {{id: …}}}}')
 
 
 def _dumped(entry: Any) -> str:
-    """As JSON; what is nested without end as null, which is no instruction."""
+    """An entry as JSON; one that is nested too deeply as null, which is not an instruction."""
     try:
         return json.dumps(entry)
     except RecursionError:
@@ -195,9 +197,9 @@ def _dumped(entry: Any) -> str:
 
 
 def _store_of(instructions: Path) -> Path:
-    """The pictures that belong to an instructions file. Raises DataError."""
+    """The store of the pictures of an instructions file. Raises DataError."""
     name = instructions.name.removesuffix("_instructions.json")
-    # LACR_T2T_instructions.json goes with LA.parquet, so shorter names are tried as well
+    # LACR_T2T_instructions.json belongs to LA.parquet, so shorter names are tried too
     stems = [name, f"{name}_images", *(name[:n] for n in range(len(name) - 1, 1, -1))]
     for stem in stems:
         for suffix in (".parquet", ".json"):
@@ -208,10 +210,10 @@ def _store_of(instructions: Path) -> Path:
 
 
 def _pictures(root: Path, store: Path, scratch: Path) -> Iterator[tuple[str, str, int, int]]:
-    """`(id, file, start, stop)`: where the base64 of each picture lies. Raises DataError.
+    """`(id, file, start, stop)`: the place of the base64 of each picture. Raises DataError.
 
-    A JSON store is read where it is. A parquet store, which pandas writes as one row group, is copied out: its rows
-    cannot be reached one by one.
+    A JSON store is read in place. A parquet store, which pandas writes as one row group, is copied, as its rows cannot
+    be read one by one.
     """
     place = inside(root, store)
     if not place.stat().st_size:
@@ -230,7 +232,7 @@ def _pictures(root: Path, store: Path, scratch: Path) -> Iterator[tuple[str, str
         for _, row in read_rows(root, store):
             if isinstance(row, BadRecord):
                 raise DataError(f"{store} is damaged ({row.detail}); bring it again")
-            if isinstance(row["base64"], str):  # or the picture is absent
+            if isinstance(row["base64"], str):  # otherwise the picture is missing
                 start = out.tell()
                 out.write(row["base64"].encode())
                 yield str(row[index]), str(copy), start, out.tell()

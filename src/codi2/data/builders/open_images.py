@@ -1,4 +1,4 @@
-"""Composition after Kosmos-G (section 4.1): a caption's entities, cut out of the picture, are the parts of it.
+"""Composition as in Kosmos-G (section 4.1): the entities of a caption are cut out of the picture and form the prompt.
 
 From Open Images V7: pictures, captions (the jsonl of Localized Narratives, or any jsonl of `image_id` and `caption`),
 and either the official masks (`*-annotations-object-segmentation.csv`, mask PNGs, class descriptions) or a segmenter.
@@ -36,8 +36,8 @@ from codi2.prompt_json import png
 from codi2.untrusted import open_inside, parse_json
 
 LICENCE = "pictures CC-BY-2.0 (each its photographer's), annotations CC-BY-4.0"
-CAPTIONS = 1_000  # a unit
-SMALLEST = 0.01  # of the picture: smaller parts tell nothing
+CAPTIONS = 1_000  # of a unit
+SMALLEST = 0.01  # least share of the picture that a part covers
 _SEGMENTS = "*annotations-object-segmentation.csv"
 
 
@@ -46,17 +46,17 @@ class Options:
     segmenter: str = ""
     """Hub id or folder of a CLIPSeg model (CIDAS/clipseg-rd64-refined); empty: the official masks."""
     threshold: float = 0.4
-    """Of the segmenter's probability: what is above belongs to the entity."""
+    """Of the segmenter's probability: pixels above it belong to the entity."""
     device: str = "cpu"
-    """Where the segmenter runs: cpu, cuda, cuda:1."""
+    """Of the segmenter: cpu, cuda, cuda:1."""
     batch: int = 16
-    """Pictures whose entities are segmented together, on the device `batch` entities at once."""
+    """Pictures whose entities are segmented together, and entities that are on the device at once."""
     most: int = 4
-    """Parts of one record, at most."""
+    """Most parts of a record."""
 
 
 @dataclass
-class Captioned:
+class CaptionedPicture:
     """A picture with its caption and the entities in it."""
 
     name: str
@@ -65,18 +65,18 @@ class Captioned:
     picture: PILImage.Image
     phrases: list[NounPhrase]
     masks: Sequence[np.ndarray | None] = ()
-    """bool [H, W] of each phrase, by the segmenter."""
+    """bool [H, W] of each phrase, from the segmenter."""
 
 
 class OpenImages(Builder):
-    about = "a picture composed of its parts, as the caption says"
+    about = "a picture composed of its parts, as its caption describes"
     reads = "one *.jsonl of captions (image_id, caption), <image_id>.jpg below, and the official masks with their CSVs"
     Options = Options
 
     def units(self) -> list[dict[str, Any]]:
         lists = listed(self.source, "*.jsonl")
         if len(lists) != 1:
-            raise DataError(f"{self.source} should hold one .jsonl of captions, there are {len(lists)}")
+            raise DataError(f"{self.source} has {len(lists)} .jsonl files; it should hold one, of captions")
         if not self.options.segmenter:
             self._index_masks()
         count = index_lines(self.source, lists[0], self.scratch / "captions.npy")
@@ -88,7 +88,7 @@ class OpenImages(Builder):
         names = next(iter(listed(self.source, "**/*class-descriptions*.csv")), None)
         if not tables or names is None:
             missing = "class-descriptions CSV" if tables else _SEGMENTS
-            raise DataError(f"{self.source} holds no {missing}; bring it, or name a segmenter with --set segmenter=…")
+            raise DataError(f"{self.source} holds no {missing}; add it, or name a segmenter with --set segmenter=…")
         described = {row[0]: row[1] for row in self._table(names) if len(row) == 2}
         places = {path.name: str(path.relative_to(self.source)) for path in listed(self.source, "**/*.png")}
         path = self.scratch / "masks.sqlite"
@@ -108,7 +108,7 @@ class OpenImages(Builder):
             with open_inside(self.source, path) as file:
                 yield from csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=""))
         except csv.Error as error:
-            raise DataError(f"{path} is no CSV file ({error}); bring it again") from error
+            raise DataError(f"{path} is not a CSV file ({error}); download it again") from error
 
     @cached_property
     def _database(self) -> sqlite3.Connection:
@@ -116,7 +116,7 @@ class OpenImages(Builder):
 
     @cached_property
     def _folders(self) -> list[Path]:
-        """Where pictures are looked for, the last lucky one first."""
+        """Folders in which pictures are searched; the last one that had a picture is the first."""
         below = sorted(p.relative_to(self.source) for p in self.source.glob("**/*") if p.is_dir())
         return [Path("."), *below]
 
@@ -130,30 +130,30 @@ class OpenImages(Builder):
         if not self.options.segmenter:
             yield from lines
             return
-        while some := list(islice(lines, max(1, self.options.batch))):
-            yield from self._segmented(some)
+        while entries := list(islice(lines, max(1, self.options.batch))):
+            yield from self._segmented(entries)
 
-    def _segmented(self, some: Sequence[Raw | BadRecord]) -> list[Raw | BadRecord]:
-        """Entries with their masks, found in batches; one that cannot be read is left to `make`, which says why."""
+    def _segmented(self, entries: Sequence[Raw | BadRecord]) -> list[Raw | BadRecord]:
+        """Entries with their masks, computed in batches; `make` reports entries that cannot be read."""
         from codi2.data.builders.segmenter import segment
 
-        captioned: dict[int, Captioned] = {}
-        for n, raw in enumerate(some):
+        captioned: dict[int, CaptionedPicture] = {}
+        for n, raw in enumerate(entries):
             if isinstance(raw, Raw):
-                with suppress(Exception):  # whatever it is, it comes again
+                with suppress(Exception):  # `make` raises it again
                     captioned[n] = self._captioned(raw)
-        wanted = [(c.picture, phrase.text) for c in captioned.values() for phrase in c.phrases]
+        queries = [(c.picture, phrase.text) for c in captioned.values() for phrase in c.phrases]
         options = self.options
-        found = segment(options.segmenter, wanted, options.device, options.batch, options.threshold)
-        for one in captioned.values():
-            one.masks = list(islice(found, len(one.phrases)))
+        masks = segment(options.segmenter, queries, options.device, options.batch, options.threshold)
+        for picture in captioned.values():
+            picture.masks = list(islice(masks, len(picture.phrases)))
         return [
             replace(raw, entry=captioned[n]) if isinstance(raw, Raw) and n in captioned else raw
-            for n, raw in enumerate(some)
+            for n, raw in enumerate(entries)
         ]
 
-    def _captioned(self, raw: Raw) -> Captioned:
-        """Raises BadRecord, LeftOut."""
+    def _captioned(self, raw: Raw) -> CaptionedPicture:
+        """The picture of a caption. Raises BadRecord, LeftOut."""
         try:
             entry = parse_json(raw.entry)
             name, words = str(entry["image_id"]), caption(entry["caption"]).rstrip(".")
@@ -162,10 +162,10 @@ class OpenImages(Builder):
         whole = self._picture(name)
         media = decoded(whole)
         assert isinstance(media, Image)
-        return Captioned(name, words, whole, media.pixels, list(noun_phrases(words)))
+        return CaptionedPicture(name, words, whole, media.pixels, list(noun_phrases(words)))
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
-        entry = raw.entry if isinstance(raw.entry, Captioned) else self._captioned(raw)
+        entry = raw.entry if isinstance(raw.entry, CaptionedPicture) else self._captioned(raw)
         masks = entry.masks or [self._mask(entry.name, phrase, entry.picture.size) for phrase in entry.phrases]
         pixels = np.asarray(entry.picture)
         parts: list[tuple[NounPhrase, Medium]] = []
@@ -188,7 +188,7 @@ class OpenImages(Builder):
         raise LeftOut("absent", f"no {name}.jpg")
 
     def _mask(self, name: str, phrase: NounPhrase, size: tuple[int, int]) -> np.ndarray | None:
-        """The official one, bool [H, W], or None where there is none of this entity."""
+        """The official mask of an entity, bool [H, W]; None: there is none."""
         rows = self._database.execute(
             "select file from masks where image = ? and name = ? order by area desc, file", (name, phrase.head)
         ).fetchall()
@@ -199,7 +199,7 @@ class OpenImages(Builder):
 def _mask_rows(
     table: str, lines: Iterator[list[str]], described: dict[str, str], places: dict[str, str]
 ) -> Iterator[tuple[str, str, str, float]]:
-    """`(image, name, file, area)` of the masks that are there. Raises DataError."""
+    """`(image, name, file, area)` of the existing masks. Raises DataError."""
     header = next(lines, [])
     for column in ("MaskPath", "ImageID", "LabelName"):
         if column not in header:
@@ -210,12 +210,12 @@ def _mask_rows(
         if place is None or "ImageID" not in row:
             continue
         label = row.get("LabelName", "")
-        # `Human face` is looked for as `face`: the caption's noun
+        # `Human face` becomes `face`, the noun of a caption
         yield row["ImageID"], (described.get(label, label or "-").lower().split() or [""])[-1], place, _area(row)
 
 
 def _area(row: dict[str, str]) -> float:
-    """Of the mask's box, 0 to 1; it only orders the masks, so a damaged number is no loss."""
+    """The area of a mask's box, 0 to 1; 0 for damaged numbers, as it is used only to sort masks."""
     try:
         left, right, top, bottom = (float(row[key]) for key in ("BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax"))
     except (KeyError, TypeError, ValueError):
@@ -224,7 +224,7 @@ def _area(row: dict[str, str]) -> float:
 
 
 def _read_mask(name: str, data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """bool [H, W] at the picture's size; masks are stored at another. Raises BadRecord."""
+    """A mask, bool [H, W], resized to the picture. Raises BadRecord."""
     try:
         with PILImage.open(io.BytesIO(data), formats=["PNG"]) as mask:
             check_sides(mask.size)
@@ -234,7 +234,7 @@ def _read_mask(name: str, data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 def cut_out(pixels: np.ndarray, mask: np.ndarray) -> PILImage.Image:
-    """What the mask covers, on white, cropped to it: uint8 [H, W, 3] and bool [H, W] → a picture."""
+    """The masked part of a picture on white, cropped to the mask: uint8 [H, W, 3] and bool [H, W] → a picture."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     return PILImage.fromarray(np.where(mask[box][..., None], pixels[box], np.uint8(255)))

@@ -1,15 +1,15 @@
-"""A user's own files: captions, edits, or whole interleaved conversations.
+"""A user's files: captions, edits, or interleaved conversations.
 
 A folder with `metadata.jsonl` or `metadata.csv`, a .jsonl file, or a folder of media with a `.txt` caption beside each.
 A line is one of
 
-    {"file_name": "cat.png", "text": "a cat"}                                     caption, both ways
+    {"file_name": "cat.png", "text": "a cat"}                                     caption
     {"source": "a.png", "instruction": "make it night", "target": "b.png"}        edit
     {"prompt": "Make [image0] look like [image1].", "answer": "[image2]", "media": {"image0": "a.png", …}}
     {"turns": [["user", "…"], ["assistant", "…"], …], "media": {…}}               several rounds
 
-and may have `licence` and `task`. `"edits": "image0"` names the medium that the last answer edits, by default none; an
-edit's is its source. `[text0]` in a prompt is text given as features: `"media": {"text0": "a cat"}`.
+and may have `licence` and `task`. `"edits": "image0"` names the medium that the last answer edits; the default is none,
+for an edit its source. `[text0]` in a prompt is text that is encoded as features: `"media": {"text0": "a cat"}`.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from codi2.hub import write_atomic
 from codi2.prompt.grammar import parse
 from codi2.untrusted import parse_json
 
-LINES = 1_000  # a unit
+LINES = 1_000  # of a unit
 LISTS = ("metadata.jsonl", "metadata.csv")
 
 
 @dataclass(frozen=True)
 class Options(Paired):
     licence: str = "unknown"
-    """Of entries that name none."""
+    """The licence of entries that name none."""
 
 
 class Own(Builder):
@@ -70,19 +70,21 @@ class Own(Builder):
         return ranges(count, LINES)
 
     def _list(self) -> tuple[Path, Path]:
-        """The file of one entry a line, with its folder; for captions in sidecars it is made. Raises DataError."""
+        """The folder and the file with one entry per line; for sidecar captions the file is made. Raises DataError."""
         if self.source.is_file():
             if self.source.suffix.lower() not in (".jsonl", ".csv"):
-                raise DataError(f"{self.source} is no .jsonl or .csv; this builder reads {self.reads}")
+                raise DataError(f"{self.source} is not a .jsonl or .csv file; this builder reads {self.reads}")
             return self.root, self.source
         if not self.source.is_dir():
-            raise DataError(f"there is no {self.source}")
+            raise DataError(f"there is no {self.source}; this builder reads {self.reads}")
         for name in LISTS:
             if (self.source / name).exists():
                 return self.source, self.source / name
         entries = _sidecars(self.source)
         if not any("sidecar" in entry for entry in entries):
-            raise DataError(f"{self.source} holds no {' or '.join(LISTS)}, and no media file has a .txt beside it")
+            raise DataError(
+                f"{self.source} holds no {' or '.join(LISTS)}, and no media file has a .txt beside it; add one of these"
+            )
         lines = "".join(json.dumps(entry) + "\n" for entry in entries)
         write_atomic(self.scratch / "sidecars.jsonl", lines.encode())
         return self.scratch, self.scratch / "sidecars.jsonl"
@@ -109,9 +111,9 @@ class Own(Builder):
             yield from paired(medium, words, draw, self.options.ways, licence)
         elif "instruction" in entry:
             source, target = (self._medium(entry.get(name)) for name in ("source", "target"))
-            asked = write_prompt("edit", draw, {"media": [source], "ask": clause(entry["instruction"])})
+            prompt = write_prompt("edit", draw, {"media": [source], "ask": clause(entry["instruction"])})
             task = str(entry.get("task", f"edit_{target.modality}"))
-            yield Draft(task, exchange(asked, [target]), licence, edits=source)
+            yield Draft(task, exchange(prompt, [target]), licence, edits=source)
         elif "turns" in entry or "prompt" in entry:
             turns = entry.get("turns") or [["user", entry["prompt"]], ["assistant", entry.get("answer")]]
             media = self._media(entry.get("media") or {})
@@ -134,7 +136,7 @@ class Own(Builder):
         return entry
 
     def _media(self, named: Any) -> dict[str, Medium | str]:
-        """Placeholder → its medium, or its words. Raises BadRecord and LeftOut."""
+        """Placeholder → its medium or words. Raises BadRecord and LeftOut."""
         if not isinstance(named, dict):
             raise BadRecord("malformed", f"media is {named!r:.80}; it should name files by their placeholders")
         return {
@@ -143,7 +145,7 @@ class Own(Builder):
         }
 
     def _edited(self, name: Any, media: Mapping[str, Medium | str]) -> Medium | None:
-        """The medium that an entry says it edits. Raises BadRecord: it is none of the entry's."""
+        """The medium that an entry edits. Raises BadRecord: it is not one of the entry's media."""
         if name is None:
             return None
         medium = media.get(name.lower()) if isinstance(name, str) else None
@@ -153,20 +155,21 @@ class Own(Builder):
         return medium
 
     def _turns(self, turns: Any, named: Mapping[str, Medium | str]) -> tuple[Turn, ...]:
-        """Raises BadRecord: the turns do not alternate, or a placeholder has no medium."""
+        """The parsed turns. Raises BadRecord: the turns do not alternate, or a placeholder has no medium."""
         try:
-            said = [(str(role), str(text)) for role, text in turns]
-            if [role for role, _ in said] != [ROLES[i % 2] for i in range(len(said))] or len(said) % 2:
+            texts = [(str(role), str(text)) for role, text in turns]
+            if [role for role, _ in texts] != [ROLES[i % 2] for i in range(len(texts))] or len(texts) % 2:
                 raise BadRecord(
-                    "malformed", f"the roles are {[role for role, _ in said]}; user and assistant should alternate"
+                    "malformed", f"the roles are {[role for role, _ in texts]}; user and assistant should alternate"
                 )
-            used = [{key: value for key, value in named.items() if f"[{key}" in text.lower()} for _, text in said]
-            return tuple((role, parse(text, own)) for (role, text), own in zip(said, used, strict=True))  # type: ignore[arg-type, misc]
+            used = [{key: value for key, value in named.items() if f"[{key}" in text.lower()} for _, text in texts]
+            return tuple((role, parse(text, media)) for (role, text), media in zip(texts, used, strict=True))  # type: ignore[arg-type, misc]
         except (ValueError, TypeError, AttributeError, PromptError) as error:
             raise BadRecord("malformed", str(error)) from error
 
     def _medium(self, name: Any) -> Medium:
-        """Raises BadRecord: of no known kind, or not inside the folder; LeftOut: not there."""
+        """The medium of a file. Raises BadRecord: its format is unknown, or it is outside the folder; LeftOut: it is
+        missing."""
         if not isinstance(name, str) or not name:
             raise BadRecord("malformed", f"{name!r} is no file name")
         if suffix_of(name) not in READ:
@@ -175,7 +178,7 @@ class Own(Builder):
 
 
 def _sidecars(folder: Path) -> list[dict[str, str]]:
-    """An entry for each file with a caption beside it, and for each file that is left out, with the reason."""
+    """An entry for each file with a caption beside it, and, with the reason, for each file that is left out."""
     files = [path.relative_to(folder) for path in listed(folder, "**/*") if path.is_file()]
     captions = {_stem(path): path for path in files if path.suffix.lower() == ".txt"}
     used, entries = set(), []
@@ -196,12 +199,12 @@ def _sidecars(folder: Path) -> list[dict[str, str]]:
 
 
 def _stem(path: Path) -> str:
-    """What a file and its caption share; an accent may be one character or two."""
+    """The common name of a file and its caption; normalised, as an accent may be one character or two."""
     return unicodedata.normalize("NFC", str(path.with_suffix("")))
 
 
 def _words(key: str, value: Any) -> str:
-    """Raises BadRecord: what a text placeholder stands for is no text."""
+    """The words of a text placeholder. Raises BadRecord: they are not text."""
     if not isinstance(value, str):
         raise BadRecord("malformed", f"{key} is {value!r:.80}; it should be text")
     return value

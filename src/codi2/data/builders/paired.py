@@ -1,4 +1,4 @@
-"""Caption and medium, both ways (section 4.1): generate the one from the other."""
+"""Paired data (section 4.1): generate the medium from the caption, and the caption from the medium."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Paired:
     """Options of the builders of paired data."""
 
     ways: str = "both"
-    """`both`: two records of each pair; `either`: one, its way drawn, for sets so large that storage counts."""
+    """`both`: two records for each pair; `either`: one of the two, drawn at random, for large sets."""
 
     def __post_init__(self) -> None:
         if self.ways not in WAYS:
-            raise ConfigError(f"ways is {self.ways!r}; it should be {' or '.join(WAYS)}")
+            raise ConfigError(f"ways is {self.ways!r}; expected {' or '.join(WAYS)}")
 
 
 def paired(
@@ -38,12 +38,12 @@ def paired(
     licence: str,
     meta: Mapping[str, Any] | None = None,
 ) -> Iterator[Draft]:
-    """words → medium and medium → words, or either. Raises BadRecord: the caption is unfit."""
-    words, kind = caption(text), medium.modality
-    chosen = 2 if ways == "both" else int(draw.integers(2))
-    if chosen != 1:
-        asked = write_prompt(f"{kind}_from_caption", draw, {"caption": words})
-        yield Draft(f"{kind}_from_caption", exchange(asked, [medium]), licence, meta or {})
-    if chosen != 0:
-        asked = write_prompt(f"caption_{kind}", draw, {"media": [medium]})
-        yield Draft(f"caption_{kind}", exchange(asked, [Text(words)]), licence, meta or {})
+    """The records words → medium and medium → words, or one of them. Raises BadRecord: the caption is unfit."""
+    words, modality = caption(text), medium.modality
+    direction = 2 if ways == "both" else int(draw.integers(2))
+    if direction != 1:
+        prompt = write_prompt(f"{modality}_from_caption", draw, {"caption": words})
+        yield Draft(f"{modality}_from_caption", exchange(prompt, [medium]), licence, meta or {})
+    if direction != 0:
+        prompt = write_prompt(f"caption_{modality}", draw, {"media": [medium]})
+        yield Draft(f"caption_{modality}", exchange(prompt, [Text(words)]), licence, meta or {})

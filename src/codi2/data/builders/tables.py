@@ -49,34 +49,34 @@ ROWS: dict[str, Row] = {
     # text answers over several media
     "difference_image": pictures.difference("image"),
     "difference_audio": pictures.difference("audio"),
-    # nothing but words, so that what learns from rows does not forget them
+    # from words only, so that a model trained on the rows does not forget them
     "picture_from_words": pictures.from_words("image"),
     "sound_from_words": pictures.from_words("audio"),
 }
-DRAWS = 500  # a unit
+DRAWS = 500  # of a unit
 
 
 @dataclass(frozen=True)
 class Options:
     records: int = 20_000
-    """How many are drawn."""
+    """Number of records to draw."""
     splits: str = "train"
     """Of the corpus: `train`, or `test_family,test_subject`, …"""
     held_out: bool = False
-    """Whether changes have the values that training is kept from (`HELD_OUT` of data/tables/factors.py)."""
+    """Whether changes have the held-out values (`HELD_OUT` of data/tables/factors.py)."""
     only: str = ""
-    """Rows to draw, `next_image,compose`; one that is named twice is drawn twice as often. Empty: all of them."""
+    """Rows to draw, `next_image,compose`; a row named twice is drawn twice as often. Empty: all rows."""
     without: str = ""
-    """Rows held out."""
+    """Rows to leave out."""
 
     def rows(self) -> list[str]:
-        """Raises ConfigError: a row is unknown, or none is left."""
+        """The rows to draw. Raises ConfigError: a row is unknown, or none is left."""
         only, without = (_names(text) for text in (self.only, self.without))
         if unknown := [name for name in (*only, *without) if name not in ROWS]:
             raise ConfigError(f"there is no row {unknown[0]!r}; there are {', '.join(ROWS)}")
         left = [name for name in (only or ROWS) if name not in without]
         if not left:
-            raise ConfigError("every row is held out; leave one")
+            raise ConfigError("the option `without` names every row; remove one")
         return left
 
 
@@ -86,7 +86,7 @@ def _names(text: str) -> list[str]:
 
 class Tables(Builder):
     about = "every row of the paper's Tables 1 to 3, in factorial variation"
-    reads = "the tiny corpus, as `codi2 data build tiny` leaves it"
+    reads = "the tiny corpus, as written by `codi2 data build tiny`"
     Options = Options
 
     def units(self) -> list[dict[str, Any]]:

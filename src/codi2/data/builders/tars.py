@@ -1,8 +1,8 @@
-"""Tars from elsewhere, read strictly: a damaged one is never read as a shorter one.
+"""Reads untrusted tars strictly: a damaged tar is never read as a shorter one.
 
-`tarfile` takes a damaged or missing header for the end of the archive, allocates what a header claims, and follows
-negative sizes backwards. Here every header's checksum is right, every entry lies within the file, and two empty blocks
-end it.
+`tarfile` takes a damaged or missing header for the end of the archive, allocates the size that a header claims, and
+follows negative sizes backwards. Here every header must have a correct checksum, every entry must lie within the file,
+and two empty blocks must end it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import BinaryIO
 from codi2.untrusted import MAX_BYTES
 
 BLOCK = tarfile.BLOCKSIZE
-_LONG = 1 << 20  # bytes of a long name or of a file's own headers, at most
-_PADDING = 1 << 24  # bytes behind the end, at most
+_LONG = 1 << 20  # most bytes of a long name or of extended headers
+_PADDING = 1 << 24  # most bytes after the end
 _NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _KINDS = {
@@ -30,12 +30,12 @@ _NAME, _PREFIX = slice(0, 100), slice(345, 500)
 
 
 class BrokenTar(Exception):
-    """What stands at a place of the file is no entry, or not all of it is there."""
+    """The data at a position of the file is not an entry, or is incomplete."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar. `fault` says why its content is not given: it is a link, its name leads out, …"""
+    """A file in a tar. `fault` says why its content is missing: it is a link, its name leads out of the folder, …"""
 
     name: str
     data: bytes = b""
@@ -44,10 +44,10 @@ class Member:
 
 
 def members(file: BinaryIO, most: int = MAX_BYTES) -> Iterator[Member]:
-    """The files in a tar that is open for reading, in order; folders are left out.
+    """The files in a tar that is open for reading, in order, without folders.
 
     Args:
-        most: bytes of a file, at most; larger ones have a fault.
+        most: most bytes of a file; larger files have a fault.
     Raises:
         BrokenTar: a header is damaged, something is cut off, or the two empty blocks of the end are not the end.
     """
@@ -83,7 +83,7 @@ def members(file: BinaryIO, most: int = MAX_BYTES) -> Iterator[Member]:
 
 
 def _block(file: BinaryIO, at: int, size: int) -> bytes:
-    """Raises BrokenTar: the file ends before the block does."""
+    """A block. Raises BrokenTar: the file ends before the block does."""
     if at + BLOCK > size:
         raise BrokenTar("it is cut off" if size else "it is empty")
     file.seek(at)
@@ -98,9 +98,9 @@ def _content(file: BinaryIO, start: int, size: int, most: int) -> bytes:
 
 
 def _parsed(header: bytes, at: int) -> tarfile.TarInfo:
-    """Raises BrokenTar: the header's checksum is not that of its bytes, or it is no header."""
+    """A parsed header. Raises BrokenTar: its checksum is wrong, or it is not a header."""
     total = sum(header) - sum(header[_CHECKSUM]) + 8 * ord(" ")
-    # as writers of tars write it; a flipped bit in it makes something else
+    # the forms that writers of tars use; other forms may be flipped bits
     if header[_CHECKSUM] not in (b"%06o\0 " % total, b"%06o \0" % total, b"%07o\0" % total):
         raise BrokenTar(f"the header at byte {at:,} is damaged: its checksum is wrong")
     try:
@@ -110,7 +110,7 @@ def _parsed(header: bytes, at: int) -> tarfile.TarInfo:
 
 
 def _check_end(file: BinaryIO, at: int, size: int) -> None:
-    """Raises BrokenTar: there is but one empty block, or something behind the two."""
+    """Raises BrokenTar: there is only one empty block, or data after the two."""
     if not at + 2 * BLOCK <= size <= at + _PADDING:
         raise BrokenTar("it is cut off: its end is missing" if size < at + 2 * BLOCK else "its end is not the file's")
     file.seek(at)
@@ -120,7 +120,7 @@ def _check_end(file: BinaryIO, at: int, size: int) -> None:
 
 
 def _pax(data: bytes) -> tuple[str, bool]:
-    """The path that extended headers give to the next entry, and whether they give it a size. Raises BrokenTar."""
+    """The path that extended headers set for the next entry, and whether they set its size. Raises BrokenTar."""
     path, sized, at = "", False, 0
     while at < len(data):
         length, space, _ = data[at : at + 20].partition(b" ")

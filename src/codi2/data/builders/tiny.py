@@ -1,4 +1,4 @@
-"""The items of the `tiny` corpus as records: caption and medium, both ways."""
+"""The items of the `tiny` corpus as records: media from captions, and captions of media."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from codi2.data.builders.paired import Paired, paired
 from codi2.data.drafts import moving, picture, sound
 from codi2.data.items import Corpus, Item, load_corpus
 
-ITEMS = 1_000  # a unit
+ITEMS = 1_000  # of a unit
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Options(Paired):
 
 class Tiny(Builder):
     about = "the embedded corpus: pictures, sounds and clips from captions, and captions of them"
-    reads = "the tiny corpus, as `codi2 data build tiny` leaves it"
+    reads = "the tiny corpus, as written by `codi2 data build tiny`"
     Options = Options
 
     @cached_property

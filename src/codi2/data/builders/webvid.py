@@ -20,7 +20,7 @@ from codi2.data.record import Medium
 from codi2.errors import DataError
 
 LICENCE = "WebVid terms (research only)"
-CLIPS = 500  # a unit
+CLIPS = 500  # of a unit
 _NEEDED = ("videoid", "page_dir", "name")
 
 
@@ -33,12 +33,12 @@ class WebVid(Builder):
     def units(self) -> list[dict[str, Any]]:
         tables = listed(self.source, "*.csv")
         if len(tables) != 1:
-            raise DataError(f"{self.source} should hold one .csv of WebVid, there are {len(tables)}; name its folder")
+            raise DataError(f"{self.source} has {len(tables)} .csv files; name a folder with one, of WebVid")
         header, between = csv_header(self.source, tables[0])
         if missing := [name for name in _NEEDED if name not in header]:
             raise DataError(f"{tables[0]} has no column {missing[0]!r}; it has {', '.join(header)}")
         count = index_lines(self.source, tables[0], self.scratch / "clips.npy", quoted=True, skip=1)
-        # clips lie below the folder itself, `videos`, or the parts of a download
+        # clips are below the folder, `videos`, or the parts of a download
         roots = [
             ".",
             *sorted({str(p.relative_to(self.source)) for d in ("*", "*/*") for p in self.source.glob(d) if p.is_dir()}),
@@ -59,7 +59,7 @@ class WebVid(Builder):
 
     @cached_property
     def _roots(self) -> list[Path]:
-        """Folders in which clips were found, the last one first: neighbours in the list lie together."""
+        """Folders of clips; the last one with a clip is the first, as adjacent rows are mostly in one folder."""
         return [Path(root) for root in self._plan["roots"]]
 
     def read(self, unit: Unit) -> Iterator[Raw | BadRecord]:
@@ -73,7 +73,7 @@ class WebVid(Builder):
         yield from paired(clip, row.get("name"), draw, self.options.ways, LICENCE, {"video": row["videoid"]})
 
     def _clip(self, place: Path) -> Medium:
-        """Raises LeftOut: there is none on this machine; BadRecord: it is named where nothing is read."""
+        """The clip at a path. Raises LeftOut: it is missing; BadRecord: the path leads out of the source."""
         for n, root in enumerate(self._roots):
             with suppress(LeftOut):
                 data = entry_file(self.source, root / place)

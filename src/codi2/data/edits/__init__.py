@@ -1,13 +1,13 @@
 """Edits of pictures and sounds, drawn with continuous values.
 
-They are the instructional edits of the training data, the hidden rules of in-context examples, and the augmentation
-of the autoencoders. An edit is a pure function with the words that ask for it and the words that describe the result:
+They are the instructional edits of the training data, the rules of in-context examples, and the augmentation of the
+autoencoders. An edit is a pure function with an instruction and a description of the result:
 
     edit = draw("image", np.random.default_rng(0))
     edited = edit(picture)                          # uint8 [H, W, 3]
     assert from_json(**edit.to_json()) == edit
 
-Two things are held out from training: a part inside the range of each value, and whole kinds.
+Training does not see a part of the range of each value, and whole kinds.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _BY_NAME = {kind.name: kind for kinds in KINDS.values() for kind in kinds}
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit, or several in a row.
+    """One edit, or a sequence of edits.
 
     Args:
-        kind: name of the kind; `rotate+night` for edits in a row.
-        values: by name; in a row with the number of the edit before it: `0.angle`, `1.strength`.
+        kind: name of the kind; `rotate+night` for a sequence.
+        values: by name; in a sequence with the number of the edit as prefix: `0.angle`, `1.strength`.
         ask: an instruction for it.
-        words: what a caption says of the result.
+        words: a description of the result, for captions.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class Edit:
         """A picture uint8 [H, W, 3] or a sound int16 [N] at 16 kHz, edited: a new array of the same shape."""
         for kind, values in _steps(self.kind, self.values):
             media = kind.apply(media, **values)
-        return np.require(media, requirements=["C", "W"])  # what Pillow gives cannot be written to
+        return np.require(media, requirements=["C", "W"])  # arrays from Pillow are read-only
 
     def to_json(self) -> dict[str, Any]:
         """The arguments of `from_json`."""
@@ -69,8 +69,8 @@ def draw(modality: str, rng: np.random.Generator, held_out: HeldOut = "") -> Edi
     """An edit of `modality`.
 
     Args:
-        held_out: "" draws what training may see. "values" draws a kind that training sees, with one value from the
-            part of its range that training never sees. "kinds" draws a kind that training never sees.
+        held_out: "" draws an edit for training. "values" draws a kind of training with one value from the held-out part
+            of its range. "kinds" draws a held-out kind.
     """
     kinds = [kind for kind in KINDS[modality] if kind.held_out == (held_out == "kinds")]
     if held_out == "values":
@@ -103,23 +103,23 @@ def compose(first: Edit, second: Edit) -> Edit:
 
 
 def from_json(kind: str, values: Mapping[str, float], ask: str = "") -> Edit:
-    """The edit that a record names.
+    """The edit of a record.
 
     Args:
-        ask: its instruction; the first phrasing of its kind where it is empty.
+        ask: its instruction; empty: the first phrasing of its kind.
 
     Raises:
-        DataError: for an unknown kind, or values that are not those of the kind.
+        DataError: the kind is unknown, or the values are not those of the kind.
     """
-    edits = [_edit(step, own) for step, own in _steps(kind, values)]
+    edits = [_edit(step, step_values) for step, step_values in _steps(kind, values)]
     edit = edits[0]
-    for other in edits[1:]:
-        edit = compose(edit, other)
+    for following in edits[1:]:
+        edit = compose(edit, following)
     return Edit(edit.kind, edit.values, ask or edit.ask, edit.words)
 
 
 def visible(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether an edit changed a medium enough to be seen or heard.
+    """Whether an edit changed a medium perceptibly.
 
     Pictures: the mean absolute difference is above 2 of 255. Sounds: it is above a tenth of the mean level, and the
     result is not near silence (its peak is above 2 % of the peak before).
@@ -132,23 +132,23 @@ def visible(before: np.ndarray, after: np.ndarray) -> bool:
 
 
 def _edit(kind: Kind, values: Mapping[str, float], phrasing: int = 0) -> Edit:
-    said, known = kind.say(**values), phrases()[kind.name]
-    return Edit(kind.name, dict(values), known.asks[phrasing].format(**said), known.words.format(**said))
+    words, known = kind.say(**values), phrases()[kind.name]
+    return Edit(kind.name, dict(values), known.asks[phrasing].format(**words), known.words.format(**words))
 
 
 def _steps(kind: str, values: Mapping[str, float]) -> list[tuple[Kind, dict[str, float]]]:
-    """The edits of a row, each with its own values."""
+    """The edits of a sequence, each with its values."""
     names = kind.split("+")
     steps = []
     for number, name in enumerate(names):
         if name not in _BY_NAME:
             raise DataError(f"Edit kind {name!r} is unknown; the kinds are {', '.join(_BY_NAME)}.")
         prefix = f"{number}." if len(names) > 1 else ""
-        own = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-        if own.keys() != _BY_NAME[name].spans.keys():
+        step_values = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+        if step_values.keys() != _BY_NAME[name].spans.keys():
             expected = ", ".join(_BY_NAME[name].spans) or "no values"
-            raise DataError(f"Edit {name!r} got the values {sorted(own)}; it expects {expected}.")
-        steps.append((_BY_NAME[name], own))
-    if sum(len(own) for _, own in steps) != len(values):
+            raise DataError(f"Edit {name!r} got the values {sorted(step_values)}; it expects {expected}.")
+        steps.append((_BY_NAME[name], step_values))
+    if sum(len(step_values) for _, step_values in steps) != len(values):
         raise DataError(f"Edit {kind!r} got the values {sorted(values)}; it expects each with its number, as 0.angle.")
     return steps

@@ -1,4 +1,4 @@
-"""Edits of what lies around a picture, in front of it, and of the light on it."""
+"""Edits that add frames, overlays and light to a picture."""
 
 from __future__ import annotations
 

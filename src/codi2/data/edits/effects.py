@@ -1,4 +1,4 @@
-"""What the edits of sounds do: functions on float64 clips [N] at 16 kHz, in the units of int16."""
+"""The functions of the edits of sounds, on float64 clips [N] at 16 kHz, in the units of int16."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from codi2.data.edits.waves import RATE, Clip
 
 
 def level(function: Callable[..., Clip]) -> Callable[..., Clip]:
-    """An edit of floats as one of int16 that never clips; the level is what the function makes it."""
+    """Converts an edit of floats to one of int16 that never clips; the function sets the level."""
 
     def apply(clip: Clip, **values: float) -> Clip:
         return np.round(w.limited(function(clip.astype(np.float64), **values))).astype(np.int16)
@@ -20,12 +20,12 @@ def level(function: Callable[..., Clip]) -> Callable[..., Clip]:
 
 
 def peak(function: Callable[..., Clip]) -> Callable[..., Clip]:
-    """The same, scaled to the peak of the clip."""
+    """As `level`, scaled to the peak of the clip."""
     return level(lambda x, **values: w.like(function(x, **values), x))
 
 
 def loudness(x: Clip, decibels: float) -> Clip:
-    """Quieter by a factor; louder by a curve that presses the peaks down."""
+    """Attenuates by a factor; amplifies by a curve that compresses the peaks."""
     gain = 10 ** (decibels / 20)
     return x * gain if gain < 1 else w.PEAK * np.tanh(x * gain / w.PEAK)
 
@@ -55,7 +55,7 @@ def vibrato(x: Clip, rate: float, semitones: float) -> Clip:
 
 
 def distortion(x: Clip, drive: float) -> Clip:
-    """At the power of the clip: a pressed wave of the same peak would be far louder."""
+    """Keeps the power of the clip: a compressed wave of the same peak would be far louder."""
     y = np.tanh(drive * x / max(float(np.abs(x).max(initial=0)), 1))
     return y * np.sqrt((x**2).mean() / max(float((y**2).mean()), 1e-9))
 
@@ -66,7 +66,7 @@ def crush(x: Clip, levels: float) -> Clip:
 
 
 def coarse(x: Clip, hertz: float) -> Clip:
-    """Every value held until the next tick of a slow clock."""
+    """Sample and hold at a lower rate."""
     step = RATE / hertz
     return x[(np.floor(np.arange(len(x)) / step) * step).astype(int)]
 
@@ -120,7 +120,7 @@ def crackle(x: Clip, rate: float, seed: float) -> Clip:
 
 
 def chorus(x: Clip, depth: float, rate: float) -> Clip:
-    """Three copies whose delays sway by `depth` milliseconds."""
+    """Three copies whose delays vary by `depth` milliseconds."""
     places, y = np.arange(len(x)), x.copy()
     for number in range(3):
         sway = w.wave(len(x), rate * (1 + 0.17 * number)) * (-1) ** number
@@ -153,7 +153,7 @@ def copy_above(x: Clip, semitones: float) -> Clip:
 
 
 def wah(x: Clip, rate: float, reach: float) -> Clip:
-    """A narrow band that sways between 400 Hz and `reach`: the mean of a bank of bands, each with its own gain."""
+    """A narrow band that moves between 400 Hz and `reach`: a bank of bands with varying gains."""
     centres = np.geomspace(400, reach, 6)
     place = (0.5 - 0.5 * np.cos(2 * np.pi * rate * w.time(len(x)))) * 5
     y = np.zeros_like(x)
@@ -163,7 +163,7 @@ def wah(x: Clip, rate: float, reach: float) -> Clip:
 
 
 def tape_stop(x: Clip, seconds: float) -> Clip:
-    """After 15 % of the clip the tape slows down, and stands `seconds` later."""
+    """After 15 % of the clip the tape slows down, and stops `seconds` later."""
     start = int(len(x) * 0.15)
     slowing = np.clip(1 - np.arange(len(x) - start) / (seconds * RATE), 0, 1)
     speed = np.concatenate([np.ones(start), slowing])

@@ -1,4 +1,4 @@
-"""Edits of place and shape. White comes in where content moves away."""
+"""Edits of position and shape. Empty areas become white."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _rotate(pixels: Pixels, angle: float) -> Pixels:
 
 
 def _resized(pixels: Pixels, across: float, down: float, dx: float = 0, dy: float = 0) -> Pixels:
-    """Scaled by two factors around the middle, then moved by shares of the sides; antialiased."""
+    """Scales by two factors around the middle, then moves by shares of the sides; antialiased."""
     height, width = pixels.shape[:2]
     pad_x, pad_y = (
         ceil(width * (max(0, 1 / across - 1) / 2 + abs(dx) / across)),
@@ -49,7 +49,7 @@ def _affine(pixels: Pixels, matrix: tuple[float, float, float, float]) -> Pixels
 
 
 def _symmetric(pixels: Pixels, at: float) -> Pixels:
-    """What lies right of a line becomes the mirror image of what lies left of it."""
+    """The part to the right of a line becomes the mirror image of the part to the left."""
     y, x = grid(*pixels.shape[:2])
     line = at * 2 - 1
     return sampled(pixels, y, np.minimum(x, 2 * line - x))
@@ -107,12 +107,12 @@ def _roll(pixels: Pixels, share: float, side: float) -> Pixels:
 
 def _ghost(pixels: Pixels, angle: float, distance: float, strength: float) -> Pixels:
     copy = _shift(pixels, angle, distance)
-    # the copy shows where it is darker, as a second exposure on white paper
+    # the minimum of both, as a second exposure on white paper
     return mixed(pixels, np.minimum(pixels, copy).astype(np.float32), strength)
 
 
 def _quarters(pixels: Pixels, gap: float) -> Pixels:
-    """Four quarters moved apart."""
+    """Moves the four quarters apart."""
     height, width = pixels.shape[:2]
     y, x = grid(height, width)
     out = sampled(pixels, y - np.sign(y) * gap, x - np.sign(x) * gap)
@@ -121,7 +121,7 @@ def _quarters(pixels: Pixels, gap: float) -> Pixels:
 
 
 def _glitch(pixels: Pixels, size: float, bands: float, seed: float) -> Pixels:
-    """Horizontal bands, each moved by another distance, round the edges."""
+    """Moves horizontal bands by different distances, with wrap-around."""
     rng = np.random.default_rng(int(seed))
     height, width = pixels.shape[:2]
     cuts = np.sort(rng.choice(np.arange(1, height), int(bands) - 1, replace=False))

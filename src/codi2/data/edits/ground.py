@@ -1,4 +1,4 @@
-"""Edits of the ground behind a cut-out, and of its outline."""
+"""Edits of the background of a cut-out, and of its outline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EDGE = 2 / 64
 
 
 def _pattern(pixels: Pixels, hue: float, share: np.ndarray) -> Pixels:
-    """The ground in two tones of a hue: the light one where `share` [H, W] is 0, the strong one where it is 1."""
+    """A background in two tones of a hue: light where `share` [H, W] is 0, strong where it is 1."""
     light, strong = rgb(hue, 0.86, 0.7), rgb(hue, 0.52, 0.75)
     return on_ground(pixels, light + share[..., None] * (strong - light))
 
@@ -57,7 +57,7 @@ def _floor(pixels: Pixels, hue: float, height: float) -> Pixels:
 
 
 def _thing(pixels: Pixels) -> tuple[np.ndarray, np.ndarray] | None:
-    """The ground's share [H, W, 1], and the thing as uint8 [H, W] with 255 inside."""
+    """The share of the background [H, W, 1], and the mask of the object, uint8 [H, W] with 255 inside."""
     share = ground(pixels)
     return None if share is None else (share, whole(255 * (1 - share[..., 0])))
 

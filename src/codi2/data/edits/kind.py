@@ -1,4 +1,4 @@
-"""Kinds of edits, and the ranges that their values are drawn from."""
+"""Kinds of edits, and the ranges of their values."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ class Span:
         low: smallest value.
         high: largest value.
         step: values are multiples of it, so that words can name them exactly.
-        gap: values strictly between these two are never drawn: the edit would do nothing.
-        held: the closed interval inside the range that training does not draw from; computed from `HELD_SHARE`
-            where it is not given.
+        gap: values strictly between these two are never drawn, as the edit would have no effect.
+        held: the closed interval inside the range that training does not draw from; None: from `HELD_SHARE`.
         log: whether draws are uniform in the logarithm.
         free: whether no part is held out (seeds, choices without an order).
     """
@@ -57,7 +56,7 @@ class Span:
     def draw(self, rng: np.random.Generator, held_out: bool = False) -> float:
         """A value of the training part, or of the held-out part."""
         low, high = self.reserved if held_out and self.reserved else (self.low, self.high)
-        low, high = low - self.step / 2, high + self.step / 2  # whole numbers at both ends are as likely as the others
+        low, high = low - self.step / 2, high + self.step / 2  # so that both ends are as likely as other values
         while True:
             value = exp(rng.uniform(log(low), log(high))) if self.log else rng.uniform(low, high)
             value = round(round(value / self.step) * self.step, 4)
@@ -77,25 +76,25 @@ SLANT = Span(0, 179, 1)
 
 @dataclass(frozen=True)
 class Phrases:
-    """How people put a kind into words, with placeholders in braces."""
+    """Phrases for a kind, with placeholders in braces."""
 
     asks: tuple[str, ...]
     """Instructions: `turn it {angle}`."""
     words: str
-    """What a caption says of the result: `turned {angle}`."""
+    """A description of the result, for captions: `turned {angle}`."""
 
 
 @lru_cache(maxsize=1)
 def phrases() -> dict[str, Phrases]:
     """Kind → its phrases: lines `kind: words` of `phrases/*.txt`, each with its instructions indented below."""
-    found: dict[str, Phrases] = {}
+    phrases_of: dict[str, Phrases] = {}
     for name in ("image.txt", "audio.txt"):
         text = (files(__package__) / "phrases" / name).read_text(encoding="utf-8")
         for block in text.replace("\n    ", "\0").splitlines():
             head, *asks = block.split("\0")
             kind, words = head.split(": ", 1)
-            found[kind] = Phrases(tuple(asks), words)
-    return found
+            phrases_of[kind] = Phrases(tuple(asks), words)
+    return phrases_of
 
 
 def nothing(**_: float) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the edits of pictures share. Pictures are uint8 [H, W, 3]; floats are float32 in the same units, 0 to 255."""
+"""Functions for the edits of pictures. Pictures are uint8 [H, W, 3]; floats are float32 in the same units, 0 to 255."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def _smallest(values: np.ndarray) -> np.ndarray:
 
 
 def ground(pixels: Pixels) -> np.ndarray | None:
-    """How much of each pixel is the white ground, float32 [H, W, 1] from 0 to 1; none where there is no ground.
+    """The share of the white background in each pixel, float32 [H, W, 1] from 0 to 1; None: there is no background.
 
-    Pixels at the edge of a cut-out are blends of the thing and of white: their share is computed from the darkest
-    neighbour, so that another ground leaves no white fringe.
+    Pixels at the edge of a cut-out are blends of the object and white: their share is computed from the darkest
+    neighbour, so that a new background has no white fringe.
     """
     white = background_mask(pixels)
     if white.mean() < 0.04:
@@ -90,7 +90,7 @@ def ground(pixels: Pixels) -> np.ndarray | None:
 
 
 def on_ground(pixels: Pixels, new: np.ndarray, share: np.ndarray | None = None) -> Pixels:
-    """The white ground replaced by `new`, float32 [3] or [H, W, 3]; a picture without a ground stays as it is."""
+    """Replaces the white background by `new`, float32 [3] or [H, W, 3]; a picture without one is unchanged."""
     share = ground(pixels) if share is None else share
     return pixels.copy() if share is None else whole(pixels + share * (new - 255))
 

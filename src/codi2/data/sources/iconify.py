@@ -49,7 +49,7 @@ EMOJI_SETS = {
     "fluentmono": EmojiSet("fluent-emoji-high-contrast", "1.2.6", "MIT", "Fluent Emoji high contrast, Microsoft"),
     "streamline": EmojiSet("streamline-emojis", "1.2.4", "CC-BY-4.0", "Streamline Emojis, Streamline"),
 }
-"""Style → what it is drawn from, under which licence, and whom to name."""
+"""Style → its package, licence and attribution."""
 
 
 @cache
@@ -74,20 +74,20 @@ def join(
 ) -> dict[str, str]:
     """Code → name of its icon; no drawing serves two codes.
 
-    The package's own table of code points comes first, then the table of names made by hand, today's name, the same of
-    several (`boy-1`), Unicode's name, and names that are only aliases: an alias can be another emoji's earlier name
+    The package's own table of code points comes first. Then follow the hand-made table, the current name, the current
+    name with a number (`boy-1`), Unicode's name, and last the aliases: an alias can be another emoji's earlier name
     (`cricket` of the game).
 
     Args:
-        labels: code (lower case, joined by `-`) → its name of today.
+        labels: code (lower case, joined by `-`) → its current name.
         icons: name or alias → the drawing that it shows.
         chars: code without variation selectors → icon; may be empty.
-        named: icon → code, made by hand; `-` leaves the icon out.
+        named: the hand-made table, icon → code; `-` leaves the icon out.
     """
     kept = {name for name in icons if named.get(name) != "-"}
     drawn = {name for name in kept if icons[name] == name}
     by_hand = {code: name for name, code in named.items() if name in drawn}
-    found: dict[str, str] = {}
+    icon_of: dict[str, str] = {}
     taken: set[str] = set()
     for names, candidates in (
         (kept, {code: chars.get(_bare(code)) for code in labels}),
@@ -99,10 +99,10 @@ def join(
     ):
         for code in labels:
             name = candidates.get(code)
-            if code not in found and name is not None and name in names and icons[name] not in taken:
-                found[code] = name
+            if code not in icon_of and name is not None and name in names and icons[name] not in taken:
+                icon_of[code] = name
                 taken.add(icons[name])
-    return found
+    return icon_of
 
 
 def _bare(code: str) -> str:
@@ -110,9 +110,9 @@ def _bare(code: str) -> str:
 
 
 def read(style: str, root: Path) -> Iterator[RawItem]:
-    """`root` holds the unpacked packages side by side. Skin tones and flags are left out, as elsewhere."""
-    chosen = EMOJI_SETS[style]
-    folder = root / chosen.folder
+    """`root` holds the unpacked packages side by side. Skin tones and flags are left out, as in the other sets."""
+    emoji_set = EMOJI_SETS[style]
+    folder = root / emoji_set.folder
     book = json.loads((folder / "icons.json").read_text(encoding="utf-8"))
     chars = json.loads((folder / "chars.json").read_text(encoding="utf-8")) or {}
     icons = {name: name for name, icon in book["icons"].items() if not icon.get("hidden")}
@@ -122,17 +122,17 @@ def read(style: str, root: Path) -> Iterator[RawItem]:
     emoji = {code: (name, subgroup) for code, name, subgroup, _ in labelled(root)}
     labels = {code: label for code, label in raw_labels(root).items() if code in emoji}
     tables = _names()
-    found = join(labels, icons, chars, tables["names"] | tables.get(chosen.package, {}))
-    for code, icon in found.items():
+    icon_of = join(labels, icons, chars, tables["names"] | tables.get(emoji_set.package, {}))
+    for code, icon in icon_of.items():
         name, subgroup = emoji[code]
         yield RawItem(
-            key=code, modality="image", file=f"{chosen.folder}/icons.json:{icon}", name=name,
+            key=code, modality="image", file=f"{emoji_set.folder}/icons.json:{icon}", name=name,
             caption=with_article(name), category=subgroup, style=style, group=code, load=partial(_draw, book, icon),
         )  # fmt: skip
 
 
 def _draw(book: dict[str, Any], name: str) -> Image:
-    """One icon of a package's `icons.json`, 256 pixels wide; what has no colour of its own is black."""
+    """One icon of a package's `icons.json`, 256 pixels wide; shapes without a colour of their own are black."""
     alias = book.get("aliases", {}).get(name, {})
     icon = book["icons"][alias.get("parent", name)]
     left, top = icon.get("left", 0), icon.get("top", 0)
@@ -146,5 +146,6 @@ def _draw(book: dict[str, Any], name: str) -> Image:
 
 
 SOURCES = tuple(
-    Source(style, chosen.licence, chosen.attribution, partial(read, style)) for style, chosen in EMOJI_SETS.items()
+    Source(style, emoji_set.licence, emoji_set.attribution, partial(read, style))
+    for style, emoji_set in EMOJI_SETS.items()
 )

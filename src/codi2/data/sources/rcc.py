@@ -16,7 +16,7 @@ _COMPRESSED, _FOLDER, _ZSTD = 1, 2, 4
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """(path inside the archive, content) of every file, in the archive's order.
 
-    Raises `DataError` where the file is no such archive or uses a compression other than zlib.
+    Raises `DataError` where the file is not such an archive or uses a compression other than zlib.
     """
     blob = path.read_bytes()
     if len(blob) < _HEADER.size or blob[:4] != b"qres":
@@ -32,7 +32,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
         (length,) = struct.unpack_from(">I", blob, data + offset)
         raw = blob[data + offset + 4 : data + offset + 4 + length]
         if flags & _ZSTD:
-            raise DataError(f"{path} is compressed with zstd, which is not read here: install the pinned version")
+            raise DataError(f"{path} is compressed with zstd; expected zlib: fetch the pinned version of the source")
         return zlib.decompress(raw[4:]) if flags & _COMPRESSED else raw
 
     def walk(index: int, prefix: str) -> Iterator[tuple[str, bytes]]:

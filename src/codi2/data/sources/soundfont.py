@@ -25,7 +25,7 @@ def _render(font: Path, program: int, note: int) -> Sound:
         import tinysoundfont
     except ImportError as error:
         raise MissingDependencyError(
-            "rendering a soundfont needs tinysoundfont: pip install --no-deps tinysoundfont"
+            "rendering a soundfont needs the package tinysoundfont: run `pip install --no-deps tinysoundfont`"
         ) from error
     synth = tinysoundfont.Synth(samplerate=_RATE)
     synth.program_select(0, synth.sfload(str(font)), 0, program)

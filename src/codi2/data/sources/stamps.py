@@ -12,7 +12,7 @@ from codi2.data.raw import RawItem, Source
 
 _STAMPS = "tuxpaint-stamps-default/usr/share/tuxpaint/stamps"
 _SKIPPED = ("symbols/", "town/flags", "town/roadsigns")  # letters, digits, money and text signs
-# Their sound is speech, a silent file, or not the sound of the thing.
+# The sound of these is speech, silence or of something else than the picture.
 _NO_SOUND = (
     "symbols/", "people/", "town/", "military/", "space/", "vehicles/ship", "household/dishes/", "seasonal/hanukkah",
     "seasonal/christmas", "seasonal/halloween/spider", "animals/insects/xanthia", "animals/marsupials/wombat",

@@ -3,8 +3,8 @@
     sampler = TaskSampler(load_corpus(), ("train",))
     record = draw_record(sampler, seed=0, number=17)
 
-A record is a function of (corpus, splits, seed, number). Training draws items of the split `train` alone, and neither
-kinds nor values of edits nor phrasings that are held out.
+A record is a function of (corpus, splits, seed, number). Training draws only items of the split `train`, and no
+held-out kinds of edits, values of edits or phrasings.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FAMILIES: dict[str, dict[str, Task]] = {
 WEIGHTS: dict[str, float] = {
     "captions": 5, "instructions": 3, "examples": 3, "pictures": 3, "sounds": 2, "clips": 1, "texts": 2, "rounds": 3,
 }  # fmt: skip
-"""Family → its share of the records, where a config says nothing else."""
+"""Family → its share of the records, unless a config sets another."""
 
 
 TRIES = 200  # draws until a record answers with a medium
@@ -49,7 +49,7 @@ def draw_record(
 
     Args:
         weights: family → share.
-        media: whether the last answer must hold a medium; what does not is drawn again.
+        media: whether the last answer must hold a medium; a record without one is drawn again.
     Raises:
         ConfigError: a family is unknown, or no weight is positive.
         DataError: the training split holds too little for a task; other splits go without that task.
@@ -78,7 +78,7 @@ def draw_record(
 def check_weights(weights: Mapping[str, float]) -> None:
     """Raises ConfigError: a family is unknown, a weight is negative, or all are zero."""
     if unknown := sorted(set(weights) - set(FAMILIES)):
-        raise ConfigError(f"there are no tasks {unknown[0]!r}; the families are {', '.join(FAMILIES)}")
+        raise ConfigError(f"there is no family of tasks {unknown[0]!r}; the families are {', '.join(FAMILIES)}")
     if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
         raise ConfigError(f"the weights of the tasks are {dict(weights)}; expected numbers of 0 or more, one above 0")
 

@@ -10,7 +10,7 @@ from codi2.data.world import STYLES
 from codi2.prompt.parts import Text
 
 STYLED = 0.4  # share of the pictures from words whose words name the style
-EDITED = 0.25  # share of the media from words that are edited, as the words say
+EDITED = 0.25  # share of the media from words that are edited, as the words describe
 
 
 def described(modality: str) -> Task:
@@ -25,7 +25,7 @@ def described(modality: str) -> Task:
 
 
 def from_words(modality: str) -> Task:
-    """A caption → a medium. What the words leave open (the style, the individual) differs from draw to draw."""
+    """A caption → a medium. The style and the individual, which the words leave open, differ from draw to draw."""
 
     def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
         (item,) = sampler.items(modality, draw, 1)

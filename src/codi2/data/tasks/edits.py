@@ -19,9 +19,9 @@ def instructed(modality: str) -> Task:
         (item,) = sampler.items(modality, draw, 1)
         before = sampler.source(item, draw)
         edit, (after,) = sampler.change(modality, [before], draw)
-        given = encoded(before)
-        prompt = write_prompt("edit", draw, {"media": [given], "ask": edit.ask})
-        return one_round(f"edit_{modality}", prompt, [encoded(after)], [item], given, change=edit.to_json())
+        source = encoded(before)
+        prompt = write_prompt("edit", draw, {"media": [source], "ask": edit.ask})
+        return one_round(f"edit_{modality}", prompt, [encoded(after)], [item], source, change=edit.to_json())
 
     return task
 
@@ -39,12 +39,12 @@ def shown(modality: str, examples: int = 0) -> Task:
         befores = [sampler.source(item, draw) for item in items]
         edit, afters = sampler.change(modality, befores, draw)
         pairs = [[encoded(b), encoded(a)] for b, a in zip(befores[1:], afters[1:], strict=True)]
-        given = encoded(befores[0])
-        prompt = write_prompt("analogy", draw, {"pairs": listing(pairs, between=", "), "media": [given]})
+        source = encoded(befores[0])
+        prompt = write_prompt("analogy", draw, {"pairs": listing(pairs, between=", "), "media": [source]})
         if not examples and draw.random() < NAMED:
             prompt = (*prompt, Text(f" In words: {edit.ask}."))
         about = {"change": edit.to_json(), "shots": shots}
-        return one_round(f"analogy_{modality}", prompt, [encoded(afters[0])], items, given, **about)
+        return one_round(f"analogy_{modality}", prompt, [encoded(afters[0])], items, source, **about)
 
     return task
 

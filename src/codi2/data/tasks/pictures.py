@@ -14,7 +14,7 @@ from codi2.data.world import STYLES
 SHOTS = 4  # examples at most
 SEVERAL, NAMED = 0.35, 0.5  # shares of the compositions with two things, and with their names
 SIDES, FOOT, SIZE = (0.3, 0.7), (0.8, 0.98), (0.4, 0.6)  # of a thing on a scene, of its side: middle, foot, longer side
-CHANGED = 0.5  # share of the subjects that are changed as an instruction says
+CHANGED = 0.5  # share of the subjects that an instruction changes
 
 
 def composed(sampler: TaskSampler, draw: np.random.Generator) -> Example:
@@ -34,15 +34,15 @@ def composed(sampler: TaskSampler, draw: np.random.Generator) -> Example:
 
 
 def restyled(sampler: TaskSampler, draw: np.random.Generator) -> Example:
-    """A picture and the words for a style → the same thing as the makers of that style drew it."""
+    """A picture and the words for a style → the rendering of the same thing in that style."""
     first, second = _two_renderings(sampler, draw)
-    given = encoded(sampler.array(first))
-    prompt = write_prompt("restyle", draw, {"media": [given], "style": STYLES[second.style]})
-    return one_round("restyle", prompt, [encoded(sampler.array(second))], [first, second], given)
+    source = encoded(sampler.array(first))
+    prompt = write_prompt("restyle", draw, {"media": [source], "style": STYLES[second.style]})
+    return one_round("restyle", prompt, [encoded(sampler.array(second))], [first, second], source)
 
 
 def rendering(sampler: TaskSampler, draw: np.random.Generator) -> Example:
-    """Things in two styles, and another thing in the first → it in the second, as its makers drew it."""
+    """Things in two styles, and another thing in the first style → its rendering in the second."""
     one = _two_renderings(sampler, draw)
     styles = tuple(item.style for item in one)
     both = [group for group in sampler.rendered if all(s in group for s in styles) and group[styles[0]] != one[0]]
@@ -52,10 +52,10 @@ def rendering(sampler: TaskSampler, draw: np.random.Generator) -> Example:
         return restyled(sampler, draw)
     shown = [[group[style] for style in styles] for group in chosen]
     pairs = [[encoded(sampler.array(item)) for item in pair] for pair in shown]
-    given = encoded(sampler.array(one[0]))
-    prompt = write_prompt("analogy", draw, {"pairs": listing(pairs, between=", "), "media": [given]})
+    source = encoded(sampler.array(one[0]))
+    prompt = write_prompt("analogy", draw, {"pairs": listing(pairs, between=", "), "media": [source]})
     items = [*one, *(item for pair in shown for item in pair)]
-    return one_round("analogy_rendering", prompt, [encoded(sampler.array(one[1]))], items, given, shots=shots)
+    return one_round("analogy_rendering", prompt, [encoded(sampler.array(one[1]))], items, source, shots=shots)
 
 
 def _two_renderings(sampler: TaskSampler, draw: np.random.Generator) -> tuple[Item, Item]:
@@ -66,7 +66,7 @@ def _two_renderings(sampler: TaskSampler, draw: np.random.Generator) -> tuple[It
 
 
 def styled(sampler: TaskSampler, draw: np.random.Generator) -> Example:
-    """Things in one style, and words → what the words say in that style."""
+    """Things in one style, and words → the thing that the words name, in that style."""
     shots = 2 + int(draw.integers(2))
     of_style = {style: [i for i in items if not i.background] for style, items in sampler.world.by["style"].items()}
     styles = [style for style, items in sorted(of_style.items()) if len({i.concept for i in items}) > shots]
@@ -77,7 +77,7 @@ def styled(sampler: TaskSampler, draw: np.random.Generator) -> Example:
 
 
 def shared(modality: str) -> Task:
-    """Media under one edit, and words → what the words say, under that edit."""
+    """Media under one edit, and words → the thing that the words name, under that edit."""
 
     def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
         items = sampler.items(modality, draw, 3 + int(draw.integers(2)))
@@ -91,7 +91,7 @@ def shared(modality: str) -> Task:
 
 
 def pattern(sampler: TaskSampler, draw: np.random.Generator) -> Example:
-    """Things on one repeated ornament, and words → what the words say on that ornament."""
+    """Things on one repeated ornament, and words → the thing that the words name, on that ornament."""
     ornament, *items = sampler.things(draw, 4)
     media = [encoded(patterned(sampler.array(item), sampler.array(ornament))) for item in items]
     prompt = write_prompt("concept", draw, {"shots": series(media[1:]), "caption": items[0].caption})
@@ -99,7 +99,7 @@ def pattern(sampler: TaskSampler, draw: np.random.Generator) -> Example:
 
 
 def subject(sampler: TaskSampler, draw: np.random.Generator) -> Example:
-    """Pictures of one individual → it in another pose, at times edited as an instruction says."""
+    """Pictures of one individual → that individual in another pose, sometimes edited by an instruction."""
     items = pick(draw, sampler.subjects)
     order = [items[int(i)] for i in draw.permutation(len(items))][:4]
     target, shots = sampler.array(order[0]), series([encoded(sampler.array(item)) for item in order[1:]])

@@ -1,6 +1,6 @@
-"""Rounds: conversations in which what is asked decides which modalities are answered.
+"""Rounds: conversations in which each request decides the modalities of its answer.
 
-What a message speaks of ("it", "the picture") stands behind its words once more, as `prompt.references` puts it there.
+A medium that a message refers to ("it", "the picture") is repeated after its words, as by `prompt.references`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from codi2.prompt.references import resolve_references
 from codi2.prompt.sources import name_items
 
 ROUNDS = (2, 5)  # of a conversation
-UNSEEN = 2  # phrasings of a request, the last, that are no training data
+UNSEEN = 2  # the last phrasings of every request, held out from training
 
 PHRASES: dict[str, tuple[str, ...]] = {
     "describe": (
@@ -81,15 +81,15 @@ class ConversationState:
 
     turns: list[Turn] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
-    item: Item | None = None  # what the newest medium shows; None: there is none, or several came at once
+    item: Item | None = None  # the item of the newest medium; None: there is none, or there were several at once
     media: np.ndarray | None = None  # the newest medium
     newest: Medium | None = None
-    altered: bool = False  # whether the newest medium is not the item as it is in the corpus
-    edits: Medium | None = None  # what the last answer edits
+    altered: bool = False  # whether the newest medium differs from the item in the corpus
+    edits: Medium | None = None  # the medium that the last answer edits
     asked: list[str] = field(default_factory=list)  # request of each round
 
     def say(self, request: str, words: str, answer: Sequence[Piece], given: Medium | None = None) -> None:
-        """Adds a round; earlier media that the words speak of are put behind them."""
+        """Add a round; earlier media that the words refer to are put after them."""
         earlier = name_items(cast(Any, [p for _, pieces in self.turns for p in pieces]))
         parts: tuple[Any, ...] = (Text(words), *([Text(" "), given] if given is not None else []))
         self.turns += exchange(cast(Any, resolve_references(join_text(parts), earlier)), answer)
@@ -97,7 +97,7 @@ class ConversationState:
         self.edits = None
 
     def has(self, item: Item | None, media: np.ndarray | None, medium: Medium | None, altered: bool = False) -> None:
-        """The newest medium is this one."""
+        """Set the newest medium."""
         self.item, self.media, self.newest, self.altered = item, media, medium, altered
         self.items += [item] if item is not None and item not in self.items else []
 
@@ -107,7 +107,7 @@ class ConversationState:
         return bool(spoken) and all(piece is self.newest for piece in spoken)
 
     def unsay(self) -> None:
-        """Takes the last round back."""
+        """Remove the last round."""
         del self.turns[-2:], self.asked[-1:]
 
 
@@ -115,14 +115,14 @@ Request = Callable[[TaskSampler, np.random.Generator, ConversationState], None]
 
 
 def phrase(request: str, sampler: TaskSampler, draw: np.random.Generator, **fields: str) -> str:
-    """A phrasing that the sampler's splits may see."""
+    """A phrasing that the sampler's splits may use."""
     known, unseen = PHRASES[request][:-UNSEEN], PHRASES[request][-UNSEEN:]
     words: str = pick(draw, known if sampler.trains else unseen).format(**fields)
     return words[:1].upper() + words[1:]
 
 
 def _describe(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
-    """A new medium, at times the first frame of a clip → its caption."""
+    """A new medium, sometimes the first frame of a clip → its caption."""
     modality = str(draw.choice(["image", "audio", "video" if sampler.clips else "image"], p=[0.5, 0.3, 0.2]))
     (item,) = sampler.items(modality, draw, 1)
     media = sampler.array(item)[0] if modality == "video" else sampler.array(item)
@@ -163,7 +163,7 @@ def _edit(sampler: TaskSampler, draw: np.random.Generator, state: ConversationSt
                 state.edits = given
                 state.has(state.item, media, answer, altered=True)
                 return
-            state.unsay()  # the instruction has no word for what it edits, or one for something else
+            state.unsay()  # the instruction has no word for the medium that it edits, or it names another
     raise DataError(f"none of {TRIES} instructions speaks of the newest {noun}")
 
 
@@ -194,7 +194,7 @@ def _counterpart(request: str) -> Request:
 
 
 def _all(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
-    """A picture, a sound and words at once. Media come first: where several are wanted, they are begun first."""
+    """A picture, a sound and words at once. Media come first, as in an answer of several modalities."""
     name = pick(draw, sampler.sounding)
     seen, heard = pick(draw, sampler.world.by["concept"][name]), pick(draw, sampler.world.sounds_of[name])
     answer: list[Piece] = [encoded(sampler.array(seen)), encoded(sampler.array(heard)), Text(seen.caption)]
@@ -222,7 +222,7 @@ REQUESTS: Mapping[str, tuple[float, Request]] = {
     "all": (1.0, _all),
     "chat": (0.5, _chat),
 }
-"""Name → weight among what is possible, and what adds the round."""
+"""Name → its weight among the possible requests, and the function that adds the round."""
 
 
 def possible(sampler: TaskSampler, state: ConversationState) -> list[str]:

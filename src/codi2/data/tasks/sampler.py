@@ -1,4 +1,4 @@
-"""What the tasks draw from: items of some splits, and edits that these splits may see."""
+"""The items of some splits and the edits that these splits may use, for the tasks to draw from."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TRIES = 40  # draws until an edit changes what it is applied to
 TWICE = 0.2  # share of the edits that are two in a row
 EDITED_BEFORE = 0.25  # share of the sources that are edited themselves
 CUT_OUT = 0.8  # share of the pictures that are a thing on white
-HELD_OUT_CHATS = 8  # one in so many questions is no training data
+HELD_OUT_CHATS = 8  # one of this many questions is held out from training
 
 
 @dataclass(frozen=True)
 class Example:
-    """What a task draws: a record before it has its key."""
+    """The result of a task: a record before it has its key."""
 
     task: str
     turns: tuple[Turn, ...]
@@ -43,7 +43,7 @@ class TaskSampler:
 
     Args:
         splits: `("train",)`, `("val",)`, …
-        held_out: see `edits.draw`. Anything but "" is for tests alone.
+        held_out: see `edits.draw`. Only tests use another value than "".
     """
 
     def __init__(self, corpus: Corpus, splits: Sequence[str] = ("train",), held_out: HeldOut = "") -> None:
@@ -68,7 +68,7 @@ class TaskSampler:
 
     @cached_property
     def rendered(self) -> list[dict[str, Item]]:
-        """Style → picture, of the emoji that several makers have drawn."""
+        """Style → picture, of the emoji that exist in several sets."""
         groups = (
             {item.style: item for item in items if item.style in ALL_RENDERINGS}
             for items in self.world.by["group"].values()
@@ -77,7 +77,7 @@ class TaskSampler:
 
     @cached_property
     def chats(self) -> list[tuple[str, str]]:
-        """Questions with the base model's answers; those of training are not those of the other splits."""
+        """Questions with the base model's answers; training and the other splits share none."""
         chats = load_chats()
         held = chats[::HELD_OUT_CHATS]
         return [chat for chat in chats if chat not in held] or held if self.trains else held
@@ -105,14 +105,14 @@ class TaskSampler:
         return self.corpus.media(item)
 
     def source(self, item: Item, draw: np.random.Generator) -> np.ndarray:
-        """An item to edit, itself edited at times."""
+        """The medium of an item that is to be edited; sometimes it is edited already."""
         media = self.array(item)
         if draw.random() < EDITED_BEFORE:
             return applied(edits.draw(edited_as(item.modality), draw), media)
         return media
 
     def edit(self, modality: str, draw: np.random.Generator) -> Edit:
-        """One edit; in training at times two in a row."""
+        """One edit; in training sometimes two in a row."""
         kind = edited_as(modality)
         edit = edits.draw(kind, draw, self.held_out)
         if not self.held_out and draw.random() < TWICE:
@@ -122,7 +122,7 @@ class TaskSampler:
     def change(
         self, modality: str, media: Sequence[np.ndarray], draw: np.random.Generator
     ) -> tuple[Edit, list[np.ndarray]]:
-        """An edit that changes the first of `media` and, of several, one more, with all of them edited.
+        """An edit and all of `media` edited by it. It changes the first of them and, if there are several, one more.
 
         Raises DataError: no such edit was drawn.
         """
@@ -134,7 +134,7 @@ class TaskSampler:
             others = [applied(edit, one) for one in media[1:]]
             if not others or any(seen(before, after) for before, after in zip(media[1:], others, strict=True)):
                 return edit, [first, *others]
-        raise DataError(f"none of {TRIES} edits changes this {modality}; the corpus holds blank media")
+        raise DataError(f"none of {TRIES} edits changes this {modality}: it is blank; rebuild the corpus")
 
 
 def pick(draw: np.random.Generator, options: Sequence[Any]) -> Any:
@@ -148,14 +148,17 @@ def distinct(
     draw: np.random.Generator, pool: Sequence[Item], count: int, fits: Callable[[Item], bool] = lambda item: True
 ) -> list[Item]:
     """Items of different concepts. Raises DataError: there are fewer."""
-    found: dict[str, Item] = {}
+    item_of: dict[str, Item] = {}
     for _ in range(TRIES * count):
         item = pick(draw, pool)
-        if item.concept not in found and fits(item):
-            found[item.concept] = item
-        if len(found) == count:
-            return list(found.values())
-    raise DataError(f"these splits of the corpus hold no {count} {pool[0].modality} items of different concepts")
+        if item.concept not in item_of and fits(item):
+            item_of[item.concept] = item
+        if len(item_of) == count:
+            return list(item_of.values())
+    raise DataError(
+        f"these splits of the corpus hold too few {pool[0].modality} items of different concepts: "
+        f"a task needs {count}; use a larger corpus"
+    )
 
 
 def edited_as(modality: str) -> str:
@@ -169,12 +172,12 @@ def applied(edit: Edit, media: np.ndarray) -> np.ndarray:
 
 
 def seen(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether a change can be seen or heard; of clips, in the first frame."""
+    """Whether a change can be seen or heard; clips are compared by their first frame."""
     return edits.visible(before[0], after[0]) if before.ndim == 4 else edits.visible(before, after)
 
 
 def encoded(media: np.ndarray) -> Medium:
-    """An array as a medium of a record: the number of its axes says which modality it is of."""
+    """An array as a medium of a record; the number of axes decides the modality."""
     return {1: sound, 3: picture, 4: moving}[media.ndim](media)
 
 

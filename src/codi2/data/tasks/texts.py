@@ -14,7 +14,7 @@ CAPTIONS = 4  # in a row, at most
 
 
 def chat(sampler: TaskSampler, draw: np.random.Generator) -> Example:
-    """A question → the base model's own answer, so that the adapters learn media without unlearning words."""
+    """A question → the base model's own answer, so that the adapters do not unlearn conversation in words."""
     question, answer = pick(draw, sampler.chats)
     return one_round("chat", [Text(question)], [Text(answer)], [])
 
@@ -41,8 +41,8 @@ def described(modality: str) -> Task:
         items = sampler.items(modality, draw, 2 + int(draw.integers(CAPTIONS - 1)))
         turns: list[Turn] = []
         for item in items:
-            asked = write_prompt(f"caption_{modality}", draw, {"media": [encoded(sampler.array(item))]})
-            turns += exchange(asked, [Text(item.caption)])
+            prompt = write_prompt(f"caption_{modality}", draw, {"media": [encoded(sampler.array(item))]})
+            turns += exchange(prompt, [Text(item.caption)])
         return Example(f"described_{modality}", tuple(turns), items)
 
     return task

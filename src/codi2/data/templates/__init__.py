@@ -27,8 +27,8 @@ _WORD = re.compile(r"\{\w+\}|[\w’']+")
 @lru_cache(maxsize=1)
 def templates() -> dict[str, list[str]]:
     """Task → its templates."""
-    named = sorted(path.name for path in files(__package__).iterdir() if path.name.endswith(".txt"))
-    return {name.removesuffix(".txt"): _lines(name) for name in named}
+    names = sorted(path.name for path in files(__package__).iterdir() if path.name.endswith(".txt"))
+    return {name.removesuffix(".txt"): _lines(name) for name in names}
 
 
 def fields_of(template: str) -> list[str]:
@@ -37,14 +37,14 @@ def fields_of(template: str) -> list[str]:
 
 
 def similarity(one: str, other: str) -> float:
-    """1 for the same words in the same order, 0 for no word shared: one minus the edit distance in words over the
-    longer template's length. Case and punctuation do not count, a field is a word."""
+    """From 0 (no word shared) to 1 (the same words in the same order): one minus the edit distance in words over the
+    longer template's length. Case and punctuation do not count; a field counts as a word."""
     a, b = _words(one), _words(other)
     row = list(range(len(b) + 1))
     for i, word in enumerate(a, 1):
-        before, row[0] = row[0], i
-        for j, others in enumerate(b, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != others))
+        diagonal, row[0] = row[0], i
+        for j, other_word in enumerate(b, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other_word))
     return 1 - row[-1] / max(len(a), len(b))
 
 
@@ -52,11 +52,11 @@ def write_prompt(task: str, draw: np.random.Generator, fields: Mapping[str, Any]
     """One prompt of a task, as parts.
 
     Args:
-        fields: what the fields of a template stand for: words, a part, or a sequence of words and parts.
+        fields: field of the template → its content: words, a part, or a sequence of words and parts.
     """
-    written = templates()[task]
+    choices = templates()[task]
     parts: list[Any] = []
-    for i, piece in enumerate(_FIELD.split(written[int(draw.integers(len(written)))])):
+    for i, piece in enumerate(_FIELD.split(choices[int(draw.integers(len(choices)))])):
         value = fields[piece] if i % 2 else piece
         parts += value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     return _merged(parts)
@@ -64,12 +64,12 @@ def write_prompt(task: str, draw: np.random.Generator, fields: Mapping[str, Any]
 
 def listing(groups: Sequence[Sequence[Any]], between: str, inside: str = " and ") -> list[Any]:
     """`[[a, b], [c, d]]` → a, " and ", b, `between`, c, " and ", d."""
-    out: list[Any] = []
+    pieces: list[Any] = []
     for n, group in enumerate(groups):
-        out += [between] if n else []
+        pieces += [between] if n else []
         for i, part in enumerate(group):
-            out += [inside, part] if i else [part]
-    return out
+            pieces += [inside, part] if i else [part]
+    return pieces
 
 
 def series(parts: Sequence[Any]) -> list[Any]:
@@ -90,12 +90,12 @@ def _words(template: str) -> tuple[str, ...]:
 
 def _merged(parts: Sequence[Any]) -> tuple[Any, ...]:
     """Neighbouring words become one `Text`."""
-    out: list[Any] = []
+    merged: list[Any] = []
     for part in parts:
         if not isinstance(part, str):
-            out.append(part)
-        elif part and out and isinstance(out[-1], Text):
-            out[-1] = Text(out[-1].text + part)
+            merged.append(part)
+        elif part and merged and isinstance(merged[-1], Text):
+            merged[-1] = Text(merged[-1].text + part)
         elif part:
-            out.append(Text(part))
-    return tuple(out)
+            merged.append(Text(part))
+    return tuple(merged)
