@@ -14,7 +14,7 @@ from codi2.checkpoint.placing import place_decoder, place_joint
 from codi2.config import LANGUAGE, CoDi2Config
 from codi2.diffuse.codec import Codec
 from codi2.encode.contract import Encoder
-from codi2.errors import ConfigError, WeightsError
+from codi2.errors import ConfigError
 from codi2.heads.load import load_prior, prior_on_demand
 from codi2.heads.recall import FILE, Recall
 from codi2.hub import is_ours
