@@ -38,10 +38,10 @@ def test_own_pictures_become_a_set(cli: Cli, media: Path, tmp_path: Path):
     [
         (("build", "coco"), "there is no builder 'coco'; there are mimic-it, laion"),
         (("build", "laion"), "laion needs --source, its official files, and --out"),
-        (("build", "laion", "--source", "nowhere", "--out", "o"), "nowhere is no folder; name the --output_folder"),
+        (("build", "laion", "--source", "nowhere", "--out", "o"), "nowhere is not a folder; name the --output_folder"),
         (("build", "alpaca", "--source", "nowhere", "--out", "o"), "there is no "),
         (("build", "alpaca", "--source", ".", "--out", "o", "--set", "rate"), "--set takes KEY=VALUE, not 'rate'"),
-        (("show", "nowhere"), "nowhere is no data set"),
+        (("show", "nowhere"), "nowhere is not a data set"),
         (("fetch", "laion"), "'laion' cannot be fetched, only tiny"),
         (("build", "tables"), "run `codi2 data fetch tiny && codi2 data build tiny`"),
     ],

@@ -251,10 +251,10 @@ def test_a_damaged_shard_is_named(tmp_path: Path):
     path = out / "shards" / "image-000000.tar"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"image-000000.tar is cut off: by its index it has .* bytes, .*; delete it"):
+    with pytest.raises(DataError, match=r"image-000000.tar is cut off: it has .* bytes, by its index .*; delete it"):
         Shard(path)
     path.write_bytes(whole.replace(b'"schema": 2', b'"schema": 7', 1))
-    with pytest.raises(DataError, match="is of schema 7, this version reads 2: build its set again"):
+    with pytest.raises(DataError, match="is of schema 7, expected 2: build its set again"):
         _ = Shard(path)[0]
     path.with_suffix(".npy").unlink()
     with pytest.raises(DataError, match=r"there is no .*image-000000.npy"):
@@ -336,12 +336,12 @@ def test_raw_files_and_data_sets_are_not_taken_for_each_other(tmp_path: Path, mo
     monkeypatch.setenv("CODI2_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     raw, made = captions(tmp_path / "laion", 3), tmp_path / "home" / "data" / "laion"
-    with pytest.raises(DataError, match=r"laion is no data set but a folder of raw files, 00000.tar among them: run"):
+    with pytest.raises(DataError, match=r"the folder is not a data set but a folder of raw files, 00000.tar among them: run"):
         load_report(find_set("laion"))
     build(Settings("laion", str(raw), str(made)))
     assert find_set("laion") == made and load_report(find_set("laion"))["records"] == 6
     for source in (made, made / "shards"):
-        with pytest.raises(DataError, match=r"is a data set that `codi2 data build` has made, not the raw files"):
+        with pytest.raises(DataError, match=r"is a data set built by `codi2 data build`, not the raw files"):
             build(Settings("laion", str(source), str(tmp_path / "again")))
     for out in (raw, captions(tmp_path / "other", 1)):
         with pytest.raises(DataError, match=r"is a folder of raw files, 00000.tar among them; choose another folder"):

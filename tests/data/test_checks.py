@@ -31,7 +31,7 @@ def test_media_that_are_not_what_their_name_says():
         if medium.suffix == "jpg":
             verify(medium)  # a picture all the same: websites name PNGs .jpg
         else:
-            with pytest.raises(BadRecord, match="is image; name it for what it is"):
+            with pytest.raises(BadRecord, match="is of modality image, expected video; rename it"):
                 verify(medium)
 
 

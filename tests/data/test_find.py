@@ -24,5 +24,5 @@ def test_a_set_is_found_from_the_working_directory_or_at_home(tmp_path: Path, mo
     assert find_set("tables") == kept, "a folder of another kind has its name"
     (tmp_path / "tables" / "build.json").write_text("{}")
     assert find_set("tables").resolve() == tmp_path / "tables"
-    with pytest.raises(DataError, match=r"nowhere is no data set: it is neither in .* nor in .*home/data"):
+    with pytest.raises(DataError, match=r"nowhere is not a data set: it is neither in .* nor in .*home/data"):
         find_set("nowhere")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from codi2.data.build import Settings, build
-from codi2.data.mixture import Mixture, Source, check
+from codi2.data.mixture import Mixture, MixturePart, check
 from codi2.errors import ConfigError, DataError
 
 from .builders import official
@@ -32,7 +32,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_shares_are_the_weights(sets: dict[str, Path]):
     weights = {"laion": 5.0, "audioset": 3.0, "mimic-it": 2.0}
-    mixture = Mixture([Source(sets[name], weight) for name, weight in weights.items()], batch_size=10)
+    mixture = Mixture([MixturePart(sets[name], weight) for name, weight in weights.items()], batch_size=10)
     counts = Counter(path.parts[-3] for step in range(1000) for path, _ in mixture.addresses(step))
     assert counts.total() == 10_000
     for name, weight in weights.items():
@@ -44,7 +44,7 @@ def test_shares_are_the_weights(sets: dict[str, Path]):
 
 def test_a_step_has_one_phase_and_phases_their_share(sets: dict[str, Path]):
     phases = {"text": 0.5, "image": 0.3, "audio": 0.2}
-    mixture = Mixture([Source(path) for path in sets.values()], batch_size=4, phases=phases)
+    mixture = Mixture([MixturePart(path) for path in sets.values()], batch_size=4, phases=phases)
     counts = Counter(mixture.phase(step) for step in range(10_000))
     for phase, share in phases.items():
         assert counts[phase] / 10_000 == pytest.approx(share, rel=0.02)
@@ -53,7 +53,7 @@ def test_a_step_has_one_phase_and_phases_their_share(sets: dict[str, Path]):
 
 
 def test_every_record_once_an_epoch_in_a_new_order(sets: dict[str, Path]):
-    mixture = Mixture([Source(sets["laion"])], batch_size=8)
+    mixture = Mixture([MixturePart(sets["laion"])], batch_size=8)
     epochs = [[a for step in range(30 * e, 30 * e + 30) for a in mixture.addresses(step)] for e in range(2)]
     assert len(set(epochs[0])) == 240 and set(epochs[0]) == set(epochs[1]) and epochs[0] != epochs[1]
     runs = np.mean([a[0] == b[0] for a, b in zip(epochs[0], epochs[0][1:], strict=False)])
@@ -62,7 +62,7 @@ def test_every_record_once_an_epoch_in_a_new_order(sets: dict[str, Path]):
 
 def test_any_step_is_known_without_the_steps_before(sets: dict[str, Path]):
     def fresh(seed: int = 3) -> Mixture:
-        return Mixture([Source(path) for path in sets.values()], 6, {"text": 1, "image": 2}, seed)
+        return Mixture([MixturePart(path) for path in sets.values()], 6, {"text": 1, "image": 2}, seed)
 
     went = fresh()
     run = [went.addresses(step) for step in range(1300)]
@@ -75,7 +75,7 @@ def test_any_step_is_known_without_the_steps_before(sets: dict[str, Path]):
 def test_ranks_and_workers_share_nothing_and_miss_nothing(sets: dict[str, Path]):
     from torch.utils.data import DataLoader
 
-    mixture = Mixture([Source(sets["laion"])], batch_size=8)
+    mixture = Mixture([MixturePart(sets["laion"])], batch_size=8)
     whole = [record.key for step in range(5, 9) for record in mixture.batch(step)]
     seen: list[list[str]] = []
     for rank in range(2):
@@ -88,17 +88,17 @@ def test_ranks_and_workers_share_nothing_and_miss_nothing(sets: dict[str, Path])
 
 
 def test_what_cannot_be_mixed(sets: dict[str, Path], tmp_path: Path):
-    sources = [Source(path) for path in sets.values()]
-    with pytest.raises(ConfigError, match="there is no phase 'smell'; there are video, image, audio, text"):
+    sources = [MixturePart(path) for path in sets.values()]
+    with pytest.raises(ConfigError, match="there is no phase 'smell'; the phases are video, image, audio, text"):
         Mixture(sources, 4, {"smell": 1})
     with pytest.raises(ConfigError, match="no source has records of the phase 'video'"):
         Mixture(sources, 4, {"video": 1})
     with pytest.raises(ConfigError, match=r"weights of the sources of phase all are \[1.0, 0.0\]"):
-        Mixture([sources[0], Source(sets["audioset"], 0.0)], 4)
+        Mixture([sources[0], MixturePart(sets["audioset"], 0.0)], 4)
     with pytest.raises(ConfigError, match=r"smallest of the sources of phase all has the share 9\.999e-05"):
-        Mixture([sources[0], Source(sets["audioset"], 1e-4)], 4)
-    with pytest.raises(DataError, match="is no data set"):
-        Mixture([Source(tmp_path)], 4)
+        Mixture([sources[0], MixturePart(sets["audioset"], 1e-4)], 4)
+    with pytest.raises(DataError, match="is not a data set"):
+        Mixture([MixturePart(tmp_path)], 4)
 
 
 def test_a_copy_that_is_not_whole_is_found(sets: dict[str, Path], tmp_path: Path):
@@ -106,8 +106,8 @@ def test_a_copy_that_is_not_whole_is_found(sets: dict[str, Path], tmp_path: Path
 
     copy = tmp_path / "copy"
     shutil.copytree(sets["audioset"], copy)
-    check([Source(copy)])
+    check([MixturePart(copy)])
     shard = copy / "shards" / "audio-000000.tar"
     shard.write_bytes(shard.read_bytes()[:100_000])
     with pytest.raises(DataError, match=r"audio-000000.tar is cut off"):
-        check([Source(copy)])
+        check([MixturePart(copy)])

@@ -54,7 +54,7 @@ def test_the_command_and_its_errors(tmp_path: Path, cli: Callable[..., subproces
     (out / "shards" / "image-000000.npy").unlink()
     run = cli("data", "show", out, "--out", tmp_path / "p.html", "--preset", "debug")
     assert run.returncode == 2 and "build the data set again" in run.stderr
-    with pytest.raises(DataError, match="is no data set"):
+    with pytest.raises(DataError, match="is not a data set"):
         write_show(tmp_path, tmp_path / "page.html", 1, "debug")
 
 

@@ -141,7 +141,7 @@ def test_media_alone_and_wrong_weights(sampler: TaskSampler) -> None:
     for number in range(20):
         record = draw_record(sampler, 0, number, {"captions": 1, "rounds": 1}, media=True)
         assert any(isinstance(piece, Medium) for piece in record.turns[-1][1])
-    with pytest.raises(ConfigError, match="no tasks 'jokes'"):
+    with pytest.raises(ConfigError, match="no family of tasks 'jokes'"):
         check_weights({"jokes": 1})
     with pytest.raises(ConfigError, match="expected numbers of 0 or more"):
         check_weights({"captions": 0})

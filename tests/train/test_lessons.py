@@ -61,5 +61,5 @@ def test_the_language_model_trains_on_the_phases_that_are_there(captioned: str, 
 
 def test_a_set_that_is_not_there_is_named_with_what_to_do(captioned: str, empty_home: Path) -> None:
     encodings: Any = None
-    with pytest.raises(DataError, match=r"webvid is no data set: it is neither in .* build it with"):
+    with pytest.raises(DataError, match=r"webvid is not a data set: it is neither in .* build it with"):
         Lessons({captioned: 1.0, "webvid": 1.0}, encodings, 2, None, 0)

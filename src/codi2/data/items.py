@@ -19,7 +19,7 @@ SCHEMA = 2
 """Version of the files that `build` writes and `load_corpus` reads."""
 
 ARRAYS = {"image": "images.npy", "audio": "sounds.npy", "video": "clips.npy"}
-"""Where the media of a modality are, a row an item."""
+"""Modality → the file of its media, one row per item."""
 
 Split = Literal["train", "val", "test_family", "test_subject", "test_rendering", "test_style"]
 
@@ -34,11 +34,11 @@ class Item:
     row: int
     """Row of `images.npy`, `sounds.npy` or `clips.npy`."""
     file: str
-    """Where it came from, below `<home>/sources`; members of archives follow a colon."""
+    """The source file, below `<home>/sources`; the member of an archive follows a colon."""
     caption: str
     """Short lower-case noun phrase: `a cat face`, `a dog barking`."""
     concept: str
-    """Normalised noun that joins sources and modalities: `cat`."""
+    """Normalised noun, the same in all sources and modalities: `cat`."""
     family: str
     """`category/head`: near-duplicate concepts share the head, and a held-out head is held out everywhere."""
     style: str
@@ -46,7 +46,7 @@ class Item:
     group: str
     """Shared by the renderings of one emoji and by the clips (or notes) of one recording."""
     subject: str
-    """The individual shown; empty where only one picture shows it."""
+    """The individual shown; empty if only one picture shows it."""
     source: str
     licence: str
     attribution: str
@@ -58,7 +58,7 @@ class Item:
 
     @property
     def background(self) -> bool:
-        """A scene to put things on, not a thing."""
+        """Whether it is a scene to put things on, not a thing."""
         return self.family.startswith("background/")
 
 
@@ -114,18 +114,18 @@ class Corpus:
         style: str | None = None,
         concept: str | None = None,
     ) -> list[Item]:
-        """Items that match every argument that is given, in the corpus's order."""
-        wanted = {"modality": modality, "split": split, "style": style, "concept": concept}
-        given = {name: value for name, value in wanted.items() if value is not None}
-        return [item for item in self.items if all(getattr(item, name) == value for name, value in given.items())]
+        """Items that match every argument except None, in the corpus's order."""
+        arguments = {"modality": modality, "split": split, "style": style, "concept": concept}
+        filters = {name: value for name, value in arguments.items() if value is not None}
+        return [item for item in self.items if all(getattr(item, name) == value for name, value in filters.items())]
 
     def without(self, styles: Collection[str]) -> Corpus:
-        """The same corpus less the items of these styles."""
+        """The corpus without the items of these styles."""
         return Corpus(self.folder, [item for item in self.items if item.style not in styles], self.version)
 
 
 def dump_items(items: list[Item]) -> bytes:
-    """One JSON object a line, keys in the order of the fields."""
+    """One line of JSON per item, keys in the order of the fields."""
     return "".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in items).encode()
 
 

@@ -1,4 +1,4 @@
-"""Names to concepts, captions and families."""
+"""Concepts, captions and families from names."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def concept_of(name: str) -> str:
 
 
 def with_article(name: str) -> str:
-    """`cat` → `a cat`; plurals, mass nouns and names that bring their own determiner stay bare."""
+    """`cat` → `a cat`; plurals, mass nouns and names with their own determiner get no article."""
     words = name.split()
     if name in _PROPER:
         return name
@@ -65,12 +65,12 @@ def with_article(name: str) -> str:
 
 
 def sound_caption(concept: str) -> str:
-    """What is heard: from the table of verbs, else `the sound of a …`."""
+    """The caption of a concept's sound: from the table of verbs, else `the sound of a …`."""
     return tables()["sound"].get(concept) or f"the sound of {with_article(concept)}"
 
 
 def head_of(concept: str, category: str = "") -> str:
-    """The head noun that near-duplicates share: a split never cuts through one head.
+    """The head noun that near-duplicates share; all items of one head are on the same side of a split.
 
     `man running` and `woman running` → `running`; `red circle` → `circle`; `grinning face with big eyes` →
     `grinning`; every clock face, keycap and arrow → one head each.
@@ -83,11 +83,11 @@ def head_of(concept: str, category: str = "") -> str:
     words = core.replace("’s", "").split()
     if category.startswith("face-") and words:
         return words[0]
-    kept = [w for w in words if w not in _PEOPLE] or words
-    if len(kept) > 1 and kept[-1] in {"face", "button", "symbol", "sign"}:
-        kept = kept[:-1]
-    kept = [w for w in kept if w not in _COLOURS | _SIZES] or kept
-    return _singular(kept[-1]) if kept else concept
+    nouns = [w for w in words if w not in _PEOPLE] or words
+    if len(nouns) > 1 and nouns[-1] in {"face", "button", "symbol", "sign"}:
+        nouns = nouns[:-1]
+    nouns = [w for w in nouns if w not in _COLOURS | _SIZES] or nouns
+    return _singular(nouns[-1]) if nouns else concept
 
 
 def _singular(word: str) -> str:
@@ -99,7 +99,7 @@ def _singular(word: str) -> str:
 
 
 def hand_label(section: str, stem: str) -> tuple[str, str] | None:
-    """(concept, caption) of a file name from a table of `labels.toml`; None where the file is left out."""
+    """(concept, caption) of a file name from a table of `labels.toml`; None: the file is left out."""
     entry = tables()[section].get(stem, "-")
     if entry == "-":
         return None

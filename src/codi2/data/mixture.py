@@ -1,8 +1,7 @@
-"""What a training step learns from: phases that alternate, data sets by weight, every record once an epoch.
+"""The records of every training step: phases alternate, data sets are drawn by weight, every record once an epoch.
 
-Which records step s gets is a function of the seed and s alone, computed where it is asked for: no buffer is shuffled
-and nothing is counted while training, so a run resumes at any step exactly, and ranks and workers that each take their
-part of a step share nothing.
+The records of step s depend only on the seed and s. There is no shuffle buffer and no counter, so a run resumes exactly
+at any step, and ranks and workers compute their part of a step without sharing state.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from codi2.data.record import PHASES, Record
 from codi2.data.shards import Shard, open_shards
 from codi2.errors import ConfigError
 
-BLOCK = 1_000  # draws in which the shares are met exactly
+BLOCK = 1_000  # draws in which every share is exact
 WINDOW = 8  # shards whose records are shuffled together
 OPEN = 64  # shards a process keeps open
 
 
 @dataclass(frozen=True)
-class Source:
+class MixturePart:
     """A finished data set, or the part of it that a mixture takes.
 
     Args:
-        folder: what `codi2 data build` made.
+        folder: of a data set built by `codi2 data build`.
         weight: share of the draws, against those of the other sources that have the step's phase.
-        only: shard's file → numbers of the records that are drawn; None: all records of all shards.
+        only: file of a shard → numbers of the records that are drawn; None: all records of all shards.
     """
 
     folder: Path
@@ -47,7 +46,7 @@ class Source:
 
 
 class Pool:
-    """The records of one source and phase, by number in an endless order: each epoch has them all once."""
+    """The records of one source and phase in an endless order: each epoch has every record once."""
 
     def __init__(self, folder: Path, shards: Sequence[tuple[str, Sequence[int]]], seed: int) -> None:
         self.folder, self.seed = folder, seed
@@ -56,22 +55,22 @@ class Pool:
         self.total = int(self.sizes.sum())
 
     def place(self, number: int) -> tuple[int, int]:
-        """Shard and record in it of the `number`-th draw."""
-        epoch, at = divmod(number, self.total)
+        """Shard and record of the `number`-th draw."""
+        epoch, offset = divmod(number, self.total)
         order, starts = _order(self.seed, epoch, self.sizes.tobytes())
-        window = int(np.searchsorted(starts, at, side="right")) - 1
+        window = int(np.searchsorted(starts, offset, side="right")) - 1
         shards = order[window * WINDOW : (window + 1) * WINDOW]
         ends = self.sizes[shards].cumsum()
         shuffled = _shuffled(self.seed, epoch, window, int(ends[-1]))
-        which = int(shuffled[at - starts[window]])
-        k = int(np.searchsorted(ends, which, side="right"))
+        index = int(shuffled[offset - starts[window]])
+        k = int(np.searchsorted(ends, index, side="right"))
         shard = int(shards[k])
-        return shard, self.records[shard][which - int(ends[k] - self.sizes[shard])]
+        return shard, self.records[shard][index - int(ends[k] - self.sizes[shard])]
 
 
 @lru_cache(maxsize=64)
 def _order(seed: int, epoch: int, sizes: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """The shards of an epoch in their order, and where each window of them begins."""
+    """The shards of an epoch in their order, and the first draw of each window of them."""
     counts = np.frombuffer(sizes, dtype=np.int64)
     order = np.random.default_rng((seed, 31, epoch)).permutation(len(counts))
     ends = counts[order].cumsum()
@@ -92,24 +91,24 @@ class Mixture:
         batch_size: records of a step, over all ranks.
 
     Raises:
-        ConfigError: a share is no positive number or below 1 in `BLOCK`; no source has a phase that is asked for.
+        ConfigError: a share is not positive or is below 1 in `BLOCK`; no source has one of the phases.
         DataError: a source is not finished or of another version.
     """
 
     def __init__(
-        self, sources: Sequence[Source], batch_size: int, phases: Mapping[str, float] | None = None, seed: int = 0
+        self, sources: Sequence[MixturePart], batch_size: int, phases: Mapping[str, float] | None = None, seed: int = 0
     ) -> None:
         self.batch_size, self.seed = batch_size, seed
         self.phases = dict(phases) if phases else {"": 1.0}
-        found = [source.shards() for source in sources]
+        shards_by_source = [source.shards() for source in sources]
         self._pools: dict[str, list[Pool]] = {}
         self._shares: dict[str, np.ndarray] = {}
         for n, phase in enumerate(self.phases):
             if phase and phase not in PHASES:
-                raise ConfigError(f"there is no phase {phase!r}; there are {', '.join(PHASES)}")
+                raise ConfigError(f"there is no phase {phase!r}; the phases are {', '.join(PHASES)}")
             pools, weights = [], []
-            for k, (source, of_source) in enumerate(zip(sources, found, strict=True)):
-                shards = [(file, records) for file, of, records in of_source if phase in ("", of)]
+            for k, (source, source_shards) in enumerate(zip(sources, shards_by_source, strict=True)):
+                shards = [(file, records) for file, shard_phase, records in source_shards if phase in ("", shard_phase)]
                 if shards:
                     pools.append(Pool(source.folder, shards, _mixed(seed, n, k)))
                     weights.append(source.weight)
@@ -125,15 +124,17 @@ class Mixture:
         return sum(pool.total for pools in self._pools.values() for pool in pools)
 
     def every(self) -> list[tuple[Path, int]]:
-        """Shard and record of all that the mixture draws from, each once."""
+        """Shard and number of every record of the mixture, each once."""
         pools = [pool for pools in self._pools.values() for pool in pools]
-        places = [
-            (pool.folder / name, some) for pool in pools for name, some in zip(pool.files, pool.records, strict=True)
+        shards = [
+            (pool.folder / name, records)
+            for pool in pools
+            for name, records in zip(pool.files, pool.records, strict=True)
         ]
-        return [(path, number) for path, some in places for number in some]
+        return [(path, number) for path, records in shards for number in records]
 
     def phase(self, step: int) -> str:
-        """Which phase a step has; empty where there is but one of all."""
+        """The phase of a step; empty if there is one for all records."""
         return list(self.phases)[self._steps(step)[0]]
 
     def addresses(self, step: int) -> list[tuple[Path, int]]:
@@ -142,16 +143,16 @@ class Mixture:
         phase = list(self.phases)[n]
         first = step_of_phase * self.batch_size
         shares, seed = self._shares[phase].tobytes(), _mixed(self.seed, n, 0)
-        out = []
+        addresses = []
         for draw in range(first, first + self.batch_size):
             k, number = _drawn(shares, seed, draw)
             pool = self._pools[phase][k]
             shard, record = pool.place(number)
-            out.append((pool.folder / pool.files[shard], record))
-        return out
+            addresses.append((pool.folder / pool.files[shard], record))
+        return addresses
 
     def _steps(self, step: int) -> tuple[int, int]:
-        """Index of the step's phase, and how many steps of that phase were before it."""
+        """Index of the step's phase, and the number of earlier steps of that phase."""
         return _drawn(self._phase_shares.tobytes(), self.seed, step)
 
     def read(self, address: tuple[Path, int]) -> Record:
@@ -168,7 +169,7 @@ class Mixture:
         return [self.read(address) for address in self.addresses(step)[rank::world_size]]
 
     def steps(self, start: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[list[tuple[Path, int]]]:
-        """The addresses of a rank, step by step without end: the `batch_sampler` of a DataLoader over this mixture."""
+        """The addresses of a rank, step by step and endless: the `batch_sampler` of a DataLoader over this mixture."""
         step = start
         while True:
             yield self.addresses(step)[rank::world_size]
@@ -181,15 +182,16 @@ class Mixture:
         return {**self.__dict__, "_shards": {}}  # every worker opens its own
 
 
-def _shares(weights: Sequence[float], what: str) -> np.ndarray:
+def _shares(weights: Sequence[float], options: str) -> np.ndarray:
     """Cumulated shares float64 [n + 1], from 0 to 1. Raises ConfigError."""
     values = np.array(weights, dtype=np.float64)
     if not np.isfinite(values).all() or (values <= 0).any():
-        raise ConfigError(f"the weights of the {what} are {list(weights)}; each should be a positive number")
+        raise ConfigError(f"the weights of the {options} are {list(weights)}; expected positive numbers")
     shares = values / values.sum()
     if shares.min() < 1 / BLOCK:
         raise ConfigError(
-            f"the smallest of the {what} has the share {shares.min():g}; at least {1 / BLOCK:g} can be met"
+            f"the smallest of the {options} has the share {shares.min():g}, below the least possible {1 / BLOCK:g}; "
+            "raise its weight or leave it out"
         )
     return np.concatenate([[0.0], shares.cumsum()])
 
@@ -199,33 +201,34 @@ def _mixed(seed: int, *numbers: int) -> int:
 
 
 def _drawn(shares: bytes, seed: int, draw: int) -> tuple[int, int]:
-    """Which of the options a draw has, and how many of the earlier draws had it."""
-    block, at = divmod(draw, BLOCK)
+    """The option of a draw, and the number of earlier draws of that option."""
+    block, offset = divmod(draw, BLOCK)
     choices, ranks, before = _block(shares, seed, block)
-    return int(choices[at]), int(before[choices[at]] + ranks[at])
+    return int(choices[offset]), int(before[choices[offset]] + ranks[offset])
 
 
 @lru_cache(maxsize=32)
 def _block(shares: bytes, seed: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of a block of draws: the option of each, its rank among the block's draws of that option, and the counts before.
+    """For a block of draws: their options, their ranks among the block's draws of the same option, and the counts in
+    earlier blocks.
 
-    Counts are rounded from the cumulated shares, so over any number of blocks they are right to one draw.
+    Counts are rounded from the cumulated shares, so over any number of blocks they are exact to one draw.
     """
     edges = np.frombuffer(shares, dtype=np.float64)
     edges = np.append(edges[:-1], 1.0)
     before = np.diff(np.round(edges * block * BLOCK)).astype(np.int64)
-    here = np.diff(np.round(edges * (block + 1) * BLOCK)).astype(np.int64) - before
-    choices = np.random.default_rng((seed, 41, block)).permutation(np.repeat(np.arange(len(here)), here))
+    counts = np.diff(np.round(edges * (block + 1) * BLOCK)).astype(np.int64) - before
+    choices = np.random.default_rng((seed, 41, block)).permutation(np.repeat(np.arange(len(counts)), counts))
     ranks = np.empty(BLOCK, dtype=np.int64)
-    for option in range(len(here)):
-        mine = choices == option
-        ranks[mine] = np.arange(mine.sum())
+    for option in range(len(counts)):
+        has_option = choices == option
+        ranks[has_option] = np.arange(has_option.sum())
     return choices, ranks, before
 
 
-def check(sources: Sequence[Source]) -> None:
-    """Raises DataError: a shard holds another number of records than the report says, or is cut off."""
+def check(sources: Sequence[MixturePart]) -> None:
+    """Raises DataError: a shard is cut off, or its number of records is not that of the report."""
     for source in sources:
         for shard in open_shards(source.folder, load_report(source.folder)):
             if len(shard):
-                _ = shard[len(shard) - 1]  # the end is where a copy is cut off
+                _ = shard[len(shard) - 1]  # an incomplete copy lacks the end

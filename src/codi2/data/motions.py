@@ -21,7 +21,7 @@ Motion = Callable[[np.random.Generator], np.ndarray]
 the side."""
 
 TIME = np.linspace(0, 1, FRAMES)
-SIZE, LEAP = 0.65, 18  # of a thing that hops; the pixels that it leaps at its loudest
+SIZE, LEAP = 0.65, 18  # size of a hopping thing; height of its leap in pixels at the loudest
 HIT_SECONDS = 0.3  # of a sound, once: shorter than a frame lasts
 
 SPEEDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -29,7 +29,7 @@ SPEEDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "slow": lambda frames: frames[np.arange(len(frames)) // 2],
     "fast": lambda frames: frames[np.arange(len(frames)) * 2 % len(frames)],
 }
-"""Frames [F, H, W, 3] played otherwise, as many."""
+"""Name → function of frames [F, H, W, 3] that returns as many, in another order."""
 
 
 def draw(pixels: np.ndarray, rng: np.random.Generator, name: str = "") -> np.ndarray:
@@ -51,27 +51,27 @@ def timed(pixels: np.ndarray, clip: np.ndarray, rng: np.random.Generator) -> tup
 
 
 def motion(frames: np.ndarray) -> np.ndarray:
-    """Mean absolute difference of neighbouring frames [F, H, W, 3], in grey levels of 255 [F - 1]."""
-    moved: np.ndarray = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
-    return moved
+    """Mean absolute difference [F - 1] of adjacent frames [F, H, W, 3], in grey levels of 255."""
+    differences: np.ndarray = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
+    return differences
 
 
 def in_step(frames: np.ndarray, samples: np.ndarray) -> float:
-    """Pearson's correlation of a clip's motion and a sound's loudness over neighbouring frames; 0: one never changes.
+    """Pearson's correlation of a clip's motion and a sound's loudness over adjacent frames; 0: one never changes.
 
     Args:
         frames: [FRAMES, H, W, 3].
         samples: [N].
     """
-    loud = loudness(samples)
-    moved, heard = motion(frames), (loud[1:] + loud[:-1]) / 2
-    if moved.std() < 1e-6 or heard.std() < 1e-6:
+    levels = loudness(samples)
+    differences, mean_levels = motion(frames), (levels[1:] + levels[:-1]) / 2
+    if differences.std() < 1e-6 or mean_levels.std() < 1e-6:
         return 0.0
-    return float(np.corrcoef(moved, heard)[0, 1])
+    return float(np.corrcoef(differences, mean_levels)[0, 1])
 
 
 def posed(pixels: np.ndarray, size: float, degrees: float, right: float, down: float) -> np.ndarray:
-    """A picture in one pose; what is uncovered is white."""
+    """A picture in one pose; uncovered pixels are white."""
     side = len(pixels)
     angle = np.deg2rad(degrees)
     # from places of the result to places of the picture, around the middle
@@ -123,8 +123,8 @@ def _swing(rng: np.random.Generator) -> np.ndarray:
 
 def _shake(rng: np.random.Generator) -> np.ndarray:
     """From side to side, or up and down."""
-    way = rng.uniform(0.04, 0.15) * _wave(rng)
-    return _poses(rng.uniform(0.6, 0.9), **{str(rng.choice(["right", "down"])): way})
+    offsets = rng.uniform(0.04, 0.15) * _wave(rng)
+    return _poses(rng.uniform(0.6, 0.9), **{str(rng.choice(["right", "down"])): offsets})
 
 
 def _pulse(rng: np.random.Generator) -> np.ndarray:

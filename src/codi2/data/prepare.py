@@ -1,4 +1,4 @@
-"""Bring any picture to 64×64 RGB, any sound to cuts of 40,960 samples, any animation to 8 frames of as long."""
+"""Convert any picture to 64×64 RGB, any sound to cuts of 40,960 samples, any animation to 8 frames of that length."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ RATE = 16_000
 CLIP = 40_960
 """Samples: 2.56 s at 16 kHz."""
 FRAMES = 8
-"""Of a clip, which lasts as long as a sound."""
+"""Frames of a clip, which is as long as a sound."""
 FPS = FRAMES * RATE / CLIP
 """Frames a second."""
-_MARGIN = 0.06  # of the side, where the picture is a cut-out
+_MARGIN = 0.06  # of the side, for cut-outs
 _PEAK = 0.9
 _FADE = RATE * 20 // 1000
 _SILENCE = 10 ** (-50 / 20)  # of full scale after peak normalisation
-_LONG = 5 * RATE  # beyond this a recording gives several clips
+_LONG = 5 * RATE  # a longer recording is cut into several clips
 _MAX_CLIPS = 3
 
 
@@ -40,7 +40,7 @@ def square(picture: Image.Image) -> np.ndarray:
 
 
 def square_clip(frames: Sequence[Image.Image]) -> np.ndarray:
-    """Frames of one size → uint8 [n, 64, 64, 3], as `square` does it: the same of all, so that nothing jumps."""
+    """Frames of one size → uint8 [n, 64, 64, 3], as in `square`, with one crop for all frames."""
     frames = [frame.convert("RGBA") for frame in frames]
     alpha = np.stack([np.asarray(frame.getchannel("A")) for frame in frames])
     margin = 0.0
@@ -56,7 +56,7 @@ def square_clip(frames: Sequence[Image.Image]) -> np.ndarray:
 
 
 def _padded(rgba: Image.Image, margin: float) -> np.ndarray:
-    """Whole, in the middle of a white square."""
+    """The whole picture in the middle of a white square."""
     side = round(max(rgba.size) * (1 + 2 * margin))
     canvas = Image.new("RGBA", (side, side), "white")
     canvas.alpha_composite(rgba, ((side - rgba.width) // 2, (side - rgba.height) // 2))
@@ -79,8 +79,8 @@ def open_picture(data: bytes) -> Image.Image:
 
 
 def open_clip(data: bytes) -> list[Image.Image]:
-    """An animated picture (WebP, GIF, APNG) → RGBA frames spread evenly over its first 2.56 s; it is played again where
-    it is shorter. A single frame where nothing moves.
+    """An animated picture (WebP, GIF, APNG) → RGBA frames spread evenly over its first 2.56 s; a shorter one repeats. A
+    still picture gives one frame.
     """
     with Image.open(io.BytesIO(data)) as file:
         count = getattr(file, "n_frames", 1)
@@ -103,12 +103,14 @@ def _draw_svg(data: bytes) -> bytes:
     try:
         import resvg_py
     except ImportError as error:
-        raise MissingDependencyError("drawing SVG needs resvg_py: pip install 'codi2[data]'") from error
+        raise MissingDependencyError(
+            "drawing SVG needs the package resvg_py: run `pip install 'codi2[data]'`"
+        ) from error
     return bytes(resvg_py.svg_to_bytes(svg_string=data.decode("utf-8", "replace"), width=256, dpi=96))
 
 
 def open_sound(data: bytes) -> Sound:
-    """Encoded bytes (WAV, OGG, FLAC, MP3, or whatever PyAV reads) → float samples [N, channels] and the rate."""
+    """Encoded bytes (WAV, OGG, FLAC, MP3, or a format of PyAV) → float samples [N, channels] and the rate."""
     import soundfile
 
     try:
@@ -140,7 +142,7 @@ def read_sound(path: Path) -> Sound:
 
 
 def clips(sound: Sound) -> Iterator[np.ndarray]:
-    """Up to three non-overlapping clips, float32 [40960], peak 0.9; none where the sound is silent."""
+    """Up to three non-overlapping clips, float32 [40960], peak 0.9; none of a silent sound."""
     import soxr
 
     samples, rate = sound

@@ -1,15 +1,15 @@
-"""One training record: an interleaved conversation with where it comes from, and its form in a WebDataset shard.
+"""One training record: an interleaved conversation with its origin, and its form in a WebDataset shard.
 
-A sample is one JSON member and one member for each medium, in the bytes that its source had:
+A sample is one JSON member and one member for each medium, in the bytes of its source:
 
     000001.json      {"schema": 2, "task": "edit", "turns": [["user", ["Paint ", 0, " red."]], ["assistant", [1]]],
                       "edits": 0, …}
     000001.0.jpg     medium 0
     000001.1.png     medium 1
 
-In `turns`, a string is text, `{"phrase": …}` words that are given as features (section 4.1), and a number a medium.
-`edits` is the number of the medium that the answer edits, or null: its decoder starts from that one, and training and
-generation agree on it. Records of schema 1 do not say, and are refused.
+In `turns`, a string is text, `{"phrase": …}` is words that are encoded as features (section 4.1), and a number is a
+medium. `edits` is the number of the medium that the answer edits, or null; in training and in generation the decoder
+starts from that medium. Records of schema 1 lack it and are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from codi2.errors import DataError, PromptError
 from codi2.prompt.parts import Media, Part, Phrase, Text
 from codi2.untrusted import parse_json
 
-if TYPE_CHECKING:  # it brings torch, which a build does not need
+if TYPE_CHECKING:  # it imports torch, which a build does not need
     from codi2.prompt.layout import Message
 
 SCHEMA = 2
@@ -32,15 +32,15 @@ SUFFIXES = {
     "audio": ("flac", "wav", "ogg", "mp3", "m4a", "opus"),
     "video": ("mp4", "webm", "gif", "apng", "awebp"),
 }
-"""What a member's name may end in, by the modality that it then is; `apng` and `awebp` are PNG and WebP that move."""
+"""Modality → suffixes of its members; `apng` and `awebp` are animated PNG and WebP."""
 MODALITY = {suffix: modality for modality, suffixes in SUFFIXES.items() for suffix in suffixes}
 ROLES = ("user", "assistant")
 PHASES = ("video", "image", "audio", "text")
-"""Of a record that answers with several modalities, the first of these is its phase."""
+"""Phases of training. A record that answers with several modalities has the first of them as its phase."""
 
 
 def suffix_in_shards(suffix: str, data: bytes) -> str:
-    """A file's suffix as members of shards have it: pictures by their first bytes, moving ones told from still ones."""
+    """The suffix of a file as a member of a shard; of pictures by their first bytes, animated or still."""
     if data.startswith(b"\xff\xd8\xff"):
         return suffix if suffix in ("jpg", "jpeg") else "jpg"
     if data.startswith(b"\x89PNG\r\n"):
@@ -52,31 +52,33 @@ def suffix_in_shards(suffix: str, data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Medium:
-    """An encoded file as its source had it; nothing is decoded until somebody looks."""
+    """An encoded file with the bytes of its source, decoded on demand."""
 
     suffix: str
     data: bytes = field(repr=False)
     checked: bool = field(default=False, compare=False, repr=False)
-    """Whether a builder has decoded or made it, so that nobody need check it again."""
+    """Whether a builder has decoded or made it, so that no further check is needed."""
 
     @property
     def modality(self) -> str:
         return MODALITY[self.suffix]
 
     def decode(self) -> Media:
-        """Raises MediaError when it cannot be read, or is not what its name says."""
+        """Raises MediaError: it cannot be read, or it is of another modality than its suffix."""
         from codi2.errors import MediaError
         from codi2.media import load
 
         media = load(self.data, f"a .{self.suffix} of the record", hears=False)
         if media.modality != self.modality:
-            raise MediaError(f"a .{self.suffix} of the record is {media.modality}; name it for what it is")
+            raise MediaError(
+                f"a .{self.suffix} of the record is of modality {media.modality}, expected {self.modality}; rename it"
+            )
         return replace(media, name="")
 
 
 Piece = Text | Phrase | Medium
 Sample = dict[str, Any]
-"""A record as WebDataset has it: `__key__`, `json` (bytes), and `0.png`, `1.flac`, … (bytes)."""
+"""A sample of WebDataset: `__key__`, `json` (bytes), and `0.png`, `1.flac`, … (bytes)."""
 Turn = tuple[str, tuple[Piece, ...]]
 
 
@@ -84,8 +86,9 @@ Turn = tuple[str, tuple[Piece, ...]]
 class Record:
     """A conversation to learn from: the assistant's turns are the targets.
 
-    `key` is unique in its data set and says, with `source`, which raw record it was made of. `licence` is of all that
-    went into it, separated by `; `. `meta` holds what a builder wants kept (seeds, levels, scores): JSON values only.
+    `key` is unique in its data set and, with `source`, names the raw record that it was made from. `licence` lists the
+    licences of everything in it, separated by `; `. `meta` holds a builder's notes (seeds, levels, scores) as JSON
+    values.
     """
 
     key: str
@@ -94,34 +97,34 @@ class Record:
     source: str
     licence: str
     meta: Mapping[str, Any] = field(default_factory=dict)
-    edits: int | None = None  # which of `media` the last answer edits; None: none
+    edits: int | None = None  # index in `media` of the medium that the last answer edits; None: it edits none
 
     def __post_init__(self) -> None:
-        """Raises DataError for a record that nothing can be learned from, or that edits what it has not been given."""
+        """Raises DataError: the record is no training data, or it edits a medium that is not in its prompt."""
         if not self.key or "." in self.key or "/" in self.key:
-            raise DataError(f"the key {self.key!r} cannot name a sample; use letters, digits, - and _")
+            raise DataError(f"the key {self.key!r} cannot name a sample; expected letters, digits, - and _")
         roles = [role for role, _ in self.turns]
         if not roles or roles != [ROLES[i % 2] for i in range(len(roles))] or len(roles) % 2:
-            raise DataError(f"record {self.key}: turns are {roles}; they should be user, assistant, user, …, assistant")
+            raise DataError(f"record {self.key}: turns are {roles}; expected user, assistant, user, …, assistant")
         for role, pieces in self.turns:
             if not any(not isinstance(piece, Text) or piece.text.strip() for piece in pieces):
                 raise DataError(f"record {self.key}: a turn of the {role} is empty")
-        given = len(media_of(self.turns[:-1]))
-        if self.edits is not None and not 0 <= self.edits < given:
+        count = len(media_of(self.turns[:-1]))
+        if self.edits is not None and not 0 <= self.edits < count:
             raise DataError(
-                f"record {self.key}: its answer edits medium {self.edits}, and {given} are given before it; "
-                "number one of them, or leave `edits` out"
+                f"record {self.key}: its answer edits medium {self.edits}, but {count} media come before it; "
+                "name the number of one of them, or leave `edits` out"
             )
 
     @property
     def phase(self) -> str:
-        """Which training phase it belongs to (B.2): the richest modality that the assistant answers with."""
-        given = {p.modality for role, pieces in self.turns if role == "assistant" for p in pieces}
-        return next((phase for phase in PHASES if phase in given), "text")
+        """Its training phase (B.2): the first of `PHASES` among the modalities of the assistant's answers."""
+        modalities = {p.modality for role, pieces in self.turns if role == "assistant" for p in pieces}
+        return next((phase for phase in PHASES if phase in modalities), "text")
 
     @property
     def media(self) -> list[Medium]:
-        """In the order in which they are read."""
+        """In reading order."""
         return media_of(self.turns)
 
     def messages(self) -> list[Message]:
@@ -132,23 +135,23 @@ class Record:
 
 
 def media_of(turns: Sequence[Turn]) -> list[Medium]:
-    """In the order in which they are read: what numbers stand for."""
+    """The media of turns in reading order; their indexes are the numbers of a sample."""
     return [piece for _, pieces in turns for piece in pieces if isinstance(piece, Medium)]
 
 
 def number_of(medium: Medium, turns: Sequence[Turn]) -> int:
-    """The number of a medium, this very object, before the last answer; of several places the last.
+    """The number of a medium (the same object) before the last answer; if it occurs several times, the last number.
 
-    Raises DataError: it is not given there.
+    Raises DataError: it does not occur there.
     """
-    numbers = [i for i, given in enumerate(media_of(turns[:-1])) if given is medium]
+    numbers = [i for i, other in enumerate(media_of(turns[:-1])) if other is medium]
     if not numbers:
-        raise DataError("the medium that the answer edits is not among the media that are given; give it before")
+        raise DataError("the medium that the answer edits is not in an earlier turn; add it to one")
     return numbers[-1]
 
 
 def to_sample(record: Record) -> Sample:
-    """A record as WebDataset writes it. Raises UnicodeEncodeError: half a character among its words."""
+    """The sample of a record. Raises UnicodeEncodeError: its words hold half a character (a lone surrogate)."""
     media: list[Medium] = []
     turns = [[role, [_written(piece, media) for piece in pieces]] for role, pieces in record.turns]
     about = {
@@ -165,25 +168,27 @@ def to_sample(record: Record) -> Sample:
 
 
 def from_sample(sample: Mapping[str, Any]) -> Record:
-    """What `to_sample` wrote. Raises DataError naming the sample and what is wrong with it."""
+    """The record of a sample. Raises DataError with the sample's key and the fault."""
     key = str(sample.get("__key__", "?"))
     try:
         about = parse_json(sample["json"])
         if about["schema"] != SCHEMA:
             raise DataError(
-                f"record {key} is of schema {about['schema']}, this version reads {SCHEMA}: build its set again with "
+                f"record {key} is of schema {about['schema']}, expected {SCHEMA}: build its set again with "
                 "`codi2 data build`"
             )
         media = dict(_members(sample))
         turns = tuple((role, tuple(_read(piece, media) for piece in pieces)) for role, pieces in about["turns"])
         edits = about["edits"]
         if edits is not None and type(edits) is not int:
-            raise ValueError(f"edits is {edits!r:.40}; it should be the number of a medium, or null")
+            raise ValueError(f"edits is {edits!r:.40}; expected the number of a medium, or null")
         return Record(key, about["task"], turns, about["source"], about["licence"], about["meta"], edits)
     except KeyError as error:
-        raise DataError(f"record {key} has no {error.args[0]!r}; its shard is damaged or no shard of codi2") from error
+        raise DataError(
+            f"record {key} has no {error.args[0]!r}; its shard is damaged or not of codi2: build it again"
+        ) from error
     except (TypeError, ValueError, PromptError) as error:
-        raise DataError(f"record {key} is no record of codi2: {error}") from error
+        raise DataError(f"record {key} is not a record of codi2: {error}; build its set again") from error
 
 
 def _members(sample: Mapping[str, Any]) -> Iterator[tuple[int, Medium]]:
@@ -215,5 +220,5 @@ def _read(piece: Any, media: Mapping[int, Medium]) -> Piece:
 
 
 def decode_pieces(pieces: Sequence[Piece]) -> tuple[Part, ...]:
-    """A turn as a prompt holds it. Raises MediaError."""
+    """The parts of a prompt from the pieces of a turn. Raises MediaError."""
     return tuple(piece.decode() if isinstance(piece, Medium) else piece for piece in pieces)

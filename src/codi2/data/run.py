@@ -1,4 +1,4 @@
-"""Run one function over many tasks: here, in processes of this machine, or on a Ray cluster."""
+"""Run one function over many tasks: in this process, in processes of this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def results(
     done: int = 0,
     gpus: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """The result of each task as it comes, in any order, with a progress bar.
+    """The results of the tasks in the order in which they finish, with a progress bar.
 
     Args:
-        function: importable by name; what it writes must be the same when it runs twice, since a task whose worker
+        function: importable by name. Its output must be the same if it runs twice, since the task of a worker that
             dies is run again.
-        done: tasks that were finished before, for the bar.
-        gpus: of a cluster, that each task has for itself.
+        done: tasks finished earlier, for the bar.
+        gpus: of a cluster, for each task alone.
 
     Raises:
-        DataError: a process died; a cluster cannot be reached. Errors of `function` come through.
+        DataError: a process died; a cluster cannot be reached. Errors of `function` are raised unchanged.
     """
     if not tasks:
         return
@@ -70,7 +70,7 @@ def _in_processes(
             for future in as_completed([pool.submit(function, task) for task in tasks]):
                 yield future.result()
         except BrokenProcessPool as error:
-            raise DataError("a worker process died (out of memory?); run the command again, it goes on") from error
+            raise DataError("a worker process died (out of memory?); run the command again to resume") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -80,14 +80,14 @@ def _on_ray(
 ) -> Iterator[dict[str, Any]]:
     """Ray Data maps the tasks and runs those of a dead worker again; only their small results travel.
 
-    Media never pass through the object store: a task reads the source and writes its shards itself, so the source
-    and the output must be on storage that every node sees.
+    Media never pass through the object store: a task reads the source and writes its shards, so source and output must
+    be on storage that every node can access.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would call home
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # otherwise Ray sends statistics to its makers
     try:
         import ray
     except ImportError as error:
-        raise MissingDependencyError("--ray needs Ray: pip install 'codi2[ray]'") from error
+        raise MissingDependencyError("--ray needs the package Ray: run `pip install 'codi2[ray]'`") from error
     if not ray.is_initialized():
         _connect(ray, address, workers)
     context = ray.data.DataContext.get_current()
@@ -99,7 +99,7 @@ def _on_ray(
     def one(row: dict[str, Any]) -> dict[str, Any]:
         try:
             return {"result": json.dumps(function(ray.get(shared)[row["id"]])), "error": ""}
-        except CoDi2Error as error:  # a user's error is told as such, not retried and not buried in a traceback
+        except CoDi2Error as error:  # a user's error is passed on as it is, without a retry and Ray's traceback
             return {"result": type(error).__name__, "error": str(error)}
 
     for row in ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(one, num_gpus=gpus or None).iter_rows():
@@ -110,16 +110,16 @@ def _on_ray(
 
 def _connect(ray: Any, address: str, workers: int) -> None:
     """Raises DataError: there is no cluster at the address."""
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    logging = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
-        # as large as asked for, and small in memory: the tasks' results are a few bytes
         cpus = workers if workers > 1 else None
-        ray.init(num_cpus=cpus, object_store_memory=200 * 2**20, include_dashboard=False, **quiet)
+        # the object store is small: the tasks' results are a few bytes
+        ray.init(num_cpus=cpus, object_store_memory=200 * 2**20, include_dashboard=False, **logging)
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        if port.isdecimal():  # Ray itself tries for minutes
+        if port.isdecimal():  # Ray would try for minutes
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address, **quiet)
+        ray.init(address, **logging)
     except (OSError, ValueError) as error:
-        raise DataError(f"there is no Ray cluster at {address!r} ({error}); start one, or say --ray local") from error
+        raise DataError(f"there is no Ray cluster at {address!r} ({error}); start one, or use --ray local") from error

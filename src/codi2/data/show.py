@@ -1,4 +1,4 @@
-"""A page of a data set, to look before training: samples of each task as the model sees them, and what is in it."""
+"""A page of a data set, to check it before training: samples of each task as the model reads them, and its contents."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def write_show(folder: Path, out: Path, samples: int, preset: str) -> Path:
 
     Args:
         samples: records of each task.
-        preset: whose tokenizer and layout show the prompt.
+        preset: its tokenizer and layout show the prompt.
 
     Raises:
         DataError: the folder holds no finished data set, or a damaged shard.
     """
     report = load_report(folder)
     read, note = _reader(preset)
-    chosen: dict[str, list[Record]] = defaultdict(list)
+    shown: dict[str, list[Record]] = defaultdict(list)
     measured: list[Record] = []
-    every = max(1, report["records"] // MEASURED)
+    interval = max(1, report["records"] // MEASURED)
     for n, record in enumerate(record for shard in open_shards(folder, report) for record in shard):
-        if len(chosen[record.task]) < samples:
-            chosen[record.task].append(record)
-        if n % every == 0 and len(measured) < MEASURED:
+        if len(shown[record.task]) < samples:
+            shown[record.task].append(record)
+        if n % interval == 0 and len(measured) < MEASURED:
             measured.append(record)
-    rows = [_row(record, read) for task in sorted(chosen) for record in chosen[task]]
+    rows = [_row(record, read) for task in sorted(shown) for record in shown[task]]
     title = f"{report['records']:,} records of {report['builder']}"
     tables = "".join(
         _table(name, counts)
@@ -61,7 +61,8 @@ def write_show(folder: Path, out: Path, samples: int, preset: str) -> Path:
 
 
 def _reader(preset: str) -> tuple[Callable[[Record], tuple[str, int]] | None, str]:
-    """What turns a record into the model's text and its number of positions, and a word on it; None without weights."""
+    """The function from a record to the model's text and its number of positions, and a note on it; None without
+    weights."""
     from codi2.config import preset as named
     from codi2.llm.backbone import load_tokenizer
     from codi2.prompt.layout import layout_for
@@ -94,32 +95,32 @@ def _row(record: Record, read: Callable[[Record], tuple[str, int]] | None) -> Ro
     note = f"{record.key} · {record.source} · {record.licence}"
     if record.meta:
         note += f" · {json.dumps(dict(record.meta), ensure_ascii=False)}"
-    seen = ""
+    model_text = ""
     if read is not None:
         try:
-            seen = read(record)[0]
+            model_text = read(record)[0]
         except PromptError as error:
-            seen = f"(the preset cannot read it: {error})"
+            model_text = f"(the preset cannot read it: {error})"
     prompt: list[Part] = []
     for message in messages[:-1]:
         prompt += [Text(f"{message.role}: "), *message.parts, Text("\n")] if len(messages) > 2 else [*message.parts]
-    return Row(record.task, tuple(prompt), messages[-1].parts, note=note, heading="Target", code=seen)
+    return Row(record.task, tuple(prompt), messages[-1].parts, note=note, heading="Target", code=model_text)
 
 
 def _sizes(records: list[Record], read: Callable[[Record], tuple[str, int]] | None) -> dict[str, str]:
     """Kind of size → least, median and most."""
-    seen: dict[str, list[float]] = defaultdict(list)
+    sizes: dict[str, list[float]] = defaultdict(list)
     for record in records:
         if read is not None:
             try:
-                seen["positions of the language model"].append(read(record)[1])
+                sizes["positions of the language model"].append(read(record)[1])
             except PromptError:
-                seen["records that the preset cannot read"].append(1)
+                sizes["records that the preset cannot read"].append(1)
         for medium in record.media:
             for name, value in _measures(medium.decode()):
-                seen[name].append(value)
-    rates = {name: f"{min(v):,.6g} – {float(np.median(v)):,.6g} – {max(v):,.6g}" for name, v in sorted(seen.items())}
-    return {f"{name} (least – median – most)": text for name, text in rates.items()}
+                sizes[name].append(value)
+    ranges = {name: f"{min(v):,.6g} – {float(np.median(v)):,.6g} – {max(v):,.6g}" for name, v in sorted(sizes.items())}
+    return {f"{name} (least – median – most)": text for name, text in ranges.items()}
 
 
 def _measures(media: Media) -> Iterator[tuple[str, float]]:

@@ -14,13 +14,13 @@ Clip = np.ndarray
 
 
 def _float(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Clip], Clip]:
-    """Works in float, keeps the clip's peak, and never clips."""
+    """`function` in float64, scaled back to the clip's peak, so that it never clips."""
 
     def apply(clip: Clip) -> Clip:
         x = clip.astype(np.float64)
         y = function(x)
-        peak, wanted = np.abs(y).max(), np.abs(x).max()
-        return np.round(y * (wanted / peak if peak > 0 else 0)).astype(np.int16)
+        peak, original_peak = np.abs(y).max(), np.abs(x).max()
+        return np.round(y * (original_peak / peak if peak > 0 else 0)).astype(np.int16)
 
     return apply
 
@@ -48,7 +48,7 @@ def _filtered(cutoff: float, kind: str) -> Callable[[np.ndarray], np.ndarray]:
         try:
             from scipy.signal import butter, sosfiltfilt
         except ImportError as error:
-            raise MissingDependencyError("filtering a sound needs SciPy: pip install 'codi2[data]'") from error
+            raise MissingDependencyError("filtering a sound needs SciPy: run `pip install 'codi2[data]'`") from error
         return np.asarray(sosfiltfilt(butter(4, cutoff, kind, fs=RATE, output="sos"), x))
 
     return apply

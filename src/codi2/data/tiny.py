@@ -16,7 +16,7 @@ from codi2.data import fetch
 from codi2.data.items import ARRAYS, SCHEMA, Item, dump_items
 from codi2.data.labels import concept_of, head_of
 from codi2.data.prepare import CLIP, FRAMES, SIDE, clips, square, square_clip
-from codi2.data.raw import RawItem, Source
+from codi2.data.raw import CorpusSource, RawItem
 from codi2.data.sources import animated, emoji, games, gcompris, iconify, scratch, sonic_pi, soundfont, stamps
 from codi2.data.split import assign
 from codi2.data.twins import give_up_twins
@@ -31,7 +31,7 @@ STILL = 0.2
 """Mean change from frame to frame, of 255, below which a clip is a picture."""
 
 
-def build_tiny(seed: int = 0, sources: tuple[Source, ...] = SOURCES, root: Path | None = None) -> Path:
+def build_tiny(seed: int = 0, sources: tuple[CorpusSource, ...] = SOURCES, root: Path | None = None) -> Path:
     """Read every source under `root` (default `<home>/sources`), split, and write `<home>/data/tiny`.
 
     Writes `items.jsonl`, `images.npy`, `sounds.npy`, `clips.npy` and, last, `build.json`.
@@ -62,7 +62,7 @@ def count(items: list[Item]) -> dict[str, dict[str, int]]:
     return {"source": dict(sorted(by_source.items())), "split": dict(sorted(by_split.items()))}
 
 
-def _collect(root: Path, sources: tuple[Source, ...]) -> tuple[list[Item], dict[str, np.ndarray]]:
+def _collect(root: Path, sources: tuple[CorpusSource, ...]) -> tuple[list[Item], dict[str, np.ndarray]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -81,7 +81,7 @@ def _collect(root: Path, sources: tuple[Source, ...]) -> tuple[list[Item], dict[
     return items, {m: np.asarray(rows[m], kinds[m]).reshape(shapes[m]) for m in ARRAYS}
 
 
-def _raws(source: Source, root: Path) -> list[RawItem]:
+def _raws(source: CorpusSource, root: Path) -> list[RawItem]:
     try:
         raws = sorted(source.read(root), key=lambda raw: raw.key)
     except FileNotFoundError:
@@ -112,7 +112,7 @@ def _media(raw: RawItem) -> Iterator[np.ndarray]:
         raise DataError(f"cannot read {raw.file}: {error}; fetch the sources again") from error
 
 
-def _item(source: Source, raw: RawItem, index: int, row: int) -> Item:
+def _item(source: CorpusSource, raw: RawItem, index: int, row: int) -> Item:
     concept = concept_of(raw.name)
     return Item(
         id=f"{source.name}/{raw.key}" + (f"#{index}" if index else ""), modality=raw.modality, row=row, file=raw.file,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from codi2.data.build import load_report
 from codi2.data.find import find_set
-from codi2.data.mixture import Mixture, Source
+from codi2.data.mixture import Mixture, MixturePart
 from codi2.data.record import PHASES, Medium, Record, media_of
 from codi2.errors import ConfigError
 from codi2.hub import sha256_of
@@ -94,7 +94,7 @@ class Lessons:
 
     def __init__(
         self,
-        data: Mapping[str, float] | Sequence[Source],
+        data: Mapping[str, float] | Sequence[MixturePart],
         encodings: Encodings,
         batch_size: int,
         phases: Mapping[str, float] | None,
@@ -103,7 +103,11 @@ class Lessons:
         """Raises ConfigError: no data. DataError: a set is missing, or not finished."""
         if not data:
             raise ConfigError("the config names no data; [options.data] should have the folder of a data set = weight")
-        named = [Source(find_set(name), weight) for name, weight in data.items()] if isinstance(data, Mapping) else data
+        named = (
+            [MixturePart(find_set(name), weight) for name, weight in data.items()]
+            if isinstance(data, Mapping)
+            else data
+        )
         self.sources = list(named)
         phases = self._there(phases) if phases and len(phases) > 1 else phases
         self.mixture, self.encodings = Mixture(self.sources, batch_size, phases, seed), encodings

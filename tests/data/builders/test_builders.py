@@ -370,7 +370,7 @@ def test_noun_phrases_become_features(tmp_path: Path, built: Built):
     assert words(second) == "Rewrite the sentence.\n\nThe dog chased the red ball."
     none = built("alpaca", source, rate=0.0)
     assert len(none) == 3 and all(record.meta["phrases"] == 0 for record in none)
-    with pytest.raises(DataError, match=r"rate of replaced phrases is 1.5; it should be from 0 to 1"):
+    with pytest.raises(DataError, match=r"rate of replaced phrases is 1.5; set a value from 0 to 1"):
         built("alpaca", source, rate=1.5)
 
 
@@ -404,5 +404,5 @@ def test_one_way_of_each_pair_where_storage_counts(tmp_path: Path, built: Built)
     source = official.laion_tars(tmp_path / "laion", shards=4, each=20)
     either = built("laion", source, ways="either")
     assert len(either) == 80 and 25 < tasks(either)["caption_image"] < 55
-    with pytest.raises(ConfigError, match="ways is 'neither'; it should be both or either"):
+    with pytest.raises(ConfigError, match="ways is 'neither'; expected both or either"):
         built("laion", source, ways="neither")

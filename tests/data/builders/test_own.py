@@ -138,7 +138,7 @@ def test_sources_that_are_none(tmp_path: Path):
     for source, message in {
         "empty": r"holds no metadata.jsonl or metadata.csv, and no media file has a .txt beside it",
         "nowhere": "there is no .*nowhere",
-        "list.txt": r"is no .jsonl or .csv",
+        "list.txt": r"is not a .jsonl or .csv file",
         "csv": "needs the columns file_name and text; it has name, caption",
     }.items():
         with pytest.raises(DataError, match=message):

@@ -53,7 +53,7 @@ def test_every_row_has_a_builder_and_can_be_held_out(rich_home: Path, tmp_path: 
     assert {record.task for record in only} == {"analogy_audio"}
     with pytest.raises(ConfigError, match="there is no row 'weather'; there are edit_image"):
         drawn(rich_home, tmp_path / "wrong", only="weather")
-    with pytest.raises(ConfigError, match="every row is held out"):
+    with pytest.raises(ConfigError, match="`without` names every row"):
         drawn(rich_home, tmp_path / "none", only="compose", without="compose")
 
 

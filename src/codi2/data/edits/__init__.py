@@ -23,7 +23,7 @@ from codi2.errors import DataError, MissingDependencyError
 try:
     import scipy  # noqa: F401 – the modules below need it
 except ImportError as error:
-    raise MissingDependencyError("edits need SciPy: pip install 'codi2[data]'") from error
+    raise MissingDependencyError("edits need SciPy: run `pip install 'codi2[data]'`") from error
 
 from codi2.data.edits import colour, cover, geometry, ground, sound, texture
 from codi2.data.edits.kind import Kind, phrases

@@ -28,7 +28,7 @@ def _three(values: np.ndarray) -> Pixels:
 
 
 def _motion(pixels: Pixels, length: float, angle: float) -> Pixels:
-    """The mean of copies moved along a line; what comes in from outside repeats the edge."""
+    """The mean of copies moved along a line; beyond its edge the picture is continued by the edge pixels."""
     count = round(length) + 1
     padded = np.pad(floats(pixels), ((count, count), (count, count), (0, 0)), mode="edge")
     height, width = pixels.shape[:2]
@@ -59,7 +59,7 @@ def _emboss(pixels: Pixels, strength: float, angle: float) -> Pixels:
 
 
 def _neon(pixels: Pixels, strength: float) -> Pixels:
-    """Edges in their own colours on black."""
+    """The edges in the picture's colours, on black."""
     values = np.pad(floats(pixels), ((1, 1), (1, 1), (0, 0)), mode="edge")
     edges = np.hypot(values[2:, 1:-1] - values[:-2, 1:-1], values[1:-1, 2:] - values[1:-1, :-2])
     return whole(edges * strength)
@@ -122,7 +122,7 @@ def _weave(pixels: Pixels, size: float, strength: float) -> Pixels:
 
 
 def _fringe(pixels: Pixels, distance: float, angle: float) -> Pixels:
-    """Red and blue moved apart, as by a poor lens."""
+    """Red and blue shifted apart, as by a poor lens."""
     dx, dy = round(distance * cos(radians(angle))), round(distance * sin(radians(angle)))
     pad = max(abs(dx), abs(dy))
     padded = np.pad(pixels, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
@@ -151,7 +151,7 @@ def _halftone(pixels: Pixels, size: float, angle: float) -> Pixels:
 
 
 def _painted(pixels: Pixels, reach: float) -> Pixels:
-    """Flat dabs (Kuwahara's filter): the mean of the evenest of four squares that meet in the pixel."""
+    """Flat dabs (Kuwahara's filter): the mean of the square with the least variance, of four that meet in a pixel."""
     height, width = pixels.shape[:2]
     light, half, side = _lightness(pixels)[..., None], int(reach), 2 * int(reach) + 1
     values = np.concatenate([floats(pixels), light, light**2], -1)

@@ -1,4 +1,4 @@
-"""What the edits of sounds share: functions on float64 clips [N] at 16 kHz, in the units of int16."""
+"""Shared functions of the edits of sounds, on float64 clips [N] at 16 kHz, in the units of int16."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.signal import butter, lfilter, oaconvolve, sosfilt
 
 RATE = 16_000
 PEAK = 32_000.0
-"""No edit gives a larger value: 0.2 dB below the limit of int16."""
+"""The largest value after an edit: 0.2 dB below the limit of int16."""
 Clip = np.ndarray
 
 
@@ -22,7 +22,7 @@ def fitted(x: Clip, length: int) -> Clip:
 
 
 def limited(x: Clip) -> Clip:
-    """As it is, or scaled down so that nothing is above `PEAK`."""
+    """Unchanged, or scaled down to the peak `PEAK`."""
     peak = float(np.abs(x).max(initial=0))
     return x * (PEAK / peak) if peak > PEAK else x
 
@@ -62,7 +62,7 @@ def tilted(x: Clip, decibels: float) -> Clip:
 
 
 def at(x: Clip, places: np.ndarray) -> Clip:
-    """Samples between samples; silence outside."""
+    """The values between samples; silence outside the clip."""
     return np.interp(places, np.arange(len(x)), x, left=0.0, right=0.0)
 
 
@@ -79,7 +79,7 @@ def stretched(x: Clip, factor: float, window: int = 960) -> Clip:
     hann = np.hanning(window + 1)[:-1].astype(np.float32)
     pieces = sliding_window_view(padded, window)
     before, now = rfft(pieces[starts] * hann, axis=1), rfft(pieces[starts + hop] * hann, axis=1)
-    # The phase moves on by as much as between two windows a hop apart; after silence it is the phase of the sound.
+    # The phase advances as between two windows one hop apart; after silence it is the phase of the sound.
     turns = now * (before.conj() + np.float32(1e-3)) + np.float32(1e-6)
     phasors = np.cumprod(turns / np.abs(turns), 0)
     thirds = (irfft(np.abs(now) * phasors, axis=1) * hann).reshape(len(starts), 3, hop)
@@ -105,7 +105,7 @@ def room() -> np.ndarray:
 
 
 def reverberated(x: Clip, seconds: float) -> Clip:
-    """In a room whose sound has fallen by 60 dB after `seconds`."""
+    """The clip in a room whose sound falls by 60 dB in `seconds`."""
     times = time(round(seconds * RATE))
     tail = room()[: len(times)] * 10 ** (-3 * times / seconds)
     wet = oaconvolve(x, tail)[: len(x)] / np.sqrt((tail**2).sum())

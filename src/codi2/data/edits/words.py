@@ -1,4 +1,4 @@
-"""Words for the values of edits: plain English, with the number where a person would say it."""
+"""Words for the values of edits, in plain English, with a number if a person would name it."""
 
 from __future__ import annotations
 

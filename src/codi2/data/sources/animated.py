@@ -1,4 +1,4 @@
-"""Emoji that move, by the hand of the `fluent3d` rendering."""
+"""Animated emoji, drawn by the makers of the `fluent3d` rendering."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from codi2.data.labels import with_article
 from codi2.data.prepare import read_clip
-from codi2.data.raw import RawItem, Source
+from codi2.data.raw import CorpusSource, RawItem
 from codi2.data.sources.emoji import labelled
 
 _FOLDERS = [f"lobehub-fluent-emoji-anim-{number}-1.0.0/package/assets" for number in (1, 2, 3, 4)]
 
 
 def read(root: Path) -> Iterator[RawItem]:
-    """`root` holds the unpacked packages side by side. Skin tones and flags are left out, as of the pictures."""
+    """`root` holds the unpacked packages side by side. Skin tones and flags are left out, as in the other sets."""
     for code, name, subgroup, stems in labelled(root):
         paths = (root / folder / f"{stem.lower()}.webp" for folder in _FOLDERS for stem in stems)
         if (path := next((path for path in paths if path.exists()), None)) is not None:
@@ -25,4 +25,4 @@ def read(root: Path) -> Iterator[RawItem]:
             )  # fmt: skip
 
 
-SOURCE = Source("fluent-anim", "MIT", "Fluent Emoji, Microsoft", read)
+SOURCE = CorpusSource("fluent-anim", "MIT", "Fluent Emoji, Microsoft", read)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from codi2.data.labels import clean, with_article
 from codi2.data.prepare import read_picture
-from codi2.data.raw import RawItem, Source
+from codi2.data.raw import CorpusSource, RawItem
 
 # style: folder of pictures, whether names are upper case, suffix
 _RENDERINGS = {
@@ -20,7 +20,7 @@ _RENDERINGS = {
 }
 _DATA = "emojibase-data-17.0.0/package"
 _SKIPPED_GROUPS = {"component", "flags"}
-# Their labels alone do not say what is seen: `on arrow`, `male`.
+# Labels that do not describe the picture without a further word: `on arrow`, `male`.
 _SIGN_SUBGROUPS = {"zodiac", "gender", "math", "punctuation", "currency", "religion", "av-symbol", "other-symbol",
                    "transport-sign", "alphanum"}  # fmt: skip
 _GROUPS = {"family": "family", "kiss": "kiss", "couple with heart": "couple in love"}
@@ -50,7 +50,7 @@ def _label(label: str, subgroup: str) -> str:
 
 
 def labelled(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
-    """Code, name, subgroup and the stems of files of each emoji. Skin tones and flags are left out."""
+    """Code, name, subgroup and file stems of each emoji. Skin tones and flags are left out."""
     groups = json.loads((root / _DATA / "meta/groups.json").read_text(encoding="utf-8"))
     for entry in json.loads((root / _DATA / "en/data.json").read_text(encoding="utf-8")):
         if "group" not in entry or groups["groups"][str(entry["group"])] in _SKIPPED_GROUPS:
@@ -60,7 +60,7 @@ def labelled(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
 
 
 def raw_labels(root: Path) -> dict[str, str]:
-    """Code → label as the data set has it: `person: blond hair`."""
+    """Code → label of the data set: `person: blond hair`."""
     entries = json.loads((root / _DATA / "en/data.json").read_text(encoding="utf-8"))
     return {entry["hexcode"].lower(): entry["label"] for entry in entries}
 
@@ -79,8 +79,8 @@ def read(style: str, root: Path) -> Iterator[RawItem]:
 
 
 SOURCES = (
-    Source("openmoji", "CC-BY-SA-4.0", "OpenMoji, HfG Schwäbisch Gmünd", partial(read, "openmoji")),
-    Source("google", "Apache-2.0", "Noto Emoji, Google", partial(read, "google")),
-    Source("twitter", "CC-BY-4.0", "Twemoji, Twitter and contributors", partial(read, "twitter")),
-    Source("fluent3d", "MIT", "Fluent Emoji, Microsoft", partial(read, "fluent3d")),
+    CorpusSource("openmoji", "CC-BY-SA-4.0", "OpenMoji, HfG Schwäbisch Gmünd", partial(read, "openmoji")),
+    CorpusSource("google", "Apache-2.0", "Noto Emoji, Google", partial(read, "google")),
+    CorpusSource("twitter", "CC-BY-4.0", "Twemoji, Twitter and contributors", partial(read, "twitter")),
+    CorpusSource("fluent3d", "MIT", "Fluent Emoji, Microsoft", partial(read, "fluent3d")),
 )

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from codi2.data.labels import clean, concept_of, hand_label, sound_caption, tables, with_article
 from codi2.data.prepare import open_picture, open_sound
-from codi2.data.raw import RawItem, Source
+from codi2.data.raw import CorpusSource, RawItem
 from codi2.data.sources.rcc import members
 
 _ARCHIVES = "gcompris-qt-data/usr/share/gcompris-qt/rcc"
@@ -82,4 +82,4 @@ def _sound_label(member: str, stem: str) -> tuple[str, str] | None:
     return concept, sound_caption(concept) if known else f"{with_article(concept)} playing"
 
 
-SOURCE = Source("gcompris", "GPL-3.0-or-later and free licences per file", "GCompris and its contributors", read)
+SOURCE = CorpusSource("gcompris", "GPL-3.0-or-later and free licences per file", "GCompris and its contributors", read)

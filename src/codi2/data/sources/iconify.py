@@ -18,7 +18,7 @@ from PIL.Image import Image
 
 from codi2.data.labels import with_article
 from codi2.data.prepare import open_picture
-from codi2.data.raw import RawItem, Source
+from codi2.data.raw import CorpusSource, RawItem
 from codi2.data.sources.emoji import labelled, raw_labels
 
 
@@ -146,6 +146,6 @@ def _draw(book: dict[str, Any], name: str) -> Image:
 
 
 SOURCES = tuple(
-    Source(style, emoji_set.licence, emoji_set.attribution, partial(read, style))
+    CorpusSource(style, emoji_set.licence, emoji_set.attribution, partial(read, style))
     for style, emoji_set in EMOJI_SETS.items()
 )

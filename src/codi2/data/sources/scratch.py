@@ -9,7 +9,7 @@ from pathlib import Path
 
 from codi2.data.labels import clean, hand_label, with_article
 from codi2.data.prepare import read_picture, read_sound
-from codi2.data.raw import RawItem, Source
+from codi2.data.raw import CorpusSource, RawItem
 
 _MEDIA = "scratch/usr/share/scratch/Media"
 _FOLDERS = ("Animals", "Fantasy", "People", "Things", "Transportation")
@@ -92,4 +92,4 @@ def read(root: Path) -> Iterator[RawItem]:
             )  # fmt: skip
 
 
-SOURCE = Source("scratch", "CC-BY-SA-3.0", "Scratch 1.4 media library, MIT Media Lab", read)
+SOURCE = CorpusSource("scratch", "CC-BY-SA-3.0", "Scratch 1.4 media library, MIT Media Lab", read)

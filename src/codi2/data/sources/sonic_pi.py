@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codi2.data.labels import tables
 from codi2.data.prepare import read_sound
-from codi2.data.raw import RawItem, Source
+from codi2.data.raw import CorpusSource, RawItem
 
 _SAMPLES = "sonic-pi-samples/usr/share/sonic-pi/samples"
 
@@ -28,4 +28,4 @@ def read(root: Path) -> Iterator[RawItem]:
         )  # fmt: skip
 
 
-SOURCE = Source("sonic-pi", "CC0-1.0", "Sonic Pi samples and their authors on freesound", read)
+SOURCE = CorpusSource("sonic-pi", "CC0-1.0", "Sonic Pi samples and their authors on freesound", read)

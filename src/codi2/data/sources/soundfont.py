@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from codi2.data.labels import tables, with_article
-from codi2.data.raw import RawItem, Sound, Source
+from codi2.data.raw import CorpusSource, RawItem, Sound
 from codi2.errors import MissingDependencyError
 
 _FONT = "timgm6mb-soundfont/usr/share/sounds/sf2/TimGM6mb.sf2"
@@ -50,4 +50,4 @@ def read(root: Path) -> Iterator[RawItem]:
             )  # fmt: skip
 
 
-SOURCE = Source("soundfont", "GPL-2.0-or-later", "TimGM6mb by Tim Brechbill", read)
+SOURCE = CorpusSource("soundfont", "GPL-2.0-or-later", "TimGM6mb by Tim Brechbill", read)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codi2.data.labels import clean, concept_of, sound_caption, tables, with_article
 from codi2.data.prepare import read_picture, read_sound
-from codi2.data.raw import RawItem, Source
+from codi2.data.raw import CorpusSource, RawItem
 
 _STAMPS = "tuxpaint-stamps-default/usr/share/tuxpaint/stamps"
 _SKIPPED = ("symbols/", "town/flags", "town/roadsigns")  # letters, digits, money and text signs
@@ -51,4 +51,4 @@ def read(root: Path) -> Iterator[RawItem]:
             )  # fmt: skip
 
 
-SOURCE = Source("tuxpaint", "GPL-2.0-or-later", "Tux Paint stamps collection and its contributors", read)
+SOURCE = CorpusSource("tuxpaint", "GPL-2.0-or-later", "Tux Paint stamps collection and its contributors", read)

@@ -16,7 +16,7 @@ import numpy as np
 
 from codi2.data.record import Medium, Record, number_of
 from codi2.data.tasks import captions, clips, edits, pictures, rounds, sounds, texts
-from codi2.data.tasks.sampler import Example, Task, TaskSampler
+from codi2.data.tasks.sampler import Task, TaskExample, TaskSampler
 from codi2.errors import ConfigError, DataError
 
 __all__ = ["FAMILIES", "WEIGHTS", "TaskSampler", "draw_record"]
@@ -83,7 +83,7 @@ def check_weights(weights: Mapping[str, float]) -> None:
         raise ConfigError(f"the weights of the tasks are {dict(weights)}; expected numbers of 0 or more, one above 0")
 
 
-def to_record(example: Example, key: str) -> Record:
+def to_record(example: TaskExample, key: str) -> Record:
     """An example with its key, its licences and its items."""
     licence = "; ".join(sorted({item.licence for item in example.items})) or "Apache-2.0"  # the base model's own words
     meta: dict[str, Any] = {"items": [item.id for item in example.items], **example.about}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from codi2.data.tasks.sampler import Example, Task, TaskSampler, encoded, one_round
+from codi2.data.tasks.sampler import Task, TaskExample, TaskSampler, encoded, one_round
 from codi2.data.templates import write_prompt
 from codi2.data.world import STYLES
 from codi2.prompt.parts import Text
@@ -16,7 +16,7 @@ EDITED = 0.25  # share of the media from words that are edited, as the words des
 def described(modality: str) -> Task:
     """A medium → its caption."""
 
-    def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    def task(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
         (item,) = sampler.items(modality, draw, 1)
         prompt = write_prompt(f"caption_{modality}", draw, {"media": [encoded(sampler.array(item))]})
         return one_round(f"caption_{modality}", prompt, [Text(item.caption)], [item])
@@ -27,7 +27,7 @@ def described(modality: str) -> Task:
 def from_words(modality: str) -> Task:
     """A caption → a medium. The style and the individual, which the words leave open, differ from draw to draw."""
 
-    def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    def task(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
         (item,) = sampler.items(modality, draw, 1)
         words, media = [item.caption], sampler.array(item)
         if item.style in STYLES and draw.random() < STYLED:

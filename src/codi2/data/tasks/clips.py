@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from codi2.data import motions
-from codi2.data.tasks.sampler import Example, Task, TaskSampler, applied, encoded, one_round, pick
+from codi2.data.tasks.sampler import Task, TaskExample, TaskSampler, applied, encoded, one_round, pick
 from codi2.data.templates import write_prompt
 
 EDITED = 0.4  # share of the stills that are edited, the clip alike
 DRAWN = 0.5  # share of the stills that are a picture of the corpus in a drawn motion, not a clip's own
 
 
-def animated(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def animated(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """A still picture → the clip that it begins."""
     if draw.random() < DRAWN:
         (item,) = sampler.things(draw, 1)
@@ -27,7 +27,7 @@ def animated(sampler: TaskSampler, draw: np.random.Generator) -> Example:
     return one_round("animate", prompt, [encoded(frames)], [item], still)
 
 
-def moving(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def moving(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """A thing and how it moves, in words → a clip of it."""
     (item,) = sampler.things(draw, 1)
     motion = str(draw.choice(list(motions.WORDS)))
@@ -36,7 +36,7 @@ def moving(sampler: TaskSampler, draw: np.random.Generator) -> Example:
     return one_round("moving_from_words", prompt, [encoded(frames)], [item], motion=motion)
 
 
-def with_sound(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def with_sound(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """A thing by its name → a clip of it and its sound."""
     clip = pick(draw, [item for item in sampler.clips if item.concept in sampler.world.sounds_of])
     sound = pick(draw, sampler.world.sounds_of[clip.concept])
@@ -45,7 +45,7 @@ def with_sound(sampler: TaskSampler, draw: np.random.Generator) -> Example:
     return one_round("clip_with_sound", prompt, answer, [clip, sound])
 
 
-def in_time(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def in_time(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """A thing by its name → a clip in which it hops at each onset of its sound, and the sound."""
     name = pick(draw, sampler.sounding)
     pictures = sampler.world.by["concept"][name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from codi2.data.tasks.sampler import Example, Task, TaskSampler, encoded, one_round
+from codi2.data.tasks.sampler import Task, TaskExample, TaskSampler, encoded, one_round
 from codi2.data.templates import listing, write_prompt
 from codi2.prompt.parts import Text
 
@@ -15,7 +15,7 @@ NAMED = 0.25  # share of the examples beside which the instruction stands
 def instructed(modality: str) -> Task:
     """A medium and an instruction → the medium edited."""
 
-    def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    def task(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
         (item,) = sampler.items(modality, draw, 1)
         before = sampler.source(item, draw)
         edit, (after,) = sampler.change(modality, [before], draw)
@@ -33,7 +33,7 @@ def shown(modality: str, examples: int = 0) -> Task:
         examples: how many pairs; 0: a number is drawn, and at times the instruction stands beside them.
     """
 
-    def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    def task(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
         shots = examples or 1 + int(draw.integers(SHOTS))
         items = sampler.items(modality, draw, shots + 1)
         befores = [sampler.source(item, draw) for item in items]

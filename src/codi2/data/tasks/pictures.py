@@ -7,7 +7,7 @@ import numpy as np
 from codi2.data.items import Item
 from codi2.data.scene import patterned, placed
 from codi2.data.tasks import sequences
-from codi2.data.tasks.sampler import Example, Task, TaskSampler, distinct, encoded, one_round, pick
+from codi2.data.tasks.sampler import Task, TaskExample, TaskSampler, distinct, encoded, one_round, pick
 from codi2.data.templates import listing, series, write_prompt
 from codi2.data.world import STYLES
 
@@ -17,8 +17,8 @@ SIDES, FOOT, SIZE = (0.3, 0.7), (0.8, 0.98), (0.4, 0.6)  # of a thing on a scene
 CHANGED = 0.5  # share of the subjects that an instruction changes
 
 
-def composed(sampler: TaskSampler, draw: np.random.Generator) -> Example:
-    """A scene and one or two things → the things on the scene; at times the words name them too."""
+def composed(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
+    """A scene and one or two things → the things on the scene; sometimes the words name them too."""
     scene, things = pick(draw, sampler.scenes), sampler.things(draw, 1 + int(draw.random() < SEVERAL))
     across = SIDES if len(things) == 2 else [float(draw.uniform(*SIDES))]
     places = [(x, float(draw.uniform(*FOOT)), float(draw.uniform(*SIZE))) for x in across]
@@ -33,7 +33,7 @@ def composed(sampler: TaskSampler, draw: np.random.Generator) -> Example:
     return one_round("compose", prompt, [encoded(whole)], [*things, scene])
 
 
-def restyled(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def restyled(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """A picture and the words for a style → the rendering of the same thing in that style."""
     first, second = _two_renderings(sampler, draw)
     source = encoded(sampler.array(first))
@@ -41,7 +41,7 @@ def restyled(sampler: TaskSampler, draw: np.random.Generator) -> Example:
     return one_round("restyle", prompt, [encoded(sampler.array(second))], [first, second], source)
 
 
-def rendering(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def rendering(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """Things in two styles, and another thing in the first style → its rendering in the second."""
     one = _two_renderings(sampler, draw)
     styles = tuple(item.style for item in one)
@@ -65,7 +65,7 @@ def _two_renderings(sampler: TaskSampler, draw: np.random.Generator) -> tuple[It
     return group[str(first)], group[str(second)]
 
 
-def styled(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def styled(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """Things in one style, and words → the thing that the words name, in that style."""
     shots = 2 + int(draw.integers(2))
     of_style = {style: [i for i in items if not i.background] for style, items in sampler.world.by["style"].items()}
@@ -79,7 +79,7 @@ def styled(sampler: TaskSampler, draw: np.random.Generator) -> Example:
 def shared(modality: str) -> Task:
     """Media under one edit, and words → the thing that the words name, under that edit."""
 
-    def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    def task(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
         items = sampler.items(modality, draw, 3 + int(draw.integers(2)))
         edit, media = sampler.change(modality, [sampler.array(item) for item in items], draw)
         shots = series([encoded(one) for one in media[1:]])
@@ -90,7 +90,7 @@ def shared(modality: str) -> Task:
     return task
 
 
-def pattern(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def pattern(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """Things on one repeated ornament, and words → the thing that the words name, on that ornament."""
     ornament, *items = sampler.things(draw, 4)
     media = [encoded(patterned(sampler.array(item), sampler.array(ornament))) for item in items]
@@ -98,7 +98,7 @@ def pattern(sampler: TaskSampler, draw: np.random.Generator) -> Example:
     return one_round("concept_pattern", prompt, [media[0]], [*items, ornament])
 
 
-def subject(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def subject(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """Pictures of one individual → that individual in another pose, sometimes edited by an instruction."""
     items = pick(draw, sampler.subjects)
     order = [items[int(i)] for i in draw.permutation(len(items))][:4]

@@ -15,7 +15,7 @@ from codi2.data import motions
 from codi2.data.drafts import exchange
 from codi2.data.items import Item
 from codi2.data.record import Medium, Piece, Turn
-from codi2.data.tasks.sampler import TRIES, Example, Task, TaskSampler, encoded, pick
+from codi2.data.tasks.sampler import TRIES, Task, TaskExample, TaskSampler, encoded, pick
 from codi2.errors import DataError
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Text
@@ -244,14 +244,14 @@ def possible(sampler: TaskSampler, state: ConversationState) -> list[str]:
     return names
 
 
-def rounds(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def rounds(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """A conversation of `ROUNDS` rounds."""
     state = ConversationState()
     for _ in range(int(draw.integers(ROUNDS[0], ROUNDS[1] + 1))):
         names = possible(sampler, state)
         weights = np.array([REQUESTS[name][0] for name in names])
         REQUESTS[str(draw.choice(names, p=weights / weights.sum()))][1](sampler, draw, state)
-    return Example("rounds", tuple(state.turns), state.items, state.edits, {"asked": state.asked})
+    return TaskExample("rounds", tuple(state.turns), state.items, state.edits, {"asked": state.asked})
 
 
 TASKS: dict[str, Task] = {"rounds": rounds}

@@ -27,7 +27,7 @@ HELD_OUT_CHATS = 8  # one of this many questions is held out from training
 
 
 @dataclass(frozen=True)
-class Example:
+class TaskExample:
     """The result of a task: a record before it has its key."""
 
     task: str
@@ -188,13 +188,13 @@ def one_round(
     items: Sequence[Item],
     edits: Medium | None = None,
     **about: Any,
-) -> Example:
+) -> TaskExample:
     """A prompt and its answer."""
-    return Example(task, exchange(prompt, answer), items, edits, about)
+    return TaskExample(task, exchange(prompt, answer), items, edits, about)
 
 
-Task = Callable[[TaskSampler, np.random.Generator], Example]
+Task = Callable[[TaskSampler, np.random.Generator], TaskExample]
 """Draws one example."""
 
 
-__all__ = ["Example", "Task", "TaskSampler", "applied", "distinct", "encoded", "one_round", "pick", "seen"]
+__all__ = ["Task", "TaskExample", "TaskSampler", "applied", "distinct", "encoded", "one_round", "pick", "seen"]

@@ -1,4 +1,4 @@
-"""What comes next: a count, a turn, a growth, a way across; a thing that comes nearer with its sound."""
+"""Sequences to continue: a count, a turn, a growth, a way across; a thing that comes nearer with its sound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from codi2.data.scene import counted, scaled, turned
-from codi2.data.tasks.sampler import Example, Task, TaskSampler, encoded, one_round, pick
+from codi2.data.tasks.sampler import Task, TaskExample, TaskSampler, encoded, one_round, pick
 from codi2.data.templates import listing, series, write_prompt
 
 LENGTHS = (2, 5)  # pictures that are given, the last excluded
@@ -24,7 +24,7 @@ Sequence = Callable[[np.ndarray, int, np.random.Generator], list[np.ndarray]]
 
 
 def counting(thing: np.ndarray, length: int, draw: np.random.Generator) -> list[np.ndarray]:
-    """More and more of it."""
+    """More things with every picture."""
     step = min(int(draw.integers(STEPS[0], STEPS[1] + 1)), (MOST - 1) // (length - 1))
     first = 1 + int(draw.integers(MOST - step * (length - 1)))
     return [counted(thing, first + step * k) for k in range(length)]
@@ -51,8 +51,8 @@ def crossing(thing: np.ndarray, length: int, draw: np.random.Generator) -> list[
 KINDS: dict[str, Sequence] = {"count": counting, "turn": turning, "growth": growing, "way": crossing}
 
 
-def following(sampler: TaskSampler, draw: np.random.Generator) -> Example:
-    """Pictures of a sequence → the next one; at times the sequence runs backwards."""
+def following(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
+    """Pictures of a sequence → the next one; sometimes the sequence runs backwards."""
     (item,) = sampler.things(draw, 1)
     kind = str(draw.choice(list(KINDS)))
     pictures = KINDS[kind](sampler.array(item), 1 + int(draw.integers(*LENGTHS)), draw)
@@ -61,7 +61,7 @@ def following(sampler: TaskSampler, draw: np.random.Generator) -> Example:
     return one_round("next_image", prompt, [media[-1]], [item], kind=kind)
 
 
-def approaching(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def approaching(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """A thing that comes nearer or goes away, larger and louder or smaller and fainter → the next picture and sound."""
     name = pick(draw, sampler.sounding)
     thing, source = pick(draw, sampler.world.by["concept"][name]), pick(draw, sampler.world.sounds_of[name])

@@ -13,7 +13,7 @@ from codi2.data.mixes import LEVELS_DB, overlay
 from codi2.data.record import Medium
 from codi2.data.tasks import sequences
 from codi2.data.tasks.pictures import shared
-from codi2.data.tasks.sampler import Example, Task, TaskSampler, applied, encoded, one_round, pick
+from codi2.data.tasks.sampler import Task, TaskExample, TaskSampler, applied, encoded, one_round, pick
 from codi2.data.templates import listing, series, write_prompt
 
 SHOTS = 4  # examples at most
@@ -23,14 +23,14 @@ SCENES = 0.5  # share of the pictures edited by a sound that are scenes
 
 @dataclass(frozen=True)
 class Mood:
-    """What a sound says of a picture."""
+    """The edit of a picture that fits a sound."""
 
     kind: str
     """Of the edit."""
     captions: tuple[str, ...]
-    """Words of which the caption of such a sound has one."""
+    """Words; the caption of such a sound has one of them."""
     above: float = -np.inf
-    """Where a kind goes both ways: its value is more than this."""
+    """Lower bound of the edit's value, for kinds that go both ways."""
 
     def draw(self, rng: np.random.Generator) -> Edit:
         while True:
@@ -49,7 +49,7 @@ MOODS = (
 )
 
 
-def mixed(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def mixed(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """Add, remove or replace a sound by its name, or fuse two given sounds."""
     base, one, other = sampler.sounds(draw, 3)
     levels = [float(draw.uniform(*LEVELS_DB)) for _ in range(2)]
@@ -75,8 +75,8 @@ def mixed(sampler: TaskSampler, draw: np.random.Generator) -> Example:
     return one_round(task, prompt, [answer], items, given, levels_db=[round(level, 2) for level in levels])
 
 
-def overlaid(sampler: TaskSampler, draw: np.random.Generator) -> Example:
-    """Examples of sounds with one sound laid over each, or taken away again, and another sound → it treated alike."""
+def overlaid(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
+    """Examples of sounds with one sound added to each, or removed, and another sound → the same edit of that sound."""
     shots = 1 + int(draw.integers(SHOTS))
     added, *bases = sampler.sounds(draw, shots + 2)
     level, removes = float(draw.uniform(*LEVELS_DB)), draw.random() < REMOVED
@@ -89,7 +89,7 @@ def overlaid(sampler: TaskSampler, draw: np.random.Generator) -> Example:
     return one_round("analogy_mix", prompt, [answer], [*bases, added], given, **about)
 
 
-def counterpart(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def counterpart(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """The sound of a picture, or the picture of a sound."""
     picture, sound = _thing_with_sound(sampler, draw)
     media = encoded(sampler.array(picture)), encoded(sampler.array(sound))
@@ -106,7 +106,7 @@ def _thing_with_sound(sampler: TaskSampler, draw: np.random.Generator) -> tuple[
     return pick(draw, sampler.world.by["concept"][name]), pick(draw, sampler.world.sounds_of[name])
 
 
-def alive(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def alive(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """Pictures of one individual → it once more, with its sound."""
     several = [items for items in sampler.subjects if items[0].concept in sampler.world.sounds_of]
     items = pick(draw, several) if several else [_thing_with_sound(sampler, draw)[0]]
@@ -118,7 +118,7 @@ def alive(sampler: TaskSampler, draw: np.random.Generator) -> Example:
     return one_round("subject_alive", prompt, answer, [*order, sound])
 
 
-def edited_by_sound(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def edited_by_sound(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """A picture and a sound → the picture edited by the sound's mood."""
     fitting = [
         (mood, sound)

@@ -6,14 +6,14 @@ import numpy as np
 
 from codi2.data.drafts import exchange
 from codi2.data.record import Turn
-from codi2.data.tasks.sampler import Example, Task, TaskSampler, encoded, one_round, pick
+from codi2.data.tasks.sampler import Task, TaskExample, TaskSampler, encoded, one_round, pick
 from codi2.data.templates import write_prompt
 from codi2.prompt.parts import Text
 
 CAPTIONS = 4  # in a row, at most
 
 
-def chat(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def chat(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """A question → the base model's own answer, so that the adapters do not unlearn conversation in words."""
     question, answer = pick(draw, sampler.chats)
     return one_round("chat", [Text(question)], [Text(answer)], [])
@@ -22,7 +22,7 @@ def chat(sampler: TaskSampler, draw: np.random.Generator) -> Example:
 def difference(modality: str) -> Task:
     """A medium before and after an edit → what changed, in words."""
 
-    def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    def task(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
         (item,) = sampler.items(modality, draw, 1)
         before = sampler.source(item, draw)
         edit, (after,) = sampler.change(modality, [before], draw)
@@ -37,13 +37,13 @@ def difference(modality: str) -> Task:
 def described(modality: str) -> Task:
     """Several media, each described before the next is given."""
 
-    def task(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    def task(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
         items = sampler.items(modality, draw, 2 + int(draw.integers(CAPTIONS - 1)))
         turns: list[Turn] = []
         for item in items:
             prompt = write_prompt(f"caption_{modality}", draw, {"media": [encoded(sampler.array(item))]})
             turns += exchange(prompt, [Text(item.caption)])
-        return Example(f"described_{modality}", tuple(turns), items)
+        return TaskExample(f"described_{modality}", tuple(turns), items)
 
     return task
 

@@ -21,7 +21,7 @@ import torch
 from codi2.checkpoint import load_recall, locate
 from codi2.data.find import find_set
 from codi2.data.held_out import by_task, hold_out
-from codi2.data.mixture import Source
+from codi2.data.mixture import MixturePart
 from codi2.data.record import Medium
 from codi2.errors import ConfigError
 from codi2.heads.recall import FILE, Recall
@@ -160,19 +160,23 @@ class FinetuneRecipe(LLMRecipe):
             print(f"codi2: held out, {name}: {before}{value:.3f}", file=sys.stderr, flush=True)
 
 
-def _divided(sets: Mapping[str, float], share: float, held_out: float, seed: int) -> tuple[list[Source], list[Source]]:
+def _divided(
+    sets: Mapping[str, float], share: float, held_out: float, seed: int
+) -> tuple[list[MixturePart], list[MixturePart]]:
     """Divides sets into training sources, which are `share` of the samples, and held-out sources."""
     total = sum(sets.values())
-    parts = [hold_out(Source(find_set(name), weight / total * share), held_out, seed) for name, weight in sets.items()]
+    parts = [
+        hold_out(MixturePart(find_set(name), weight / total * share), held_out, seed) for name, weight in sets.items()
+    ]
     return [learned for learned, _ in parts], [held for _, held in parts]
 
 
-def count(source: Source) -> int:
+def count(source: MixturePart) -> int:
     """Number of records of a source."""
     return sum(len(numbers) for _, _, numbers in source.shards())
 
 
-def balanced(own: list[Source], earlier: list[Source]) -> list[Source]:
+def balanced(own: list[MixturePart], earlier: list[MixturePart]) -> list[MixturePart]:
     """The earlier sources. Two thirds of their samples have the user's tasks, in the same shares, as the answers to
     these tasks change most; the others are drawn from all records.
     """
