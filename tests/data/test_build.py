@@ -336,7 +336,9 @@ def test_raw_files_and_data_sets_are_not_taken_for_each_other(tmp_path: Path, mo
     monkeypatch.setenv("CODI2_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     raw, made = captions(tmp_path / "laion", 3), tmp_path / "home" / "data" / "laion"
-    with pytest.raises(DataError, match=r"the folder is not a data set but a folder of raw files, 00000.tar among them: run"):
+    with pytest.raises(
+        DataError, match=r"the folder is not a data set but a folder of raw files, 00000.tar among them: run"
+    ):
         load_report(find_set("laion"))
     build(Settings("laion", str(raw), str(made)))
     assert find_set("laion") == made and load_report(find_set("laion"))["records"] == 6

@@ -1,20 +1,10 @@
-"""Features of a data set, encoded once before training: what a store holds, who encodes what, what training reads."""
+"""Features of a data set, encoded once before training: the contents of a store."""
 
 from __future__ import annotations
 
-import json
-import os
-import random
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,48 +15,18 @@ from codi2.data.shards import open_shards
 from codi2.errors import ConfigError, DataError, OutputError
 from codi2.evaluate.processes import ALONE, Processes
 from codi2.folders import locked
-from codi2.train.encoded import items_of, name_of
+from codi2.train.encoded import items_of
 from codi2.train.features import index
-from codi2.train.features.encode import EncodingOptions, EncodingRun, default_folder, encode_set, job_of
+from codi2.train.features.encode import EncodingOptions, EncodingRun, encode_set
 from codi2.train.features.makers import load_maker
 from codi2.train.features.store import EncodingJob, FeatureStore
 
-HERE = EncodingOptions(workers=0)
-
-
-@pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the data set of this file's tests is kept, once one has built it."""
-    return tmp_path_factory.mktemp("set") / "tables"
+from .stores import decoded, encoding, names_in, pieces_of
 
 
 @pytest.fixture
-def data(rich_home: Path, once: Path, tmp_path: Path) -> Path:
-    """Pictures, sounds and clips that occur in many records and shards."""
-    if not once.is_dir():
-        build(Settings("tables", str(rich_home / "data" / "tiny"), str(once), options={"records": 76}))
-    return Path(shutil.copytree(once, tmp_path / "tables"))
-
-
-def encoding(data: Path, kind: str = "features", features: int | None = None, out: Path | None = None) -> EncodingRun:
-    job = job_of(kind, data, "debug", features)
-    return EncodingRun(job, out or default_folder(job), HERE)
-
-
-def pieces_of(data: Path, reads_words: bool = True) -> dict[bytes, Any]:
-    """Name → medium or phrase of all that the records have."""
-    shards = open_shards(data, load_report(data))
-    return {name_of(p): p for shard in shards for record in shard for _, p in items_of(record, reads_words)}
-
-
-def names_in(folder: Path) -> list[bytes]:
-    """The names in the shards of a store, as often as they are there."""
-    files = [load_file(path) for path in sorted((folder / "shards").glob("*.safetensors"))]
-    return [bytes(row.tolist()) for file in files for key in file if key.endswith(".names") for row in file[key]]
-
-
-def decoded(piece: Any) -> Any:
-    return piece.decode() if hasattr(piece, "decode") else piece
+def data(table_set: Path) -> Path:
+    return table_set
 
 
 def test_every_medium_is_in_the_store_once_with_the_features_of_its_encoder(data: Path) -> None:
@@ -246,201 +206,3 @@ def test_the_command_refuses_what_means_nothing(cli: Any, data: Path) -> None:
     ):
         run = cli("data", "encode", data, "--model", "debug", *arguments)
         assert run.returncode == 2 and message in run.stderr and len(run.stderr.strip().splitlines()) == 1
-
-
-# Several processes, clusters, kills.
-
-
-def command(data: Path, out: Path, *options: str) -> list[str]:
-    return ["-m", "codi2", "data", "encode", str(data), "--model", "debug", "--out", str(out), *options]
-
-
-def run_in(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    start = [sys.executable, *(launcher if processes > 1 else []), *arguments]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(start, capture_output=True, text=True, env=env, timeout=300)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / "shards").iterdir()}
-
-
-@pytest.mark.slow
-def test_launched_processes_make_the_store_that_one_makes(data: Path, tmp_path: Path) -> None:
-    for count in (1, 2):
-        done = run_in(count, *command(data, tmp_path / str(count), "--workers", "1"))
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("The features are in") == 1
-    assert contents(tmp_path / "1") == contents(tmp_path / "2")
-    assert FeatureStore(tmp_path / "2").read(*next((n, p.modality) for n, p in pieces_of(data).items())) is not None
-
-
-@pytest.mark.slow
-def test_ray_makes_the_store_that_one_process_makes(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    encode_set(encoding(data, out=tmp_path / "one"), ALONE, tell=lambda _: None)
-    done = run_in(1, *command(data, tmp_path / "ray", "--ray", "local"))
-    assert done.returncode == 0, done.stderr
-    assert contents(tmp_path / "one") == contents(tmp_path / "ray")
-
-
-@pytest.mark.slow
-def test_a_killed_run_continues_where_it_stopped(data: Path, tmp_path: Path) -> None:
-    """Kills at random moments, most of them while shards are written; no finished shard is written again."""
-    whole = encoding(data, out=tmp_path / "whole")
-    encode_set(whole, ALONE, tell=lambda _: None)
-    slow = (
-        "import time, sys; from codi2.train.features import worker, index, makers; index.SHARD_BYTES = 2000\n"
-        "make = makers.FeatureMaker.make\n"
-        "def slowly(*a): time.sleep(0.01); return make(*a)\n"
-        "makers.FeatureMaker.make = slowly\n"
-        "from codi2.cli import main; main()"
-    )
-    start = [sys.executable, "-c", slow, *command(data, tmp_path / "cut", "--workers", "1")[2:]]
-    env, draw = os.environ | {"OMP_NUM_THREADS": "1"}, random.Random(0)
-    written: dict[Path, float] = {}
-    shards = tmp_path / "cut" / "shards"
-    for _ in range(4):
-        run = subprocess.Popen(start, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
-        more = len(written) + draw.randint(1, 3)
-        while run.poll() is None and len(list(shards.glob("[!.]*"))) < more:
-            time.sleep(0.002)
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait(timeout=60)
-        assert not (tmp_path / "cut" / "features.json").exists()
-        now = {path: path.stat().st_mtime_ns for path in shards.glob("[!.]*")}
-        assert written.items() <= now.items() and len(now) >= more - 1
-        written = now
-    assert len(written) >= 4
-    done = subprocess.run(start, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert written.items() <= {path: path.stat().st_mtime_ns for path in shards.iterdir()}.items()
-    assert not list(shards.glob(".*")) and sorted(names_in(tmp_path / "cut")) == sorted(names_in(whole.folder))
-    for name, piece in pieces_of(data).items():
-        one, other = (FeatureStore(folder).read(name, piece.modality) for folder in (tmp_path / "cut", whole.folder))
-        assert torch.equal(one, other)
-
-
-# What training reads.
-
-
-def config_of(data: Path, **options: Any) -> Any:
-    from codi2.train.config import TrainConfig
-
-    sets = {str(data): 1.0}
-    options = {"model": "debug", "data": sets, "held_out": sets, "lookahead": 2, "diffusion_share": 0.0} | options
-    return TrainConfig("llm", 3, 4, 1e-3, warmup_steps=1, num_workers=0, options=options)
-
-
-@pytest.fixture
-def no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    from codi2.encode.debug import DebugEncoder
-
-    monkeypatch.setattr(DebugEncoder, "forward", lambda *_: pytest.fail("the encoder is asked"))
-
-
-def test_training_reads_the_store_and_nothing_else(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
-) -> None:
-    from codi2.train.loop import train
-    from codi2.train.parts import llm
-
-    plain = train(llm.build(config_of(data)), config_of(data), tmp_path / "plain")
-    said = capsys.readouterr().err
-    assert said.count("encoded during training") == 1 and f"codi2 data encode {data} --model debug" in said
-    made = encoding(data)
-    encode_set(made, ALONE, tell=lambda _: None)
-    for path in (tmp_path / "home" / "cache" / "encoded").glob("*"):
-        path.unlink()
-    request.getfixturevalue("no_encoder")
-    named = config_of(data, features=str(made.folder))
-    for number, config in enumerate((config_of(data), named)):
-        assert train(llm.build(config), config, tmp_path / str(number)) == plain
-    assert "encoded during training" not in capsys.readouterr().err
-
-
-def refusal(data: Path, **options: Any) -> str:
-    from codi2.train.parts import llm
-
-    with pytest.raises(DataError) as caught:
-        recipe = llm.build(config_of(data, **options))
-        for step in range(3):
-            recipe.batch(step)
-    return str(caught.value)
-
-
-def test_stores_that_do_not_fit_the_run_are_refused(data: Path, rich_home: Path, tmp_path: Path) -> None:
-    made = encoding(data, out=tmp_path / "store")
-    encode_set(made, ALONE, tell=lambda _: None)
-    one = encoding(data, features=1, out=tmp_path / "one")
-    encode_set(one, ALONE, tell=lambda _: None)
-    latents = encoding(data, "latents-image", out=tmp_path / "latents")
-    encode_set(latents, ALONE, tell=lambda _: None)
-    assert "has 1 features of each image, but debug reads 3; run" in refusal(data, features=str(one.folder))
-    assert "was encoded by an autoencoder" in refusal(data, features=str(latents.folder))
-    assert "nowhere holds no features" in refusal(data, features=str(tmp_path / "nowhere"))
-    report = made.folder / "features.json"
-    about = json.loads(report.read_text())
-    report.write_text(json.dumps(about | {"key": "0123456789ab", "model": "paper"}))
-    said = refusal(data, features=str(made.folder))
-    assert "was encoded by the encoder of paper (key 0123456789ab), but debug reads the features of another" in said
-    report.write_text(json.dumps(about | {"report": "0" * 64}))
-    said = refusal(data, features=str(made.folder))
-    assert "was built again after" in said and "--out" in said
-    report.write_text(json.dumps(about | {"report": "0" * 64, "data": "sets/other"}))
-    assert "which this run does not read; remove it" in refusal(data, features=str(made.folder))
-    report.write_text(json.dumps(about))
-    for path in (made.folder / "shards").iterdir():
-        path.write_bytes(path.read_bytes()[:-9])
-    assert "is damaged or half written" in refusal(data, features=str(made.folder))
-    encode_set(made, ALONE, tell=lambda _: None)
-    for path in (made.folder / "lookup").iterdir():
-        np.save(path, np.load(path)[:, :0])
-    assert "is in none of" in refusal(data, features=str(made.folder))
-
-
-def test_decoders_train_on_stored_latents(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from codi2.train.config import TrainConfig
-    from codi2.train.parts.decoder import DecoderRecipe
-
-    monkeypatch.setattr(DecoderRecipe, "_codec", lambda *_: load_maker("latents-image", "debug").network)
-    options = {"model": "debug", "data": {str(data): 1.0}, "modality": "image", "channels": (8, 16)}
-    config = TrainConfig("image_decoder", 2, 6, 1e-3, options=options)
-    plain = DecoderRecipe(config).batch(0)
-    encode_set(encoding(data, "latents-image"), ALONE, tell=lambda _: None)
-    recipe = DecoderRecipe(config)
-    monkeypatch.setattr(type(recipe.decoder.codec), "encode", lambda *_: pytest.fail("a medium is encoded"))
-    stored = recipe.batch(0)
-    assert plain.source.any() and torch.allclose(stored.source, plain.source, atol=2e-3)
-    assert torch.allclose(stored.latents, plain.latents, atol=2e-3) and torch.equal(stored.features, plain.features)
-    assert all(torch.isfinite(value) for value in recipe.losses(recipe.model, stored).values())
-
-
-def test_a_model_of_one_feature_reads_a_store_of_many(data: Path, tmp_path: Path) -> None:
-    from codi2.train.features.use import FeatureStores
-
-    made = encoding(data)
-    encode_set(made, ALONE, tell=lambda _: None)
-    stores = FeatureStores(
-        [FeatureStore(made.folder)], dict.fromkeys(("image", "audio", "video", "phrase"), 1), whole=True
-    )
-    name, piece = next(iter(pieces_of(data).items()))
-    assert stores.read(name, piece.modality).shape == (1, 16)
-
-
-def test_keys_tell_encoders_apart_and_not_their_files() -> None:
-    from dataclasses import replace
-
-    from codi2.encode.debug import DebugEncoder
-    from codi2.train.features.makers import encoder_key
-
-    config = DEBUG.encoder
-    encoders: Sequence[Any] = [DebugEncoder(16, config.num_features, seed) for seed in (0, 0, 1)]
-    keys = [encoder_key(encoder, config) for encoder in encoders]
-    assert keys[0] == keys[1] != keys[2]
-    assert encoder_key(encoders[0], replace(config, norm=2.0)) != keys[0]
-    assert encoder_key(encoders[0], replace(config, id="elsewhere")) == keys[0]

@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from codi2.data import cache
 from codi2.data.build import Settings, build
-from codi2.diffuse.build import new_vae
-from codi2.diffuse.codec import AudioCodec, ImageCodec
-from codi2.diffuse.load import clip_codec
 from codi2.dry_run.virtual import DEVICE, Misplaced, VirtualGPU
 from codi2.encode.efficientnet import EfficientNetLite
 from codi2.encode.tiny import TRUNK_CHANNELS
 from codi2.heads.prior import Context, Prior
-from codi2.heads.projection import OutputProjection, Projection
-from codi2.media.mel import MelSpectrogram
-from codi2.placement import Placement
-from codi2.train.config import TrainConfig
-from codi2.train.loop import train
 from codi2.train.parts import autoencoder, denoiser, encoder, joint, joint_attention, leave, llm, vocoder
 from codi2.train.parts.reconstruction import Perception
-from codi2.train.place import place
 from codi2.train.plan import plan
 from codi2.train.rehearsal import rehearse
 
+from .small_recipes import SMALL, Encoded, config, language
+
 LOW = [pytest.param(None, id="float32"), pytest.param(torch.bfloat16, id="bf16")]
-SMALL = {"channels": (8, 8, 8, 8), "latent_channels": 3, "feature_dim": 16, "perception_weight": 0.0}
-
-
-def config(part: str, **options: Any) -> TrainConfig:
-    return TrainConfig(part, 3, 4, 1e-3, ema_decay=0.5, options=options)
 
 
 @pytest.fixture
@@ -79,30 +65,6 @@ def test_the_encoders_heads(low: torch.dtype | None, rich_home: Path, monkeypatc
     recipe = encoder.build(made)
     assert recipe.batch(0).pairs
     assert rehearse(recipe, made, low=low).peak
-
-
-class Encoded(nn.Module):
-    """In place of `denoiser.FrozenNetworks`: noise."""
-
-    def __init__(self, modality: str) -> None:
-        super().__init__()
-        self.modality = modality
-        vae = new_vae("audio" if modality == "audio" else "image", (8, 8), 4, patch=2)
-        self.codec = {
-            "image": ImageCodec, "audio": lambda vae: AudioCodec(vae, MelSpectrogram(), None), "video": clip_codec,
-        }[modality](vae)  # fmt: skip
-        self.map_shape = {"image": (3, 8, 8), "audio": (2, 20, 8), "video": (4, 8, 8)}[modality]
-        self.encoder = SimpleNamespace(dim=16)
-        self.shapes = {"latents": {"image": (4, 16, 16), "audio": (4, 40, 16), "video": (4, 8, 16, 16)}[modality]}
-        self.shapes |= {"source": self.shapes["latents"], "features": (1 + int(np.prod(self.map_shape)) // 16, 16)}
-
-    def depends(self) -> dict[str, str]:
-        return {}
-
-    def many(self, pair: Any, places: Sequence[int]) -> dict[str, Tensor]:
-        made = {name: torch.randn(len(places), *shape) for name, shape in self.shapes.items()}
-        made["source"][::2] = 0
-        return made
 
 
 @pytest.mark.parametrize("low", LOW)
@@ -203,11 +165,6 @@ def test_the_prior(low: torch.dtype | None) -> None:
 PHASES = ["text", "image", "audio"]
 
 
-def language(data: dict[str, float], phase: str, **options: Any) -> TrainConfig:
-    names = {"data": data, "held_out": data, "model": "debug", "lookahead": 1, "diffusion_share": 1.0}
-    return config("llm", **names, phases={phase: 1.0}, diffusion_items=2, **options)
-
-
 @pytest.mark.parametrize("low", LOW)
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_language_model(phase: str, low: torch.dtype | None, data: dict[str, float]) -> None:
@@ -273,126 +230,6 @@ def test_memory_is_that_of_the_tensors_alive() -> None:
         del weight, rows
         assert gpu.live == 0
     assert torch.softmax(torch.ones(3), 0).device.type == "cpu"  # all is as before
-
-
-PARTS = ["image_vae", "audio_features", "vocoder", "encoder", "audio_denoiser", "joint", "llm"]
-
-
-@pytest.fixture
-def small(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[Any, TrainConfig]]:
-    """Part → its recipe on small sizes, and the config."""
-
-    def make(part: str) -> tuple[Any, TrainConfig]:
-        if part in ("image_vae", "audio_features"):
-            made = config(part, **SMALL | ({"latent_channels": 2} if part == "audio_features" else {}))
-            return autoencoder.build(made), made
-        if part == "vocoder":
-            made = config(part, crop=4096, channels=16, blocks=1)
-            return vocoder.build(made), made
-        if part == "encoder":
-            trunks = lambda m, name="plain": np.ones((len(cache.items(m)), 4, TRUNK_CHANNELS[m]), np.float16)  # noqa: E731
-            monkeypatch.setattr(cache, "trunk_features", trunks)
-            monkeypatch.setattr(cache, "phrase_features", lambda texts: np.ones((len(texts), 1, 384), np.float16))
-            made = config(part, dim=16, edited_views=1)
-            return encoder.build(made), made
-        if part == "audio_denoiser":
-            made = config(part, samples=8, channels=(8, 16))
-            return denoiser.DenoiserRecipe(made, Encoded("audio")), made  # type: ignore[arg-type]
-        options = {"records": 12, "only": "clip_in_time"} if part == "joint" else {"records": 38}
-        build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "set"), options=options))
-        names = {str(tmp_path / "set"): 1.0}
-        if part == "joint":
-            made = config(part, data=names, held_out=names, phases={"video": 1.0}, model="debug")
-            return joint.build(made), made
-        made = language(names, "image")
-        return llm.build(made), made
-
-    return make
-
-
-@pytest.fixture
-def fresh() -> Iterator[None]:
-    """accelerate keeps its state for the life of a process."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_every_part_trains_in_mixed_precision_on_a_cpu(
-    part: str,
-    small: Callable[[str], tuple[Any, TrainConfig]],
-    fresh: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As `accelerate launch --mixed_precision bf16` sets it: batches, losses, figures, samples and the export."""
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    recipe, made = small(part)
-    before = [p.detach().clone() for p in recipe.model.parameters() if p.requires_grad]
-    plain, dtypes = recipe.losses, set()
-
-    def losses(model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        found = plain(model, batch)
-        dtypes.update(value.dtype for value in found.values())
-        return found
-
-    recipe.losses = losses
-    figures = train(recipe, replace(made, num_workers=1), tmp_path / "run")
-    after = [p for p in recipe.model.parameters() if p.requires_grad]
-    assert figures and all(np.isfinite(value) for value in figures.values())
-    assert all(p.dtype is torch.float32 for p in after) and dtypes == {torch.float32}
-    average = load_file(tmp_path / "run" / "checkpoints" / "step-0000003" / "average.safetensors")
-    assert {value.dtype for value in average.values()} == {torch.float32}
-    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-
-
-PRECISE = (nn.LayerNorm, nn.GroupNorm, Projection, OutputProjection)
-
-
-@pytest.mark.parametrize("part", ["image_vae", "audio_features", "audio_denoiser", "joint", "llm"])
-def test_norms_and_projections_are_computed_in_float32_under_autocast(
-    part: str, small: Callable[[str], tuple[Any, TrainConfig]]
-) -> None:
-    """As on a GPU: on a CPU autocast leaves norms in the dtype of what comes in."""
-    recipe, made = small(part)
-    dtypes: dict[str, set[torch.dtype]] = {}
-
-    def note(module: nn.Module, given: Any, out: Any) -> None:
-        dtypes.setdefault(type(module).__name__, set()).add(out.dtype)
-
-    modules = [m for m in recipe.model.modules() if isinstance(m, PRECISE) or type(m).__name__.endswith("RMSNorm")]
-    others = [m for m in recipe.model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    for module in modules:
-        module.register_forward_hook(note)
-    low: set[torch.dtype] = set()
-    for module in others:
-        module.register_forward_hook(lambda _module, _given, out: low.add(out.dtype))
-    rehearse(recipe, made, low=torch.bfloat16)
-    assert torch.bfloat16 in low  # autocast is on
-    assert dtypes and set().union(*dtypes.values()) == {torch.float32}, dtypes
-
-
-@pytest.mark.slow
-def test_a_compiled_step_gives_the_loss_of_a_plain_one(
-    small: Callable[[str], tuple[Any, TrainConfig]], fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = nn.Module.compile
-    compiled = []
-
-    def eager(self: nn.Module) -> None:
-        compiled.append(type(self).__name__)
-        plain(self, backend="aot_eager")  # a C++ compiler is not everywhere
-
-    monkeypatch.setattr(nn.Module, "compile", eager)
-    recipe, _ = small("image_vae")
-    batch = recipe.batch(0)
-    loss = recipe.losses(recipe.model, batch)["loss"].detach()
-    place(recipe, torch.device("cpu"), Placement(compile=True))
-    torch.testing.assert_close(recipe.losses(recipe.model, batch)["loss"].detach(), loss, rtol=1e-4, atol=1e-4)
-    assert "VAE" in compiled
 
 
 def test_attention_is_fused(data: dict[str, float]) -> None:

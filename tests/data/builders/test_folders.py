@@ -20,7 +20,7 @@ from codi2.data.texts import decode
 from codi2.errors import DataError
 
 from . import official
-from .test_builders import words
+from .records import words
 
 Built = Callable[..., list[Record]]
 HEIC = Path(__file__).parents[2] / "media" / "files" / "photo_rot.heic"

@@ -14,7 +14,7 @@ from codi2.errors import DataError
 from codi2.prompt.parts import Phrase
 
 from . import official
-from .test_builders import tasks, words
+from .records import tasks, words
 
 Built = Callable[..., list[Record]]
 
