@@ -22,7 +22,7 @@ from alternate import medians
 from PIL import Image
 
 from codi2.data.build import Settings, build
-from codi2.data.mixture import Mixture, Source
+from codi2.data.mixture import Mixture, MixturePart
 
 PICTURES, PER_TAR, ROUNDS, BATCH = 6_000, 1_000, 5, 32
 
@@ -76,7 +76,7 @@ def plain(laion: Path, out: Path) -> None:
 
 def load_ours(out: Path) -> int:
     """An epoch of records in shuffled batches, media decoded."""
-    mixture = Mixture([Source(out)], BATCH)
+    mixture = Mixture([MixturePart(out)], BATCH)
     return sum(len(record.messages()) for step in range(2 * PICTURES // BATCH) for record in mixture.batch(step))
 
 

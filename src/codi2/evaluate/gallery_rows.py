@@ -10,7 +10,7 @@ import numpy as np
 
 from codi2.data.record import decode_pieces
 from codi2.data.tasks import clips, pictures, sequences, sounds
-from codi2.data.tasks.sampler import Example, Task, TaskSampler, encoded, one_round, pick
+from codi2.data.tasks.sampler import Task, TaskExample, TaskSampler, encoded, one_round, pick
 from codi2.data.templates import listing, write_prompt
 from codi2.errors import DataError
 from codi2.evaluate.suites.edit_cases import changed_alike, unlike
@@ -60,10 +60,10 @@ def from_task(task: Task, last: int = 1) -> Make:
     return make
 
 
-def of_kind(task: Task, fits: Callable[[Example], bool]) -> Task:
+def of_kind(task: Task, fits: Callable[[TaskExample], bool]) -> Task:
     """Draws of a task until one fits. Raises DataError: none of many does."""
 
-    def drawn(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+    def drawn(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
         for _ in range(TRIES):
             if fits(example := task(sampler, draw)):
                 return example
@@ -130,7 +130,7 @@ def conversation(sampler: TaskSampler, draw: np.random.Generator) -> Instance:
     return Instance(prompt, {"image": part(looks[-1])}, {"image": [part(one) for one in wrong]}, later)
 
 
-def sounded(sampler: TaskSampler, draw: np.random.Generator) -> Example:
+def sounded(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """Pictures with their sounds, all under one edit → the sound of another picture under it."""
     shots = 1 + int(draw.integers(2))
     names = [sampler.sounding[int(i)] for i in draw.choice(len(sampler.sounding), shots + 1, replace=False)]
