@@ -154,7 +154,7 @@ def test_what_a_tower_reads() -> None:
 def test_tokens_are_those_of_the_senses_that_a_model_has() -> None:
     assert special_tokens(SENSES)[:8] == SPECIAL_TOKENS and len(special_tokens(("imu",))) == 10
     features = {**DEBUG.encoder.num_features, "depth": 1}
-    with pytest.raises(ConfigError, match="names no projection for 'depth'"):
+    with pytest.raises(ConfigError, match="has no projection for 'depth'"):
         CoDi2Config("odd", DEBUG.llm, EncoderConfig("debug", features), DEBUG.heads, DEBUG.decoders)
 
 

@@ -160,18 +160,11 @@ class CoDi2Config(_Strict):
                 raise ConfigError(f"heads.num_slots[{modality!r}] is {k}; expected 1 to encoder.num_features, {t}.")
         for modality in encoder.num_features:
             if modality not in heads.groups:
-                raise ConfigError(
-                    f"heads.groups names no projection for {modality!r}, which the encoder reads; add one."
-                )
+                raise ConfigError(f"heads.groups has no projection for {modality!r}; add one, as the encoder reads it.")
         if without_token := sorted({*encoder.num_features} & {*SENSES} - {*self.llm.senses}):
-            raise ConfigError(
-                f"encoder.num_features has {without_token[0]!r}, which llm.senses does not name; add it to llm.senses."
-            )
+            raise ConfigError(f"encoder.num_features has {without_token[0]!r}; add it to llm.senses, too.")
         if self.joint and (without_decoder := sorted(set(self.joint.modalities) - set(self.decoders))):
-            raise ConfigError(
-                f"joint.modalities has {without_decoder[0]!r}, for which there is no decoder; expected modalities of "
-                "decoders."
-            )
+            raise ConfigError(f"joint.modalities has {without_decoder[0]!r}; expected modalities of decoders.")
         for modality, steps in (self.joint.lead if self.joint else {}).items():
             if modality not in self.joint.modalities or steps < 0:  # type: ignore[union-attr]
                 raise ConfigError(
