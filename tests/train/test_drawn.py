@@ -126,7 +126,7 @@ def test_a_model_is_put_together_from_exports(tmp_path: Path, monkeypatch: pytes
     assert found == small and located_parts("debug", parts)[1] == folder
     with pytest.raises(WeightsError, match=r"options\.parts\['image'\] is .*missing"):
         located_parts("debug", {**parts, "image": str(tmp_path / "none")})
-    with pytest.raises(ConfigError, match="which has no options.parts; expected debug"):
+    with pytest.raises(ConfigError, match=r"which has no options\.parts; expected debug"):
         located_parts("paper", parts)
 
 

@@ -178,7 +178,7 @@ def test_a_language_model_in_few_bits_is_loaded_onto_the_gpu_of_its_process(
             assert settings["load_in_4bit"]
 
     def load(config: Any, placement: Placement) -> None:
-        raise Loaded(backbone._loading(config, placement)["device_map"])
+        raise Loaded(backbone._loading_arguments(config, placement)["device_map"])
 
     monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
     monkeypatch.setattr("transformers.BitsAndBytesConfig", Quantised)
