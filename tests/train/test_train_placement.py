@@ -104,7 +104,7 @@ def test_what_a_run_cannot_have_is_refused_before_anything_is_loaded(
 def test_what_is_of_one_part_is_refused_for_a_recipe(recipe: Path, tmp_path: Path) -> None:
     for words in (["--start", "weights"], ["--first-step", "2"]):
         done = trains(recipe, "--out", tmp_path / "out", *words)
-        assert done.exit_code == 2 and "are of one part" in done.output, done.output
+        assert done.exit_code == 2 and "are for one part" in done.output, done.output
 
 
 def test_the_shipped_recipe_takes_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
