@@ -168,14 +168,14 @@ def test_saving_a_whole_model_leaves_nothing_untrained(tmp_path: Path) -> None:
             {"heads.feature_dim": 17},
             "gives vectors of 28 numbers, and heads.feature_dim is 17; set heads.feature_dim=28",
         ),
-        ({"encoder.num_features.depth": 1, "llm.senses": '["depth"]', "heads.groups.depth": "image"}, "'depth', and"),
+        ({"encoder.num_features.depth": 1, "llm.senses": '["depth"]', "heads.groups.depth": "image"}, "'depth', but"),
         ({"encoder.num_features.image": 5}, "set encoder.num_features.image=1"),
         ({"decoders.audio.kind": "pipeline", "decoders.audio.id": "@decoders.image.id"}, "which makes image"),
         ({"decoders.image.id": "@llm.id"}, "a folder without model_index.json"),
         ({"decoders.image.id": "/no/where"}, "neither a folder nor owner/name"),
         ({"llm.id": "@encoder.towers.image"}, "which is no causal language model"),
         ({"llm.chat_template": "x"}, "llm.chat_template"),
-        ({"encoder.towers.image": "@llm.id"}, "a llama; towers are"),
+        ({"encoder.towers.image": "@llm.id"}, "a llama; choose one of"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence_and_writes_nothing(

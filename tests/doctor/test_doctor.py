@@ -121,7 +121,7 @@ def test_convert_refuses_tensors_of_other_shapes_and_writes_the_same_values(
 ) -> None:
     from codi2.encode.imagebind import network
 
-    towers = {name: network.Tower(8, 1, 2) for name in network.MODALITIES}
+    towers = {name: network.TowerSize(8, 1, 2) for name in network.MODALITIES}
     small = network.ImageBindConfig(dim=8, vocabulary=20, **towers)
     torch.save(network.ImageBind(small).state_dict(), tmp_path / "small.pth")
     arguments = ["convert", str(tmp_path / "small.pth"), "--out", str(tmp_path / "out.safetensors")]

@@ -12,13 +12,13 @@ import pytest
 from ..conftest import Running, Start
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def server(start: Start) -> Running:
     return start()
 
 
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:  # of a module: while it lives, its event loop runs in the thread of the tests
     from playwright.sync_api import sync_playwright
 
     microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
