@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from codi2.diffuse.sampling import SampleOptions
 from codi2.evaluate.bench import Bench
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Message
@@ -38,8 +39,8 @@ def differences(name: str, device: str) -> dict[str, float]:
             features = Bench(cpu).think(prompts, modality)
             found[f"{modality}: features"] = apart(features, Bench(gpu).think(prompts, modality))
             ours, theirs = cpu.decoders[modality], gpu.decoders[modality]
-            latents = ours.generate_latents(features, [1], num_inference_steps=STEPS)
-            drawn = theirs.generate_latents(features.to(device), [1], num_inference_steps=STEPS)
+            latents = ours.generate_latents(features, [1], SampleOptions(num_inference_steps=STEPS))
+            drawn = theirs.generate_latents(features.to(device), [1], SampleOptions(num_inference_steps=STEPS))
             found[f"{modality}: latents"] = apart(latents, drawn)
             found[f"{modality}: decoded"] = apart(ours.codec.decode(latents), theirs.codec.decode(latents.to(device)))
     return found

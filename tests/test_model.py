@@ -60,7 +60,7 @@ def test_a_clip_without_a_source_starts_from_a_picture(
     clips.sampling = replace(clips.sampling, first_frame=True)
     sources: list[object] = []
     state, generate = clips.sampler_state, pictures.generate
-    monkeypatch.setattr(clips, "sampler_state", lambda *a, **k: sources.append(k["sources"]) or state(*a, **k))
+    monkeypatch.setattr(clips, "sampler_state", lambda *a: sources.append(a[2].sources) or state(*a))
     looks: list[torch.Tensor] = []
     monkeypatch.setattr(pictures, "generate", lambda f, seeds: looks.append(f) or generate(f, seeds))
     settings = {"want": "video", "max_new_tokens": 1, "num_inference_steps": 1}
@@ -206,7 +206,7 @@ def test_a_sound_is_finished_by_its_source_and_by_what_it_should_sound_like(
     kept: list[torch.Tensor] = []
     agreed: list[tuple[torch.Tensor, float]] = []
 
-    def put_back(latents: torch.Tensor, sources: object, own: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+    def put_back(latents: torch.Tensor, own: torch.Tensor, *_: object) -> torch.Tensor:
         kept.append(own)
         return torch.zeros_like(latents)
 

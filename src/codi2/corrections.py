@@ -69,7 +69,7 @@ def corrected_features(
 
 def corrected_media(model: CoDi2, run: Run, latents: Tensor) -> list[Part]:
     """Latents [n, …] → media, of which each keeps more of its source, and looks or sounds more as its features say."""
-    decoder, sources = run.decoder, run.sources
+    decoder, sources = run.decoder, run.options.sources or ()
     # of all that it might be, the steps of joint decoding choose; what is predicted is the mean of that
     guessed = [
         run.joint and source is None and not request.segment.recalled
@@ -79,7 +79,7 @@ def corrected_media(model: CoDi2, run: Run, latents: Tensor) -> list[Part]:
         own = torch.zeros_like(run.features)
         rows = [i for i, source in enumerate(sources) if source is not None]
         own[rows] = model.encode([sources[i] for i in rows], [own.shape[1]] * len(rows))  # type: ignore[misc]
-        latents = decoder.with_kept(latents, sources, own, run.seeds, **run.settings)
+        latents = decoder.with_kept(latents, own, run.seeds, run.options)
     share = model.config.decoders[decoder.modality].agreement
 
     def agree(maps: Tensor) -> Tensor:

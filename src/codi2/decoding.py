@@ -5,16 +5,16 @@ Letters: B replies, n media of one run, K features of a medium, D joint width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from codi2.corrections import corrected_media
-from codi2.diffuse.sampling import Progress, sample
+from codi2.diffuse.sampling import Progress, SampleOptions, sample
 from codi2.llm.decode import FeatureSegment, Segment, text_of
 from codi2.pcm import rounded
 from codi2.prompt.layout import Message
@@ -60,8 +60,7 @@ class Run:
 
     decoder: Decoder
     requests: Sequence[MediaRequest]
-    sources: Sequence[Part | None]
-    settings: Mapping[str, Any]  # of `Decoder.sampler_state`
+    options: SampleOptions
     joint: bool  # whether another modality is decoded at the same time, with joint attention
 
     @property
@@ -137,10 +136,7 @@ def _decode_batch(model: CoDi2, batch: Sequence[Sequence[MediaRequest]], progres
             decoder = _joint_decoder(model, requests[0].modality) if joint else model.decoders[requests[0].modality]
             stack.enter_context(model.resident(decoder))
             runs.append(_run(model, decoder, requests, joint))
-        states = {
-            r.decoder.modality: r.decoder.sampler_state(r.features, r.seeds, sources=r.sources, **r.settings)
-            for r in runs
-        }
+        states = {run.decoder.modality: run.decoder.sampler_state(run.features, run.seeds, run.options) for run in runs}
         if joint:
             from codi2.diffuse.joint import sample_together
 
@@ -162,29 +158,31 @@ def _run(model: CoDi2, decoder: Decoder, requests: Sequence[MediaRequest], joint
     options, decoder_config = requests[0].options, model.config.decoders[decoder.modality]
     negative_prompt = options.negative_prompt or decoder_config.negative_prompt
     steps = model.config.joint.num_inference_steps if model.config.joint and joint else None
-    settings = {
-        "negative": read_words(model, decoder, [negative_prompt] * len(requests)) if negative_prompt else None,
-        "num_inference_steps": options.num_inference_steps or steps,
-        "guidance_scale": options.guidance_scale,
-        "source_guidance_scale": options.source_guidance_scale,
-    }
-    run = Run(decoder, requests, [request.source for request in requests], settings, joint)
-    return replace(run, sources=_first_frames(model, run)) if decoder.sampling.first_frame else run
+    starts_from_picture = decoder.sampling.first_frame and "image" in decoder.codec.reads
+    sampling = SampleOptions(
+        sources=_first_frames(model, requests) if starts_from_picture else [request.source for request in requests],
+        negative=read_words(model, decoder, [negative_prompt] * len(requests)) if negative_prompt else None,
+        num_inference_steps=options.num_inference_steps or steps,
+        guidance_scale=options.guidance_scale,
+        source_guidance_scale=options.source_guidance_scale,
+    )
+    return Run(decoder, requests, sampling, joint)
 
 
-def _first_frames(model: CoDi2, run: Run) -> list[Part | None]:
+def _first_frames(model: CoDi2, requests: Sequence[MediaRequest]) -> list[Part | None]:
     """The sources of clips. A clip without a source starts from a picture that is decoded from its feature without the
     motion.
     """
-    sources = list(run.sources)
-    rows = [i for i, source in enumerate(sources) if source is None]
-    if rows and "image" in run.decoder.codec.reads and "image" in model.decoders:
+    sources = [request.source for request in requests]
+    without = [i for i, source in enumerate(sources) if source is None]
+    if without and "image" in model.decoders:
         from codi2.diffuse.decoder import first_frames
 
         decoder = model.decoders["image"]
+        features = torch.stack([requests[i].segment.features for i in without])
         with model.resident(decoder):
-            pictures = first_frames(decoder, run.features[rows], [run.seeds[i] for i in rows])
-        for i, picture in zip(rows, pictures, strict=True):
+            pictures = first_frames(decoder, features, [requests[i].seed for i in without])
+        for i, picture in zip(without, pictures, strict=True):
             sources[i] = picture
     return sources
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from codi2.checkpoint import load_encoder, load_one_decoder, load_recall, locate
 from codi2.config import CoDi2Config
 from codi2.diffuse.decoder import Decoder, first_frames
 from codi2.diffuse.load import has_head
+from codi2.diffuse.sampling import SampleOptions
 from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError, PromptError
 from codi2.heads.recall import Recall
@@ -113,15 +115,14 @@ class JointSpace:
         if decoder.sampling.first_frame and "image" in self.decoders:
             sources = first_frames(self.decoders["image"], features, [options.seed])
         negative_prompt = options.negative_prompt or self.config.decoders[to].negative_prompt
-        (part,) = decoder.generate(
-            features,
-            [options.seed],
-            lambda done, of: watch.callback("decode", done, of),
+        sampling = SampleOptions(
             sources=sources,
             negative=self._read_words(decoder, negative_prompt) if negative_prompt else None,
             num_inference_steps=options.num_inference_steps,
             guidance_scale=options.guidance_scale,
         )
+        progress = partial(watch.callback, "decode")
+        (part,) = decoder.generate(features, [options.seed], sampling, progress)
         part = decoder.codec.perceptible(part)
         return rounded(part, 16) if isinstance(part, Audio) else part
 

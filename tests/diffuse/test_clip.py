@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 from codi2.diffuse.build import new_decoder, new_patches, new_unet, new_vae
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.load import clip_codec, load_decoder, save_decoder
+from codi2.diffuse.sampling import SampleOptions
 from codi2.media.prepare import spread
 from codi2.prompt.parts import Image, Video
 
@@ -52,7 +53,8 @@ def test_a_picture_as_a_source_is_a_clip_without_motion() -> None:
     assert video.codec.reads == ("video", "image")
     still = video.codec.to_tensor([picture("red")])
     assert still.shape == (1, 3, 8, 64, 64) and torch.equal(still[:, :, 0], still[:, :, 7])
-    (clip,) = video.generate(torch.randn(1, SLOTS, DIM), [0], sources=[picture("red")], num_inference_steps=1)
+    features = torch.randn(1, SLOTS, DIM)
+    (clip,) = video.generate(features, [0], SampleOptions(sources=[picture("red")], num_inference_steps=1))
     assert isinstance(clip, Video) and len(clip.frames) == 8 and clip.frames[0].size == (64, 64)
     assert 2.5 < len(clip.frames) / clip.fps < 2.6  # seconds, as a sound
 
@@ -65,7 +67,9 @@ def test_motion_scale_acts_on_clips_with_a_still_source_only() -> None:
 
     def motion(source: Image | Video | None) -> float:
         features = torch.ones(1, SLOTS, DIM)
-        latents = video.generate_latents(features, [0], sources=[source], num_inference_steps=1, guidance_scale=1)
+        latents = video.generate_latents(
+            features, [0], SampleOptions(sources=[source], num_inference_steps=1, guidance_scale=1)
+        )
         return float(latents.diff(dim=2).abs().mean())
 
     before = [motion(source) for source in (red, clip, None)]
@@ -86,7 +90,7 @@ def test_a_decoder_is_saved_and_loaded(tmp_path) -> None:
     save_decoder(video, tmp_path / "video")
     again = load_decoder("video", tmp_path / "video", Sampling(num_inference_steps=1))
     features = torch.randn(1, SLOTS, DIM)
-    original, reloaded = (m.generate(features, [3], num_inference_steps=1)[0] for m in (video, again))
+    original, reloaded = (m.generate(features, [3], SampleOptions(num_inference_steps=1))[0] for m in (video, again))
     difference = np.asarray(original.frames[5], int) - np.asarray(reloaded.frames[5], int)
     assert np.abs(difference).mean() < 2  # of 255: half precision
 

@@ -11,7 +11,7 @@ from codi2.diffuse.build import debug_decoder
 from codi2.diffuse.condition import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.process import Discrete
-from codi2.diffuse.sampling import SamplerState, guide, sample, seeded_noise
+from codi2.diffuse.sampling import SampleOptions, SamplerState, guide, sample, seeded_noise
 from codi2.prompt.parts import Audio
 
 DIM, SLOTS = 16, 3
@@ -126,7 +126,7 @@ def test_without_guidance_one_branch_runs_and_a_negative_prompt_raises_the_guida
     monkeypatch.setattr(decoder, "sampling", Sampling(num_inference_steps=1, guidance_scale=1, source_guidance_scale=1))
 
     def draw(negative: torch.Tensor | None = None, scale: float | None = None) -> torch.Tensor:
-        return decoder.generate_latents(features, [0], negative=negative, guidance_scale=scale)
+        return decoder.generate_latents(features, [0], SampleOptions(negative=negative, guidance_scale=scale))
 
     plain, almost_plain, with_negative = draw(), draw(scale=1.000001), draw(negative)
     assert sizes == [1, 2, 2]
@@ -143,8 +143,8 @@ def test_the_loss_of_redrawing_a_source_is_added_back(decoder: Decoder) -> None:
     )
     own, seeds = torch.randn(2, SLOTS, DIM, generator=torch.Generator().manual_seed(0)), [3, 4]
     sources = [media[0], None]
-    redrawn = kept.generate_latents(own, seeds, sources=sources)
-    corrected = kept.with_kept(redrawn, sources, own, seeds)
+    redrawn = kept.generate_latents(own, seeds, SampleOptions(sources=sources))
+    corrected = kept.with_kept(redrawn, own, seeds, SampleOptions(sources=sources))
     source = decoder.codec.encode_source(decoder.codec.to_tensor(media))
     assert torch.allclose(corrected[0], source[0], atol=1e-4)
     assert not torch.allclose(redrawn[0], source[0], atol=1e-2)

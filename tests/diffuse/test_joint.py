@@ -10,6 +10,7 @@ import torch
 from codi2.diffuse.build import debug_decoder
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.joint import JointAttention, joint_attention, sample_together
+from codi2.diffuse.sampling import SampleOptions
 from codi2.errors import ConfigError
 
 DIM, SLOTS, STEPS = 16, 3, 2
@@ -79,8 +80,8 @@ def test_the_branches_of_guidance_attend_to_the_same_tokens(
 ) -> None:
     """With an equal condition in both branches of a sample, guidance changes nothing."""
     features = torch.zeros(1, SLOTS, DIM)
-    both = {m: decoders[m].sampler_state(features, [1], guidance_scale=4.0) for m in ("audio", "video")}
-    alone = {m: decoders[m].sampler_state(features, [1], guidance_scale=1.0) for m in ("audio", "video")}
+    both = {m: decoders[m].sampler_state(features, [1], SampleOptions(guidance_scale=4.0)) for m in ("audio", "video")}
+    alone = {m: decoders[m].sampler_state(features, [1], SampleOptions(guidance_scale=1.0)) for m in ("audio", "video")}
     guided, plain = (sample_together(joint, decoders, states, lambda done, of: None) for states in (both, alone))
     assert all(torch.allclose(guided[m], plain[m], atol=1e-3) for m in guided)
 

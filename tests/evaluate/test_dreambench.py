@@ -88,7 +88,7 @@ def test_the_suite_runs_without_a_source(source: Path, monkeypatch: pytest.Monke
     seen: list[object] = []
     decoder = bench.decoder("image")
     state = decoder.sampler_state
-    monkeypatch.setattr(decoder, "sampler_state", lambda *a, **k: seen.extend(k["sources"]) or state(*a, **k))
+    monkeypatch.setattr(decoder, "sampler_state", lambda *a: seen.extend(a[2].sources) or state(*a))
     assert len(ours(bench, cases)) == 2 and seen == [None, None]
 
 

@@ -42,7 +42,7 @@ def with_sources(loaded: CoDi2, monkeypatch: pytest.MonkeyPatch) -> ModelWithSou
     sources: list[Part | None] = []
     decoder = loaded.decoders["image"]
     real = decoder.sampler_state
-    monkeypatch.setattr(decoder, "sampler_state", lambda *a, **k: sources.extend(k["sources"]) or real(*a, **k))
+    monkeypatch.setattr(decoder, "sampler_state", lambda *a: sources.extend(a[2].sources) or real(*a))
     return ModelWithSources(loaded, sources)
 
 

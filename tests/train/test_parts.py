@@ -18,6 +18,7 @@ from codi2.data.tables.steps import changes
 from codi2.diffuse.build import debug_decoder
 from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.load import load_codec, load_decoder
+from codi2.diffuse.sampling import SampleOptions
 from codi2.encode.appearance import NUM_CELLS, NUM_MANNER
 from codi2.encode.debug import DebugEncoder
 from codi2.encode.tiny import TRUNK_CHANNELS, load_heads
@@ -134,9 +135,8 @@ def test_decoder_trains_and_loads_again(weights: Path, data: dict[str, float], t
     figures = train(build(made), made, tmp_path / "decoder")
     assert set(figures) == DRAWN and all(np.isfinite(value) for value in figures.values())
     decoder = load_decoder(modality, tmp_path / "decoder" / "export", codec=load_codec(modality, weights / modality))
-    latents = decoder.generate_latents(
-        torch.randn(2, 1, 256), [0, 1], num_inference_steps=2, guidance_scale=2.0, source_guidance_scale=1.0
-    )
+    sampling = SampleOptions(num_inference_steps=2, guidance_scale=2.0, source_guidance_scale=1.0)
+    latents = decoder.generate_latents(torch.randn(2, 1, 256), [0, 1], sampling)
     assert latents.shape[1:] == decoder.latent_shape
     assert torch.isfinite(latents).all()
 

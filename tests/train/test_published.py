@@ -20,7 +20,7 @@ from codi2.data.build import Settings, build
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.families.audioldm2 import PEAK, levelled
 from codi2.diffuse.load import TRAINED, load_trained, trained_state
-from codi2.diffuse.sampling import seeded_noise
+from codi2.diffuse.sampling import SampleOptions, seeded_noise
 from codi2.errors import ConfigError
 from codi2.model import CoDi2
 from codi2.prompt.parts import Audio, Image, Part
@@ -131,7 +131,7 @@ def test_a_network_is_given_in_training_what_it_is_given_when_it_samples(make: M
         item = lessons[n].source(modality, decoder.codec.others)
         assert item is not None
         sources[n] = lessons[n].medium(item).decode()
-    state = decoder.sampler_state(batch.features, SEEDS, sources=sources)
+    state = decoder.sampler_state(batch.features, SEEDS, SampleOptions(sources=sources))
     state.denoise(state.latents, state.timestep(0))
     seen.handle.remove()
 

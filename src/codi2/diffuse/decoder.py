@@ -21,7 +21,7 @@ from codi2.diffuse.codec import Codec
 from codi2.diffuse.condition import Condition
 from codi2.diffuse.draft import Draft
 from codi2.diffuse.process import Discrete, process_of
-from codi2.diffuse.sampling import Progress, SamplerState, guide, sample, seeded_noise
+from codi2.diffuse.sampling import DEFAULTS, Progress, SampleOptions, SamplerState, guide, sample, seeded_noise
 from codi2.prompt.parts import Part
 
 MAX_SAMPLE_WEIGHT = 5.0  # min-SNR weighting, arXiv:2303.09556
@@ -170,17 +170,25 @@ class Decoder(nn.Module):
         return error, estimate
 
     def generate(
-        self, features: Tensor, seeds: Sequence[int], progress: Progress | None = None, **settings: Any
+        self,
+        features: Tensor,
+        seeds: Sequence[int],
+        options: SampleOptions = DEFAULTS,
+        progress: Progress | None = None,
     ) -> list[Part]:
-        """Features [B, K, D] → B media. `settings` are those of `sampler_state`."""
-        return self.media(self.generate_latents(features, seeds, progress, **settings), settings.get("sources"))
+        """Features [B, K, D] → B media."""
+        return self.media(self.generate_latents(features, seeds, options, progress), options.sources)
 
     @torch.no_grad()
     def generate_latents(
-        self, features: Tensor, seeds: Sequence[int], progress: Progress | None = None, **settings: Any
+        self,
+        features: Tensor,
+        seeds: Sequence[int],
+        options: SampleOptions = DEFAULTS,
+        progress: Progress | None = None,
     ) -> Tensor:
-        """Features [B, K, D] → latents [B, c, h, w]. `settings` are those of `sampler_state`."""
-        return sample(self.sampler_state(features, seeds, **settings), progress)
+        """Features [B, K, D] → latents [B, c, h, w]."""
+        return sample(self.sampler_state(features, seeds, options), progress)
 
     @torch.no_grad()
     def media(
@@ -194,79 +202,59 @@ class Decoder(nn.Module):
         return self.codec.to_parts(tensor if finish is None else finish(tensor))
 
     @torch.no_grad()
-    def with_kept(
-        self, latents: Tensor, sources: Sequence[Part | None], own: Tensor, seeds: Sequence[int], **settings: Any
-    ) -> Tensor:
+    def with_kept(self, latents: Tensor, own: Tensor, seeds: Sequence[int], options: SampleOptions) -> Tensor:
         """Latents [B, c, h, w] plus the share `kept` of each source's loss when drawn from its own features [B, K, D].
 
         An editing network also redraws what should not change, with errors similar to those of redrawing the source,
-        which can be measured (as in Direct Inversion, arXiv:2310.01506). `settings` are those of `sampler_state`.
+        which can be measured (as in Direct Inversion, arXiv:2310.01506).
         """
-        source = self._source_latents(sources, latents)
+        source = self._source_latents(options.sources, latents)
         has_source = source.flatten(1).any(1).view(-1, *[1] * (source.ndim - 1))
-        redrawn = self.generate_latents(own, seeds, sources=sources, **settings)
+        redrawn = self.generate_latents(own, seeds, options)
         return latents + self.sampling.kept * has_source * (source - redrawn)
 
     @torch.no_grad()
-    def sampler_state(
-        self,
-        features: Tensor,
-        seeds: Sequence[int],
-        sources: Sequence[Part | None] | None = None,
-        negative: Tensor | None = None,
-        words: Tensor | None = None,
-        start: Sequence[Part] | None = None,
-        strength: float = 1.0,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        source_guidance_scale: float | None = None,
-    ) -> SamplerState:
+    def sampler_state(self, features: Tensor, seeds: Sequence[int], options: SampleOptions = DEFAULTS) -> SamplerState:
         """The state of sampling latents [B, c, h, w] from features [B, K, D], before its first step.
 
         Args:
             seeds: one per sample; a sample does not depend on the others of its batch.
-            sources: the item each sample edits, or None (the fidelity path).
-            negative: the negative prompt's words [B, …] as the conditioner takes them, for the unconditional branch
-                (appendix B.1), or for both.
-            words: a prompt's words, for the feature's branch: the condition of decoders without a language model.
-            start: media to start from, with the noise of `strength`, a share of the schedule (see `SamplerState`).
-            guidance_scale: 1 runs the feature's branch alone, in half or a third of the time.
         """
+        steps, scale, source_scale = self._numbers(options)
         features = self.rescaled(features).to(next(self.unet.parameters()).dtype)
         feature_noise = seeded_noise(features.shape[1:], [seed + 1 for seed in seeds], features.device, features.dtype)
         features, level = self.at_noise_level(features, feature_noise)
-        steps = self.sampling.num_inference_steps if num_inference_steps is None else num_inference_steps
-        scale = self.sampling.guidance_scale if guidance_scale is None else guidance_scale
-        source_scale = self.sampling.source_guidance_scale if source_guidance_scale is None else source_guidance_scale
-        if negative is not None and guidance_scale is None:
-            scale = max(scale, NEGATIVE_SCALE)
         noise = seeded_noise(self.latent_shape, list(seeds), features.device, features.dtype)
-        source = self._source_latents(sources, noise)
+        source = self._source_latents(options.sources, noise)
         no_features, no_source = torch.zeros_like(features), torch.zeros_like(source)
-        unconditional_text, text = self._words(features, negative, words)
-        if scale == 1 and (source_scale == 1 or not source.any()):
-            all_features, all_sources, all_text, copies = features, source, text, 1
-        elif source.any():
-            # (unconditional, source, source + feature): InstructPix2Pix's three branches
-            all_features, all_sources = (
-                torch.cat([no_features, no_features, features]),
-                torch.cat([no_source, source, source]),
-            )
-            all_text, copies = torch.cat([unconditional_text, unconditional_text, text]), 3
-        else:
-            all_features, all_sources = torch.cat([no_features, features]), torch.cat([source, source])
-            all_text, copies = torch.cat([unconditional_text, text]), 2
-        level = level.repeat(copies)
-        scale_motion = self._motion_scaling(source)
+        no_words, words = self._words(features, options.negative, options.words)
+        branches = [(features, source, words)]
+        if scale != 1 or (source_scale != 1 and source.any()):
+            # with a source InstructPix2Pix's three branches: unconditional, source, source + feature
+            branches[:0] = [(no_features, no_source, no_words)] if source.any() else []
+            branches[-1:-1] = [(no_features, source, no_words)]
+        all_features, all_sources, all_words = (torch.cat(inputs) for inputs in zip(*branches, strict=True))
+        level, scale_motion = level.repeat(len(branches)), self._motion_scaling(source)
 
         def denoise(latents: Tensor, t: Tensor) -> Tensor:
-            branches = self.denoise(
-                latents.repeat(copies, *[1] * (latents.ndim - 1)), t, all_features, level, all_sources, all_text
-            )
-            return scale_motion(guide(branches, scale, source_scale, copies))
+            repeated = latents.repeat(len(branches), *[1] * (latents.ndim - 1))
+            predictions = self.denoise(repeated, t, all_features, level, all_sources, all_words)
+            return scale_motion(guide(predictions, scale, source_scale, len(branches)))
 
+        start = options.start
         start_latents = None if start is None else self.codec.encode(self.codec.to_tensor(start)).to(noise)
-        return SamplerState(denoise, self.scheduler, noise, steps, start_latents, strength)
+        return SamplerState(denoise, self.scheduler, noise, steps, start_latents, options.strength)
+
+    def _numbers(self, options: SampleOptions) -> tuple[int, float, float]:
+        """Steps, and the guidance scales towards the feature and towards the source."""
+        chosen = [
+            getattr(self.sampling, name) if (value := getattr(options, name)) is None else value
+            for name in ("num_inference_steps", "guidance_scale", "source_guidance_scale")
+        ]
+        steps, scale, source_scale = chosen
+        if options.negative is not None and options.guidance_scale is None:
+            scale = max(scale, NEGATIVE_SCALE)
+        return steps, scale, source_scale
 
     def _motion_scaling(self, source: Tensor) -> Callable[[Tensor], Tensor]:
         """Scales the motion of estimates of clips whose source [B, c, F, h, w] is still: an unknown motion is predicted

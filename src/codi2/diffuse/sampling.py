@@ -6,16 +6,38 @@ Letters: B batch, c channels, h w latent size.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from codi2.prompt.parts import Part
 from codi2.stopping import check_stop
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How B media are sampled; None: as the decoder's `Sampling` has it."""
+
+    sources: Sequence[Part | None] | None = None  # the item that each medium edits, or None (the fidelity path)
+    negative: Tensor | None = None
+    """The negative prompt's words [B, …] as the conditioner takes them, for the unconditional branch (appendix B.1), or
+    for both."""
+    words: Tensor | None = None
+    """A prompt's words, for the feature's branch: the condition of decoders without a language model."""
+    start: Sequence[Part] | None = None  # media to start from
+    strength: float = 1.0  # of the noise on `start`, a share of the schedule (see `SamplerState`)
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None  # 1 runs the feature's branch alone, in half or a third of the time
+    source_guidance_scale: float | None = None
+
+
+DEFAULTS = SampleOptions()
 
 
 class SamplerState:

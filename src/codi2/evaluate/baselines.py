@@ -17,6 +17,7 @@ from torch import Tensor
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.families import pipeline_name
 from codi2.diffuse.families.audioldm2 import NUM_STATES
+from codi2.diffuse.sampling import SampleOptions
 from codi2.errors import ConfigError
 from codi2.hub import hub_errors
 from codi2.prompt.parts import Audio, Image, Part, Video
@@ -68,10 +69,14 @@ def sdedit(
         num_inference_steps: of the whole schedule; the baseline has its own, as a decoder that draws in few has no half
             way to start from.
     """
-    return decoder.generate(
-        joint[:, None], seeds, words=words, start=sources, strength=strength,
-        num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
-    )  # fmt: skip
+    options = SampleOptions(
+        words=words,
+        start=sources,
+        strength=strength,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+    )
+    return decoder.generate(joint[:, None], seeds, options)
 
 
 def instructed(
@@ -83,7 +88,7 @@ def instructed(
         decoder: one that was trained to be told instructions.
         joint, words: of the instructions, as for `sdedit`.
     """
-    return decoder.generate(joint[:, None], seeds, sources=sources, words=words)
+    return decoder.generate(joint[:, None], seeds, SampleOptions(sources=sources, words=words))
 
 
 def load_text_pipeline(modality: str, source: str, device: torch.device, dtype: torch.dtype) -> Any:

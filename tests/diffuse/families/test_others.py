@@ -16,7 +16,7 @@ from codi2.config import DecoderConfig
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.families import load_pipeline
 from codi2.diffuse.process import Cosine, Discrete, Flow
-from codi2.diffuse.sampling import seeded_noise
+from codi2.diffuse.sampling import SampleOptions, seeded_noise
 from codi2.errors import ConfigError
 from codi2.prompt.parts import Audio, Image, Video
 
@@ -197,7 +197,7 @@ def test_a_reply_comes_out_and_each_sample_is_its_own(decoder: Decoder) -> None:
 def test_a_negative_prompt_is_a_feature_and_acts(decoder: Decoder) -> None:
     def latents(negative: Tensor | None) -> Tensor:
         torch.manual_seed(0)
-        return decoder.generate_latents(features(), SEEDS, negative=negative, guidance_scale=SCALE)
+        return decoder.generate_latents(features(), SEEDS, SampleOptions(negative=negative, guidance_scale=SCALE))
 
     assert torch.equal(latents(None), latents(None))
     assert not torch.allclose(latents(None), latents(torch.randn(2, DIM)), atol=1e-4)
@@ -240,7 +240,7 @@ def test_a_perfect_network_has_no_loss_and_is_sampled_back(
     loss, estimate = decoder.loss_and_estimate(clean, torch.randn_like(clean), t, features(), torch.zeros(2), zeros)
     assert loss.max() < 1e-6
     assert torch.allclose(estimate, clean, atol=1e-3)
-    sampled = decoder.generate_latents(features(), SEEDS, num_inference_steps=20, guidance_scale=1.0)
+    sampled = decoder.generate_latents(features(), SEEDS, SampleOptions(num_inference_steps=20, guidance_scale=1.0))
     assert torch.allclose(sampled, clean, atol=0.02)
 
 
@@ -298,7 +298,7 @@ def test_latents_are_those_of_the_pipeline(decoder: Decoder, kind: tuple[str, Pa
             prompt_embeds=states, negative_prompt_embeds=torch.zeros_like(states), num_frames=5, height=16, width=32,
             **common,
         ).frames  # fmt: skip
-    latents = decoder.generate_latents(features(), SEEDS, guidance_scale=SCALE)
+    latents = decoder.generate_latents(features(), SEEDS, SampleOptions(guidance_scale=SCALE))
     latents = _patches(latents) if name == "FluxPipeline" else latents
     assert float((latents - out).norm() / out.norm()) < 1e-5
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.families.audioldm2 import audioldm2_decoder
 from codi2.diffuse.families.text_to_video import text_to_video_decoder
-from codi2.diffuse.sampling import seeded_noise
+from codi2.diffuse.sampling import SampleOptions, seeded_noise
 from codi2.prompt.parts import Audio, Video
 
 from .published import audioldm2_pipeline, video_pipeline
@@ -55,7 +55,9 @@ def features() -> Tensor:
 
 def latents(decoder: Decoder, negative: str, sources: Any = None) -> Tensor:
     words = decoder.conditioner.read_words(negative).expand(2, -1, -1) if negative else None
-    return decoder.generate_latents(features(), SEEDS, sources=sources, negative=words, guidance_scale=SCALE)
+    return decoder.generate_latents(
+        features(), SEEDS, SampleOptions(sources=sources, negative=words, guidance_scale=SCALE)
+    )
 
 
 def relative(latents: Tensor, expected: Tensor) -> float:

@@ -15,7 +15,7 @@ from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.families import load_pipeline
 from codi2.diffuse.families.unclip import unclip_decoder
 from codi2.diffuse.load import has_head, trained_state
-from codi2.diffuse.sampling import seeded_noise
+from codi2.diffuse.sampling import SampleOptions, seeded_noise
 from codi2.errors import ConfigError, WeightsError
 from codi2.prompt.parts import Image
 
@@ -66,7 +66,9 @@ def pipeline_latents(pipeline: Any, monkeypatch: pytest.MonkeyPatch, **arguments
 def decoder_latents(decoder: Decoder, negative: str = "", sources: Any = None) -> Tensor:
     words = decoder.conditioner.read_words(negative) if negative else None
     words = None if words is None else words.expand(2, -1, -1)
-    return decoder.generate_latents(features(), SEEDS, sources=sources, negative=words, guidance_scale=SCALE)
+    return decoder.generate_latents(
+        features(), SEEDS, SampleOptions(sources=sources, negative=words, guidance_scale=SCALE)
+    )
 
 
 def test_latents_are_those_of_the_published_pipeline(

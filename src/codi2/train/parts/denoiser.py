@@ -29,6 +29,7 @@ from codi2.data import cache, edits
 from codi2.diffuse.build import new_decoder
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec, edges
 from codi2.diffuse.load import clip_codec
+from codi2.diffuse.sampling import SampleOptions
 from codi2.encode.compact import CompactEncoder
 from codi2.encode.embedded import EmbeddedEncoder, load_joint_heads
 from codi2.encode.tiny import load_trunk
@@ -49,7 +50,7 @@ from codi2.weight_files import load_part
 
 CALL = 100  # samples per call of the frozen networks
 SHOWN, VALIDATED = 16, 192  # held-out media
-SHOWN_AT: dict[str, Any] = {"num_inference_steps": 12, "guidance_scale": 1.5, "source_guidance_scale": 1.0}
+SHOWN_AT = SampleOptions(num_inference_steps=12, guidance_scale=1.5, source_guidance_scale=1.0)
 WITHHELD = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
 """The dropped condition of a sample, and its share (InstructPix2Pix, section 3.2.1): guidance needs all four."""
 JOINT_ALONE = 0.1  # rate at which the compact features are dropped
@@ -261,7 +262,7 @@ class DenoiserRecipe:
         self.decoder.codec.to(device)
         held = {key: value[:SHOWN].float().to(device) for key, value in self.held_out.items()}
         seeds = range(len(held["features"]))
-        return self.decoder.generate_latents(held["features"], seeds, **SHOWN_AT), held["latents"]
+        return self.decoder.generate_latents(held["features"], seeds, SHOWN_AT), held["latents"]
 
     @torch.no_grad()
     def samples(self) -> dict[str, Part]:

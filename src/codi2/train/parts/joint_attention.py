@@ -24,6 +24,7 @@ from codi2.diffuse.codec import AudioCodec
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.joint import joint_attention, sample_together
 from codi2.diffuse.load import load_decoder
+from codi2.diffuse.sampling import SampleOptions
 from codi2.diffuse.vocoder import ISTFTVocoder
 from codi2.prompt.parts import Audio, Video
 from codi2.tensors import device_of
@@ -37,7 +38,7 @@ from codi2.weight_files import load_part
 
 MODALITIES = ("video", "audio")
 VALIDATED, DRAWN = 48, 16  # held-out samples, and how many of them are drawn
-DRAWN_AT: dict[str, Any] = {"num_inference_steps": 12, "guidance_scale": 1.5, "source_guidance_scale": 1.0}
+DRAWN_AT = SampleOptions(num_inference_steps=12, guidance_scale=1.5, source_guidance_scale=1.0)
 LEAD = {"audio": 4}  # steps by which a sound is ahead of its clip there
 FIRST_FRAME = 0.5  # share of the clips whose source is their first frame
 MOTION = {"own": 0.3, "another's": 0.4, "none": 0.3}  # motion features in the condition of a clip, and their shares
@@ -214,10 +215,10 @@ class JointRecipe:
 
     def _synchrony(self, features: dict[str, Tensor]) -> dict[str, float]:
         def states() -> dict[str, Any]:
-            return {m: self.decoders[m].sampler_state(x, range(DRAWN), **DRAWN_AT) for m, x in features.items()}
+            return {m: self.decoders[m].sampler_state(x, range(DRAWN), DRAWN_AT) for m, x in features.items()}
 
         joint = sample_together(self.model, self.decoders, states(), lambda done, of: None, LEAD)
-        separate = {m: self.decoders[m].generate_latents(x, range(DRAWN), **DRAWN_AT) for m, x in features.items()}
+        separate = {m: self.decoders[m].generate_latents(x, range(DRAWN), DRAWN_AT) for m, x in features.items()}
         other = {"video": joint["video"], "audio": joint["audio"].roll(1, dims=0)}
         samples = {"in_step": joint, "in_step_apart": separate, "in_step_others_sound": other}
         return {name: self._correlation(latents) for name, latents in samples.items()}
