@@ -107,7 +107,7 @@ def decode(
 
 def check_options(model: CoDi2, conversation: Sequence[Message], options: Options) -> None:
     """Raises PromptError: a reply to the conversation cannot be made with these options."""
-    options.of_words(tuple(model.decoders))
+    options.reply_options(tuple(model.decoders))
     if options.source not in (NONE, LAST):  # only then, as it loads decoders that are loaded on demand
         reads = {modality: decoder.codec.reads for modality, decoder in model.decoders.items()}
         check_source(conversation, options.source, options.media, reads)

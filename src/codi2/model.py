@@ -195,7 +195,9 @@ class CoDi2(nn.Module):
         predicts or, in a model with a prior, the prior samples.
         """
         with self.resident(self.mllm.backbone):
-            written = reading.write(self.mllm, readings, [o.of_words(tuple(self.decoders)) for o in options], listen)
+            written = reading.write(
+                self.mllm, readings, [o.reply_options(tuple(self.decoders)) for o in options], listen
+            )
         return [self._final_features(*reply) for reply in zip(written, readings, options, strict=True)]
 
     def _final_features(self, segments: Sequence[Segment], reading: Reading, options: Options) -> list[Segment]:

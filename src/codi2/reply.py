@@ -52,7 +52,7 @@ class Options:
         """The modalities that the reply must have, in order; None: the model chooses."""
         return (self.want,) if isinstance(self.want, str) else self.want  # type: ignore[return-value]  # see above
 
-    def of_words(self, makes: Sequence[str]) -> ReplyOptions:
+    def reply_options(self, makes: Sequence[str]) -> ReplyOptions:
         """The options of the language model, in a model that makes media of the modalities `makes`.
 
         Raises PromptError: another modality is wanted.

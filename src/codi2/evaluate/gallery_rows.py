@@ -67,7 +67,9 @@ def of_kind(task: Task, fits: Callable[[TaskExample], bool]) -> Task:
         for _ in range(TRIES):
             if fits(example := task(sampler, draw)):
                 return example
-        raise DataError(f"none of {TRIES} draws of a task is of the kind that the gallery shows; build the corpus anew")
+        raise DataError(
+            f"the gallery needs a special kind of this task, and none of {TRIES} draws gave it; build the corpus again"
+        )
 
     return drawn
 

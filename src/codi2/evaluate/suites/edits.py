@@ -113,5 +113,5 @@ def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Pa
 
 
 def title_of(case: Case) -> str:
-    """The group and the way in words."""
+    """The name of the group and how the edit is asked for."""
     return f"{TITLES[case.about['of']]}, {NAMES[case.about['way']]}"
