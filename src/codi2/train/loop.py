@@ -33,7 +33,7 @@ from codi2.train.feed import draw_ahead, workers_for
 from codi2.train.interrupt import interrupts
 from codi2.train.launch import accelerator_for
 from codi2.train.optimizer import averaged, copy_into, optimizer_of, rate_at, update_average
-from codi2.train.place import ADVICE, choose_device, moved, place, placement_of
+from codi2.train.place import ADVICE, attention, choose_device, moved, place, placement_of
 from codi2.train.sharded import gather, load_optimizer, unshard_for_good, unsharded
 from codi2.train.shares import WHOLE, Share, seed_all, weigh
 from codi2.train.skips import PendingValues, SkipWatch, note_skipped, skips_step
@@ -224,6 +224,7 @@ def _train(
     with (
         progress_bar(f"training {config.part}", config.steps, step) as progress,
         interrupts(processes == 1 and not snapshot) as interrupt,
+        attention(config.part, device),
     ):
         while step < config.steps and not snapshot:
             model.train()
