@@ -19,13 +19,13 @@ from .. import bombs
 from .conftest import Running, Start
 
 pytestmark = pytest.mark.slow
-MOST = 3.0  # seconds: a busy machine; a loop that is held up by what is sent here waits for ten and more
+SHORT = 1.0  # seconds: requests that are answered sooner show nothing
 WORDS: dict[str, Any] = {"max_tokens": 1, "modalities": ["text"]}
 
 
 @contextmanager
 def health(server: Running) -> Iterator[None]:
-    """Asks for /health all the time: each answer comes soon."""
+    """Asks for /health all the time: the longest wait is a fraction of the work that is done meanwhile."""
     longest, ends = 0.0, threading.Event()
 
     def ask() -> None:
@@ -37,14 +37,15 @@ def health(server: Running) -> Iterator[None]:
                 longest = max(longest, time.monotonic() - began)
                 time.sleep(0.05)
 
-    asking = threading.Thread(target=ask)
+    asking, start = threading.Thread(target=ask), time.monotonic()
     asking.start()
     try:
         yield
     finally:
         ends.set()
         asking.join()
-    assert longest < MOST, f"/health took {longest:.1f} s"
+    whole = time.monotonic() - start
+    assert longest < max(SHORT, whole / 2), f"/health took {longest:.1f} of {whole:.1f} s"
 
 
 def picture(data: bytes, kind: str) -> dict[str, Any]:
@@ -89,6 +90,15 @@ def test_a_large_picture_and_a_long_session(server: Running):
     assert httpx.delete(f"{server.url}/v1/sessions/{name}", timeout=60).status_code == 200
 
 
+def seconds_of_a_round(server: Running) -> float:
+    """The first round of a new session."""
+    name = httpx.post(f"{server.url}/v1/sessions", json={}, timeout=60).json()["id"]
+    began = time.monotonic()
+    rounds = f"{server.url}/v1/sessions/{name}/rounds"
+    assert httpx.post(rounds, json={"content": "a", **WORDS}, timeout=60).status_code == 200
+    return time.monotonic() - began
+
+
 def test_opening_a_large_session_delays_no_other(start: Start, tmp_path: Path):
     first = start("--no-page", folder=tmp_path / "opened")
     name = httpx.post(f"{first.url}/v1/sessions", json={}).json()["id"]
@@ -100,12 +110,9 @@ def test_opening_a_large_session_delays_no_other(start: Start, tmp_path: Path):
     reading = threading.Thread(target=lambda: httpx.get(f"{again.url}/v1/sessions/{name}", timeout=300))
     with health(again):
         reading.start()
-        other = httpx.post(f"{again.url}/v1/sessions", json={}, timeout=60).json()["id"]
-        began = time.monotonic()
-        body = {"content": "a", **WORDS}
-        assert httpx.post(f"{again.url}/v1/sessions/{other}/rounds", json=body, timeout=60).status_code == 200
-        assert time.monotonic() - began < MOST + 2
+        during = seconds_of_a_round(again)
         reading.join()
+    assert during < max(SHORT, 4 * seconds_of_a_round(again))
 
 
 def rss(server: Running) -> float:
