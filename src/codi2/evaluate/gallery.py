@@ -20,9 +20,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from codi2.chat import Chat
 from codi2.data.tasks.sampler import TaskSampler
 from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.closeness import first_is_nearest
@@ -82,20 +84,26 @@ def run_entry(bench: Bench, entry: Entry) -> Shown:
 
 
 def answer(bench: Bench, instances: Sequence[Instance]) -> list[list[Part]]:
-    """The model's answers, of the last round where there are several."""
-    made: list[list[Part]] = []
+    """The model's answers; of an instance with later rounds, the last reply of its chat."""
+    if instances[0].later:
+        return [_last_reply(bench, instance) for instance in instances]
+    answers: list[list[Part]] = []
     for start in range(0, len(instances), BATCH):
-        some = instances[start : start + BATCH]
-        talks = [[Message("user", one.prompt)] for one in some]
-        options = [Options(want=tuple(one.targets), seed=bench.seed, max_new_tokens=1) for one in some]
-        replies = bench.model.answer(talks, options)
-        for n in range(len(some[0].later)):
-            for talk, one, reply in zip(talks, some, replies, strict=True):
-                (edited,) = (part for part in reply.parts if part.modality in one.targets)
-                talk[:] = [Message("user", (*one.later[n], edited))]
-            replies = bench.model.answer(talks, options)
-        made += [list(reply.parts) for reply in replies]
-    return made
+        batch = instances[start : start + BATCH]
+        options = [Options(**_options(bench, instance)) for instance in batch]
+        replies = bench.model.answer([[Message("user", instance.prompt)] for instance in batch], options)
+        answers += [list(reply.parts) for reply in replies]
+    return answers
+
+
+def _last_reply(bench: Bench, instance: Instance) -> list[Part]:
+    chat = Chat(bench.model, **_options(bench, instance))
+    replies = [chat.send(prompt) for prompt in (instance.prompt, *instance.later)]
+    return list(replies[-1].parts)
+
+
+def _options(bench: Bench, instance: Instance) -> dict[str, Any]:
+    return {"want": tuple(instance.targets), "seed": bench.seed, "max_new_tokens": 1}
 
 
 def right(bench: Bench, modality: str, instances: Sequence[Instance], answers: Sequence[Sequence[Part]]) -> Figure:

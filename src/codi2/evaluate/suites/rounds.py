@@ -1,8 +1,7 @@
-"""`rounds`: does a follow-up edit keep what it was not asked to change? Five rounds, each on the answer before.
+"""`rounds`: does a follow-up edit keep what it was not asked to change? Five rounds of one conversation.
 
-In every round a held-out picture is edited once more by instruction. The target of round r has all r edits;
-a system that does as it is told stays near it, one that drifts does not, and a copy of the first picture shows what
-doing nothing is worth.
+In every round a held-out picture is edited once more by instruction. The target of round r has all r edits. The answers
+of a system that drifts become less and less similar to it; a copy of the first picture is a baseline.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ LAST_ROUND = 0.45  # EffNet-sim to the target that the last round should keep
 
 
 def cases(bench: Bench, quick: bool) -> list[Case]:
-    """One for each round of each picture; the prompt of a later round stands for what is asked, its picture comes."""
+    """One for each round of each picture. Systems that play a conversation use the prompt of the first round only."""
     sampler, made = TaskSampler(bench.corpus, bench.splits("test_family")), []
     for i in range(bench.items or (QUICK if quick else NUMBER)):
         draw = np.random.default_rng((bench.seed, 13, i))
@@ -63,24 +62,26 @@ def edited(pixels: np.ndarray, draw: np.random.Generator) -> list[tuple[edits.Ed
 
 
 def ours(bench: Bench, some: Sequence[Case], source: str = LAST) -> list[Part]:
-    """Whole conversations: each round edits the picture that the round before it gave."""
+    """Each picture's edits as the rounds of one conversation, with the model's own replies in it."""
     threads: dict[str, list[Case]] = {}
     for case in some:
         threads.setdefault(case.thread, []).append(case)
-    made: dict[str, Part] = {}
-    for start in range(0, len(threads), BATCH):
-        batch = [
-            sorted(mine, key=lambda case: case.about["round"]) for mine in list(threads.values())[start : start + BATCH]
-        ]
-        pictures = [mine[0].truth["source"] for mine in batch]
+    ordered = [sorted(rounds, key=lambda case: case.about["round"]) for rounds in threads.values()]
+    answers: dict[str, Part] = {}
+    for start in range(0, len(ordered), BATCH):
+        batch = ordered[start : start + BATCH]
+        messages: list[list[Message]] = [[] for _ in batch]
         for n in range(max(map(len, batch))):
-            rows = [b for b, mine in enumerate(batch) if n < len(mine)]
-            asked = [(Text("Take "), pictures[b], Text(f" and {batch[b][n].about['ask']}.")) for b in rows]
+            rows = [b for b, rounds in enumerate(batch) if n < len(rounds)]
+            for b in rows:
+                case = batch[b][n]
+                messages[b].append(Message("user", (Text(f"Now {case.about['ask']}."),) if n else case.prompt))
             options = [Options(want="image", seed=bench.seed + n, source=source) for _ in rows]
-            replies = bench.model.answer([[Message("user", prompt)] for prompt in asked], options)
+            replies = bench.model.answer([messages[b] for b in rows], options)
             for b, reply in zip(rows, replies, strict=True):
-                pictures[b] = made[batch[b][n].id] = reply.images[0]
-    return [made[case.id] for case in some]
+                messages[b].append(Message("assistant", reply.parts))
+                answers[batch[b][n].id] = reply.images[0]
+    return [answers[case.id] for case in some]
 
 
 def exact(bench: Bench, some: Sequence[Case]) -> list[Part]:
