@@ -10,7 +10,7 @@ import pytest
 
 import codi2.hub
 
-from .pages import CURRENT, HISTORY, PAGES, ROOT, anchors, name_of, prose
+from .pages import CURRENT, HISTORY, PAGES, ROOT, anchors, blocks, name_of, prose
 
 FIELDS = ("codi2.want", "codi2.source", "codi2.progress")  # of requests and events of the API
 FOLDERS = "src|tests|docs|configs|examples|benchmarks"
@@ -63,6 +63,14 @@ def test_pages_that_the_code_names_exist():
 def test_python_names_exist(page: Path):
     for name in re.findall(r"`(codi2(?:\.\w+)+)`", page.read_text()):
         assert name in FIELDS or resolves(name), f"{name_of(page)} names {name}"
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=name_of)
+def test_names_that_python_blocks_import_exist(page: Path):
+    for code in blocks(page, "python"):
+        for module, names in re.findall(r"^from (codi2[\w.]*) import (.+)$", code, re.MULTILINE):
+            for name in names.split(", "):
+                assert resolves(f"{module}.{name}"), f"{name_of(page)} imports {name} from {module}"
 
 
 def resolves(name: str) -> bool:
