@@ -6,7 +6,6 @@ out/outputs/ours/settings.json   what made them; other settings are refused, so 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from codi2.errors import DataError
 from codi2.evaluate.processes import ALONE, Processes
 from codi2.hub import write_atomic
-from codi2.media import webp_bytes
+from codi2.media import picture_bytes, sound_bytes, webp_bytes
 from codi2.prompt.parts import Audio, Image, Part, Prompt, Text, Video
 from codi2.prompt.sources import LAST
-from codi2.prompt_json import png, to_wire
+from codi2.prompt_json import to_wire
 
 if TYPE_CHECKING:
     from codi2.evaluate.bench import Bench
@@ -93,9 +92,11 @@ class Outputs:
             raise DataError(f"{where} lacks {len(missing)} of {len(cases)} outputs, the first is {missing[0]!r}")
         return [self.load(system, case) for case in cases]
 
-    def save(self, system: str, case: Case, part: Part) -> None:
+    def save(self, system: str, case: Case, part: Part, settings: Mapping[str, Any]) -> None:
+        """Writes an output; a medium says how it was made."""
         path = self.folder / system / f"{case.id}{SUFFIXES[case.want][0]}"
-        write_atomic(path, _encoded(part))
+        made = {name: settings[name] for name in ("model", "seed") if name in settings}
+        write_atomic(path, _encoded(part, {"system": system, "case": case.id, **made}))
 
     def produce(
         self,
@@ -122,7 +123,7 @@ class Outputs:
         def make() -> None:
             for ids in processes.share(chunks):
                 for name, part in zip(ids, answer(bench, [named[name] for name in ids]), strict=True):
-                    self.save(system, named[name], part)
+                    self.save(system, named[name], part, settings)
 
         named = {case.id: case for case in cases}
         chunks = processes.gather(missing)[0]  # one list for all: from now on it gets shorter
@@ -166,18 +167,14 @@ def export(cases: Sequence[Case], folder: Path) -> None:
         write_atomic(folder / f"{case.id}.json", json.dumps(about).encode())
 
 
-def _encoded(part: Part) -> bytes:
+def _encoded(part: Part, metadata: Mapping[str, Any]) -> bytes:
     match part:
         case Image():
-            return png(part.pixels)
+            return picture_bytes(part.pixels, "PNG", metadata)
         case Audio():
-            import soundfile
-
-            file = io.BytesIO()
-            soundfile.write(file, part.samples, part.rate, format="FLAC", subtype="PCM_16")
-            return file.getvalue()
+            return sound_bytes(part, "FLAC", metadata)
         case Video():
-            return webp_bytes(part, lossless=True)
+            return webp_bytes(part, metadata, lossless=True)
         case Text():
             return part.text.encode()
     raise DataError(f"answers in {part.modality} are not kept")

@@ -14,6 +14,7 @@ from codi2.evaluate.case import Case
 from codi2.evaluate.copied import nearest_training
 from codi2.evaluate.suites import answers, edit_cases, from_words
 from codi2.hub import write_atomic
+from codi2.media.write import png_info
 from codi2.prompt.parts import Image
 
 EACH = 16  # pictures of known concepts, of unseen concepts, and edits
@@ -38,7 +39,8 @@ def sheet(bench: Bench, path: Path) -> None:
     made: list[Image] = answers.ours(bench, asked)  # type: ignore[assignment]
     near = [one.picture for one in nearest_training(bench, made)]
     file = io.BytesIO()
-    laid_out(asked, made, near).save(file, "PNG", optimize=True)
+    about = png_info({"model": bench.model.config.name, "seed": bench.seed, "sheet": len(asked)})
+    laid_out(asked, made, near).save(file, "PNG", optimize=True, pnginfo=about)
     write_atomic(path, file.getvalue())
 
 
