@@ -146,10 +146,11 @@ class Bar:
         if not (shown and sys.stderr.isatty()):
             return  # what draws bars is not even imported
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress
 
-        columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        from codi2.progress import columns
+
+        self._bar = Progress(*columns(), console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task("")
 
     def __call__(self, stage: str, step: int, total: int) -> None:

@@ -22,6 +22,7 @@ from codi2.data.split import assign
 from codi2.data.twins import give_up_twins
 from codi2.errors import DataError
 from codi2.hub import atomic_path, home, write_atomic
+from codi2.progress import columns
 
 SOURCES = (*emoji.SOURCES, stamps.SOURCE, scratch.SOURCE, gcompris.SOURCE, soundfont.SOURCE, sonic_pi.SOURCE,
            games.WESNOTH, games.ARCADE, animated.SOURCE, *iconify.SOURCES)  # fmt: skip
@@ -63,12 +64,11 @@ def count(items: list[Item]) -> dict[str, dict[str, int]]:
 
 
 def _collect(root: Path, sources: tuple[CorpusSource, ...]) -> tuple[list[Item], dict[str, np.ndarray]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     items: list[Item] = []
     rows: dict[str, list[np.ndarray]] = {modality: [] for modality in ARRAYS}
-    with Progress(*columns) as progress:
+    with Progress(*columns()) as progress:
         for source in sources:
             raws = _raws(source, root)
             for raw in progress.track(raws, description=source.name):
