@@ -118,9 +118,9 @@ def place(recipe: Any, device: torch.device, placement: Placement) -> Turns:
 
 
 def attention(part: str, device: torch.device) -> AbstractContextManager[Any]:
-    """On a CPU, attention by plain matrix products, but for parts that hold a language model.
+    """On a CPU, attention by plain matrix products, except for parts that hold a language model.
 
-    For the few positions of a latent or of a prior's context the flash kernel of a CPU is slower: a training step of
+    For the few positions of a latent or of a prior's context the fused kernel of a CPU is slower: a training step of
     the decoder of pictures takes 1.2 times as long with it.
     """
     if device.type != "cpu" or part in LANGUAGE:
