@@ -19,7 +19,7 @@ from .. import bombs
 from .conftest import Running, Start
 
 pytestmark = pytest.mark.slow
-SHORT = 1.0  # seconds: requests that are answered sooner show nothing
+SHORT = 3.0  # seconds: shorter waits occur on a busy machine, and show nothing
 WORDS: dict[str, Any] = {"max_tokens": 1, "modalities": ["text"]}
 
 
@@ -45,7 +45,7 @@ def health(server: Running) -> Iterator[None]:
         ends.set()
         asking.join()
     whole = time.monotonic() - start
-    assert longest < max(SHORT, whole / 2), f"/health took {longest:.1f} of {whole:.1f} s"
+    assert longest < max(SHORT, whole / 4), f"/health took {longest:.1f} of {whole:.1f} s"
 
 
 def picture(data: bytes, kind: str) -> dict[str, Any]:
