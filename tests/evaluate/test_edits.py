@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from codi2.chat import Chat
 from codi2.config import DEBUG
 from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
@@ -18,7 +19,7 @@ from codi2.evaluate.figure import Figure
 from codi2.evaluate.suites import edit_cases, edits, rounds
 from codi2.evaluate.suites.edit_figures import COPY, ROUND_TRIP, VISIBLE
 from codi2.model import CoDi2
-from codi2.prompt.parts import Audio, Part
+from codi2.prompt.parts import Audio, Image, Part, Text
 
 COUNT = 2
 
@@ -154,3 +155,17 @@ def test_rounds_are_five_different_edits_of_the_picture_before(bench: Bench) -> 
     copied = rounds.score(bench, some, {"ours": [case.truth["source"] for case in some]}).figures
     assert [figure.value for figure in exact] == pytest.approx([1] * rounds.ROUNDS, abs=1e-4)
     assert exact[-1].passes and copied[-1].value < 1
+
+
+def test_rounds_are_played_as_a_chat_plays_them(bench: Bench) -> None:
+    some = rounds.cases(bench, False)
+    answers = {case.id: answer for case, answer in zip(some, rounds.ours(bench, some), strict=True)}
+    for thread in sorted({case.thread for case in some}):
+        chat = Chat(bench.model, want="image")
+        for n, case in enumerate([case for case in some if case.thread == thread]):
+            prompt = (Text(f"Now {case.about['ask']}."),) if n else case.prompt
+            (image,) = chat.send(prompt, seed=bench.seed + n).images
+            answer = answers[case.id]
+            assert isinstance(answer, Image)
+            difference = np.asarray(answer.pixels, int) - np.asarray(image.pixels, int)
+            assert np.abs(difference).max() <= 2, case.id  # a batch's sums are rounded in another order

@@ -23,6 +23,7 @@ from codi2.evaluate.suites.answers import copy
 from codi2.model import Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Part, Text
+from codi2.prompt.references import resolve_conversation
 from codi2.prompt.sources import LAST, NONE
 
 ROUNDS, NUMBER, QUICK, EXAMPLES = 5, 40, 2, 4
@@ -62,7 +63,7 @@ def edited(pixels: np.ndarray, draw: np.random.Generator) -> list[tuple[edits.Ed
 
 
 def ours(bench: Bench, some: Sequence[Case], source: str = LAST) -> list[Part]:
-    """Each picture's edits as the rounds of one conversation, with the model's own replies in it."""
+    """Each picture's edits as rounds of one conversation with the model's own replies, as `Chat` plays it."""
     threads: dict[str, list[Case]] = {}
     for case in some:
         threads.setdefault(case.thread, []).append(case)
@@ -77,7 +78,7 @@ def ours(bench: Bench, some: Sequence[Case], source: str = LAST) -> list[Part]:
                 case = batch[b][n]
                 messages[b].append(Message("user", (Text(f"Now {case.about['ask']}."),) if n else case.prompt))
             options = [Options(want="image", seed=bench.seed + n, source=source) for _ in rows]
-            replies = bench.model.answer([messages[b] for b in rows], options)
+            replies = bench.model.answer([resolve_conversation(messages[b]) for b in rows], options)
             for b, reply in zip(rows, replies, strict=True):
                 messages[b].append(Message("assistant", reply.parts))
                 answers[batch[b][n].id] = reply.images[0]
