@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import torch
 
 from codi2.heads.prior import Context, Prior, cosine, guesses, times
+from codi2.weight_files import export_module, load_part
 
 D, W, K, T = 8, 12, 2, 3
 
 
-def prior(**sizes: int) -> Prior:
+def prior(**sizes: Any) -> Prior:
     torch.manual_seed(0)
     network = Prior(D, W, num_slots=T, num_items=4, **{"width": 32, "layers": 2, "heads": 2, **sizes})
     with torch.no_grad():  # at initialisation the output heads are zero
@@ -52,6 +57,20 @@ def test_absent_items_and_items_of_other_modalities_have_no_weight() -> None:
         network.add.weight.zero_()  # the weighted items remain
     other = Context(unpadded.states, unpadded.modality, unpadded.items, torch.ones(2, 2, dtype=torch.long))
     assert network(torch.randn(2, K, D), torch.ones(2), other).eq(0).all()
+
+
+def test_a_clip_can_copy_the_features_of_a_picture(tmp_path: Path) -> None:
+    """Modalities of one group share features, also after export."""
+    export_module(prior(groups=(0, 1, 0, 3, 4, 5, 6)), tmp_path, {})
+    network: Prior = load_part(Prior, tmp_path)
+    with torch.no_grad():
+        network.add.weight.zero_()  # the weighted items remain
+    picture = context(1, items=1)
+    noisy, sigma = torch.randn(1, K, D), torch.ones(1)
+    for modality, copies in ((0, True), (1, False), (2, True)):
+        condition = replace(picture, modality=torch.tensor([modality]))
+        assert bool(network(noisy, sigma, condition).any()) == copies
+        assert bool(guesses(condition, 0, False, network.group_of)) == copies
 
 
 def test_no_items_and_no_states_still_sample() -> None:

@@ -4,7 +4,7 @@ It is a small transformer trained by flow matching (arXiv:2209.03003), similar t
 (arXiv:2204.06125) and MAR's head for tokens (arXiv:2406.11838). It reads the language model's hidden states before the
 slots and the features of the conversation's items, so it can copy, change and combine these. For example, a pair of
 items shows an edit, and the difference of the pair is to be applied to the next item. The estimate is a sum of the
-items of the same modality with predicted signed weights, plus a predicted term.
+items of the same group of modalities with predicted signed weights, plus a predicted term.
 
 Letters: B samples, M items, T features of an item, K features to sample, D their width, W width of the language model,
 H width of the transformer.
@@ -62,6 +62,8 @@ class Prior(ModelMixin, ConfigMixin):
         width: H.
         layers: of the transformer.
         heads: of its attention.
+        groups: the group of each modality; features of items of one group can be added. (): each is a group.
+        dropout: rate in training.
     """
 
     @register_to_config
@@ -75,15 +77,18 @@ class Prior(ModelMixin, ConfigMixin):
         width: int = 256,
         layers: int = 6,
         heads: int = 8,
+        groups: Sequence[int] = (),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.register_buffer("group_of", torch.tensor(groups or range(num_modalities)), persistent=False)
         self.read_item, self.read_state, self.read_noisy = (nn.Linear(n, width) for n in (dim, state_dim, dim))
         self.slot = nn.Parameter(torch.randn(3, num_slots, width) * 0.02)  # of items, states and noisy features
         self.age = nn.Parameter(torch.randn(num_items, width) * 0.02)
         self.modality = nn.Parameter(torch.randn(num_modalities, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, "gelu", batch_first=True, norm_first=True)
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
@@ -111,7 +116,8 @@ class Prior(ModelMixin, ConfigMixin):
         for block in self.blocks:
             rows = block(rows, src_key_padding_mask=absent)
         rows = self.norm(rows)
-        same = present & (modalities == context.modality[:, None])[..., None]  # [B, M, T]
+        groups = self.group_of  # a clip's features are those of a picture, its first frame, and of its motion
+        same = present & (groups[modalities] == groups[context.modality][:, None])[..., None]  # [B, M, T]
         weights = self.weigh(rows[:, : order.shape[1]])[..., 0]
         weights = torch.zeros_like(present.flatten(1), dtype=weights.dtype).scatter(1, order, weights)
         weights = weights.view(same.shape) * same
@@ -162,14 +168,18 @@ def _pack(present: Tensor) -> tuple[Tensor, Tensor]:
     return order, present.gather(1, order)
 
 
-def guesses(context: Context, row: int, pairs: bool) -> dict[str, Tensor]:
+def guesses(context: Context, row: int, pairs: bool, groups: Tensor | None = None) -> dict[str, Tensor]:
     """Baselines without training for a sample's features [K, D], by name.
 
-    `copy`: the last item of its modality in the context, if any. `arithmetic`, where `pairs` of items before and after
-    an edit precede that item: the copy plus the mean difference of the pairs.
+    `copy`: the last item of its group in the context, if any. `arithmetic`, where `pairs` of items before and after an
+    edit precede that item: the copy plus the mean difference of the pairs.
+
+    Args:
+        groups: see `Prior`; None: each modality is a group.
     """
     present = context.items[row].abs().amax((1, 2)) > 0
-    same = present & (context.item_modality[row] == context.modality[row])
+    modalities, modality = context.item_modality[row], context.modality[row]
+    same = present & ((modalities == modality) if groups is None else (groups[modalities] == groups[modality]))
     items = context.items[row][same][:, : context.states.shape[1]]  # the latest first
     baselines = {"copy": items[0]} if len(items) else {}
     if pairs and len(items) > 1 and len(items) % 2:

@@ -8,12 +8,15 @@ Letters: F frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from PIL import Image as PILImage
 
 from codi2.data import cache, edits, motions
 from codi2.data.scene import is_cut_out
+from codi2.prompt.parts import Image, Part
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
 from codi2.train.parts.pairs import Pair
@@ -21,7 +24,8 @@ from codi2.train.parts.pairs import Pair
 MOVED = 0.5  # share of the clips that are a picture with a random motion
 RETIMED = 0.25  # share of the clips that are reversed, slower or faster
 EDITED = 0.4  # share of the clips that are edited
-SOURCES = {"": 0.25, "first frame": 0.5, "clip": 0.25}  # kinds of sources of a pair, and their shares
+SOURCES = {"": 0.05, "first frame": 0.65, "clip": 0.3}
+"""Kinds of sources of a pair, and their shares. In generation a clip without a source has a drawn first frame."""
 HELD_OUT_MOVED = 20  # pictures of `val` with a random motion, in addition to its clips
 
 
@@ -36,6 +40,11 @@ class TrainingClips:
     def __init__(self, seed: int, split: str = "train") -> None:
         self.seed = seed
         self.clips, self.pictures = cache.rows("video", split), cache.rows("image", split)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings on which the pairs depend, for the key of a bank."""
+        return {"moved": MOVED, "retimed": RETIMED, "edited": EDITED, "sources": SOURCES}
 
     def batch(self, step: int, size: int, share: Share = WHOLE) -> np.ndarray:
         """uint8 [n, F, 64, 64, 3]: this share of the `size` clips of a step."""
@@ -90,6 +99,11 @@ def held_out_clips() -> list[np.ndarray]:
     pictures = cache.rows("image", "val")
     with_motion = [moved(pictures, np.random.default_rng((2, n))) for n in range(HELD_OUT_MOVED)]
     return [np.asarray(cache.corpus().clips[row]) for row in cache.rows("video", "val")] + with_motion
+
+
+def first_frames(clips: Sequence[np.ndarray]) -> list[Part]:
+    """The first frame of each clip as a picture."""
+    return [Image(PILImage.fromarray(clip[0])) for clip in clips]
 
 
 def held_out_pairs() -> Callable[[int], Pair]:

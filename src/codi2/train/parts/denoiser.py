@@ -16,7 +16,7 @@ Letters: B samples, c h w latent size (of clips c F h w), K features, D joint wi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -40,7 +40,7 @@ from codi2.tensors import device_of
 from codi2.train.bank import SHARD, bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
-from codi2.train.parts.clips import TrainingClips, held_out_pairs
+from codi2.train.parts.clips import TrainingClips, first_frames, held_out_pairs
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 from codi2.train.parts.media import Modality
 from codi2.train.parts.pairs import Pair, TrainingPairs
@@ -55,6 +55,7 @@ WITHHELD = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
 """The dropped condition of a sample, and its share (InstructPix2Pix, section 3.2.1): guidance needs all four."""
 JOINT_ALONE = 0.1  # rate at which the compact features are dropped
 MOTION_WITHHELD = 0.15  # rate at which the last feature of a clip, its motion, is dropped
+ANSWERS_SEED = 3  # is added to the run's: the language model and the prior have trained on records of the run's seed
 NOISED, MAX_NOISE_LEVEL = 0.5, 500  # share of the features that are noised; largest of 1000 levels
 
 
@@ -155,6 +156,7 @@ class DenoiserRecipe:
             **encoding.depends(),
             "seed": config.seed,
             "edits": cache.EDITS_VERSION,
+            "pairs": pairs.settings,
             "corpus": cache.corpus().version,
         }
         # a run of less than an epoch needs the first pairs only
@@ -176,7 +178,7 @@ class DenoiserRecipe:
 
     def _read_answers(self, kind: type[Answers], depends: dict[str, Any]) -> None:
         modality, folder, seed = self.encoding.modality, Path(self.options.model), self.config.seed
-        answers = kind(modality, folder, seed, "train")
+        answers = kind(modality, folder, seed + ANSWERS_SEED, "train")
         compute = partial(_encoded_answers, self.encoding, answers)
         self.answered = bank(f"{modality}-answers", depends | answers.depends(), self.options.answers, compute)
         held_out = kind(modality, folder, 1, "val")
@@ -251,18 +253,20 @@ class DenoiserRecipe:
         return figures | (self._drawn_figures() if self.encoding.modality == "video" else {})
 
     def _drawn_figures(self) -> dict[str, float]:
-        """Motion and sharpness of clips that are drawn without a source, divided by those of the decoded true clips."""
+        """Motion and sharpness of drawn clips, divided by those of the decoded true clips."""
         drawn, truth = (self.decoder.codec.decode(latents) for latents in self._drawn())
         motion, sharpness = ((f(drawn) / f(truth)).item() for f in (_motion, _sharpness))
         return {"motion": motion, "sharpness": sharpness}
 
     def _drawn(self) -> tuple[Tensor, Tensor]:
-        """Latents of a few held-out media: drawn from their features alone, and true."""
-        device = device_of(self.decoder.unet)
+        """Latents of a few held-out media: drawn from their features, of clips from the first frame too, and true."""
+        device, modality = device_of(self.decoder.unet), self.encoding.modality
         self.decoder.codec.to(device)
         held = {key: value[:SHOWN].float().to(device) for key, value in self.held_out.items()}
-        seeds = range(len(held["features"]))
-        return self.decoder.generate_latents(held["features"], seeds, SHOWN_AT), held["latents"]
+        pair, seeds = _held_out_pairs(modality), range(len(held["features"]))
+        first = first_frames([pair(i)[1] for i in seeds]) if modality == "video" else None
+        options = replace(SHOWN_AT, sources=first)
+        return self.decoder.generate_latents(held["features"], seeds, options), held["latents"]
 
     @torch.no_grad()
     def samples(self) -> dict[str, Part]:
@@ -321,7 +325,10 @@ def _held_out_pairs(modality: Modality) -> Callable[[int], Pair]:
 
 def _encoded_answers(encoding: FrozenNetworks, answers: Answers, places: Sequence[int]) -> dict[str, Tensor]:
     """As `FrozenNetworks.many`, with sampled features."""
-    return encoding.many(answers.pair, places) | {"features": answers.features(places)}
+    encoded, features = encoding.many(answers.pair, places), answers.features(places)
+    if encoding.modality == "video":  # a request to bring a picture to life leaves the motion open
+        features[:, -1] = encoded["features"][:, -1]
+    return encoded | {"features": features}
 
 
 def _motion(clips: Tensor) -> Tensor:

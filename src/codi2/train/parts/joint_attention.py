@@ -10,7 +10,7 @@ Letters: B samples, c h w latent size, F frames, K features, D joint width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from codi2.tensors import device_of
 from codi2.train.bank import bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
+from codi2.train.parts.clips import first_frames
 from codi2.train.parts.denoiser import WITHHELD, DenoiserOptions, FrozenNetworks
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 from codi2.train.place import training_device
@@ -40,7 +41,7 @@ MODALITIES = ("video", "audio")
 VALIDATED, DRAWN = 48, 16  # held-out samples, and how many of them are drawn
 DRAWN_AT = SampleOptions(num_inference_steps=12, guidance_scale=1.5, source_guidance_scale=1.0)
 LEAD = {"audio": 4}  # steps by which a sound is ahead of its clip there
-FIRST_FRAME = 0.5  # share of the clips whose source is their first frame
+FIRST_FRAME = 0.95  # share of the clips whose source is their first frame; in generation all have one
 MOTION = {"own": 0.3, "another's": 0.4, "none": 0.3}  # motion features in the condition of a clip, and their shares
 FAMILIAR = 0.5  # share of the samples whose sound is that of the object
 TRIES = 8
@@ -201,10 +202,11 @@ class JointRecipe:
         device, generator = device_of(self.model), torch.Generator().manual_seed(0)
         held = {key: value.float().to(device) for key, value in self.held_out.items()}
         held["video_features"][:, -1] = 0
+        first = torch.ones(VALIDATED, dtype=torch.bool, device=device)
         b = JointBatch({}, {}, {}, {}, {})
         for m in MODALITIES:
             b.latents[m], b.features[m] = held[f"{m}_latents"], held[f"{m}_features"]
-            b.source[m] = torch.zeros_like(b.latents[m])
+            b.source[m] = self._first_frame(b.latents[m], first) if m == "video" else torch.zeros_like(b.latents[m])
             b.t[m] = self.decoders[m].process.times(VALIDATED, generator).to(device)
             b.noise[m] = torch.randn(b.latents[m].shape, generator=generator).to(device)
         figures = {f"{m}_together": float(x) for m, x in self._joint_losses(b).items()}
@@ -214,11 +216,15 @@ class JointRecipe:
         return figures
 
     def _synchrony(self, features: dict[str, Tensor]) -> dict[str, float]:
+        pairs = TimedPairs(1, "val")
+        frames = first_frames([pairs.pair(i)[0] for i in range(DRAWN)])
+        options = {"video": replace(DRAWN_AT, sources=frames), "audio": DRAWN_AT}
+
         def states() -> dict[str, Any]:
-            return {m: self.decoders[m].sampler_state(x, range(DRAWN), DRAWN_AT) for m, x in features.items()}
+            return {m: self.decoders[m].sampler_state(x, range(DRAWN), options[m]) for m, x in features.items()}
 
         joint = sample_together(self.model, self.decoders, states(), lambda done, of: None, LEAD)
-        separate = {m: self.decoders[m].generate_latents(x, range(DRAWN), DRAWN_AT) for m, x in features.items()}
+        separate = {m: self.decoders[m].generate_latents(x, range(DRAWN), options[m]) for m, x in features.items()}
         other = {"video": joint["video"], "audio": joint["audio"].roll(1, dims=0)}
         samples = {"in_step": joint, "in_step_apart": separate, "in_step_others_sound": other}
         return {name: self._correlation(latents) for name, latents in samples.items()}

@@ -1,10 +1,13 @@
 """What the decoders learn to draw: a medium, and the one that it edits, if there is one.
 
 Everything is a function of (seed, number), and of the training split alone. Pictures: as they are or edited, by an edit
-of another picture, in another style. Sounds: likewise, and by adding, removing and replacing one of two sounds.
+of another picture, in another style. Sounds: likewise, and by adding, removing and replacing one of two sounds. At
+times the source has nothing to do with the target, as where a reply uses a picture of the conversation and edits none.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from codi2.data.mixes import overlay
 from codi2.train.parts.media import Modality, TrainingMedia
 
 ALONE = 0.4  # share of the media that edit nothing
+UNRELATED = 0.25  # share of those that have a source nevertheless
 RESTYLED = 0.15  # share of the edits of pictures that redraw a concept in another style
 MIXED = 0.45  # share of the edits of sounds that add, remove or replace a sound
 EDITED_BEFORE = 0.4  # share of the sources that are edited themselves
@@ -21,7 +25,7 @@ Pair = tuple[np.ndarray | None, np.ndarray]
 
 
 class TrainingPairs(TrainingMedia):
-    """Draws (source, target); the source is None where the target edits nothing."""
+    """Draws (source, target); the source is None, or another medium, where the target edits nothing."""
 
     def __init__(self, modality: Modality, seed: int) -> None:
         super().__init__(modality, seed)
@@ -32,11 +36,17 @@ class TrainingPairs(TrainingMedia):
                 groups.setdefault(items[row].group, {})[items[row].style] = int(row)
         self.styles = [sorted(rows.values()) for rows in groups.values() if len(rows) > 1]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings on which the pairs depend, for the key of a bank."""
+        return {"alone": ALONE, "unrelated": UNRELATED, "restyled": RESTYLED, "mixed": MIXED, "before": EDITED_BEFORE}
+
     def pair(self, number: int) -> Pair:
         draw = np.random.default_rng((self.seed, number))
         row = int(draw.choice(self.rows))
         if draw.random() < ALONE:
-            return None, self._one(draw, row)
+            source = self._one(draw, int(draw.choice(self.rows))) if draw.random() < UNRELATED else None
+            return source, self._one(draw, row)
         if self.modality == "image" and self.styles and draw.random() < RESTYLED:
             first, second = draw.choice(self.styles[draw.integers(len(self.styles))], 2, replace=False)
             return self._both(draw, np.asarray(self.media[first]), np.asarray(self.media[second]))

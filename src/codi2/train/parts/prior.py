@@ -34,6 +34,7 @@ from codi2.train.parts.prior_figures import figures
 from codi2.train.place import placement_of, training_device
 from codi2.train.shares import WHOLE, Share
 
+DROPOUT = 0.1  # of the prior: its rows are few, and each is used in many epochs
 BLOCK = 8  # steps whose answers are drawn together: those of a step have about equally many items
 
 
@@ -56,6 +57,12 @@ class PriorBatch:
     target: Tensor  # [B, K, D]
     noise: Tensor  # [B, K, D]
     sigma: Tensor  # [B]
+
+
+def groups_of(config: CoDi2Config) -> tuple[int, ...]:
+    """The group of each modality: those that share a projection."""
+    names = [config.heads.groups.get(modality, modality) for modality in MODALITIES]
+    return tuple(names.index(name) for name in names)
 
 
 class PriorRecipe:
@@ -93,6 +100,8 @@ class PriorRecipe:
             width=options.width,
             layers=options.layers,
             heads=options.heads,
+            groups=groups_of(self.whole),
+            dropout=DROPOUT,
         )
         self.model = nn.ModuleDict({"prior": self.prior})
 

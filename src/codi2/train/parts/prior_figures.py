@@ -51,7 +51,7 @@ def compared(
             sampled = torch.stack([cosine(draw, truth) for draw in draws]).mean(0)
             for n, place in enumerate(places.tolist()):
                 values = {"sampled": sampled[n], "regressed": regressed[n], "between_seeds": between[n]}
-                for name, features in guesses(context, n, "analogy" in tasks[place]).items():
+                for name, features in guesses(context, n, "analogy" in tasks[place], prior.group_of).items():
                     values[name] = cosine(features[None], truth[n : n + 1])[0]
                 cosines[place] = {name: float(value) for name, value in values.items()}
     return cosines

@@ -1,8 +1,8 @@
 """Answers of training records with the features that a whole model samples for them, to adapt a decoder to it.
 
 Sampled features differ from true ones, and a decoder that is not trained on them draws them worse. The records are
-those whose answer follows from the request: edits by instruction and by examples, and clips of pictures. For other
-records a model may sample another valid answer than the record's, and the decoder would learn to ignore features.
+those whose answer edits one of the given media: it follows from the request. For other records a model may sample
+another valid answer than the record's, and the decoder would learn to ignore features.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FAMILIES: dict[str, dict[str, float]] = {
     "audio": {"instructions": 1.0, "examples": 1.0, "sounds": 1.0},
     "video": {"instructions": 1.0, "examples": 1.0, "clips": 2.0},
 }
-"""Modality → families of tasks and their shares; records that answer with another modality are skipped."""
+"""Modality → families of tasks and their shares; records that edit no medium or answer otherwise are skipped."""
 CALL = 8  # conversations of one call of the model
 
 
@@ -45,7 +45,7 @@ class Answers(Protocol):
         """The medium that the answer edits, or None, and the answer."""
 
     def features(self, places: Sequence[int]) -> Tensor:
-        """The sampled features of these answers [n, K, D]."""
+        """The sampled features of these answers [n, K, D], as the decoder gets them."""
 
     def depends(self) -> dict[str, Any]:
         """The values on which the features depend, for the key of a bank."""
@@ -62,14 +62,14 @@ class SampledAnswers:
     def __init__(self, modality: Modality, folder: Path, seed: int, split: str) -> None:
         self.modality, self.folder, self.seed = modality, folder, seed
         self.sampler = TaskSampler(cache.corpus(), (split,))
-        self.numbers: list[int] = []  # of the records whose answer has this modality, in order
+        self.numbers: list[int] = []  # of the records that can be used, in order
 
     @cached_property
     def model(self) -> CoDi2:
         return CoDi2.from_pretrained(self.folder)
 
     def record(self, number: int) -> Record:
-        """The `number`-th record whose last answer has a medium of this modality."""
+        """The `number`-th record whose last answer has an edited medium of this modality."""
         for candidate in count(self.numbers[-1] + 1 if self.numbers else 0):
             if number < len(self.numbers):
                 break
@@ -81,8 +81,8 @@ class SampledAnswers:
         record = self.record(number)
         answer = self._answer(record)
         assert answer is not None
-        source = None if record.edits is None else as_array(record.media[record.edits].decode())
-        if source is not None and self.modality == "video" and source.ndim == 3:
+        source = as_array(record.media[record.edits].decode())  # type: ignore[index]
+        if self.modality == "video" and source.ndim == 3:
             source = source[None]  # the first frame of the clip
         return source, as_array(answer.decode())
 
@@ -99,7 +99,8 @@ class SampledAnswers:
             for segments in self.model.write(readings, options):
                 items = [s for s in segments if isinstance(s, FeatureSegment) and s.modality == self.modality]
                 rows.append(items[-1].features.float().cpu())
-        return torch.stack(rows)
+        # with the norm that the decoder gives them in generation
+        return self.model.decoders[self.modality].rescaled(torch.stack(rows))
 
     def depends(self) -> dict[str, Any]:
         files = sorted(self.folder.rglob("*.safetensors"))
@@ -110,9 +111,9 @@ class SampledAnswers:
         return draw_record(self.sampler, self.seed, number, FAMILIES[self.modality])
 
     def _answer(self, record: Record) -> Medium | None:
-        """The last medium of this modality in a record's answer; None: it has none."""
+        """The last medium of this modality in a record's answer; None: it has none, or edits nothing."""
         media = [medium for medium in answered(record) if medium.modality == self.modality]
-        return media[-1] if media else None
+        return media[-1] if media and record.edits is not None else None
 
 
 def answered(record: Record) -> list[Medium]:
