@@ -67,7 +67,7 @@ def test_clips_come_from_nothing_a_picture_or_a_clip(rich_home: Path) -> None:
             assert np.array_equal(source[0], target[0])
         elif source is not None:
             assert source.shape == target.shape and not np.array_equal(source, target)
-    assert kinds.keys() == {0, 1, 8} and min(kinds.values()) >= 6
+    assert kinds.keys() == {0, 1, 8} and 0 < kinds[0] < kinds[8] < kinds[1]  # most clips begin with a picture
 
 
 def test_training_clips_read_nothing_held_out(rich_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
