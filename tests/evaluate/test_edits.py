@@ -168,5 +168,4 @@ def test_rounds_are_played_as_a_chat_plays_them(bench: Bench) -> None:
             answer = answers[case.id]
             assert isinstance(answer, Image)
             difference = np.asarray(answer.pixels, int) - np.asarray(image.pixels, int)
-            # a batch's sums are rounded in another order, which adds up over rounds; another prompt gives 10 or more
-            assert np.abs(difference).mean() <= 2, case.id
+            assert np.abs(difference).max() <= 2, case.id  # a batch's sums are rounded in another order

@@ -1,8 +1,8 @@
 """What the decoders learn to draw: a medium, and the one that it edits, if there is one.
 
 Everything is a function of (seed, number), and of the training split alone. Pictures: as they are or edited, by an edit
-of another picture, in another style. Sounds: likewise, and by adding, removing and replacing one of two sounds. At
-times the source has nothing to do with the target, as where a reply uses a picture of the conversation and edits none.
+of another picture, in another style. Sounds: likewise, and by adding, removing and replacing one of two sounds. In
+some pairs the source is unrelated to the target: in generation, a reply that edits nothing has the last item as source.
 """
 
 from __future__ import annotations
