@@ -48,6 +48,29 @@ def numbers(part: media.Video) -> list[int]:
     return [round(float(np.asarray(frame).mean()) / 10) for frame in part.frames]
 
 
+def test_hdr_is_shown_with_the_colours_of_a_screen_without_it():
+    """Red in HLG and PQ. Values that are not tone-mapped are pale: 152, 24, 24 and 126, 48, 49."""
+    for transfer, signal in ((18, (0.6, 0.1, 0.1)), (16, (0.5, 0.2, 0.2))):
+        out = io.BytesIO()
+        with av.open(out, "w", format="mp4") as container:
+            stream = container.add_stream("libx265", rate=10, options={"x265-params": "log-level=error"})
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+            context = stream.codec_context
+            context.colorspace, context.color_primaries, context.color_trc = 9, 9, transfer
+            pixels = np.full((64, 64, 3), np.array(signal) * 65535, np.uint16)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb48le")
+            for number in range(3):
+                frame = frame.reformat(format="yuv420p10le", dst_colorspace=9)
+                frame.pts = number
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        part = media.load(out.getvalue())
+        assert len(part.frames) == 3
+        for shown in part.frames:
+            red, green, blue = np.asarray(shown)[32, 32]
+            assert 140 < red < 220 and green <= 15 and blue <= 30, (transfer, red, green, blue)
+
+
 def test_irregular_frames_are_shown_at_their_times():
     part = media.load(FILES / "vfr.mp4")
     with av.open(str(FILES / "vfr.mp4")) as container:

@@ -12,6 +12,7 @@ import numpy as np
 
 from codi2.errors import MediaError, MediaWarning
 from codi2.media import bounds, streams, timeline
+from codi2.media.hdr import ToneMapping
 from codi2.media.sounds import track
 from codi2.prompt.parts import Audio, Video
 from codi2.stopping import check_stop
@@ -104,14 +105,14 @@ def _decode(
     shape = Fraction(stream.sample_aspect_ratio or 1)
     shape = shape if Fraction(1, _NARROW) <= shape <= _NARROW else Fraction(1)
     frames: dict[int, PILImage.Image] = {}
-    pixels = 0
+    tone_mapping, pixels = ToneMapping(stream), 0
     for place, frame in enumerate(container.decode(stream)):
         check_stop()
         pixels += frame.width * frame.height  # there may be more frames than packets, and larger ones than the first
         bounds.check_clip(name, pixels / (frame.width * frame.height), frame.width, frame.height)
         number = place if frame.time is None else _nearest(times, frame.time)
         if number in wanted and number not in frames:
-            frames[number] = _upright(frame, shape)
+            frames[number] = _upright(tone_mapping(frame).to_image(), frame, shape)
     return frames
 
 
@@ -120,12 +121,11 @@ def _nearest(times: list[float], time: float) -> int:
     return min((max(after - 1, 0), min(after, len(times) - 1)), key=lambda number: abs(times[number] - time))
 
 
-def _upright(frame: VideoFrame, shape: Fraction) -> PILImage.Image:
-    """A frame as players show it. `shape`: width of a pixel over its height; the height stays."""
+def _upright(picture: PILImage.Image, frame: VideoFrame, shape: Fraction) -> PILImage.Image:
+    """The picture of a frame as players show it. `shape`: width of a pixel over its height; the height stays."""
     from av.sidedata.sidedata import Type
     from PIL import Image as PILImage
 
-    picture = frame.to_image()
     if shape != 1:
         width, height = max(round(picture.width * shape), 1), picture.height
         scale = min(1, timeline.MAX_FRAME_SIDE / max(width, height))
