@@ -209,5 +209,8 @@ def _both_branches(context: Context) -> Context:
 
 
 def times(count: int, generator: torch.Generator) -> Tensor:
-    """Shares of noise [count] for training: logit-normal, with a median of 0.6."""
-    return (torch.randn(count, generator=generator) + 0.4).sigmoid()
+    """Shares of noise [count] for training: logit-normal, with a median of 0.82.
+
+    The context matters where noise hides the features; where there is little noise, the noisy features are copied.
+    """
+    return (torch.randn(count, generator=generator) + 1.5).sigmoid()
