@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def _graph(frame: VideoFrame) -> Graph:
     from av.filter import Graph
 
     graph = Graph()
+    unit = frame.time_base or Fraction(1, 1000)  # some files have none; the times of frames are not used here
     nodes = [
-        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=unit),
         graph.add("scale", TO_BT709),
         graph.add("format", "rgb24"),
         graph.add("buffersink"),
