@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 
 from codi2.data import edits, motions
+from codi2.data.drafts import moving
 from codi2.data.items import load_corpus
+from codi2.data.prepare import FPS
 from codi2.data.record import Medium, Record
 from codi2.data.tasks import FAMILIES, TaskSampler, check_weights, draw_record, rounds, sequences, sounds, to_record
 from codi2.errors import ConfigError, DataError
-from codi2.prompt.parts import Text
+from codi2.prompt.parts import Text, Video
 
 CHATS = [f'["Question {n}?", "Answer {n}."]' for n in range(16)]
 
@@ -180,6 +183,15 @@ def test_a_mood_darkens_or_warms_as_its_sound_says(sampler: TaskSampler) -> None
         drawn = [mood.draw(np.random.default_rng(seed)) for seed in range(20)]
         assert {edit.kind for edit in drawn} == {mood.kind}
         assert all(next(iter(edit.values.values())) > mood.above for edit in drawn)
+
+
+@pytest.mark.parametrize("order", [[0] * 8, [0, 0, 1, 1, 2, 2, 0, 0], range(8)])
+def test_a_clip_is_decoded_with_all_its_frames(order: Sequence[int]) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    frames = colours[list(order)]
+    clip = moving(frames).decode()
+    assert isinstance(clip, Video) and clip.fps == pytest.approx(FPS, rel=0.01)
+    assert np.array_equal(np.stack([np.asarray(frame) for frame in clip.frames]), frames)
 
 
 def test_a_clip_of_words_moves_as_they_say(sampler: TaskSampler) -> None:

@@ -167,6 +167,15 @@ def test_latents_are_those_of_the_decoders_autoencoder(data: Path, modality: str
     assert made.folder.name.startswith(f"latents-{modality}-") and " --latents`" in store.again
 
 
+def test_a_set_without_a_modality_has_an_empty_store_of_its_latents(rich_home: Path, tmp_path: Path) -> None:
+    data = tmp_path / "captions"
+    options = {"records": 4, "only": "compose"}
+    build(Settings("tables", str(rich_home / "data" / "tiny"), str(data), options=options))
+    lines: list[str] = []
+    plan = encode_set(encoding(data, "latents-video"), ALONE, tell=lines.append)
+    assert plan.media == {} and "none" in lines[-1]
+
+
 # What cannot be: one sentence with the name and the command.
 
 

@@ -52,7 +52,9 @@ def moving(frames: np.ndarray) -> Medium:
     """uint8 [F, H, W, 3], `FPS` frames a second, as an animated PNG: nothing is lost."""
     file = io.BytesIO()
     first, *others = (Image.fromarray(frame) for frame in frames)
-    first.save(file, "PNG", save_all=True, append_images=others, duration=1000 / FPS, loop=0, compress_level=3)
+    blend = [n % 2 for n in range(len(frames))]  # opaque frames look the same, and Pillow does not merge equal ones
+    timing = {"duration": 1000 / FPS, "loop": 0}
+    first.save(file, "PNG", save_all=True, append_images=others, blend=blend, compress_level=3, **timing)
     return Medium("apng", file.getvalue(), checked=True)
 
 

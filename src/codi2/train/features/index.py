@@ -122,9 +122,9 @@ def _first_of_equal(entries: np.ndarray) -> np.ndarray:
 
 def _runs(numbers: np.ndarray) -> Iterator[tuple[int, slice]]:
     """Each value of an ascending array, with the slice of its occurrences."""
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(numbers)], strict=True):
-        yield int(numbers[start]), slice(start, stop)
+    values, starts, counts = np.unique(numbers, return_index=True, return_counts=True)
+    for value, start, count in zip(values.tolist(), starts.tolist(), counts.tolist(), strict=True):
+        yield value, slice(start, start + count)
 
 
 def _places(job: EncodingJob, kinds: np.ndarray, first: int) -> tuple[np.ndarray, int]:
