@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -122,9 +123,9 @@ def _first_of_equal(entries: np.ndarray) -> np.ndarray:
 
 def _runs(numbers: np.ndarray) -> Iterator[tuple[int, slice]]:
     """Each value of an ascending array, with the slice of its occurrences."""
-    values, starts, counts = np.unique(numbers, return_index=True, return_counts=True)
-    for value, start, count in zip(values.tolist(), starts.tolist(), counts.tolist(), strict=True):
-        yield value, slice(start, start + count)
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    for start, stop in pairwise([*starts.tolist(), len(numbers)]):
+        yield int(numbers[start]), slice(start, stop)
 
 
 def _places(job: EncodingJob, kinds: np.ndarray, first: int) -> tuple[np.ndarray, int]:
