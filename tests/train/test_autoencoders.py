@@ -115,11 +115,15 @@ def test_a_denoiser_learns_and_loads(modality: str, exports: dict[str, str], tmp
     made = config(f"{modality}_denoiser", denoiser_options(modality, exports, samples=40))
     recipe = denoiser.build(made)
     figures = train(recipe, made, tmp_path / "run")
-    assert {"edit", "alone", "joint_edit", "others_alone", "no_feature_alone"} <= set(figures)
+    assert {"edit", "alone", "joint_edit", "others_alone", "no_feature_alone", "text_alone"} <= set(figures)
     batches = [recipe.batch(step) for step in range(12)]
     features = torch.cat([b.features for b in batches]).flatten(1).any(1)
     sources = torch.cat([b.source for b in batches]).flatten(1).any(1)
     assert 0 < (~features).sum() < 24 and 0 < sources.sum() < 48  # some are withheld, most are not
+    batches = [recipe.batch(step) for step in range(60)]
+    features = torch.cat([b.features for b in batches]).flatten(1).any(1)
+    texts = torch.cat([b.text for b in batches]).any(1)
+    assert texts.any() and not (texts & features).any()  # words are read where there are no features
     assert len(recipe.samples()) == (0 if modality == "audio" else 2 * denoiser.SHOWN)
     assert (tmp_path / "run/export/unet/config.json").is_file() and (tmp_path / "run/export/conditioner").is_dir()
 

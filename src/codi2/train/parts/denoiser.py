@@ -55,6 +55,7 @@ WITHHELD = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
 """The dropped condition of a sample, and its share (InstructPix2Pix, section 3.2.1): guidance needs all four."""
 JOINT_ALONE = 0.1  # rate at which the compact features are dropped
 MOTION_WITHHELD = 0.15  # rate at which the last feature of a clip, its motion, is dropped
+NAMED = 0.5  # share of the samples without features that have the joint vector as their text, as negative prompts do
 ANSWERS_SEED = 3  # is added to the run's: the language model and the prior have trained on records of the run's seed
 NOISED, MAX_NOISE_LEVEL = 0.5, 500  # share of the features that are noised; largest of 1000 levels
 
@@ -77,6 +78,7 @@ class DenoiserBatch:
     latents: Tensor  # [B, c, h, w]
     source: Tensor  # [B, c, h, w], zeros: none
     features: Tensor  # [B, K, D]
+    text: Tensor  # [B, D], zeros: none
     noise_level: Tensor  # [B]
     t: Tensor  # [B]
     noise: Tensor  # [B, c, h, w]
@@ -195,11 +197,12 @@ class DenoiserRecipe:
         withheld = draw.choice(list(WITHHELD), size, p=list(WITHHELD.values()))
         alone = draw.random(size) < JOINT_ALONE
         still = draw.random(size) < MOTION_WITHHELD * (len(shape) == 5)
+        named = np.isin(withheld, ["feature", "both"]) & (draw.random(size) < NAMED)
         rows = share.rows(size)
         latents, source, features = (
             self.encoded[key][places[rows]].float() for key in ("latents", "source", "features")
         )
-        noise_level = torch.from_numpy(levels[rows])
+        noise_level = torch.from_numpy((levels * ~named)[rows])
         features = self.decoder.conditioner.noised(features, blur[rows], noise_level)
         if self.answered:
             place = epoch_order(self.config.seed + 3, step, size, self.options.answers)
@@ -207,11 +210,12 @@ class DenoiserRecipe:
             for key, values in (("latents", latents), ("source", source), ("features", features)):
                 values[replaced] = self.answered[key][place[rows]][replaced].float()
             noise_level[replaced] = 0
+        text = features[:, 0] * torch.from_numpy(named[rows])[:, None]
         features[torch.from_numpy(alone[rows]), 1:] = 0
         features[torch.from_numpy(still[rows]), -1] = 0
         features[torch.from_numpy(np.isin(withheld, ["feature", "both"])[rows])] = 0
         source[torch.from_numpy(np.isin(withheld, ["source", "both"])[rows])] = 0
-        return DenoiserBatch(latents, source, features, noise_level, t[rows], noise[rows])
+        return DenoiserBatch(latents, source, features, text, noise_level, t[rows], noise[rows])
 
     def _places(self, step: int) -> np.ndarray:
         """The pairs of a step [B]. Pairs are random, so the first epoch has them in the order of their numbers."""
@@ -221,14 +225,14 @@ class DenoiserRecipe:
 
     def losses(self, model: nn.Module, batch: DenoiserBatch) -> dict[str, Tensor]:
         b = batch
-        loss = self.decoder.loss(b.latents, b.noise, b.t, b.features, b.noise_level, b.source)
+        loss = self.decoder.loss(b.latents, b.noise, b.t, b.features, b.noise_level, b.source, b.text)
         edits = b.source.flatten(1).any(1)
         return {"loss": loss.mean(), "edit": _mean(loss, edits), "alone": _mean(loss, ~edits)}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """L_DM on held-out pairs with their features, the joint vector alone, another pair's features and none; on
-        held-out records with the features that the model samples."""
+        """L_DM on held-out pairs with their features, the joint vector alone, another pair's features, none, and with
+        the joint vector as text in their place; on held-out records with the features that the model samples."""
         device = device_of(self.decoder.unet)
         held = {key: value.float().to(device) for key, value in self.held_out.items()}
         count = len(held["latents"])
@@ -238,10 +242,16 @@ class DenoiserRecipe:
         level = torch.zeros(count, dtype=torch.long, device=device)
         blank = torch.zeros_like(features)
         alone = torch.cat([features[:, :1], blank[:, 1:]], dim=1)
-        conditions = {"": features, "joint_": alone, "others_": features.roll(7, dims=0), "no_feature_": blank}
+        conditions = {
+            "": (features, None),
+            "joint_": (alone, None),
+            "others_": (features.roll(7, dims=0), None),
+            "no_feature_": (blank, None),
+            "text_": (blank, features[:, 0]),
+        }
         figures: dict[str, float] = {}
-        for name, condition in conditions.items():
-            loss = self.decoder.loss(held["latents"], noise, t, condition, level, held["source"])
+        for name, (condition, text) in conditions.items():
+            loss = self.decoder.loss(held["latents"], noise, t, condition, level, held["source"], text)
             figures |= {f"{name}edit": float(loss[edits].mean()), f"{name}alone": float(loss[~edits].mean())}
         if self.held_out_answers:
             held = {key: value.float().to(device) for key, value in self.held_out_answers.items()}
