@@ -23,6 +23,7 @@ from PIL import Image
 
 from codi2.data.build import Settings, build
 from codi2.data.mixture import Mixture, MixturePart
+from codi2.data.record import SCHEMA
 
 PICTURES, PER_TAR, ROUNDS, BATCH = 6_000, 1_000, 5, 32
 
@@ -44,7 +45,7 @@ def source(folder: Path) -> Path:
     return folder
 
 
-def ours(laion: Path, out: Path) -> dict[str, Any]:
+def build_set(laion: Path, out: Path) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     return build(Settings("laion", str(laion), str(out)))
 
@@ -60,21 +61,21 @@ def plain(laion: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     for tar in sorted(laion.glob("*.tar")):
-        drawn = webdataset.TarWriter(str(out / f"image-{tar.name}"), encoder=False)
-        told = webdataset.TarWriter(str(out / f"text-{tar.name}"), encoder=False)
+        pictures = webdataset.TarWriter(str(out / f"image-{tar.name}"), encoder=False)
+        captions = webdataset.TarWriter(str(out / f"text-{tar.name}"), encoder=False)
         for sample in webdataset.WebDataset(str(tar), shardshuffle=False):
             Image.open(io.BytesIO(sample["jpg"])).convert("RGB")
             words = sample["txt"].decode()
-            about = {"schema": 1, "task": "x", "source": sample["__key__"], "licence": "unknown", "meta": {}}
+            about = {"schema": SCHEMA, "task": "x", "source": sample["__key__"], "licence": "unknown", "meta": {}}
             ways = (("user", f"Draw {words}."), ("assistant", 0)), (("user", "Describe it.", 0), ("assistant", words))
-            for writer, turns in zip((drawn, told), ways, strict=True):
+            for writer, turns in zip((pictures, captions), ways, strict=True):
                 record = {"__key__": sample["__key__"], "json": json.dumps({**about, "turns": turns}).encode()}
                 writer.write({**record, "0.jpg": sample["jpg"]})
-        drawn.close()
-        told.close()
+        pictures.close()
+        captions.close()
 
 
-def load_ours(out: Path) -> int:
+def load_set(out: Path) -> int:
     """An epoch of records in shuffled batches, media decoded."""
     mixture = Mixture([MixturePart(out)], BATCH)
     return sum(len(record.messages()) for step in range(2 * PICTURES // BATCH) for record in mixture.batch(step))
@@ -98,12 +99,12 @@ def main() -> None:
         folder = Path(name)
         (folder / "laion").mkdir()
         laion, out = source(folder / "laion"), folder / "out"
-        a, b, speed = ratio(lambda: ours(laion, out), lambda: plain(laion, folder / "plain"))
+        a, b, speed = ratio(lambda: build_set(laion, out), lambda: plain(laion, folder / "plain"))
         print(f"build: {PICTURES / a:,.0f} pictures a second, plain loop {PICTURES / b:,.0f}: {speed:.2f} of its speed")
-        spent = ours(laion, out)["spent"]
+        spent = build_set(laion, out)["spent"]
         total = sum(spent.values())
         print("  of it " + ", ".join(f"{what} {100 * seconds / total:.0f} %" for what, seconds in spent.items()))
-        a, b, speed = ratio(lambda: load_ours(out), lambda: load_plain(out))
+        a, b, speed = ratio(lambda: load_set(out), lambda: load_plain(out))
         print(f"load: {2 * PICTURES / a:,.0f} records a second, bare pipeline {2 * PICTURES / b:,.0f}: {speed:.2f}")
         a, b, speed = ratio(lambda: command(laion, out, 2), lambda: command(laion, out, 1))
         print(f"two workers: {speed:.2f} times one (whole commands, start included: {a:.1f} s and {b:.1f} s)")

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from codi2.evaluate import bench as bench_module
-from codi2.evaluate.bench import Bench
+from codi2.evaluate import context as context_module
 from codi2.evaluate.case import Case, Outputs
-from codi2.evaluate.suites import EMBEDDED
+from codi2.evaluate.context import EvalContext
+from codi2.evaluate.suites import CORPUS_SUITES
 from codi2.model import CoDi2
 
 SCORED = ("rounds", "audio-edit", "subject")
@@ -48,33 +48,33 @@ class Watch:
         self.seconds += time.perf_counter() - began
 
 
-def scoring(bench: Bench, name: str) -> float:
+def scoring(context: EvalContext, name: str) -> float:
     """The share of a suite's scoring that its networks take; every system answers with a copy of its source."""
-    suite = EMBEDDED[name]
-    cases = suite.cases(bench, False)
+    suite = CORPUS_SUITES[name]
+    cases = suite.cases(context)
     with tempfile.TemporaryDirectory() as folder:
         outputs = Outputs(Path(folder))
         for system in suite.systems:
             for case in cases:
                 outputs.save(system, case, case.truth["source"])
-        _ = bench.centre
-        judge = bench.sound_judge
+        _ = context.centre
+        judge = context.sound_judge
         watch, began = Watch(), time.perf_counter()
-        with watch.over(bench.judge.net, judge.trunk, judge.classifier):
-            suite.score(bench, cases, {system: outputs.load_all(system, cases) for system in suite.systems})
+        with watch.over(context.judge.net, judge.trunk, judge.classifier):
+            suite.score(context, cases, {system: outputs.load_all(system, cases) for system in suite.systems})
         return watch.seconds / (time.perf_counter() - began)
 
 
-def batching(bench: Bench, cases: list[Case], modality: str) -> None:
+def batching(context: EvalContext, cases: list[Case], modality: str) -> None:
     prompts = [case.prompt for case in cases]
 
     def think(size: int) -> torch.Tensor:
-        bench_module.BATCH = size
-        return bench.think(prompts, modality)
+        context_module.BATCH = size
+        return context.predict(prompts, modality)
 
     def draw(size: int) -> Any:
-        bench_module.BATCH = size
-        return bench.decode(features, prompts, modality)
+        context_module.BATCH = size
+        return context.decode(features, prompts, modality)
 
     features = think(1)
     for size in BATCHES:
@@ -95,12 +95,12 @@ def gain(work: Callable[[int], object], size: int) -> float:
 
 
 def main() -> None:
-    bench = Bench(CoDi2.from_pretrained("tiny"))
+    context = EvalContext(CoDi2.from_pretrained("tiny"))
     for name in SCORED:
-        print(f"scoring of {name}: {scoring(bench, name):.0%} inside the networks")
+        print(f"scoring of {name}: {scoring(context, name):.0%} inside the networks")
     for name, modality in (("edits", "image"), ("audio-edit", "audio")):
-        cases = [case for case in EMBEDDED[name].cases(bench, False) if case.want == modality]
-        batching(bench, cases[:: max(1, len(cases) // PROMPTS)][:PROMPTS], modality)
+        cases = [case for case in CORPUS_SUITES[name].cases(context) if case.want == modality]
+        batching(context, cases[:: max(1, len(cases) // PROMPTS)][:PROMPTS], modality)
 
 
 if __name__ == "__main__":

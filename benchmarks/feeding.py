@@ -1,7 +1,7 @@
 """Whether the loop keeps a GPU busy: a step of the language model's run with a device step that is a sleep of 50 ms.
 
 All else is real: records are read and laid out, media of L_DM decoded at the sizes of `paper`, batches collated in
-worker processes, handed over and logged. One process draws its share of the batch of
+worker processes, moved and logged. One process draws its share of the batch of
 `configs/paper/7_everything.toml`. Features of all media are known, as after a first epoch: the encoder runs on the
 device, which is not here. Printed are the time of a step over that of the sleep, which should be at most 1.05 on cores
 that nothing else uses, and what a step takes of a processor in the workers and in the process that trains: so many
@@ -11,7 +11,6 @@ cores a GPU are busy, whatever else runs here. Pictures of the records are 64 ×
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -32,6 +31,7 @@ from codi2.train.rehearsal import as_worker
 from codi2.train.shares import WHOLE, Share
 
 SLEEP = 0.05  # seconds
+RECORDS = 2000
 STEPS, FIRST = 160, 40  # steps; those in which the workers get ahead
 RANKS, ITEMS = 8, 16
 MEASURED = 32  # steps, two blocks, whose work is measured in one process
@@ -75,29 +75,30 @@ def seconds_of_drawing(recipe: Sleeping) -> float:
 def main(workers: int, size: int) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        build(Settings("tables", str(home() / "data" / "tiny"), f"{folder}/set", options={"records": 2000}))
+        build(Settings("tasks", str(home() / "data" / "tiny"), f"{folder}/set", options={"records": RECORDS}))
         data = {f"{folder}/set": 1.0}
-        options = {"model": "debug", "data": data, "held_out": data, "lookahead": 16, "diffusion_share": 1.0}
-        options |= {"diffusion_items": min(ITEMS, size), "phases": {"text": 0.25, "image": 0.4, "audio": 0.25}}
-        options["phases"]["video"] = 0.1
-        made = TrainConfig(
+        options = {
+            "model": "debug", "data": data, "held_out": data, "lookahead": 16, "diffusion_share": 1.0,
+            "diffusion_items": min(ITEMS, size),
+            "phases": {"text": 0.25, "image": 0.4, "audio": 0.25, "video": 0.1},
+        }  # fmt: skip
+        config = TrainConfig(
             "llm", STEPS, size, 1e-3, log_every=10, save_every=10**6, validate_every=10**6, options=options,
             num_workers=workers,
         )  # fmt: skip
-        recipe = Sleeping(made)
+        recipe = Sleeping(config)
         recipe.lessons.encodings.of([piece for lesson in recipe.lessons.every() for piece in lesson.pieces])
         recipe.batch(0)  # what is done once
         drawing = seconds_of_drawing(recipe)
         del recipe.drawing
-        train(recipe, made, Path(folder) / "run")
+        train(recipe, config, Path(folder) / "run")
     gaps = [after - before for before, after in zip(recipe.began[FIRST:-1], recipe.began[FIRST + 1 :], strict=True)]
     own = (recipe.worked[-1] - recipe.worked[FIRST]) / len(gaps)
     print(
         f"batch of {size} over {RANKS} processes, {workers} workers: a step takes {median(gaps) / SLEEP:.3f} × the "
         f"device's (median of {len(gaps)}), {sum(gaps) / len(gaps) / SLEEP:.3f} × (mean); processor time a step: "
         f"{drawing * 1000:.1f} ms of the workers, {own * 1000:.1f} ms of the process that trains, "
-        f"{(drawing + own) / SLEEP:.2f} cores",
-        file=sys.stdout,
+        f"{(drawing + own) / SLEEP:.2f} cores"
     )
 
 

@@ -24,7 +24,7 @@ PADDED_STEPS = 160
 
 
 def recipe(folder: Path) -> llm.LLMRecipe:
-    build(Settings("tables", str(home() / "data" / "tiny"), str(folder), options={"records": RECORDS}))
+    build(Settings("tasks", str(home() / "data" / "tiny"), str(folder), options={"records": RECORDS}))
     options = {
         "data": {str(folder): 1.0},
         "diffusion_share": 0.0,
@@ -64,7 +64,7 @@ def bare(model: Any, optimizer: Any, ids: torch.Tensor, mask: torch.Tensor) -> f
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        made = recipe(Path(folder) / "tables")
+        made = recipe(Path(folder) / "tasks")
         made.model.train()
         backbone = made.mllm.backbone
         trained = [p for p in made.model.parameters() if p.requires_grad]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from codi2.diffuse.sampling import SampleOptions
-from codi2.evaluate.bench import Bench
+from codi2.evaluate.context import EvalContext
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Text
@@ -36,8 +36,8 @@ def differences(name: str, device: str) -> dict[str, float]:
         cpu, gpu = CoDi2.from_pretrained(name), CoDi2.from_pretrained(name, device=device)
         for modality in cpu.decoders:
             prompts = [(Text(f"Make a {modality} of a bell."),)]
-            features = Bench(cpu).think(prompts, modality)
-            found[f"{modality}: features"] = apart(features, Bench(gpu).think(prompts, modality))
+            features = EvalContext(cpu).predict(prompts, modality)
+            found[f"{modality}: features"] = apart(features, EvalContext(gpu).predict(prompts, modality))
             ours, theirs = cpu.decoders[modality], gpu.decoders[modality]
             latents = ours.generate_latents(features, [1], SampleOptions(num_inference_steps=STEPS))
             drawn = theirs.generate_latents(features.to(device), [1], SampleOptions(num_inference_steps=STEPS))

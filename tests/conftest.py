@@ -65,7 +65,7 @@ def item(modality: str, row: int, concept: str, style: str, split: str) -> Item:
 def forget() -> None:
     from codi2.data import cache
 
-    for kept in (cache.corpus, cache.items, cache.mixes, cache._row_keys):
+    for kept in (cache.corpus, cache.items, cache._row_keys):
         kept.cache_clear()
 
 

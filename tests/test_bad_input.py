@@ -153,7 +153,7 @@ def test_a_cut_checkpoint(cli, tmp_path):
 
 
 def test_data_without_a_corpus(cli, tmp_path):
-    refused(cli("data", "build", "tables", CODI2_HOME=tmp_path / "home"), tmp_path / "out", "codi2 data fetch tiny")
+    refused(cli("data", "build", "tasks", CODI2_HOME=tmp_path / "home"), tmp_path / "out", "codi2 data fetch tiny")
 
 
 def test_a_config_that_is_not_there(cli, tmp_path):

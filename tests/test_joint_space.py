@@ -150,7 +150,6 @@ def test_the_command_writes_one_of_each_or_one_of_all(tmp_path: Path) -> None:
         (["--to", "text"], "codi2 generate --want text"),
         (["--to", "image", "--weights", "1,x"], "numbers with commas"),
         (["--to", "image", "--weights", "1,2"], "2 weights for 1 items"),
-        (["--to", "image", "--bits", "4"], "which transfer does not load"),
         (["--to", "image", "--minus", "none.png"], "none.png"),
         (["--to", "image", "--minus", "text= "], "no words"),
     ],

@@ -1,63 +1,40 @@
-"""What a user is told of settings that do nothing with a model, and of text that was cut."""
+"""Notes about settings without effect and about text that was cut."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
 from codi2 import CoDi2
 from codi2.chat import Chat
-from codi2.config import DEBUG, CoDi2Config
-from codi2.notes import settings_notes
+from codi2.config import DEBUG
+from codi2.llm.decode import FeatureSegment, TextSegment
+from codi2.notes import notes_of
 from codi2.reply import Options
 
-
-def with_picture(**settings: object) -> CoDi2Config:
-    return replace(DEBUG, decoders={**DEBUG.decoders, "image": replace(DEBUG.decoders["image"], **settings)})
+PICTURE, WORDS = FeatureSegment("image", torch.zeros(3, 16)), TextSegment((1, 2))
 
 
-ONE_STEP = with_picture(num_inference_steps=1, guidance_scale=1.0)
+def notes(*segments: FeatureSegment | TextSegment, **settings: Any) -> str:
+    return " ".join(notes_of(DEBUG, Options(**settings), segments))
 
 
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({}, ()),
-        ({"seed": 3}, ("the seed",)),
-        ({"num_inference_steps": 1}, ()),
-        ({"num_inference_steps": 20}, ("the number of steps",)),
-        ({"guidance_scale": 1.0}, ()),
-        ({"seed": 1, "guidance_scale": 7.5, "negative_prompt": "blurry"}, ("the seed", "guidance", "negative prompt")),
-    ],
-)
-def test_settings_that_a_one_step_decoder_cannot_use_are_named_in_one_note(settings, named):
-    notes = settings_notes(ONE_STEP, Options(want="image", **settings), [["image"]])
-    assert len(notes) == bool(named)
-    assert all(name in notes[0] for name in named)
+def test_a_seed_has_no_effect_on_text_that_is_not_sampled() -> None:
+    assert "The seed has no effect" in notes(WORDS, seed=3)
+    assert notes(WORDS) == notes(WORDS, seed=3, temperature=0.7) == notes(WORDS, PICTURE, seed=3) == ""
 
 
-def test_several_of_one_modality_are_said_to_be_alike_where_only_the_seed_tells_them_apart():
-    twice = Options(want=("image", "image"))
-    assert "nearly alike" in settings_notes(ONE_STEP, twice, [["image"], ["image"]])[0]
-    assert settings_notes(DEBUG, twice, [["image"], ["image"]]) == ()
-
-
-def test_the_config_decides_not_the_name():
-    settings = Options(seed=3, num_inference_steps=20, guidance_scale=5.0, negative_prompt="blurry")
-    for config in (DEBUG, replace(DEBUG, name="tiny")):
-        assert settings_notes(config, settings, [["image"]]) == ()
-    assert settings_notes(replace(ONE_STEP, name="debug"), settings, [["image"]])
-
-
-def test_what_is_drawn_together_goes_by_the_steps_of_that():
-    assert settings_notes(ONE_STEP, Options(seed=3), [["image"]])
-    assert settings_notes(ONE_STEP, Options(seed=3), [["image", "audio"]]) == ()
-
-
-def test_a_seed_has_no_effect_on_text_that_is_not_sampled():
-    assert "seed" in settings_notes(DEBUG, Options(seed=3), [])[0]
-    assert settings_notes(DEBUG, Options(seed=3, temperature=0.7), []) == settings_notes(DEBUG, Options(), []) == ()
+def test_a_negative_prompt_needs_guidance() -> None:
+    away = {"negative_prompt": "blurry"}
+    assert "negative prompt" in notes(PICTURE, guidance_scale=1.0, **away)
+    assert notes(PICTURE, **away) == notes(PICTURE, guidance_scale=2.0, **away) == ""
+    assert notes(WORDS, guidance_scale=1.0, **away) == "", "there is no medium"
+    both = replace(DEBUG.decoders["image"], negative_in_both=True)
+    config = replace(DEBUG, decoders={**DEBUG.decoders, "image": both})
+    assert notes_of(config, Options(guidance_scale=1.0, **away), [PICTURE]) == ()  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +42,8 @@ def model() -> CoDi2:
     return CoDi2.from_pretrained("debug")
 
 
-def test_text_that_reached_its_limit_is_said_to_be_cut(model):
+def test_text_that_reached_its_limit_is_called_cut(model: CoDi2) -> None:
     cut = model.generate("Hello", want="text", max_new_tokens=3)
     assert ["cut after 3 tokens" in note for note in cut.notes] == [True]
-    assert model.generate("Hello", want="image", max_new_tokens=3).notes == (), "no text was asked for"
+    assert model.generate("Hello", want="image", max_new_tokens=3).notes == (), "no text is wanted"
     assert "cut after 2 tokens" in " ".join(Chat(model).send("Hello", want="text", max_new_tokens=2).notes)

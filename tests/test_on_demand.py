@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from torch import nn
 
 from codi2 import CoDi2
-from codi2.config import DEBUG, PriorConfig
 from codi2.errors import WeightsError
 from codi2.tensors import OnDemand, undrawn_weights
 
@@ -26,23 +24,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def with_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a prior, which samples the features of media."""
-    path = tmp_path_factory.mktemp("model") / "prior"
-    heads = replace(DEBUG.heads, prior=PriorConfig(num_inference_steps=2), copies=0)
-    CoDi2.build(replace(DEBUG, name="prior", heads=heads)).save_pretrained(path)
-    return path
-
-
-def test_a_prior_is_loaded_with_the_first_medium(with_prior: Path, tmp_path: Path):
-    whole, partly = CoDi2.from_pretrained(with_prior), CoDi2.from_pretrained(with_prior, on_demand=True)
+def test_a_prior_is_loaded_with_the_first_medium(folder: Path, tmp_path: Path):
+    whole, partly = CoDi2.from_pretrained(folder), CoDi2.from_pretrained(folder, on_demand=True)
     assert isinstance(partly.prior, OnDemand)
     assert partly.generate("Hello", want="text", max_new_tokens=2).text and not partly.prior.loaded
     pictures = [model.generate("Draw", want="image", max_new_tokens=1).images[0].pixels for model in (whole, partly)]
     assert np.array_equal(*pictures) and list(partly.prior.loaded) == ["prior"]
-    CoDi2.from_pretrained(with_prior, on_demand=True).save_pretrained(tmp_path / "again")
-    kept, again = (path / "prior" / "diffusion_pytorch_model.safetensors" for path in (with_prior, tmp_path / "again"))
+    CoDi2.from_pretrained(folder, on_demand=True).save_pretrained(tmp_path / "again")
+    kept, again = (path / "prior" / "diffusion_pytorch_model.safetensors" for path in (folder, tmp_path / "again"))
     assert kept.read_bytes() == again.read_bytes()
 
 
@@ -78,12 +67,12 @@ def test_damage_is_one_sentence_when_the_part_is_needed(folder: Path, tmp_path: 
         path.write_bytes(content)
 
 
-def test_text_needs_no_diffusers(with_prior: Path):
+def test_text_needs_no_diffusers(folder: Path):
     code = (
         "import sys; from codi2 import CoDi2; m = CoDi2.from_pretrained(sys.argv[1], on_demand=True);"
         "m.generate('Hello', want='text', max_new_tokens=1); print('diffusers' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(with_prior)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 

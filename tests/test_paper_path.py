@@ -12,22 +12,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PILImage
+from task_set import write_task_set
 from virtual_device import virtual_gpu
 
 from codi2 import CoDi2
 from codi2.checkpoint import place
-from codi2.config import DEBUG, PAPER, SENSES, DecoderConfig, EncoderConfig, HeadsConfig, LLMConfig
+from codi2.config import DEBUG, PAPER, DecoderConfig, EncoderConfig, HeadsConfig, LLMConfig
 from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.families.audioldm2 import audioldm2_decoder
 from codi2.diffuse.families.text_to_video import text_to_video_decoder
 from codi2.diffuse.families.unclip import unclip_decoder
 from codi2.diffuse.load import TRAINED, load_trained, trained_state
+from codi2.encode.batches import encode_each
 from codi2.encode.imagebind import ImageBindEncoder
 from codi2.encode.imagebind.network import ImageBind, ImageBindConfig, TowerSize
 from codi2.errors import ConfigError, WeightsError
 from codi2.heads.loss import codi2_loss
 from codi2.llm.backbone import Backbone, byte_tokenizer, load_backbone, random_llm
 from codi2.llm.mllm import MLLM
+from codi2.modalities import SENSES
 from codi2.placement import Placement
 from codi2.prompt.layout import Message, collate
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Phrase, Text, Thermal, Video
@@ -141,7 +144,8 @@ def test_patch_tokens_enter_and_several_slots_are_regressed(tmp_path: Path, feat
     batch = collate([model.layout(conversation)], model.mllm.backbone.pad_id)
     slots = batch.slot_item.bincount().tolist()
     assert slots[-1] == 4
-    assert torch.equal(model.encode(batch.items, slots)[-1, :4], regressed)
+    encoded = encode_each(model.encoder, list(zip(batch.items, slots, strict=True)))
+    assert torch.equal(encoded[-1], regressed)
 
 
 def _pixels(image: Image) -> torch.Tensor:
@@ -154,7 +158,7 @@ def test_a_training_step_reaches_language_model_heads_and_input_projection(model
     """The three losses of section 3.2 at once; the gradient of L_DM flows through the feature into LoRA."""
     conversation = [Message("user", (Text("draw "), picture())), Message("assistant", (picture(1), sound(), clip()))]
     batch = collate([model.layout(conversation)], model.mllm.backbone.pad_id)
-    features = model.encode(batch.items, batch.slot_item.bincount().tolist())
+    features = model.encode(batch.items)
     for name, parameter in model.mllm.named_parameters():
         parameter.requires_grad_(
             any(k in name for k in ("lora_", "trainable", "input_projection.", "output_projection."))
@@ -256,20 +260,17 @@ def test_the_published_way_trains_with_its_decoders_heads(
     model: CoDi2, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """LoRA, projections and what leads features into published decoders learn together, and load again (B.2)."""
-    from codi2.data.build import Settings, build
     from codi2.train.config import TrainConfig
     from codi2.train.encoded import Encodings, weights_key
     from codi2.train.loop import train
     from codi2.train.parts import llm
 
-    source = str(rich_home / "data" / "tiny")
-    build(Settings("tables", source, str(tmp_path / "tables"), options={"records": 57}))
+    data = write_task_set(rich_home, tmp_path / "tasks", 57)
     encodings = Encodings(lambda: model.encoder, weights_key(model.encoder), reads_words=False)
     monkeypatch.setattr(llm, "locate", lambda name: (model.config, None))
     monkeypatch.setattr(llm, "encodings_for", lambda config, folder: encodings)
     monkeypatch.setattr(llm, "load_one_decoder", lambda modality, config, folder: model.decoders[modality])
     before = {m: {n: v.clone() for n, v in trained_state(d).items()} for m, d in model.decoders.items()}
-    data = {str(tmp_path / "tables"): 1.0}
     options = {"data": data, "held_out": data, "diffusion_share": 1.0, "decoder_heads": True}
     config = TrainConfig(
         "llm", 4, 4, 1e-3, warmup_steps=1, options={**options, "phases": {"image": 0.5, "audio": 0.5}},
@@ -304,22 +305,21 @@ def test_features_of_a_data_set_are_those_of_imagebind(
     workers: int, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Media are read in a worker process; 1, all or pooled tokens are kept, and phrases only where they are read."""
-    from codi2.data.build import Settings, load_report
-    from codi2.data.build import build as build_set
+    from codi2.data.build import load_report
     from codi2.data.shards import open_shards
-    from codi2.evaluate.processes import ALONE
+    from codi2.processes import ALONE
     from codi2.train.encoded import items_of, name_of
     from codi2.train.features import encode, makers, worker
     from codi2.train.features.store import FeatureStore
 
     encoder = build(tmp_path).encoder
-    source, data = str(rich_home / "data" / "tiny"), tmp_path / "tables"
-    build_set(Settings("tables", source, str(data), options={"records": 19}))
+    data = tmp_path / "tasks"
+    write_task_set(rich_home, data, 19)
     for features in (1, 5, 257):
         maker = makers.FeatureMaker(encoder, replace(PAPER.encoder, norm=1.0), features)
         for module in (encode, worker):
             monkeypatch.setattr(module, "load_maker", lambda *_, maker=maker: maker)
-        job = encode.job_of("features", data, "paper", features)
+        job = encode.job_of(data, "paper", features)
         encoding = encode.EncodingRun(job, encode.default_folder(job), encode.EncodingOptions(workers=workers))
         encode.encode_set(encoding, ALONE, tell=lambda _: None)
         store = FeatureStore(encoding.folder)
@@ -335,28 +335,20 @@ def test_features_of_a_data_set_are_those_of_imagebind(
 def test_media_are_encoded_in_batches_on_a_gpu(
     rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Encoder and autoencoders in bfloat16, on a virtual GPU: media arrive there, and their features on the disk."""
-    from codi2.data.build import Settings
-    from codi2.data.build import build as build_set
-    from codi2.evaluate.processes import ALONE
+    """The encoder in bfloat16, on a virtual GPU: media arrive there, and their features on the disk."""
+    from codi2.processes import ALONE
     from codi2.train.features import encode, makers, worker
     from codi2.train.features.store import FeatureStore
 
-    source, data = str(rich_home / "data" / "tiny"), tmp_path / "tables"
-    build_set(Settings("tables", source, str(data), options={"records": 19}))
+    data = tmp_path / "tasks"
+    write_task_set(rich_home, data, 19)
     with virtual_gpu():
-        model = build(tmp_path)
-        chosen: dict[str, makers.Maker] = {
-            f"latents-{m}": makers.LatentMaker(decoder.codec, decoder.latent_shape)
-            for m, decoder in model.decoders.items()
-        }
-        chosen["features"] = makers.FeatureMaker(model.encoder, replace(PAPER.encoder, norm=1.0), 5)
-        for kind, maker in chosen.items():
-            for module in (encode, worker):
-                monkeypatch.setattr(module, "load_maker", lambda *_, maker=maker: maker)
-            job = encode.job_of(kind, data, "paper")
-            options = encode.EncodingOptions(Placement("cuda", "bfloat16"), workers=0, batch=4)
-            encoding = encode.EncodingRun(job, encode.default_folder(job), options)
-            plan = encode.encode_set(encoding, ALONE, tell=lambda _: None)
-            assert plan.media and next(maker.network.parameters()).is_cuda
-            assert FeatureStore(encoding.folder).job.kind == kind
+        maker = makers.FeatureMaker(build(tmp_path).encoder, replace(PAPER.encoder, norm=1.0), 5)
+        for module in (encode, worker):
+            monkeypatch.setattr(module, "load_maker", lambda *_: maker)
+        job = encode.job_of(data, "paper")
+        options = encode.EncodingOptions(Placement("cuda", "bfloat16"), workers=0, batch=4)
+        encoding = encode.EncodingRun(job, encode.default_folder(job), options)
+        plan = encode.encode_set(encoding, ALONE, tell=lambda _: None)
+        assert plan.media and next(maker.encoder.parameters()).is_cuda
+        assert FeatureStore(encoding.folder).job == job

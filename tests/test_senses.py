@@ -12,9 +12,10 @@ import pytest
 from PIL import Image as PILImage
 
 from codi2 import CoDi2
-from codi2.config import DEBUG, SENSES, CoDi2Config, EncoderConfig
+from codi2.config import DEBUG, CoDi2Config, EncoderConfig
 from codi2.encode.imagebind.senses import READINGS, read_depth, read_imu, read_thermal
 from codi2.errors import ConfigError, MediaError, PromptError
+from codi2.modalities import SENSES
 from codi2.prompt.grammar import parse, render
 from codi2.prompt.layout import SPECIAL_TOKENS, special_tokens
 from codi2.prompt.parts import IMU, Depth, Image, Sense, Thermal

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as PILImage
 from replies import decoded
-from ways import (
-    FOLDER,
-    MANY,
-    ONE,
-    REQUESTS,
-    Round,
-    Servers,
-    Way,
-    answer,
-    engine,
-    generate,
-    images,
-    page,
-    reopened,
-    same,
-    session,
-    streamed_completions,
-    values,
-)
+from ways import FOLDER, MANY, ONE, REQUESTS, Round, Servers, Way, answer, images, same, streamed_completions, values
 
 from codi2.chat import Chat
-from codi2.config import DEBUG, PriorConfig
-from codi2.media import save_clip
+from codi2.media import save
 from codi2.model import CoDi2
 from codi2.prompt.parts import Audio, Image, Text, Video
 
@@ -43,7 +23,7 @@ def clip_with_sound(tmp_path_factory: pytest.TempPathFactory) -> None:
     FOLDER["sounding.mp4"] = tmp_path_factory.mktemp("media")
     frames = tuple(PILImage.new("RGB", (64, 48), (40 * i, 90, 200)) for i in range(5))
     sound = Audio(0.5 * np.sin(np.arange(8000) * 0.2), 16_000)
-    save_clip(FOLDER["sounding.mp4"] / "sounding.mp4", Video(frames, 10), {}, sound)
+    save(FOLDER["sounding.mp4"] / "sounding.mp4", Video(frames, 10), {}, sound)
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +36,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 @pytest.fixture(scope="module")
 def debug(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     at = Servers(CoDi2.from_pretrained("debug"), tmp_path_factory.mktemp("ways") / "store")
-    yield at
-    at.close()
-
-
-SAMPLED = replace(DEBUG, heads=replace(DEBUG.heads, copies=0, prior=PriorConfig(num_inference_steps=2)))
-
-
-@pytest.fixture(scope="module")
-def with_prior(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """The same model with a prior, which samples its features."""
-    at = Servers(CoDi2.build(SAMPLED), tmp_path_factory.mktemp("ways") / "store")
     yield at
     at.close()
 
@@ -88,15 +57,6 @@ CASES += [("a picture of words", images)]
 @pytest.mark.parametrize(("name", "way"), CASES, ids=[f"{name}: {way.__name__}" for name, way in CASES])
 def test_all_ways_answer_alike(debug: Servers, name: str, way: Way):
     check(debug, name, way)
-
-
-PRIOR_CASES = [(name, way) for name in ("a clip and its sound", "three rounds") for way in (engine, reopened, session)]
-PRIOR_CASES += [("a picture of words", generate), ("an edit in the second round", page)]
-
-
-@pytest.mark.parametrize(("name", "way"), PRIOR_CASES, ids=[f"{name}: {way.__name__}" for name, way in PRIOR_CASES])
-def test_all_ways_sample_alike(with_prior: Servers, name: str, way: Way):
-    check(with_prior, name, way)
 
 
 @pytest.mark.slow

@@ -13,11 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Interval
 
 from codi2.errors import ConfigError
+from codi2.modalities import SENSES
 
-SENSES = ("depth", "thermal", "imu")
-"""Modalities that only some encoders read."""
-
-FORMAT = 1
+FORMAT = 2
 """Version of the format of a model's folder; another version is refused."""
 
 LANGUAGE = "language"
@@ -25,7 +23,7 @@ LANGUAGE = "language"
 
 
 # Limits of a config.json: far above all values in use, and low enough that no value alone fills the memory.
-Count = Annotated[int, Interval(ge=0, le=4_096)]  # of features, heads, maps
+Count = Annotated[int, Interval(ge=0, le=4_096)]  # of features
 Width = Annotated[int, Interval(ge=1, le=1_000_000)]
 Side = Annotated[int, Interval(ge=0, le=16_384)]  # pixels, bins, frames
 Steps = Annotated[int, Interval(ge=1, le=10_000)]
@@ -60,7 +58,7 @@ class LLMConfig(_Strict):
 class EncoderConfig(_Strict):
     """The frozen encoder into the joint space (section 3.1); `kind` names a module of `encode`."""
 
-    kind: Literal["debug", "tiny", "embedded", "imagebind", "towers"]
+    kind: Literal["debug", "embedded", "imagebind", "towers"]
     num_features: Mapping[str, Count]  # T, feature vectors of an input by modality
     id: str = ""  # repo id, folder or file of the weights; "": the default of the kind
     tokenizer: str = ""  # repo id or folder of the tokenizer of words, for kinds that need one
@@ -85,10 +83,6 @@ class HeadsConfig(_Strict):
     num_slots: Mapping[str, Count]  # K, features of a generated item by modality; K <= T
     groups: Mapping[str, str]  # modality -> name of the projection that it shares
     hidden: Width  # width between the two linear maps
-    copies: Count = 0  # attention heads over the items of the prompt, whose features a prediction reads; 0: none
-    copy_dim: Width = 64  # width of the queries and keys of these heads
-    operators: Mapping[str, Count] = field(default_factory=dict)  # group → number of affine maps, fitted to known edits
-    maps: Count = 0  # linear maps of the attended features, weighted by the hidden state; 0: none
     prior: PriorConfig | None = None  # samples the features of answers; None: decoders get the regressed ones
     loss: Literal["paper", "released"] = "paper"  # alpha * MSE (section 3.2), or the authors' code: -0.1 * cosine
     alpha: Factor = 1.0  # weight of the MSE in "paper"
@@ -111,12 +105,6 @@ class DecoderConfig(_Strict):
     # decoder's training data
     negative_prompt: str = ""  # B.1
     negative_in_both: bool = False  # it conditions the feature's branch too, as in the authors' code
-    detail: Factor = 0.0  # scale of the difference from the source below which lost detail is added back; 0: never
-    kept: Factor = 0.0  # share added back of the loss when a source is drawn from its own features
-    agreement: Factor = 0.0  # share by which the output is moved to the appearance that the features describe
-    recall: Factor = 0.0  # share by which features without a source are moved to the nearest training item's
-    edit_scale: Factor = 1.0  # scale of the predicted change from the source's features, which regression shrinks
-    motion_scale: Factor = 1.0  # scale of the motion of clips with a still source, which regression shrinks
     first_frame: bool = False  # whether the image decoder draws a first frame as the source of clips that have none
 
 
@@ -129,7 +117,6 @@ class JointConfig(_Strict):
     lead: Mapping[str, Annotated[int, Interval(le=10_000)]] = field(
         default_factory=dict
     )  # modality → steps by which it is ahead of the others
-    motion_scale: Factor = 1.0  # of clips that are drawn together; replaces the decoder's
 
 
 @dataclass(frozen=True)
@@ -147,11 +134,6 @@ class CoDi2Config(_Strict):
 
     def __post_init__(self) -> None:
         heads, encoder = self.heads, self.encoder
-        if self.format_version != FORMAT:
-            raise ConfigError(
-                f"format_version is {self.format_version}, this version of codi2 reads {FORMAT}; "
-                "use the version that wrote the model, or write it again"
-            )
         if unknown := sorted({*self.untrained} - {LANGUAGE, *self.decoders}):
             raise ConfigError(f"untrained has {unknown[0]!r}; expected {LANGUAGE} or a modality of decoders.")
         for modality, k in heads.num_slots.items():
@@ -170,8 +152,6 @@ class CoDi2Config(_Strict):
                 raise ConfigError(
                     f"joint.lead[{modality!r}] is {steps}; expected one of joint.modalities, and 0 steps or more."
                 )
-        if heads.prior is not None and (heads.copies or heads.operators or heads.maps):
-            raise ConfigError("heads.prior reads the items of a conversation itself; set no copies, operators or maps.")
         if encoder.reads_words and "phrase" not in encoder.num_features:
             raise ConfigError("encoder.reads_words is on, but encoder.num_features has no 'phrase'; add it.")
 
@@ -181,18 +161,32 @@ class CoDi2Config(_Strict):
 
     def to_json(self) -> str:
         """Indented JSON; `from_json` gives back an equal config."""
-        return _adapter().dump_json(self, indent=2).decode() + "\n"
+        return _adapters()[1].dump_json(self, indent=2).decode() + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> CoDi2Config:
-        """Raises ConfigError naming each key that is unknown, missing or of a wrong type."""
+        """Raises ConfigError naming each key that is unknown, missing or of a wrong type, or another format."""
         from pydantic import ValidationError
 
+        of_format, of_config = _adapters()
         try:
-            return _adapter().validate_json(text)
+            version = of_format.validate_json(text).format_version
+            if version != FORMAT:
+                raise ConfigError(
+                    f"format_version is {version}, this version of codi2 reads {FORMAT}; use the version that wrote "
+                    "the model, or train it again with `codi2 train`"
+                )
+            return of_config.validate_json(text)
         except ValidationError as error:
             faults = "; ".join(_fault(e["loc"], e["msg"], e["input"]) for e in error.errors()[:5])
             raise ConfigError(f"This is not a model config: {faults}.") from None
+
+
+@dataclass(frozen=True)
+class _Format:
+    """The version alone, which is checked first: keys of another version are unknown to this one."""
+
+    format_version: int = FORMAT
 
 
 def _fault(place: tuple[int | str, ...], message: str, value: Any) -> str:
@@ -201,10 +195,11 @@ def _fault(place: tuple[int | str, ...], message: str, value: Any) -> str:
 
 
 @lru_cache(maxsize=1)
-def _adapter() -> Any:
+def _adapters() -> tuple[Any, Any]:
+    """Those of `_Format` and of `CoDi2Config`."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(CoDi2Config)
+    return TypeAdapter(_Format), TypeAdapter(CoDi2Config)
 
 
 CHATML = (
@@ -225,8 +220,7 @@ DEBUG = CoDi2Config(
         num_slots={"image": 3, "audio": 3, "video": 3},
         groups={"image": "image", "audio": "audio", "video": "image", "phrase": "phrase"},
         hidden=32,
-        copies=2,
-        copy_dim=8,
+        prior=PriorConfig(num_inference_steps=2),
     ),
     decoders={
         "image": DecoderConfig(kind="debug", num_inference_steps=2),
@@ -244,68 +238,13 @@ TINY = CoDi2Config(
     ),
     # a small language model knows little of how things look and sound; the encoder's features of words do
     encoder=EncoderConfig(
-        kind="tiny", num_features={"image": 3, "audio": 2, "video": 3, "phrase": 1}, reads_words=True
-    ),
-    heads=HeadsConfig(
-        feature_dim=256,
-        num_slots={"image": 3, "audio": 2, "video": 3},
-        # a clip's features are those of its frames, except the last
-        groups={"image": "image", "audio": "audio", "video": "image", "phrase": "phrase"},
-        hidden=384,
-        copies=4,
-        operators={"image": 51, "audio": 12},
-        maps=12,
-    ),
-    decoders={
-        # trained with losses on pictures and sounds, mostly at the first step: more steps give worse results
-        "image": DecoderConfig(
-            kind="tiny",
-            num_inference_steps=1,
-            guidance_scale=1.0,
-            source_guidance_scale=1.0,
-            feature_norm=16.0,
-            detail=0.3,
-            recall=1.0,
-        ),
-        "audio": DecoderConfig(
-            kind="tiny",
-            length=160,
-            num_inference_steps=1,
-            guidance_scale=1.0,
-            source_guidance_scale=1.0,
-            feature_norm=16.0,
-            edit_scale=1.05,
-            kept=0.5,
-            agreement=0.8,
-            recall=1.0,
-        ),
-        # one step gives the mean of all motions: hardly any motion
-        "video": DecoderConfig(
-            kind="tiny",
-            length=8,
-            num_inference_steps=8,
-            guidance_scale=1.0,
-            source_guidance_scale=1.0,
-            feature_norm=16.0,
-            recall=1.0,
-            motion_scale=1.55,
-            first_frame=True,
-        ),
-    },
-    # a clip's first step attends to a sound after half of its steps
-    joint=JointConfig(("audio", "video"), num_inference_steps=8, lead={"audio": 4}, motion_scale=1.15),
-)
-
-EMBEDDED = CoDi2Config(
-    name="tiny",
-    llm=TINY.llm,
-    encoder=EncoderConfig(
         kind="embedded", num_features={"image": 4, "audio": 6, "video": 5, "phrase": 1}, reads_words=True
     ),
     heads=HeadsConfig(
         feature_dim=256,
         num_slots={"image": 4, "audio": 6, "video": 5},
-        groups=TINY.heads.groups,
+        # a clip's features are those of its first frame, except the last
+        groups={"image": "image", "audio": "audio", "video": "image", "phrase": "phrase"},
         hidden=384,
         prior=PriorConfig(),
     ),
@@ -321,9 +260,9 @@ EMBEDDED = CoDi2Config(
         )
         for modality, length in (("image", 1), ("audio", 160), ("video", 8))
     },
+    # a clip's first step attends to a sound after four of its steps
     joint=JointConfig(("audio", "video"), num_inference_steps=12, lead={"audio": 4}),
 )
-"""The model of the numbered configs of configs/tiny; it replaces `TINY` once it is trained."""
 
 PAPER = CoDi2Config(
     name="paper",

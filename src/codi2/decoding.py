@@ -5,7 +5,7 @@ Letters: B replies, n media of one run, K features of a medium, D joint width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from codi2.corrections import corrected_media
 from codi2.diffuse.sampling import Progress, SampleOptions, sample
 from codi2.llm.decode import FeatureSegment, Segment, text_of
 from codi2.pcm import rounded
@@ -21,11 +20,10 @@ from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Part, Phrase
 from codi2.prompt.sources import LAST, NONE, check_source, source_of
 from codi2.reply import Options
-from codi2.tensors import OnDemand
+from codi2.tensors import loaded
 
 if TYPE_CHECKING:
     from codi2.diffuse.decoder import Decoder
-    from codi2.diffuse.joint import JointAttention
     from codi2.model import CoDi2
 
 
@@ -52,25 +50,6 @@ class MediaRequest:
         """Requests with different settings cannot run in one batch."""
         o = self.options
         return self.modality, o.num_inference_steps, o.guidance_scale, o.source_guidance_scale, o.negative_prompt
-
-
-@dataclass(frozen=True)
-class Run:
-    """Media of one modality and setting, decoded as one batch."""
-
-    decoder: Decoder
-    requests: Sequence[MediaRequest]
-    options: SampleOptions
-    joint: bool  # whether another modality is decoded at the same time, with joint attention
-
-    @property
-    def features(self) -> Tensor:
-        """[n, K, D]."""
-        return torch.stack([request.segment.features for request in self.requests])
-
-    @property
-    def seeds(self) -> list[int]:
-        return [request.seed for request in self.requests]
 
 
 def decode(
@@ -129,44 +108,40 @@ def media_groups(model: CoDi2, segments: Sequence[Segment]) -> list[list[tuple[i
 @torch.no_grad()
 def _decode_batch(model: CoDi2, batch: Sequence[Sequence[MediaRequest]], progress: Progress) -> list[list[Part]]:
     """Media of one setting: a sequence of requests for each modality; several modalities attend to each other."""
-    joint = len(batch) > 1
+    joint = model.config.joint if len(batch) > 1 else None
     with ExitStack() as stack:
-        runs = []
+        decoders, states = {}, {}
         for requests in batch:
-            decoder = _joint_decoder(model, requests[0].modality) if joint else model.decoders[requests[0].modality]
+            modality = requests[0].modality
+            decoder = decoders[modality] = model.decoders[modality]
             stack.enter_context(model.resident(decoder))
-            runs.append(_run(model, decoder, requests, joint))
-        states = {run.decoder.modality: run.decoder.sampler_state(run.features, run.seeds, run.options) for run in runs}
+            features = torch.stack([request.segment.features for request in requests])
+            options = _sample_options(model, decoder, requests, joint.num_inference_steps if joint else None)
+            states[modality] = decoder.sampler_state(features, [request.seed for request in requests], options)
         if joint:
             from codi2.diffuse.joint import sample_together
 
-            layers = joint_layers(model)
-            assert layers is not None and model.config.joint is not None
-            decoders = {run.decoder.modality: run.decoder for run in runs}
-            latents = sample_together(layers, decoders, states, progress, model.config.joint.lead)
+            assert model.joint is not None
+            latents = sample_together(loaded(model.joint), decoders, states, progress, joint.lead)
         else:
             latents = {modality: sample(state, progress) for modality, state in states.items()}
-        return [corrected_media(model, run, latents[run.decoder.modality]) for run in runs]
+        return [decoder.media(latents[modality]) for modality, decoder in decoders.items()]
 
 
-def joint_layers(model: CoDi2) -> JointAttention | None:
-    """The joint attention, which is loaded now where it is loaded on demand."""
-    return model.joint["joint"] if isinstance(model.joint, OnDemand) else model.joint
-
-
-def _run(model: CoDi2, decoder: Decoder, requests: Sequence[MediaRequest], joint: bool) -> Run:
-    options, decoder_config = requests[0].options, model.config.decoders[decoder.modality]
-    negative_prompt = options.negative_prompt or decoder_config.negative_prompt
-    steps = model.config.joint.num_inference_steps if model.config.joint and joint else None
+def _sample_options(
+    model: CoDi2, decoder: Decoder, requests: Sequence[MediaRequest], steps: int | None
+) -> SampleOptions:
+    """The options of one batch; `steps` are those of media that are decoded together."""
+    options = requests[0].options
+    negative_prompt = options.negative_prompt or model.config.decoders[decoder.modality].negative_prompt
     starts_from_picture = decoder.sampling.first_frame and "image" in decoder.codec.reads
-    sampling = SampleOptions(
+    return SampleOptions(
         sources=_first_frames(model, requests) if starts_from_picture else [request.source for request in requests],
-        negative=read_words(model, decoder, [negative_prompt] * len(requests)) if negative_prompt else None,
+        negative=read_words(decoder, [negative_prompt] * len(requests), model.encode) if negative_prompt else None,
         num_inference_steps=options.num_inference_steps or steps,
         guidance_scale=options.guidance_scale,
         source_guidance_scale=options.source_guidance_scale,
     )
-    return Run(decoder, requests, sampling, joint)
 
 
 def _first_frames(model: CoDi2, requests: Sequence[MediaRequest]) -> list[Part | None]:
@@ -187,17 +162,14 @@ def _first_frames(model: CoDi2, requests: Sequence[MediaRequest]) -> list[Part |
     return sources
 
 
-def _joint_decoder(model: CoDi2, modality: str) -> Decoder:
-    """The decoder of a modality with its settings for joint attention."""
-    assert model.config.joint is not None
-    decoder = model.decoders[modality]
-    network = model.joint_networks.get(modality, decoder.unet)
-    return decoder.with_network(network, motion_scale=model.config.joint.motion_scale)
+def read_words(decoder: Decoder, prompts: Sequence[str], encode: Callable[[Sequence[Part]], Tensor]) -> Tensor:
+    """A decoder's conditions for n texts: states [n, L, W] of its own text encoder, padded with zeros, or joint vectors
+    [n, D].
 
-
-def read_words(model: CoDi2, decoder: Decoder, prompts: Sequence[str]) -> Tensor:
-    """A decoder's conditions for texts, [n, …]: states of its own text encoder, padded with zeros, or joint vectors."""
-    states = [decoder.conditioner.read_words(prompt) for prompt in prompts]
-    if any(state is None for state in states):
-        return model.encode([Phrase(prompt) for prompt in prompts])[:, 0]
-    return nn.utils.rnn.pad_sequence([state[0] for state in states], batch_first=True).to(model.device)  # type: ignore[index]
+    Args:
+        encode: n items → features [n, T, D].
+    """
+    states = [state[0] for prompt in prompts if (state := decoder.conditioner.read_words(prompt)) is not None]
+    if not states:
+        return encode([Phrase(prompt) for prompt in prompts])[:, 0]
+    return nn.utils.rnn.pad_sequence(states, batch_first=True)

@@ -86,10 +86,10 @@ def sample_media() -> dict[str, list[Part]]:
     from codi2.media import load
     from codi2.prompt.parts import Phrase
 
-    found: dict[str, list[Part]] = {}
+    by_modality: dict[str, list[Part]] = {}
     for path in sorted(media_folder().iterdir()):
         if path.suffix in (".png", ".wav", ".webp"):
-            media = load(path)
-            found.setdefault(media.modality, []).append(media)
-    found["phrase"] = [Phrase(ask.title) for ask in ASKS]
-    return found
+            part = load(path)
+            by_modality.setdefault(part.modality, []).append(part)
+    by_modality["phrase"] = [Phrase(ask.title) for ask in ASKS]
+    return by_modality

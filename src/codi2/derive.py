@@ -29,8 +29,8 @@ MAPPINGS = (
 """Fields in which `key=null` removes an entry."""
 JOINT = "joint"
 """The joint attention between decoders."""
-COPIED = ("adapter", "heads.safetensors")
-"""The files of LANGUAGE."""
+COPIED = ("adapter", "heads.safetensors", "prior")
+"""The files of LANGUAGE: the prior is trained on its hidden states."""
 
 
 def derived(base: CoDi2Config, settings: Sequence[str], name: str) -> CoDi2Config:
@@ -108,8 +108,11 @@ def with_untrained(base: CoDi2Config, config: CoDi2Config, weights: bool) -> tup
     Raises ConfigError: a part can only be copied, and does not fit.
     """
     kept = kept_parts(base, config) if weights else []
-    if config.encoder.kind == "tiny" and "encoder" not in kept:
-        raise ConfigError("the encoder 'tiny' is part of the model 'tiny': give --from tiny, and set no encoder.*")
+    if config.encoder.kind == "embedded" and "encoder" not in kept:
+        raise ConfigError(
+            "the encoder 'embedded' is part of the model 'tiny': give --from tiny, and set neither encoder.* nor "
+            "heads.feature_dim"
+        )
     for modality, decoder in config.decoders.items():
         if decoder.kind == "tiny" and modality not in kept:
             raise ConfigError(

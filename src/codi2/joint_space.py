@@ -18,18 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codi2.checkpoint import load_encoder, load_one_decoder, load_recall, locate
+from codi2.checkpoint import load_encoder, load_one_decoder, locate
 from codi2.config import CoDi2Config
+from codi2.decoding import read_words
 from codi2.diffuse.decoder import Decoder, first_frames
 from codi2.diffuse.load import has_head
 from codi2.diffuse.sampling import SampleOptions
 from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError, PromptError
-from codi2.heads.recall import Recall
 from codi2.model import CoDi2
 from codi2.pcm import rounded
 from codi2.placement import Placement, check, within_memory
-from codi2.prompt.parts import Audio, Part, Phrase
+from codi2.prompt.parts import Audio, Part
 from codi2.reply import Callback, Options, Reply, Stopwatch
 
 SMALLEST = 1e-3  # least length of a sum of unit vectors, relative to the weights, that still has a direction
@@ -42,7 +42,6 @@ class JointSpace:
     config: CoDi2Config
     encoder: Encoder
     decoders: dict[str, Decoder]
-    recall: Recall | None = None
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, to: str, **placement: Any) -> JointSpace:
@@ -73,7 +72,7 @@ class JointSpace:
             decoder.to(placed.device, dtype)
         if placed.compile:
             decoders[to].unet.compile()
-        return cls(config, encoder, decoders, load_recall(config, folder))
+        return cls(config, encoder, decoders)
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +89,7 @@ class JointSpace:
             if item.modality not in self.encoder.modalities:
                 read = ", ".join(self.encoder.modalities)
                 raise PromptError(f"The encoder of {self.config.name} reads {read}, not {item.modality}; leave it out.")
-            vector = self.encoder.within(self.encoder([item], 1).values[:, 0].float(), to)[0]
+            vector = self.encoder.within(self._encode([item])[:, 0].float(), to)[0]
             if not vector.any():
                 raise PromptError(
                     f"The encoder of {self.config.name} has no space that holds both {item.modality} and {to}; "
@@ -106,30 +105,24 @@ class JointSpace:
     @within_memory("it drew media")
     def draw(self, to: str, joint: Tensor, options: Options, watch: Stopwatch) -> Part:
         """A medium of modality `to`, decoded from a joint vector [D]."""
-        decoder, features = self.decoders[to], joint[None]
-        if self.recall is not None and to in self.recall.items:
-            features = F.pad(features, (0, 0, 0, self.config.heads.num_slots[to] - 1))
-            features = self.recall(to, features, self.config.decoders[to].recall)
-        features = features[None].to(self.device)
+        decoder, features = self.decoders[to], joint[None, None].to(self.device)
         sources: list[Part] | None = None
         if decoder.sampling.first_frame and "image" in self.decoders:
             sources = first_frames(self.decoders["image"], features, [options.seed])
         negative_prompt = options.negative_prompt or self.config.decoders[to].negative_prompt
         sampling = SampleOptions(
             sources=sources,
-            negative=self._read_words(decoder, negative_prompt) if negative_prompt else None,
+            negative=read_words(decoder, [negative_prompt], self._encode) if negative_prompt else None,
             num_inference_steps=options.num_inference_steps,
             guidance_scale=options.guidance_scale,
         )
         progress = partial(watch.callback, "decode")
         (part,) = decoder.generate(features, [options.seed], sampling, progress)
-        part = decoder.codec.perceptible(part)
         return rounded(part, 16) if isinstance(part, Audio) else part
 
-    def _read_words(self, decoder: Decoder, prompt: str) -> Tensor:
-        """The decoder's condition for a text: states of its own text encoder, or a joint vector."""
-        states = decoder.conditioner.read_words(prompt)
-        return (self.encoder([Phrase(prompt)], 1).values[:, 0] if states is None else states).to(self.device)
+    def _encode(self, items: Sequence[Part]) -> Tensor:
+        """Joint vectors [n, 1, D] of items of one modality."""
+        return self.encoder(items, 1).values
 
 
 @torch.no_grad()
@@ -162,7 +155,7 @@ def transfer(
     scales = check_weights(len(items), len(minus), weights)
     options, watch = Options(want=to, **settings), Stopwatch(callback or (lambda stage, step, total: None))
     if isinstance(model, CoDi2):
-        model = JointSpace(model.config, model.encoder, dict(model.decoders), model.recall)
+        model = JointSpace(model.config, model.encoder, dict(model.decoders))
     space = model if isinstance(model, JointSpace) else JointSpace.from_pretrained(model, to, **placement)
     _check_target(space.config, to)
     with watch("read"):

@@ -20,7 +20,7 @@ def locate(name_or_path: str | Path) -> tuple[CoDi2Config, Path | None]:
     fetched into the hub's cache.
 
     Raises:
-        ConfigError: the name is neither a preset nor a folder with a config.json.
+        ConfigError: the name is neither a preset nor a folder with a config.json, or this is of another format.
         OutsideError: the folder holds special files, or links to files outside.
         WeightsError: the hub has no such repo, or cannot be reached.
     """
@@ -33,7 +33,10 @@ def locate(name_or_path: str | Path) -> tuple[CoDi2Config, Path | None]:
     if (folder / "config.json").is_file():
         if not is_ours(folder):
             check_folder(folder)
-        return CoDi2Config.from_json((folder / "config.json").read_bytes()), folder
+        try:
+            return CoDi2Config.from_json((folder / "config.json").read_bytes()), folder
+        except ConfigError as error:
+            raise ConfigError(f"{folder / 'config.json'}: {error}") from error
     if name in PRESETS:
         raise WeightsError(
             f"the trained parts of {name!r} are not in this installation: {folder} is missing; reinstall the package"

@@ -16,16 +16,14 @@ from torch import Tensor, nn
 
 from codi2.checkpoint import load_parts, locate, place, push, save
 from codi2.config import CoDi2Config
-from codi2.corrections import corrected_features
-from codi2.decoding import check_options, decode, media_groups
+from codi2.decoding import check_options, decode
 from codi2.encode.batches import encode_each, encode_mixed
 from codi2.encode.contract import Encoder
-from codi2.heads.load import loaded_prior
-from codi2.heads.recall import Recall
 from codi2.llm import reading
-from codi2.llm.decode import FeatureSegment, Listener, Segment
+from codi2.llm.decode import Listener, Segment
 from codi2.llm.mllm import MLLM
 from codi2.llm.reading import Past, Reading
+from codi2.llm.sampled import sampled
 from codi2.notes import notes_of
 from codi2.placement import ON_CPU, Placement, check, on_device, within_memory
 from codi2.prompt.grammar import assign_items, check_not_empty, named_or_in_order, parse
@@ -53,16 +51,13 @@ class CoDi2(nn.Module):
         mllm: MLLM,
         decoders: Mapping[str, Decoder],
         joint: JointAttention | OnDemand[JointAttention] | None = None,
-        joint_networks: Mapping[str, nn.Module] | None = None,
-        recall: Recall | None = None,
         prior: Prior | OnDemand[Prior] | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.encoder, self.mllm, self.prior, self.recall = config, encoder, mllm, prior, recall
+        self.config, self.encoder, self.mllm, self.prior = config, encoder, mllm, prior
         self.decoders, self.joint = decoders, joint
-        self.joint_networks = joint_networks or {}  # modality → the network in its decoder's place beside others
-        parts = (self.decoders, self.joint_networks)  # they move and count with the model
-        self._parts = nn.ModuleList(p.loaded if isinstance(p, OnDemand) else nn.ModuleDict(p) for p in parts)
+        # the decoders move and count with the model
+        self._decoders = decoders.loaded if isinstance(decoders, OnDemand) else nn.ModuleDict(decoders)
         self.offload = False  # see `Placement`
         self.layout = layout_for(config, mllm.backbone.tokenizer)
         self.eval()
@@ -87,10 +82,7 @@ class CoDi2(nn.Module):
     def build(
         cls, config: CoDi2Config, folder: Path | None = None, placement: Placement = ON_CPU, on_demand: bool = False
     ) -> CoDi2:
-        """The model of a config with the trained parts in `folder`; None: with random weights.
-
-        Raises as `from_pretrained`.
-        """
+        """The model of a config, with trained parts in `folder`, None: random weights. Raises as `from_pretrained`."""
         model = cls(config, **load_parts(config, folder, placement, on_demand)).requires_grad_(False)
         place(model, placement)
         return model
@@ -166,7 +158,7 @@ class CoDi2(nn.Module):
         with watch("decode"):
             replies = self.decode(written, conversations, options, watch.callback)
         return [
-            Reply(tuple(parts), self.recipe(o, watch.seconds), self.notes(segments, o))
+            Reply(tuple(parts), self.recipe(o, watch.seconds), notes_of(self.config, o, segments))
             for parts, segments, o in zip(replies, written, options, strict=True)
         ]
 
@@ -191,25 +183,15 @@ class CoDi2(nn.Module):
     def write(
         self, readings: Sequence[Reading], options: Sequence[Options], listen: Listener | None = None
     ) -> list[list[Segment]]:
-        """The language model's answer to each conversation: stretches of text, and features [K, D] of media, which it
-        predicts or, in a model with a prior, the prior samples.
-        """
+        """The answer to each conversation: text, and features [K, D] of media, sampled by the prior if there is one."""
+        reply_options = [o.reply_options(tuple(self.decoders)) for o in options]
         with self.resident(self.mllm.backbone):
-            written = reading.write(
-                self.mllm, readings, [o.reply_options(tuple(self.decoders)) for o in options], listen
-            )
-        return [self._final_features(*reply) for reply in zip(written, readings, options, strict=True)]
-
-    def _final_features(self, segments: Sequence[Segment], reading: Reading, options: Options) -> list[Segment]:
-        if self.prior is None:
-            return corrected_features(self, segments, media_groups(self, segments), reading, options)
-        if not any(isinstance(segment, FeatureSegment) for segment in segments):
-            return list(segments)
-        from codi2.llm.sampled import items_read, sampled
-
-        prior = loaded_prior(self.prior)
-        assert prior is not None and self.config.heads.prior is not None
-        return sampled(prior, self.config.heads.prior, segments, items_read(reading), options.seed)
+            written = reading.write(self.mllm, readings, reply_options, listen)
+        prior, config = self.prior, self.config.heads.prior
+        if prior is None or config is None:
+            return written
+        replies = zip(written, readings, options, strict=True)
+        return [sampled(prior, config, segments, conversation, o.seed) for segments, conversation, o in replies]
 
     @within_memory("it decoded media")
     def decode(
@@ -226,14 +208,10 @@ class CoDi2(nn.Module):
         """
         return decode(self, written, conversations, options, lambda done, total: callback("decode", done, total))
 
-    def encode(self, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:
+    def encode(self, items: Sequence[Part]) -> Tensor:
         """Media of mixed modalities [N] → features [N, T, D]. See `encode_mixed`."""
         with self.resident(self.encoder):
-            return encode_mixed(self.encoder, items, counts).to(self.device)
-
-    def notes(self, segments: Sequence[Segment], options: Options) -> tuple[str, ...]:
-        """Notes for the user about how a reply was made."""
-        return notes_of(self.config, options, segments, media_groups(self, segments))
+            return encode_mixed(self.encoder, items).to(self.device)
 
     def recipe(self, options: Options, seconds: Mapping[str, float]) -> dict[str, Any]:
         """The model, options and times of a reply."""

@@ -9,24 +9,20 @@ they have a sound, `sound`. Depth maps, thermal pictures and IMU are files that 
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import UnionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from codi2.config import SENSES
 from codi2.errors import PromptError
-from codi2.media import picture_bytes
+from codi2.media import LOSSLESS, file_bytes, picture_bytes, sound_bytes
+from codi2.modalities import MEDIA, SENSES
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
-
-if TYPE_CHECKING:
-    from PIL import Image as PILImage
 
 
 def to_wire(prompt: Prompt) -> list[dict[str, Any]]:
     """The prompt as JSON values, one object a part."""
-    return [_encode(part) for part in prompt]
+    return [encode_part(part, lambda data, _: base64.b64encode(data).decode("ascii"), "data") for part in prompt]
 
 
 def from_wire(parts: Sequence[Mapping[str, Any]]) -> Prompt:
@@ -37,27 +33,30 @@ def from_wire(parts: Sequence[Mapping[str, Any]]) -> Prompt:
     return tuple(_decode(part, place) for place, part in enumerate(parts))
 
 
-def png(pixels: PILImage.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
-    return picture_bytes(pixels, "PNG")
+def encode_part(
+    part: Part, put: Callable[[bytes, str], str], field: str, recipe: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """A part as JSON values, whose files are stored by `put` without loss.
 
-
-def _encode(part: Part) -> dict[str, Any]:
-    from codi2.senses import to_bytes
+    Args:
+        put: the bytes and the suffix of a file → the text that stands for it under `field`; for a clip a list of texts.
+        recipe: how a model made the part, for the metadata of its files.
+    """
+    from codi2.senses import SUFFIXES, to_bytes
 
     match part:
         case Text() | Phrase():
             return {"type": part.modality, "text": part.text}
-        case Image():
-            return {"type": "image", "data": _base64(png(part.pixels)), "name": part.name}
-        case Audio():
-            return {"type": "audio", "data": _base64(flac(part)), "name": part.name}
+        case Image() | Audio():
+            suffix = LOSSLESS[part.modality]
+            file: Any = put(file_bytes(part, suffix, recipe), suffix)
         case Video():
-            frames = [_base64(png(frame)) for frame in part.frames]
-            sound = {"sound": _base64(flac(part.sound))} if part.sound is not None else {}
-            return {"type": "video", "data": frames, "fps": part.fps, "name": part.name, **sound}
+            file = [put(picture_bytes(frame, "PNG", recipe), "png") for frame in part.frames]
+            sound = {} if part.sound is None else {"sound": put(sound_bytes(part.sound, "FLAC"), "flac")}
+            return {"type": "video", field: file, "fps": part.fps, "name": part.name, **sound}
         case Depth() | Thermal() | IMU():
-            return {"type": part.modality, "data": _base64(to_bytes(part)), "name": part.name}
+            file = put(to_bytes(part), SUFFIXES[part.modality])
+    return {"type": part.modality, field: file, "name": part.name}
 
 
 def _decode(part: Mapping[str, Any], place: int) -> Part:
@@ -86,7 +85,7 @@ def _decode(part: Mapping[str, Any], place: int) -> Part:
         return Video(frames, fps, name, sound)
     if kind in SENSES:
         return replace(load_as(kind, _bytes(_field(part, place, "data", str), place), label), name=name)
-    known = ", ".join(("text", "phrase", "image", "audio", "video", *SENSES))
+    known = ", ".join(("text", "phrase", *MEDIA, *SENSES))
     raise PromptError(f"Part {place} of the prompt has the type {kind!r}; known are {known}.")
 
 
@@ -96,21 +95,6 @@ def _field(part: Mapping[str, Any], place: int, name: str, kind: type | UnionTyp
         expected = getattr(kind, "__name__", str(kind))
         raise PromptError(f"Part {place} of the prompt needs a field {name!r} of type {expected}, not {value!r:.60}.")
     return value
-
-
-def flac(sound: Audio) -> bytes:
-    """A sound as the bytes of a FLAC file of 24 bits."""
-    import soundfile
-
-    from codi2.pcm import to_pcm
-
-    file = io.BytesIO()
-    soundfile.write(file, to_pcm(sound.samples, 24), sound.rate, format="FLAC", subtype="PCM_24")
-    return file.getvalue()
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
 
 
 # one pass with the memory of the text: splitting it at blanks could take a hundred times as much

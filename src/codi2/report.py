@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image as PILImage
 
-from codi2.media import picture_bytes, sound_bytes
-from codi2.media.write import png_info
+from codi2.media import apng_bytes, picture_bytes, sound_bytes
 from codi2.prompt.grammar import render
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Prompt, Thermal, Video
 from codi2.senses import render_sense
@@ -156,24 +154,12 @@ def _img(pixels: PILImage.Image, width: int, alt: str, recipe: Mapping[str, Any]
 
 
 def _player(sound: Audio, recipe: Mapping[str, Any] | None) -> str:
-    data = sound_bytes(sound, "WAV", recipe) if recipe is not None else _wav(sound)
-    return f'<audio controls src="{_data("audio/wav", data)}"></audio>'
+    return f'<audio controls src="{_data("audio/wav", sound_bytes(sound, "WAV", recipe))}"></audio>'
 
 
 def _clip(clip: Video, recipe: Mapping[str, Any] | None) -> str:
-    file = io.BytesIO()
-    first, *others = clip.frames
-    moving = {"save_all": True, "append_images": others, "duration": 1000 / clip.fps, "loop": 0}
-    first.copy().save(file, "PNG", pnginfo=png_info(recipe), **moving)
-    return f'<img width="{SIDE}" alt="{escape(clip.name or "clip")}" src="{_data("image/png", file.getvalue())}">'
-
-
-def _wav(sound: Audio) -> bytes:
-    import soundfile
-
-    file = io.BytesIO()
-    soundfile.write(file, sound.samples, sound.rate, format="WAV", subtype="PCM_16")
-    return file.getvalue()
+    data = _data("image/png", apng_bytes(clip, recipe))
+    return f'<img width="{SIDE}" alt="{escape(clip.name or "clip")}" src="{data}">'
 
 
 def _data(kind: str, content: bytes) -> str:

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codi2.config import SENSES
 from codi2.errors import MediaError, PromptError
 from codi2.media import Source, load, read_source
 from codi2.media.bounds import check_size, too_large
 from codi2.media.pictures import BROKEN
+from codi2.modalities import MEDIA, SENSES
 from codi2.prompt.parts import IMU, Depth, Media, Sense, Thermal
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 IMU_RATE, AXES = 200.0, 6  # readings a second, of files without a column of seconds
 MOST_READINGS = 1_000_000
-_NAMED = re.compile(rf"((image|audio|video|{'|'.join(SENSES)})[0-9]{{1,4}})=(.+)", re.IGNORECASE | re.ASCII)
+_NAMED = re.compile(rf"(({'|'.join((*MEDIA, *SENSES))})[0-9]{{1,4}})=(.+)", re.IGNORECASE | re.ASCII)
 MAX_UINT16 = 65_535
 
 
@@ -93,6 +93,10 @@ def load_imu(source: Source, name: str = "") -> IMU:
 
 
 LOADERS: dict[str, Callable[[Source, str], Sense]] = {"depth": load_depth, "thermal": load_thermal, "imu": load_imu}
+
+
+SUFFIXES = {"depth": "png", "thermal": "png", "imu": "npy"}
+"""Sense → the suffix of the files of `to_bytes`."""
 
 
 def to_bytes(part: Sense) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -19,13 +19,10 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 Network = TypeVar("Network", bound="nn.Module")
 MAX_NAMED = 3  # most tensors that an error names
-SCALE = ".scale"  # suffix of the name of the scales of an int8 tensor
 
 
 def read_tensors(path: Path, inside: str = "") -> dict[str, Tensor]:
     """Tensors of a safetensors file, or of a `.pth`, `.bin` or `.ckpt` state dict, which is read with `weights_only`.
-
-    int8 tensors of `in_half` are converted to float32.
 
     Args:
         inside: key of the state dict in files that hold more, such as the checkpoint of a training run.
@@ -41,7 +38,8 @@ def read_tensors(path: Path, inside: str = "") -> dict[str, Tensor]:
 
     try:
         if path.suffix == ".safetensors":
-            return _from_bytes(load_file(path))
+            tensors: dict[str, Tensor] = load_file(path)
+            return tensors
         # weights_only refuses pickles with anything but tensors and plain values, so no code of the file runs
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
@@ -62,43 +60,11 @@ def read_tensors(path: Path, inside: str = "") -> dict[str, Tensor]:
     return state
 
 
-def in_half(tensors: Mapping[str, Tensor], in_bytes: Collection[str] = ()) -> dict[str, Tensor]:
-    """Tensors as they are shipped: float16, and those named in `in_bytes` int8 with one scale for each row, of
-    convolutions [C, …] for each output channel.
-
-    int8 rounds to 0.4 % of a row's largest number. It is for the wide matrices of a small model, which would otherwise
-    be too large to ship.
-    """
+def in_half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as they are shipped: float16."""
     import torch
 
-    shipped: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        value = value.detach()
-        if name in in_bytes:
-            rows = -1 if value.ndim < 4 else tuple(range(1, value.ndim))
-            scale = shipped[name + SCALE] = value.float().abs().amax(rows, keepdim=True).clamp(min=1e-12) / 127
-            shipped[name] = (value.float() / scale).round().to(torch.int8).contiguous()
-        else:
-            shipped[name] = value.to(torch.float16).contiguous()
-    return shipped
-
-
-def in_bytes(path: Path) -> bool:
-    """Whether a safetensors file holds int8 tensors of `in_half`; False if it cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-    except (OSError, SafetensorError):
-        return False  # the caller loads the file and reports the error
-    return any(name + SCALE in names for name in names)
-
-
-def _from_bytes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    quantised = [n for n, value in tensors.items() if not value.is_floating_point() and n + SCALE in tensors]
-    restored = {name: tensors[name].float() * tensors.pop(name + SCALE) for name in quantised}
-    return tensors | restored
+    return {name: value.detach().to(torch.float16).contiguous() for name, value in tensors.items()}
 
 
 def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], description: str) -> None:
@@ -216,6 +182,11 @@ class OnDemand(Mapping[str, Value]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def loaded(part: Value | OnDemand[Value]) -> Value:
+    """A module; the only one of an `OnDemand` is loaded now, if it was not used before."""
+    return next(iter(part.values())) if isinstance(part, OnDemand) else part
 
 
 def groups_of(channels: Sequence[int]) -> int:

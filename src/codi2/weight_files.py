@@ -6,20 +6,18 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from codi2.errors import WeightsError
-from codi2.hub import atomic_path, is_ours, write_atomic
+from codi2.hub import atomic_path, is_ours
 from codi2.sizes import check_numbers, check_size
-from codi2.tensors import channels_last, in_bytes, in_half, load_exactly, read_tensors, undrawn_weights
+from codi2.tensors import channels_last, in_half
 from codi2.untrusted import one_sentence
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-WIDE = 4096  # least numbers of a tensor that is stored as int8 with scales
 
 
 def load_part(part_class: Any, folder: Path) -> Any:
@@ -37,11 +35,6 @@ def load_part(part_class: Any, folder: Path) -> Any:
         if not is_ours(folder):
             check_numbers(part_class.load_config(folder), description)
             check_size(lambda: part_class.from_config(part_class.load_config(folder)), [folder / WEIGHTS], description)
-        if in_bytes(folder / WEIGHTS):
-            with undrawn_weights():
-                module = part_class.from_config(part_class.load_config(folder))
-            load_exactly(module, read_tensors(folder / WEIGHTS), description)
-            return channels_last(module.float().eval().requires_grad_(False))
         module, info = part_class.from_pretrained(
             folder, torch_dtype=torch.float32, output_loading_info=True, use_safetensors=True
         )
@@ -59,15 +52,12 @@ def check_loaded(description: str, info: dict[str, Any]) -> None:
             )
 
 
-def export_module(module: Any, folder: Path, provenance: dict[str, Any], in_bytes: bool = False) -> None:
+def export_module(module: Any, folder: Path, provenance: dict[str, Any]) -> None:
     """Writes a diffusers module to `folder` in diffusers' layout (config.json and one safetensors file), fp16.
 
     Args:
         provenance: config, steps and measured figures, for `training.json`.
-        in_bytes: whether matrices and convolutions are int8 (`tensors.in_half`); `load_part` reads both.
     """
-    from safetensors.torch import save
-
     from codi2 import __version__
 
     half = torch.nn.Module.to(copy.deepcopy(module), torch.float16)  # diffusers' `to` warns about fp16 on a CPU
@@ -75,33 +65,17 @@ def export_module(module: Any, folder: Path, provenance: dict[str, Any], in_byte
     config = json.loads((folder / "config.json").read_text())
     config.pop("_name_or_path", None)  # a path on this machine
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    if in_bytes:
-        state = module.state_dict()
-        write_atomic(folder / WEIGHTS, save(in_half(state, wide(state))))
     (folder / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")
 
 
-def wide(tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names of the matrices and convolutions that are large enough to be stored as int8."""
-    return [name for name, value in tensors.items() if value.ndim > 1 and value.numel() >= WIDE]
-
-
-def restore_module(module: Any, folder: Path, partly: bool = False) -> None:
+def restore_module(module: Any, folder: Path) -> None:
     """Loads the weights of a diffusers module in `folder` into `module`.
 
-    Args:
-        partly: whether tensors that are missing or of another shape are kept, and the module may be of another class,
-            as when a network of clips starts from that of pictures.
     Raises:
         WeightsError: the weights do not fit.
     """
-    if partly:
-        stored = {n: v.float() for n, v in read_tensors(folder / WEIGHTS).items()}
-        weights = {n: stored[n] if _fits(stored, n, value) else value for n, value in module.state_dict().items()}
-    else:
-        weights = load_part(type(module), folder).state_dict()
     try:
-        module.load_state_dict(weights)
+        module.load_state_dict(load_part(type(module), folder).state_dict())
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
@@ -110,21 +84,13 @@ def restore_module(module: Any, folder: Path, partly: bool = False) -> None:
         ) from error
 
 
-def _fits(weights: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> bool:
-    return name in weights and weights[name].shape == value.shape
-
-
-def export_tensors(
-    tensors: dict[str, torch.Tensor], path: Path, provenance: dict[str, Any], in_bytes: Collection[str] = ()
-) -> None:
-    """Writes tensors as one fp16 safetensors file, atomically, with `training.json` beside it. Tensors named in
-    `in_bytes` are int8 (`tensors.in_half`).
-    """
+def export_tensors(tensors: dict[str, torch.Tensor], path: Path, provenance: dict[str, Any]) -> None:
+    """Writes tensors as one fp16 safetensors file, atomically, with `training.json` beside it."""
     from safetensors.torch import save_file
 
     from codi2 import __version__
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as aside:
-        save_file(in_half(tensors, in_bytes), aside)
+        save_file(in_half(tensors), aside)
     (path.parent / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")

@@ -73,7 +73,12 @@ def test_equal_media_are_kept_once(model: CoDi2, tmp_path: Path):
 
 def test_damage_is_one_sentence(model: CoDi2, chat: Chat, tmp_path: Path):
     folder = chat.save(tmp_path / "kept")
-    for damage, words in (("{", "JSONDecodeError"), ('{"schema": 7}', "schema 7, not 1"), ("[]", "no conversation")):
+    for damage, words in (
+        ("{", "JSONDecodeError"),
+        ('{"schema": 1}', "schema 1, this version of codi2 reads 2; open it with the version that wrote it"),
+        ('{"schema": 7}', "schema 7, this version of codi2 reads 2"),
+        ("[]", "no conversation"),
+    ):
         (folder / "chat.json").write_text(damage)
         with pytest.raises(PromptError, match=words):
             Chat.open(model, folder)

@@ -176,9 +176,9 @@ DAMAGE: dict[str, Change] = {
     "default steps of text": defaults(num_inference_steps="a"),
     "a recipe that is a list": first(recipe=[1]),
     "notes that are a number": first(notes=5),
-    "given places that are none": first(given=[99]),
-    "given places of words": first(given=[0]),
-    "given places below zero": first(given=[-1]),
+    "new media that are none": first(new_media=[99]),
+    "new media of words": first(new_media=[0]),
+    "new media below zero": first(new_media=[-1]),
 }  # fmt: skip
 
 

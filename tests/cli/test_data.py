@@ -16,7 +16,7 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 def test_the_builders_are_listed(cli: Cli):
     run = cli("data", "list")
     assert run.returncode == 0
-    for name in ("mimic-it", "laion", "audioset", "webvid", "open-images", "alpaca", "folder", "jsonl", "tables"):
+    for name in ("mimic-it", "laion", "audioset", "webvid", "open-images", "alpaca", "folder", "jsonl", "tasks"):
         assert f"\n{name}\n" in "\n" + run.stdout
     assert "--set  rate=0.3" in run.stdout
 
@@ -43,7 +43,7 @@ def test_own_pictures_become_a_set(cli: Cli, media: Path, tmp_path: Path):
         (("build", "alpaca", "--source", ".", "--out", "o", "--set", "rate"), "--set takes KEY=VALUE, not 'rate'"),
         (("show", "nowhere"), "nowhere is not a data set"),
         (("fetch", "laion"), "'laion' cannot be fetched, only tiny"),
-        (("build", "tables"), "run `codi2 data fetch tiny && codi2 data build tiny`"),
+        (("build", "tasks"), "run `codi2 data fetch tiny && codi2 data build tiny`"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(arguments: tuple[str, ...], message: str, cli: Cli, tmp_path: Path):

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from task_set import write_task_set
 from typer.testing import CliRunner, Result
 
 from codi2 import CoDi2
 from codi2.checkpoint import locate
 from codi2.cli import app
-from codi2.config import DEBUG, LANGUAGE, PAPER, TINY
+from codi2.config import DEBUG, FORMAT, LANGUAGE, PAPER, TINY
 from codi2.derive import derived, kept_parts, with_untrained
 from codi2.diffuse.load import save_decoder
 from codi2.errors import ConfigError, WeightsError
@@ -74,7 +75,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "heads.feature_dim": "28",
         "encoder.num_features": '{"image":1,"audio":1,"video":1,"phrase":1}',
         "heads.num_slots": '{"image":1,"audio":1,"video":1}',
-        "heads.copies": "0",
         "joint": "null",
         "decoders.image.kind": "pipeline",
         "decoders.image.id": str(folder / "unclip"),
@@ -88,7 +88,7 @@ def test_published_components_are_exchanged_and_the_model_answers(published: dic
     assert done.exit_code == 0, done.stderr
     assert "takes embeddings of 16 numbers, and features of 28 reach it through a linear map" in done.stdout
     written = json.loads((tmp_path / "mine" / "config.json").read_text())
-    assert written["format_version"] == 1 and written["name"] == "mine"
+    assert written["format_version"] == FORMAT and written["name"] == "mine"
     assert written["untrained"] == [LANGUAGE, "image", "audio", "video"]
 
     done = run("doctor", "--model", tmp_path / "mine", "--json", tmp_path / "doctor.json")
@@ -124,15 +124,13 @@ def test_published_components_are_exchanged_and_the_model_answers(published: dic
 
 @pytest.mark.slow
 def test_a_derived_model_trains_and_what_is_trained_loads(rich_home: Path, tmp_path: Path) -> None:
-    from codi2.data.build import Settings, build
     from codi2.train.config import TrainConfig
     from codi2.train.loop import train
     from codi2.train.parts import llm
 
     changed = {"heads.hidden": 24, "llm.lora_rank": 2, "decoders.image.num_inference_steps": 1}
     assert run("new", tmp_path / "mine", "--from", "debug", *settings(changed)).exit_code == 0
-    build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "tables"), options={"records": 24}))
-    data = {str(tmp_path / "tables"): 1.0}
+    data = write_task_set(rich_home, tmp_path / "tasks", 24)
     options = {"model": str(tmp_path / "mine"), "data": data, "held_out": data, "diffusion_share": 0.0}
     config = TrainConfig("llm", 2, 4, 1e-3, warmup_steps=1, num_workers=0, trackers=[], options=options)
     train(llm.build(config), config, tmp_path / "run")
@@ -205,7 +203,7 @@ def test_parts_that_fit_are_kept() -> None:
     assert kept_parts(trained, derived(trained, ["heads.feature_dim=8"], "x")) == []
     with pytest.raises(ConfigError, match="decoder of kind 'tiny' has no weights"):
         with_untrained(TINY, derived(TINY, ["heads.num_slots.image=2"], "x"), weights=True)
-    with pytest.raises(ConfigError, match="the encoder 'tiny'"):
+    with pytest.raises(ConfigError, match="the encoder 'embedded'"):
         with_untrained(TINY, derived(TINY, ["heads.feature_dim=8"], "x"), weights=True)
 
 
@@ -215,13 +213,32 @@ def test_entries_are_taken_out_by_null() -> None:
     assert still.decoders["image"].id == PAPER.decoders["image"].id
 
 
-def test_another_format_and_a_large_part_without_weights_are_refused(tmp_path: Path) -> None:
+def test_a_model_of_an_older_format_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    about = json.loads(DEBUG.to_json())
+    older = {
+        **about,
+        "heads": {**about["heads"], "copies": 8},
+        "format_version": 1,
+    }  # with a key that is no longer known
+    (tmp_path / "old" / "config.json").write_text(json.dumps(older))
+    with pytest.raises(ConfigError, match="format_version is 1, this version of codi2 reads 2"):
+        locate(tmp_path / "old")
+    for command in (
+        ["generate", "A cat", "--out", tmp_path / "out"],
+        ["doctor"],
+        ["serve", "--data", tmp_path / "data"],
+    ):
+        done = run(*command, "--model", tmp_path / "old")
+        (sentence,) = done.stderr.strip().splitlines()
+        assert done.exit_code == 2 and str(tmp_path / "old") in sentence
+        assert "format_version is 1" in sentence and "use the version that wrote the model" in sentence
+
+
+def test_a_large_part_without_weights_is_refused(tmp_path: Path) -> None:
     assert run("new", tmp_path / "mine", "--from", "debug").exit_code == 0
     path = tmp_path / "mine" / "config.json"
     about = json.loads(path.read_text())
-    path.write_text(json.dumps({**about, "format_version": 2}))
-    with pytest.raises(ConfigError, match="format_version is 2, this version of codi2 reads 1"):
-        locate(tmp_path / "mine")
     path.write_text(json.dumps({**about, "llm": {**about["llm"], "lora_rank": 1_000_000}}))
     with pytest.raises(WeightsError, match=r"llm\.lora_rank is 1,000,000, at most"):
         CoDi2.from_pretrained(tmp_path / "mine")

@@ -52,7 +52,7 @@ def added(items) -> list[Item]:
     return [
         replace(one, id=f"{style}/{one.group}", style=style)
         for one in items
-        if one.style == RENDERINGS[0]
+        if one.style == next(iter(RENDERINGS))
         for style in ADDED_RENDERINGS
     ]
 

@@ -17,6 +17,7 @@ from codi2.data.record import Medium, Record
 from codi2.data.tasks import FAMILIES, TaskSampler, check_weights, draw_record, rounds, sequences, sounds, to_record
 from codi2.errors import ConfigError, DataError
 from codi2.prompt.parts import Text, Video
+from codi2.train.parts import sampled
 
 CHATS = [f'["Question {n}?", "Answer {n}."]' for n in range(16)]
 
@@ -90,11 +91,12 @@ def test_a_record_is_a_function_of_seed_and_number(sampler: TaskSampler) -> None
 def test_what_an_answer_edits_is_named(sampler: TaskSampler) -> None:
     tasks = {name: task for family in FAMILIES.values() for name, task in family.items()}
     for seed in range(4):
-        for name in ("edit_image", "analogy_image", "edit_audio", "analogy_mix", "animate", "restyle", "edit_video"):
+        names = ("edit_image", "analogy_image", "edit_audio", "analogy_mix", "animate", "restyle", "edit_video", "add")
+        for name in (*names, "remove", "replace", "analogy_video"):
             record = to_record(tasks[name](sampler, np.random.default_rng(seed)), "k")
             given = [p for p in record.turns[0][1] if isinstance(p, Medium)]
             assert record.edits is not None and record.media[record.edits] is given[-1], name
-        for name in ("compose", "next_image", "subject", "concept_image", "image_from_words", "counterpart"):
+        for name in ("compose", "next_image", "subject", "concept_image", "image_from_words", "counterpart", "fuse"):
             assert to_record(tasks[name](sampler, np.random.default_rng(seed)), "k").edits is None, name
 
 
@@ -118,7 +120,7 @@ def test_rounds_answer_what_is_asked_and_hold_what_is_spoken_of(sampler: TaskSam
     met: set[str] = set()
     for seed in range(60):
         record = to_record(rounds.rounds(sampler, np.random.default_rng(seed)), "k")
-        asked = record.meta["asked"]
+        asked = record.meta["requests"]
         assert 2 <= len(asked) <= 5 and len(record.turns) == 2 * len(asked)
         met |= set(asked)
         newest: Medium | None = None
@@ -199,3 +201,21 @@ def test_a_clip_of_words_moves_as_they_say(sampler: TaskSampler) -> None:
     for seed in range(10):
         record = to_record(task(sampler, np.random.default_rng(seed)), "k")
         assert motions.WORDS[record.meta["motion"]] in words(record)[0]
+
+
+def test_an_edited_clip_still_moves(sampler: TaskSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit that hides the moving part of a clip is drawn again."""
+    frames = np.full((8, 64, 64, 3), 255, np.uint8)
+    for n, frame in enumerate(frames):
+        frame[4 + 6 * n : 10 + 6 * n, 20:40] = (200, 30, 30)
+    drawn = iter([np.zeros_like, lambda frame: frame // 2])
+    monkeypatch.setattr(sampler, "edit", lambda modality, draw: next(drawn))
+    _, (edited,) = sampler.change("video", [frames], np.random.default_rng(0))
+    assert np.array_equal(edited, frames // 2)
+
+
+def test_settled_tasks_exist_and_are_drawn_for_each_modality(sampler: TaskSampler) -> None:
+    names = {name for family in FAMILIES.values() for name in family}
+    assert names >= sampled.SETTLED
+    for families in sampled.FAMILIES.values():
+        assert all(sampled.SETTLED & set(FAMILIES[family]) for family in families)

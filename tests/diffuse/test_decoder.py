@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -12,7 +11,6 @@ from codi2.diffuse.condition import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.diffuse.process import Discrete
 from codi2.diffuse.sampling import SampleOptions, SamplerState, guide, sample, seeded_noise
-from codi2.prompt.parts import Audio
 
 DIM, SLOTS = 16, 3
 
@@ -30,14 +28,6 @@ def test_a_perfect_denoiser_gives_the_latents_back() -> None:
     out = sample(state, lambda i, n: calls.append((i, n)))
     assert torch.allclose(out, latents, atol=1e-4)
     assert calls == [(i, 5) for i in range(1, 6)]
-
-
-def test_a_quiet_sound_of_unknown_level_is_made_audible() -> None:
-    codec = debug_decoder("audio", DIM, SLOTS, Sampling(num_inference_steps=1, feature_norm=4.0)).codec
-    for level, expected in ((0.001, 0.1), (0.6, 0.6), (0.0, 0.0)):
-        sound = codec.perceptible(Audio(np.array([level, -level / 2], np.float32), 16_000))
-        assert isinstance(sound, Audio)
-        assert sound.samples == pytest.approx(np.array([expected, -expected / 2]))
 
 
 def test_guidance_of_two_and_three_branches() -> None:
@@ -61,7 +51,7 @@ def test_conditioner_ignores_absent_slots() -> None:
     features[1] = 0
     condition = conditioner(features, torch.zeros(2, dtype=torch.long))
     labels, states = condition["class_labels"], condition["encoder_hidden_states"]
-    assert labels.shape == (2, label_dim(DIM, SLOTS)) == (2, 3 * DIM)
+    assert labels.shape == (2, label_dim(DIM, SLOTS)) == (2, (SLOTS + 1) * DIM)
     assert states.shape == (2, SLOTS + 1, 8)
     assert not labels[1].any()
     assert not states[1].any()
@@ -133,19 +123,3 @@ def test_without_guidance_one_branch_runs_and_a_negative_prompt_raises_the_guida
     assert torch.allclose(plain, almost_plain, atol=1e-4)
     assert not torch.allclose(plain, with_negative, atol=1e-4)
     assert torch.allclose(draw(negative, scale=1.0), plain)  # an explicit scale is not raised
-
-
-def test_the_loss_of_redrawing_a_source_is_added_back(decoder: Decoder) -> None:
-    """With `kept` 1, a source drawn from its own features is the source. Without a source nothing changes."""
-    kept = decoder.with_network(decoder.unet, kept=1.0)
-    media = decoder.codec.to_parts(
-        torch.rand(1, *decoder.codec.decode(torch.zeros(1, *decoder.latent_shape)).shape[1:])
-    )
-    own, seeds = torch.randn(2, SLOTS, DIM, generator=torch.Generator().manual_seed(0)), [3, 4]
-    sources = [media[0], None]
-    redrawn = kept.generate_latents(own, seeds, SampleOptions(sources=sources))
-    corrected = kept.with_kept(redrawn, own, seeds, SampleOptions(sources=sources))
-    source = decoder.codec.encode_source(decoder.codec.to_tensor(media))
-    assert torch.allclose(corrected[0], source[0], atol=1e-4)
-    assert not torch.allclose(redrawn[0], source[0], atol=1e-2)
-    assert torch.equal(corrected[1], redrawn[1])

@@ -1,4 +1,4 @@
-"""docs/cli.md is what the commands print."""
+"""docs/cli.md and docs/cli/ are what the commands print."""
 
 from __future__ import annotations
 
@@ -6,23 +6,39 @@ import re
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
+import pytest
+
 from .pages import ROOT
 
+DOCS = ROOT / "docs"
 
-def writer() -> Any:
-    spec = spec_from_file_location("docs_cli", ROOT / "docs" / "cli.py")
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    spec = spec_from_file_location("docs_cli", DOCS / "cli.py")
     assert spec and spec.loader
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return module.pages()
 
 
-def test_the_page_of_commands_is_what_they_print():
-    assert (ROOT / "docs/cli.md").read_text() == writer().page(), "run `python docs/cli.py`"
+def test_the_pages_of_commands_are_what_they_print(pages: dict[str, str]):
+    files = {str(path.relative_to(DOCS)): path.read_text() for path in (DOCS / "cli.md", *(DOCS / "cli").glob("*"))}
+    assert files == pages, "run `python docs/cli.py`"
 
 
-def test_a_section_is_what_the_command_prints(cli: Any):
-    page = (ROOT / "docs/cli.md").read_text()
-    sections = dict(re.findall(r"^## ([^\n]+)\n\n```text\n(.*?)```", page, re.DOTALL | re.MULTILINE))
+def test_a_page_is_what_the_command_prints(pages: dict[str, str], cli: Any):
     printed = cli("data", "build", "--help", COLUMNS=80).stdout
-    assert sections["codi2 data build"].strip() == printed.strip()
+    assert re.findall(r"```text\n(.*?)```", pages["cli/data-build.md"], re.DOTALL) == [printed.strip() + "\n"]
+
+
+def test_a_page_has_the_placement_options_that_its_command_takes(pages: dict[str, str]):
+    every = {"--device", "--dtype", "--bits", "--compile", "--offload"}
+    for page, taken in (
+        ("generate", every),
+        ("train", every - {"--offload"}),
+        ("transfer", {"--device", "--dtype", "--compile"}),
+        ("data-encode", {"--device", "--dtype"}),
+        ("new", set()),
+    ):
+        assert every & set(re.findall(r"^  (--[a-z]+)", pages[f"cli/{page}.md"], re.MULTILINE)) == taken, page

@@ -9,8 +9,8 @@ import torch
 from PIL import Image as PILImage
 
 from codi2.encode.compact import CompactDecoder, CompactEncoder
-from codi2.encode.embedded import EmbeddedEncoder, changes, joint_heads, load_embedded
-from codi2.encode.tiny import Trunk
+from codi2.encode.embedded import EmbeddedEncoder, clip_changes, joint_heads, load_embedded
+from codi2.encode.trunks import Trunk
 from codi2.errors import WeightsError
 from codi2.prompt.parts import Image, Video
 from codi2.weight_files import export_module, export_tensors
@@ -71,12 +71,12 @@ def test_a_clip_has_the_features_of_its_first_frame_and_of_its_motion(encoder: E
     assert torch.equal(clip[:, :4], still[:, :4]) and not torch.allclose(clip[:, 4], still[:, 4])
 
 
-def test_changes_are_differences_of_neighbours_at_half_the_size() -> None:
-    frames = torch.zeros(1, 3, 3, 8, 8)
-    frames[:, 1:] = 1
-    differences = changes(frames)
-    assert differences.shape == (1, 6, 4, 4)
-    assert differences[:, :3].eq(1).all() and differences[:, 3:].eq(0).all()
+def test_changes_are_differences_of_adjacent_frames_at_half_the_size() -> None:
+    frames = torch.zeros(1, 3, 8, 8, 3, dtype=torch.uint8)
+    frames[:, 1:] = 255
+    changes = clip_changes(frames)
+    assert changes.shape == (1, 6, 4, 4)
+    assert torch.allclose(changes[:, :3], torch.tensor(2.0)) and changes[:, 3:].eq(0).all()
 
 
 def test_trained_parts_are_loaded_and_heads_of_another_width_refused(

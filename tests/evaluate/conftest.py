@@ -17,11 +17,11 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     """A judge that sees the colours of nine fields; the suites find it in place of the downloaded one."""
     from torch import nn
 
-    from codi2.evaluate import bench
+    from codi2.evaluate import context
     from codi2.evaluate.judge import Judge
 
     stub = Judge(nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(1), nn.Unflatten(1, (27, 1, 1))))
-    monkeypatch.setattr(bench, "load_judge", lambda *_: stub)
+    monkeypatch.setattr(context, "load_judge", lambda *_: stub)
     return stub
 
 
@@ -30,7 +30,7 @@ def ears(monkeypatch: pytest.MonkeyPatch) -> None:
     """A judge of sounds that hears the loudness of eight stretches, in place of the downloaded one."""
     import numpy as np
 
-    from codi2.evaluate import bench
+    from codi2.evaluate import context
     from codi2.media import to_clip
 
     def hear(sounds):
@@ -38,7 +38,7 @@ def ears(monkeypatch: pytest.MonkeyPatch) -> None:
         loud = np.sqrt((waves.reshape(len(waves), 8, -1) ** 2).mean(-1))
         return loud, loud[:, :5] * 10
 
-    monkeypatch.setattr(bench, "load_sound_judge", lambda *_: hear)
+    monkeypatch.setattr(context, "load_sound_judge", lambda *_: hear)
 
 
 @pytest.fixture(autouse=True)
@@ -46,13 +46,13 @@ def words(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sentence encoder that counts letters, in place of the downloaded one."""
     import torch
 
-    from codi2.encode import tiny
+    from codi2.encode import trunks
 
     def counts(texts):
         rows = [[text.lower().count(letter) + 0.01 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
         return torch.tensor(rows)[:, None]
 
-    monkeypatch.setattr(tiny, "load_trunk", lambda kind: counts)
+    monkeypatch.setattr(trunks, "load_trunk", lambda kind: counts)
 
 
 @pytest.fixture

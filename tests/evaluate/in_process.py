@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from codi2 import processes
 from codi2.cli import main
-from codi2.encode import tiny
-from codi2.evaluate import bench, processes
+from codi2.encode import trunks
+from codi2.evaluate import context
 from codi2.evaluate.judge import Judge
 from codi2.media import to_clip
 
@@ -27,9 +28,9 @@ def count_letters(texts):
 
 torch.set_num_threads(1)
 stub = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(1), nn.Unflatten(1, (27, 1, 1)))
-bench.load_judge = lambda *_: Judge(stub)
-bench.load_sound_judge = lambda *_: hear
-tiny.load_trunk = lambda kind: count_letters
+context.load_judge = lambda *_: Judge(stub)
+context.load_sound_judge = lambda *_: hear
+trunks.load_trunk = lambda kind: count_letters
 expected = os.environ.get("EXPECTED_PROCESSES")
 if expected is not None:  # a launcher that quietly starts one process would prove nothing
     real = processes.join

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from codi2.data.tasks.rounds import PHRASES
-from codi2.evaluate.bench import Bench
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.suites import chats
 from codi2.model import CoDi2
 from codi2.prompt.parts import Text
 
 
 @pytest.fixture
-def bench(rich_home: Path) -> Bench:
-    return Bench(CoDi2.from_pretrained("debug"))
+def context(rich_home: Path) -> EvalContext:
+    return EvalContext(CoDi2.from_pretrained("debug"))
 
 
-def test_there_are_two_hundred_requests_in_chats_of_three_rounds_with_true_replies(bench: Bench):
-    asked = chats.cases(bench, quick=False)
+def test_there_are_two_hundred_requests_in_chats_of_three_rounds_with_true_replies(context: EvalContext):
+    asked = chats.cases(context)
     assert len(asked) >= 200 and {case.about["round"] for case in asked} == {1, 2, 3}
     assert {case.group for case in asked} == chats.KINDS.keys()
     third = [case for case in asked if case.about["round"] == 3]
@@ -30,12 +30,12 @@ def test_there_are_two_hundred_requests_in_chats_of_three_rounds_with_true_repli
         first_reply = case.about["messages"][1].parts
         plan = chats.PLANS[int(case.id[:3]) % len(chats.PLANS)]
         assert tuple(part.modality for part in first_reply) == chats.KINDS[plan[0]].answer
-    again = chats.cases(bench, quick=False)
+    again = chats.cases(context)
     texts = [[part.text for part in case.prompt if isinstance(part, Text)] for case in asked]
     assert texts == [[part.text for part in case.prompt if isinstance(part, Text)] for case in again]
 
 
-def test_no_wording_is_one_of_training(bench: Bench):
+def test_no_wording_is_one_of_training(context: EvalContext):
     def bare(text: str) -> str:
         return re.sub(r"\{\w+\}|\W", "", text).lower()
 
@@ -48,10 +48,10 @@ def test_no_wording_is_one_of_training(bench: Bench):
     assert not known & {bare(wording) for wording in wordings}
 
 
-def test_a_reply_is_right_that_has_exactly_what_is_asked_for(bench: Bench):
-    asked = chats.cases(bench, quick=True)
+def test_a_reply_is_right_that_has_exactly_what_is_asked_for(context: EvalContext):
+    asked = chats.cases(EvalContext(context.model, items=2))
     true = [case.target for case in asked]
     wrong = [Text("video image") if case.target != Text("video image") else Text("text") for case in asked]
-    figures = chats.score(bench, asked, {"ours": true, "another": wrong}).figures
+    figures = chats.score(context, asked, {"ours": true, "another": wrong}).figures
     assert all(figure.value == 1 and figure.baselines["another"].value == 0 for figure in figures)
-    assert figures[0].passes and chats.score(bench, asked, {"ours": wrong}).figures[0].passes is False
+    assert figures[0].passes and chats.score(context, asked, {"ours": wrong}).figures[0].passes is False

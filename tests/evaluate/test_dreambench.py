@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from codi2.errors import ConfigError, DataError, WeightsError
 from codi2.evaluate import run
 from codi2.evaluate.backbones import Backbones, Clip, Dino, cropped
-from codi2.evaluate.bench import Bench
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.suites import dreambench
 from codi2.evaluate.suites.answers import ours
 from codi2.model import CoDi2
@@ -84,12 +84,12 @@ def test_both_protocols_and_the_copy(source: Path, backbones: dict[str, str], tm
 def test_the_suite_runs_without_a_source(source: Path, monkeypatch: pytest.MonkeyPatch):
     cases = dreambench.cases(source, quick=True)[:2]
     assert {case.source for case in dreambench.cases(source)} == {"none"}
-    bench = Bench(CoDi2.from_pretrained("debug"))
+    context = EvalContext(CoDi2.from_pretrained("debug"))
     seen: list[object] = []
-    decoder = bench.decoder("image")
+    decoder = context.decoder("image")
     state = decoder.sampler_state
     monkeypatch.setattr(decoder, "sampler_state", lambda *a: seen.extend(a[2].sources) or state(*a))
-    assert len(ours(bench, cases)) == 2 and seen == [None, None]
+    assert len(ours(context, cases)) == 2 and seen == [None, None]
 
 
 def test_the_original_crop_is_that_of_the_networks_makers(backbones: dict[str, str]):

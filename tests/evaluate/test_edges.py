@@ -10,8 +10,8 @@ from scipy.signal import stft
 from torchmetrics.functional.retrieval import retrieval_hit_rate
 
 from codi2.errors import DataError
-from codi2.evaluate.bench import Bench
 from codi2.evaluate.closeness import closeness, colour_distance
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.figure import mean
 from codi2.evaluate.judge import ranks, similarity
 from codi2.metrics.audio import fd, kl, log_spectral_distance
@@ -23,18 +23,18 @@ RATE = 16_000
 
 
 @pytest.fixture
-def bench(judge, monkeypatch) -> Bench:
-    made = Bench(model=None)  # type: ignore[arg-type]
+def context(judge, monkeypatch) -> EvalContext:
+    made = EvalContext(model=None)  # type: ignore[arg-type]
     made.__dict__["centre"] = torch.zeros(27)
     return made
 
 
-def test_pictures_of_one_colour_are_as_near_as_can_be_or_refused(bench: Bench):
+def test_pictures_of_one_colour_are_as_near_as_can_be_or_refused(context: EvalContext):
     grey = Image(PILImage.new("RGB", (64, 64), (90, 90, 90)))
     noise = Image(PILImage.fromarray(RANDOM.integers(0, 255, (64, 64, 3), dtype=np.uint8)))
-    assert closeness(bench, [grey, noise], [grey, noise]) == pytest.approx([1, 1])
+    assert closeness(context, [grey, noise], [grey, noise]) == pytest.approx([1, 1])
     black = Image(PILImage.new("RGB", (64, 64)))  # the judge of these tests sees nothing there: no direction
-    assert closeness(bench, [black], [noise]) == pytest.approx([0], abs=1e-6)
+    assert closeness(context, [black], [noise]) == pytest.approx([0], abs=1e-6)
 
 
 def test_colours_are_told_apart_by_place_and_not_by_what_a_blur_loses():
@@ -51,23 +51,23 @@ def test_colours_are_told_apart_by_place_and_not_by_what_a_blur_loses():
     assert colour_distance([clip, still], [still, still]) == pytest.approx([200 / 2**0.5, 0])
 
 
-def test_sounds_of_other_rates_and_lengths_are_brought_to_the_targets(bench: Bench):
+def test_sounds_of_other_rates_and_lengths_are_brought_to_the_targets(context: EvalContext):
     t = np.arange(RATE) / RATE
     target = Audio((np.sin(2 * np.pi * 300 * t) * 0.5).astype(np.float32), RATE)
     finer = Audio((np.sin(2 * np.pi * 300 * np.arange(3 * RATE) / 48_000) * 0.5).astype(np.float32), 48_000)
     longer = Audio(np.concatenate([target.samples, target.samples]), RATE)
     silence = Audio(np.zeros(10, np.float32), RATE)
-    same, resampled, cut, padded = closeness(bench, [target] * 4, [target, finer, longer, silence])
+    same, resampled, cut, padded = closeness(context, [target] * 4, [target, finer, longer, silence])
     assert same == cut == 0 and resampled < 0.05 and padded > 0.5
-    assert closeness(bench, [silence], [silence]) == [0]
+    assert closeness(context, [silence], [silence]) == [0]
 
 
-def test_what_cannot_be_paired_is_refused(bench: Bench):
+def test_what_cannot_be_paired_is_refused(context: EvalContext):
     grey, silence = Image(PILImage.new("RGB", (8, 8))), Audio(np.zeros(10, np.float32), RATE)
-    with pytest.raises(DataError, match="2 outputs cannot be held against 1 targets"):
-        closeness(bench, [grey], [grey, grey])
+    with pytest.raises(DataError, match="2 outputs cannot be compared with 1 targets"):
+        closeness(context, [grey], [grey, grey])
     with pytest.raises(DataError, match="not audio, image"):
-        closeness(bench, [grey], [silence])
+        closeness(context, [grey], [silence])
 
 
 def test_a_single_sample():

@@ -50,14 +50,32 @@ def test_a_model_beside_itself_differs_by_nothing(rich_home: Path, judge, ears, 
     assert "ours - debug" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_two_models_of_different_kinds_are_compared(rich_home: Path, judge, ears, tmp_path: Path) -> None:
-    from codi2.config import PriorConfig
-
-    heads = replace(DEBUG.heads, copies=0, prior=PriorConfig(num_inference_steps=2))
-    CoDi2.build(replace(DEBUG, name="sampled", heads=heads)).save_pretrained(tmp_path / "sampled")
-    report = run("edits", tmp_path / "sampled", tmp_path / "out", items=2, beside="debug")
+def test_models_with_and_without_a_prior_are_compared(rich_home: Path, judge, ears, tmp_path: Path) -> None:
+    CoDi2.build(replace(DEBUG, name="regressing", heads=replace(DEBUG.heads, prior=None))).save_pretrained(
+        tmp_path / "regressing"
+    )
+    report = run("edits", "debug", tmp_path / "out", items=2, beside=tmp_path / "regressing")
     (section,) = report["sections"]
-    assert section["unavailable"] == "" and all("debug" in figure["baselines"] for figure in section["figures"])
+    assert section["unavailable"] == "" and all("regressing" in figure["baselines"] for figure in section["figures"])
     assert "regression" in section["figures"][0]["baselines"]
-    moved = [figure["baselines"]["ours - debug"]["value"] for figure in section["figures"]]
-    assert any(value != 0 for value in moved)
+    differences = [figure["baselines"]["ours - regressing"]["value"] for figure in section["figures"]]
+    assert any(value != 0 for value in differences)
+
+
+def test_an_earlier_run_is_scored_beside_a_model(rich_home: Path, judge, ears, tmp_path: Path) -> None:
+    """Also one of a version that this one cannot load: of the run, only the outputs are read."""
+    earlier = tmp_path / "earlier"
+    run("rounds", "debug", earlier, items=2)
+    kept = sorted((earlier / "outputs" / "rounds" / "ours").glob("*.png"))
+    files = sorted(path for path in earlier.rglob("*"))
+    for path in kept:
+        path.write_bytes(kept[0].read_bytes())
+    report = run("rounds", "debug", tmp_path / "out", items=2, beside=earlier)
+    (section,) = report["sections"]
+    for figure in section["figures"]:
+        other, difference = figure["baselines"]["earlier"], figure["baselines"]["ours - earlier"]
+        assert difference["value"] == pytest.approx(figure["value"] - other["value"])
+    assert any(figure["baselines"]["ours - earlier"]["value"] != 0 for figure in section["figures"])
+    assert sorted(path for path in earlier.rglob("*")) == files and not (tmp_path / "out" / "beside").exists()
+    (section,) = run("caption", "debug", tmp_path / "other", items=2, beside=earlier)["sections"]
+    assert "lacks 6 of 6 outputs" in section["absent"]["earlier"]

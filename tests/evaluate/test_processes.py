@@ -13,8 +13,8 @@ import pytest
 
 from codi2.errors import ConfigError
 from codi2.evaluate.case import Case, Outputs
-from codi2.evaluate.processes import ALONE, Processes, join
 from codi2.placement import Placement
+from codi2.processes import ALONE, Processes, join
 from codi2.prompt.parts import Text
 
 WORKER = Path(__file__).with_name("in_process.py")
@@ -83,7 +83,7 @@ def test_an_error_of_one_process_is_that_of_all(tmp_path: Path):
     worker.write_text(
         "import sys\n"
         "from codi2.errors import DataError\n"
-        "from codi2.evaluate.processes import join\n"
+        "from codi2.processes import join\n"
         "with join() as processes:\n"
         "    def work():\n"
         "        if processes.rank == 1:\n"

@@ -17,6 +17,7 @@ from codi2.diffuse.load import save_decoder
 from codi2.errors import ConfigError, DataError, WeightsError
 from codi2.evaluate import run
 from codi2.evaluate.backbones import Backbones
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.inception import Inception
 from codi2.evaluate.suites import audio_edit, coco_edit
 from codi2.hub import home
@@ -131,7 +132,7 @@ def test_rows_that_cannot_be_had_say_how_to_get_them(coco: Path, backbones: dict
     named = {"clip": backbones["clip"]}
     (section,) = run("coco-edit", "debug", tmp_path / "out", source=coco, backbones=named)["sections"]
     assert "name the file pt_inception-2015-12-05-6726825d.pth with --inception" in section["absent"]["FID"]
-    assert "image_instructed.toml" in section["absent"][f"{BY_INSTRUCTION} (InstructPix2Pix)"]
+    assert "with --instructed" in section["absent"][f"{BY_INSTRUCTION} (InstructPix2Pix)"]
     page = (tmp_path / "out" / "index.html").read_text()
     assert "Not measured: FID" in page
 
@@ -164,7 +165,7 @@ def test_audio_edit_on_audioset_by_panns(tmp_path: Path, instructed: dict[str, P
     assert section["unavailable"] == "" and "clips left out: " in section["about"]
     figures = {figure["name"]: figure for figure in section["figures"]}
     kinds = ("add", "remove", "replace")
-    names = ("LSD", "LSD without floor", "PANNs-KL", "PANNs-FD", "level within 3 dB")
+    names = ("LSD", "LSD without floor", "PANNs-KL", "PANNs-FD", "difference in level", "level within 3 dB")
     assert figures.keys() == {f"{kind}: {name}" for kind in kinds for name in names}
     rows = set(audio_edit.systems()) - {"ours", "AudioLDM2 from the caption"}  # whose weights are named by nobody
     for name, figure in figures.items():
@@ -176,14 +177,13 @@ def test_audio_edit_on_audioset_by_panns(tmp_path: Path, instructed: dict[str, P
 
 
 def test_the_number_of_items_is_chosen(coco: Path, tmp_path: Path):
-    assert len(coco_edit.cases(coco, quick=True, items=2)) == 2
-    suite = coco_edit.suite(coco, Backbones(), False, 0, items=2)
+    assert len(coco_edit.cases(coco, 2)) == 2
+    suite = coco_edit.suite(coco, Backbones(), EvalContext(None, items=2))  # type: ignore[arg-type]
     assert "biased upwards" in suite.about and "against the 2 pictures" in suite.about
-    drawn, _ = audio_edit._drawn(official.audioset(tmp_path / "audioset", 8), 3, 0)
+    drawn, _ = audio_edit._draw_cases(official.audioset(tmp_path / "audioset", 8), 3, 0)
     assert len(drawn) == 9
-    for name, items in (("caption", 10), ("audio-edit", 1)):
-        with pytest.raises(ConfigError, match=rf"--items is {items} for the suite '{name}'; it takes 2 or more, with"):
-            run(name, "debug", tmp_path / "out", items=items)
+    with pytest.raises(ConfigError, match="--items is 1; it takes 2 or more"):
+        run("audio-edit", "debug", tmp_path / "out", items=1)
 
 
 def test_published_figures_of_sounds_need_panns(tmp_path: Path):
@@ -191,7 +191,7 @@ def test_published_figures_of_sounds_need_panns(tmp_path: Path):
     with pytest.raises(WeightsError, match="with --panns"):
         run("audio-edit", "debug", tmp_path / "out", quick=True, source=source)
     with pytest.raises(DataError, match=r"fewer than two mixes; clips left out: .* no partner"):
-        audio_edit.sourced(official.audioset(tmp_path / "few", 2), True, 0, Backbones())
+        audio_edit.suite(official.audioset(tmp_path / "few", 2), Backbones(), EvalContext(None, quick=True))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="--val draws from the embedded corpus; coco-edit is measured on your data"):
         run("coco-edit", "debug", tmp_path / "out", source=source, validation=True)
     with pytest.raises(ConfigError, match="--source is for dreambench, coco-edit and audio-edit"):

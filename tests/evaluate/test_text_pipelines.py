@@ -13,10 +13,11 @@ from PIL import Image as PILImage
 
 from codi2 import CoDi2
 from codi2.config import DecoderConfig
+from codi2.diffuse.families.text_pipelines import load_text_pipeline
 from codi2.errors import ConfigError, WeightsError
-from codi2.evaluate.baselines import from_words, load_text_pipeline
-from codi2.evaluate.bench import Bench
+from codi2.evaluate.baselines import from_words
 from codi2.evaluate.case import Case
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.suites.answers import words_alone
 from codi2.evaluate.suites.audio_edit import systems
 from codi2.evaluate.suites.clips import SYSTEMS
@@ -44,11 +45,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def bench(folders: dict[str, str]) -> Bench:
+def context(folders: dict[str, str]) -> EvalContext:
     model = CoDi2.from_pretrained("debug")
     named = {m: DecoderConfig(kind="pipeline", id=source) for m, source in folders.items()}
     model.config = replace(model.config, decoders={**model.config.decoders, **named})
-    return Bench(model)
+    return EvalContext(model)
 
 
 @pytest.mark.parametrize("modality", ["audio", "video"])
@@ -74,15 +75,17 @@ def test_words_alone_give_media_like_the_target(modality: str, folders: dict[str
     assert np.array_equal(b, c) and not np.array_equal(a, b)
 
 
-def test_a_suite_answers_captions_by_the_models_own_pipeline(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suite_answers_captions_by_the_models_own_pipeline(
+    context: EvalContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[Any] = []
     monkeypatch.setattr(
         "codi2.evaluate.suites.answers.from_words",
         lambda pipeline, texts, like, seeds: told.append((type(pipeline).__name__, texts)) or like,
     )
     asked = (Text("Make it "), clip(), Text(" dance."))
-    words_alone(bench, [Case("a", asked, "audio", {"target": sound(1)}, about={"words": "a dog"})])
-    words_alone(bench, [Case("b", asked, "video", {"target": clip()})])
+    words_alone(context, [Case("a", asked, "audio", {"target": sound(1)}, about={"words": "a dog"})])
+    words_alone(context, [Case("b", asked, "video", {"target": clip()})])
     assert told == [("AudioLDM2Pipeline", ["a dog"]), ("TextToVideoSDPipeline", ["Make it dance."])]
     assert words_alone in systems().values() and words_alone in SYSTEMS.values()
 
@@ -92,6 +95,6 @@ def test_a_pipeline_that_is_none_is_told(folders: dict[str, str]) -> None:
         load_text_pipeline("audio", folders["video"], CPU, torch.float32)
     case = [Case("a", (Text("x"),), "audio", {"target": sound(1)})]
     with pytest.raises(WeightsError, match="--text-pipeline"):
-        words_alone(Bench(CoDi2.from_pretrained("debug")), case)
+        words_alone(EvalContext(CoDi2.from_pretrained("debug")), case)
     with pytest.raises(WeightsError, match="for audio, name"):  # so the row is listed as absent, and the others stand
-        words_alone(Bench(CoDi2.from_pretrained("debug"), text_pipeline=folders["video"]), case)
+        words_alone(EvalContext(CoDi2.from_pretrained("debug"), text_pipeline=folders["video"]), case)

@@ -39,10 +39,9 @@ class Kit:
         self.layout = Layout(
             self.backbone.tokenizer, DEBUG.encoder.num_features, DEBUG.heads.num_slots, DEBUG.llm.max_length
         )
-        # Away from the start values, so that every path takes part: LoRA's B and the queries are zero at first.
-        with torch.no_grad():
+        with torch.no_grad():  # LoRA's B is zero at first
             for name, parameter in self.mllm.named_parameters():
-                if "lora_B" in name or ".query." in name:
+                if "lora_B" in name:
                     parameter.normal_(std=0.2)
 
     def encode(self, items: Sequence[Part]) -> Tensor:

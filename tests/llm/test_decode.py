@@ -143,12 +143,12 @@ def test_a_kept_cache_gives_what_reading_everything_at_once_gives(kit, monkeypat
                 generated[id(parts[-1])] = segment.features
         return Message("assistant", tuple(parts))
 
-    conversations, state, mark = [PICTURES, MIXED], Conversation(kit.mllm, 2), (0, 0)
+    conversations, state, mark = [PICTURES, MIXED], Conversation(kit.mllm, 2), 0
     for last, wants in ((False, [("image",), ()]), (True, [("audio",), ("image", "audio")])):
         if last:
             assert state.rewind(mark)  # the reply is read again, with the next message
         opening = collate([kit.layout(c, reply=True) for c in conversations], 0, left=True)
-        mark = opening.ids.shape[1], len(opening.items)
+        mark = opening.ids.shape[1]
         options = [ReplyOptions(want=want, max_new_tokens=4 + len(want)) for want in wants]
         replies = run(kit, conversations, options, state, last, generated)
         again = Message("user", (Text("more of "), picture(7), Phrase("a cat")))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from codi2.config import DEBUG, CoDi2Config, PriorConfig
+from codi2.config import DEBUG, CoDi2Config
 from codi2.errors import ConfigError, WeightsError
 from codi2.llm.decode import FeatureSegment, Segment
 from codi2.llm.sampled import context_of, items_read
@@ -18,12 +17,12 @@ from codi2.model import CoDi2, Options
 from codi2.prompt.layout import MODALITIES, Message
 from codi2.prompt.parts import Image, Part, Text
 
-SAMPLED = replace(DEBUG, heads=replace(DEBUG.heads, copies=0, prior=PriorConfig(num_inference_steps=3)))
+STEPS = 2  # of the prior of `debug`
 
 
 @pytest.fixture(scope="module")
 def model() -> CoDi2:
-    return CoDi2.build(SAMPLED)
+    return CoDi2.from_pretrained("debug")
 
 
 def picture(colour: str) -> Image:
@@ -68,8 +67,8 @@ def test_a_sample_depends_on_the_items_and_on_what_was_sampled_before(model: CoD
     behind = [*items_read(reading), ("image", first.features)]
     both = context_of(second.states, "audio", behind, sizes["num_items"], sizes["num_slots"])
     seed = 1 if isinstance(segments[1], FeatureSegment) else 2
-    assert torch.equal(model.prior.sample(both, [seed], 3)[0], second.features)
-    assert not torch.allclose(model.prior.sample(alone, [seed], 3)[0], second.features, atol=1e-3)
+    assert torch.equal(model.prior.sample(both, [seed], STEPS)[0], second.features)
+    assert not torch.allclose(model.prior.sample(alone, [seed], STEPS)[0], second.features, atol=1e-3)
 
 
 def test_a_batch_samples_what_single_replies_sample(model: CoDi2) -> None:
@@ -114,11 +113,16 @@ def test_a_prior_of_another_model_is_refused(model: CoDi2, tmp_path: Path) -> No
         CoDi2.from_pretrained(tmp_path / "model")
 
 
-def test_configs_with_a_prior() -> None:
-    assert CoDi2Config.from_json(SAMPLED.to_json()) == SAMPLED
-    with pytest.raises(ConfigError, match="set no copies, operators or maps"):
-        replace(DEBUG, heads=replace(DEBUG.heads, prior=PriorConfig()))
-    wrong = json.loads(SAMPLED.to_json())
+def test_a_model_without_a_prior_draws_the_regressed_features(model: CoDi2) -> None:
+    plain = CoDi2(model.config, model.encoder, model.mllm, model.decoders, model.joint)
+    prompt = request("Draw a fish.")
+    (one,), (other,) = (sampled_features(plain, [prompt], [seed], ("image",)) for seed in (4, 5))
+    assert torch.equal(one, other)
+    assert not torch.allclose(one, sampled_features(model, [prompt], [4], ("image",))[0], atol=1e-2)
+
+
+def test_a_prior_without_steps_is_refused() -> None:
+    wrong = json.loads(DEBUG.to_json())
     wrong["heads"]["prior"]["num_inference_steps"] = 0
     with pytest.raises(ConfigError, match=r"heads\.prior\.num_inference_steps"):
         CoDi2Config.from_json(json.dumps(wrong))

@@ -14,7 +14,7 @@ from codi2.errors import MediaWarning
 from codi2.media import load, mp4_bytes, picture_bytes, read_recipe, sound_bytes, webp_bytes
 from codi2.media.provenance import SOURCE_TYPE
 from codi2.prompt.parts import Audio, Video
-from codi2.prompt_json import from_base64, from_wire, png, to_wire
+from codi2.prompt_json import from_base64, from_wire, to_wire
 from codi2.serve import wire
 from codi2.serve.decoder_process import blocks_of, decode, describe, restore
 
@@ -170,4 +170,4 @@ def test_threads_can_save_one_picture_in_two_ways(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(picture, "save", None)  # that nobody saves the picture itself
     for kind in ("PNG", "JPEG", "WEBP"):
         assert read_recipe(picture_bytes(picture, kind, RECIPE)) == RECIPE
-    assert png(picture) and webp_bytes(Video((picture, *FRAMES), 10))
+    assert picture_bytes(picture) and webp_bytes(Video((picture, *FRAMES), 10))

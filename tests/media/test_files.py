@@ -16,7 +16,6 @@ from codi2 import media
 from codi2.errors import MediaError, OutputError
 from codi2.media import bounds, timeline
 from codi2.prompt.parts import Audio, Image, Video
-from codi2.prompt_json import flac
 
 from .made import clip, encoded, noise_picture, sound, tone
 
@@ -201,11 +200,11 @@ RECIPE = {"prompt": "a bell, « ding » \U0001f514", "seed": 7, "scale": 7.5, "l
 
 def test_recipes_survive_png_wav_and_flac(tmp_path):
     picture = Image(noise_picture((8, 8)))
-    path = media.save_image(tmp_path / "new" / "a.png", picture, RECIPE)
+    path = media.save(tmp_path / "new" / "a.png", picture, RECIPE)
     assert media.read_recipe(path) == RECIPE
     assert np.array_equal(np.asarray(media.load_image(path).pixels), np.asarray(picture.pixels))
     for name in ("a.wav", "a.flac"):
-        path = media.save_audio(tmp_path / name, Audio(tone(0.2), 16_000), RECIPE)
+        path = media.save(tmp_path / name, Audio(tone(0.2), 16_000), RECIPE)
         assert media.read_recipe(path) == RECIPE
         np.testing.assert_allclose(media.load_audio(path).samples, tone(0.2), atol=1e-4)
 
@@ -216,9 +215,9 @@ def test_files_without_recipe_and_names_without_format(tmp_path):
         with pytest.raises(MediaError, match="carries no recipe"):
             media.read_recipe(tmp_path / "a")
     with pytest.raises(OutputError, match=r"\.png"):
-        media.save_image(tmp_path / "a.jpg", Image(noise_picture()), {})
+        media.save(tmp_path / "a.jpg", Image(noise_picture()), {})
     with pytest.raises(OutputError, match=r"\.wav or \.flac"):
-        media.save_audio(tmp_path / "a.mp3", Audio(tone(0.1), 16_000), {})
+        media.save(tmp_path / "a.mp3", Audio(tone(0.1), 16_000), {})
     assert not (tmp_path / "a.jpg").exists()
 
 
@@ -226,7 +225,7 @@ def test_files_without_recipe_and_names_without_format(tmp_path):
 def test_a_clip_keeps_its_frames_its_speed_and_its_recipe(tmp_path, suffix):
     frames = tuple(PILImage.new("RGB", (24, 16), (60 * i, 200 - 60 * i, 30)) for i in range(4))
     recipe = {"seed": 3, "prompt": "a boat – at sea"}
-    path = media.save_clip(tmp_path / f"clip.{suffix}", Video(frames, 8.0), recipe)
+    path = media.save(tmp_path / f"clip.{suffix}", Video(frames, 8.0), recipe)
     again = media.load(path)
     assert isinstance(again, Video) and len(again.frames) == 4
     assert again.fps == pytest.approx(8.0)
@@ -234,7 +233,7 @@ def test_a_clip_keeps_its_frames_its_speed_and_its_recipe(tmp_path, suffix):
         assert np.abs(np.asarray(frame, dtype=int) - np.asarray(written, dtype=int)).mean() < 6
     assert media.read_recipe(path) == recipe
     with pytest.raises(OutputError, match=r"\.mp4 or \.webp"):
-        media.save_clip(tmp_path / "clip.avi", Video(frames, 8.0), recipe)
+        media.save(tmp_path / "clip.avi", Video(frames, 8.0), recipe)
 
 
 def test_a_file_whose_name_is_no_text_has_a_name_that_is(tmp_path):
@@ -261,7 +260,7 @@ def test_rates_that_flac_cannot_store_are_refused(rate):
 def test_every_sound_that_is_read_can_be_stored_and_played_with_a_clip(rate):
     part = media.load(sound(np.sin(np.arange(rate // 2) / 20), rate), "rate.wav")
     assert isinstance(part, Audio)
-    stored = media.load(flac(part))
+    stored = media.load(media.sound_bytes(part, "FLAC"))
     assert isinstance(stored, Audio) and stored.rate == rate
     np.testing.assert_array_equal(stored.samples, part.samples)
     frames = tuple(PILImage.new("RGB", (8, 8), (60 * i, 0, 0)) for i in range(4))

@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 from codi2.config import DEBUG
 from codi2.errors import PromptError
 from codi2.llm.backbone import Backbone, byte_tokenizer, random_llm
-from codi2.prompt.layout import IGNORE, SPECIAL_TOKENS, Layout, Message, collate, layout_for
+from codi2.prompt.layout import IGNORE, MODALITIES, SPECIAL_TOKENS, Layout, Message, collate, layout_for
 from codi2.prompt.parts import Audio, Image, Phrase, Text, Video
 from codi2.prompt.sources import LAST, source_of
 
@@ -112,8 +112,8 @@ def test_collate_pads_either_side_and_keeps_addresses(layout):
             assert batch.labels[b][batch.mask[b]].tolist() == sequence.labels.tolist()
         assert (batch.mask[:, -1] if left else batch.mask[:, 0]).all()
         assert batch.items == (PICTURE, SOUND, SOUND, sequences[2].items[0])
-        ends = batch.ids[batch.item_sample, batch.item_end]
-        assert layout.tokenizer.convert_ids_to_tokens(ends) == ["</image>", "</audio>", "</audio>", "</feature>"]
+        assert [MODALITIES[i] for i in batch.item_modality] == ["image", "audio", "audio", "phrase"]
+        assert batch.item_sample.tolist() == [0, 0, 0, 2]
         begins = layout.tokenizer.convert_ids_to_tokens(batch.ids[batch.slot_sample, batch.slot_position])
         assert begins == ["<image>"] * 5 + ["<audio>"] * 6 + ["<feature>"]
         assert batch.slot_predicted.sum() == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ import pytest
 from PIL import Image as PILImage
 
 from codi2.chat import Chat
-from codi2.chat.document import current_options
 from codi2.errors import PromptError
 from codi2.model import CoDi2
 from codi2.prompt.layout import Message
@@ -102,9 +101,3 @@ def test_a_conversation_names_its_items_over_all_rounds(
     assert with_sources.sources[-1] is first.images[0]
     with pytest.raises(PromptError, match="the source image0 is in a round that is no longer read; attach it"):
         chat.send("Darker", source="image0", **DRAW)
-
-
-def test_saved_options_of_earlier_versions_are_read():
-    assert current_options({"seed": 1, "keep_source": False}) == {"seed": 1, "source": "none"}
-    assert current_options({"seed": 1, "keep_source": True}) == {"seed": 1}
-    assert replace(Options(), **current_options({"keep_source": False})).source == "none"

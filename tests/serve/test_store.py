@@ -13,7 +13,7 @@ from codi2.serve.store import NoSession, Store
 
 def round_(store: Store, *files: str) -> dict[str, object]:
     parts = [{"type": "image", "file": store.put(name.encode(), "png"), "name": ""} for name in files]
-    return {"prompt": parts, "reply": [{"type": "text", "text": "hello"}], "features": {}, "notes": []}
+    return {"prompt": parts, "reply": [{"type": "text", "text": "hello"}], "notes": []}
 
 
 def media(store: Store) -> int:
@@ -64,6 +64,23 @@ def test_a_medium_that_is_missing_or_a_file_that_is_none_of_ours(tmp_path: Path)
     (tmp_path / "other" / "codi2.db").write_bytes(b"not a database" * 100)
     with pytest.raises(DataError, match="is not a database of sessions"):
         Store(tmp_path / "other")
+
+
+def test_a_database_of_an_older_format_is_refused_and_unchanged(tmp_path: Path):
+    store = Store(tmp_path)
+    session = store.create("ann", "Geese")
+    store.close()
+    file = tmp_path / "codi2.db"
+    with sqlite3.connect(file) as db:
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    with pytest.raises(DataError, match=r"codi2\.db holds sessions of format 1, this version of codi2 reads 2; .*move"):
+        Store(tmp_path)
+    with sqlite3.connect(file) as db:
+        assert db.execute("SELECT id FROM sessions").fetchall() == [(session.id,)]
+        db.execute("PRAGMA user_version = 2")
+    db.close()
+    Store(tmp_path).close()
 
 
 def test_keys_are_kept_as_hashes(tmp_path: Path):

@@ -15,8 +15,8 @@ from codi2.train.features.encode import EncodingOptions, EncodingRun, default_fo
 HERE = EncodingOptions(workers=0)
 
 
-def encoding(data: Path, kind: str = "features", features: int | None = None, out: Path | None = None) -> EncodingRun:
-    job = job_of(kind, data, "debug", features)
+def encoding(data: Path, features: int | None = None, out: Path | None = None) -> EncodingRun:
+    job = job_of(data, "debug", features)
     return EncodingRun(job, out or default_folder(job), HERE)
 
 

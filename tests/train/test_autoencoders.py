@@ -13,7 +13,7 @@ from small_parts import SMALL, config, denoiser_options, no_held_out_edits, smal
 
 from codi2.data import cache
 from codi2.encode.compact import CompactEncoder
-from codi2.encode.tiny import TRUNK_CHANNELS
+from codi2.encode.trunks import TRUNK_CHANNELS
 from codi2.train.loop import Share, train
 from codi2.train.parts import autoencoder, denoiser, encoder
 from codi2.train.parts.clips import TrainingClips

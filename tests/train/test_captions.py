@@ -9,10 +9,10 @@ import torch
 from mini import load_imagebind, write_mini
 
 from codi2.checkpoint import load_one_decoder, locate
+from codi2.diffuse.families.text_pipelines import load_text_pipeline
 from codi2.diffuse.load import TRAINED, load_trained
 from codi2.encode import imagebind
 from codi2.errors import ConfigError, DataError
-from codi2.evaluate.baselines import load_text_pipeline
 from codi2.train.config import TrainConfig
 from codi2.train.loop import Share, train
 from codi2.train.parts import captions

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from task_set import write_task_set
 
 from codi2.config import DEBUG
-from codi2.data.build import Settings, build, load_report
+from codi2.data.sets import load_report
 from codi2.data.shards import open_shards
 from codi2.errors import ConfigError, DataError, OutputError
-from codi2.evaluate.processes import ALONE, Processes
 from codi2.folders import locked
+from codi2.processes import ALONE, Processes
 from codi2.train.encoded import items_of
 from codi2.train.features import index
 from codi2.train.features.encode import EncodingOptions, EncodingRun, encode_set
@@ -25,8 +26,8 @@ from .stores import decoded, encoding, names_in, pieces_of
 
 
 @pytest.fixture
-def data(table_set: Path) -> Path:
-    return table_set
+def data(task_set: Path) -> Path:
+    return task_set
 
 
 def test_every_medium_is_in_the_store_once_with_the_features_of_its_encoder(data: Path) -> None:
@@ -36,7 +37,7 @@ def test_every_medium_is_in_the_store_once_with_the_features_of_its_encoder(data
     occurrences = sum(len(items_of(record, True)) for shard in open_shards(data, load_report(data)) for record in shard)
     assert occurrences > 1.2 * len(pieces)  # or nothing would be learned here of media that occur again
     assert len(names) == len(set(names)) == sum(plan.media.values()) and set(names) == set(pieces)
-    store, encoder = FeatureStore(made.folder), load_maker("features", "debug")._encoder
+    store, encoder = FeatureStore(made.folder), load_maker("debug").encoder
     for name, piece in pieces.items():
         value = store.read(name, piece.modality)
         assert value is not None and value.shape == (DEBUG.encoder.num_features[piece.modality], 16)
@@ -51,7 +52,7 @@ def test_names_are_found_whatever_the_size_of_shards_and_passes(data: Path, monk
     plan = encode_set(made, ALONE, tell=lambda _: None)
     assert plan.bits >= 3 and len(plan.shards) > 2 * len(load_report(data)["shards"])
     assert all(path.stat().st_size < 4000 for path in (made.folder / "shards").iterdir())
-    store, encoder = FeatureStore(made.folder), load_maker("features", "debug")._encoder
+    store, encoder = FeatureStore(made.folder), load_maker("debug").encoder
     for name, piece in pieces_of(data).items():
         assert torch.equal(store.read(name, piece.modality), encoder([decoded(piece)]).values[0].half())
 
@@ -84,10 +85,10 @@ def test_what_is_finished_stays_and_only_the_rest_is_encoded(data: Path, monkeyp
     paths[1].write_bytes(before[paths[1]][:-7])  # half written, as by a copy that was cut off
     (made.folder / "shards" / ".left.safetensors").write_bytes(b"x")  # by a run that was killed
     calls: list[int] = []
-    maker = load_maker("features", "debug")
+    maker = load_maker("debug")
     make = type(maker).make
     monkeypatch.setattr(type(maker), "make", lambda self, m, n: calls.append(len(n)) or make(self, m, n))
-    damage = r"is (missing|damaged or .*); run `codi2 data encode .*tables --model debug` again"
+    damage = r"is (missing|damaged or .*); run `codi2 data encode .*tasks --model debug` again"
     with pytest.raises(DataError, match=damage):
         store = FeatureStore(made.folder)
         for name, piece in pieces_of(data).items():
@@ -99,15 +100,11 @@ def test_what_is_finished_stays_and_only_the_rest_is_encoded(data: Path, monkeyp
 
 
 def test_a_set_that_has_grown_keeps_its_shards(rich_home: Path, tmp_path: Path) -> None:
-    def settings(records: int) -> Settings:
-        out = str(tmp_path / f"set{records}")
-        return Settings("tables", str(rich_home / "data" / "tiny"), out, options={"records": records})
-
-    build(settings(38))
     small, large = tmp_path / "set38", tmp_path / "set76"
+    write_task_set(rich_home, small, 38)
     first = encoding(small, out=tmp_path / "store")
     encode_set(first, ALONE, tell=lambda _: None)
-    build(settings(76))
+    write_task_set(rich_home, large, 76)
     second = encoding(large, out=tmp_path / "store")
     encode_set(second, ALONE, tell=lambda _: None)
     assert set(names_in(tmp_path / "store")) == set(pieces_of(large))
@@ -149,31 +146,19 @@ def test_imagebind_gives_any_number_of_its_tokens() -> None:
         "image": 257, "audio": 229, "phrase": 1,
     }  # fmt: skip
     assert counts_for(PAPER.encoder, 17)["video"] == 17
-    job = EncodingJob("features", "laion", "paper", "", {"image": (1, 1024)}, False, "")
+    job = EncodingJob("laion", "paper", "", {"image": (1, 1024)}, False, "")
     assert 400e6 * job.bytes_of("image") == pytest.approx(0.82e12, rel=0.01)  # as docs/data.md has it
 
 
-@pytest.mark.parametrize("modality", ["image", "audio", "video"])
-def test_latents_are_those_of_the_decoders_autoencoder(data: Path, modality: str) -> None:
-    made = encoding(data, f"latents-{modality}")
-    encode_set(made, ALONE, tell=lambda _: None)
-    store, codec = FeatureStore(made.folder), load_maker(made.job.kind, "debug").network
-    pieces = {name: piece for name, piece in pieces_of(data).items() if piece.modality == modality}
-    assert set(names_in(made.folder)) == set(pieces)
-    for name, piece in list(pieces.items())[:10]:
-        with torch.inference_mode():
-            latents = codec.encode(codec.to_tensor([decoded(piece)]))[0]
-        assert torch.equal(store.read(name, modality), latents.half())
-    assert made.folder.name.startswith(f"latents-{modality}-") and " --latents`" in store.again
-
-
-def test_a_set_without_a_modality_has_an_empty_store_of_its_latents(rich_home: Path, tmp_path: Path) -> None:
-    data = tmp_path / "captions"
-    options = {"records": 4, "only": "compose"}
-    build(Settings("tables", str(rich_home / "data" / "tiny"), str(data), options=options))
+def test_a_set_without_the_media_that_the_encoder_reads_has_an_empty_store(rich_home: Path, tmp_path: Path) -> None:
+    data = tmp_path / "pictures"
+    write_task_set(rich_home, data, 4, ["compose"])
+    run = encoding(data)
+    run = replace(run, job=replace(run.job, shapes={"video": (1, 16)}))
     lines: list[str] = []
-    plan = encode_set(encoding(data, "latents-video"), ALONE, tell=lines.append)
-    assert plan.media == {} and "none" in lines[-1]
+    plan = encode_set(run, ALONE, tell=lines.append)
+    assert plan.media == {} and "none" in lines[-1] and names_in(run.folder) == []
+    assert FeatureStore(run.folder).read(b"\0" * 16, "video") is None
 
 
 # What cannot be: one sentence with the name and the command.
@@ -206,12 +191,3 @@ def test_a_damaged_medium_is_named(data: Path) -> None:
     shard.write_bytes(bytes(content))
     with pytest.raises(DataError, match=r"image-000000.tar has a damaged medium .*; delete the shard and build again"):
         encode_set(encoding(data), ALONE, tell=lambda _: None)
-
-
-def test_the_command_refuses_what_means_nothing(cli: Any, data: Path) -> None:
-    for arguments, message in (
-        (("--bits", "8"), "--bits has no effect on an encoder; leave it out"),
-        (("--latents", "--out", "o"), "leave --out or --latents out"),
-    ):
-        run = cli("data", "encode", data, "--model", "debug", *arguments)
-        assert run.returncode == 2 and message in run.stderr and len(run.stderr.strip().splitlines()) == 1

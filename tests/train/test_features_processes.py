@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from codi2.evaluate.processes import ALONE
+from codi2.processes import ALONE
 from codi2.train.features.encode import encode_set
 from codi2.train.features.store import FeatureStore
 
@@ -21,8 +21,8 @@ from .stores import encoding, names_in, pieces_of
 
 
 @pytest.fixture
-def data(table_set: Path) -> Path:
-    return table_set
+def data(task_set: Path) -> Path:
+    return task_set
 
 
 def command(data: Path, out: Path, *options: str) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from task_set import write_task_set
 from torch import Tensor, nn
 
-from codi2.data.build import Settings, build
 from codi2.data.mixture import Mixture
 from codi2.errors import ConfigError, DataError
 from codi2.prompt.layout import Batch
@@ -62,8 +62,7 @@ def test_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def data(rich_home: Path, tmp_path: Path) -> dict[str, float]:
-    build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "set"), options={"records": 76}))
-    return {str(tmp_path / "set"): 1.0}
+    return write_task_set(rich_home, tmp_path / "set")
 
 
 @pytest.fixture
@@ -165,9 +164,7 @@ def test_the_first_step_reads_and_encodes_what_it_needs(
     rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: list[tuple[Path, int]]
 ) -> None:
     """Of 3,000 records."""
-    source = str(rich_home / "data" / "tiny")
-    build(Settings("tables", source, str(tmp_path / "many"), options={"records": 3000}))
-    data = {str(tmp_path / "many"): 1.0}
+    data = write_task_set(rich_home, tmp_path / "many", 3000, ["caption_image", "edit_image"])
     recipe = llm.build(language(data, num_workers=0))
     encoded = []
     encode = recipe.lessons.encodings.encode

@@ -1,4 +1,4 @@
-"""Tuning a model on a user's own records: what is replayed, held out, said, exported and recalled."""
+"""Tuning a model on a user's own records: what is replayed, held out, printed and exported."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from codi2 import CoDi2
-from codi2.data.record import Medium
+from codi2.config import DEBUG
 from codi2.errors import ConfigError
-from codi2.heads.recall import Recall
+from codi2.heads.prior import Prior
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
-from codi2.train.parts.finetune import SHIPPED, build, with_items
+from codi2.train.parts.finetune import SHIPPED, build
 from codi2.train.shares import WHOLE
 
 from ..own_set import own_set
@@ -88,22 +88,15 @@ def test_what_a_config_cannot_say(options: dict[str, Any], reason: str, tmp_path
         build(config(tmp_path, **options))
 
 
-def test_what_is_recalled_are_the_old_items_and_the_new_ones(tmp_path: Path) -> None:
-    recipe = build(config(own_set(tmp_path, ["zant", "blick"] * 8, edits=8)))
-    lessons = recipe.own.every()
-    named = {
-        lesson.medium(lesson.answers[0]): lesson.features[lesson.answers[0]]
-        for lesson in lessons
-        if lesson.record.task == "image_from_caption"
-    }
-    width = next(iter(named.values())).shape[-1]
-    old = torch.nn.functional.normalize(torch.randn(50, 1, width, generator=torch.Generator().manual_seed(0)), dim=-1)
-    recall = with_items(Recall({"image": old, "audio": old}), lessons)
-    assert recall.items["image"].shape == (50 + len(named), 1, width) and torch.equal(recall.items["audio"], old)
-    for medium, features in named.items():
-        assert isinstance(medium, Medium)
-        row, cosine = recall.nearest("image", features[0])
-        assert row >= 50 and cosine == pytest.approx(1, abs=1e-3)
+def test_the_export_has_the_prior_of_the_tuned_model(tmp_path: Path) -> None:
+    model = CoDi2.build(DEBUG)
+    model.save_pretrained(tmp_path / "model")
+    run_config = config(own_set(tmp_path, ["zant", "blick"] * 8), model=str(tmp_path / "model"))
+    train(build(run_config), run_config, tmp_path / "out")
+    tuned = CoDi2.from_pretrained(tmp_path / "out" / "export")
+    assert isinstance(tuned.prior, Prior) and isinstance(model.prior, Prior)
+    for name, value in model.prior.state_dict().items():
+        torch.testing.assert_close(tuned.prior.state_dict()[name], value, rtol=1e-3, atol=1e-3)  # fp16
 
 
 @pytest.mark.slow

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-
-from codi2.data.build import Settings, build
+from task_set import write_task_set
 
 CONFIG = """
 part = "llm"
@@ -41,10 +40,9 @@ KILLS = 10
 
 @pytest.fixture
 def command(rich_home: Path, tmp_path: Path) -> list[str]:
-    settings = Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "tables"), options={"records": 76})
-    build(settings)
+    write_task_set(rich_home, tmp_path / "tasks")
     config = tmp_path / "llm.toml"
-    config.write_text(CONFIG.format(data=tmp_path / "tables"))
+    config.write_text(CONFIG.format(data=tmp_path / "tasks"))
     return [sys.executable, "-m", "codi2", "train", str(config)]
 
 

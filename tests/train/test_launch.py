@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from task_set import TASKS, write_task_set
 from torch import Tensor
 
-from codi2.data.build import Settings, build
-from codi2.encode.tiny import TRUNK_CHANNELS
+from codi2.encode.trunks import TRUNK_CHANNELS
 
 HEAD = "steps = 2\nbatch_size = 4\nlearning_rate = 1e-3\nema_decay = 0.5\nnum_workers = 0\ntrackers = []\n"
 FOUR = {"channels": [8, 8, 8, 8], "feature_dim": 16, "perception_weight": 0.0}
@@ -60,17 +60,14 @@ def write(path: Path, part: str, options: dict[str, Any]) -> None:
 @pytest.fixture
 def records(rich_home: Path, tmp_path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """The parts on records."""
-    found = {}
-    for name, only in (("tables", ""), ("clips", "clip_in_time")):
-        options: dict[str, Any] = {"records": 38} | ({"only": only} if only else {})
-        build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / name), options=options))
-        found[name] = {"data": {str(tmp_path / name): 1}, "held_out": {str(tmp_path / name): 1}, "model": "debug"}
+    options: dict[str, dict[str, Any]] = {}
+    for name, names in (("tasks", tuple(TASKS)), ("clips", ("clip_in_time",))):
+        data = write_task_set(rich_home, tmp_path / name, 38, names)
+        options[name] = {"data": data, "held_out": data, "model": "debug"}
     phases = {"text": 0.4, "image": 0.6}
-    drawn = {"modality": "image", "patch": 4, "channels": [16, 32]}
     return {
-        "11_llm": ("llm", found["tables"] | {"phases": phases, "diffusion_share": 1.0, "diffusion_items": 2}),
-        "12_joint": ("joint", found["clips"] | {"phases": {"video": 1}}),
-        "13_decoder": ("image_decoder", found["tables"] | drawn),
+        "11_llm": ("llm", options["tasks"] | {"phases": phases, "diffusion_share": 1.0, "diffusion_items": 2}),
+        "12_joint": ("joint", options["clips"] | {"phases": {"video": 1}}),
     }
 
 
@@ -105,7 +102,7 @@ def test_every_part_in_one_process(
         from codi2.train.config import TrainConfig
         from codi2.train.parts import encoder
 
-        patch.setattr("codi2.encode.tiny.load_trunk", Trunk)
+        patch.setattr("codi2.encode.trunks.load_trunk", Trunk)
         encoder.build(TrainConfig("encoder", 2, 4, 1e-3, options=MEDIA["01_encoder"][1]))  # fills the cache
     folder = tmp_path / "recipe"
     folder.mkdir()

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from codi2.config import DEBUG
 from codi2.data.build import Settings, build
+from codi2.encode.debug import DebugEncoder
 from codi2.errors import ConfigError, DataError
+from codi2.train.encoded import Encodings, weights_key
 from codi2.train.lessons import Lessons
 
 
@@ -57,6 +60,28 @@ def test_the_language_model_trains_on_the_phases_that_are_there(captioned: str, 
     assert set(recipe.decoders) == set(DEBUG.decoders)
     assert train(recipe, config, tmp_path / "out")
     assert {recipe.lessons.mixture.phase(step) for step in range(100)} == {"text", "image"}
+
+
+def test_a_lesson_has_its_answer_and_its_source(task_set: Path) -> None:
+    encoder = DebugEncoder(16, DEBUG.encoder.num_features)
+    encodings = Encodings(lambda: encoder, weights_key(encoder), reads_words=True)
+    lessons = Lessons({str(task_set): 1.0}, encodings, 8, {"image": 1.0}, 0)
+    tasks = set()
+    for step in range(12):
+        for lesson in lessons.batch(step):
+            answer, source = lesson.answer("image"), lesson.source("image")
+            edited = None if lesson.record.edits is None else lesson.record.media[lesson.record.edits]
+            pictures = [medium for medium in lesson.record.media if medium.modality == "image"]
+            assert lesson.medium(answer) is pictures[-1]
+            if edited is None or edited.modality != "image":
+                assert source is None
+            else:
+                assert source is not None and lesson.medium(source) is edited
+            assert lesson.source("video", ("image",), answer=lesson.answers[0] - 1) is None, "only the last turn edits"
+            features = encodings.encoder([lesson.medium(answer).decode()]).values[0]
+            assert torch.allclose(lesson.features[answer], features, atol=2e-3)
+            tasks.add(lesson.record.task)
+    assert {"image_from_caption", "edit_image", "analogy_image"} <= tasks
 
 
 def test_a_set_that_is_not_there_is_named_with_what_to_do(captioned: str, empty_home: Path) -> None:

@@ -214,15 +214,15 @@ def test_every_sample_once_an_epoch() -> None:
 
 def test_bad_configs_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
-    path.write_text('part = "image_codec"\nsteps = 1\nbatch_size = 1\nlearning_rate = 1\nspeed = 3\n')
+    path.write_text('part = "image_vae"\nsteps = 1\nbatch_size = 1\nlearning_rate = 1\nspeed = 3\n')
     with pytest.raises(ConfigError, match="'speed'"):
         load_config(path)
     path.write_text("part = [")
     with pytest.raises(ConfigError, match="not TOML"):
         load_config(path)
-    path.write_text('part = "leave"\nsteps = 1\nbatch_size = 1\nlearning_rate = 1\n[options]\nnoises = 3\n')
+    path.write_text('part = "encoder"\nsteps = 1\nbatch_size = 1\nlearning_rate = 1\n[options]\nnoises = 3\n')
     with pytest.raises(
-        ConfigError, match=r"\[options\] of leave has the unknown key 'noises'; known keys: data, held_out"
+        ConfigError, match=r"\[options\] of encoder has the unknown key 'noises'; known keys: dim, edited_views"
     ):
         run(path, tmp_path / "out")
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from task_set import write_task_set
 
-from codi2.config import SENSES
 from codi2.dry_run.estimate import Language
 from codi2.errors import ConfigError
+from codi2.modalities import SENSES
 from codi2.prompt.layout import special_tokens
 from codi2.train import PARTS
 from codi2.train.config import TrainConfig, load_config
@@ -67,11 +68,9 @@ def test_other_stages_are_planned_at_full_size_before_anything_is_trained(
 
 
 def test_a_small_run_is_tried(rich_home: Path, tmp_path: Path) -> None:
-    from codi2.data.build import Settings, build
     from codi2.train.parts import llm
 
-    build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "set"), options={"records": 38}))
-    data = {str(tmp_path / "set"): 1.0}
+    data = write_task_set(rich_home, tmp_path / "set", 38)
     options = {"model": "debug", "data": data, "held_out": data, "diffusion_share": 1.0}
     config = TrainConfig("llm", 7, 4, 1e-3, options=options)
     recipes = []

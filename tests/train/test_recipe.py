@@ -76,7 +76,7 @@ def test_a_part_is_planned_before_those_that_it_starts_from_are_trained(tmp_path
 
 
 def test_a_name_of_a_part_is_its_export(tmp_path: Path) -> None:
-    config = TrainConfig("image_decoder", 1, 1, 1e-3, options={"vae": "@02_image_vae", "side": 64, "of": {"a": "@x"}})
+    config = TrainConfig("image_denoiser", 1, 1, 1e-3, options={"vae": "@02_image_vae", "side": 64, "of": {"a": "@x"}})
     with pytest.raises(DataError, match="needs the export of 02_image_vae"):
         resolved(config, tmp_path)
     for part in ("02_image_vae", "x"):

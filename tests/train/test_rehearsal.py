@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from task_set import write_task_set
 from torch import Tensor, nn
 
 from codi2.data import cache
-from codi2.data.build import Settings, build
 from codi2.dry_run.virtual import DEVICE, Misplaced, VirtualGPU
 from codi2.encode.efficientnet import EfficientNetLite
-from codi2.encode.tiny import TRUNK_CHANNELS
+from codi2.encode.trunks import TRUNK_CHANNELS
 from codi2.heads.prior import Context, Prior
-from codi2.train.parts import autoencoder, denoiser, encoder, joint, joint_attention, leave, llm, vocoder
+from codi2.train.parts import autoencoder, denoiser, encoder, joint, joint_attention, llm, vocoder
 from codi2.train.parts.reconstruction import Perception
 from codi2.train.plan import plan
 from codi2.train.rehearsal import rehearse
@@ -31,8 +31,7 @@ LOW = [pytest.param(None, id="float32"), pytest.param(torch.bfloat16, id="bf16")
 @pytest.fixture
 def data(rich_home: Path, tmp_path: Path) -> dict[str, float]:
     """Records that answer with text, pictures and sounds."""
-    build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "set"), options={"records": 38}))
-    return {str(tmp_path / "set"): 1.0}
+    return write_task_set(rich_home, tmp_path / "set", 38)
 
 
 @pytest.mark.parametrize("low", LOW)
@@ -125,21 +124,11 @@ def test_joint_attention(
 
 
 @pytest.mark.parametrize("low", LOW)
-def test_the_layers_between_decoders(low: torch.dtype | None, rich_home: Path, tmp_path: Path) -> None:
-    options = {"records": 12, "only": "clip_in_time"}
-    build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "set"), options=options))
-    names = {str(tmp_path / "set"): 1.0}
+def test_joint_attention_of_published_decoders(low: torch.dtype | None, rich_home: Path, tmp_path: Path) -> None:
+    names = write_task_set(rich_home, tmp_path / "set", 12, ["clip_in_time"])
     for more in ({}, {"placement": {"dtype": "bfloat16"}}):
         made = config("joint", data=names, held_out=names, phases={"video": 1.0}, model="debug", **more)
         assert rehearse(joint.build(made), made, low=low).peak
-    made = config("joint", data=names, held_out=names, phases={"video": 1.0}, model="debug", opened=("video",))
-    assert rehearse(joint.build(made), made, low=low).peak
-
-
-@pytest.mark.parametrize("low", LOW)
-def test_what_leads_from_hidden_states_to_features(low: torch.dtype | None, data: dict[str, float]) -> None:
-    made = config("leave", data=data, held_out=data, model="debug")
-    assert rehearse(leave.build(made), made, low=low).peak
 
 
 class Sampled:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from small_parts import Numbers, config, denoiser_options, small_exports
 
 from codi2.checkpoint import save_language
-from codi2.config import DEBUG, EMBEDDED, CoDi2Config, DecoderConfig, EncoderConfig, JointConfig
+from codi2.config import DEBUG, TINY, CoDi2Config, DecoderConfig, EncoderConfig, JointConfig
 from codi2.diffuse.build import FRAMES, new_unet
 from codi2.diffuse.joint import joint_attention
 from codi2.diffuse.load import load_decoder
@@ -27,7 +27,7 @@ from codi2.diffuse.vocoder import ISTFTVocoder
 from codi2.encode import embedded
 from codi2.errors import ConfigError, DataError
 from codi2.heads.prior import Prior
-from codi2.heads.projection import OutputProjection, Projection
+from codi2.heads.projection import Projection
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
@@ -45,7 +45,7 @@ MODEL = replace(
     DEBUG,
     name="small",
     encoder=EncoderConfig(kind="embedded", num_features={"image": 4, "audio": 6, "video": 5, "phrase": 1}),
-    heads=replace(DEBUG.heads, num_slots={"image": 4, "audio": 6, "video": 5}, copies=0),
+    heads=replace(DEBUG.heads, num_slots={"image": 4, "audio": 6, "video": 5}, prior=None),
     decoders={
         modality: DecoderConfig(kind="tiny", length=length, num_inference_steps=2, first_frame=modality == "video")
         for modality, length in (("image", 1), ("audio", 160), ("video", 8))
@@ -193,7 +193,7 @@ def test_a_recipe_ends_with_the_model_and_makes_it_again_of_other_parts(recipe: 
     out = tmp_path / "runs"
     assert run_recipe(recipe, out, run) == ["01_first", "02_second", "03_model"]
     assert (out / "03_model/export/second/config.json").is_file()
-    assert CoDi2Config.from_json((out / "03_model/export/config.json").read_bytes()) == EMBEDDED
+    assert CoDi2Config.from_json((out / "03_model/export/config.json").read_bytes()) == TINY
     assert run_recipe(recipe, out, run) == []
     shutil.rmtree(out / "01_first")
     (recipe / "01_first.toml").write_text(PART.format(part="video_features", steps=4, channels=4))
@@ -245,7 +245,7 @@ def test_the_recipe_makes_a_model_that_may_be_shipped() -> None:
         vae = AutoencoderOptions(**options[f"{still}_vae"]).latent_shape(still)  # type: ignore[arg-type]
         shape = (vae[0], FRAMES, *vae[1:]) if modality == "video" else vae
         maps = (compact["image"][0] + compact["video"][0], 4, 4) if modality == "video" else compact[modality]
-        slots = EMBEDDED.heads.num_slots[modality]
+        slots = TINY.heads.num_slots[modality]
         modules[f"{modality} unet"] = new_unet(
             modality, shape, options[f"{modality}_decoder"]["channels"], 256, slots, maps
         )
@@ -253,8 +253,8 @@ def test_the_recipe_makes_a_model_that_may_be_shipped() -> None:
     modules["prior"] = Prior(256, state_width)
     modules["projections"] = torch.nn.ModuleList(
         [
-            Projection(EMBEDDED.heads.groups, 256, EMBEDDED.heads.hidden, state_width, 1.0),
-            OutputProjection(EMBEDDED.heads, state_width),
+            Projection(TINY.heads.groups, 256, TINY.heads.hidden, state_width, 1.0),
+            Projection({m: TINY.heads.groups[m] for m in TINY.heads.num_slots}, state_width, TINY.heads.hidden, 256),
         ]
     )
     sizes |= {name: 2.0 * sum(p.numel() for p in module.parameters()) for name, module in modules.items()}

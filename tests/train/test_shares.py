@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from codi2.data.build import Settings, build
-
 LLM = """
 part = "llm"
 steps = 20
@@ -35,36 +33,6 @@ phases = {{ text = 0.3, image = 0.4, audio = 0.3 }}
 [options.held_out]
 "{data}" = 1
 """
-DECODER = """
-part = "image_decoder"
-steps = 20
-batch_size = 4
-accumulate = {accumulate}
-learning_rate = 1e-4
-warmup_steps = 2
-log_every = 1
-save_every = 20
-validate_every = 20
-ema_decay = 0.9
-[options]
-model = "debug"
-modality = "image"
-patch = 4
-channels = [16, 32]
-looked_at = 4
-perception_weight = 0.0
-[options.data]
-"{data}" = 1
-[options.held_out]
-"{data}" = 1
-"""
-
-
-@pytest.fixture
-def data(rich_home: Path, tmp_path: Path) -> Path:
-    settings = Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / "tables"), options={"records": 76})
-    build(settings)
-    return tmp_path / "tables"
 
 
 def curve(command: list[str], home: Path) -> list[float]:
@@ -78,13 +46,10 @@ def curve(command: list[str], home: Path) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", [LLM, DECODER], ids=["llm", "decoder"])
-def test_two_processes_and_two_passes_give_the_curve_of_one(
-    text: str, data: Path, rich_home: Path, tmp_path: Path
-) -> None:
+def test_two_processes_and_two_passes_give_the_curve_of_one(task_set: Path, rich_home: Path, tmp_path: Path) -> None:
     def command(name: str, accumulate: int) -> list[str]:
         config = tmp_path / f"{name}.toml"
-        config.write_text(text.format(accumulate=accumulate, data=data))
+        config.write_text(LLM.format(accumulate=accumulate, data=task_set))
         return ["-m", "codi2", "train", str(config), "--out", str(tmp_path / name)]
 
     whole = curve([sys.executable, *command("whole", 1)], rich_home)
@@ -155,7 +120,7 @@ def sharded(rank: int, world: int, port: int, data: str, out: str) -> None:
 
 @pytest.mark.slow
 def test_weights_cut_up_over_two_processes_give_the_curve_of_one(
-    data: Path, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task_set: Path, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FSDP2's `fully_shard` over a mesh of CPUs, without accelerate, which may fall back to copies there."""
     import socket
@@ -168,7 +133,7 @@ def test_weights_cut_up_over_two_processes_give_the_curve_of_one(
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         with ProcessPoolExecutor(world, mp_context=get_context("spawn")) as pool:
-            runs = [pool.submit(sharded, rank, world, port, str(data), str(tmp_path)) for rank in range(world)]
+            runs = [pool.submit(sharded, rank, world, port, str(task_set), str(tmp_path)) for rank in range(world)]
             [run.result(timeout=200) for run in runs]
     one, two = ([float(x) for x in (tmp_path / f"{world}.txt").read_text().split()] for world in (1, 2))
     assert two == pytest.approx(one, abs=1e-4) and len(set(one)) == 5
@@ -220,7 +185,7 @@ def accelerated(rank: int, world: int, port: int, config: str, out: str, steps: 
 
 @pytest.mark.slow
 def test_a_sharded_run_of_accelerate_is_that_of_one_process_and_either_resumes_the_other(
-    data: Path, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task_set: Path, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import socket
     from concurrent.futures import ProcessPoolExecutor
@@ -230,7 +195,7 @@ def test_a_sharded_run_of_accelerate_is_that_of_one_process_and_either_resumes_t
 
     monkeypatch.setenv("CODI2_HOME", str(rich_home))
     config = tmp_path / "run.toml"
-    text = LLM.format(accumulate=1, data=data).replace("save_every = 20", "save_every = 4")
+    text = LLM.format(accumulate=1, data=task_set).replace("save_every = 20", "save_every = 4")
     text = text.replace("diffusion_share = 0.5", "diffusion_share = 1.0")  # the same steps of a shorter run
     config.write_text(text.replace("warmup_steps = 2", "warmup_steps = 2\nema_decay = 0.9"))
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from task_set import write_task_set
 from torch import Tensor, nn
 
-from codi2.data.build import Settings, build
 from codi2.data.mixture import Mixture
 from codi2.data.shards import Shard
 from codi2.errors import MediaError
@@ -18,23 +18,9 @@ from codi2.progress import tracked
 from codi2.prompt.parts import Phrase
 from codi2.train.config import TrainConfig
 from codi2.train.encoded import Encodings
-from codi2.train.parts import decoder, joint
+from codi2.train.parts import joint
 
-RECORDS = {"joint": ("clip_in_time", 48), "image_decoder": ("edit_image", 300)}
 BATCH = 2
-
-
-@pytest.fixture
-def named(rich_home: Path, tmp_path: Path) -> Callable[[str], dict[str, float]]:
-    """Part → its data, with many times the records of a batch."""
-
-    def make(part: str) -> dict[str, float]:
-        only, records = RECORDS[part]
-        options = {"records": records, "only": only}
-        build(Settings("tables", str(rich_home / "data" / "tiny"), str(tmp_path / part), options=options))
-        return {str(tmp_path / part): 1.0}
-
-    return make
 
 
 class Count:
@@ -56,35 +42,15 @@ class Count:
         monkeypatch.setattr(kind, name, counted)
 
 
-def config(part: str, data: dict[str, float], **options: Any) -> TrainConfig:
-    options = {"data": data, "held_out": data, "model": "debug", **options}
-    return TrainConfig(part, 3, BATCH, 1e-3, options=options)
-
-
-def test_what_decoders_learn_together(named: Callable[[str], dict[str, float]], monkeypatch: pytest.MonkeyPatch):
-    data, count = named("joint"), Count(monkeypatch)
-    recipe = joint.build(config("joint", data, phases={"video": 1.0}))
+def test_the_first_step_of_joint_attention(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_task_set(rich_home, tmp_path / "set", 24 * BATCH, ["clip_in_time"])
+    count = Count(monkeypatch)
+    options = {"data": data, "held_out": data, "model": "debug", "phases": {"video": 1.0}}
+    recipe = joint.build(TrainConfig("joint", 3, BATCH, 1e-3, options=options))
     assert not count.records and not count.shards and not count.encoded
     recipe.batch(0)
     assert len(count.records) == BATCH and len(count.shards) <= BATCH
     assert len(count.encoded) == 2 * BATCH  # the answers: clips with their sounds
-
-
-def test_features_are_predicted_of_the_records_of_its_steps(
-    named: Callable[[str], dict[str, float]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data, count = named("joint"), Count(monkeypatch)
-    joint.build(config("joint", data, phases={"video": 1.0}, predicted_share=0.5))
-    assert 0 < len(count.records) <= 3 * BATCH
-
-
-def test_a_decoder(named: Callable[[str], dict[str, float]], monkeypatch: pytest.MonkeyPatch) -> None:
-    data, count = named("image_decoder"), Count(monkeypatch)
-    options = {"modality": "image", "patch": 4, "channels": [16, 32]}
-    recipe = decoder.build(config("image_decoder", data, **options))
-    recipe.batch(0)
-    assert len(count.records) <= 2 * BATCH and len(count.shards) <= 2 * BATCH  # one batch says how large latents are
-    assert len(count.encoded) <= 3 * BATCH  # answer, source and words
 
 
 def test_the_encoder_is_on_the_device_as_long_as_it_encodes(monkeypatch: pytest.MonkeyPatch) -> None:

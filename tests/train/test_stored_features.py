@@ -1,4 +1,4 @@
-"""Training reads stored features and latents, and refuses stores that do not fit the run."""
+"""Training reads stored features, and refuses stores that do not fit the run."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from codi2.config import DEBUG
 from codi2.errors import DataError
-from codi2.evaluate.processes import ALONE
+from codi2.processes import ALONE
 from codi2.train.features.encode import encode_set
-from codi2.train.features.makers import load_maker
 from codi2.train.features.store import FeatureStore
 
 from .stores import encoding, pieces_of
 
 
 @pytest.fixture
-def data(table_set: Path) -> Path:
-    return table_set
+def data(task_set: Path) -> Path:
+    return task_set
 
 
 def config_of(data: Path, **options: Any) -> Any:
@@ -76,10 +74,7 @@ def test_stores_that_do_not_fit_the_run_are_refused(data: Path, rich_home: Path,
     encode_set(made, ALONE, tell=lambda _: None)
     one = encoding(data, features=1, out=tmp_path / "one")
     encode_set(one, ALONE, tell=lambda _: None)
-    latents = encoding(data, "latents-image", out=tmp_path / "latents")
-    encode_set(latents, ALONE, tell=lambda _: None)
     assert "has 1 features of each image, but debug reads 3; run" in refusal(data, features=str(one.folder))
-    assert "was encoded by an autoencoder" in refusal(data, features=str(latents.folder))
     assert "nowhere holds no features" in refusal(data, features=str(tmp_path / "nowhere"))
     report = made.folder / "features.json"
     about = json.loads(report.read_text())
@@ -99,23 +94,6 @@ def test_stores_that_do_not_fit_the_run_are_refused(data: Path, rich_home: Path,
     for path in (made.folder / "lookup").iterdir():
         np.save(path, np.load(path)[:, :0])
     assert "is in none of" in refusal(data, features=str(made.folder))
-
-
-def test_decoders_train_on_stored_latents(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from codi2.train.config import TrainConfig
-    from codi2.train.parts.decoder import DecoderRecipe
-
-    monkeypatch.setattr(DecoderRecipe, "_codec", lambda *_: load_maker("latents-image", "debug").network)
-    options = {"model": "debug", "data": {str(data): 1.0}, "modality": "image", "channels": (8, 16)}
-    config = TrainConfig("image_decoder", 2, 6, 1e-3, options=options)
-    plain = DecoderRecipe(config).batch(0)
-    encode_set(encoding(data, "latents-image"), ALONE, tell=lambda _: None)
-    recipe = DecoderRecipe(config)
-    monkeypatch.setattr(type(recipe.decoder.codec), "encode", lambda *_: pytest.fail("a medium is encoded"))
-    stored = recipe.batch(0)
-    assert plain.source.any() and torch.allclose(stored.source, plain.source, atol=2e-3)
-    assert torch.allclose(stored.latents, plain.latents, atol=2e-3) and torch.equal(stored.features, plain.features)
-    assert all(torch.isfinite(value) for value in recipe.losses(recipe.model, stored).values())
 
 
 def test_a_model_of_one_feature_reads_a_store_of_many(data: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_options_are_of_every_part_of_a_recipe(
     [
         (["--device", "cuda:3"], "The device is 'cuda:3', but PyTorch"),
         (["--device", "tpu"], "The device is 'tpu'; it should be cpu, cuda, cuda:1 or mps."),
-        (["--offload"], "offload is on, which is for generation"),
+        (["--offload"], "No such option: --offload"),
         (["--bits", "4"], "bits is 4, but the part audio_features holds no language model; leave --bits"),
     ],
 )
@@ -154,14 +154,6 @@ def test_a_plan_of_a_recipe_goes_on_where_a_part_stands_on_one_that_is_not_train
     assert "01_first: it cannot be planned yet: audio_denoiser needs the export of 00_nothing" in done.output
     assert "memory, 1 process" in done.output
     assert trains(recipe, "--out", tmp_path / "out").exit_code == 2
-
-
-def test_parts_that_encode_on_the_cpu_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    config = TrainConfig("image_decoder", 1, 1, 1.0)
-    assert placement_of(replaced(config, {})).device == "cpu"
-    with pytest.raises(ConfigError, match="'cuda', but the part image_decoder trains on the CPU only"):
-        choose_device(replaced(config, {"device": "cuda"}))
 
 
 def test_a_language_model_in_few_bits_is_loaded_onto_the_gpu_of_its_process(

@@ -11,43 +11,25 @@ chat.send("Now make it night.", want="image")
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from codi2.chat import streaming
 from codi2.chat.events import Done, Event, MediaReady, Step
 from codi2.chat.listener import TextListener
+from codi2.chat.rounds import Round, count_skipped, messages_of, named_media, new_media, read_message
 from codi2.errors import PromptError
 from codi2.llm.reading import Past
 from codi2.model import CoDi2
 from codi2.prompt.layout import Message
-from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
-from codi2.prompt.references import parse_message, resolve_references
+from codi2.prompt.parts import Media, Part, Prompt, Text
 from codi2.prompt.sources import items_by_name, name_items, rename_source
 from codi2.reply import Callback, Options, Reply
-from codi2.stopping import Stopped, stops_when
+from codi2.stopping import Stopped
 
-KEPT = 0.75  # of the model's positions that stay in use when old rounds are skipped; the next rounds need the others
-
-
-@dataclass(frozen=True)
-class Round:
-    """A message and its reply."""
-
-    prompt: Prompt  # as the model read it, with the earlier items that the message refers to
-    reply: Reply
-    options: Options
-    skipped: int = 0  # rounds from the first on that the model no longer read
-    words: str | None = None  # the user's text, where it is known: `prompt` also has the items that it refers to
-    new_media: tuple[Media, ...] = ()  # media of the prompt that no earlier round has, in the order of their numbers
-
-    @property
-    def items(self) -> Iterator[Part]:
-        """Parts in the order in which their media are numbered."""
-        return iter((*self.new_media, *self.prompt, *self.reply.parts))
+__all__ = ["Chat", "Round"]
 
 
 class Chat:
@@ -71,7 +53,7 @@ class Chat:
 
     def items(self, rounds: int) -> dict[str, Media]:
         """The `media` of the first `rounds` rounds."""
-        return name_items([part for round_ in self.rounds[:rounds] for part in round_.items])
+        return named_media(self.rounds[:rounds])
 
     def branch(self, rounds: int) -> Chat:
         """A conversation of the first `rounds` rounds, with the cache of this one.
@@ -110,45 +92,15 @@ class Chat:
 
     def stream(self, prompt: str | Prompt, *media: Media, **settings: Any) -> Generator[Event]:
         """The events of `send`. Closing the generator early ends the round, which is not kept."""
-        events: queue.Queue[Event | BaseException] = queue.Queue()
-        closed = threading.Event()
-
-        def on_event(event: Event) -> bool:
-            events.put(event)
-            return closed.is_set()
-
-        def work() -> None:
-            try:
-                with stops_when(closed.is_set):
-                    self.play(prompt, media, settings, on_event)
-            except BaseException as error:
-                events.put(error)
-
-        worker = threading.Thread(target=work, daemon=True)
-        worker.start()
-        event: Event | BaseException | None = None
-        try:
-            while not isinstance(event, Done):
-                event = events.get()
-                if isinstance(event, BaseException):
-                    raise event
-                yield event
-        finally:
-            closed.set()
-            worker.join()
+        return streaming.stream(lambda on_event: self.play(prompt, media, settings, on_event))
 
     async def asend(self, prompt: str | Prompt, *media: Media, **settings: Any) -> Reply:
         """`send` for asyncio, in a thread."""
         return await asyncio.to_thread(self.send, prompt, *media, **settings)
 
-    async def astream(self, prompt: str | Prompt, *media: Media, **settings: Any) -> AsyncIterator[Event]:
+    def astream(self, prompt: str | Prompt, *media: Media, **settings: Any) -> AsyncIterator[Event]:
         """`stream` for asyncio."""
-        events = self.stream(prompt, *media, **settings)
-        try:
-            while (event := await asyncio.to_thread(next, events, None)) is not None:
-                yield event
-        finally:
-            await asyncio.to_thread(events.close)
+        return streaming.astream(self.stream(prompt, *media, **settings))
 
     def undo(self) -> Round:
         """Removes the last round and returns it. Raises PromptError: there is none."""
@@ -237,47 +189,24 @@ class Chat:
         self._append(prompt, message, Reply(tuple(reply)), options, self._count_skipped(message, options))
 
     def _append(self, prompt: str | Prompt, message: Message, reply: Reply, options: Options, skipped: int) -> None:
-        earlier = {id(item) for item in self.media.values()}
-        new = {id(p): p for p in message.parts if not isinstance(p, (Text, Phrase)) and id(p) not in earlier}
         words = prompt if isinstance(prompt, str) else None
-        self.rounds.append(Round(message.parts, reply, options, skipped, words, tuple(new.values())))
+        new = new_media(message.parts, self.media)
+        self.rounds.append(Round(message.parts, reply, options, skipped, words, new))
 
     def _message(
         self, prompt: str | Prompt, media: Sequence[Media], settings: dict[str, Any]
     ) -> tuple[Message, Options]:
-        fields = Options.__dataclass_fields__
-        named = {key: value for key, value in settings.items() if key not in fields}
-        if media and named:
-            raise PromptError(
-                f"give media in order or by name, not both: {next(iter(named))!r} came beside {len(media)} in order"
-            )
-        earlier = self.media
-        if isinstance(prompt, str):
-            self.model.layout.check_length([Message("user", (Text(prompt),))])  # before any other work on the text
-            prompt = parse_message(prompt, named or media, earlier)
-        elif media or named:
-            raise PromptError("the prompt is a list of parts and there are media beside it; add the media to the parts")
-        options = Options(**self.defaults | {key: value for key, value in settings.items() if key in fields})
-        return Message("user", resolve_references(prompt, earlier)), options
+        message, own = read_message(prompt, media, settings, self.media, self.model.layout)
+        return message, Options(**self.defaults | own)
 
     def _history(self, skipped: int) -> list[Message]:
         """The messages before the next one, without those of the first `skipped` rounds."""
-        turns: list[Message] = []
-        for round_ in self.rounds[skipped:]:
-            turns += [Message("user", round_.prompt), Message("assistant", round_.reply.parts)]
-        return [*self.system, *turns]
+        return [*self.system, *messages_of(self.rounds[skipped:])]
 
     def _count_skipped(self, message: Message, options: Options) -> int:
-        """How many of the first rounds the model skips: more than before, if there would be no room for the reply."""
-        layout, limit, skipped = self.model.layout, self.model.layout.max_length, self.skipped
         slots = self.model.config.heads.num_slots
-        reply = options.max_new_tokens + sum(slots.values()) + 2 * len(slots)
-        if layout.measure([*self._history(skipped), message]) + reply > limit:
-            while (
-                skipped < len(self.rounds) and layout.measure([*self._history(skipped), message]) + reply > KEPT * limit
-            ):
-                skipped += 1
-        return skipped
+        reply_length = options.max_new_tokens + sum(slots.values()) + 2 * len(slots)
+        return count_skipped(self.system, self.rounds, message, self.model.layout, reply_length)
 
     def _notes(self, skipped: int) -> tuple[str, ...]:
         if skipped == self.skipped:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
@@ -12,9 +11,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from codi2.errors import PromptError
 from codi2.media.bounds import MAX_FPS
+from codi2.modalities import Sense
 from codi2.model import Options
 
-SCHEMA = 1
+SCHEMA = 2
+"""Version of the form of a conversation, in chat.json and in the server's database; another is refused."""
 MAX_FRAMES = 4_096  # of a clip
 STEPS, TOKENS = 1_000, 100_000  # of one reply, at most
 
@@ -53,7 +54,7 @@ class _Words(_Part):
 
 
 class _Medium(_Part):
-    type: Literal["image", "audio", "depth", "thermal", "imu"]
+    type: Literal["image", "audio", Sense]
     file: FileName
     name: Name
 
@@ -69,16 +70,8 @@ class _Clip(_Part):
 StoredPart = Annotated[_Words | _Medium | _Clip, Field(discriminator="type")]
 
 
-def current_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with their present names: `keep_source` of earlier versions is `source`."""
-    renamed = dict(options)
-    keep_source = renamed.pop("keep_source", True)
-    return renamed if keep_source else {**renamed, "source": "none"}
-
-
-def _options(stored: dict[str, Any]) -> dict[str, Any]:
+def _options(options: dict[str, Any]) -> dict[str, Any]:
     """Raises ValueError: an option is unknown, of another type, or out of range."""
-    options = current_options(stored)
     known = {field.name for field in fields(Options)}
     if unknown := sorted(options.keys() - known):
         raise ValueError(f"there is no option {unknown[0]!r}")
@@ -107,14 +100,14 @@ class StoredRound(_Part):
     options: StoredSettings
     recipe: dict[str, Any]
     notes: list[Words]
-    left: Place = 0
-    words: Words | None = None
-    given: list[Place] = []
+    skipped: Place
+    words: Words | None
+    new_media: list[Place]
 
     @model_validator(mode="after")
-    def _given_are_media(self) -> StoredRound:
-        if any(place >= len(self.prompt) or isinstance(self.prompt[place], _Words) for place in self.given):
-            raise ValueError(f"given is {self.given[:8]}, but must be places of media in the prompt")
+    def _new_media_are_media(self) -> StoredRound:
+        if any(place >= len(self.prompt) or isinstance(self.prompt[place], _Words) for place in self.new_media):
+            raise ValueError(f"new_media is {self.new_media[:8]}, but must be places of media in the prompt")
         return self
 
 
@@ -123,7 +116,7 @@ class Document(_Part):
 
     model_config = ConfigDict(strict=True, extra="allow", populate_by_name=True)
 
-    version: Annotated[Literal[1], Field(alias="schema")]
+    version: Annotated[Literal[2], Field(alias="schema")]
     system: Words | None
     defaults: StoredSettings
     rounds: list[StoredRound]
@@ -133,7 +126,8 @@ def check(document: Any, folder: str) -> None:
     """Raises PromptError of one sentence: the value is no valid `chat.json`. `folder` is for the message."""
     if isinstance(document, dict) and isinstance(schema := document.get("schema"), int) and schema != SCHEMA:
         raise PromptError(
-            f"{folder} holds a conversation of schema {schema}, not {SCHEMA}; open it with the version that wrote it"
+            f"{folder} holds a conversation of schema {schema}, this version of codi2 reads {SCHEMA}; open it with the "
+            "version that wrote it"
         )
     try:
         Document.model_validate(document)

@@ -17,16 +17,15 @@ from typing import Any
 
 from codi2 import __version__
 from codi2.chat import Chat, Round
-from codi2.chat.document import SCHEMA, check, current_options
+from codi2.chat.document import SCHEMA, check
 from codi2.errors import CoDi2Error, PromptError
 from codi2.hub import write_atomic
-from codi2.media import picture_bytes, sound_bytes
 from codi2.model import CoDi2
 from codi2.prompt.grammar import join_text
-from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Prompt, Text, Thermal, Video
-from codi2.prompt_json import flac
+from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt, Text, Video
+from codi2.prompt_json import encode_part
 from codi2.reply import Options, Reply
-from codi2.senses import load_as, to_bytes
+from codi2.senses import load_as
 from codi2.stopping import check_stop
 from codi2.untrusted import parse_json, read_inside
 
@@ -87,7 +86,7 @@ def open_chat(model: CoDi2, folder: str | Path) -> Chat:
     try:
         about = parse_json(read_inside(folder, "chat.json", links=False))
         check(about, str(folder))
-        chat = Chat(model, about["system"], **current_options(about["defaults"]))
+        chat = Chat(model, about["system"], **about["defaults"])
         for value in about["rounds"]:
             round_ = read(value)
             parts = zip((*round_.prompt, *round_.reply.parts), (*value["prompt"], *value["reply"]), strict=True)
@@ -126,9 +125,9 @@ def to_json(round_: Round, put: Put, recipes: Recipes = MappingProxyType({})) ->
         "options": vars(round_.options),
         "recipe": dict(round_.reply.recipe),
         "notes": list(round_.reply.notes),
-        "left": round_.skipped,
-        **({"words": round_.words} if round_.words is not None else {}),
-        "given": _places_of_new_media(round_),
+        "skipped": round_.skipped,
+        "words": round_.words,
+        "new_media": _places_of_new_media(round_),
     }
 
 
@@ -185,17 +184,16 @@ def reader(get: Get) -> Callable[[Mapping[str, Any]], Round]:
         return seen[key]
 
     def read(value: Mapping[str, Any]) -> Round:
-        options = {**current_options(value["options"]), "want": _tuple(value["options"]["want"])}
-        new_places = value.get("given", ())
-        names_new_media = "given" in value  # earlier versions did not: there, equal media are one item
+        options = {**value["options"], "want": _tuple(value["options"]["want"])}
+        new_places = value["new_media"]
         prompt: tuple[Any, ...] = tuple(read_part(part, i in new_places) for i, part in enumerate(value["prompt"]))
-        parts = tuple(read_part(part, new=names_new_media) for part in value["reply"])
+        parts = tuple(read_part(part, new=True) for part in value["reply"])
         return Round(
             prompt,
             Reply(parts, value["recipe"], tuple(value["notes"])),
             Options(**options),
-            int(value.get("left", 0)),
-            value.get("words"),
+            value["skipped"],
+            value["words"],
             tuple(prompt[place] for place in new_places),
         )
 
@@ -226,24 +224,8 @@ def write_page(path: Path, rounds: list[Round], title: str, recipes: Recipes) ->
 
 
 def _part(part: Part, put: Put, recipe: Mapping[str, Any] | None) -> dict[str, Any]:
-    match part:
-        case Text():
-            return {"type": "text", "text": part.text, **({"ids": list(part.ids)} if part.ids else {})}
-        case Phrase():
-            return {"type": "phrase", "text": part.text}
-        case Image():
-            return {"type": "image", "file": put(picture_bytes(part.pixels, "PNG", recipe), "png"), "name": part.name}
-        case Audio():
-            data = flac(part) if recipe is None else sound_bytes(part, "FLAC", recipe)
-            return {"type": "audio", "file": put(data, "flac"), "name": part.name}
-        case Video():
-            files = [put(picture_bytes(frame, "PNG", recipe), "png") for frame in part.frames]
-            sound = {"sound": put(flac(part.sound), "flac")} if part.sound is not None else {}
-            return {"type": "video", "file": files, "fps": part.fps, "name": part.name, **sound}
-        case Depth() | Thermal():
-            return {"type": part.modality, "file": put(to_bytes(part), "png"), "name": part.name}
-        case IMU():
-            return {"type": "imu", "file": put(to_bytes(part), "npy"), "name": part.name}
+    ids = {"ids": list(part.ids)} if isinstance(part, Text) and part.ids else {}
+    return {**encode_part(part, put, "file", recipe), **ids}
 
 
 def _tuple(want: Any) -> Any:

@@ -7,9 +7,8 @@ from typing import Any
 
 from codi2.chat.events import Began, Event, TextDelta
 from codi2.llm.stops import find_stop, pending
+from codi2.modalities import MEDIA
 from codi2.prompt.layout import BEGIN
-
-GENERATED = ("image", "audio", "video")  # modalities of a reply's media
 
 
 class TextListener:
@@ -23,7 +22,7 @@ class TextListener:
 
     def __init__(self, tokenizer: Any, on_event: Callable[[Event], bool], stop: Sequence[str] = ()) -> None:
         self.tokenizer, self.on_event, self.stop = tokenizer, on_event, stop
-        self.begin_tokens = {tokenizer.convert_tokens_to_ids(BEGIN[modality]): modality for modality in GENERATED}
+        self.begin_tokens = {tokenizer.convert_tokens_to_ids(BEGIN[modality]): modality for modality in MEDIA}
         self.ids: list[int] = []  # tokens of the stretch of text in progress
         self.sent, self.place = "", 0  # its text that was sent, and its place among the reply's parts
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from codi2.errors import WeightsError
-from codi2.heads.projection import kept_in_bytes
 from codi2.hub import write_atomic
 from codi2.llm.mllm import MLLM
 from codi2.tensors import in_half, read_tensors
 
 PROJECTIONS = ("input_projection", "output_projection")
-EARLIER_NAMES = {"enter.": "input_projection.", "leave.": "output_projection."}
-"""Prefixes of tensors in earlier checkpoints, which can be loaded, with today's."""
 
 
 def load_language(mllm: MLLM, folder: Path) -> None:
@@ -22,7 +19,7 @@ def load_language(mllm: MLLM, folder: Path) -> None:
         WeightsError: a file is missing or holds other tensors.
     """
     mllm.backbone.load_adapter(folder / "adapter")
-    state = {_current_name(name): value.float() for name, value in read_tensors(folder / "heads.safetensors").items()}
+    state = {name: value.float() for name, value in read_tensors(folder / "heads.safetensors").items()}
     expected = {
         f"{part}.{name}": value for part in PROJECTIONS for name, value in getattr(mllm, part).state_dict().items()
     }
@@ -43,11 +40,6 @@ def save_language(mllm: MLLM, folder: Path) -> None:
 
     mllm.backbone.save_adapter(folder / "adapter")
     state = {f"{part}.{n}": v for part in PROJECTIONS for n, v in getattr(mllm, part).state_dict().items()}
-    write_atomic(folder / "heads.safetensors", save(in_half(state, kept_in_bytes(state, mllm.output_projection))))
+    write_atomic(folder / "heads.safetensors", save(in_half(state)))
     adapter = folder / "adapter" / "adapter_model.safetensors"
     write_atomic(adapter, save(in_half(read_tensors(adapter))))
-
-
-def _current_name(name: str) -> str:
-    prefix = next((prefix for prefix in EARLIER_NAMES if name.startswith(prefix)), "")
-    return EARLIER_NAMES.get(prefix, "") + name.removeprefix(prefix)

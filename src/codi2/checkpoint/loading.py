@@ -16,7 +16,6 @@ from codi2.diffuse.codec import Codec
 from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError
 from codi2.heads.load import load_prior, prior_on_demand
-from codi2.heads.recall import FILE, Recall
 from codi2.hub import is_ours
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
@@ -62,32 +61,22 @@ def load_parts(
     if folder is not None and trained:
         load_language(mllm, folder)
     load_decoders = _decoders_on_demand if on_demand else _decoders
-    decoders, networks, joint = load_decoders(config, folder, placement)
+    decoders, joint = load_decoders(config, folder, placement)
     prior: Prior | OnDemand[Prior] | None
     if on_demand and folder is not None:
         prior = prior_on_demand(config, backbone.width, folder, placement.device)
     else:
-        prior = load_prior(config, backbone.width, folder)
-    return {
-        "encoder": encoder,
-        "mllm": mllm,
-        "decoders": decoders,
-        "joint": joint,
-        "joint_networks": networks,
-        "recall": load_recall(config, folder),
-        "prior": prior,
-    }
+        prior = load_prior(config, backbone.width, folder if trained else None)  # it is a part of LANGUAGE
+    return {"encoder": encoder, "mllm": mllm, "decoders": decoders, "joint": joint, "prior": prior}
 
 
-DecoderParts = tuple[
-    Mapping[str, "Decoder"], Mapping[str, torch.nn.Module], "JointAttention | OnDemand[JointAttention] | None"
-]
-"""Decoders, the networks that replace theirs where several media are drawn together, and the layers between them."""
+DecoderParts = tuple[Mapping[str, "Decoder"], "JointAttention | OnDemand[JointAttention] | None"]
+"""Decoders, and the joint attention between them."""
 
 
 def _decoders(config: CoDi2Config, folder: Path | None, placement: Placement) -> DecoderParts:
     decoders = {m: load_one_decoder(m, config, folder and folder / m) for m in config.decoders}
-    return decoders, load_joint_networks(decoders, folder), load_joint(config, decoders, folder)
+    return decoders, load_joint(config, decoders, folder)
 
 
 def _decoders_on_demand(config: CoDi2Config, folder: Path | None, placement: Placement) -> DecoderParts:
@@ -103,10 +92,8 @@ def _decoders_on_demand(config: CoDi2Config, folder: Path | None, placement: Pla
         return load_and_place
 
     decoders = OnDemand(config.decoders, placed(lambda m: load_one_decoder(m, config, folder and folder / m)))
-    with_network = [m for m in config.decoders if folder and (folder / "joint" / m / "unet").is_dir()]
-    networks = OnDemand(with_network, placed(lambda m: load_joint_networks({m: decoders[m]}, folder)[m]))
     joint = OnDemand(["joint"], placed(lambda _: load_joint(config, decoders, folder), place_joint))
-    return decoders, networks, joint if config.joint else None
+    return decoders, joint if config.joint else None
 
 
 DEBUG_NUMBERS = 1_000_000  # most numbers in the features of an encoder of random weights
@@ -138,11 +125,6 @@ def _encoder(config: CoDi2Config, folder: Path | None, on_demand: bool) -> Encod
                 "heads.feature_dim"
             )
         return DebugEncoder(config.heads.feature_dim, config.encoder.num_features)
-    if config.encoder.kind == "tiny" and folder is not None:
-        from codi2.encode.tiny import TinyEncoder, load_heads, trunks_on_demand
-
-        trunks: Mapping[str, Any] = trunks_on_demand() if on_demand else dict(trunks_on_demand())
-        return TinyEncoder(trunks, load_heads(folder / "encoder" / "heads.safetensors", config.heads.feature_dim))
     if config.encoder.kind == "embedded" and folder is not None:
         from codi2.encode.embedded import load_embedded
 
@@ -161,17 +143,6 @@ def _encoder(config: CoDi2Config, folder: Path | None, on_demand: bool) -> Encod
     )
 
 
-def load_recall(config: CoDi2Config, folder: Path | None) -> Recall | None:
-    """Features of training items; None: no decoder uses them, or nothing was trained.
-
-    Raises:
-        WeightsError: the file is missing or damaged.
-    """
-    if folder is None or not any(decoder.recall for decoder in config.decoders.values()):
-        return None
-    return Recall.load(folder / "encoder" / FILE)
-
-
 def load_joint(config: CoDi2Config, decoders: Mapping[str, Decoder], folder: Path | None) -> JointAttention | None:
     """The layers between the decoders; untrained layers add zero. None: the config has none."""
     if config.joint is None:
@@ -183,18 +154,6 @@ def load_joint(config: CoDi2Config, decoders: Mapping[str, Decoder], folder: Pat
         joint: JointAttention = load_part(JointAttention, folder / "joint")
         return joint
     return joint_attention({m: decoders[m] for m in config.joint.modalities}).eval()
-
-
-def load_joint_networks(decoders: Mapping[str, Decoder], folder: Path | None) -> dict[str, torch.nn.Module]:
-    """Modality → the network that replaces its decoder's where several media are drawn together, if there is one.
-
-    Raises:
-        WeightsError: the weights are damaged, or of another network.
-    """
-    from codi2.weight_files import load_part
-
-    folders = {m: folder / "joint" / m / "unet" for m in decoders} if folder is not None else {}
-    return {m: load_part(type(decoders[m].unet), path) for m, path in folders.items() if path.is_dir()}
 
 
 def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, codec: Codec | None = None) -> Decoder:
@@ -218,10 +177,7 @@ def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, co
         noise_level=options.noise_level,
         feature_norm=options.feature_norm,
         negative_in_both=options.negative_in_both,
-        detail=options.detail,
-        motion_scale=options.motion_scale,
         first_frame=options.first_frame,
-        kept=options.kept,
     )
     dim = config.heads.feature_dim
     match options.kind:

@@ -36,10 +36,9 @@ def place(model: CoDi2, placement: Placement) -> None:
 def _move(model: CoDi2, placement: Placement) -> None:
     device, dtype = torch.device(placement.device), getattr(torch, placement.dtype)
     model.offload = placement.offload
-    for parts in (model.decoders, model.joint_networks):
-        if not isinstance(parts, OnDemand):  # which places the parts that it loads
-            for part in parts.values():
-                place_decoder(part, placement)
+    if not isinstance(model.decoders, OnDemand):  # which places the parts that it loads
+        for decoder in model.decoders.values():
+            place_decoder(decoder, placement)
     if model.joint is not None and not isinstance(model.joint, OnDemand):
         place_joint(model.joint, placement)
     if model.encoder.in_half:
@@ -54,12 +53,12 @@ def _move(model: CoDi2, placement: Placement) -> None:
         model.mllm.backbone.to("cpu" if placement.offload else device)
 
 
-def place_decoder(part: torch.nn.Module, placement: Placement) -> None:
-    """Moves a decoder, or a network that replaces its own."""
-    torch.nn.Module.to(part, getattr(torch, placement.dtype))  # diffusers' `to` warns about fp16 on a CPU
+def place_decoder(decoder: torch.nn.Module, placement: Placement) -> None:
+    """Moves a decoder."""
+    torch.nn.Module.to(decoder, getattr(torch, placement.dtype))  # diffusers' `to` warns about fp16 on a CPU
     if not placement.offload:
-        torch.nn.Module.to(part, torch.device(placement.device))
-    unet = getattr(part, "unet", None)
+        torch.nn.Module.to(decoder, torch.device(placement.device))
+    unet = getattr(decoder, "unet", None)
     if placement.compile and isinstance(unet, torch.nn.Module):
         unet.compile()
 

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 from codi2.checkpoint.language import save_language
 from codi2.folders import filled_folder
-from codi2.heads.load import loaded_prior
-from codi2.heads.recall import FILE
 from codi2.hub import push_folder, write_atomic
-from codi2.tensors import OnDemand
+from codi2.tensors import loaded
 
 if TYPE_CHECKING:
     from codi2.model import CoDi2
@@ -29,28 +27,16 @@ def _write(model: CoDi2, folder: Path) -> None:
 
     save_language(model.mllm, folder)
     _write_encoder(model, folder / "encoder")
-    if model.recall is not None:
-        model.recall.save(folder / "encoder" / FILE)
     for modality, decoder in model.decoders.items():
         save_decoder(decoder, folder / modality)
-    if (prior := loaded_prior(model.prior)) is not None:
-        export_module(prior, folder / "prior", {})
-    joint = model.joint["joint"] if isinstance(model.joint, OnDemand) else model.joint
-    if joint is not None:
-        export_module(joint, folder / "joint", {})
-        for modality, network in model.joint_networks.items():
-            export_module(network, folder / "joint" / modality / "unet", {})
+    for name, part in (("prior", model.prior), ("joint", model.joint)):
+        if part is not None:
+            export_module(loaded(part), folder / name, {})
     write_atomic(folder / "config.json", model.config.with_trained(*model.config.untrained).to_json().encode())
 
 
 def _write_encoder(model: CoDi2, folder: Path) -> None:
     """The trained parts of the encoder; encoders of other kinds have none."""
-    if model.config.encoder.kind == "tiny":
-        from codi2.encode.tiny import TinyEncoder
-        from codi2.weight_files import export_tensors
-
-        assert isinstance(model.encoder, TinyEncoder)
-        export_tensors(model.encoder.heads.state_dict(), folder / "heads.safetensors", {})
     if model.config.encoder.kind == "embedded":
         from codi2.encode.embedded import EmbeddedEncoder, save_embedded
 

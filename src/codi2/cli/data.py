@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from codi2.cli.placement import placed
+from codi2.cli.placement import placed_with
 from codi2.errors import ConfigError
 from codi2.placement import Placement
 
@@ -42,7 +42,7 @@ def list_builders() -> None:
 @app.command()
 def build(
     name: Annotated[str, typer.Argument(help="A builder of `codi2 data list`.")],
-    source: Annotated[str, typer.Option(help="The official files; not for tiny and tables.")] = "",
+    source: Annotated[str, typer.Option(help="The official files; not for tiny and tasks.")] = "",
     out: Annotated[str, typer.Option(help="Folder for the shards; the same again resumes.")] = "",
     seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
@@ -66,7 +66,7 @@ def build(
         print(f"The corpus is in {build_tiny()}.")
         if not out:  # it was made from the previous corpus
             rmtree(home() / "data" / "tiny-pairs", ignore_errors=True)
-    if name in ("tiny", "tables"):
+    if name in ("tiny", "tasks"):
         source = source or str(home() / "data" / "tiny")
         out = out or str(home() / "data" / ("tiny-pairs" if name == "tiny" else name))
     if not source or not out:
@@ -79,7 +79,7 @@ def build(
 
 
 @app.command()
-@placed
+@placed_with("device", "dtype")
 def encode(
     folder: Annotated[Path, typer.Argument(help="A finished data set: what `codi2 data build` has made.")],
     placement: Placement,
@@ -89,7 +89,6 @@ def encode(
         int | None,
         typer.Option(min=1, help="Of each medium: 1, the joint vector; 257, all tokens; between, pooled tokens."),
     ] = None,
-    latents: Annotated[bool, typer.Option("--latents", help="The latents of the decoders' autoencoders too.")] = False,
     workers: Annotated[int, typer.Option(min=-1, help="Processes that read media; -1: as the cores allow.")] = -1,
     batch_size: Annotated[int, typer.Option(min=1, help="Media per call of the encoder on a GPU.")] = 32,
     ray: Annotated[str | None, typer.Option(help="A Ray cluster's address, or `local`.")] = None,
@@ -100,26 +99,20 @@ def encode(
     Several GPUs: `accelerate launch --num_processes 8 -m codi2 data encode …`; a cluster: --ray.
     """
     from codi2.data.find import find_set
-    from codi2.evaluate.processes import join
+    from codi2.processes import join
     from codi2.train.features.encode import EncodingOptions, EncodingRun, default_folder, encode_set, job_of
-    from codi2.train.features.makers import kinds_of
 
-    if wrong := next((name for name in ("bits", "compile", "offload") if getattr(placement, name)), None):
-        raise ConfigError(f"--{wrong} has no effect on an encoder; leave it out")
-    if latents and out is not None:
-        raise ConfigError("features and latents each have a folder beside the data set; leave --out or --latents out")
     with join() as processes:
         if ray is not None and processes.count > 1:
             raise ConfigError("--ray divides the work itself; run the command without a launcher")
         data = find_set(str(folder))
         data = data.absolute() if ray else data
         how = EncodingOptions(processes.placed(placement), workers, batch_size)
-        for kind in kinds_of(model) if latents else ("features",):
-            job = job_of(kind, data, model, features if kind == "features" else None)
-            store = out or default_folder(job)
-            encode_set(EncodingRun(job, store.absolute() if ray else store, how), processes, ray, plan)
-            if processes.first and not plan:
-                print(f"The {kind} are in {store}.")
+        job = job_of(data, model, features)
+        store = out or default_folder(job)
+        encode_set(EncodingRun(job, store.absolute() if ray else store, how), processes, ray, plan)
+        if processes.first and not plan:
+            print(f"The features are in {store}.")
 
 
 @app.command()

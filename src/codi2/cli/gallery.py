@@ -32,25 +32,25 @@ def gallery(
     from rich.console import Console
     from rich.table import Table
 
-    from codi2.evaluate.bench import Bench
+    from codi2.evaluate.context import EvalContext
     from codi2.evaluate.gallery import run_gallery
-    from codi2.evaluate.processes import join
     from codi2.evaluate.sheet import sheet as write_sheet
     from codi2.model import CoDi2
+    from codi2.processes import join
 
     with join() as processes:
         loaded = CoDi2.from_pretrained(model, **vars(processes.placed(placement)))
         if sheet:
             if processes.first:
-                write_sheet(Bench(loaded, seed, quick), out / "sheet.png")
+                write_sheet(EvalContext(loaded, seed, quick), out / "sheet.png")
                 typer.echo(f"The sheet is {out / 'sheet.png'}.")
             return
-        shown = run_gallery(Bench(loaded, seed, quick), out, processes)
+        rows = run_gallery(EvalContext(loaded, seed, quick), out, processes)
         if not processes.first:
             return
     table = Table("row", "where", "right", "verdict")
-    for one in shown:
-        right = ", ".join(f"{figure.value:.2f}" for figure in one.figures) or one.lacking
-        table.add_row(one.entry.title, one.entry.where, right, one.verdict)
+    for row in rows:
+        right = ", ".join(f"{figure.value:.2f}" for figure in row.figures) or row.lacking
+        table.add_row(row.entry.title, row.entry.where, right, row.verdict)
     Console().print(table)
     typer.echo(f"The page is {out / 'index.html'}.")

@@ -27,17 +27,14 @@ from codi2.cli.output import (
 )
 from codi2.cli.placement import placed
 from codi2.errors import PromptError
+from codi2.modalities import MEDIA
 from codi2.placement import ON_CPU, Placement
 
 if TYPE_CHECKING:
     from codi2.prompt.parts import Prompt
 
 
-class Want(StrEnum):
-    image = "image"
-    audio = "audio"
-    video = "video"
-    text = "text"
+Want = StrEnum("Want", {name: name for name in (*MEDIA, "text")})  # type: ignore[misc]
 
 
 @placed

@@ -34,6 +34,9 @@ TokensOption = Annotated[int, typer.Option(min=1, max=100_000, help="Most tokens
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite results of an earlier run in the same folder.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps of each picture and sound.")]
 
+SUFFIXES = {"image": "png", "audio": "wav", "video": "mp4"}
+"""Modality → suffix of the files of a reply, which every program opens."""
+
 
 def check_writable(folder: Path) -> None:
     """Raises OutputError unless `folder` is, or can become, a folder to write in; creates nothing."""
@@ -88,27 +91,20 @@ def save_reply(reply: Reply, folder: Path, stem: str = "reply", force: bool = Fa
     reply with one clip and one sound, the file of the clip has this sound, too.
     Returns the parts in their order, text as `{"type", "text"}` and media as `{"type", "path"}`.
     """
-    from codi2.media import save_audio, save_clip, save_image
+    from codi2.media import save
 
     make_folder(folder)
+    sound = reply.sounds[0] if len(reply.sounds) == len(reply.clips) == 1 else None
     listed: list[dict[str, Any]] = []
     count = 0 if force else _next_number(folder, stem)
     for part in reply.parts:
         if isinstance(part, Text):
             listed.append({"type": "text", "text": part.text})
             continue
-        if isinstance(part, Image):
-            path = folder / f"{stem}-{count}.png"
-            save_image(path, part, metadata=reply.recipe)
-        elif isinstance(part, Audio):
-            path = folder / f"{stem}-{count}.wav"
-            save_audio(path, part, metadata=reply.recipe)
-        elif isinstance(part, Video):
-            path = folder / f"{stem}-{count}.mp4"
-            sound = reply.sounds[0] if len(reply.sounds) == len(reply.clips) == 1 else None
-            save_clip(path, part, metadata=reply.recipe, sound=sound)
-        else:
-            raise OutputError(f"A reply with {part.modality} cannot be written; only images, audio and video can.")
+        if not isinstance(part, (Image, Audio, Video)):
+            raise OutputError(f"A reply with {part.modality} cannot be written; only {', '.join(SUFFIXES)} can.")
+        path = folder / f"{stem}-{count}.{SUFFIXES[part.modality]}"
+        save(path, part, reply.recipe, sound)
         listed.append({"type": part.modality, "path": str(path)})
         count += 1
     return listed

@@ -35,8 +35,16 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
 """Name → annotation and default: the fields of `Placement` that a command takes."""
 
 
-def placed(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of the group in place of its argument `placement`, which is checked before it runs.
+Command = Callable[..., None]
+
+
+def placed(command: Command) -> Command:
+    """Gives a command all options of the group, see `placed_with`."""
+    return placed_with(*OPTIONS)(command)
+
+
+def placed_with(*names: str) -> Callable[[Command], Command]:
+    """Gives a command these options in place of its argument `placement`, which is checked before it runs.
 
     The command raises ConfigError where the device does not exist or lacks the dtype.
     """
@@ -46,17 +54,18 @@ def placed(command: Callable[..., None]) -> Callable[..., None]:
         check(placement)
         return placement
 
-    return _with_options(command, OPTIONS, checked)
+    return lambda command: _with_options(command, {name: OPTIONS[name] for name in names}, checked)
 
 
-def placed_over_config(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of the group without defaults: its argument `placement` has the options that are set.
+def placed_over_config(command: Command) -> Command:
+    """Gives `train` the options that training takes, without defaults: its `placement` has the options that are set.
 
     They replace the values of a config, and are checked where the config is read.
     """
     options = {
         name: (Annotated[get_args(annotation)[0] | None, *annotation.__metadata__], None)
         for name, (annotation, _) in OPTIONS.items()
+        if name != "offload"
     }
     return _with_options(
         command, options, lambda values: {name: value for name, value in values.items() if value is not None}
@@ -64,14 +73,14 @@ def placed_over_config(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _with_options(
-    command: Callable[..., None], options: dict[str, tuple[Any, Any]], read: Callable[[dict[str, Any]], Any]
-) -> Callable[..., None]:
+    command: Command, options: dict[str, tuple[Any, Any]], read: Callable[[dict[str, Any]], Any]
+) -> Command:
     """A command whose argument `placement` is the result of `read` on these options."""
 
     @wraps(command)
     def run(**arguments: Any) -> None:
         values = {name: arguments.pop(name) for name in options}
-        values["dtype"] = values["dtype"] and str(values["dtype"])
+        values["dtype"] = values["dtype"] and str(values["dtype"])  # of an enum
         command(placement=read(values), **arguments)
 
     signature = inspect.signature(command, eval_str=True)

@@ -10,25 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from codi2.cli.output import ModelOption, OutOption, SeedOption, StepsOption, check_writable, progress, save_reply
-from codi2.cli.placement import placed
-from codi2.errors import ConfigError, PromptError
+from codi2.cli.placement import placed_with
+from codi2.errors import PromptError
+from codi2.modalities import MEDIA, SENSES
 from codi2.placement import ON_CPU, Placement
 
 if TYPE_CHECKING:
     from codi2.prompt.parts import Part
 
 
-class To(StrEnum):
-    image = "image"
-    audio = "audio"
-    video = "video"
-    text = "text"
+To = StrEnum("To", {name: name for name in (*MEDIA, "text")})  # type: ignore[misc]
+NAMED = re.compile(rf"(text|{'|'.join(SENSES)})=(.+)", re.DOTALL)
 
 
-NAMED = re.compile(r"(text|depth|thermal|imu)=(.+)", re.DOTALL)
-
-
-@placed
+@placed_with("device", "dtype", "compile")  # the language model is not loaded
 def transfer(
     files: Annotated[list[str], typer.Argument(help="Files, or text=WORDS, depth=FILE, thermal=FILE, imu=FILE.")],
     to: Annotated[To, typer.Option(help="Modality of the result.")],
@@ -57,8 +52,6 @@ def transfer(
     import json
 
     check_writable(out)
-    if placement.bits or placement.offload:
-        raise ConfigError("--bits and --offload are for the language model, which transfer does not load; leave it out")
     items, subtracted = [read(file) for file in files], [read(file) for file in minus or ()]
     numbers = parse_weights(weights)
 

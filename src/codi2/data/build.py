@@ -101,7 +101,7 @@ def _build(settings: Settings, workers: int, ray: str | None, max_bad: float, un
 
 
 @lru_cache(maxsize=2)
-def _open_builder(name: str, source: str, out: str, options: str) -> Builder:
+def _open_builder(name: str, source: str, out: str, options: str, seed: int) -> Builder:
     builder_class = load_builder(name)
     values = json.loads(options)
     known = {field.name: field for field in dataclasses.fields(builder_class.Options)}
@@ -111,14 +111,13 @@ def _open_builder(name: str, source: str, out: str, options: str) -> Builder:
         default = known[key].default
         if not isinstance(value, type(default)) and not (isinstance(default, float) and isinstance(value, int)):
             raise ConfigError(f"option {key} of {name} is {value!r}; it should be like {default!r}")
-    return builder_class(Path(source), Path(out) / "scratch", builder_class.Options(**values))
+    return builder_class(Path(source), Path(out) / "scratch", builder_class.Options(**values), seed)
 
 
 def open_builder(settings: Settings) -> Builder:
     """The builder of a source, cached in a process. Raises ConfigError: an option is unknown or of another type."""
-    return _open_builder(
-        settings.builder, settings.source, settings.out, json.dumps(dict(settings.options), sort_keys=True)
-    )
+    options = json.dumps(dict(settings.options), sort_keys=True)
+    return _open_builder(settings.builder, settings.source, settings.out, options, settings.seed)
 
 
 def build_unit(task: tuple[Settings, int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -191,12 +190,12 @@ class _Tally:
             records = [_record(draft, f"{key}-{n}", source) for n, draft in enumerate(builder.make(raw, draw))]
             samples = [(record.phase, _sample(record)) for record in records]
             fingerprint = _fingerprint(raw.content) if raw.content else None
-            made = time.perf_counter()
-            self.spent["make"] += made - start
+            end = time.perf_counter()
+            self.spent["make"] += end - start
             for medium in {id(medium): medium for record in records for medium in record.media}.values():
                 if not medium.checked:
                     verify(medium)
-            self.spent["check"] += time.perf_counter() - made
+            self.spent["check"] += time.perf_counter() - end
         except LeftOut as error:
             self.note(self.left_out, raw.key, error)
             return []

@@ -1,8 +1,9 @@
 """Caches the outputs of frozen networks for the corpus.
 
-A *view* is the corpus of one modality with one edit (`plain`, `grey`, …). Each kind of output for a view is an array
-under `$CODI2_HOME/cache`. Its name holds a hash of the edit and the weights, and a second file the hash of every row's
-medium: new weights start a new file, and after a change of the corpus only new rows are computed.
+A *view* is the corpus of one modality, as it is (`plain`) or with a random edit of every item (`edited-0`, …). Each
+kind of output for a view is an array under `$CODI2_HOME/cache`. Its name has a hash of the versions of the edits and of
+the network, and a second file has the hash of every row's medium: another version starts a new file, and after a change
+of the corpus only new rows are computed.
 """
 
 from __future__ import annotations
@@ -15,15 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from codi2.data.items import Corpus, Item, load_corpus
-from codi2.data.mixes import Mix
 from codi2.hub import atomic_path, home
 from codi2.progress import tracked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# view → the splits whose sounds are mixed, and the number of mixes
-MIXES = {"mix": (("train",), 2000), "test_mix": (("test_rendering",), 160)}
 TRUNKS = {"image": "lite0-160", "audio": "aisfx"}
 """The network and the size of its input, on which trunk features depend."""
 EDITED = "edited-"
@@ -39,29 +37,16 @@ def corpus() -> Corpus:
 
 
 def view(modality: str, name: str = "plain") -> np.ndarray:
-    """All media of a modality with one edit, in corpus order: uint8 [N, 64, 64, 3] or int16 [N, 40960]."""
+    """All media of a modality in corpus order: uint8 [N, 64, 64, 3] or int16 [N, 40960]."""
     media = corpus().images if modality == "image" else corpus().sounds
     if name == "plain":
         return media
-    if name in MIXES:
-        from codi2.data.mixes import overlay
-
-        return np.stack([overlay(media[m.base], media[m.overlay], m.level_db) for m in mixes(name)])
-    if name.startswith(EDITED):
-        number, keys = int(name.removeprefix(EDITED)), _row_keys(modality, "plain")
-        return _cached(
-            f"{modality}-{name}",
-            EDITS_VERSION,
-            keys,
-            lambda rows: np.stack([_edited(modality, r, number) for r in rows]),
-        )
-    if modality == "image":
-        from codi2.data.transforms import BY_NAME
-    else:
-        from codi2.data.sound_transforms import BY_NAME  # type: ignore[assignment]
-    edit = BY_NAME[name].apply
+    number = int(name.removeprefix(EDITED))
     return _cached(
-        f"{modality}-{name}", "", _row_keys(modality, "plain"), lambda rows: np.stack([edit(media[r]) for r in rows])
+        f"{modality}-{name}",
+        EDITS_VERSION,
+        _row_keys(modality),
+        lambda rows: np.stack([_edited(modality, row, number) for row in rows]),
     )
 
 
@@ -69,17 +54,15 @@ def _edited(modality: str, row: int, number: int) -> np.ndarray:
     """An item with a random edit, which is a function of the medium and `number`."""
     from codi2.data import edits
 
-    key = int(_row_keys(modality, "plain")[row])
+    key = int(_row_keys(modality)[row])
     return edits.draw(modality, np.random.default_rng((key, number)))(np.asarray(view(modality)[row]))
 
 
 def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
     """float16 [N, S, C]: the output of the encoder's frozen trunk for a view."""
-    if name == "half":
-        name = "plain"  # aiSFX scales every sound to one peak first
     import torch
 
-    from codi2.encode.tiny import load_trunk
+    from codi2.encode.trunks import load_trunk
 
     def compute(rows: np.ndarray) -> np.ndarray:
         trunk = load_trunk(modality)
@@ -88,37 +71,7 @@ def trunk_features(modality: str, name: str = "plain") -> np.ndarray:
         )
 
     version = EDITS_VERSION if name.startswith(EDITED) else ""
-    return _cached(f"{modality}-{name}-trunk", TRUNKS[modality] + version, _row_keys(modality, name), compute)
-
-
-def statistics(modality: str, name: str = "plain") -> tuple[np.ndarray, ...]:
-    """float16 [N, numbers] each: the inputs of the encoder's fitted tokens, for a view."""
-    kinds = (appearance_cells, picture_manner) if modality == "image" else (appearance_cells,)
-    return tuple(kind(modality, name) for kind in kinds)
-
-
-def appearance_cells(modality: str, name: str = "plain") -> np.ndarray:
-    """float16 [N, numbers]: the inputs of the encoder's appearance token, for a view."""
-    from codi2.encode.appearance import cells
-
-    def compute(rows: np.ndarray) -> np.ndarray:
-        return _batched(view(modality, name)[rows], lambda x: cells(codec_inputs(modality, x)))
-
-    return _cached(f"{modality}-{name}-cells", "", _row_keys(modality, name), compute)
-
-
-def picture_manner(modality: str, name: str = "plain") -> np.ndarray:
-    """float16 [N, numbers]: the inputs of the encoder's manner token, for a view of pictures."""
-    import torch
-
-    from codi2.encode.tiny import ImageTrunk, load_trunk
-
-    def compute(rows: np.ndarray) -> np.ndarray:
-        trunk = load_trunk(modality)
-        assert isinstance(trunk, ImageTrunk)
-        return _batched(view(modality, name)[rows], lambda x: trunk.manner(torch.from_numpy(x)))
-
-    return _cached(f"{modality}-{name}-manner", TRUNKS[modality], _row_keys(modality, name), compute)
+    return _cached(f"{modality}-{name}-trunk", TRUNKS[modality] + version, _row_keys(modality), compute)
 
 
 def codec_inputs(modality: str, media: np.ndarray) -> Tensor:
@@ -140,7 +93,7 @@ def _mel() -> Any:
 
 def phrase_features(texts: list[str]) -> np.ndarray:
     """float16 [len(texts), 1, 384]: MiniLM's mean states."""
-    from codi2.encode.tiny import load_trunk
+    from codi2.encode.trunks import load_trunk
 
     distinct = sorted(set(texts))
     trunk = _cached(
@@ -150,40 +103,15 @@ def phrase_features(texts: list[str]) -> np.ndarray:
     return trunk[[place[text] for text in texts]]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def items(modality: str) -> list[Item]:
-    """The items of a modality, in the order of its views."""
+    """The items of a modality, in the order of its array."""
     return sorted(corpus().select(modality=modality), key=lambda item: item.row)
 
 
-@lru_cache(maxsize=2)
-def mixes(name: str) -> list[Mix]:
-    """The mixes of a view: `mix` of training sounds, `test_mix` of held-out recordings of known concepts."""
-    from codi2.data.mixes import draw_mixes
-
-    splits, count = MIXES[name]
-    return draw_mixes(rows("audio", *splits), [item.concept for item in items("audio")], count, seed=len(splits[0]))
-
-
 def rows(modality: str, *splits: str) -> np.ndarray:
-    """Indices into the views of the items of these splits."""
+    """int64 [n]: the rows of the items of these splits in the array of a modality."""
     return np.array([item.row for item in items(modality) if item.split in splits], dtype=np.int64)
-
-
-def pixels(*splits: str) -> np.ndarray:
-    """uint8 [n, 64, 64, 3]."""
-    return view("image")[rows("image", *splits)]
-
-
-def mels(*splits: str) -> np.ndarray:
-    """float16 [n, 1, 160, 64]: normalised log-mel."""
-    everything = _cached(
-        "audio-mels",
-        "",
-        _row_keys("audio", "plain"),
-        lambda r: _batched(view("audio")[r], lambda x: codec_inputs("audio", x)),
-    )
-    return everything[rows("audio", *splits)]
 
 
 def waveforms(samples: np.ndarray) -> Tensor:
@@ -203,10 +131,10 @@ def _batched(media: np.ndarray, function: Callable[..., object]) -> np.ndarray:
     return np.concatenate(outputs)
 
 
-@lru_cache(maxsize=4)
-def _row_keys(modality: str, name: str) -> np.ndarray:
-    """uint64 [N]: a hash of each medium of a view; for edits, of the media before the edit."""
-    return _hashes(view(modality, name if name in MIXES else "plain"))
+@lru_cache(maxsize=2)
+def _row_keys(modality: str) -> np.ndarray:
+    """uint64 [N]: a hash of each medium of the corpus before any edit."""
+    return _hashes(view(modality))
 
 
 def _hashes(rows: Iterable[np.ndarray | str]) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from codi2.data.record import MODALITY, SUFFIXES, Medium, suffix_in_shards
 from codi2.errors import MediaError, MissingReaderError, PromptError
-from codi2.media import load, png_bytes, webp_bytes
+from codi2.media import load, picture_bytes, webp_bytes
 from codi2.prompt.parts import Audio, Image, Media, Video, check_characters
 from codi2.untrusted import OutsideError, read_inside
 
@@ -91,11 +91,11 @@ def medium_of(name: str, data: bytes) -> Medium:
     except MediaError as error:
         raise BadRecord("undecodable", str(error)) from error
     if isinstance(media, Video):
-        return Medium("awebp", webp_bytes(media, lossless=True))
+        return Medium("awebp", webp_bytes(media))
     if not isinstance(media, Image):
         raise BadRecord("undecodable", f"{name} is a sound; rename it with the suffix of a sound")
     check_sides(media.pixels.size)
-    return Medium("png", png_bytes(media, {}), checked=True)
+    return Medium("png", picture_bytes(media.pixels), checked=True)
 
 
 def _is_still(gif: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Records before they are written, as builders, tables and tasks make them."""
+"""Records before they have a key, and arrays as their media."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from codi2.data.prepare import FPS
+from codi2.data.prepare import FPS, RATE
 from codi2.data.record import Medium, Piece, Turn
-from codi2.data.sound_transforms import RATE
 
 
 @dataclass(frozen=True)

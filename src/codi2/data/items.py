@@ -14,6 +14,7 @@ from PIL import Image
 
 from codi2.errors import DataError
 from codi2.hub import home
+from codi2.modalities import Modality
 
 SCHEMA = 2
 """Version of the files that `build` writes and `load_corpus` reads."""
@@ -30,7 +31,7 @@ class Item:
 
     id: str
     """`source/key`, unique."""
-    modality: Literal["image", "audio", "video"]
+    modality: Modality
     row: int
     """Row of `images.npy`, `sounds.npy` or `clips.npy`."""
     file: str

@@ -44,8 +44,8 @@ def draw_mixes(rows: np.ndarray, concepts: list[str], count: int, seed: int) -> 
 def overlay(base: np.ndarray, other: np.ndarray, level_db: float) -> np.ndarray:
     """Two int16 clips [N] of peak 0.9 → their mix, int16 [N].
 
-    The base has half its level in every mix, so that removing the overlay leaves a sound that exists (`half` of
-    `sound_transforms`). The overlay's peak is at most half, too, so a mix never clips.
+    The base has half its level in every mix, so that removing the overlay leaves the base at half its level. The
+    overlay's peak is at most half, too, so a mix never clips.
     """
     a, b = base.astype(np.float64) / 2, other.astype(np.float64) / 2
     gain = loudness(a) / max(loudness(b), 1.0) * 10 ** (level_db / 20)

@@ -12,9 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from codi2.data.prepare import FPS, FRAMES
+from codi2.data.prepare import FPS, FRAMES, RATE
 from codi2.data.scene import scaled
-from codi2.data.sound_transforms import RATE
 
 Motion = Callable[[np.random.Generator], np.ndarray]
 """Draws the poses [FRAMES, 4] of a thing: size as a share of its own, degrees clockwise, right and down as shares of

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL.Image import Image
 
-Modality = Literal["image", "audio", "video"]
+from codi2.modalities import Modality
+
 Sound = tuple[np.ndarray, int]
 """Float samples [N] or [N, channels] and their rate in Hz."""
 Clip = Sequence[Image]

@@ -1,4 +1,7 @@
-"""Pictures made of others: a thing on a scene, many of a thing, a pattern behind it, a thing in another size."""
+"""Pictures composed of others: a thing on a scene, many of a thing, a pattern behind it, a thing in another size.
+
+All are uint8 [H, W, 3].
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,23 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from codi2.data.transforms import Pixels, background_mask
+from codi2.errors import MissingDependencyError
+
+Pixels = np.ndarray
+COLUMNS = 4  # ornaments along the side of a pattern
+
+
+def background_mask(pixels: Pixels) -> np.ndarray:
+    """True [H, W] where the picture is white and connected to its border: the background of a cut-out."""
+    try:
+        from scipy.ndimage import label
+    except ImportError as error:
+        raise MissingDependencyError(
+            "finding the background of a picture needs SciPy: run `pip install 'codi2[data]'`"
+        ) from error
+    white = (pixels >= 246).all(-1)
+    regions, _ = label(np.pad(white, 1, constant_values=True))
+    return np.asarray((regions == regions[0, 0])[1:-1, 1:-1])
 
 
 def cut(pixels: Pixels) -> Image.Image:
@@ -42,12 +61,12 @@ def counted(thing: Pixels, count: int) -> Pixels:
     return placed(white, [thing] * count, cells)
 
 
-def patterned(thing: Pixels, ornament: Pixels, columns: int = 4) -> Pixels:
+def patterned(thing: Pixels, ornament: Pixels) -> Pixels:
     """The thing on a ground that the ornament is repeated over."""
     side = len(thing)
-    step = side // columns
+    step = side // COLUMNS
     tile = Image.fromarray(ornament).resize((step, step), Image.Resampling.LANCZOS)
-    ground = np.tile(np.asarray(tile), (columns + 1, columns + 1, 1))[:side, :side]
+    ground = np.tile(np.asarray(tile), (COLUMNS + 1, COLUMNS + 1, 1))[:side, :side]
     return np.where(background_mask(thing)[..., None], ground, thing)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from codi2.data.items import Item, Split
 from codi2.data.labels import tables
 from codi2.data.world import ADDED_RENDERINGS, RENDERINGS, UNSEEN_RENDERING
+from codi2.modalities import MEDIA
 
 _FAMILY_EMOJI = 140  # held-out emoji that exist in all four renderings
 _LARGEST_HEAD = 16  # emoji; a larger head would be most of the held-out set
@@ -99,7 +100,7 @@ def assign(items: list[Item], seed: int) -> dict[str, Split]:
             split[item.id] = "test_rendering"
     rest = [item for item in rest if item.id not in split]
 
-    for modality in ("image", "audio", "video"):
+    for modality in MEDIA:
         split |= _validation([item for item in rest if item.modality == modality], seed)
     split |= _assign_added([item for item in items if item.style in ADDED_RENDERINGS], heads, seed)
     return {item.id: split.get(item.id, "train") for item in items}

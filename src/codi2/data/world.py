@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from codi2.data import sound_transforms, transforms
 from codi2.data.items import Item
 
-STYLES = {
+RENDERINGS = {
     "openmoji": "as an outlined emoji",
     "google": "as a soft emoji",
     "twitter": "as a flat emoji",
     "fluent3d": "as a glossy 3D emoji",
-    "photo": "as a photo",
-    "drawing": "as a drawing",
-    "cartoon": "as a cartoon",
+}
+"""Emoji set → the words for it in a caption. One concept in two sets is the true answer of an exemplar task. These four
+decide which families are held out."""
+ADDED_RENDERINGS = {
     "emojione": "as a muted flat emoji",
     "emojione1": "as a retro emoji",
     "emojionemono": "as a black stencil emoji",
@@ -25,19 +25,13 @@ STYLES = {
     "fluentmono": "as a bold black-and-white emoji",
     "streamline": "as a thin-lined emoji with a shadow",
 }
-"""How a caption names a rendering."""
-RENDERINGS = ("openmoji", "google", "twitter", "fluent3d")
-"""Styles in which one concept is drawn: the true answers of an exemplar task. They decide which families are held out,
-and the published weights were trained on these alone."""
-ADDED_RENDERINGS = (
-    "emojione", "emojione1", "emojionemono", "fxemoji", "noto1", "fluentflat", "fluentmono", "streamline"
-)  # fmt: skip
-"""Further emoji sets."""
-ALL_RENDERINGS = (*RENDERINGS, *ADDED_RENDERINGS)
+"""Emoji sets that were added later: they left the split of every earlier item as it was."""
+ALL_RENDERINGS = RENDERINGS | ADDED_RENDERINGS
 UNSEEN_RENDERING = "fxemoji"
 """Held out whole. It is in colour, its makers drew no other rendering (as those of `emojione1` and `noto1` did), and
 it is smaller than most, so training loses little."""
-EDITS = {"image": transforms, "audio": sound_transforms}
+STYLES = ALL_RENDERINGS | {"photo": "as a photo", "drawing": "as a drawing", "cartoon": "as a cartoon"}
+"""Style of a picture → the words for it in a caption."""
 
 
 @dataclass(frozen=True)

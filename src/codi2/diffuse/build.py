@@ -14,7 +14,6 @@ from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder, Sampling
-from codi2.diffuse.draft import Draft
 from codi2.tensors import channels_last, groups_of
 
 # height and width of a codec's input: pixels, or mel frames and bins
@@ -46,25 +45,6 @@ def new_vae(modality: str, channels: Sequence[int], latent_channels: int, patch:
     ).to(memory_format=torch.channels_last)
 
 
-LEVELS = {"image": (0.57, 0.61), "audio": (-0.30, 0.58), "video": (0.57, 0.61)}
-"""Mean and standard deviation of a codec's input values, over the `tiny` corpus."""
-
-
-def new_patches(modality: str, patch: int) -> Codec:
-    """A codec whose latents are patches; that of sounds has no vocoder."""
-    from codi2.diffuse.patches import Patches
-    from codi2.media.mel import MelSpectrogram
-
-    mean, std = LEVELS[modality]
-    patches = Patches(patch, max(SIZES[modality]), mean, std).eval()
-    match modality:
-        case "image":
-            return ImageCodec(patches)
-        case "video":
-            return ClipCodec(patches, FRAMES, *SIZES["video"], fps=FPS, whole=True)
-    return AudioCodec(patches, MelSpectrogram(), None)
-
-
 def new_unet(
     modality: str,
     latent_shape: Sequence[int],
@@ -76,13 +56,12 @@ def new_unet(
     """The denoising network for latents [c, h, w] or [c, F, h, w], with attention on all levels but the first.
 
     Its input is the noisy latent, the source's latent (the fidelity path of section 5.1), and the map of the compact
-    features or, without a map, the draft.
+    features, if there is one.
     """
     from diffusers import AudioLDM2UNet2DConditionModel, UNet2DConditionModel
 
-    in_channels = 2 * latent_shape[0] + (map_shape[0] if map_shape else latent_shape[0])
+    in_channels, labels = 2 * latent_shape[0] + sum(map_shape[:1]), label_dim(dim, num_slots)
     if modality == "video":
-        labels = label_dim(dim, num_slots, True) if map_shape else None
         return new_clip_unet(latent_shape, channels, dim, in_channels, labels)
     latent_channels, height, width = latent_shape
     deeper = len(channels) - 1
@@ -98,22 +77,20 @@ def new_unet(
         # as UNet3DConditionModel does it, so that a video network can start from these weights
         use_linear_projection=True,
         class_embed_type="projection",
-        projection_class_embeddings_input_dim=label_dim(dim, num_slots, bool(map_shape)),
+        projection_class_embeddings_input_dim=labels,
         sample_size=(height, width),
         cross_attention_dim=dim,
         attention_head_dim=8,
     ).to(memory_format=torch.channels_last)
 
 
-def new_clip_unet(
-    latent_shape: Sequence[int], channels: Sequence[int], dim: int, in_channels: int, labels: int | None = None
-) -> Any:
+def new_clip_unet(latent_shape: Sequence[int], channels: Sequence[int], dim: int, in_channels: int, labels: int) -> Any:
     """The same for clips [c, F, h, w]: its spatial layers have the names and shapes of the image network's.
 
     Its temporal layers start as the identity, so that it initially draws each frame as the image network does.
 
     Args:
-        labels: L, width of the class labels, which are read with the timestep; None: it reads none.
+        labels: L, width of the class labels, which are read with the timestep.
     """
     from diffusers import UNet3DConditionModel
 
@@ -157,9 +134,7 @@ def new_decoder(
     unet = new_unet(codec.modality, latent_shape, channels, dim, num_slots, map_shape)
     scheduler = DPMSolverMultistepScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample")
     conditioner = Conditioner(dim, num_slots, dim, map_shape=tuple(map_shape))
-    shape = (latent_shape[0], *latent_shape[-2:])
-    draft = None if map_shape else Draft(shape, dim, label_dim(dim, num_slots))
-    return Decoder(unet, conditioner, codec, scheduler, draft=draft)
+    return Decoder(unet, conditioner, codec, scheduler)
 
 
 def debug_decoder(modality: str, dim: int, num_slots: int, sampling: Sampling) -> Decoder:

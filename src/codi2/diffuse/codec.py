@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from codi2.media.prepare import NUM_SAMPLES, fit_square, scaled_pixels
 from codi2.prompt.parts import Audio, Image, Part
 
-AUDIBLE = 0.1  # least peak of a sound whose level is unknown
-
 
 class Codec(nn.Module):
     """A diffusers `AutoencoderKL` with the conversion of media to its input tensors and back.
@@ -55,10 +53,6 @@ class Codec(nn.Module):
     def to_parts(self, tensor: Tensor) -> list[Part]:
         """The autoencoder's output [B, channels, H, W] → media."""
         raise NotImplementedError
-
-    def perceptible(self, part: Part) -> Part:
-        """A medium of unknown level, made visible or audible; unchanged by default."""
-        return part
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -143,14 +137,6 @@ class AudioCodec(Codec):
         # spectra and their inverse exist in single precision only
         waves = self.vocoder.float().decode(tensor.float()).cpu().numpy()
         return [Audio(wave, self.mel.rate) for wave in waves]
-
-    def perceptible(self, part: Part) -> Part:
-        """The sound with a peak of AUDIBLE at least: a regressed level is a mean of logarithms, which is near silence
-        where nothing in the prompt says when the sound is loud.
-        """
-        assert isinstance(part, Audio)
-        peak = float(np.abs(part.samples).max())
-        return Audio(part.samples * (AUDIBLE / peak), part.rate) if 0 < peak < AUDIBLE else part
 
 
 def edges(maps: Tensor) -> Tensor:

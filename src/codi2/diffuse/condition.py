@@ -1,9 +1,8 @@
 """From regressed features to the condition of a denoising network: the decoder-side head of appendix B.2.
 
 `tiny` uses both of the paper's conditions at once. *Embedding guidance* is a class embedding of the noised joint
-vector, a sinusoid of its noise level, as in unCLIP, and the slots from the third on; the second slot is for the draft.
-*Cross-attention* reads all K feature slots and one text slot, so that a negative prompt has an effect and a video
-network, which has no class embedding, can start from the image network.
+vector, a sinusoid of its noise level, as in unCLIP, and the other slots. *Cross-attention* reads all K feature slots
+and one text slot, so that a negative prompt has an effect.
 
 Letters: B batch, K slots, D feature width, C cross-attention width, L width of the class labels.
 """
@@ -65,9 +64,9 @@ class Condition(nn.Module):
         raise NotImplementedError
 
 
-def label_dim(dim: int, num_slots: int, with_map: bool = False) -> int:
-    """L: the joint vector, the sinusoid, and the slots from the second on (without a map: from the third on)."""
-    return dim * (num_slots + 1 if with_map else max(2, num_slots))
+def label_dim(dim: int, num_slots: int) -> int:
+    """L: the slots and the sinusoid."""
+    return dim * (num_slots + 1)
 
 
 class Conditioner(Condition, ModelMixin, ConfigMixin):
@@ -133,8 +132,7 @@ class Conditioner(Condition, ModelMixin, ConfigMixin):
         present = features.abs().amax(-1, keepdim=True) > 0  # [B, K, 1]
         sinusoid = get_timestep_embedding(noise_level, dim, flip_sin_to_cos=True, downscale_freq_shift=0)
         sinusoid = sinusoid.to(features.dtype) * present[:, 0]
-        others = features[:, 1 if self.config["map_shape"] else 2 :]
-        class_labels = torch.cat([features[:, 0], sinusoid, others.flatten(1)], dim=-1)
+        class_labels = torch.cat([features[:, 0], sinusoid, features[:, 1:].flatten(1)], dim=-1)
 
         states = (self.slots(features) + self.place[:-1]) * present
         if text is None:

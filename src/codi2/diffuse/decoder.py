@@ -8,9 +8,8 @@ Letters: B batch, K slots, D feature width, c channels, h w latent size.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.condition import Condition
-from codi2.diffuse.draft import Draft
 from codi2.diffuse.process import Discrete, process_of
 from codi2.diffuse.sampling import DEFAULTS, Progress, SampleOptions, SamplerState, guide, sample, seeded_noise
 from codi2.prompt.parts import Part
@@ -38,10 +36,7 @@ class Sampling:
     noise_level: int = 0  # of the feature's noise augmentation, 0 … 999
     feature_norm: float | None = 0.0  # joint vectors are scaled to this norm; 0: unchanged; None: the expected norm
     negative_in_both: bool = False  # a negative prompt conditions the feature's branch too
-    detail: float = 0.0  # scale of the difference from the source below which lost detail is added back; 0: never
-    motion_scale: float = 1.0  # of a clip whose source is still, at each step
     first_frame: bool = False  # whether the image decoder draws a first frame as the source of a clip that has none
-    kept: float = 0.0  # share added back of the loss when a source is drawn from its own features
 
 
 class Decoder(nn.Module):
@@ -50,10 +45,9 @@ class Decoder(nn.Module):
     Args:
         unet: the denoising network: (latents, timesteps, the conditioner's arguments) → an output with `sample`. Its
             input channels are the noisy latent, then the source's latent (the fidelity path of section 5.1; zeros: no
-            source) if it has room for one, then the draft.
+            source) if it has room for one, then the conditioner's `maps`.
         scheduler: any diffusers scheduler; its config says what the network predicts (`diffuse.process`).
         latent_shape: [c, h, w] of a medium, or [c, F, h, w]; by default the network's configured size.
-        draft: a first estimate, which the network reads as a third part of its input and corrects; None: no draft.
     """
 
     def __init__(
@@ -63,11 +57,9 @@ class Decoder(nn.Module):
         codec: Codec,
         scheduler: Any,
         sampling: Sampling = Sampling(),
-        draft: Draft | None = None,
         latent_shape: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
-        self.draft = draft
         self.latent_shape = latent_shape or codec.latent_shape(unet)
         self.unet, self.conditioner, self.codec = unet, conditioner, codec
         self.scheduler, self.sampling = scheduler, sampling
@@ -77,13 +69,6 @@ class Decoder(nn.Module):
     @property
     def modality(self) -> str:
         return self.codec.modality
-
-    def with_network(self, unet: Any, **sampling: Any) -> Decoder:
-        """This decoder with another network of the same shape and other fields of `Sampling`; all else is shared."""
-        other = copy.copy(self)
-        other._modules = {**self._modules, "unet": unet}
-        other.sampling = replace(self.sampling, **sampling)
-        return other
 
     @property
     def diffusion(self) -> Any:
@@ -103,9 +88,6 @@ class Decoder(nn.Module):
         layout = self.conditioner.maps(features, latents)
         if layout is not None:
             maps.append(layout.to(latents))
-        if self.draft is not None:
-            appearance = features[:, 1] if features.shape[1] > 1 else torch.zeros_like(features[:, 0])
-            maps.append(self.draft(latents, source, t, condition["class_labels"], appearance))
         x = torch.cat(maps, dim=1)
         if x.ndim == 4:  # not clips, which have five axes
             x = x.contiguous(memory_format=torch.channels_last)
@@ -113,7 +95,7 @@ class Decoder(nn.Module):
         if x.ndim == 5 and self.unet.config.get("time_cond_proj_dim"):
             condition["timestep_cond"] = condition.pop("class_labels")
         prediction: Tensor = self.unet(x, t, **condition).sample
-        return prediction if self.draft is None else prediction + maps[-1]
+        return prediction
 
     def noisy(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Latents [B, c, h, w] with the noise of timesteps `t` [B]."""
@@ -177,7 +159,7 @@ class Decoder(nn.Module):
         progress: Progress | None = None,
     ) -> list[Part]:
         """Features [B, K, D] → B media."""
-        return self.media(self.generate_latents(features, seeds, options, progress), options.sources)
+        return self.media(self.generate_latents(features, seeds, options, progress))
 
     @torch.no_grad()
     def generate_latents(
@@ -191,27 +173,9 @@ class Decoder(nn.Module):
         return sample(self.sampler_state(features, seeds, options), progress)
 
     @torch.no_grad()
-    def media(
-        self,
-        latents: Tensor,
-        sources: Sequence[Part | None] | None = None,
-        finish: Callable[[Tensor], Tensor] | None = None,
-    ) -> list[Part]:
-        """Latents [B, c, h, w] that were drawn from `sources` → B media; `finish` changes the codec's tensors first."""
-        tensor = self._with_detail(self.codec.decode(latents), sources)
-        return self.codec.to_parts(tensor if finish is None else finish(tensor))
-
-    @torch.no_grad()
-    def with_kept(self, latents: Tensor, own: Tensor, seeds: Sequence[int], options: SampleOptions) -> Tensor:
-        """Latents [B, c, h, w] plus the share `kept` of each source's loss when drawn from its own features [B, K, D].
-
-        An editing network also redraws what should not change, with errors similar to those of redrawing the source,
-        which can be measured (as in Direct Inversion, arXiv:2310.01506).
-        """
-        source = self._source_latents(options.sources, latents)
-        has_source = source.flatten(1).any(1).view(-1, *[1] * (source.ndim - 1))
-        redrawn = self.generate_latents(own, seeds, options)
-        return latents + self.sampling.kept * has_source * (source - redrawn)
+    def media(self, latents: Tensor) -> list[Part]:
+        """Latents [B, c, h, w] → B media."""
+        return self.codec.to_parts(self.codec.decode(latents))
 
     @torch.no_grad()
     def sampler_state(self, features: Tensor, seeds: Sequence[int], options: SampleOptions = DEFAULTS) -> SamplerState:
@@ -234,12 +198,12 @@ class Decoder(nn.Module):
             branches[:0] = [(no_features, no_source, no_words)] if source.any() else []
             branches[-1:-1] = [(no_features, source, no_words)]
         all_features, all_sources, all_words = (torch.cat(inputs) for inputs in zip(*branches, strict=True))
-        level, scale_motion = level.repeat(len(branches)), self._motion_scaling(source)
+        level = level.repeat(len(branches))
 
         def denoise(latents: Tensor, t: Tensor) -> Tensor:
             repeated = latents.repeat(len(branches), *[1] * (latents.ndim - 1))
             predictions = self.denoise(repeated, t, all_features, level, all_sources, all_words)
-            return scale_motion(guide(predictions, scale, source_scale, len(branches)))
+            return guide(predictions, scale, source_scale, len(branches))
 
         start = options.start
         start_latents = None if start is None else self.codec.encode(self.codec.to_tensor(start)).to(noise)
@@ -255,21 +219,6 @@ class Decoder(nn.Module):
         if options.negative is not None and options.guidance_scale is None:
             scale = max(scale, NEGATIVE_SCALE)
         return steps, scale, source_scale
-
-    def _motion_scaling(self, source: Tensor) -> Callable[[Tensor], Tensor]:
-        """Scales the motion of estimates of clips whose source [B, c, F, h, w] is still: an unknown motion is predicted
-        as the mean of all motions, which is hardly any."""
-        scale = self.sampling.motion_scale
-        if scale == 1 or source.ndim != 5 or self.process.kind != "sample":
-            return lambda estimate: estimate
-        still = source.flatten(1).any(1) & ~source.diff(dim=2).flatten(1).any(1)
-        factor = torch.where(still, scale, 1.0).to(source).view(-1, 1, 1, 1, 1)
-
-        def scaled(estimate: Tensor) -> Tensor:
-            mean = estimate.mean(2, keepdim=True)
-            return mean + factor * (estimate - mean)
-
-        return scaled
 
     def rescaled(self, features: Tensor) -> Tensor:
         """Scales joint vectors to the norm of true ones: regression shrinks predictions towards the mean.
@@ -305,22 +254,6 @@ class Decoder(nn.Module):
             )
         return unconditional, conditional
 
-    @torch.no_grad()
-    def _with_detail(self, media: Tensor, sources: Sequence[Part | None] | None) -> Tensor:
-        """Adds the codec's loss of a source back where the result [B, C, H, W] is near the codec's copy of the source.
-
-        The weight of a pixel is exp(-e / detail²), with e the mean squared difference over channels and neighbours.
-        """
-        rows = [i for i, source in enumerate(sources or ()) if source is not None]
-        if sources is None or not rows or not self.sampling.detail or not self.sees_source:
-            return media
-        originals = self.codec.to_tensor([sources[i] for i in rows])  # type: ignore[misc]
-        decoded = self.codec.decode(self.codec.encode_source(originals))
-        error = F.avg_pool2d((media[rows] - decoded).square().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
-        corrected = media.clone()
-        corrected[rows] += torch.exp(-error / self.sampling.detail**2) * (originals - decoded)
-        return corrected
-
     def _source_latents(self, sources: Sequence[Part | None] | None, like: Tensor) -> Tensor:
         latents = torch.zeros_like(like)
         rows = [i for i, source in enumerate(sources or ()) if source is not None and self.sees_source]
@@ -332,8 +265,5 @@ class Decoder(nn.Module):
 
 def first_frames(pictures: Decoder, features: Tensor, seeds: Sequence[int]) -> list[Part]:
     """The first frames of clips with features [B, K, D], drawn by the image decoder without the features of motion."""
-    if pictures.draft is None:  # the features of a picture are the first ones of a clip
-        return pictures.generate(features[:, : pictures.conditioner.config["num_slots"]], seeds)
-    without_motion = features.clone()
-    without_motion[:, 2:] = 0  # a clip's joint vector and appearance are those of its pictures
-    return pictures.generate(without_motion, seeds)
+    # the features of a picture are the first ones of a clip
+    return pictures.generate(features[:, : pictures.conditioner.config["num_slots"]], seeds)

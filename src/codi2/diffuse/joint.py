@@ -63,10 +63,6 @@ class JointAttention(ModelMixin, ConfigMixin):
             }
         )
 
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return tuple(self.look)
-
     @contextmanager
     def between(
         self, latents: Mapping[str, Tensor], t: Mapping[str, Tensor], unets: Mapping[str, Any]

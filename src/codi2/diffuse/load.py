@@ -1,10 +1,11 @@
 """Loads and saves decoders as folders in diffusers' layout.
 
 ```
-image/ unet/ vae/ conditioner/ draft/ scheduler/
-audio/ unet/ vae/ conditioner/ draft/ scheduler/ vocoder/
+image/ unet/ vae/ conditioner/ scheduler/
+audio/ unet/ vae/ conditioner/ scheduler/ vocoder/
+video/ unet/ conditioner/ scheduler/
 ```
-A decoder that reads the compact features as a map has no draft. A decoder of clips without a vae uses that of `image/`.
+A decoder of clips without a vae uses that of `image/`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner
 from codi2.diffuse.decoder import Decoder, Sampling
-from codi2.diffuse.draft import Draft
 from codi2.errors import WeightsError
 from codi2.sizes import check_layers, check_numbers, check_size
 from codi2.tensors import read_tensors
@@ -32,45 +32,23 @@ def load_codec(modality: str, folder: Path) -> Codec:
     vae_folder = folder / "vae"
     if modality == "video" and not vae_folder.is_dir():  # frames are pictures
         vae_folder = folder.parent / "image" / "vae"
-    vae = load_part(_autoencoder(vae_folder), vae_folder)
+    from diffusers import AutoencoderKL
+
+    vae = load_part(AutoencoderKL, vae_folder)
     if modality == "image":
         return ImageCodec(vae)
     if modality == "video":
         return clip_codec(vae)
+    from codi2.diffuse.vocoder import ISTFTVocoder
     from codi2.media.mel import MelSpectrogram
 
-    return AudioCodec(vae, MelSpectrogram(), load_vocoder(folder))
+    has_vocoder = (folder / "vocoder").is_dir()
+    return AudioCodec(vae, MelSpectrogram(), load_part(ISTFTVocoder, folder / "vocoder") if has_vocoder else None)
 
 
 def clip_codec(vae: Any) -> ClipCodec:
     """The codec of `tiny`'s clips on an autoencoder of their frames."""
     return ClipCodec(vae, FRAMES, *SIZES["video"], fps=FPS, whole=True)
-
-
-def load_vocoder(folder: Path) -> Any | None:
-    """The vocoder of a decoder folder; None: it has none."""
-    from codi2.diffuse.vocoder import ISTFTVocoder
-
-    return load_part(ISTFTVocoder, folder / "vocoder") if (folder / "vocoder").is_dir() else None
-
-
-def _autoencoder(folder: Path) -> Any:
-    """The class of the codec's network in a folder: `Patches`, or diffusers' `AutoencoderKL`."""
-    if _class_of(folder) == "Patches":
-        from codi2.diffuse.patches import Patches
-
-        return Patches
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL
-
-
-def _class_of(folder: Path) -> str:
-    """The class name of the module in a folder; empty where its config names none."""
-    try:
-        return str(parse_json((folder / "config.json").read_bytes()).get("_class_name", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""  # `load_part` reports the error
 
 
 NETWORKS = {"image": "UNet2DConditionModel", "audio": "AudioLDM2UNet2DConditionModel", "video": "UNet3DConditionModel"}
@@ -88,12 +66,11 @@ def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, 
 
     unet = load_part(getattr(diffusers, NETWORKS[modality]), folder / "unet")
     conditioner = load_part(Conditioner, folder / "conditioner")
-    draft = None if conditioner.config["map_shape"] else load_part(Draft, folder / "draft")
     with one_sentence(f"the scheduler in {folder}"):
         check_numbers(DPMSolverMultistepScheduler.load_config(folder / "scheduler"), f"the scheduler in {folder}")
         scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
     codec = codec or load_codec(modality, folder)
-    return Decoder(unet, conditioner, codec, scheduler, sampling or Sampling(), draft)
+    return Decoder(unet, conditioner, codec, scheduler, sampling or Sampling())
 
 
 def save_decoder(decoder: Decoder, folder: Path, whole: bool = False) -> None:
@@ -113,11 +90,11 @@ def save_decoder(decoder: Decoder, folder: Path, whole: bool = False) -> None:
         write_atomic(folder / TRAINED, save(half))
         return
 
-    parts = {"unet": decoder.unet, "conditioner": decoder.conditioner, "draft": decoder.draft, "vae": decoder.codec.vae}
+    parts = {"unet": decoder.unet, "conditioner": decoder.conditioner, "vae": decoder.codec.vae}
     if isinstance(decoder.codec, AudioCodec):
         parts["vocoder"] = decoder.codec.vocoder
     for name, part in parts.items():
-        if part is None:  # networks that read a map have no draft
+        if part is None:  # the codec of sounds in training has no vocoder
             continue
         copy.deepcopy(part).to(torch.float16).save_pretrained(folder / name)
     decoder.scheduler.save_pretrained(folder / "scheduler")

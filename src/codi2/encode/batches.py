@@ -33,17 +33,13 @@ def encode_each(
     return features
 
 
-def encode_mixed(encoder: Encoder, items: Sequence[Part], counts: Sequence[int] | None = None) -> Tensor:
-    """Features [N, T, D], zero beyond an item's own; items of one modality and count run in one batch.
-
-    `counts` [N] is the number of features of each item; None: the encoder's number for the modality.
-    """
+def encode_mixed(encoder: Encoder, items: Sequence[Part]) -> Tensor:
+    """All features of N items [N, T, D], zero beyond an item's own; items of one modality run in one batch."""
     features: list[Tensor] = [torch.empty(0)] * len(items)
-    kinds = [(part.modality, counts[i] if counts else None) for i, part in enumerate(items)]
-    for kind in dict.fromkeys(kinds):
+    for modality in dict.fromkeys(item.modality for item in items):
         check_stop()
-        rows = [i for i, item_kind in enumerate(kinds) if item_kind == kind]
-        values = encoder([items[i] for i in rows], kind[1]).values
+        rows = [i for i, item in enumerate(items) if item.modality == modality]
+        values = encoder([items[i] for i in rows]).values
         for i, value in zip(rows, values, strict=True):
             features[i] = value
     return stack_features(features, encoder.dim)

@@ -61,9 +61,3 @@ class Encoder(nn.Module):
         """Joint vectors [B, D] projected to the subspace of `modality`: unchanged where all modalities share one space;
         zeros where they share none."""
         return values
-
-    def agree(self, modality: str, maps: Tensor, features: Tensor, share: float) -> Tensor:
-        """A codec's output [B, C, H, W] for features [B, K, D], moved by `share` towards the appearance that they
-        describe; unchanged for encoders without such features.
-        """
-        return maps

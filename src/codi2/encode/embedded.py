@@ -23,18 +23,18 @@ import torch
 from torch import Tensor, nn
 
 from codi2.encode.contract import Encoder, Features
-from codi2.encode.tiny import TRUNK_CHANNELS, Head, ImageTrunk, Trunk, load_trunk
+from codi2.encode.trunks import TRUNK_CHANNELS, Head, ImageTrunk, Trunk, load_trunk
 from codi2.media.mel import MelSpectrogram
 from codi2.media.prepare import scaled_pixels, spread
+from codi2.modalities import MEDIA
 from codi2.prompt.parts import Image, Part, Video
 from codi2.tensors import OnDemand, device_of, load_exactly, read_tensors
 
 if TYPE_CHECKING:
     from codi2.encode.compact import CompactEncoder
 
-MODALITIES = ("image", "audio", "video", "phrase")
 TRUNKS = ("image", "audio", "phrase")
-COMPACT = ("image", "audio", "video")
+FRAMES = 8  # of a clip, spread evenly
 
 
 def joint_heads(dim: int) -> nn.ModuleDict:
@@ -55,15 +55,11 @@ def load_joint_heads(path: Path, dim: int) -> nn.ModuleDict:
     return heads.float().eval().requires_grad_(False)
 
 
-def changes(frames: Tensor) -> Tensor:
-    """Frames [B, F, 3, H, W] in [-1, 1] → differences of adjacent frames at half the size [B, (F-1)·3, H/2, W/2]."""
-    differences = frames.diff(dim=1).flatten(1, 2)
-    return nn.functional.avg_pool2d(differences, 2)
-
-
 def clip_changes(frames: Tensor) -> Tensor:
-    """`changes` of frames uint8 [B, F, H, W, 3]."""
-    return changes(scaled_pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]))
+    """Frames uint8 [B, F, H, W, 3] → differences of adjacent frames, of pixels in [-1, 1], at half the size
+    [B, (F-1)·3, H/2, W/2]."""
+    pixels = scaled_pixels(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+    return nn.functional.avg_pool2d(pixels.diff(dim=1).flatten(1, 2), 2)
 
 
 class EmbeddedEncoder(Encoder):
@@ -75,10 +71,10 @@ class EmbeddedEncoder(Encoder):
         compact: modality → `CompactEncoder`; a modality without one has only its joint vector.
     """
 
-    modalities = MODALITIES
+    modalities = (*MEDIA, "phrase")
 
     def __init__(
-        self, trunks: Mapping[str, Trunk], heads: nn.ModuleDict, compact: Mapping[str, CompactEncoder], frames: int = 8
+        self, trunks: Mapping[str, Trunk], heads: nn.ModuleDict, compact: Mapping[str, CompactEncoder]
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -86,7 +82,7 @@ class EmbeddedEncoder(Encoder):
         on_demand = [parts.loaded for parts in (trunks, compact) if isinstance(parts, OnDemand)]
         self._registered = nn.ModuleList(on_demand)  # so that they move with the encoder
         self.dim: int = heads["image"].dim  # type: ignore[assignment]
-        self.frames, self.mel = frames, MelSpectrogram()
+        self.mel = MelSpectrogram()
 
     @torch.no_grad()
     def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
@@ -94,8 +90,7 @@ class EmbeddedEncoder(Encoder):
         if modality == "video":
             values = self.video(self._frames(parts), count)
         else:
-            trunk = self._trunk(modality)
-            values = self.encode(modality, trunk.read(parts), count)
+            values = self.encode(modality, self._trunk(modality).read(parts), count)
         values = values[:, :count]
         return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
 
@@ -134,7 +129,7 @@ class EmbeddedEncoder(Encoder):
     def _frames(self, parts: Sequence[Part]) -> Tensor:
         trunk = self._trunk("image")
         assert isinstance(trunk, ImageTrunk)
-        clips = [spread(part.frames, self.frames) for part in parts if isinstance(part, Video)]
+        clips = [spread(part.frames, FRAMES) for part in parts if isinstance(part, Video)]
         return torch.stack([trunk.read([Image(frame) for frame in frames]) for frames in clips])
 
 
@@ -156,7 +151,7 @@ def load_embedded(folder: Path, dim: int, on_demand: bool = False) -> EmbeddedEn
 
     heads = load_joint_heads(folder / "heads.safetensors", dim)
     trunks: Mapping[str, Trunk] = OnDemand(TRUNKS, lambda modality: load_trunk(modality).eval().requires_grad_(False))
-    compact: Mapping[str, CompactEncoder] = OnDemand([m for m in COMPACT if (folder / m).is_dir()], load_compact)
+    compact: Mapping[str, CompactEncoder] = OnDemand([m for m in MEDIA if (folder / m).is_dir()], load_compact)
     if not on_demand:
         trunks, compact = dict(trunks), dict(compact)
     return EmbeddedEncoder(trunks, heads, compact).eval().requires_grad_(False)

@@ -1,24 +1,30 @@
-"""Measuring a model: metrics, baselines, a judge that is not the model's encoder, and suites of figures."""
+"""Measuring a model: suites of figures, baselines, and judges that are not the model's encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codi2.errors import CoDi2Error, ConfigError
+from codi2.errors import ConfigError
 from codi2.placement import ON_CPU, Placement
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from codi2.evaluate.bench import Bench
+    from codi2.evaluate.backbones import Backbones
+    from codi2.evaluate.context import EvalContext
     from codi2.evaluate.figure import Section
-    from codi2.evaluate.processes import Processes
     from codi2.evaluate.suite import Suite
+    from codi2.processes import Processes
 
 NAMES = (
+    "cost",
+    "retrieval",
+    "true-pictures",
+    "vocoder",
+    "language",
+    "prior",
     "edits",
     "sound-edits",
     "pictures",
@@ -33,16 +39,14 @@ NAMES = (
     "clips",
     "together",
 )
-"""Suites on the embedded corpus; `all` is all of them."""
+"""Suites on the embedded corpus."""
 SOURCED = ("dreambench", "coco-edit")
 """Suites on data and networks that the user has."""
-COUNTED = ("edits", "sound-edits", "pictures", "sounds", "rounds", "audio-edit", "coco-edit")
-"""Suites whose number of cases can be chosen."""
-PLANNED = ("smoke", "prior")
-"""Suites whose sections are measured one by one, without cases that another system could answer."""
+GROUPS = {"smoke": NAMES[:5], "all": NAMES}
+"""Suites that one name stands for: `smoke` measures the parts of a model, each by itself."""
+SUITES = ("smoke", *NAMES, *SOURCED, "all")
 BESIDE = "beside"
 """Folder of the outputs of the model that is measured beside another one."""
-SUITES = (*PLANNED, *NAMES, *SOURCED, "all")
 
 
 def run(
@@ -64,9 +68,9 @@ def run(
 ) -> dict[str, Any]:
     """Measures a model, prints the figures, and writes `report.json` and `index.html` into `out`.
 
-    A section whose decoder or weights are absent says so in the report; the others are measured all the same.
-    Outputs are kept under `out`, so a run that was stopped goes on. Processes that a launcher started together divide
-    the work (`evaluate.processes`).
+    Where a decoder or weights are absent, the section says so; the others are measured all the same. Outputs are kept
+    under `out`, so a run that was stopped continues. Processes that a launcher started together divide the outputs
+    (`codi2.processes`).
 
     Args:
         suite: one of `SUITES`.
@@ -82,24 +86,82 @@ def run(
         text_pipeline: hub id or folder of AudioLDM2 or a text-to-video pipeline, for the rows of captions alone; by
             default that of the model's own decoder.
         placement: where the model and the networks that judge run.
-        items: cases that a suite of `COUNTED` has (of each kind): a Fréchet distance is less biased the more there are.
+        items: cases of each kind, in place of the suite's own number: a Fréchet distance is less biased the more there
+            are.
         seed: of what is drawn, and of the answers.
         validation: whether items come from the validation split, for choices; else from the test splits.
-        beside: another model, that answers the same draws: each figure gets its value and, item by item, the
-            difference. What it makes, and a report of its own, lie in `beside` under `out`.
+        beside: another model that answers the same cases, or the folder of an earlier run, whose outputs are scored:
+            each figure gets its value and, item by item, the difference. The outputs of a model, and a report of its
+            own, lie in `beside` under `out`.
 
     Returns:
         What report.json holds; of several processes, in the first one only.
 
     Raises:
-        ConfigError: no such suite, preset or folder; outputs for a suite that keeps none; no such device.
+        ConfigError: no such suite, preset or folder; outputs for several suites; no such device.
         DataError: the embedded corpus, on which the suite is measured, is not there.
         WeightsError: the model itself cannot be loaded.
         OutputError: the results cannot be written.
     """
+    _check(suite, outputs is not None or export is not None, source, items, validation)
+    if source is None:
+        from codi2.data.cache import corpus
+
+        corpus()  # a missing corpus is reported before the model is loaded, which takes long
+
+    from rich.console import Console
+
+    from codi2.evaluate.backbones import Backbones
+    from codi2.evaluate.context import EvalContext
+    from codi2.evaluate.pairs import paired
+    from codi2.evaluate.report import print_table, write_report
+    from codi2.evaluate.suite import score_run
+    from codi2.model import CoDi2
+    from codi2.processes import join
+
+    with join() as processes:
+        placement = processes.placed(placement)
+        networks = Backbones(**{**(backbones or {}), "device": placement.device})
+        console = Console(stderr=True, quiet=not processes.first)
+
+        def load(name: str | Path) -> EvalContext:
+            model = CoDi2.from_pretrained(name, **vars(placement))
+            return EvalContext(model, seed, quick, instructed, text_pipeline, items, validation)
+
+        context = load(model)
+        suites = _suites(suite, context, source, networks)
+        sections = _measure(suites, context, model, placement, out, outputs, export, processes, console)
+        others: list[Section] = []
+        if beside is not None and is_run(beside):
+            if processes.first:
+                scored = (score_run(one, context, Path(beside)) for one in suites)
+                others = [section for section in scored if section is not None]
+        elif beside is not None:
+            context.release()
+            other = load(beside)
+            suites = _suites(suite, other, source, networks)
+            others = _measure(suites, other, beside, placement, out / BESIDE, None, None, processes, console)
+            if processes.first:
+                write_report(out / BESIDE, suite, beside, other, others, placement)
+        if not processes.first:
+            return {}
+        if beside is not None:
+            sections = paired(sections, others, Path(beside).name, seed)
+        report = write_report(out, suite, model, context, sections, placement, beside)
+        print_table(sections)
+        return report
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder holds the report and the outputs of a run."""
+    return (Path(folder) / "report.json").is_file() and (Path(folder) / "outputs").is_dir()
+
+
+def _check(suite: str, files: bool, source: Path | None, items: int | None, validation: bool) -> None:
+    """Raises ConfigError: the options do not fit together."""
     if suite not in SUITES:
         raise ConfigError(f"There is no suite {suite!r}; choose {', '.join(SUITES)}.")
-    if (outputs or export) and suite not in (*NAMES, *SOURCED):
+    if files and suite in GROUPS:
         raise ConfigError(f"--outputs and --export take one suite of {', '.join((*NAMES, *SOURCED))}, not {suite!r}.")
     if suite in SOURCED and source is None:
         raise ConfigError(f"The suite {suite} is measured on data that you have: name it with --source.")
@@ -107,98 +169,37 @@ def run(
         raise ConfigError(f"--source is for {', '.join(SOURCED)} and audio-edit; the suite is {suite!r}.")
     if validation and suite in SOURCED:
         raise ConfigError(f"--val draws from the embedded corpus; {suite} is measured on your data: leave --val out.")
-    if items is not None and (suite not in COUNTED or items < 2):
-        raise ConfigError(f"--items is {items} for the suite {suite!r}; it takes 2 or more, with {', '.join(COUNTED)}.")
-
-    if source is None:
-        from codi2.data.cache import corpus
-
-        corpus()  # says now that it is missing: the model takes long to load
-
-    from rich.console import Console
-
-    from codi2.evaluate.bench import Bench
-    from codi2.evaluate.pairs import paired
-    from codi2.evaluate.processes import join
-    from codi2.evaluate.report import print_table, provenance, write_report
-    from codi2.evaluate.suite import run_suite
-    from codi2.model import CoDi2
-
-    def measured(name: str | Path, folder: Path, outputs: Path | None, export: Path | None) -> list[Section]:
-        """The sections of one model, reported in `folder`; of several processes, in the first one only."""
-        bench = Bench(
-            CoDi2.from_pretrained(name, **vars(placement)),
-            seed=seed,
-            quick=quick,
-            instructed=instructed,
-            text_pipeline=text_pipeline,
-            items=items,
-            validation=validation,
-        )
-        if suite in PLANNED:
-            sections = _planned(suite, bench, console, processes)
-        else:
-            settings, sections = provenance(name, bench, placement), []
-            networks = {**(backbones or {}), "device": placement.device}
-            for made in _suites(suite, bench, source, networks):
-                with console.status(made.title):
-                    section = run_suite(made, bench, folder, settings, outputs, export, processes)
-                sections += [section] if section else []
-        bench.release()
-        reports.append(partial(write_report, folder, suite, name, bench, placement=placement))
-        return sections
-
-    reports: list[Callable[..., dict[str, Any]]] = []
-    with join() as processes:
-        placement = processes.placed(placement)
-        console = Console(stderr=True, quiet=not processes.first)
-        sections = measured(model, out, outputs, export)
-        if beside is not None:
-            theirs = measured(beside, out / BESIDE, None, None)
-            if processes.first:
-                reports[1](theirs)
-                sections = paired(sections, theirs, Path(beside).name, seed)
-        if not processes.first:
-            return {}
-        report = reports[0](sections, beside=beside)
-        print_table(sections)
-        return report
+    if items is not None and items < 2:
+        raise ConfigError(f"--items is {items}; it takes 2 or more.")
 
 
-def _suites(name: str, bench: Bench, source: Path | None, backbones: Mapping[str, str]) -> list[Suite]:
+def _suites(name: str, context: EvalContext, source: Path | None, networks: Backbones) -> list[Suite]:
     """The suites of a name. Raises DataError: the source is not what a suite is measured on."""
-    from codi2.evaluate.backbones import Backbones
-    from codi2.evaluate.suites import EMBEDDED, audio_edit, coco_edit, dreambench
+    from codi2.evaluate.suites import CORPUS_SUITES, SOURCE_SUITES
 
-    if source is None:
-        return [EMBEDDED[each] for each in (NAMES if name == "all" else (name,))]
-    networks = Backbones(**backbones)
-    if name == "dreambench":
-        return [dreambench.suite(source, networks)]
-    if name == "coco-edit":
-        return [coco_edit.suite(source, networks, bench.quick, bench.seed, bench.items)]
-    return [audio_edit.sourced(source, bench.quick, bench.seed, networks, bench.items)]
+    if source is not None:
+        return [SOURCE_SUITES[name](source, networks, context)]
+    return [CORPUS_SUITES[each] for each in GROUPS.get(name, (name,))]
 
 
-def _planned(suite: str, bench: Bench, console: Console, processes: Processes) -> list[Section]:
-    """Its sections in their order, divided over the processes."""
-    from codi2.evaluate.figure import Section
-    from codi2.evaluate.suites.prior import PRIOR
-    from codi2.evaluate.suites.smoke import SMOKE
+def _measure(
+    suites: Sequence[Suite],
+    context: EvalContext,
+    model: str | Path,
+    placement: Placement,
+    out: Path,
+    outputs: Path | None,
+    export: Path | None,
+    processes: Processes,
+    console: Console,
+) -> list[Section]:
+    """The sections of one model; of several processes, in the first one only."""
+    from codi2.evaluate.report import provenance
+    from codi2.evaluate.suite import run_suite
 
-    plans = {"smoke": SMOKE, "prior": PRIOR}[suite]
-
-    def measured() -> dict[str, Section]:
-        sections = {}
-        for plan in processes.share(plans):
-            with console.status(plan.title):
-                try:
-                    sections[plan.title] = Section(plan.title, plan.about, plan.measure(bench))
-                except CoDi2Error as error:
-                    sections[plan.title] = Section(plan.title, plan.about, unavailable=str(error))
-        return sections
-
-    found: dict[str, Section] = {}
-    for sections in processes.gather(measured):
-        found |= sections
-    return [found[plan.title] for plan in plans]
+    settings, sections = provenance(model, context, placement), []
+    for suite in suites:
+        with console.status(suite.title):
+            section = run_suite(suite, context, out, settings, outputs, export, processes)
+        sections += [section] if section else []
+    return sections

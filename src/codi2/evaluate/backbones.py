@@ -142,9 +142,9 @@ def _batches(
 ) -> Iterator[dict[str, Tensor]]:
     """By the original crop where `shorter` says its shorter side, otherwise by the processor."""
     for start in range(0, len(pictures), BATCH):
-        some = pictures[start : start + BATCH]
+        batch = pictures[start : start + BATCH]
         if shorter is None:
-            values = processor(images=[picture.pixels for picture in some], return_tensors="pt").pixel_values
+            values = processor(images=[picture.pixels for picture in batch], return_tensors="pt").pixel_values
         else:
-            values = cropped(some, shorter, size, processor.image_mean, processor.image_std)
+            values = cropped(batch, shorter, size, processor.image_mean, processor.image_std)
         yield {"pixel_values": values.to(device)}

@@ -1,41 +1,26 @@
-"""What the model is held against: ways to an answer without a language model, or without any model.
+"""Baselines: ways to an answer without a language model, or without any model.
 
 Letters: n items, K slots, D joint width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image as PILImage
 from torch import Tensor
 
 from codi2.diffuse.decoder import Decoder
-from codi2.diffuse.families import pipeline_name
 from codi2.diffuse.families.audioldm2 import NUM_STATES
 from codi2.diffuse.sampling import SampleOptions
-from codi2.errors import ConfigError
-from codi2.hub import hub_errors
-from codi2.prompt.parts import Audio, Image, Part, Video
-from codi2.untrusted import check_folder
-
-TEXT_PIPELINES = {"AudioLDM2Pipeline": "audio", "TextToVideoSDPipeline": "video"}
-"""Pipelines of diffusers that answer words by themselves, by the modality that they make."""
+from codi2.prompt.parts import Audio, Part, Video
 
 
-def mean_picture(pictures: Iterable[np.ndarray]) -> Image:
-    """The mean, pixel by pixel, of uint8 pictures [H, W, 3]."""
-    mean: np.ndarray = np.stack(list(pictures)).mean(0)
-    return Image(PILImage.fromarray(np.round(mean).astype(np.uint8)))
-
-
-def arithmetic(before: Tensor, after: Tensor, given: Tensor) -> Tensor:
+def arithmetic(before: Tensor, after: Tensor, source: Tensor) -> Tensor:
     """The analogy as a sum of features [n, K, D]: given + after − before."""
-    return given + after - before
+    return source + after - before
 
 
 def silence(like: Audio) -> Audio:
@@ -85,56 +70,30 @@ def instructed(
     """Editing by an instruction without a language model: AUDIT's way (arXiv:2304.00830), and InstructPix2Pix's.
 
     Args:
-        decoder: one that was trained to be told instructions.
+        decoder: one that was trained on instructions alone.
         joint, words: of the instructions, as for `sdedit`.
     """
     return decoder.generate(joint[:, None], seeds, SampleOptions(sources=sources, words=words))
 
 
-def load_text_pipeline(modality: str, source: str, device: torch.device, dtype: torch.dtype) -> Any:
-    """A published pipeline with its own text encoders.
-
-    Raises:
-        ConfigError: it is none of TEXT_PIPELINES, or makes another modality.
-        WeightsError: the folder or repo is missing or damaged.
-    """
-    import diffusers
-    from transformers import GPT2LMHeadModel
-
-    name = pipeline_name(source)
-    if TEXT_PIPELINES.get(name) != modality:
-        known = next(known for known, makes in TEXT_PIPELINES.items() if makes == modality)
-        raise ConfigError(f"the text pipeline {source!r} is a {name}; for {modality}, name a {known}")
-    with hub_errors(f"the text pipeline {source!r}"):
-        if Path(source).is_dir():
-            check_folder(Path(source))
-        parts = {}
-        if modality == "audio":
-            # published without a head, for which transformers no longer has what the pipeline calls
-            parts["language_model"] = GPT2LMHeadModel.from_pretrained(source, subfolder="language_model", dtype=dtype)
-        pipeline = getattr(diffusers, name).from_pretrained(source, dtype=dtype, **parts).to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 @torch.no_grad()
 def from_words(pipeline: Any, texts: Sequence[str], like: Sequence[Part], seeds: Sequence[int]) -> list[Part]:
-    """What a published pipeline makes of captions with its own settings: it sees no medium, so it edits nothing.
+    """The outputs of a published pipeline for captions, with its own settings: it reads no medium, so it edits nothing.
 
     Args:
         pipeline: of `load_text_pipeline`.
         like: media whose length, and frame rate, the results have.
     """
-    made: list[Part] = []
+    outputs: list[Part] = []
     for text, part, seed in zip(texts, like, seeds, strict=True):
         generator = torch.Generator("cpu").manual_seed(seed)
         if isinstance(part, Video):
             frames = pipeline(text, num_frames=len(part.frames), generator=generator, output_type="pil").frames[0]
-            made.append(Video(tuple(frames), part.fps))
+            outputs.append(Video(tuple(frames), part.fps))
         else:
             assert isinstance(part, Audio)
             # the number of states stands in a part of GPT-2's config that transformers no longer reads
             settings = {"audio_length_in_s": part.seconds, "max_new_tokens": NUM_STATES}
             wave = pipeline(text, generator=generator, **settings).audios[0]
-            made.append(Audio(np.asarray(wave, np.float32).clip(-1, 1), pipeline.vocoder.config.sampling_rate))
-    return made
+            outputs.append(Audio(np.asarray(wave, np.float32).clip(-1, 1), pipeline.vocoder.config.sampling_rate))
+    return outputs

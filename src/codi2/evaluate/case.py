@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codi2.errors import DataError
-from codi2.evaluate.processes import ALONE, Processes
 from codi2.hub import write_atomic
-from codi2.media import picture_bytes, sound_bytes, webp_bytes
+from codi2.media import LOSSLESS, file_bytes
+from codi2.processes import ALONE, Processes
 from codi2.prompt.parts import Audio, Image, Part, Prompt, Text, Video
 from codi2.prompt.sources import LAST
 from codi2.prompt_json import to_wire
 
 if TYPE_CHECKING:
-    from codi2.evaluate.bench import Bench
+    from codi2.evaluate.context import EvalContext
 
 SUFFIXES = {"image": (".png", ".jpg", ".jpeg", ".webp"), "audio": (".flac", ".wav", ".ogg"), "video": (".webp", ".mp4"),
             "text": (".txt",)}  # fmt: skip
@@ -31,7 +31,7 @@ CHUNK = 16  # cases that a system answers between two savings
 
 @dataclass(frozen=True)
 class Case:
-    """One question, and what its answer is held against."""
+    """One question, and what its answer is compared with."""
 
     id: str
     """Names its files: letters, digits, - and _."""
@@ -41,7 +41,7 @@ class Case:
     truth: Mapping[str, Part] = field(default_factory=dict)
     """`target`, `source`, … by name."""
     group: str = ""
-    """Cases of one group are told in one figure."""
+    """Cases of one group make one figure."""
     about: Mapping[str, Any] = field(default_factory=dict)
     thread: str = ""
     """Cases of one thread follow each other: they are answered together, in order."""
@@ -53,7 +53,7 @@ class Case:
         return self.truth["target"]
 
 
-System = Callable[["Bench", Sequence[Case]], Sequence[Part]]
+System = Callable[["EvalContext", Sequence[Case]], Sequence[Part]]
 """A way to answers: one part for each case, in order."""
 
 
@@ -95,14 +95,14 @@ class Outputs:
     def save(self, system: str, case: Case, part: Part, settings: Mapping[str, Any]) -> None:
         """Writes an output; a medium says how it was made."""
         path = self.folder / system / f"{case.id}{SUFFIXES[case.want][0]}"
-        made = {name: settings[name] for name in ("model", "seed") if name in settings}
-        write_atomic(path, _encoded(part, {"system": system, "case": case.id, **made}))
+        provenance = {name: settings[name] for name in ("model", "seed") if name in settings}
+        write_atomic(path, _encoded(part, {"system": system, "case": case.id, **provenance}))
 
     def produce(
         self,
         system: str,
         answer: System,
-        bench: Bench,
+        context: EvalContext,
         cases: Sequence[Case],
         settings: Mapping[str, Any],
         processes: Processes = ALONE,
@@ -118,11 +118,11 @@ class Outputs:
             self._claim(system, settings)
             open_threads = {case.thread or case.id for case in cases if self.find(system, case) is None}
             chunks = _chunks([case for case in cases if (case.thread or case.id) in open_threads])
-            return [[case.id for case in some] for some in chunks]
+            return [[case.id for case in chunk] for chunk in chunks]
 
         def make() -> None:
             for ids in processes.share(chunks):
-                for name, part in zip(ids, answer(bench, [named[name] for name in ids]), strict=True):
+                for name, part in zip(ids, answer(context, [named[name] for name in ids]), strict=True):
                     self.save(system, named[name], part, settings)
 
         named = {case.id: case for case in cases}
@@ -132,23 +132,23 @@ class Outputs:
 
     def _claim(self, system: str, settings: Mapping[str, Any]) -> None:
         path = self.folder / system / "settings.json"
-        ours = json.dumps(settings, indent=1, sort_keys=True, default=str)
-        if path.is_file() and path.read_text(encoding="utf-8") != ours:
+        content = json.dumps(settings, indent=1, sort_keys=True, default=str)
+        if path.is_file() and path.read_text(encoding="utf-8") != content:
             raise DataError(
                 f"{path.parent} holds outputs of another model or seed; choose another --out, or delete the folder"
             )
-        write_atomic(path, ours.encode())
+        write_atomic(path, content.encode())
 
 
 def _chunks(cases: Sequence[Case]) -> Iterator[list[Case]]:
     """About CHUNK cases at a time: threads whole, others with those of their modality."""
     for want in dict.fromkeys("" if case.thread else case.want for case in cases):
         chunk: list[Case] = []
-        mine = [case for case in cases if ("" if case.thread else case.want) == want]
-        for n, case in enumerate(mine):
+        same = [case for case in cases if ("" if case.thread else case.want) == want]
+        for n, case in enumerate(same):
             chunk.append(case)
-            ends = n + 1 == len(mine) or not case.thread or mine[n + 1].thread != case.thread
-            if ends and (len(chunk) >= CHUNK or n + 1 == len(mine)):
+            ends = n + 1 == len(same) or not case.thread or same[n + 1].thread != case.thread
+            if ends and (len(chunk) >= CHUNK or n + 1 == len(same)):
                 yield chunk
                 chunk = []
 
@@ -169,12 +169,8 @@ def export(cases: Sequence[Case], folder: Path) -> None:
 
 def _encoded(part: Part, metadata: Mapping[str, Any]) -> bytes:
     match part:
-        case Image():
-            return picture_bytes(part.pixels, "PNG", metadata)
-        case Audio():
-            return sound_bytes(part, "FLAC", metadata)
-        case Video():
-            return webp_bytes(part, metadata, lossless=True)
+        case Image() | Audio() | Video():
+            return file_bytes(part, LOSSLESS[part.modality], metadata)
         case Text():
             return part.text.encode()
     raise DataError(f"answers in {part.modality} are not kept")

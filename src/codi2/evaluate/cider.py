@@ -22,7 +22,7 @@ def cider(captions: Sequence[str], references: Sequence[str]) -> np.ndarray:
     """[n]: the score of each caption against its one reference, 0 to 10. Raises DataError: counts differ, or none."""
     if len(captions) != len(references) or not references:
         raise DataError(f"CIDEr needs one reference a caption, not {len(references)} for {len(captions)}")
-    said, truth = ([_grams(text) for text in texts] for texts in (captions, references))
+    candidates, truth = ([_grams(text) for text in texts] for texts in (captions, references))
     documents = Counter(gram for grams in truth for gram in {g for of in grams for g in of})
     log_count = np.log(max(len(references), 1))
 
@@ -30,15 +30,15 @@ def cider(captions: Sequence[str], references: Sequence[str]) -> np.ndarray:
         return {gram: count * (log_count - np.log(max(1, documents[gram]))) for gram, count in grams.items()}
 
     scores = []
-    for ours, theirs in zip(said, truth, strict=True):
-        length = sum(ours[0].values()) - sum(theirs[0].values())
-        near = []
-        for mine, true in zip(ours, theirs, strict=True):
-            a, b = weights(mine), weights(true)
+    for candidate, reference in zip(candidates, truth, strict=True):
+        length = sum(candidate[0].values()) - sum(reference[0].values())
+        cosines = []
+        for grams, true in zip(candidate, reference, strict=True):
+            a, b = weights(grams), weights(true)
             norm = np.sqrt(sum(v * v for v in a.values()) * sum(v * v for v in b.values()))
             shared = sum(min(value, b[gram]) * b[gram] for gram, value in a.items() if gram in b)
-            near.append(shared / norm if norm else 0.0)
-        scores.append(10 * float(np.mean(near)) * float(np.exp(-(length**2) / (2 * SIGMA**2))))
+            cosines.append(shared / norm if norm else 0.0)
+        scores.append(10 * float(np.mean(cosines)) * float(np.exp(-(length**2) / (2 * SIGMA**2))))
     return np.array(scores)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from codi2.data import cache
 from codi2.data.items import Item
 from codi2.errors import DataError
-from codi2.evaluate.bench import Bench
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.figure import Figure, known, mean
 from codi2.evaluate.judge import PICTURE_SIZE, similarity
 from codi2.media.prepare import fit_square
@@ -33,35 +33,37 @@ class Nearest:
     likeness: float
 
 
-def nearest_training(bench: Bench, pictures: Sequence[Image]) -> list[Nearest]:
+def nearest_training(context: EvalContext, pictures: Sequence[Image]) -> list[Nearest]:
     """Of each picture. Raises DataError: the corpus holds no training pictures."""
     if not pictures:
         return []
-    items, cells = bench.once("training cells", _training)
-    seen: dict[int, Image] = bench.once("training pictures", dict)
-    found = []
-    for picture, looks in zip(pictures, bench.see(pictures), strict=True):
-        far = np.square(cells - _cells(np.asarray(fit_square(picture.pixels, PICTURE_SIZE))[None])).sum(1)
-        few = [items[int(i)] for i in np.argsort(far)[:CHOSEN]]
-        for item in few:
-            if item.row not in seen:
-                seen[item.row] = bench.part(item)  # type: ignore[assignment]
-        among = [seen[item.row] for item in few]
-        near = similarity(looks[None], bench.see(among), bench.centre)
-        found.append(Nearest(among[int(near.argmax())], float(near.max())))
-    return found
+    items, cells = context.cached("training cells", _training)
+    known: dict[int, Image] = context.cached("training pictures", dict)
+    results = []
+    for picture, embedding in zip(pictures, context.picture_embeddings(pictures), strict=True):
+        distances = np.square(cells - _cells(np.asarray(fit_square(picture.pixels, PICTURE_SIZE))[None])).sum(1)
+        candidates = [items[int(i)] for i in np.argsort(distances)[:CHOSEN]]
+        for item in candidates:
+            if item.row not in known:
+                known[item.row] = context.part(item)  # type: ignore[assignment]
+        images = [known[item.row] for item in candidates]
+        likeness = similarity(embedding[None], context.picture_embeddings(images), context.centre)
+        results.append(Nearest(images[int(likeness.argmax())], float(likeness.max())))
+    return results
 
 
-def copied(bench: Bench, title: str, pictures: Sequence[Image], real: Sequence[Image]) -> Figure:
+def copied(context: EvalContext, title: str, pictures: Sequence[Image], real: Sequence[Image]) -> Figure:
     """How often a picture is nearer to a training picture than a held-out picture is: .5 for held-out pictures, 1 for
     training pictures.
 
     Args:
-        real: held-out pictures, each of which every picture is held against.
+        real: held-out pictures, each of which every picture is compared with.
     """
-    ours, theirs = (np.array([one.likeness for one in nearest_training(bench, some)]) for some in (pictures, real))
-    share = (ours[:, None] > theirs).mean(1) + (ours[:, None] == theirs).mean(1) / 2
-    figure = mean(f"{title}: nearer to a training picture than held-out pictures", share, seed=bench.seed)
+    likeness, real_likeness = (
+        np.array([nearest.likeness for nearest in nearest_training(context, images)]) for images in (pictures, real)
+    )
+    share = (likeness[:, None] > real_likeness).mean(1) + (likeness[:, None] == real_likeness).mean(1) / 2
+    figure = mean(f"{title}: nearer to a training picture than held-out pictures", share, seed=context.seed)
     return figure.beside(**{"held-out pictures": known("held-out pictures", 0.5, len(real))})
 
 

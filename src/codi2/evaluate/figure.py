@@ -29,7 +29,7 @@ class Figure:
     ahead: tuple[float, float] | None = None
     """Of a baseline: 95 % interval of the figure minus it, item by item."""
     bar: str = ""
-    """What is asked of the figure, in words; empty where it is only reported."""
+    """What the figure should reach, in words; empty where it is only reported."""
     passes: bool | None = None
     values: tuple[float, ...] = field(default=(), repr=False, compare=False)
     """By item, of a mean: what another model on the same items is paired with."""
@@ -84,19 +84,21 @@ def mean(
     Raises DataError: there are no values, a baseline has another number of them, or one is NaN or infinite: no mean is
     taken over what is left.
     """
-    ours = _measured(name, values)
+    numbers = _measured(name, values)
     others: dict[str, Figure] = {}
-    for other, theirs in (baselines or {}).items():
-        rival = _measured(f"{name}, {other}", theirs)
-        if len(rival) != len(ours):
-            raise DataError(f"{name}: {other} has {len(rival)} values for {len(ours)} items; measure it on the same")
-        difference = bootstrap(ours - rival, seed)
+    for other, other_values in (baselines or {}).items():
+        rival = _measured(f"{name}, {other}", other_values)
+        if len(rival) != len(numbers):
+            raise DataError(f"{name}: {other} has {len(rival)} values for {len(numbers)} items; measure it on the same")
+        difference = bootstrap(numbers - rival, seed)
         others[other] = replace(
-            mean(other, theirs, unit=unit, seed=seed), ahead=(difference["low"], difference["high"])
+            mean(other, other_values, unit=unit, seed=seed), ahead=(difference["low"], difference["high"])
         )
-    interval = bootstrap(ours, seed)
-    values = tuple(ours.tolist())
-    return Figure(name, float(ours.mean()), interval["low"], interval["high"], len(ours), unit, others, values=values)
+    interval = bootstrap(numbers, seed)
+    values = tuple(numbers.tolist())
+    return Figure(
+        name, float(numbers.mean()), interval["low"], interval["high"], len(numbers), unit, others, values=values
+    )
 
 
 def _measured(name: str, values: ArrayLike) -> np.ndarray:

@@ -5,13 +5,10 @@ to five wrong ones: what was given and answers to other requests about the same 
 A row *works* where at least half of its answers are right, *partly* where more are than chance explains (the 95 %
 interval is above it), and else does *not yet*.
 
-Pictures and clips are told from those of other instances by EfficientNet-Lite2, which sees what is shown, and from
-other requests about the same thing by the colours of their places, since that network hardly sees light and colour
-(of true answers in another light, seen through the codec, it knows .42 again, colours .96). Sounds are told from those
-of other instances by aiSFX, which hears what sounds, and from other requests about the same one by log-spectral
-distance, which knows a sound and not what it is of: of a thing's other recordings, beside five other things, it knows
-.45 again, aiSFX .72. Colours, EfficientNet-Lite2 and the distance are no part of the model; aiSFX is the trunk that
-`tiny` hears through.
+Which measure compares an answer with a wrong one depends on what is wrong. Pictures and clips of other instances differ
+in what they show: EfficientNet-Lite2. Other edits of the same thing differ in light and colour, which that network
+hardly represents: mean colours of 16 × 16 cells. Sounds of other instances differ in what is heard: aiSFX, which is
+also the trunk of `tiny`'s encoder. Other edits of the same sound: log-spectral distance.
 """
 
 from __future__ import annotations
@@ -26,13 +23,13 @@ import numpy as np
 
 from codi2.chat import Chat
 from codi2.data.tasks.sampler import TaskSampler
-from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.closeness import first_is_nearest
+from codi2.evaluate.context import BATCH, EvalContext
 from codi2.evaluate.copied import nearest_training
 from codi2.evaluate.figure import Figure, mean
 from codi2.evaluate.gallery_rows import ENTRIES, WRONG, Entry, Instance
-from codi2.evaluate.processes import ALONE, Processes
 from codi2.model import Options
+from codi2.processes import ALONE, Processes
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Image, Part, Video
 
@@ -41,8 +38,8 @@ WORKS = 0.5  # share of right answers
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What became of an entry: its first instance, and how many answers were right, by modality."""
+class RowResult:
+    """The result of an entry: its first instance, and how many answers were right, by modality."""
 
     entry: Entry
     first: Instance
@@ -70,73 +67,80 @@ def verdict(right: Figure) -> str:
 # what is answered
 
 
-def run_entry(bench: Bench, entry: Entry) -> Shown:
+def run_entry(context: EvalContext, entry: Entry) -> RowResult:
     """Draws, answers and judges a row, or says why not."""
-    sampler = TaskSampler(bench.corpus, bench.splits(*entry.splits))
+    sampler = TaskSampler(context.corpus, context.splits(*entry.splits))
     if not sampler.scenes:  # they are few, and the things on them are what is new
-        sampler.scenes += [item for item in bench.corpus.select("image", "train") if item.background]
-    count = QUICK if bench.quick else NUMBER
-    instances = [entry.make(sampler, np.random.default_rng((bench.seed, 31, i))) for i in range(count)]
-    if missing := [m for m in instances[0].targets if m not in bench.model.decoders]:
-        return Shown(entry, instances[0], (), lacking=f"{bench.model.config.name} makes no {missing[0]} yet")
-    answers = answer(bench, instances)
-    return Shown(entry, instances[0], answers[0], [right(bench, m, instances, answers) for m in instances[0].targets])
+        sampler.scenes += [item for item in context.corpus.select("image", "train") if item.background]
+    count = QUICK if context.quick else NUMBER
+    instances = [entry.make(sampler, np.random.default_rng((context.seed, 31, i))) for i in range(count)]
+    if missing := [m for m in instances[0].targets if m not in context.model.decoders]:
+        return RowResult(entry, instances[0], (), lacking=f"{context.model.config.name} makes no {missing[0]} yet")
+    answers = answer(context, instances)
+    return RowResult(
+        entry, instances[0], answers[0], [right(context, m, instances, answers) for m in instances[0].targets]
+    )
 
 
-def answer(bench: Bench, instances: Sequence[Instance]) -> list[list[Part]]:
+def answer(context: EvalContext, instances: Sequence[Instance]) -> list[list[Part]]:
     """The model's answers; of an instance with later rounds, the last reply of its chat."""
     if instances[0].later:
-        return [_last_reply(bench, instance) for instance in instances]
+        return [_last_reply(context, instance) for instance in instances]
     answers: list[list[Part]] = []
     for start in range(0, len(instances), BATCH):
         batch = instances[start : start + BATCH]
-        options = [Options(**_options(bench, instance)) for instance in batch]
-        replies = bench.model.answer([[Message("user", instance.prompt)] for instance in batch], options)
+        options = [Options(**_options(context, instance)) for instance in batch]
+        replies = context.model.answer([[Message("user", instance.prompt)] for instance in batch], options)
         answers += [list(reply.parts) for reply in replies]
     return answers
 
 
-def _last_reply(bench: Bench, instance: Instance) -> list[Part]:
-    chat = Chat(bench.model, **_options(bench, instance))
+def _last_reply(context: EvalContext, instance: Instance) -> list[Part]:
+    chat = Chat(context.model, **_options(context, instance))
     replies = [chat.send(prompt) for prompt in (instance.prompt, *instance.later)]
     return list(replies[-1].parts)
 
 
-def _options(bench: Bench, instance: Instance) -> dict[str, Any]:
-    return {"want": tuple(instance.targets), "seed": bench.seed, "max_new_tokens": 1}
+def _options(context: EvalContext, instance: Instance) -> dict[str, Any]:
+    return {"want": tuple(instance.targets), "seed": context.seed, "max_new_tokens": 1}
 
 
-def right(bench: Bench, modality: str, instances: Sequence[Instance], answers: Sequence[Sequence[Part]]) -> Figure:
+def right(
+    context: EvalContext, modality: str, instances: Sequence[Instance], answers: Sequence[Sequence[Part]]
+) -> Figure:
     """The share of answers that are nearer to the true one than to every wrong one, of which at least one is the true
-    answer of another instance: what is asked is to be done, and to the thing that was given.
+    answer of another instance: the request is to be fulfilled, on the item of the prompt.
     """
-    found, chance = [], []
+    verdicts, chance = [], []
     for i, (instance, parts) in enumerate(zip(instances, answers, strict=True)):
         truth = instance.targets[modality]
-        elsewhere = (one.targets[modality] for one in (*instances[i + 1 :], *instances[:i]))
+        elsewhere = (other.targets[modality] for other in (*instances[i + 1 :], *instances[:i]))
         # two instances may be about one thing, and what was given may be the answer
-        asked, rest = (
-            [p for p in some if not same(p, truth)] for some in (instance.wrong.get(modality, ()), elsewhere)
+        other_requests, other_instances = (
+            [p for p in wrong if not same(p, truth)] for wrong in (instance.wrong.get(modality, ()), elsewhere)
         )
-        asked = asked[: WRONG - 1]
-        rest = rest[: WRONG - len(asked)]
-        ours = next(part for part in parts if part.modality == modality)
-        done, of_this = (first_is_nearest(bench, ours, [truth, *wrong], wrong is asked) for wrong in (asked, rest))
-        found.append(float(done and of_this))
-        chance.append(1 / (1 + len(asked) + len(rest)))
-    return mean(f"{modality}: right answers", found, {"chance": chance}, seed=bench.seed)
+        other_requests = other_requests[: WRONG - 1]
+        other_instances = other_instances[: WRONG - len(other_requests)]
+        output = next(part for part in parts if part.modality == modality)
+        done, of_this = (
+            first_is_nearest(context, output, [truth, *wrong], wrong is other_requests)
+            for wrong in (other_requests, other_instances)
+        )
+        verdicts.append(float(done and of_this))
+        chance.append(1 / (1 + len(other_requests) + len(other_instances)))
+    return mean(f"{modality}: right answers", verdicts, {"chance": chance}, seed=context.seed)
 
 
-def same(one: Part, other: Part) -> bool:
+def same(part: Part, other: Part) -> bool:
     """Whether two media are the same, number by number."""
-    if isinstance(one, Video) and isinstance(other, Video):
-        return all(map(np.array_equal, *([np.asarray(f) for f in clip.frames] for clip in (one, other))))
-    if isinstance(one, Image) and isinstance(other, Image):
-        return np.array_equal(np.asarray(one.pixels), np.asarray(other.pixels))
-    return isinstance(one, Audio) and isinstance(other, Audio) and np.array_equal(one.samples, other.samples)
+    if isinstance(part, Video) and isinstance(other, Video):
+        return all(map(np.array_equal, *([np.asarray(f) for f in clip.frames] for clip in (part, other))))
+    if isinstance(part, Image) and isinstance(other, Image):
+        return np.array_equal(np.asarray(part.pixels), np.asarray(other.pixels))
+    return isinstance(part, Audio) and isinstance(other, Audio) and np.array_equal(part.samples, other.samples)
 
 
-def run_gallery(bench: Bench, folder: Path, processes: Processes = ALONE) -> list[Shown]:
+def run_gallery(context: EvalContext, folder: Path, processes: Processes = ALONE) -> list[RowResult]:
     """Every row, as `index.html` and `report.json` in `folder`.
 
     Args:
@@ -148,60 +152,60 @@ def run_gallery(bench: Bench, folder: Path, processes: Processes = ALONE) -> lis
     from codi2.report import Row as Section
     from codi2.report import write_page
 
-    shown = _rows(bench, processes)
+    rows = _rows(context, processes)
     if not processes.first:
-        return shown
-    counted = ", ".join(f"{sum(one.verdict == kind for one in shown)} {kind}" for kind in reversed(VERDICTS))
+        return rows
+    counted = ", ".join(f"{sum(row.verdict == kind for row in rows)} {kind}" for kind in reversed(VERDICTS))
     sections = [
         Section(
-            f"{one.entry.title}: {one.verdict}",
-            one.first.prompt,
-            [*one.answer, *one.first.targets.values()],
-            [near.picture for near in nearest_training(bench, [p for p in one.answer if isinstance(p, Image)])],
-            note=f"{one.entry.where}. {one.lacking or said(one)}",
-            heading="Answer, and the true one" if one.answer else "The true answer",
+            f"{row.entry.title}: {row.verdict}",
+            row.first.prompt,
+            [*row.answer, *row.first.targets.values()],
+            [nearest.picture for nearest in nearest_training(context, [p for p in row.answer if isinstance(p, Image)])],
+            note=f"{row.entry.where}. {row.lacking or summary(row)}",
+            heading="Answer, and the true one" if row.answer else "The true answer",
         )
-        for one in shown
+        for row in rows
     ]
     intro = (
-        f"{len(shown)} rows: {counted}. The first instance drawn of each, not the best. An answer is right where it is "
+        f"{len(rows)} rows: {counted}. The first instance drawn of each, not the best. An answer is right where it is "
         f"nearer to the true one than to {WRONG} wrong ones; a row works where half of its answers are right."
     )
-    write_page(folder / "index.html", f"Gallery of {bench.model.config.name}", sections, intro)
+    write_page(folder / "index.html", f"Gallery of {context.model.config.name}", sections, intro)
     about = [
         {
-            "row": one.entry.title,
-            "where": one.entry.where,
-            "verdict": one.verdict,
-            "lacking": one.lacking,
-            "right": {figure.name: [figure.value, figure.low, figure.high, figure.n] for figure in one.figures},
+            "row": row.entry.title,
+            "where": row.entry.where,
+            "verdict": row.verdict,
+            "lacking": row.lacking,
+            "right": {figure.name: [figure.value, figure.low, figure.high, figure.n] for figure in row.figures},
         }
-        for one in shown
+        for row in rows
     ]
     write_atomic(
-        folder / "report.json", json.dumps({"schema": 1, "seed": bench.seed, "rows": about}, indent=1).encode()
+        folder / "report.json", json.dumps({"schema": 1, "seed": context.seed, "rows": about}, indent=1).encode()
     )
-    return shown
+    return rows
 
 
-def _rows(bench: Bench, processes: Processes) -> list[Shown]:
+def _rows(context: EvalContext, processes: Processes) -> list[RowResult]:
     from rich.progress import track
 
-    def mine() -> dict[int, tuple[Instance, Sequence[Part], Sequence[Figure], str]]:
-        """What a process finds, by number: the entries themselves are functions, which do not travel."""
+    def rows_of_process() -> dict[int, tuple[Instance, Sequence[Part], Sequence[Figure], str]]:
+        """The results of this process, by number: the entries are functions, which cannot be sent."""
         numbers = processes.share(range(len(ENTRIES)))
         followed = track(numbers, description="rows", disable=not processes.first)
-        shown = [(n, run_entry(bench, ENTRIES[n])) for n in followed]
-        return {n: (one.first, one.answer, one.figures, one.lacking) for n, one in shown}
+        rows = [(n, run_entry(context, ENTRIES[n])) for n in followed]
+        return {n: (row.first, row.answer, row.figures, row.lacking) for n, row in rows}
 
-    found = {n: row for rows in processes.gather(mine) for n, row in rows.items()}
-    return [Shown(ENTRIES[n], *found[n]) for n in sorted(found)]
+    results = {n: result for rows in processes.gather(rows_of_process) for n, result in rows.items()}
+    return [RowResult(ENTRIES[n], *results[n]) for n in sorted(results)]
 
 
-def said(shown: Shown) -> str:
+def summary(row: RowResult) -> str:
     """The figures of a row in words."""
     return "; ".join(
         f"{figure.name} {figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}] of {figure.n}, "
         f"chance {figure.baselines['chance'].value:.2f}"
-        for figure in shown.figures
+        for figure in row.figures
     )

@@ -16,7 +16,7 @@ from codi2.errors import DataError
 from codi2.evaluate.suites.edit_cases import changed_alike, unlike
 from codi2.prompt.parts import Part, Prompt, Text
 
-WRONG = 5  # answers that the true one is told from
+WRONG = 5  # wrong answers beside the true one
 TRIES = 1000
 THINGS, SUBJECTS = ("test_family", "test_rendering"), ("test_subject",)
 SCENERY = (*THINGS, "val")  # scenes are few
@@ -49,13 +49,13 @@ class Entry:
 
 
 def from_task(task: Task, last: int = 1) -> Make:
-    """Any task: the `last` media that were given are wrong, and the answers of other instances are."""
+    """Any task: the `last` media of the prompt are wrong, and the answers of other instances are."""
 
     def make(sampler: TaskSampler, draw: np.random.Generator) -> Instance:
         prompt, answer = (decode_pieces(pieces) for _, pieces in task(sampler, draw).turns)
         targets = {part.modality: part for part in answer}
-        given = {m: [part for part in prompt if part.modality == m][-last:] for m in targets}
-        return Instance(prompt, targets, given)
+        sources = {m: [part for part in prompt if part.modality == m][-last:] for m in targets}
+        return Instance(prompt, targets, sources)
 
     return make
 
@@ -80,15 +80,15 @@ def changed(modality: str, kinds: Sequence[str], shots: int | None = None) -> Ma
     def make(sampler: TaskSampler, draw: np.random.Generator) -> Instance:
         media = [sampler.array(item) for item in sampler.items(modality, draw, 1 + (shots or 0))]
         edit, after = changed_alike(kinds, draw, media)
-        given = encoded(media[0])
+        source = encoded(media[0])
         if shots is None:
-            pieces = write_prompt("edit", draw, {"media": [given], "ask": edit.ask})
+            pieces = write_prompt("edit", draw, {"media": [source], "ask": edit.ask})
         else:
             pairs = [[encoded(b), encoded(a)] for b, a in zip(media[1:], after[1:], strict=True)]
-            pieces = write_prompt("analogy", draw, {"pairs": listing(pairs, between=", "), "media": [given]})
+            pieces = write_prompt("analogy", draw, {"pairs": listing(pairs, between=", "), "media": [source]})
         wrong = [media[0], *others(sampler, modality, draw, media[0], after[0])]
         prompt = decode_pieces(pieces)
-        return Instance(prompt, {modality: part(after[0])}, {modality: [part(one) for one in wrong]})
+        return Instance(prompt, {modality: part(after[0])}, {modality: [part(array) for array in wrong]})
 
     return make
 
@@ -112,7 +112,7 @@ def subject_in(kinds: Sequence[str]) -> Make:
         prompt, (target,) = (decode_pieces(pieces) for _, pieces in example.turns)
         plain = sampler.array(example.items[0])
         wrong = others(sampler, "image", draw, plain, np.asarray(target.pixels))  # type: ignore[union-attr]
-        return Instance(prompt, {"image": target}, {"image": [part(one) for one in (plain, *wrong)]})
+        return Instance(prompt, {"image": target}, {"image": [part(array) for array in (plain, *wrong)]})
 
     return make
 
@@ -121,27 +121,27 @@ def conversation(sampler: TaskSampler, draw: np.random.Generator) -> Instance:
     """Three rounds, each with one more edit of one picture. Wrong: the picture after fewer of them, and others."""
     (item,) = sampler.things(draw, 1)
     steps = [("mirror",), GROUNDS]
-    looks, asks = [sampler.array(item)], list[str]()
+    arrays, asks = [sampler.array(item)], list[str]()
     for kinds in (*(steps[int(i)] for i in draw.permutation(2)), LIGHTS):
-        edit, after = changed_alike(kinds, draw, looks[-1:])
-        looks += after
+        edit, after = changed_alike(kinds, draw, arrays[-1:])
+        arrays += after
         asks.append(edit.ask)
-    prompt = decode_pieces(write_prompt("edit", draw, {"media": [encoded(looks[0])], "ask": asks[0]}))
+    prompt = decode_pieces(write_prompt("edit", draw, {"media": [encoded(arrays[0])], "ask": asks[0]}))
     later = [(Text(f"Now {ask}."),) for ask in asks[1:]]
-    wrong = [*looks[:-1], unlike(sampler, "image", draw, looks, looks[2:3])[0]]
-    return Instance(prompt, {"image": part(looks[-1])}, {"image": [part(one) for one in wrong]}, later)
+    wrong = [*arrays[:-1], unlike(sampler, "image", draw, arrays, arrays[2:3])[0]]
+    return Instance(prompt, {"image": part(arrays[-1])}, {"image": [part(array) for array in wrong]}, later)
 
 
 def sounded(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """Pictures with their sounds, all under one edit → the sound of another picture under it."""
     shots = 1 + int(draw.integers(2))
     names = [sampler.sounding[int(i)] for i in draw.choice(len(sampler.sounding), shots + 1, replace=False)]
-    looks = [pick(draw, sampler.world.by["concept"][name]) for name in names]
-    heard = [pick(draw, sampler.world.sounds_of[name]) for name in names]
-    _, after = sampler.change("audio", [sampler.array(item) for item in heard], draw)
-    pairs = [[encoded(sampler.array(one)), encoded(clip)] for one, clip in zip(looks, after, strict=True)]
+    image_items = [pick(draw, sampler.world.by["concept"][name]) for name in names]
+    audio_items = [pick(draw, sampler.world.sounds_of[name]) for name in names]
+    _, after = sampler.change("audio", [sampler.array(item) for item in audio_items], draw)
+    pairs = [[encoded(sampler.array(item)), encoded(clip)] for item, clip in zip(image_items, after, strict=True)]
     prompt = write_prompt("analogy_cross", draw, {"pairs": listing(pairs[1:], between=", "), "media": [pairs[0][0]]})
-    return one_round("analogy_cross_audio", prompt, [pairs[0][1]], [*looks, *heard])
+    return one_round("analogy_cross_audio", prompt, [pairs[0][1]], [*image_items, *audio_items])
 
 
 def part(media: np.ndarray) -> Any:

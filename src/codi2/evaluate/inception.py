@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from codi2.prompt.parts import Image
 
-SIDE = 299  # pixels that the network sees
+SIDE = 299  # pixels of the network's input
 BATCH = 16
 
 # border pixels are averaged over what is there
@@ -160,11 +160,11 @@ class Inception(nn.Module):
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[Image]) -> np.ndarray:
         """float32 [n, 2048]; each picture is brought to 299 × 299, whatever its shape, as pytorch-fid does."""
-        found, device = [], next(self.parameters()).device
+        embeddings, device = [], next(self.parameters()).device
         for picture in pictures:
             x = torch.from_numpy(np.array(picture.pixels.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
-            found.append(F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False) * 2 - 1)
-        batches = (torch.cat(found[i : i + BATCH]).to(device) for i in range(0, len(found), BATCH))
+            embeddings.append(F.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False) * 2 - 1)
+        batches = (torch.cat(embeddings[i : i + BATCH]).to(device) for i in range(0, len(embeddings), BATCH))
         return np.concatenate([self(batch).cpu().numpy() for batch in batches])
 
 

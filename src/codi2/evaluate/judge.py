@@ -1,4 +1,4 @@
-"""The eye that judges pictures: EfficientNet-Lite2, which no part of the model was trained with or sees through.
+"""The judge of pictures: EfficientNet-Lite2, which is no part of the model and of its training.
 
 Letters: N pictures, M gallery pictures, C = 1280 channels.
 """
@@ -33,8 +33,8 @@ class Judge:
         """Each picture is brought to 64 px, as the model's are, and enlarged. The features are on the CPU."""
         arrays = np.stack([np.asarray(fit_square(picture.pixels, PICTURE_SIZE)) for picture in pictures])
         pooled = []
-        for some in torch.from_numpy(arrays).split(BATCH):
-            x = some.to(self.device).permute(0, 3, 1, 2).float() / 255
+        for batch in torch.from_numpy(arrays).split(BATCH):
+            x = batch.to(self.device).permute(0, 3, 1, 2).float() / 255
             x = F.interpolate(x, size=(JUDGE_SIZE, JUDGE_SIZE), mode="bicubic", antialias=True).clamp(0, 1)
             pooled.append(self.net(x.contiguous(memory_format=torch.channels_last)).mean((2, 3)).cpu())
         return torch.cat(pooled)
@@ -47,13 +47,13 @@ def load_judge(device: torch.device | str = "cpu") -> Judge:
     return Judge(load_efficientnet(wheel_file(PACKAGE), "lite2"), device)
 
 
-def similarity(ours: Tensor, target: Tensor, centre: Tensor) -> np.ndarray:
+def similarity(embeddings: Tensor, target: Tensor, centre: Tensor) -> np.ndarray:
     """EffNet-sim: row-wise cosine [N] of features [N, C] after `centre` [C] is taken off.
 
-    All pictures share much of what the network sees (a thing on white); the centre, a mean over held-out pictures,
+    All pictures share much of their content (a thing on white); the centre, a mean over held-out pictures,
     takes that share away, so that 0 is what two unrelated pictures have.
     """
-    return F.cosine_similarity(ours - centre, target - centre, dim=-1).numpy()
+    return F.cosine_similarity(embeddings - centre, target - centre, dim=-1).numpy()
 
 
 def ranks(queries: Tensor, gallery: Tensor) -> np.ndarray:
@@ -62,5 +62,5 @@ def ranks(queries: Tensor, gallery: Tensor) -> np.ndarray:
     Features [N, C] and [M, C], M ≥ N; the gallery's mean is the centre.
     """
     centre = gallery.mean(0)
-    near = F.normalize(queries - centre, dim=-1) @ F.normalize(gallery - centre, dim=-1).T
-    return (near > near.diagonal()[:, None]).sum(1).numpy()
+    cosines = F.normalize(queries - centre, dim=-1) @ F.normalize(gallery - centre, dim=-1).T
+    return (cosines > cosines.diagonal()[:, None]).sum(1).numpy()

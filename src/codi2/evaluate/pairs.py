@@ -10,31 +10,32 @@ import numpy as np
 from codi2.evaluate.figure import Figure, Section, mean
 
 
-def paired(ours: Sequence[Section], theirs: Sequence[Section], name: str, seed: int = 0) -> list[Section]:
-    """Our sections with the values of the model `name` beside each figure. What it lacks is said.
+def paired(sections: Sequence[Section], others: Sequence[Section], name: str, seed: int = 0) -> list[Section]:
+    """The sections, each figure with the value of the model `name` beside it. What that model lacks is named.
 
     Args:
-        theirs: sections of the same suite, measured on the same draws.
+        others: its sections, of the same suites, measured on the same draws.
     """
-    others = {section.title: section for section in theirs}
-    return [_section(section, others[section.title], name, seed) for section in ours]
+    by_title = {section.title: section for section in others}
+    return [_section(section, by_title[section.title], name, seed) for section in sections]
 
 
-def _section(ours: Section, theirs: Section, name: str, seed: int) -> Section:
-    if theirs.unavailable:
-        return replace(ours, absent={**ours.absent, name: theirs.unavailable})
-    others = {figure.name: figure for figure in theirs.findings.figures}
+def _section(section: Section, other: Section, name: str, seed: int) -> Section:
+    if other.unavailable:
+        return replace(section, absent={**section.absent, name: other.unavailable})
+    others = {figure.name: figure for figure in other.findings.figures}
     figures = [
-        _figure(one, others[one.name], name, seed) if one.name in others else one for one in ours.findings.figures
+        _figure(figure, others[figure.name], name, seed) if figure.name in others else figure
+        for figure in section.findings.figures
     ]
-    return replace(ours, findings=replace(ours.findings, figures=figures))
+    return replace(section, findings=replace(section.findings, figures=figures))
 
 
-def _figure(ours: Figure, theirs: Figure, name: str, seed: int) -> Figure:
+def _figure(figure: Figure, other: Figure, name: str, seed: int) -> Figure:
     """A figure beside the other model's; with the difference where both have the values of the same items."""
-    figure = ours.beside(**{name: replace(theirs, name=name, baselines={}, bar="", passes=None)})
-    if not ours.values or len(ours.values) != len(theirs.values):
+    figure = figure.beside(**{name: replace(other, name=name, baselines={}, bar="", passes=None)})
+    if not figure.values or len(figure.values) != len(other.values):
         return figure
     title = f"ours - {name}"
-    difference = mean(title, np.subtract(ours.values, theirs.values), unit=ours.unit, seed=seed)
+    difference = mean(title, np.subtract(figure.values, other.values), unit=figure.unit, seed=seed)
     return figure.beside(**{title: difference})

@@ -79,10 +79,10 @@ class Cnn14(nn.Module):
         embeddings, logits = np.empty((len(sounds), 2048), np.float32), np.empty((len(sounds), CLASSES), np.float32)
         for length in np.unique(lengths):
             rows = np.flatnonzero(lengths == length)
-            for some in np.array_split(rows, -(-len(rows) // BATCH)):
-                waves = torch.from_numpy(np.stack([to_clip(sounds[i], RATE, int(length)) for i in some]))
-                found = self((waves - waves.mean(1, keepdim=True)).to(device))
-                embeddings[some], logits[some] = (values.cpu().numpy() for values in found)
+            for batch in np.array_split(rows, -(-len(rows) // BATCH)):
+                waves = torch.from_numpy(np.stack([to_clip(sounds[i], RATE, int(length)) for i in batch]))
+                outputs = self((waves - waves.mean(1, keepdim=True)).to(device))
+                embeddings[batch], logits[batch] = (values.cpu().numpy() for values in outputs)
         return embeddings, logits
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from codi2 import __version__
 from codi2.checkpoint import locate
 from codi2.errors import DataError
-from codi2.evaluate.bench import Bench
+from codi2.evaluate import is_run
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.figure import Example, Figure, Section
 from codi2.hub import WHEELS, sha256_of, write_atomic
 from codi2.placement import ON_CPU, Placement
@@ -31,7 +32,7 @@ def write_report(
     out: Path,
     suite: str,
     model: str | Path,
-    bench: Bench,
+    context: EvalContext,
     sections: Sequence[Section],
     placement: Placement = ON_CPU,
     beside: str | Path | None = None,
@@ -44,16 +45,16 @@ def write_report(
     report = {
         "schema": SCHEMA,
         "suite": suite,
-        "quick": bench.quick,
+        "quick": context.quick,
         "model": str(model),
-        "seed": bench.seed,
-        "split": "validation" if bench.validation else "test",
+        "seed": context.seed,
+        "split": "validation" if context.validation else "test",
         "versions": {"codi2": __version__, "python": platform.python_version(), **_versions()},
         "cores": os.cpu_count(),
         "placement": {**asdict(placement), "hardware": hardware(placement.device)},
-        "corpus_sha256": _corpus_hash(bench),
+        "corpus_sha256": _corpus_hash(context),
         "weights_sha256": _weights(model),
-        "beside": beside and {"model": str(beside), "weights_sha256": _weights(beside)},
+        "beside": beside and {"model": str(beside), "weights_sha256": {} if is_run(beside) else _weights(beside)},
         "sections": [
             {
                 "title": section.title,
@@ -69,9 +70,9 @@ def write_report(
     }
     rows = [row for section in sections for row in _rows(section)]
     other = f" beside {beside}" if beside else ""
-    few = ", quick" if bench.quick else ""
-    seen = f"codi2 {__version__}, model {model}{other}, suite {suite}{few}, seed {bench.seed}."
-    write_page(out / "index.html", "Measured on held-out items", rows, f"{seen} Intervals are 95 % bootstrap.")
+    few = ", quick" if context.quick else ""
+    intro = f"codi2 {__version__}, model {model}{other}, suite {suite}{few}, seed {context.seed}."
+    write_page(out / "index.html", "Measured on held-out items", rows, f"{intro} Intervals are 95 % bootstrap.")
     write_atomic(
         out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     )
@@ -91,18 +92,19 @@ def hardware(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
 
 
-def provenance(model: str | Path, bench: Bench, placement: Placement = ON_CPU) -> dict[str, Any]:
+def provenance(model: str | Path, context: EvalContext, placement: Placement = ON_CPU) -> dict[str, Any]:
     """What outputs depend on: weights, corpus, seed, precision. A change of any makes them another system's."""
-    instructed = [path for m in bench.model.decoders for path in bench.instructed_folder(m).rglob("*.safetensors")]
+    instructed = [path for m in context.model.decoders for path in context.instructed_folder(m).rglob("*.safetensors")]
     return {
         "instructed_sha256": sorted(sha256_of(path) for path in instructed),
         "model": str(model),
         "weights_sha256": _weights(model),
-        "corpus_sha256": _corpus_hash(bench),
-        "seed": bench.seed,
-        "quick": bench.quick,
+        "corpus_sha256": _corpus_hash(context),
+        "seed": context.seed,
+        "quick": context.quick,
         # what is not the default, so that outputs that were made before this was written down stay valid
-        **({"validation": True} if bench.validation else {}),
+        **({"validation": True} if context.validation else {}),
+        **({"items": context.items} if context.items is not None else {}),
         **{name: value for name in PRECISION if (value := getattr(placement, name)) != getattr(ON_CPU, name)},
     }
 
@@ -118,11 +120,11 @@ def print_table(sections: Sequence[Section]) -> None:
         if section.unavailable:
             console.print(f"[bold]{section.title}[/bold]: not available: {escape(section.unavailable)}\n")
             continue
-        table = Table("figure", "value", "n", "beside it", "asked", title=section.title, title_justify="left")
+        table = Table("figure", "value", "n", "beside it", "bar", title=section.title, title_justify="left")
         for figure in section.findings.figures:
             verdict = {True: "[green]met[/green]", False: "[red]not met[/red]", None: ""}[figure.passes]
-            asked = f"{figure.bar}: {verdict}" if figure.bar else ""
-            table.add_row(figure.name, shown(figure), str(figure.n or ""), "\n".join(_beside(figure)), asked)
+            bar = f"{figure.bar}: {verdict}" if figure.bar else ""
+            table.add_row(figure.name, shown(figure), str(figure.n or ""), "\n".join(_beside(figure)), bar)
         console.print(table)
         for name, text in section.absent.items():
             console.print(f"  not measured: {escape(name)}: {escape(text)}")
@@ -156,18 +158,18 @@ def _table(figures: Sequence[Figure]) -> list[list[str]]:
     """A line for each figure, a column for each system."""
     names = list(dict.fromkeys(name for figure in figures for name in figure.baselines))
     judged = any(figure.bar for figure in figures)
-    lines = [["", "ours", *names, "n", *(["asked"] if judged else [])]]
+    lines = [["", "ours", *names, "n", *(["bar"] if judged else [])]]
     for figure in figures:
         beside = [shown(figure.baselines[name]) if name in figure.baselines else "" for name in names]
         verdict = {True: "met", False: "not met", None: ""}[figure.passes]
-        asked = [f"{figure.bar}: {verdict}" if figure.bar else ""] if judged else []
-        lines.append([figure.name, shown(figure), *beside, str(figure.n or ""), *asked])
+        bar = [f"{figure.bar}: {verdict}" if figure.bar else ""] if judged else []
+        lines.append([figure.name, shown(figure), *beside, str(figure.n or ""), *bar])
     return lines
 
 
 def _example(example: Example) -> Row:
-    shown = [_named(part, name) for name, part in example.shown.items()]
-    return Row(example.title, example.prompt, shown, heading="Side by side")
+    parts = [_named(part, name) for name, part in example.shown.items()]
+    return Row(example.title, example.prompt, parts, heading="Side by side")
 
 
 def _named(part: Part, name: str) -> Part:
@@ -175,23 +177,23 @@ def _named(part: Part, name: str) -> Part:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+            versions[package] = "unknown"
+    return versions
 
 
-def _corpus_hash(bench: Bench) -> str | None:
+def _corpus_hash(context: EvalContext) -> str | None:
     """The hash that the corpus's own record has of its items; None without a corpus."""
     try:
-        about = json.loads((bench.corpus.folder / "build.json").read_text(encoding="utf-8"))
+        about = json.loads((context.corpus.folder / "build.json").read_text(encoding="utf-8"))
     except DataError:
         return None
-    found: str | None = about.get("sha256_items")
-    return found
+    digest: str | None = about.get("sha256_items")
+    return digest
 
 
 def _weights(model: str | Path) -> dict[str, str]:

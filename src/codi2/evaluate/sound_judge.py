@@ -1,7 +1,7 @@
 """aiSFX as the judge of sounds: its embedding for Fréchet distances, its classifier of 69 categories for divergences.
 
-It is also the frozen trunk that `tiny` hears through, so it may favour sounds that this model makes; the log-spectral
-distance beside it uses no network. Figures are named aiSFX-FD and aiSFX-KL, never as those of PANNs.
+It is also the frozen trunk of `tiny`'s encoder of sounds, so it may favour sounds that this model generates; the
+log-spectral distance beside it uses no network. Figures are named aiSFX-FD and aiSFX-KL, never as those of PANNs.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class SoundJudge:
     def __call__(self, sounds: Sequence[Audio]) -> tuple[np.ndarray, np.ndarray]:
         """Each sound is cut or padded to 2.56 s at 16 kHz, as the model's are."""
         waves = torch.from_numpy(np.stack([to_clip(sound) for sound in sounds]))
-        heard = torch.cat([embedding(self.trunk(some.to(self.device))) for some in waves.split(BATCH)])
-        return heard.cpu().numpy(), self.classifier(heard).cpu().numpy()
+        embeddings = torch.cat([embedding(self.trunk(batch.to(self.device))) for batch in waves.split(BATCH)])
+        return embeddings.cpu().numpy(), self.classifier(embeddings).cpu().numpy()
 
 
 def load_sound_judge(device: torch.device | str = "cpu") -> SoundJudge:

@@ -51,8 +51,3 @@ def prior_on_demand(config: CoDi2Config, width: int, folder: Path, device: str) 
         return nn.Module.to(prior, device)
 
     return None if config.heads.prior is None else OnDemand(["prior"], load)
-
-
-def loaded_prior(prior: Prior | OnDemand[Prior] | None) -> Prior | None:
-    """The prior, loaded if it was on demand."""
-    return prior["prior"] if isinstance(prior, OnDemand) else prior

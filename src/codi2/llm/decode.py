@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from codi2.errors import PromptError
-from codi2.heads.projection import Memory, fit_features
 from codi2.llm.mllm import MLLM
 from codi2.llm.stops import find_stop
 from codi2.prompt.layout import BEGIN, END, MODALITIES, Batch
@@ -54,7 +53,6 @@ class FeatureSegment:
 
     modality: str
     features: Tensor
-    recalled: bool = False  # whether they are the features of a training item
     states: Tensor | None = None  # [K, W], hidden states before each slot: the prior's condition
 
 
@@ -71,7 +69,7 @@ def text_of(segment: TextSegment, tokenizer: Any) -> Text:
 
 
 class Conversation:
-    """State of a batch of conversations: the KV cache and the media, both read and generated.
+    """State of a batch of conversations: the KV cache.
 
     A later round feeds only what is new; see `llm.reading`.
     """
@@ -80,16 +78,9 @@ class Conversation:
         from transformers import DynamicCache
 
         device = next(mllm.parameters()).device
-        slots, dim = max(mllm.config.num_slots.values()), mllm.config.feature_dim
         self.mllm = mllm
         self.cache: Any = DynamicCache(config=mllm.backbone.model.config)
         self.mask = torch.zeros(size, 0, dtype=torch.bool, device=device)  # [B, past], False at padding
-        self.memory = Memory(
-            torch.zeros(0, mllm.backbone.width, device=device),
-            torch.zeros(0, slots, dim, device=device),
-            torch.zeros(0, dtype=torch.long, device=device),
-            torch.zeros(0, dtype=torch.long, device=device),
-        )
 
     def advance(self, rows: Tensor, mask: Tensor) -> Tensor:
         """Feed `rows` [B, L, W], padding where `mask` [B, L] is False; the hidden states [B, L, W]."""
@@ -100,28 +91,21 @@ class Conversation:
 
     def read(self, batch: Batch, features: Tensor) -> Tensor:
         """Feed a batch, padded on the left, with the features [N, T, D] of its items; its hidden states [B, L, W]."""
-        hidden = self.advance(self.mllm.rows(batch, features), batch.mask)
-        self.remember(self.mllm.memory(batch, hidden, features))
-        return hidden
-
-    def remember(self, items: Memory) -> None:
-        self.memory = self.memory.extend(items)
+        return self.advance(self.mllm.rows(batch, features), batch.mask)
 
     @property
-    def mark(self) -> tuple[int, int]:
-        """The number of positions and of items, for `rewind`."""
-        return self.mask.shape[1], len(self.memory.sample)
+    def positions(self) -> int:
+        """The number of positions that were fed, for `rewind`."""
+        return self.mask.shape[1]
 
-    def rewind(self, mark: tuple[int, int]) -> bool:
-        """Returns to the state at `mark`. False, and no change, for a cache with sliding windows: it has dropped the
-        earlier positions."""
-        positions, items = mark
+    def rewind(self, positions: int) -> bool:
+        """Returns to the state after `positions`. False, and no change, for a cache with sliding windows: it has
+        dropped the earlier positions."""
         if any(getattr(layer, "is_sliding", False) for layer in self.cache.layers):
             return False
         if positions < self.mask.shape[1]:
             self.cache.crop(positions - self.mask.shape[1])  # negative: the number of positions to remove
         self.mask = self.mask[:, :positions]
-        self.memory = self.memory.first(items)
         return True
 
 
@@ -159,11 +143,6 @@ def generate(
         rows = torch.zeros_like(newest).index_copy(0, samples, torch.stack(list(fed.values())))
         mask = torch.zeros(len(writers), dtype=torch.bool, device=newest.device).index_fill(0, samples, True)
         newest = conversation.advance(rows[:, None], mask[:, None])[:, 0]
-        for b in fed:
-            if (item := writers[b].ended) is not None:
-                item_features = fit_features(item.features[None], conversation.memory.features.shape[1])
-                modality = samples.new_tensor([MODALITIES.index(item.modality)])
-                conversation.remember(Memory(newest[b : b + 1], item_features, samples.new_tensor([b]), modality))
     return [writer.segments for writer in writers]
 
 
@@ -174,9 +153,7 @@ def _next_rows(conversation: Conversation, writers: list[_Writer], newest: Tenso
     if in_item:
         samples = torch.tensor(in_item, device=newest.device)
         modality = samples.new_tensor([MODALITIES.index(writers[b].modality) for b in in_item])
-        number = samples.new_tensor([len(writers[b].features) for b in in_item])
-        visible = conversation.memory.sample == samples[:, None]
-        features = mllm.output_projection(newest[samples], modality, number, conversation.memory, visible)
+        features = mllm.predict(newest[samples], modality)
         for b, feature, row in zip(in_item, features, mllm.input_projection(features, modality), strict=True):
             writers[b].features.append(feature)
             writers[b].states.append(newest[b].clone())
@@ -222,7 +199,6 @@ class _Writer:
         self.modality = ""  # of the item that has begun
         self.features: list[Tensor] = []  # its features so far, [D] each
         self.states: list[Tensor] = []  # the hidden states that predicted them, [W] each
-        self.ended: FeatureSegment | None = None  # the item that the last token ended
 
     @property
     def features_left(self) -> int:
@@ -287,7 +263,6 @@ class _Writer:
 
     def append(self, token: int) -> bool:
         """Adds `token` to the reply. False if it ends the turn; it is not fed then, as the chat template repeats it."""
-        self.ended = None
         if token == self.eos_id:
             self.closed = True
         elif token in self.begin:
@@ -298,8 +273,7 @@ class _Writer:
                 self.queue = [self.end[self.modality]]
         elif self.modality:  # the only token that can come within an item is its end token
             states = torch.stack(self.states)
-            self.ended = FeatureSegment(self.modality, torch.stack(self.features), states=states)
-            self.parts.append(self.ended)
+            self.parts.append(FeatureSegment(self.modality, torch.stack(self.features), states))
             self.modality, self.features, self.states = "", [], []
         else:
             if not self.parts or not isinstance(self.parts[-1], list):

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from codi2.config import HeadsConfig
-from codi2.heads.projection import Memory, OutputProjection, Projection, fit_features
+from codi2.heads.projection import Projection
 from codi2.llm.backbone import Backbone
 from codi2.llm.splice import splice
 from codi2.prompt.layout import MODALITIES, Batch
+
+OUTPUT_RMS = 0.1  # of predicted features at initialisation: near zero, the mean of features
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,10 @@ class MLLM(nn.Module):
     def __init__(self, backbone: Backbone, config: HeadsConfig) -> None:
         super().__init__()
         self.backbone = backbone
-        width, rms = backbone.width, backbone.row_rms
-        self.input_projection = Projection(config.groups, config.feature_dim, config.hidden, width, rms)
-        self.output_projection = OutputProjection(config, backbone.width)
+        width, dim, hidden = backbone.width, config.feature_dim, config.hidden
+        outputs = {modality: config.groups[modality] for modality in config.num_slots}
+        self.input_projection = Projection(config.groups, dim, hidden, width, backbone.row_rms)
+        self.output_projection = Projection(outputs, width, hidden, dim, OUTPUT_RMS)
         self.config = config
 
     def rows(self, batch: Batch, features: Tensor) -> Tensor:
@@ -55,10 +59,10 @@ class MLLM(nn.Module):
         values = self.input_projection(features[batch.slot_item, batch.slot_number], batch.slot_modality)
         return splice(self.backbone.embed(batch.ids), values, batch.slot_sample, batch.slot_position)
 
-    def memory(self, batch: Batch, hidden: Tensor, features: Tensor) -> Memory:
-        """The items of the batch, as `OutputProjection` reads them; `hidden` [B, L, W]."""
-        copied = fit_features(features, max(self.config.num_slots.values()))
-        return Memory(hidden[batch.item_sample, batch.item_end], copied, batch.item_sample, batch.item_modality)
+    def predict(self, hidden: Tensor, modality: Tensor) -> Tensor:
+        """Features float32 [P, D] from the hidden states [P, W] before their slots; `modality` int64 [P]."""
+        # the states of a language model come at any scale
+        return self.output_projection(F.layer_norm(hidden.float(), hidden.shape[-1:]), modality)
 
     def forward(self, batch: Batch, features: Tensor, fed: Tensor | None = None) -> TeacherForced:
         """One teacher-forced pass over whole conversations, padded on the right.
@@ -72,9 +76,7 @@ class MLLM(nn.Module):
         predicted = batch.predicted
         sample, before = batch.slot_sample[predicted], batch.slot_position[predicted] - 1
         item, number, modality = (x[predicted] for x in (batch.slot_item, batch.slot_number, batch.slot_modality))
-        visible = (sample[:, None] == batch.item_sample) & (before[:, None] > batch.item_end)
-        memory = self.memory(batch, hidden, fed)
-        prediction = self.output_projection(hidden[sample, before], modality, number, memory, visible)
+        prediction = self.predict(hidden[sample, before], modality)
         text_sample, text_position = batch.label_sample, batch.label_position
         return TeacherForced(
             prediction=prediction,

@@ -44,12 +44,12 @@ class Past:
     def __init__(self) -> None:
         self.features: Features = {}
         self._state: Conversation | None = None
-        self._read: list[tuple[TokenSequence, tuple[int, int]]] = []  # each stretch with the state's mark after it
+        self._read: list[tuple[TokenSequence, int]] = []  # each stretch, with the state's positions after it
 
     @property
     def positions(self) -> int:
         """The number of positions in the cache."""
-        return self._state.mask.shape[1] if self._state is not None else 0
+        return self._state.positions if self._state is not None else 0
 
     def resume(self, mllm: MLLM, stretches: Sequence[TokenSequence]) -> tuple[Conversation, int]:
         """The state after the leading stretches that were read before, and the number of these stretches.
@@ -66,9 +66,9 @@ class Past:
         self._read = self._read[:same]
         return self._state, same
 
-    def note(self, stretch: TokenSequence, mark: tuple[int, int]) -> None:
-        """Records that `stretch` was read and that the state's mark after it is `mark`."""
-        self._read.append((stretch, mark))
+    def note(self, stretch: TokenSequence, positions: int) -> None:
+        """Records that `stretch` was read, and the state's positions after it."""
+        self._read.append((stretch, positions))
 
     def forget(self) -> None:
         """Drops the state, for example after an error in the middle of a stretch."""
@@ -138,9 +138,8 @@ def _write_alike(
             batch = collate(current, mllm.backbone.pad_id, left=True).to(device)
             values = [r.features[key][1] for r, s in zip(readings, current, strict=True) for key, _ in items_of(s)]
             features = stack_features(values, mllm.config.feature_dim).to(device)
-            positions, items = state.mark
             if past:
-                past.note(current[0], (positions + batch.ids.shape[1], items + len(batch.items)))
+                past.note(current[0], state.positions + batch.ids.shape[1])
             if n == last:
                 return generate(state, batch, features, options, listen)
             state.read(batch, features)

@@ -7,15 +7,19 @@ depends on the conversation and the seed only, bit for bit, whatever else is ans
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from codi2.config import PriorConfig
-from codi2.heads.prior import Context, Prior
 from codi2.llm.decode import FeatureSegment, Segment
 from codi2.llm.reading import Reading, items_of
 from codi2.prompt.layout import MODALITIES
+from codi2.tensors import OnDemand, loaded
+
+if TYPE_CHECKING:  # diffusers comes with it
+    from codi2.heads.prior import Context, Prior
 
 ItemFeatures = tuple[str, Tensor]
 """Modality and features [T, D]."""
@@ -35,6 +39,8 @@ def context_of(states: Tensor, modality: str, items: Sequence[ItemFeatures], num
         items: the items before it, in reading order; the last `num_items` are used.
         num_slots: T of the context, the most features of an item.
     """
+    from codi2.heads.prior import Context
+
     latest = list(items)[::-1][:num_items]
     dim = latest[0][1].shape[-1] if latest else 1
     features = states.new_zeros(len(latest), num_slots, dim, dtype=torch.float32)
@@ -51,18 +57,19 @@ def context_of(states: Tensor, modality: str, items: Sequence[ItemFeatures], num
 
 @torch.no_grad()
 def sampled(
-    prior: Prior, config: PriorConfig, segments: Sequence[Segment], read_items: Sequence[ItemFeatures], seed: int
+    prior: Prior | OnDemand[Prior], config: PriorConfig, segments: Sequence[Segment], reading: Reading, seed: int
 ) -> list[Segment]:
-    """The segments of a reply with sampled features; `read_items` are those of the conversation, in reading order."""
-    sizes, items = prior.config, list(read_items)
-    reply: list[Segment] = []
+    """The segments of a reply to `reading` with sampled features; a reply of text needs no prior."""
+    items, reply = items_read(reading), list[Segment]()
     for n, segment in enumerate(segments):
         if isinstance(segment, FeatureSegment):
             assert segment.states is not None
-            context = context_of(segment.states, segment.modality, items, sizes["num_items"], sizes["num_slots"])
+            network: Prior = loaded(prior)
+            num_items, num_slots = network.config["num_items"], network.config["num_slots"]
+            context = context_of(segment.states, segment.modality, items, num_items, num_slots)
             steps, scale = config.num_inference_steps, config.guidance_scale
-            (features,) = prior.sample(context, [seed + n], steps, scale)
-            segment = FeatureSegment(segment.modality, features, states=segment.states)
+            (features,) = network.sample(context, [seed + n], steps, scale)
+            segment = FeatureSegment(segment.modality, features, segment.states)
             items.append((segment.modality, features))
         reply.append(segment)
     return reply

@@ -16,23 +16,22 @@ from codi2.media.pictures import picture
 from codi2.media.sounds import sound, track
 from codi2.media.write import (
     AAC_RATES,
+    LOSSLESS,
     RECIPE_KEY,
+    apng_bytes,
+    file_bytes,
     mp4_bytes,
     picture_bytes,
-    png_bytes,
     read_recipe,
-    save_audio,
-    save_clip,
-    save_image,
+    save,
     sound_bytes,
     webp_bytes,
 )
 from codi2.prompt.parts import Audio, Image, Media, Video
 
 __all__ = [
-    "AAC_RATES", "RECIPE_KEY", "Source", "load", "load_audio", "load_image", "mp4_bytes", "picture_bytes",
-    "png_bytes", "read_recipe", "read_source", "save_audio", "save_clip", "save_image", "sound_bytes",
-    "to_clip", "webp_bytes",
+    "AAC_RATES", "LOSSLESS", "RECIPE_KEY", "Source", "apng_bytes", "file_bytes", "load", "load_audio", "load_image",
+    "mp4_bytes", "picture_bytes", "read_recipe", "read_source", "save", "sound_bytes", "to_clip", "webp_bytes",
 ]  # fmt: skip
 
 

@@ -41,11 +41,11 @@ def xmp(recipe: Mapping[str, Any]) -> bytes:
 
 
 def recipe_in(packet: bytes | str) -> dict[str, Any]:
-    """The recipe in an XMP packet, or in plain JSON, as in files of earlier versions. Raises ValueError."""
-    text = packet.decode() if isinstance(packet, bytes) else packet
-    if match := _RECIPE.search(text):
-        text = unescape(match[1])
-    return without_type(text)
+    """The recipe in an XMP packet. Raises ValueError: it has none."""
+    match = _RECIPE.search(packet.decode() if isinstance(packet, bytes) else packet)
+    if match is None:
+        raise ValueError("no recipe")
+    return without_type(unescape(match[1]))
 
 
 def without_type(text: str) -> dict[str, Any]:

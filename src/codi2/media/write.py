@@ -31,26 +31,55 @@ AAC_RATES = (7350, 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100,
 """Samples a second that a clip's sound can have."""
 
 
-def save_image(path: str | Path, image: Image, metadata: Mapping[str, Any]) -> Path:
-    """Writes a PNG with `metadata` as JSON in the text chunk "codi2".
+LOSSLESS = {"image": "png", "audio": "flac", "video": "webp"}
+"""Modality → suffix of the files that hold it without loss; of a clip the frames only."""
+_SUBTYPES = {"WAV": ("PCM_16", 16), "FLAC": ("PCM_24", 24), "OGG": ("VORBIS", 0), "MP3": ("MPEG_LAYER_III", 0)}
+"""Kind of a sound's file → libsndfile's name of its form, and the bits of a sample; 0: written from floats."""
+_SAVED = {"image": ("png",), "audio": ("wav", "flac"), "video": ("mp4", "webp")}
 
+
+def save(
+    path: str | Path, part: Image | Audio | Video, metadata: Mapping[str, Any], sound: Audio | None = None
+) -> Path:
+    """Writes a medium as the name says, with `metadata` as JSON: PNG, WAV, FLAC, MP4 or animated WebP.
+
+    Args:
+        sound: of a clip in an MP4.
     Raises:
-        OutputError: the name ends in something else than .png, or the file cannot be written.
+        OutputError: the name ends in no suffix of this modality, or the file cannot be written.
     """
-    path, _ = _output(path, "picture", {".png": "PNG"})
-    write_atomic(path, png_bytes(image, metadata))
+    path = Path(path).expanduser()
+    suffix, expected = path.suffix.lower().removeprefix("."), _SAVED[part.modality]
+    if suffix not in expected:
+        names = " or ".join(f".{name}" for name in expected)
+        raise OutputError(f"{path} cannot hold {part.modality} with its recipe; end the name in {names}.")
+    write_atomic(path, file_bytes(part, suffix, metadata, sound))
     return path
 
 
-def png_bytes(image: Image, metadata: Mapping[str, Any]) -> bytes:
-    """The same as bytes."""
-    return picture_bytes(image.pixels, "PNG", metadata)
+def file_bytes(
+    part: Image | Audio | Video, suffix: str, metadata: Mapping[str, Any] | None = None, sound: Audio | None = None
+) -> bytes:
+    """A picture, sound or clip as the bytes of a file.
+
+    Args:
+        suffix: of a picture png, jpeg or webp; of a sound wav, flac, ogg (Vorbis) or mp3; of a clip mp4 or webp.
+        metadata: how a model made it; None: no model has made it.
+        sound: of a clip in an MP4.
+    """
+    match part:
+        case Image():
+            return picture_bytes(part.pixels, suffix.upper(), metadata)
+        case Audio():
+            return sound_bytes(part, suffix.upper(), metadata)
+        case Video():
+            return mp4_bytes(part, metadata, sound) if suffix == "mp4" else webp_bytes(part, metadata)
 
 
 def picture_bytes(
-    pixels: PILImage.Image, kind: str, metadata: Mapping[str, Any] | None = None, quality: int = 95
+    pixels: PILImage.Image, kind: str = "PNG", metadata: Mapping[str, Any] | None = None, quality: int = 95
 ) -> bytes:
-    """A picture as PNG, JPEG or WEBP that says how it was made; None: it was not made by a model.
+    """A picture as PNG, JPEG or WEBP that says how it was made.
 
     Args:
         quality: of JPEG and WEBP, 0 to 100; a WEBP of 100 is exact.
@@ -58,7 +87,7 @@ def picture_bytes(
     out = io.BytesIO()
     pixels = pixels.copy()  # Pillow keeps the options of a save in the picture, which other threads may save as well
     if kind == "PNG":
-        pixels.save(out, kind, pnginfo=png_info(metadata))
+        pixels.save(out, kind, pnginfo=_png_info(metadata))
         return out.getvalue()
     more = {"xmp": provenance.xmp(metadata)} if metadata is not None else {}
     exact = kind == "WEBP" and quality == 100
@@ -66,7 +95,7 @@ def picture_bytes(
     return out.getvalue()
 
 
-def png_info(metadata: Mapping[str, Any] | None) -> PngInfo:
+def _png_info(metadata: Mapping[str, Any] | None) -> PngInfo:
     """The text chunks of a PNG."""
     from PIL.PngImagePlugin import PngInfo
 
@@ -77,40 +106,18 @@ def png_info(metadata: Mapping[str, Any] | None) -> PngInfo:
     return info
 
 
-def save_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any]) -> Path:
-    """Writes 16-bit WAV or FLAC, as the name says, with `metadata` as JSON in the comment.
-
-    Raises:
-        OutputError: the name ends in something else, or the file cannot be written.
-    """
-    path, kind = _output(path, "sound", {".wav": "WAV", ".flac": "FLAC"})
-    write_atomic(path, sound_bytes(audio, kind, metadata))
-    return path
-
-
-def sound_bytes(audio: Audio, kind: str, metadata: Mapping[str, Any]) -> bytes:
-    """The same as bytes; `kind` is WAV, FLAC, OGG (Vorbis) or MP3."""
+def sound_bytes(audio: Audio, kind: str, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """A sound as WAV of 16 bits, FLAC of 24 bits, OGG (Vorbis) or MP3."""
     import soundfile
 
     out = io.BytesIO()
-    coded = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}.get(kind, "PCM_16")
+    coded, bits = _SUBTYPES[kind]
     with soundfile.SoundFile(out, "w", audio.rate, 1, coded, format=kind) as file:
-        if kind != "WAV":
+        if kind != "WAV" and metadata is not None:
             file.comment = provenance.marked(metadata)
-        file.write(to_pcm(audio.samples, 16) if coded == "PCM_16" else audio.samples)
+        file.write(to_pcm(audio.samples, bits) if bits else audio.samples)
     data = out.getvalue()
-    return provenance.with_chunks(data, metadata) if kind == "WAV" else data
-
-
-def save_clip(path: str | Path, clip: Video, metadata: Mapping[str, Any], sound: Audio | None = None) -> Path:
-    """Writes an MP4, with `sound`, or an animated WebP, as the name says; `metadata` as JSON in its comment or XMP.
-
-    Raises:
-        OutputError: the name ends in something else, or the file cannot be written.
-    """
-    path, kind = _output(path, "clip", {".mp4": "MP4", ".webp": "WEBP"})
-    write_atomic(path, mp4_bytes(clip, metadata, sound) if kind == "MP4" else webp_bytes(clip, metadata))
-    return path
+    return provenance.with_chunks(data, metadata) if kind == "WAV" and metadata is not None else data
 
 
 def mp4_bytes(clip: Video, metadata: Mapping[str, Any] | None, sound: Audio | None = None) -> bytes:
@@ -153,26 +160,27 @@ def _at_aac_rate(sound: Audio) -> Audio:
     return sound if rate == sound.rate else Audio(soxr.resample(sound.samples, sound.rate, rate), rate, sound.name)
 
 
-def webp_bytes(clip: Video, metadata: Mapping[str, Any] | None = None, lossless: bool = False) -> bytes:
-    """An animated WebP that plays in a loop."""
+def webp_bytes(clip: Video, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """The frames as a lossless animated WebP that plays in a loop."""
+    more = {"xmp": provenance.xmp(metadata)} if metadata is not None else {}
+    duration = round(1000 / clip.fps)  # milliseconds of a frame
+    return _animation(clip, "WEBP", duration=duration, lossless=True, **more)
+
+
+def apng_bytes(clip: Video, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """The frames as an animated PNG that plays in a loop."""
+    return _animation(clip, "PNG", duration=1000 / clip.fps, pnginfo=_png_info(metadata))
+
+
+def _animation(clip: Video, kind: str, **options: Any) -> bytes:
     first, *others = clip.frames
     out = io.BytesIO()
-    first.copy().save(  # as in `picture_bytes`
-        out,
-        "WEBP",
-        save_all=True,
-        append_images=others,
-        duration=round(1000 / clip.fps),  # milliseconds of a frame
-        loop=0,
-        quality=90,
-        lossless=lossless,
-        xmp=provenance.xmp(metadata) if metadata is not None else b"",
-    )
+    first.copy().save(out, kind, save_all=True, append_images=others, loop=0, **options)  # as in `picture_bytes`
     return out.getvalue()
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The metadata that `save_image`, `save_audio` or `save_clip` wrote into a file.
+    """The metadata that `save` wrote into a file.
 
     Raises:
         MediaError: the file cannot be read, or has none.
@@ -203,10 +211,3 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise MediaError(
             f"{name} carries no recipe; only PNG, JPEG, WebP, WAV, FLAC, OGG, MP3 and MP4 files written by codi2 do."
         ) from error
-
-
-def _output(path: str | Path, what: str, formats: Mapping[str, str]) -> tuple[Path, str]:
-    path = Path(path).expanduser()
-    if (suffix := path.suffix.lower()) not in formats:
-        raise OutputError(f"{path} cannot hold a {what} with its recipe; end the name in {' or '.join(formats)}.")
-    return path, formats[suffix]

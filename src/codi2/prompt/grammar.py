@@ -14,10 +14,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 from codi2.errors import PromptError
+from codi2.modalities import MEDIA, SENSES
 from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
 
 _PLACEHOLDER = re.compile(
-    r"(?<!\\)(?P<escape>\\*)\[(?P<kind>image|audio|video|depth|thermal|imu|text)(?P<number>[0-9]{1,4})(?::(?P<note>[^\[\]]*))?\]",
+    rf"(?<!\\)(?P<escape>\\*)\[(?P<kind>{'|'.join((*MEDIA, *SENSES, 'text'))})(?P<number>[0-9]{{1,4}})"
+    r"(?::(?P<note>[^\[\]]*))?\]",
     re.IGNORECASE | re.ASCII,
 )
 

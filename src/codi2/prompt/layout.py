@@ -19,8 +19,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from codi2.config import SENSES, CoDi2Config
+from codi2.config import CoDi2Config
 from codi2.errors import PromptError
+from codi2.modalities import MEDIA, SENSES
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Part, Phrase, Prompt, Text
 from codi2.prompt.sources import with_clip_sounds
@@ -28,7 +29,7 @@ from codi2.prompt.tokens import TokenIds
 from codi2.prompt.turns import turn_pieces
 from codi2.tensors import to_device
 
-MODALITIES = ("image", "audio", "video", "phrase", *SENSES)
+MODALITIES = (*MEDIA, "phrase", *SENSES)
 """Modalities that become slots; a modality's index in this tuple stands for it in tensors."""
 
 _TAGS = {modality: "feature" if modality == "phrase" else modality for modality in MODALITIES}
@@ -108,7 +109,6 @@ class Batch:
     mask: Tensor  # bool [B, L], False at padding
     items: tuple[Part, ...]  # [N]
     item_sample: Tensor  # int64 [N], row of the batch
-    item_end: Tensor  # int64 [N], position of the end token
     item_modality: Tensor  # int64 [N], index in MODALITIES
     slot_item: Tensor  # int64 [S], index in `items`
     slot_number: Tensor  # int64 [S], number of the item's feature
@@ -300,19 +300,16 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, *, left: bool = Fal
     labels = torch.full_like(ids, IGNORE)
     mask = torch.zeros(ids.shape, dtype=torch.bool)
     items: list[Part] = []
-    item_address: list[tuple[int, int, int]] = []
+    item_address: list[tuple[int, int]] = []
     slot_address: list[tuple[int, int, int, bool]] = []
     for b, sequence in enumerate(sequences):
         shift = length - len(sequence.ids) if left else 0
         here = slice(shift, shift + len(sequence.ids))
         ids[b, here], labels[b, here], mask[b, here] = sequence.ids, sequence.labels, True
         slot_address += [(len(items) + s.item, s.number, s.position + shift, s.predicted) for s in sequence.slots]
-        item_address += [
-            (b, end + shift, MODALITIES.index(item.modality))
-            for item, end in zip(sequence.items, sequence.ends, strict=True)
-        ]
+        item_address += [(b, MODALITIES.index(item.modality)) for item in sequence.items]
         items += sequence.items
-    item_sample, item_end, item_modality = torch.tensor(item_address, dtype=torch.long).view(-1, 3).unbind(1)
+    item_sample, item_modality = torch.tensor(item_address, dtype=torch.long).view(-1, 2).unbind(1)
     slot_item, slot_number, slot_position, slot_predicted = (
         torch.tensor(slot_address, dtype=torch.long).view(-1, 4).unbind(1)
     )
@@ -323,7 +320,6 @@ def collate(sequences: Sequence[TokenSequence], pad_id: int, *, left: bool = Fal
         mask=mask,
         items=tuple(items),
         item_sample=item_sample,
-        item_end=item_end,
         item_modality=item_modality,
         slot_item=slot_item,
         slot_number=slot_number,

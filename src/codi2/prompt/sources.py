@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from codi2.errors import PromptError
+from codi2.modalities import MEDIA
 from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text, Video
 
 if TYPE_CHECKING:  # it brings torch
     from codi2.prompt.layout import Message
 
 NONE, LAST = "none", "last"
-_NAME = re.compile(r"(?:image|audio|video)[0-9]{1,4}", re.ASCII)
+_NAME = re.compile(rf"(?:{'|'.join(MEDIA)})[0-9]{{1,4}}", re.ASCII)
 
 
 def with_clip_sounds(parts: Prompt) -> Prompt:

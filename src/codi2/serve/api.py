@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from codi2 import __version__
 from codi2.errors import CoDi2Error
+from codi2.media import file_bytes
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Text
 from codi2.serve import items, media_routes, pictures, sessions, wire
@@ -191,7 +192,5 @@ async def audio_generations(request: Request, body: SoundRequest, client: Client
         server, [Message("user", (Text(body.input),))], [options], client, body, deadline_of(server, body)
     )
     (reply,) = await wait_for_replies(request, jobs)
-    data = await run_in_thread(
-        lambda: wire.sound_file(reply.sounds[0], body.response_format, mark_of(server, reply.recipe))
-    )
+    data = await run_in_thread(lambda: file_bytes(reply.sounds[0], body.response_format, mark_of(server, reply.recipe)))
     return Response(data, media_type={"mp3": "audio/mpeg"}.get(body.response_format, f"audio/{body.response_format}"))

@@ -21,16 +21,20 @@ T = TypeVar("T")
 class Database:
     """A connection to a file. May be used from several threads; a process needs one of its own.
 
-    Raises OutputError: the folder cannot be written. DataError: the file is no database.
+    Args:
+        version: of the form of its rows; a file of another version is refused.
+    Raises OutputError: the folder cannot be written. DataError: the file is no database, or of another version.
     """
 
-    def __init__(self, file: Path, tables: str) -> None:
+    def __init__(self, file: Path, tables: str, version: int) -> None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self.db = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=PATIENCE)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
                 self.db.execute(f"PRAGMA {pragma}")
-            self.db.executescript(tables)
+            self._check_version(file, version)
+            # the version first: another process that sees a table sees the version, too
+            self.db.executescript(f"PRAGMA user_version = {version}; {tables}")
         except OSError as error:
             raise OutputError(
                 f"the sessions' folder {file.parent} cannot be made ({error.strerror}); give another folder"
@@ -41,6 +45,16 @@ class Database:
             raise DataError(f"{file} is not a database of sessions ({error}); move it away") from error
         self.lock = threading.RLock()
         self._reserve = file.parent / "reserve"
+
+    def _check_version(self, file: Path, version: int) -> None:
+        (tables,) = self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (stored,) = self.db.execute("PRAGMA user_version").fetchone()
+        if tables and stored != version:
+            self.db.close()
+            raise DataError(
+                f"{file} holds sessions of format {stored}, this version of codi2 reads {version}; serve them with the "
+                "version that wrote them, or move the file away"
+            )
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:

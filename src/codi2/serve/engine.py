@@ -27,6 +27,7 @@ from codi2.decoding import check_options
 from codi2.errors import BusyError, CoDi2Error, DeviceMemoryError, LateError, LimitError
 from codi2.llm.decode import FeatureSegment, Segment, text_of
 from codi2.model import CoDi2, Options, Reply
+from codi2.notes import notes_of
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Part, Prompt, Text
 from codi2.reply import Stopwatch
@@ -270,7 +271,7 @@ class Engine:
         else:
             tokenizer = self.model.mllm.backbone.tokenizer
             parts = [text_of(s, tokenizer) for s in segments if not isinstance(s, FeatureSegment)]
-            self._finish(job, parts, self.model.notes(segments, job.options))
+            self._finish(job, parts, notes_of(self.model.config, job.options, segments))
 
     def _decode(self, jobs: Sequence[Job]) -> None:
         watch = Stopwatch(lambda stage, step, total: _send_all(jobs, Step(stage, step, total)))
@@ -287,7 +288,7 @@ class Engine:
 
     def _after_decode(self, job: Job, decoded: Sequence[Part]) -> None:
         parts, check_notes = self.check(decoded)
-        notes = (*self.model.notes(job.segments, job.options), *check_notes)
+        notes = (*notes_of(self.model.config, job.options, job.segments), *check_notes)
         for place, part in enumerate(parts):
             if not isinstance(part, Text) and not job.ended:
                 job.on_event(MediaReady(place, part, self.model.recipe(job.options, job.seconds)))

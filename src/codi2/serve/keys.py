@@ -22,10 +22,12 @@ from codi2.errors import BusyError, DataError, OutputError
 
 LONGEST_LABEL = 100  # characters
 MINUTE = 60.0  # seconds
-_KEYS = """CREATE TABLE keys (
-    id TEXT PRIMARY KEY, hash TEXT UNIQUE, label TEXT NOT NULL, per_minute INTEGER NOT NULL, created REAL, revoked REAL)
+TABLES = """
+CREATE TABLE IF NOT EXISTS keys (
+    id TEXT PRIMARY KEY, hash TEXT UNIQUE, label TEXT NOT NULL, per_minute INTEGER NOT NULL, created REAL,
+    revoked REAL);
+CREATE UNIQUE INDEX IF NOT EXISTS labels_in_use ON keys (label) WHERE revoked IS NULL;
 """
-_LABELS = "CREATE UNIQUE INDEX IF NOT EXISTS labels_in_use ON keys (label) WHERE revoked IS NULL"
 _REQUESTS = """
 CREATE TABLE IF NOT EXISTS requests (key TEXT NOT NULL, moment REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS by_key ON requests (key);
@@ -44,7 +46,7 @@ class Key:
 
 
 class Keys:
-    """The keys in `codi2.db` of a folder, whose table of sessions exists already.
+    """The keys in `codi2.db` of a folder, whose tables exist already.
 
     They have their own connection, so that a key can be checked while another thread writes a round.
     """
@@ -58,13 +60,6 @@ class Keys:
         self._requests.execute("PRAGMA busy_timeout = 1000")  # ms: requests are counted in the event loop
         self._guard = threading.Lock()
         self._keys.execute("PRAGMA secure_delete = ON")
-        self._keys.execute("BEGIN IMMEDIATE")
-        try:
-            _migrate(self._keys)
-        except BaseException:
-            self._keys.execute("ROLLBACK")
-            raise
-        self._keys.execute("COMMIT")
 
     def make_key(self, label: str, per_minute: int = 0) -> str:
         """Makes an API key and returns its secret, which is not stored. Raises DataError: the label is in use, or
@@ -163,27 +158,6 @@ def _connect(file: Path) -> sqlite3.Connection:
     db = sqlite3.connect(file, check_same_thread=False, isolation_level=None, timeout=30)
     db.execute("PRAGMA journal_mode = WAL")
     return db
-
-
-def _migrate(db: sqlite3.Connection) -> None:
-    """Makes the table of keys, or gives the keys of an older file ids and makes these the owners of their sessions.
-
-    An older file deleted a revoked key and kept its sessions: the key becomes a revoked one again.
-    """
-    columns = {row[1] for row in db.execute("PRAGMA table_info(keys)")}
-    if "id" not in columns:
-        older = db.execute("SELECT hash, label, per_minute, created, NULL FROM keys").fetchall() if columns else []
-        db.execute("DROP TABLE IF EXISTS keys")
-        db.execute(_KEYS)
-        known = {label for _, label, *_ in older} | {""}
-        for (owner,) in db.execute("SELECT DISTINCT owner FROM sessions").fetchall():
-            if owner not in known:
-                older.append((None, owner, 0, time.time(), time.time()))
-        for hashed, label, *rest in older:
-            name = f"key_{secrets.token_urlsafe(12)}"
-            db.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?)", (name, hashed, label, *rest))
-            db.execute("UPDATE sessions SET owner = ? WHERE owner = ?", (name, label))
-    db.execute(_LABELS)
 
 
 def _hash(secret: str) -> str:

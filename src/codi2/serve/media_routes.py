@@ -16,16 +16,15 @@ from PIL import Image as PILImage
 
 from codi2.chat.files import part_reader
 from codi2.errors import PromptError
-from codi2.media import mp4_bytes, picture_bytes, png_bytes, sound_bytes
+from codi2.media import LOSSLESS, file_bytes, picture_bytes
+from codi2.modalities import Sense
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Thermal, Video
-from codi2.prompt_json import flac, png
 from codi2.senses import render_sense
 from codi2.serve import views, wire
 from codi2.serve.decoding import File
 from codi2.serve.packing import CLIPS, SESSIONS, run_while_connected
 from codi2.serve.reading import Deadline, read_files
 from codi2.serve.requests import queue_name
-from codi2.serve.schemas import Sense
 from codi2.serve.server import Client, server_of
 from codi2.serve.store import Store
 from codi2.serve.uploads import NoMedium
@@ -140,14 +139,13 @@ def _about(media: Part) -> dict[str, Any]:
 
 def _file(part: Part, mark: Mapping[str, Any] | None, sound: Part | None) -> tuple[bytes, str]:
     match part:
-        case Image():
-            return (png_bytes(part, mark) if mark else png(part.pixels)), "image/png"
-        case Audio():
-            return (sound_bytes(part, "FLAC", mark) if mark else flac(part)), "audio/flac"
+        case Image() | Audio():
+            suffix = LOSSLESS[part.modality]
+            return file_bytes(part, suffix, mark), f"{part.modality}/{suffix}"
         case Video():
-            return mp4_bytes(part, mark, sound if isinstance(sound, Audio) else part.sound), "video/mp4"
+            return file_bytes(part, "mp4", mark, sound if isinstance(sound, Audio) else part.sound), "video/mp4"
         case Depth() | Thermal() | IMU():
-            return png(render_sense(part)), "image/png"
+            return picture_bytes(render_sense(part)), "image/png"
     raise NoMedium("this part is text and not a medium; read the session again")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +68,6 @@ def run(
     sys.setswitchinterval(0.001)  # seconds: how long the event loop may wait for the Python of the model's thread
     print(f"Loading the model {model}.", flush=True)
     app, engine = application(store, **settings)
-    shutil.rmtree(store.folder / "page", ignore_errors=True)  # earlier versions kept copies of media here
     return_large_blocks()
     app.state.server.decoders.start()
     gc.collect()

@@ -11,13 +11,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from codi2.modalities import Modality
 from codi2.serve import fields
 
 MOST_PARTS, MOST_MESSAGES = 256, 512
 MOST_VALUES, DEEPEST = 100_000, 32  # limits of a request's JSON: values, and levels of nested lists and objects
 COLDEST = 0.01  # the lowest temperature that samples; logits that are divided by less can overflow
-Want = Literal["text", "image", "audio", "video"]
-Sense = Literal["depth", "thermal", "imu"]
+Want = Literal["text", Modality]
 
 
 def check_json(value: Any) -> Any:

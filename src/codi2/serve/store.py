@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from codi2.chat import Round
+from codi2.chat.document import SCHEMA
 from codi2.chat.files import content_name, files_in, to_json
 from codi2.errors import CoDi2Error, DataError, OutputError
-from codi2.serve import media_files
+from codi2.serve import keys, media_files
 from codi2.serve.database import Database
 from codi2.serve.keys import Keys
 from codi2.serve.media_files import MediaFiles
@@ -84,7 +85,7 @@ class Store(Keys):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._database = Database(folder / "codi2.db", TABLES + media_files.TABLES)
+        self._database = Database(folder / "codi2.db", TABLES + media_files.TABLES + keys.TABLES, SCHEMA)
         self._db, self._lock = self._database.db, self._database.lock
         self.media = MediaFiles(self._database, folder / "media", secrets.token_urlsafe(9))
         self.uploads = Uploads(folder / "uploads")

@@ -24,23 +24,21 @@ def rounds(values: Iterable[Value]) -> list[dict[str, Any]]:
     names: dict[Any, str] = {}
     counts: Counter[str] = Counter()
 
-    def new_item(part: Value, may_be_known: bool = False) -> dict[str, Any]:
-        """An item with the next number; with `may_be_known`, an item that is equal to an earlier one has its name."""
-        if not may_be_known or _key(part) not in names:
-            names[_key(part)] = f"{part['type']}{counts[part['type']]}"
-            counts[part["type"]] += 1
+    def new_item(part: Value) -> dict[str, Any]:
+        """An item with the next number."""
+        names[_key(part)] = f"{part['type']}{counts[part['type']]}"
+        counts[part["type"]] += 1
         return {"type": part["type"], "item": names[_key(part)], "id": media_id(part)}
 
     shown = []
     for number, value in enumerate(values):
         prompt, options, recipe = value["prompt"], value["options"], value["recipe"]
-        old = "given" not in value  # rounds of earlier versions do not name their new items: equal media are one item
-        items = [new_item(prompt[place]) for place in value.get("given", _unseen(prompt, names))]
-        reply = [part if _is_words(part) else new_item(part, may_be_known=old) for part in value["reply"]]
+        items = [new_item(prompt[place]) for place in value["new_media"]]
+        reply = [part if _is_words(part) else new_item(part) for part in value["reply"]]
         shown.append(
             {
                 "number": number,
-                "words": value["words"] if value.get("words") is not None else _words(prompt, names),
+                "words": value["words"] if value["words"] is not None else _words(prompt, names),
                 "items": items,
                 "reply": _with_sounds(reply),
                 "notes": list(value["notes"]),
@@ -94,15 +92,6 @@ def _is_words(part: Value) -> bool:
 def _key(part: Value) -> tuple[Any, ...]:
     """Parts with equal keys are one item, as in `chat.files.reader`."""
     return (part["type"], part["name"], *files_in(part))
-
-
-def _unseen(prompt: Iterable[Value], names: Mapping[Any, str]) -> list[int]:
-    """Places of new media, for rounds that do not name them."""
-    places: dict[Any, int] = {}
-    for place, part in enumerate(prompt):
-        if not _is_words(part) and _key(part) not in names:
-            places.setdefault(_key(part), place)
-    return list(places.values())
 
 
 def _with_sounds(parts: Iterable[Value]) -> list[dict[str, Any]]:

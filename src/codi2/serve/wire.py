@@ -8,18 +8,17 @@ first read as an `EncodedConversation`, whose files `serve.decoding` decodes.
 from __future__ import annotations
 
 import base64
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from codi2.errors import LimitError, MediaError, PromptError
-from codi2.media import png_bytes, sound_bytes, webp_bytes
-from codi2.pcm import to_pcm
+from codi2.media import LOSSLESS, file_bytes
+from codi2.modalities import MEDIA, SENSES
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Media, Part, Text, Thermal, Video
-from codi2.prompt_json import flac, from_base64, png
+from codi2.prompt_json import from_base64
 from codi2.senses import to_bytes
 from codi2.serve import fields
 from codi2.serve.decoder_process import SILENT, STILL
@@ -31,12 +30,11 @@ MOST_BYTES = 16 << 20
 _DATA_URL = re.compile(
     r"""\s*data:\s*(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;\s*[\w.+*%-]+=(?:"[^"]*"|[^;,"]*))*;\s*base64\s*,""", re.IGNORECASE
 )
-FAMILIES = ("image", "audio", "video")
 FIELDS: Mapping[str, Sequence[str]] = {
     "text": ("type", "text"), "input_text": ("type", "text"), "output_text": ("type", "text"),
     "refusal": ("type", "refusal"), "image_url": ("type", "image_url", "index"), "input_image": ("type", "image_url"),
     "video_url": ("type", "video_url"), "input_audio": ("type", "input_audio"), "audio": ("type", "audio"),
-    "depth": ("type", "data"), "thermal": ("type", "data"), "imu": ("type", "data"),
+    **dict.fromkeys(SENSES, ("type", "data")),
 }  # fmt: skip
 """Type of a part of a message → the fields that it may have."""
 ACCEPTS: Mapping[str, fields.Accepts] = {
@@ -155,7 +153,7 @@ def part(part: Any, where: str) -> PartOrEncoded:
             return _sound(part.get("input_audio"), where)
         case "audio":  # of a reply of ours
             return _sound(part.get("audio"), where)
-        case "depth" | "thermal" | "imu":  # ours: a file that `codi2.senses` reads
+        case str() if kind in SENSES:  # ours: a file that `codi2.senses` reads
             return _media(_text_of(part.get("data"), where), where, kind)
         case "file" | "input_file":
             raise PromptError(
@@ -183,7 +181,7 @@ def _from_url(value: Any, kind: type[Media], where: str) -> EncodedMedium:
         )
     family = (head["kind"] or "").partition("/")[0].lower()
     still = kind is Image and family == "image"
-    return _media(url[head.end() :], where, STILL if still else "", kind, family if family in FAMILIES else "")
+    return _media(url[head.end() :], where, STILL if still else "", kind, family if family in MEDIA else "")
 
 
 def _with_sound(clip: EncodedMedium, value: Any, where: str) -> EncodedMedium:
@@ -250,34 +248,27 @@ def to_parts(parts: Sequence[Part], mark: Mapping[str, Any] | None = None) -> li
 def to_part(part: Part, mark: Mapping[str, Any] | None = None) -> dict[str, Any]:
     match part:
         case Image():
-            data = png_bytes(part, mark) if mark else png(part.pixels)
-            return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64(data)}"}}
+            return {"type": "image_url", "image_url": {"url": _url(part, mark)}}
         case Audio():
-            data = sound_bytes(part, "FLAC", mark) if mark else flac(part)
-            return {"type": "audio", "audio": {"data": b64(data), "format": "flac"}}
+            return {"type": "audio", "audio": _sound_field(part, mark)}
         case Video():
-            clip = b64(webp_bytes(part, mark, lossless=True))
-            url = f"data:image/webp;base64,{clip}"
-            sound_field = {"sound": {"data": b64(flac(part.sound)), "format": "flac"}} if part.sound is not None else {}
-            return {"type": "video_url", "video_url": {"url": url, **sound_field}}
+            sound = {} if part.sound is None else {"sound": _sound_field(part.sound)}
+            return {"type": "video_url", "video_url": {"url": _url(part, mark), **sound}}
         case Depth() | Thermal() | IMU():
             return {"type": part.modality, "data": b64(to_bytes(part))}
         case _:
             return {"type": "text", "text": part.text}
 
 
+def _url(part: Image | Video, mark: Mapping[str, Any] | None) -> str:
+    suffix = LOSSLESS[part.modality]
+    return f"data:image/{suffix};base64,{b64(file_bytes(part, suffix, mark))}"
+
+
+def _sound_field(sound: Audio, mark: Mapping[str, Any] | None = None) -> dict[str, str]:
+    suffix = LOSSLESS["audio"]
+    return {"data": b64(file_bytes(sound, suffix, mark)), "format": suffix}
+
+
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def sound_file(sound: Audio, kind: str, mark: Mapping[str, Any] | None = None) -> bytes:
-    """A sound as a file of `wav`, `flac`, `ogg` (Vorbis) or `mp3`, with the mark."""
-    if mark is not None:
-        return sound_bytes(sound, kind.upper(), mark)
-    import soundfile
-
-    file = io.BytesIO()
-    subtype = {"ogg": "VORBIS", "mp3": None}.get(kind, "PCM_16")
-    samples = to_pcm(sound.samples, 16) if subtype == "PCM_16" else sound.samples
-    soundfile.write(file, samples, sound.rate, format=kind.upper(), subtype=subtype)
-    return file.getvalue()

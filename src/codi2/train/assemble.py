@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from codi2.config import EMBEDDED, CoDi2Config
+from codi2.config import TINY, CoDi2Config
 from codi2.errors import ConfigError, WeightsError
 from codi2.folders import atomic_folder
 from codi2.hub import home, sha256_of, write_atomic
 from codi2.train.bank import key_of
 
-MODELS = {"tiny": EMBEDDED}
+MODELS = {"tiny": TINY}
 """Models whose parts a config can list."""
 
 

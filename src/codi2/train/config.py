@@ -73,7 +73,7 @@ def load_config(path: str | Path, **overrides: Any) -> TrainConfig:
         raw = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(
-            f"the training config {path} cannot be read ({error.strerror}); name a file as configs/tiny/09_llm.toml"
+            f"the training config {path} cannot be read ({error.strerror}); name a file as configs/tiny/11_llm.toml"
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the training config {path} is not TOML ({error}); correct it") from error

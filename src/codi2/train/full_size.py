@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from codi2.config import PRESETS
 from codi2.diffuse.decoder import Decoder, Sampling
 from codi2.dry_run import parts
-from codi2.heads.projection import OutputProjection, Projection
+from codi2.heads.projection import Projection
 from codi2.llm.backbone import Backbone, adapt
 from codi2.llm.mllm import MLLM
 from codi2.prompt.layout import MODALITIES, Batch, special_tokens
@@ -60,7 +60,6 @@ class FullSize(LLMRecipe):
             mask=torch.ones(samples, POSITIONS, dtype=torch.bool),
             items=(),
             item_sample=rows // ITEMS,
-            item_end=rows,
             item_modality=torch.full((items,), MODALITIES.index(phase if predicted else "image")),
             slot_item=rows,
             slot_number=torch.zeros(items, dtype=torch.long),
@@ -114,7 +113,8 @@ def _language(base: Any, bits: int) -> MLLM:
     heads = base.heads
     mllm.backbone, mllm.config = backbone, heads
     mllm.input_projection = Projection(heads.groups, heads.feature_dim, heads.hidden, backbone.width)
-    mllm.output_projection = OutputProjection(heads, backbone.width)
+    outputs = {modality: heads.groups[modality] for modality in heads.num_slots}
+    mllm.output_projection = Projection(outputs, backbone.width, heads.hidden, heads.feature_dim)
     return mllm
 
 

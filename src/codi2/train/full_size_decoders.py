@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from codi2.config import PRESETS
 from codi2.diffuse.joint import joint_attention
@@ -14,7 +12,7 @@ from codi2.dry_run.virtual import DEVICE
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.full_size import published_decoders, zeros_of
 from codi2.train.parts import captions, joint, published
-from codi2.train.parts.diffusion_loss import for_training, save_memory
+from codi2.train.parts.diffusion_loss import for_training
 from codi2.train.parts.language_batch import DiffusionBatch
 from codi2.train.place import placement_of
 
@@ -83,29 +81,19 @@ class FullJoint(joint.JointRecipe):
 
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.options = config, options_of(joint.JointOptions, config)
-        self.dtype, self.divides, self.perception = placement_of(config).dtype, not self.options.opened, None
         model = PRESETS[self.options.model]
-        self.width = model.heads.feature_dim
+        self.width, self.slots = model.heads.feature_dim, model.heads.num_slots
         decoders = published_decoders(self.width)
-        if self.options.gradient_checkpointing:
-            decoders = {m: save_memory(decoder) for m, decoder in decoders.items()}
-        self.decoders = decoders
         with torch.device("meta"):
-            self.joint = joint_attention(decoders)
-        self.unets: dict[str, Any] = {m: decoder.unet for m, decoder in decoders.items()}
-        self.model = nn.ModuleDict({"joint": self.joint}).requires_grad_(True)
-        self.frozen = nn.ModuleList([for_training(decoder) for decoder in decoders.values()])
+            layers = joint_attention(decoders)
+        self._take(decoders, layers)
 
-    def fabricated(self, phase: str, ranks: int) -> list[joint.Batch]:
-        """One process's batch of a pass, after `finish`."""
+    def fabricated(self, phase: str, ranks: int) -> joint.JointBatch:
+        """One process's batch of a pass: zeros, in the sizes of a real batch."""
         count = max(1, self.config.batch_size // (ranks * self.config.accumulate))
+        denoised = {m: zeros_of(self.decoders[m], m, count, self.width) for m in ("audio", "video")}
+        features = {m: torch.zeros(count, self.slots[m], self.width) for m in denoised}
+        return joint.JointBatch(denoised, features, {})
 
-        def zeros() -> dict[str, Tensor]:
-            return {m: torch.zeros(count, *self.decoders[m].latent_shape) for m in ("audio", "video")}
-
-        features = {m: torch.zeros(count, 1, self.width) for m in ("audio", "video")}
-        t = {m: torch.zeros(count, dtype=torch.long) for m in ("audio", "video")}
-        return [joint.Batch({}, zeros(), zeros(), features, zeros(), {}, t, {})]
-
-    def finish(self, batches: list[joint.Batch]) -> list[joint.Batch]:
-        return batches
+    def finish(self, batch: joint.JointBatch) -> joint.JointBatch:
+        return batch

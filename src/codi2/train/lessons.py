@@ -1,8 +1,7 @@
-"""Records of finished data sets with the features of their items: what every part of the model learns from.
+"""Records of finished data sets with the features of their items, which parts of the model are trained on.
 
-Which lessons a step has is a function of the seed and the step, as the mixture's records are; their features come from
-the cache of `encoded`, when they are asked for.
-What an answer edits is what its record says (`Record.edits`).
+The lessons of a step are a function of the seed and the step, as are the records of the mixture. Their features are
+read from the cache of `encoded` when they are first used. `Record.edits` names the medium that an answer edits.
 """
 
 from __future__ import annotations
@@ -45,37 +44,36 @@ class Lesson:
 
     @cached_property
     def features(self) -> Sequence[Tensor]:
-        """float32 [T, D] of each item; what nobody has encoded is encoded now."""
+        """float32 [T, D] of each item; items that are not encoded yet are encoded now."""
         return self.encodings.of(self.pieces)
 
     @cached_property
     def answers(self) -> list[int]:
-        """The media that the assistant gives in its last turn: what `Record.edits` speaks of."""
+        """The indices of the media in the last turn, to which `Record.edits` refers."""
         count = len(media_of(self.record.turns[-1:]))
         return self._media[len(self._media) - count :]
 
     @cached_property
     def _media(self) -> list[int]:
-        """The items that are media, by their numbers in the record."""
+        """The indices of the items that are media, in the order of the record."""
         return [i for i, (_, piece) in enumerate(self.items) if isinstance(piece, Medium)]
 
     def answer(self, modality: str) -> int:
-        """The item that a decoder of this modality makes: the last of its kind that the assistant answers with."""
+        """The index of the last item of this modality in the answers."""
         return max(i for i, (role, piece) in enumerate(self.items) if (role, piece.modality) == ("assistant", modality))
 
     def source(self, modality: str, others: Sequence[str] = (), answer: int | None = None) -> int | None:
-        """The item that an answer edits, as the record says, where a decoder of `modality` can start from it: from its
-        own kind, or from `others` that its codec reads. None: it edits none."""
+        """The index of the item that an answer edits, if a decoder of `modality` can read it; None: there is none.
+
+        Args:
+            others: modalities that the decoder's codec reads beside its own.
+            answer: index of the answer; by default the last one of this modality.
+        """
         answer = self.answer(modality) if answer is None else answer
         if self.record.edits is None or answer not in self.answers:
             return None
         item = self._media[self.record.edits]
         return item if self.items[item][1].modality in (modality, *others) else None
-
-    def words(self, modality: str) -> int | None:
-        """The user's words before the answer, as one phrase; None where the layout does not read them so."""
-        said = [i for i, (role, p) in enumerate(self.items[: self.answer(modality)]) if isinstance(p, Phrase)]
-        return said[-1] if said and self.encodings.reads_words else None
 
     def medium(self, item: int) -> Medium:
         piece = self.items[item][1]
@@ -88,8 +86,7 @@ class Lessons:
 
     Args:
         data: folder of a finished data set, or its name under `$CODI2_HOME/data` → its weight; or sources.
-        phases: see `Mixture`; where there are several, those of which no data set has records fall away, and the others
-            share their steps.
+        phases: see `Mixture`. Of several phases, those without records are left out, and the others share their steps.
     """
 
     def __init__(
@@ -109,14 +106,14 @@ class Lessons:
             else data
         )
         self.sources = list(named)
-        phases = self._there(phases) if phases and len(phases) > 1 else phases
+        phases = self._with_records(phases) if phases and len(phases) > 1 else phases
         self.mixture, self.encodings = Mixture(self.sources, batch_size, phases, seed), encodings
 
-    def _there(self, phases: Mapping[str, float]) -> Mapping[str, float]:
-        """Phases with records: who cannot have a data set, as WebVid, takes it out of the config and nothing else."""
+    def _with_records(self, phases: Mapping[str, float]) -> Mapping[str, float]:
+        """The phases that have records, so that a data set that is not available need only be left out of `data`."""
         reports = [load_report(source.folder) for source in self.sources]
-        there = {shard["phase"] for report in reports for shard in report["shards"] if shard["records"]}
-        lacking = [phase for phase in phases if phase in PHASES and phase not in there]
+        available = {shard["phase"] for report in reports for shard in report["shards"] if shard["records"]}
+        lacking = [phase for phase in phases if phase in PHASES and phase not in available]
         if not lacking or len(lacking) == len(phases):
             return phases
         print(
@@ -133,11 +130,11 @@ class Lessons:
 
     @property
     def total(self) -> int:
-        """Records of one pass."""
+        """The number of records of one pass."""
         return self.mixture.total
 
     def phase(self, step: int) -> str:
-        """Which phase a step has."""
+        """The phase of a step."""
         return self.mixture.phase(step)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Lesson]:
@@ -145,11 +142,11 @@ class Lessons:
         return [self.read(address) for address in self.mixture.addresses(step)[rank::world_size]]
 
     def every(self) -> list[Lesson]:
-        """All of them, each once."""
+        """All lessons, each once."""
         return [self.read(address) for address in self.mixture.every()]
 
     def of_steps(self, steps: range) -> list[Lesson]:
-        """Those of some steps, each once."""
+        """The lessons of some steps, each once."""
         addresses = dict.fromkeys(address for step in steps for address in self.mixture.addresses(step))
         return [self.read(address) for address in addresses]
 
@@ -178,14 +175,14 @@ def encodings_for(config: Any, folder: Path | None) -> Encodings:
 
 
 def read_stores(encodings: Encodings, config: Any, options: Any) -> None:
-    """Lets encodings read what `codi2 data encode` has made of the data sets of a part: see `features.use.attach`.
+    """Makes encodings read the stores of `codi2 data encode` for the data sets of a part: see `features.use.attach`.
 
     Args:
         config: of the model.
         options: of the part: `model`, `data`, `held_out`, `features`.
 
     Raises:
-        DataError: a set is missing, or a store that is named does not fit.
+        DataError: a set is missing, or a named store does not fit.
     """
     from codi2.train.features.use import attach
 

@@ -107,188 +107,237 @@ def train(
     """
     first = int(os.environ.get("RANK", "0")) == 0  # one of the processes of a run holds the lock
     with locked(out, "a training run") if first else nullcontext(), disk_errors(out, full=True):
-        return _train(recipe, config, out, snapshot, first_step, start or config.start)
+        training = _Training(recipe, config, out, first_step, start or config.start, trains=not snapshot)
+        training.run()
+        return training.figures
 
 
-def _train(
-    recipe: Recipe, config: TrainConfig, out: Path, snapshot: bool, first_step: int, start: str
-) -> dict[str, float]:
-    from codi2.train.progress import progress_bar
+class _Training:
+    """One start of a training run: its state, and the step that it has reached."""
 
-    placement = placement_of(config)
-    choose_device(config)
-    accelerator = accelerator_for(config, out)
-    processes, device = accelerator.num_processes, accelerator.device
-    for option, number in getattr(recipe, "in_equal_numbers", {}).items():
-        if number % processes:
-            raise ConfigError(
-                f"{option} is {number}, which {processes} processes cannot share equally; set a multiple of {processes}"
-            )
-    parts = accelerator.num_processes * config.accumulate
-    if parts > 1 and not getattr(recipe, "divides", False):
-        raise ConfigError(
-            f"the part {config.part} cannot divide its batches into {parts} parts; run it in one process, with "
-            "accumulate 1"
-        )
-    Share(0, parts).rows(config.batch_size)
-    if accelerator.is_main_process:
-        sweep(out / "checkpoints")
-        sweep_folder(out, "export")
-    checkpoints = list_checkpoints(out / "checkpoints")
-    if snapshot and not checkpoints:
-        raise DataError(f"there is no checkpoint in {out} to export; train first")
-    start_hashes: dict[str, str] = {}  # file → SHA-256 of the weights that the run started from
-    spent = 0.0  # processor seconds of earlier starts of the run
-    if start and not checkpoints:
-        recipe.restore(Path(start))
-        files = sorted(Path(start).rglob("*.safetensors"))
-        start_hashes = {str(file.relative_to(start)): sha256_of(file) for file in files}
-    trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
-    step, figures, watch, stored_average = first_step, {}, SkipWatch(config.spike), {}
-    if checkpoints:
-        newest, (tensors, states, state) = load_newest(checkpoints, accelerator.is_main_process)
-        step, figures = state["step"], state["figures"]
-        watch = SkipWatch(config.spike, state.get("norms", []), state.get("skipped", 0))
-        stored_average, start_hashes = tensors.get("average", {}), state.get("start_sha256", {})
-        spent = state.get("core_seconds", 0.0)
-        copy_into(trained, tensors["model"], newest)
-    turns = place(recipe, device, placement)
-    if step < config.steps and not snapshot and hasattr(recipe, "begin"):
-        recipe.begin(range(step, config.steps), Share(accelerator.process_index, parts))
-    adam = optimizer_of(trained, config, device)
-    model, optimizer = accelerator.prepare(_Loss(recipe), adam)
-    # a wrapper that shards the weights has replaced the parameters
-    trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
-    average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
-    schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: rate_at(step, config))
-    keeps_moments = accelerator.distributed_type.value != "DEEPSPEED"  # which has a different form of state
-    if checkpoints:
-        copy_into(average, stored_average, newest)
-        if keeps_moments:
-            load_optimizer(adam, states["optimizer"])
-        schedule.load_state_dict(states["schedule"])
-
-    def save() -> None:
-        tensors = {"model": gather(trained)} | ({"average": gather(average)} if average else {})
-        states = {"optimizer": gather(adam.state_dict()) if keeps_moments else {}, "schedule": schedule.state_dict()}
+    def __init__(
+        self, recipe: Recipe, config: TrainConfig, out: Path, first_step: int, start: str, trains: bool
+    ) -> None:
+        self.recipe, self.config, self.out = recipe, config, out
+        choose_device(config)
+        self.accelerator = accelerator = accelerator_for(config, out)
+        self.device: torch.device = accelerator.device
+        self.parts = accelerator.num_processes * config.accumulate
+        self._check_division()
         if accelerator.is_main_process:
-            state = {"step": step, "figures": figures, "norms": watch.norms, "skipped": watch.skipped}
-            score = figures.get(config.best.lstrip("-"), None) if config.best else None
-            state["score"] = None if score is None else score * (-1 if config.best.startswith("-") else 1)
-            state |= {"config": recorded(config), "start_sha256": start_hashes}
-            state["core_seconds"] = spent + time.process_time() - start_cpu
-            save_checkpoint(out / "checkpoints", step, tensors, states, state, config.keep)
+            sweep(out / "checkpoints")
+            sweep_folder(out, "export")
+        checkpoints = list_checkpoints(out / "checkpoints")
+        if not trains and not checkpoints:
+            raise DataError(f"there is no checkpoint in {out} to export; train first")
+        self.step, self.last = first_step, config.steps if trains else 0  # 0: nothing is trained
+        self.figures: dict[str, float] = {}
+        self.watch = SkipWatch(config.spike)
+        self.start_hashes: dict[str, str] = {}  # file → SHA-256 of the weights that the run started from
+        self.earlier_seconds = 0.0  # processor time of earlier starts of the run
+        if start and not checkpoints:
+            recipe.restore(Path(start))
+            files = sorted(Path(start).rglob("*.safetensors"))
+            self.start_hashes = {str(file.relative_to(start)): sha256_of(file) for file in files}
+        tensors, states, newest = self._load(checkpoints) if checkpoints else ({}, {}, Path())
+        self.turns = place(recipe, self.device, placement_of(config))
+        self.shares = [
+            Share(k * accelerator.num_processes + accelerator.process_index, self.parts)
+            for k in range(config.accumulate)
+        ]
+        if self.step < self.last and hasattr(recipe, "begin"):
+            recipe.begin(range(self.step, self.last), Share(accelerator.process_index, self.parts))
+        self.adam = optimizer_of(self.trained, config, self.device)
+        self.model, self.optimizer = accelerator.prepare(_Loss(recipe), self.adam)
+        trained = self.trained
+        self.average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.adam, lambda step: rate_at(step, config))
+        self.keeps_moments = accelerator.distributed_type.value != "DEEPSPEED"  # which has a different form of state
+        if checkpoints:
+            copy_into(self.average, tensors.get("average", {}), newest)
+            if self.keeps_moments:
+                load_optimizer(self.adam, states["optimizer"])
+            self.schedule.load_state_dict(states["schedule"])
+        self.pending: PendingValues | None = None  # of the last step
+        self.start_time, self.start_cpu = time.monotonic(), time.process_time()
 
-    shares = [Share(k * processes + accelerator.process_index, parts) for k in range(config.accumulate)]
-    finish: Callable[[Any], Any] = getattr(recipe, "finish", lambda batch: batch)
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The trained parameters by name; a wrapper that shards the weights replaces them."""
+        return {name: p for name, p in self.recipe.model.named_parameters() if p.requires_grad}
 
-    def one_step(batches: Generator[Any]) -> dict[str, Tensor]:
-        """Gradients of a whole batch; the losses' means and, as `grad_norm`, the gradient's norm, on the device."""
+    def _check_division(self) -> None:
+        """Raises ConfigError: a step's batch cannot be divided into `parts`."""
+        processes = self.accelerator.num_processes
+        for option, number in getattr(self.recipe, "in_equal_numbers", {}).items():
+            if number % processes:
+                raise ConfigError(
+                    f"{option} is {number}, which {processes} processes cannot share equally; set a multiple of "
+                    f"{processes}"
+                )
+        if self.parts > 1 and not getattr(self.recipe, "divides", False):
+            raise ConfigError(
+                f"the part {self.config.part} cannot divide its batches into {self.parts} parts; run it in one "
+                "process, with accumulate 1"
+            )
+        Share(0, self.parts).rows(self.config.batch_size)
+
+    def _load(self, checkpoints: list[Path]) -> tuple[dict[str, Any], dict[str, Any], Path]:
+        """Loads the newest checkpoint into the model; returns its tensors, its states and its folder."""
+        newest, (tensors, states, state) = load_newest(checkpoints, self.accelerator.is_main_process)
+        self.step, self.figures = state["step"], state["figures"]
+        self.watch = SkipWatch(self.config.spike, state.get("norms", []), state.get("skipped", 0))
+        self.start_hashes = state.get("start_sha256", {})
+        self.earlier_seconds = state.get("core_seconds", 0.0)
+        copy_into(self.trained, tensors["model"], newest)
+        return tensors, states, newest
+
+    def run(self) -> None:
+        """Trains the steps that are left, then exports."""
+        from codi2.train.progress import progress_bar
+
+        config, single = self.config, self.accelerator.num_processes == 1
+        self.logged_time, self.logged_step = self.start_time, self.step
+        workers = workers_for(config, self.device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        pins = self.device.type == "cuda"
+        batches = draw_ahead(self.recipe, range(self.step, self.last), self.shares, workers, pins)
+        with (
+            progress_bar(f"training {config.part}", config.steps, self.step) as progress,
+            # with several processes each would stop at another step and wait for the others
+            interrupts(single and self.last > 0) as interrupt,
+            attention(config.part, self.device),
+        ):
+            while self.step < self.last:
+                losses = self._take_step(batches)
+                done = self.step == config.steps
+                every = (config.log_every, config.validate_every, config.save_every)
+                logs, validates, saves = (self.step % n == 0 or done for n in every)
+                if logs or validates or saves:
+                    self._record_last_step()
+                if logs:
+                    self._log(losses)
+                    progress(self.step, float(losses["loss"]))
+                if validates:
+                    self._validate()
+                    progress(self.step, float(losses["loss"]), self.figures)
+                if saves or interrupt.number:
+                    self._record_last_step()
+                    self._save()
+                if interrupt.number and not done:
+                    batches.close()
+                    interrupt.stop(self.step, config.steps, self.out)
+        batches.close()
+        self._export()
+        self.accelerator.end_training()
+
+    def _take_step(self, batches: Generator[Any]) -> dict[str, Tensor]:
+        """One step of the optimizer; the losses' means and, as `grad_norm`, the gradient's norm, on the device."""
+        self.model.train()
+        try:
+            losses = self._gradients(batches)
+            skips = skips_step(losses["loss"], losses["grad_norm"], self.watch.limit)
+            self.adam.found_inf = skips  # type: ignore[attr-defined]
+            self.optimizer.step()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            action = f"step {self.step} was computed"
+            raise full(error, self.device, action, f"{ADVICE}; {newest_kept(self.out)}") from None
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self._record_last_step()
+        self.pending = PendingValues(self.step, torch.stack([losses["loss"], losses["grad_norm"], skips]))
+        self.step += 1
+        update_average(self.average, self.trained, self.config.ema_decay, self.step)
+        return losses
+
+    def _gradients(self, batches: Generator[Any]) -> dict[str, Tensor]:
+        """Computes the gradients of a whole batch; returns as `_take_step`."""
+        accelerator, device, config = self.accelerator, self.device, self.config
+        several = accelerator.num_processes > 1
+        finish: Callable[[Any], Any] = getattr(self.recipe, "finish", lambda batch: batch)
         sums: dict[str, Any] = {}
-        passes = [finish(next(batches)) for _ in shares]
-        weigh(passes, device, processes, accelerator.reduce if processes > 1 else None)
-        for share, batch in zip(shares, passes, strict=True):
-            turns.only(getattr(batch, "needs", ()))
-            seed_all(config.seed * 1_000_003 + step * parts + share.index, device)  # for dropout
-            with accelerator.accumulate(model):  # the gradient's mean over the passes
-                losses = model(moved(batch, device))
+        passes = [finish(next(batches)) for _ in self.shares]
+        weigh(passes, device, accelerator.num_processes, accelerator.reduce if several else None)
+        for share, batch in zip(self.shares, passes, strict=True):
+            self.turns.only(getattr(batch, "needs", ()))
+            seed_all(config.seed * 1_000_003 + self.step * self.parts + share.index, device)  # for dropout
+            with accelerator.accumulate(self.model):  # the gradient's mean over the passes
+                losses = self.model(moved(batch, device))
                 accelerator.backward(losses["loss"])
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + torch.as_tensor(value, device=device).detach() / config.accumulate
-        norm = gather(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
+        norm = gather(accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm))
         means = torch.stack([value.float() for value in sums.values()])
-        means = accelerator.reduce(means, "mean") if processes > 1 else means
+        means = accelerator.reduce(means, "mean") if several else means
         return dict(zip(sums, means.unbind(), strict=True)) | {
             "grad_norm": torch.as_tensor(norm, device=device).float()
         }
 
-    pending: PendingValues | None = None
-
-    def record_last_step() -> None:
+    def _record_last_step(self) -> None:
         """Records the values of the last step, which the device has finished meanwhile."""
-        nonlocal pending
-        if pending is None:
+        if self.pending is None:
             return
-        last, (loss, norm, skipped) = pending.step, pending.read()
-        pending = None
-        if reason := watch.record(loss, norm, bool(skipped)):
-            about = {"step": last, "reason": reason, "loss": str(loss), "grad_norm": str(norm)}
-            about["batch"] = _provenance(recipe, last)
-            note_skipped(out, about, accelerator.is_main_process)
+        step, (loss, norm, skipped) = self.pending.step, self.pending.read()
+        self.pending = None
+        if reason := self.watch.record(loss, norm, bool(skipped)):
+            about = {"step": step, "reason": reason, "loss": str(loss), "grad_norm": str(norm)}
+            about["batch"] = _provenance(self.recipe, step)
+            note_skipped(self.out, about, self.accelerator.is_main_process)
 
-    start_time, start_cpu = time.monotonic(), time.process_time()
-    logged_time, logged_step = start_time, step
-    workers = workers_for(config, device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    batches = draw_ahead(recipe, range(step, 0 if snapshot else config.steps), shares, workers, device.type == "cuda")
-    # with several processes each would stop at another step and wait for the others
-    with (
-        progress_bar(f"training {config.part}", config.steps, step) as progress,
-        interrupts(processes == 1 and not snapshot) as interrupt,
-        attention(config.part, device),
-    ):
-        while step < config.steps and not snapshot:
-            model.train()
-            try:
-                losses = one_step(batches)
-                skips = skips_step(losses["loss"], losses["grad_norm"], watch.limit)
-                adam.found_inf = skips  # type: ignore[attr-defined]
-                optimizer.step()
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                raise full(error, device, f"step {step} was computed", f"{ADVICE}; {newest_kept(out)}") from None
-            schedule.step()
-            optimizer.zero_grad()
-            record_last_step()
-            pending = PendingValues(step, torch.stack([losses["loss"], losses["grad_norm"], skips]))
-            step += 1
-            update_average(average, trained, config.ema_decay, step)
-            done = step == config.steps
-            logs, validates, saves = (step % n == 0 or done for n in _every(config))
-            if logs or validates or saves:
-                record_last_step()
-            if logs:
-                values = {name: float(value) for name, value in losses.items()}
-                scalars = {f"train/{name}": value for name, value in values.items()}
-                now = time.monotonic()
-                rate = config.batch_size * (step - logged_step) / max(now - logged_time, 1e-9)
-                logged_time, logged_step = now, step
-                scalars |= {"train/rate": float(schedule.get_last_lr()[0])}
-                scalars |= {"train/samples_per_second": rate, "train/skipped": float(watch.skipped)}
-                accelerator.log(scalars, step=step)
-                progress(step, values["loss"])
-            if validates:
-                with averaged(trained, average), unsharded(model):
-                    recipe.model.eval()
-                    figures = recipe.validate()
-                    show_samples(accelerator, recipe, step)
-                accelerator.log({f"validate/{name}": value for name, value in figures.items()}, step=step)
-                progress(step, float(losses["loss"]), figures)
-            if saves or interrupt.number:
-                record_last_step()
-                save()
-            if interrupt.number and not done:
-                batches.close()
-                interrupt.stop(step, config.steps, out)
-    batches.close()
-    with averaged(trained, average):
-        unshard_for_good(model)
-        if accelerator.is_main_process:
-            recipe.model.eval()
-            provenance = {"config": recorded(config), "steps": step, "figures": figures, "skipped": watch.skipped}
-            provenance["seconds_this_run"] = round(time.monotonic() - start_time)
-            provenance["core_hours"] = round((spent + time.process_time() - start_cpu) / 3600, 2)
-            provenance |= {"start_sha256": start_hashes} if start_hashes else {}
-            provenance |= getattr(recipe, "provenance", dict)()
-            with atomic_folder(out / "export") as export:
-                recipe.export(export, provenance)
-        accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return figures
+    def _log(self, losses: dict[str, Tensor]) -> None:
+        scalars = {f"train/{name}": float(value) for name, value in losses.items()}
+        now = time.monotonic()
+        samples = self.config.batch_size * (self.step - self.logged_step)
+        scalars["train/rate"] = float(self.schedule.get_last_lr()[0])
+        scalars["train/samples_per_second"] = samples / max(now - self.logged_time, 1e-9)
+        scalars["train/skipped"] = float(self.watch.skipped)
+        self.logged_time, self.logged_step = now, self.step
+        self.accelerator.log(scalars, step=self.step)
 
+    def _validate(self) -> None:
+        with averaged(self.trained, self.average), unsharded(self.model):
+            self.recipe.model.eval()
+            self.figures = self.recipe.validate()
+            show_samples(self.accelerator, self.recipe, self.step)
+        self.accelerator.log({f"validate/{name}": value for name, value in self.figures.items()}, step=self.step)
 
-def _every(config: TrainConfig) -> tuple[int, int, int]:
-    return config.log_every, config.validate_every, config.save_every
+    def _save(self) -> None:
+        config, trained = self.config, self.trained
+        tensors = {"model": gather(trained)} | ({"average": gather(self.average)} if self.average else {})
+        optimizer = gather(self.adam.state_dict()) if self.keeps_moments else {}
+        if self.accelerator.is_main_process:
+            score = self.figures.get(config.best.lstrip("-"), None) if config.best else None
+            state = {
+                "step": self.step,
+                "figures": self.figures,
+                "norms": self.watch.norms,
+                "skipped": self.watch.skipped,
+                "score": None if score is None else score * (-1 if config.best.startswith("-") else 1),
+                "config": recorded(config),
+                "start_sha256": self.start_hashes,
+                "core_seconds": self._core_seconds(),
+            }
+            states = {"optimizer": optimizer, "schedule": self.schedule.state_dict()}
+            save_checkpoint(self.out / "checkpoints", self.step, tensors, states, state, config.keep)
+
+    def _core_seconds(self) -> float:
+        return self.earlier_seconds + time.process_time() - self.start_cpu
+
+    def _export(self) -> None:
+        with averaged(self.trained, self.average):
+            unshard_for_good(self.model)
+            if self.accelerator.is_main_process:
+                self.recipe.model.eval()
+                provenance = {"config": recorded(self.config), "steps": self.step, "figures": self.figures}
+                provenance["skipped"] = self.watch.skipped
+                provenance["seconds_this_run"] = round(time.monotonic() - self.start_time)
+                provenance["core_hours"] = round(self._core_seconds() / 3600, 2)
+                provenance |= {"start_sha256": self.start_hashes} if self.start_hashes else {}
+                provenance |= getattr(self.recipe, "provenance", dict)()
+                with atomic_folder(self.out / "export") as export:
+                    self.recipe.export(export, provenance)
+            self.accelerator.wait_for_everyone()
 
 
 def newest_kept(out: Path) -> str:

@@ -17,10 +17,8 @@ from codi2.placement import Placement, check
 from codi2.tensors import pinned, to_device
 from codi2.train.config import TrainConfig
 
-LANGUAGE = ("llm", "leave", "finetune")
-"""Parts that hold a language model."""
-ON_CPU = ("encoder_heads", "image_codec", "audio_codec", "image_decoder", "audio_decoder", "video_decoder", "leave")
-"""Parts of the shipped version, which encode their batches on the CPU."""
+LANGUAGE = ("llm", "finetune")
+"""Parts that train a language model."""
 
 
 def replaced(config: TrainConfig, given: Mapping[str, Any], anywhere: bool = False) -> TrainConfig:
@@ -32,8 +30,6 @@ def replaced(config: TrainConfig, given: Mapping[str, Any], anywhere: bool = Fal
     placement = {**config.options.get("placement", {}), **given}
     if anywhere:
         placement.pop("device", None)
-    if config.part in ON_CPU:
-        placement.setdefault("device", "cpu")
     return replace(config, options={**config.options, "placement": placement})
 
 
@@ -44,15 +40,10 @@ def placement_of(config: TrainConfig) -> Placement:
     if unknown := sorted(set(options) - set(known)):
         raise ConfigError(f"[options.placement] has the unknown key {unknown[0]!r}; known keys: {', '.join(known)}")
     placement = Placement(**options)
-    if config.part in ON_CPU and placement.device != "cpu":
-        raise ConfigError(
-            f"The device is {placement.device!r}, but the part {config.part} trains on the CPU only; leave --device "
-            "or placement.device out."
-        )
     if placement.offload:
         raise ConfigError(
             "offload is on, which is for generation only: in training, frozen modules are on the device only while "
-            "they are needed; leave --offload or placement.offload out"
+            "they are needed; leave placement.offload out"
         )
     if config.part not in LANGUAGE and (unused := [name for name in ("bits", "device_map") if options.get(name)]):
         raise ConfigError(

@@ -21,7 +21,7 @@ BUILDERS = {
     "folder": "own:Own",
     "jsonl": "own:Own",
     "tiny": "tiny:Tiny",
-    "tables": "tables:Tables",
+    "tasks": "tasks:Tasks",
 }
 
 

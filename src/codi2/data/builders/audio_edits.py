@@ -110,18 +110,18 @@ class AudioEditsInContext(AudioEdits):
 
     def make(self, raw: Raw, draw: np.random.Generator) -> Iterator[Draft]:
         shown = self.sound(parse_segment(raw.entry))
-        asked = self.partner([shown], draw)
-        first = self.partner([shown, asked], draw)
-        second = self.partner([shown, asked, first], draw)
+        other = self.partner([shown], draw)
+        first = self.partner([shown, other], draw)
+        second = self.partner([shown, other, first], draw)
         levels = [self.level(draw), self.level(draw)]
         overlays = [first.wave, second.wave]
         shown_alone, shown_mixes = mixes(shown.wave, overlays, levels)
-        asked_alone, asked_mixes = mixes(asked.wave, overlays, levels)
+        other_alone, other_mixes = mixes(other.wave, overlays, levels)
         meta = {"levels_db": [round(level, 2) for level in levels]}
         pairs = {
-            "add": ((shown_alone, shown_mixes[0]), (asked_alone, asked_mixes[0])),
-            "remove": ((shown_mixes[0], shown_alone), (asked_mixes[0], asked_alone)),
-            "replace": (shown_mixes, asked_mixes),
+            "add": ((shown_alone, shown_mixes[0]), (other_alone, other_mixes[0])),
+            "remove": ((shown_mixes[0], shown_alone), (other_mixes[0], other_alone)),
+            "replace": (shown_mixes, other_mixes),
         }
         kind = str(draw.choice(list(pairs)))
         (before, after), (source, target) = pairs[kind]

@@ -177,9 +177,9 @@ class AudioSet(Builder):
     )
     Options: ClassVar[type] = Paired
 
-    def __init__(self, source: Path, scratch: Path, options: Any) -> None:
-        super().__init__(source, scratch, options)
-        self.files = AudioSetFiles(source, scratch)
+    @cached_property
+    def files(self) -> AudioSetFiles:
+        return AudioSetFiles(self.source, self.scratch)
 
     def units(self) -> list[dict[str, Any]]:
         return ranges(self.files.plan(), SEGMENTS)

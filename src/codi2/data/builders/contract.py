@@ -46,6 +46,7 @@ class Builder(ABC):
         source: the folder or file in the official form, named by the user.
         scratch: folder for indices, which `units` writes and every worker can read.
         options: an instance of `Options`.
+        seed: of the build. The draws that `make` gets come from it.
     """
 
     about: ClassVar[str]
@@ -54,8 +55,8 @@ class Builder(ABC):
     """The official files that it expects below `source`."""
     Options: ClassVar[type] = NoOptions
 
-    def __init__(self, source: Path, scratch: Path, options: Any) -> None:
-        self.source, self.scratch, self.options = source, scratch, options
+    def __init__(self, source: Path, scratch: Path, options: Any, seed: int) -> None:
+        self.source, self.scratch, self.options, self.seed = source, scratch, options, seed
 
     @property
     def root(self) -> Path:

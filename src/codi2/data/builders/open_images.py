@@ -30,9 +30,9 @@ from codi2.data.checks import caption, check_sides, decoded, entry_file
 from codi2.data.record import Medium, Piece
 from codi2.data.templates import write_prompt
 from codi2.errors import DataError
+from codi2.media import picture_bytes
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Image, Text
-from codi2.prompt_json import png
 from codi2.untrusted import open_inside, parse_json
 
 LICENCE = "pictures CC-BY-2.0 (each its photographer's), annotations CC-BY-4.0"
@@ -171,7 +171,7 @@ class OpenImages(Builder):
         parts: list[tuple[NounPhrase, Medium]] = []
         for phrase, mask in zip(entry.phrases, masks, strict=True):
             if mask is not None and mask.mean() >= SMALLEST and len(parts) < self.options.most:
-                parts.append((phrase, Medium("png", png(cut_out(pixels, mask)), checked=True)))
+                parts.append((phrase, Medium("png", picture_bytes(cut_out(pixels, mask)), checked=True)))
         if len(parts) < 2:
             raise LeftOut("too few parts", f"{len(parts)} of {entry.words[:60]!r}")
         prompt = write_prompt("compose", draw, {"description": _described(entry.words, parts)})

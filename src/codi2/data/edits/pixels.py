@@ -8,9 +8,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageFilter
 
-from codi2.data.transforms import background_mask
+from codi2.data.scene import Pixels, background_mask
 
-Pixels = np.ndarray
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 

@@ -1,9 +1,10 @@
-"""The four emoji renderings, joined by code point: openmoji, google, twitter, fluent3d."""
+"""The first four emoji sets, joined by code point."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +12,35 @@ from codi2.data.labels import clean, with_article
 from codi2.data.prepare import read_picture
 from codi2.data.raw import CorpusSource, RawItem
 
-# style: folder of pictures, whether names are upper case, suffix
-_RENDERINGS = {
-    "openmoji": ("openmoji-17.0.0/package/color/svg", True, "svg"),
-    "google": ("emoji-datasource-google-16.0.0/package/img/google/64", False, "png"),
-    "twitter": ("emoji-datasource-twitter-16.0.0/package/img/twitter/64", False, "png"),
-    "fluent3d": ("lobehub-fluent-emoji-3d-1.1.0/package/assets", False, "webp"),
+
+@dataclass(frozen=True)
+class _EmojiSet:
+    """One package of pictures, a file for each code."""
+
+    folder: str
+    suffix: str
+    licence: str
+    attribution: str
+    upper: bool = False
+    """Whether codes are in upper case in file names."""
+
+
+_EMOJI_SETS = {
+    "openmoji": _EmojiSet(
+        "openmoji-17.0.0/package/color/svg", "svg", "CC-BY-SA-4.0", "OpenMoji, HfG Schwäbisch Gmünd", upper=True
+    ),
+    "google": _EmojiSet(
+        "emoji-datasource-google-16.0.0/package/img/google/64", "png", "Apache-2.0", "Noto Emoji, Google"
+    ),
+    "twitter": _EmojiSet(
+        "emoji-datasource-twitter-16.0.0/package/img/twitter/64",
+        "png",
+        "CC-BY-4.0",
+        "Twemoji, Twitter and contributors",
+    ),
+    "fluent3d": _EmojiSet("lobehub-fluent-emoji-3d-1.1.0/package/assets", "webp", "MIT", "Fluent Emoji, Microsoft"),
 }
+"""Style → its package, licence and attribution."""
 _DATA = "emojibase-data-17.0.0/package"
 _SKIPPED_GROUPS = {"component", "flags"}
 # Labels that do not describe the picture without a further word: `on arrow`, `male`.
@@ -67,10 +90,10 @@ def raw_labels(root: Path) -> dict[str, str]:
 
 def read(style: str, root: Path) -> Iterator[RawItem]:
     """`root` holds the unpacked packages side by side."""
-    folder, upper, suffix = _RENDERINGS[style]
+    emoji_set = _EMOJI_SETS[style]
     for code, name, subgroup, names in labelled(root):
-        stems = [stem if upper else stem.lower() for stem in names]
-        path = next((p for s in stems if (p := root / folder / f"{s}.{suffix}").exists()), None)
+        stems = [stem if emoji_set.upper else stem.lower() for stem in names]
+        path = next((p for s in stems if (p := root / emoji_set.folder / f"{s}.{emoji_set.suffix}").exists()), None)
         if path is not None:
             yield RawItem(
                 key=code, modality="image", file=str(path.relative_to(root)), name=name, caption=with_article(name),
@@ -78,9 +101,7 @@ def read(style: str, root: Path) -> Iterator[RawItem]:
             )  # fmt: skip
 
 
-SOURCES = (
-    CorpusSource("openmoji", "CC-BY-SA-4.0", "OpenMoji, HfG Schwäbisch Gmünd", partial(read, "openmoji")),
-    CorpusSource("google", "Apache-2.0", "Noto Emoji, Google", partial(read, "google")),
-    CorpusSource("twitter", "CC-BY-4.0", "Twemoji, Twitter and contributors", partial(read, "twitter")),
-    CorpusSource("fluent3d", "MIT", "Fluent Emoji, Microsoft", partial(read, "fluent3d")),
+SOURCES = tuple(
+    CorpusSource(style, emoji_set.licence, emoji_set.attribution, partial(read, style))
+    for style, emoji_set in _EMOJI_SETS.items()
 )

@@ -34,7 +34,7 @@ FAMILIES: dict[str, dict[str, Task]] = {
 """Family → its tasks, which are drawn equally often."""
 
 WEIGHTS: dict[str, float] = {
-    "captions": 5, "instructions": 3, "examples": 3, "pictures": 3, "sounds": 2, "clips": 1, "texts": 2, "rounds": 3,
+    "captions": 5, "instructions": 4, "examples": 3, "pictures": 3, "sounds": 4, "clips": 3, "texts": 2, "rounds": 4,
 }  # fmt: skip
 """Family → its share of the records, unless a config sets another."""
 
@@ -62,7 +62,7 @@ def draw_record(
         family = FAMILIES[names[int(draw.choice(len(names), p=shares / shares.sum()))]]
         task = list(family.values())[int(draw.integers(len(family)))]
         try:
-            record = to_record(task(sampler, draw), f"{seed}-{number}")
+            record = to_record(task(sampler, draw), str(number))
         except DataError:
             if sampler.trains:
                 raise
@@ -84,8 +84,8 @@ def check_weights(weights: Mapping[str, float]) -> None:
 
 
 def to_record(example: TaskExample, key: str) -> Record:
-    """An example with its key, its licences and its items."""
+    """An example with its key, its origin `tasks/KEY`, its licences and its items."""
     licence = "; ".join(sorted({item.licence for item in example.items})) or "Apache-2.0"  # the base model's own words
     meta: dict[str, Any] = {"items": [item.id for item in example.items], **example.about}
-    source = None if example.edits is None else number_of(example.edits, example.turns)
-    return Record(key, example.task, example.turns, "tasks", licence, meta, source)
+    edited = None if example.edits is None else number_of(example.edits, example.turns)
+    return Record(key, example.task, example.turns, f"tasks/{key}", licence, meta, edited)

@@ -44,8 +44,6 @@ def from_words(modality: str) -> Task:
 TASKS: dict[str, Task] = {
     "caption_image": described("image"),
     "caption_audio": described("audio"),
-    "caption_video": described("video"),
     "image_from_words": from_words("image"),
     "audio_from_words": from_words("audio"),
-    "video_from_words": from_words("video"),
 }

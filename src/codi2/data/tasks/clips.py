@@ -1,10 +1,12 @@
-"""Clips: from a still picture, in a named motion, with their sound, in time with it."""
+"""Clips: described, from words, edited; from a still picture, in a named motion, with their sound, timed to it."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from codi2.data import motions
+from codi2.data.tasks.captions import described, from_words
+from codi2.data.tasks.edits import instructed, shown
 from codi2.data.tasks.sampler import Task, TaskExample, TaskSampler, applied, encoded, one_round, pick
 from codi2.data.templates import write_prompt
 
@@ -58,6 +60,10 @@ def in_time(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
 
 
 TASKS: dict[str, Task] = {
+    "caption_video": described("video"),
+    "video_from_words": from_words("video"),
+    "edit_video": instructed("video"),
+    "analogy_video": shown("video"),
     "animate": animated,
     "moving_from_words": moving,
     "clip_with_sound": with_sound,

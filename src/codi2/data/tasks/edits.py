@@ -49,5 +49,5 @@ def shown(modality: str, examples: int = 0) -> Task:
     return task
 
 
-INSTRUCTED: dict[str, Task] = {f"edit_{m}": instructed(m) for m in ("image", "audio", "video")}
+INSTRUCTED: dict[str, Task] = {f"edit_{m}": instructed(m) for m in ("image", "audio")}
 SHOWN: dict[str, Task] = {f"analogy_{m}": shown(m) for m in ("image", "audio")}

@@ -124,29 +124,31 @@ class ConversationState:
     newest: Medium | None = None
     altered: bool = False  # whether the newest medium differs from the item in the corpus
     edits: Medium | None = None  # the medium that the last answer edits
-    asked: list[str] = field(default_factory=list)  # request of each round
+    requests: list[str] = field(default_factory=list)  # request of each round
 
-    def say(self, request: str, words: str, answer: Sequence[Piece], given: Medium | None = None) -> None:
-        """Add a round; earlier media that the words refer to are put after them."""
+    def add_round(self, request: str, words: str, answer: Sequence[Piece], medium: Medium | None = None) -> None:
+        """Add a round; `medium` follows the words of its message, as do earlier media that the words refer to."""
         earlier = name_items(cast(Any, [p for _, pieces in self.turns for p in pieces]))
-        parts: tuple[Any, ...] = (Text(words), *([Text(" "), given] if given is not None else []))
+        parts: tuple[Any, ...] = (Text(words), *([Text(" "), medium] if medium is not None else []))
         self.turns += exchange(cast(Any, resolve_references(join_text(parts), earlier)), answer)
-        self.asked.append(request)
+        self.requests.append(request)
         self.edits = None
 
-    def has(self, item: Item | None, media: np.ndarray | None, medium: Medium | None, altered: bool = False) -> None:
+    def set_newest(
+        self, item: Item | None, media: np.ndarray | None, medium: Medium | None, altered: bool = False
+    ) -> None:
         """Set the newest medium."""
         self.item, self.media, self.newest, self.altered = item, media, medium, altered
         self.items += [item] if item is not None and item not in self.items else []
 
-    def speaks_of_newest(self) -> bool:
+    def refers_to_newest(self) -> bool:
         """Whether the last message holds the newest medium and no other."""
-        spoken = [piece for piece in self.turns[-2][1] if isinstance(piece, Medium)]
-        return bool(spoken) and all(piece is self.newest for piece in spoken)
+        referred = [piece for piece in self.turns[-2][1] if isinstance(piece, Medium)]
+        return bool(referred) and all(piece is self.newest for piece in referred)
 
-    def unsay(self) -> None:
+    def remove_round(self) -> None:
         """Remove the last round."""
-        del self.turns[-2:], self.asked[-1:]
+        del self.turns[-2:], self.requests[-1:]
 
 
 Request = Callable[[TaskSampler, np.random.Generator, ConversationState], None]
@@ -164,26 +166,26 @@ def _describe(sampler: TaskSampler, draw: np.random.Generator, state: Conversati
     modality = str(draw.choice(["image", "audio", "video" if sampler.clips else "image"], p=[0.5, 0.3, 0.2]))
     (item,) = sampler.items(modality, draw, 1)
     media = sampler.array(item)[0] if modality == "video" else sampler.array(item)
-    given = encoded(media)
-    state.say("describe", phrase("describe", sampler, draw), [Text(item.caption)], given)
-    state.has(item, media, given)
+    medium = encoded(media)
+    state.add_round("describe", phrase("describe", sampler, draw), [Text(item.caption)], medium)
+    state.set_newest(item, media, medium)
 
 
 def _recall(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
     """Words for what the newest medium shows."""
     assert state.item is not None
-    state.say("recall", phrase("recall", sampler, draw), [Text(state.item.caption)])
+    state.add_round("recall", phrase("recall", sampler, draw), [Text(state.item.caption)])
 
 
 def _from_words(request: str, modality: str) -> Request:
-    def ask(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
+    def request_medium(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
         (item,) = sampler.items(modality, draw, 1)
         media = sampler.array(item)
         answer = encoded(media)
-        state.say(request, phrase(request, sampler, draw, caption=item.caption), [answer])
-        state.has(item, media, answer)
+        state.add_round(request, phrase(request, sampler, draw, caption=item.caption), [answer])
+        state.set_newest(item, media, answer)
 
-    return ask
+    return request_medium
 
 
 def _edit(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
@@ -191,60 +193,60 @@ def _edit(sampler: TaskSampler, draw: np.random.Generator, state: ConversationSt
     assert state.item is not None and state.media is not None and state.newest is not None
     kind = {1: "audio", 3: "image", 4: "video"}[state.media.ndim]
     noun = {"audio": "sound", "image": "picture", "video": "clip"}[kind]
-    given = state.newest
+    source = state.newest
     for _ in range(TRIES):
         edit, (media,) = sampler.change(kind, [state.media], draw)
         answer = encoded(media)
         for words in (phrase("edit", sampler, draw, ask=edit.ask), f"In the {noun}, {edit.ask}."):
-            state.say("edit", words, [answer])
-            if state.speaks_of_newest():
-                state.edits = given
-                state.has(state.item, media, answer, altered=True)
+            state.add_round("edit", words, [answer])
+            if state.refers_to_newest():
+                state.edits = source
+                state.set_newest(state.item, media, answer, altered=True)
                 return
-            state.unsay()  # the instruction has no word for the medium that it edits, or it names another
+            state.remove_round()  # the instruction has no word for the medium that it edits, or it names another
     raise DataError(f"none of {TRIES} instructions speaks of the newest {noun}")
 
 
 def _animate(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
     """The clip that the newest picture begins: that of which it is a frame, or else the picture in motion."""
     assert state.item is not None and state.newest is not None and state.media is not None
-    given, is_frame = state.newest, state.item.modality == "video" and not state.altered
+    source, is_frame = state.newest, state.item.modality == "video" and not state.altered
     frames = sampler.array(state.item) if is_frame else motions.draw(state.media, draw)
     answer = encoded(frames)
-    state.say("animate", phrase("animate", sampler, draw), [answer])
-    state.edits = given
-    state.has(state.item, frames, answer)
+    state.add_round("animate", phrase("animate", sampler, draw), [answer])
+    state.edits = source
+    state.set_newest(state.item, frames, answer)
 
 
 def _counterpart(request: str) -> Request:
     """A sound of what the newest picture shows, or the other way round."""
 
-    def ask(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
+    def request_medium(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
         assert state.item is not None
         name = state.item.concept
         item = pick(draw, sampler.world.sounds_of[name] if request == "sound" else sampler.world.by["concept"][name])
         media = sampler.array(item)
         answer = encoded(media)
-        state.say(request, phrase(request, sampler, draw), [answer])
-        state.has(item, media, answer)
+        state.add_round(request, phrase(request, sampler, draw), [answer])
+        state.set_newest(item, media, answer)
 
-    return ask
+    return request_medium
 
 
 def _all(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
     """A picture, a sound and words at once. Media come first, as in an answer of several modalities."""
     name = pick(draw, sampler.sounding)
-    seen, heard = pick(draw, sampler.world.by["concept"][name]), pick(draw, sampler.world.sounds_of[name])
-    answer: list[Piece] = [encoded(sampler.array(seen)), encoded(sampler.array(heard)), Text(seen.caption)]
-    state.say("all", phrase("all", sampler, draw, caption=seen.caption), answer)
-    state.has(None, None, None)
-    state.items += [seen, heard]
+    picture, sound = pick(draw, sampler.world.by["concept"][name]), pick(draw, sampler.world.sounds_of[name])
+    answer: list[Piece] = [encoded(sampler.array(picture)), encoded(sampler.array(sound)), Text(picture.caption)]
+    state.add_round("all", phrase("all", sampler, draw, caption=picture.caption), answer)
+    state.set_newest(None, None, None)
+    state.items += [picture, sound]
 
 
 def _chat(sampler: TaskSampler, draw: np.random.Generator, state: ConversationState) -> None:
     """A question without media."""
     question, answer = pick(draw, sampler.chats)
-    state.say("chat", question, [Text(answer)])
+    state.add_round("chat", question, [Text(answer)])
 
 
 REQUESTS: Mapping[str, tuple[float, Request]] = {
@@ -289,7 +291,7 @@ def rounds(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
         names = possible(sampler, state)
         weights = np.array([REQUESTS[name][0] for name in names])
         REQUESTS[str(draw.choice(names, p=weights / weights.sum()))][1](sampler, draw, state)
-    return TaskExample("rounds", tuple(state.turns), state.items, state.edits, {"asked": state.asked})
+    return TaskExample("rounds", tuple(state.turns), state.items, state.edits, {"requests": state.requests})
 
 
 TASKS: dict[str, Task] = {"rounds": rounds}

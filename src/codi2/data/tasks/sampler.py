@@ -18,8 +18,10 @@ from codi2.data.record import Medium, Piece, Turn
 from codi2.data.scene import is_cut_out
 from codi2.data.world import ALL_RENDERINGS, World
 from codi2.errors import DataError
+from codi2.modalities import MEDIA
 
 TRIES = 40  # draws until an edit changes what it is applied to
+LEAST_MOTION = 0.1  # share of its motion that a clip keeps under an edit
 TWICE = 0.2  # share of the edits that are two in a row
 EDITED_BEFORE = 0.25  # share of the sources that are edited themselves
 CUT_OUT = 0.8  # share of the pictures that are a thing on white
@@ -49,7 +51,7 @@ class TaskSampler:
     def __init__(self, corpus: Corpus, splits: Sequence[str] = ("train",), held_out: HeldOut = "") -> None:
         self.corpus, self.trains, self.held_out = corpus, tuple(splits) == ("train",), held_out
         chosen = [item for item in corpus.items if item.split in splits]
-        by_modality = {m: [item for item in chosen if item.modality == m] for m in ("image", "audio", "video")}
+        by_modality = {m: [item for item in chosen if item.modality == m] for m in MEDIA}
         self.world, self.clips = World(by_modality["image"], by_modality["audio"]), by_modality["video"]
 
     @cached_property
@@ -128,11 +130,10 @@ class TaskSampler:
         """
         for _ in range(TRIES):
             edit = self.edit(modality, draw)
-            first = applied(edit, media[0])
-            if not seen(media[0], first):
+            first, *others = (applied(edit, one) for one in media)
+            if not is_visible(media[0], first) or not all(map(moves_as_much, media, (first, *others))):
                 continue
-            others = [applied(edit, one) for one in media[1:]]
-            if not others or any(seen(before, after) for before, after in zip(media[1:], others, strict=True)):
+            if not others or any(is_visible(before, after) for before, after in zip(media[1:], others, strict=True)):
                 return edit, [first, *others]
         raise DataError(f"none of {TRIES} edits changes this {modality}: it is blank; rebuild the corpus")
 
@@ -171,9 +172,17 @@ def applied(edit: Edit, media: np.ndarray) -> np.ndarray:
     return np.stack([edit(frame) for frame in media]) if media.ndim == 4 else edit(media)
 
 
-def seen(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether a change can be seen or heard; clips are compared by their first frame."""
+def is_visible(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether a change is visible or audible; clips are compared by their first frame."""
     return edits.visible(before[0], after[0]) if before.ndim == 4 else edits.visible(before, after)
+
+
+def moves_as_much(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether an edited clip still moves: an edit may hide the part that does. True for pictures and sounds."""
+    if before.ndim != 4:
+        return True
+    motion = [float(np.abs(np.diff(frames.astype(np.float32), axis=0)).mean()) for frames in (before, after)]
+    return motion[1] >= LEAST_MOTION * motion[0]
 
 
 def encoded(media: np.ndarray) -> Medium:
@@ -197,4 +206,4 @@ Task = Callable[[TaskSampler, np.random.Generator], TaskExample]
 """Draws one example."""
 
 
-__all__ = ["Task", "TaskExample", "TaskSampler", "applied", "distinct", "encoded", "one_round", "pick", "seen"]
+__all__ = ["Task", "TaskExample", "TaskSampler", "applied", "distinct", "encoded", "is_visible", "one_round", "pick"]

@@ -49,30 +49,34 @@ MOODS = (
 )
 
 
-def mixed(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
-    """Add, remove or replace a sound by its name, or fuse two given sounds."""
-    base, one, other = sampler.sounds(draw, 3)
-    levels = [float(draw.uniform(*LEVELS_DB)) for _ in range(2)]
-    wave = sampler.array(base)
-    alone = encoded(wave // 2)  # as loud as it is in a mix
-    first, second = (
-        encoded(overlay(wave, sampler.array(extra), level)) for extra, level in zip((one, other), levels, strict=True)
-    )
-    items: list[Item] = [base, one]
-    given: Medium | None
-    match str(draw.choice(["add", "remove", "replace", "fuse"])):
-        case "add" as task:
-            fields, given, answer = {"caption": one.caption, "media": [alone]}, alone, first
-        case "remove" as task:
-            fields, given, answer = {"caption": one.caption, "media": [first]}, first, alone
-        case "replace" as task:
-            fields = {"caption": one.caption, "other": other.caption, "media": [first]}
-            given, answer, items = first, second, [base, one, other]
-        case task:
-            fields = {"media": [alone], "second": [encoded(sampler.array(one))]}
-            given, answer = None, first
-    prompt = write_prompt(task, draw, fields)
-    return one_round(task, prompt, [answer], items, given, levels_db=[round(level, 2) for level in levels])
+def mixed(name: str) -> Task:
+    """Add, remove or replace a sound by its caption, or fuse two sounds of the prompt."""
+
+    def task(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
+        base, one, other = sampler.sounds(draw, 3)
+        levels = [float(draw.uniform(*LEVELS_DB)) for _ in range(2)]
+        wave = sampler.array(base)
+        alone = encoded(wave // 2)  # as loud as it is in a mix
+        first, second = (
+            encoded(overlay(wave, sampler.array(extra), level))
+            for extra, level in zip((one, other), levels, strict=True)
+        )
+        items: list[Item] = [base, one]
+        source: Medium | None
+        match name:
+            case "add":
+                fields, source, answer = {"caption": one.caption, "media": [alone]}, alone, first
+            case "remove":
+                fields, source, answer = {"caption": one.caption, "media": [first]}, first, alone
+            case "replace":
+                fields = {"caption": one.caption, "other": other.caption, "media": [first]}
+                source, answer, items = first, second, [base, one, other]
+            case _:
+                fields, source, answer = {"media": [alone], "second": [encoded(sampler.array(one))]}, None, first
+        prompt = write_prompt(name, draw, fields)
+        return one_round(name, prompt, [answer], items, source, levels_db=[round(level, 2) for level in levels])
+
+    return task
 
 
 def overlaid(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
@@ -83,10 +87,10 @@ def overlaid(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     waves = [sampler.array(base) for base in bases]
     pairs = [[encoded(wave // 2), encoded(overlay(wave, sampler.array(added), level))] for wave in waves]
     pairs = [pair[::-1] for pair in pairs] if removes else pairs
-    (given, answer), *others = pairs
-    prompt = write_prompt("analogy", draw, {"pairs": listing(others, between=", "), "media": [given]})
+    (source, answer), *others = pairs
+    prompt = write_prompt("analogy", draw, {"pairs": listing(others, between=", "), "media": [source]})
     about = {"edit": "remove" if removes else "add", "shots": shots, "level_db": round(level, 2)}
-    return one_round("analogy_mix", prompt, [answer], [*bases, added], given, **about)
+    return one_round("analogy_mix", prompt, [answer], [*bases, added], source, **about)
 
 
 def counterpart(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
@@ -131,14 +135,14 @@ def edited_by_sound(sampler: TaskSampler, draw: np.random.Generator) -> TaskExam
     scenic = sampler.scenes and draw.random() < SCENES
     picture = pick(draw, sampler.scenes) if scenic else sampler.things(draw, 1)[0]
     edit = mood.draw(draw)
-    given = encoded(sampler.array(picture))
+    source = encoded(sampler.array(picture))
     answer = encoded(applied(edit, sampler.array(picture)))
-    prompt = write_prompt("edit_by_sound", draw, {"media": [given], "sound": [encoded(sampler.array(sound))]})
-    return one_round("edit_by_sound", prompt, [answer], [picture, sound], given, change=edit.to_json())
+    prompt = write_prompt("edit_by_sound", draw, {"media": [source], "sound": [encoded(sampler.array(sound))]})
+    return one_round("edit_by_sound", prompt, [answer], [picture, sound], source, change=edit.to_json())
 
 
 TASKS: dict[str, Task] = {
-    "mix": mixed,
+    **{name: mixed(name) for name in ("add", "remove", "replace", "fuse")},
     "analogy_mix": overlaid,
     "concept_audio": shared("audio"),
     "counterpart": counterpart,

@@ -22,12 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codi2.config import SENSES
 from codi2.encode.contract import Encoder, Features
 from codi2.encode.imagebind.media import TextReader, read_clip, read_picture, read_sound
 from codi2.encode.imagebind.network import HUGE, ImageBind, ImageBindConfig
 from codi2.encode.imagebind.senses import read_depth, read_imu, read_thermal
 from codi2.errors import ConfigError
+from codi2.modalities import SENSES
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Thermal, Video
 from codi2.tensors import load_exactly, read_tensors
 

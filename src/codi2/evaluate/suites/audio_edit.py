@@ -1,7 +1,7 @@
 """`audio-edit` (Table 5): add, remove and replace, beside ways that need no language model.
 
 On held-out mixes of the embedded corpus, judged by aiSFX; or on the user's AudioSet, judged by PANNs as published
-figures are. AUDIT's test set is not public, so every row is made anew on the same seeded mixes.
+figures are. AUDIT's test set is not public, so every row is measured again on the same seeded mixes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 
 from codi2.errors import DataError
 from codi2.evaluate import baselines
-from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case, System
 from codi2.evaluate.closeness import closeness, distance_without_floor
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.figure import Example, Findings, known, mean
 from codi2.evaluate.suite import Suite
 from codi2.evaluate.suites.answers import copy, instructed, ours, round_trip, silence, without_source, words_alone
-from codi2.evaluate.suites.edit_figures import HALVES, level_figure
-from codi2.evaluate.suites.sounds import KINDS, edits
+from codi2.evaluate.suites.edit_figures import HALVES, level_figures
+from codi2.evaluate.suites.mixes import KINDS, edits
 from codi2.metrics.audio import fd, kl
 from codi2.prompt.parts import Audio, Part
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from codi2.evaluate.backbones import Backbones
     from codi2.evaluate.panns import Cnn14
 
-NUMBER, QUICK, EXAMPLES = 48, 4, 3  # of each kind; shown of each
+NUMBER, EXAMPLES = 48, 3  # of each kind; shown of each
 SOURCED = 200  # of each kind, of the user's own
 STEPS = 100  # of SDEdit on the user's own
 STRENGTHS = (0.75, 0.5, 0.25)  # of the noise schedule, as in the paper's table
-FROM_NOTHING = "ours, --source none"
-MINE = ("copy of the input", "silence", FROM_NOTHING)  # reported, not to be beaten
+WITHOUT_SOURCE = "ours, --source none"
+REPORTED = ("copy of the input", "silence", WITHOUT_SOURCE)  # reported, not to be beaten
 BIAS = (
     "FD is biased upwards, the more the fewer sounds there are (n, of each kind): compare it only with an FD of as "
     "many. The row of halves is what the bias alone gives at half the number; --items sets the number."
@@ -55,28 +55,25 @@ LSDS = (
     "LSD floors both spectra at -80 dB below the target's strongest bin; without floor it is the published formula, "
     "which bins of digital silence decide."
 )
-Hear = Callable[[Bench, Sequence[Part]], tuple[np.ndarray, np.ndarray]]
+Hear = Callable[[EvalContext, Sequence[Part]], tuple[np.ndarray, np.ndarray]]
 """Sounds → embeddings [n, C] and logits [n, classes]."""
 
 
-def embedded_cases(bench: Bench, quick: bool) -> list[Case]:
+def corpus_cases(context: EvalContext) -> list[Case]:
     """Mixes of held-out recordings."""
-    count = bench.items or (QUICK if quick else NUMBER)
-    if count > (most := len(bench.mixes())):
+    count = context.count(NUMBER)
+    if count > (most := len(context.mixes())):
         raise DataError(f"--items is {count}, and the corpus has {most} held-out mixes; ask for {most} or fewer")
     return [
         Case(f"{kind}-{i:03d}", edit.prompt, "audio", {"target": edit.target, "source": edit.source}, kind,
              {"words": edit.words})
         for kind in KINDS
-        for i, edit in enumerate(edits(bench, kind, count))
+        for i, edit in enumerate(edits(context, kind, count))
     ]  # fmt: skip
 
 
-def sourced(source: Path, quick: bool, seed: int, backbones: Backbones, items: int | None = None) -> Suite:
+def suite(source: Path, backbones: Backbones, context: EvalContext) -> Suite:
     """The suite on a folder of AudioSet, as the builder `audio-edits` reads it, judged by PANNs.
-
-    Args:
-        items: cases of each kind; None: SOURCED, or QUICK where it is to be quick.
 
     Raises:
         DataError: the folder is not AudioSet's, or too little of it can be read.
@@ -84,36 +81,36 @@ def sourced(source: Path, quick: bool, seed: int, backbones: Backbones, items: i
     """
     from codi2.evaluate.backbones import panns_network
 
-    cases, left_out = _drawn(source, items or (QUICK if quick else SOURCED), seed)
+    cases, left_out = _draw_cases(source, context.count(SOURCED), context.seed)
     network = panns_network(backbones.panns, backbones.device)
     about = (
-        f"Mixes of clips of {source.name}, 10 s at 16 kHz, drawn with seed {seed}; {left_out}. {LSDS} "
+        f"Mixes of clips of {source.name}, 10 s at 16 kHz, drawn with seed {context.seed}; {left_out}. {LSDS} "
         "KL and FD by PANNs Cnn14 at 16 kHz: the mean over pairs of KL "
         "between softmaxes of 527 logits, and the Fréchet distance of 2048 numbers; resampled by soxr. SDEdit runs on "
         f"the same decoder, {STEPS} steps. {BIAS}"
     )
     return Suite(
-        "audio-edit", "Sounds added, removed, replaced", about, lambda bench, quick: cases, systems(STEPS),
-        partial(score, judge="PANNs", hear=partial(_by_panns, network)), networks={"PANNs Cnn14": backbones.panns},
-        quoted=QUOTED,
+        "audio-edit", "Sounds added, removed, replaced", about,
+        partial(score, judge="PANNs", hear=partial(_by_panns, network)), lambda context: cases, systems(STEPS),
+        networks={"PANNs Cnn14": backbones.panns}, quoted=QUOTED,
     )  # fmt: skip
 
 
-def _drawn(source: Path, count: int, seed: int) -> tuple[list[Case], str]:
-    """`count` cases of each kind, and what was left out on the way and why."""
+def _draw_cases(source: Path, count: int, seed: int) -> tuple[list[Case], str]:
+    """`count` cases of each kind, and what was left out and why."""
     import tempfile
 
     from codi2.data.builders.audio_edits import AudioEdits, Options
     from codi2.data.builders.contract import BadRecord, LeftOut, Raw
     from codi2.data.record import decode_pieces
 
-    made: dict[str, list[Case]] = {kind: [] for kind in KINDS}
+    cases: dict[str, list[Case]] = {kind: [] for kind in KINDS}
     reasons: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        builder = AudioEdits(source, Path(scratch), Options())
+        builder = AudioEdits(source, Path(scratch), Options(), seed)
         for unit in builder.units():
             for raw in builder.read(unit):
-                if min(map(len, made.values())) >= count:
+                if min(map(len, cases.values())) >= count:
                     break
                 try:
                     if not isinstance(raw, Raw):
@@ -124,39 +121,43 @@ def _drawn(source: Path, count: int, seed: int) -> tuple[list[Case], str]:
                     reasons[error.reason] = reasons.get(error.reason, 0) + 1
                     continue
                 for draft in drafts:
-                    (_, asked), (_, answer) = draft.turns
-                    prompt, (target,) = decode_pieces(asked), decode_pieces(answer)
-                    given = next(part for part in prompt if isinstance(part, Audio))
-                    truth, about = {"target": target, "source": given}, {"words": draft.meta["result"]}
-                    name = f"{draft.task}-{len(made[draft.task]):03d}"
-                    made[draft.task].append(Case(name, prompt, "audio", truth, draft.task, about))
-    if min(map(len, made.values())) < 2:
-        raise DataError(f"{source} gives fewer than two mixes; {_told(reasons)}")
-    return [case for kind in KINDS for case in made[kind][:count]], _told(reasons)
+                    (_, question), (_, answer) = draft.turns
+                    prompt, (target,) = decode_pieces(question), decode_pieces(answer)
+                    source_part = next(part for part in prompt if isinstance(part, Audio))
+                    truth, about = {"target": target, "source": source_part}, {"words": draft.meta["result"]}
+                    name = f"{draft.task}-{len(cases[draft.task]):03d}"
+                    cases[draft.task].append(Case(name, prompt, "audio", truth, draft.task, about))
+    if min(map(len, cases.values())) < 2:
+        raise DataError(f"{source} gives fewer than two mixes; {_reasons_text(reasons)}")
+    return [case for kind in KINDS for case in cases[kind][:count]], _reasons_text(reasons)
 
 
-def _told(reasons: Mapping[str, int]) -> str:
+def _reasons_text(reasons: Mapping[str, int]) -> str:
     return "clips left out: " + (", ".join(f"{n} × {reason}" for reason, n in sorted(reasons.items())) or "none")
 
 
 def sdedit(strength: float, steps: int) -> System:
     """SDEdit on the same decoder, towards the caption of the wished result."""
 
-    def answer(bench: Bench, some: Sequence[Case]) -> list[Part]:
-        decoder = bench.decoder(some[0].want)
-        joint, words = bench.told(decoder, [case.about["words"] for case in some])
-        sources = [case.truth["source"] for case in some]
-        seeds = [bench.seed + i for i in range(len(some))]
+    def answer(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
+        decoder = context.decoder(cases[0].want)
+        joint, words = context.read_texts(decoder, [case.about["words"] for case in cases])
+        sources = [case.truth["source"] for case in cases]
+        seeds = [context.seed + i for i in range(len(cases))]
         return baselines.sdedit(decoder, joint, words, sources, seeds, strength, steps)
 
     return answer
 
 
 def systems(steps: int = 20) -> dict[str, System]:
-    """The rows of the table; `steps` are SDEdit's."""
+    """The rows of the table.
+
+    Args:
+        steps: of SDEdit.
+    """
     return {
         "ours": ours,
-        FROM_NOTHING: without_source,
+        WITHOUT_SOURCE: without_source,
         **{f"SDEdit from {strength:g} T": sdedit(strength, steps) for strength in STRENGTHS},
         "by instruction, no language model": instructed,
         "AudioLDM2 from the caption": words_alone,
@@ -166,17 +167,17 @@ def systems(steps: int = 20) -> dict[str, System]:
     }
 
 
-def _by_aisfx(bench: Bench, sounds: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
-    return bench.hear(sounds)
+def _by_aisfx(context: EvalContext, sounds: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
+    return context.sound_embeddings(sounds)
 
 
-def _by_panns(network: Cnn14, bench: Bench, sounds: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
+def _by_panns(network: Cnn14, context: EvalContext, sounds: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
     return network.sounds(sounds)  # type: ignore[arg-type]
 
 
 def score(
-    bench: Bench,
-    asked: Sequence[Case],
+    context: EvalContext,
+    cases: Sequence[Case],
     outputs: Mapping[str, Sequence[Part]],
     judge: str = "aiSFX",
     hear: Hear = _by_aisfx,
@@ -185,34 +186,36 @@ def score(
     main, *others = outputs
     figures, examples = [], []
     for kind in KINDS:
-        rows = [i for i, case in enumerate(asked) if case.group == kind]
-        targets = [asked[i].target for i in rows]
-        made = {name: [parts[i] for i in rows] for name, parts in outputs.items()}
-        truth, logits = hear(bench, targets)
-        heard = {name: hear(bench, parts) for name, parts in made.items()}
-        near = {name: closeness(bench, targets, parts) for name, parts in made.items()}
-        diverged = {
-            name: np.array([kl(logits[i : i + 1], theirs[i : i + 1]) for i in range(len(rows))])
-            for name, (_, theirs) in heard.items()
+        rows = [i for i, case in enumerate(cases) if case.group == kind]
+        targets = [cases[i].target for i in rows]
+        sounds = {name: [parts[i] for i in rows] for name, parts in outputs.items()}
+        truth, logits = hear(context, targets)
+        embedded = {name: hear(context, parts) for name, parts in sounds.items()}
+        lsd = {name: closeness(context, targets, parts) for name, parts in sounds.items()}
+        divergence = {
+            name: np.array([kl(logits[i : i + 1], other_logits[i : i + 1]) for i in range(len(rows))])
+            for name, (_, other_logits) in embedded.items()
         }
-        apart = {name: fd(embedded, truth) for name, (embedded, _) in heard.items()}
+        apart = {name: fd(vectors, truth) for name, (vectors, _) in embedded.items()}
         of_set = known(f"{kind}: {judge}-FD", apart[main], len(rows))
-        bare = {name: distance_without_floor(bench, targets, parts) for name, parts in made.items()}
-        must = [name for name in others if name not in MINE]
+        of_set = of_set.beside(**{name: known(name, apart[name], len(rows)) for name in others})
+        if len(rows) >= 4:
+            of_set = of_set.beside(**{HALVES: known(HALVES, fd(truth[::2], truth[1::2]), len(rows) // 2)})
+        bare = {name: distance_without_floor(context, targets, parts) for name, parts in sounds.items()}
+        must = [name for name in others if name not in REPORTED]
         for figure in (
-            mean(f"{kind}: LSD", near[main], {name: near[name] for name in others}, seed=bench.seed),
-            mean(f"{kind}: {judge}-KL", diverged[main], {name: diverged[name] for name in others}, seed=bench.seed),
-            of_set.beside(**{name: known(name, apart[name], len(rows)) for name in others}),
+            mean(f"{kind}: LSD", lsd[main], {name: lsd[name] for name in others}, seed=context.seed),
+            mean(
+                f"{kind}: {judge}-KL", divergence[main], {name: divergence[name] for name in others}, seed=context.seed
+            ),
+            of_set,
         ):
             best = min((figure.baselines[name].value for name in must), default=np.inf)
             figures.append(figure.judged("below all but copy, silence and ours without source", figure.value < best))
         title = f"{kind}: LSD without floor"
-        figures.append(mean(title, bare[main], {name: bare[name] for name in others}, seed=bench.seed))
-        figures.append(level_figure(bench, kind, targets, made[main], {name: made[name] for name in others}))
-        if len(rows) >= 4:
-            halves = known(HALVES, fd(truth[::2], truth[1::2]), len(rows) // 2)
-            figures[-3] = figures[-3].beside(**{HALVES: halves})
+        figures.append(mean(title, bare[main], {name: bare[name] for name in others}, seed=context.seed))
+        figures += level_figures(context, kind, targets, sounds[main], {name: sounds[name] for name in others})
         for i in rows[:EXAMPLES]:
-            shown = {"target": asked[i].target, **{name: parts[i] for name, parts in outputs.items()}}
-            examples.append(Example(f"{kind}: {asked[i].about['words']}", asked[i].prompt, shown))
+            media = {"target": cases[i].target, **{name: parts[i] for name, parts in outputs.items()}}
+            examples.append(Example(f"{kind}: {cases[i].about['words']}", cases[i].prompt, media))
     return Findings(figures, examples)

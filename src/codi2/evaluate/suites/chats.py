@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from codi2.chat import Chat
-from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case, System
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.figure import Example, Figure, Findings, mean
-from codi2.evaluate.suites.words import FACTS
+from codi2.evaluate.suites.language import FACTS
 from codi2.llm.decode import FeatureSegment
 from codi2.model import Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Part, Text
 
-CHATS, QUICK, EXAMPLES, TOKENS = 67, 2, 6, 24
+CHATS, EXAMPLES, TOKENS = 67, 6, 24
 MEDIA = ("image", "audio", "video")
 BAR = 0.9
 
@@ -98,33 +98,33 @@ PLANS = (
 assert {kind for plan in PLANS for kind in plan} == KINDS.keys()
 
 
-def cases(bench: Bench, quick: bool) -> list[Case]:
+def cases(context: EvalContext) -> list[Case]:
     """One for each round of each conversation, of held-out things and sounds."""
-    count = QUICK if quick else CHATS
-    items = {modality: bench.draw(modality, "test_family", 3 * count) for modality in MEDIA}
-    made = []
+    count = context.count(CHATS)
+    items = {modality: context.draw(modality, "test_family", 3 * count) for modality in MEDIA}
+    cases = []
     for i in range(count):
-        draw, chat = np.random.default_rng((bench.seed, 27, i)), Chat(bench.model)
+        draw, chat = np.random.default_rng((context.seed, 27, i)), Chat(context.model)
         for n, name in enumerate(PLANS[i % len(PLANS)]):
-            some = {modality: them[(3 * i + n) % len(them)] for modality, them in items.items()}
-            parts: dict[str, Media] = {modality: bench.part(item) for modality, item in some.items()}
+            drawn = {modality: all_items[(3 * i + n) % len(all_items)] for modality, all_items in items.items()}
+            parts: dict[str, Media] = {modality: context.part(item) for modality, item in drawn.items()}
             question, fact = FACTS[int(draw.integers(len(FACTS)))]
             wording = str(draw.choice(KINDS[name].wordings))
             words = wording.format(
-                thing=some["image"].caption,
-                sound=some["audio"].caption,
+                thing=drawn["image"].caption,
+                sound=drawn["audio"].caption,
                 question=question,
                 **{m: f"[{m}{sum(key.startswith(m) for key in chat.media)}]" for m in ("image", "audio")},
             )
-            given = [parts[modality] for modality in ("image", "audio") if f"{{{modality}}}" in wording]
-            messages = chat.messages(words, *given)
+            media = [parts[modality] for modality in ("image", "audio") if f"{{{modality}}}" in wording]
+            messages = chat.messages(words, *media)
             about = {"messages": messages, "round": n + 1}
             truth = {"target": Text(" ".join(KINDS[name].answer))}
-            made.append(Case(f"{i:03d}-{n + 1}", _flat(messages), "text", truth, name, about))
-            told = fact if "{question}" in wording else some["audio" if "sound" in name else "image"].caption
-            replies: dict[str, Part] = {**parts, "text": Text(told)}
-            chat.record(words, [replies[m] for m in KINDS[name].answer], *given)
-    return made
+            cases.append(Case(f"{i:03d}-{n + 1}", _flat(messages), "text", truth, name, about))
+            answer = fact if "{question}" in wording else drawn["audio" if "sound" in name else "image"].caption
+            replies: dict[str, Part] = {**parts, "text": Text(answer)}
+            chat.record(words, [replies[m] for m in KINDS[name].answer], *media)
+    return cases
 
 
 def _flat(messages: Sequence[Message]) -> tuple[Part, ...]:
@@ -133,44 +133,44 @@ def _flat(messages: Sequence[Message]) -> tuple[Part, ...]:
     return tuple(part for m in messages for part in (Text(names[m.role]), *m.parts, Text("\n")))
 
 
-def ours(bench: Bench, some: Sequence[Case]) -> list[Part]:
+def ours(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
     """The modalities of each reply, in order, as words."""
-    model, made = bench.model, []
-    for case in some:
+    model, outputs = context.model, []
+    for case in cases:
         readings = model.read([case.about["messages"]])
         (segments,) = model.write(readings, [Options(max_new_tokens=TOKENS)])
         media = [segment.modality for segment in segments if isinstance(segment, FeatureSegment)]
-        made.append(Text(" ".join(media or ["text"])))
-    return list(made)
+        outputs.append(Text(" ".join(media or ["text"])))
+    return list(outputs)
 
 
 def always(answer: str) -> System:
-    return lambda bench, some: [Text(answer)] * len(some)
+    return lambda context, cases: [Text(answer)] * len(cases)
 
 
 SYSTEMS: dict[str, System] = {"ours": ours, "always words": always("text"), "always a picture": always("image")}
 
 
-def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
-    """The share of right replies: exactly the media that are asked for, or none; by round, and by kind of request."""
+def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
+    """The share of right replies: exactly the media that are requested, or none; by round, and by kind of request."""
     right = {
-        system: np.array([said(part) == said(case.target) for case, part in zip(asked, parts, strict=True)])
+        system: np.array([said(part) == said(case.target) for case, part in zip(cases, parts, strict=True)])
         for system, parts in outputs.items()
     }
     main, *others = outputs
 
     def share(name: str, rows: Sequence[int]) -> Figure:
         beside = {system: right[system][rows] for system in others}
-        return mean(name, right[main][rows], beside, seed=bench.seed)
+        return mean(name, right[main][rows], beside, seed=context.seed)
 
-    whole = share("answered in the modalities that are asked for", range(len(asked)))
+    whole = share("answered in the modalities that are requested", range(len(cases)))
     figures = [whole.judged(f"≥ {BAR:g}", whole.value >= BAR)]
     for name, key in (("round", lambda case: case.about["round"]), ("", lambda case: case.group)):
-        for value in sorted({key(case) for case in asked}):
-            figures.append(share(f"{name} {value}".strip(), [i for i, c in enumerate(asked) if key(c) == value]))
+        for value in sorted({key(case) for case in cases}):
+            figures.append(share(f"{name} {value}".strip(), [i for i, c in enumerate(cases) if key(c) == value]))
     examples = [
         Example(case.id, case.prompt, {"target": case.target, **{name: parts[i] for name, parts in outputs.items()}})
-        for i, case in enumerate(asked[: 3 * EXAMPLES])
+        for i, case in enumerate(cases[: 3 * EXAMPLES])
     ]
     return Findings(figures, examples)
 

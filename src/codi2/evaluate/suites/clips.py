@@ -1,11 +1,12 @@
-"""`clips`: do they show the right thing, do they move as real ones do, and no more than these from frame to frame?
-`together`: does what a reply shows move when what it lets hear is loud?
+"""`clips`: likeness to the true clips, sharpness, motion and flicker. `together`: does a clip move when its sound is
+loud?
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,66 +14,70 @@ from codi2.data import motions
 from codi2.data.record import decode_pieces
 from codi2.data.tasks import captions, clips, edits
 from codi2.data.tasks.sampler import Task, TaskSampler
-from codi2.decoding import joint_layers
 from codi2.errors import WeightsError
-from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.case import Case, System
-from codi2.evaluate.closeness import FRAMES, closeness
+from codi2.evaluate.closeness import FRAMES, closeness, sharpness
+from codi2.evaluate.context import BATCH, EvalContext
 from codi2.evaluate.figure import Example, Figure, Findings, mean
 from codi2.evaluate.suites.answers import ours, words_alone
 from codi2.media.prepare import spread
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Part, Video
+from codi2.tensors import loaded
+
+if TYPE_CHECKING:
+    from codi2.diffuse.joint import JointAttention
 
 HELD_OUT = ("test_family", "test_rendering", "val")
-NUMBER, QUICK, EXAMPLES = 24, 3, 4
+NUMBER, EXAMPLES = 24, 4
 TASKS: dict[str, Task] = {
     "from words": captions.from_words("video"),
     "from a picture": clips.animated,
     "edit by instruction": edits.instructed("video"),
     "edit by examples": edits.shown("video"),
 }
+LEAST = 1e-6  # mean that ratios divide by at least: true clips may not move
 MOST = 2.0  # times as much as real clips move, or as little
 TIMED = 40  # clips with sound
 OTHERS_SOUND = "with another reply's sound"
 
 
-def cases(bench: Bench, quick: bool) -> list[Case]:
-    """Tasks on clips that training has not seen; another true clip of the task stands beside each."""
-    sampler, made = TaskSampler(bench.corpus, bench.splits(*HELD_OUT)), []
+def cases(context: EvalContext) -> list[Case]:
+    """Tasks on held-out clips; another true clip of the task stands beside each."""
+    sampler, cases = TaskSampler(context.corpus, context.splits(*HELD_OUT)), []
     for name, task in TASKS.items():
-        rolled = []
-        for i in range(QUICK if quick else NUMBER):
-            turns = task(sampler, np.random.default_rng((bench.seed, 41, i))).turns
+        drawn = []
+        for i in range(context.count(NUMBER)):
+            turns = task(sampler, np.random.default_rng((context.seed, 41, i))).turns
             prompt, (target,) = (decode_pieces(pieces) for _, pieces in turns)
-            given = [part for part in prompt if part.modality == "video"]
-            rolled.append((prompt, target, given[-1] if given else still(target)))
-        for i, (prompt, target, source) in enumerate(rolled):
-            truth = {"target": target, "source": source, "other": rolled[(i + 1) % len(rolled)][1]}
-            made.append(Case(f"{name.replace(' ', '-')}-{i:03d}", prompt, "video", truth, name))
-    return made
+            sources = [part for part in prompt if part.modality == "video"]
+            drawn.append((prompt, target, sources[-1] if sources else still(target)))
+        for i, (prompt, target, source) in enumerate(drawn):
+            truth = {"target": target, "source": source, "other": drawn[(i + 1) % len(drawn)][1]}
+            cases.append(Case(f"{name.replace(' ', '-')}-{i:03d}", prompt, "video", truth, name))
+    return cases
 
 
 def still(clip: Part) -> Video:
-    """The first frame, again and again."""
+    """The first frame, repeated."""
     assert isinstance(clip, Video)
     return Video(clip.frames[:1] * len(clip.frames), clip.fps)
 
 
-def repeated(bench: Bench, some: Sequence[Case]) -> list[Part]:
-    """The first frame of the truth, again and again."""
-    return [still(case.target) for case in some]
+def repeated(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
+    """The first frame of the truth, repeated."""
+    return [still(case.target) for case in cases]
 
 
-def of_another(bench: Bench, some: Sequence[Case]) -> list[Part]:
-    """A true clip, of something else."""
-    return [case.truth["other"] for case in some]
+def of_another(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
+    """A true clip of another case."""
+    return [case.truth["other"] for case in cases]
 
 
-def copied(bench: Bench, some: Sequence[Case]) -> list[Part]:
-    """What was given; where no clip was, as `repeated`."""
-    return [case.truth["source"] for case in some]
+def copied(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
+    """The clip of the prompt; without one, as `repeated`."""
+    return [case.truth["source"] for case in cases]
 
 
 SYSTEMS: dict[str, System] = {
@@ -84,34 +89,41 @@ SYSTEMS: dict[str, System] = {
 }
 
 
-def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
-    """By task: likeness to the truth, motion, and flicker."""
+def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
+    """By task: likeness to the truth; sharpness, motion and flicker over those of the true clips."""
     main, *others = outputs
-    targets = [case.target for case in asked]
-    near = {name: closeness(bench, targets, parts) for name, parts in outputs.items()}
-    shown = {**outputs, "real": targets}
-    moved = {name: np.array([motion(part).mean() for part in parts]) for name, parts in shown.items()}
-    shaken = {name: np.array([flicker(part) for part in parts]) for name, parts in shown.items()}
+    targets = [case.target for case in cases]
+    by_system = {**outputs, "real": targets}
+    likeness = {name: closeness(context, targets, parts) for name, parts in outputs.items()}
+    sharp = {name: sharpness(parts) for name, parts in by_system.items()}
+    motion_by_system = {name: np.array([motion(part).mean() for part in parts]) for name, parts in by_system.items()}
+    flicker_by_system = {name: np.array([flicker(part) for part in parts]) for name, parts in by_system.items()}
     figures: list[Figure] = []
-    for group in dict.fromkeys(case.group for case in asked):
-        rows = [i for i, case in enumerate(asked) if case.group == group]
-        beside = {name: near[name][rows] for name in others}
-        like = mean(f"{group}: EffNet-sim of frames", near[main][rows], beside, seed=bench.seed)
+    for group in dict.fromkeys(case.group for case in cases):
+        rows = [i for i, case in enumerate(cases) if case.group == group]
+
+        def ratio(title: str, values: Mapping[str, np.ndarray], group: str = group, rows: list[int] = rows) -> Figure:
+            """Over the mean of the true clips."""
+            scale = max(float(values["real"][rows].mean()), LEAST)
+            real = {"real": values["real"][rows] / scale}
+            return mean(
+                f"{group}: {title} over that of real clips", values[main][rows] / scale, real, seed=context.seed
+            )
+
+        beside = {name: likeness[name][rows] for name in others}
+        like = mean(f"{group}: EffNet-sim of frames", likeness[main][rows], beside, seed=context.seed)
         if rival := like.baselines.get("another clip"):
             like = like.judged("above another clip, beyond the interval", bool(rival.ahead and rival.ahead[0] > 0))
-        pace, real = moved[main][rows], moved["real"][rows]
-        moves = mean(f"{group}: motion", pace, {"real": real, "still": np.zeros(len(rows))}, seed=bench.seed)
-        within = real.mean() / MOST <= pace.mean() <= real.mean() * MOST
-        moves = moves.judged(f"real clips' within a factor of {MOST:g}", within)
-        jitter = mean(f"{group}: flicker", shaken[main][rows], {"real": shaken["real"][rows]}, seed=bench.seed)
+        pace, jitter = ratio("motion", motion_by_system), ratio("flicker", flicker_by_system)
         figures += [
             like,
-            moves,
-            jitter.judged("no more than real clips'", jitter.value <= jitter.baselines["real"].value),
+            ratio("sharpness", sharp),
+            pace.judged(f"real clips' within a factor of {MOST:g}", 1 / MOST <= pace.value <= MOST),
+            jitter.judged("no more than real clips'", jitter.value <= 1),
         ]
     examples = [
         Example(case.id, case.prompt, {"target": case.target, **{name: parts[i] for name, parts in outputs.items()}})
-        for i, case in enumerate(asked)
+        for i, case in enumerate(cases)
         if int(case.id[-3:]) < EXAMPLES
     ]
     return Findings(figures, examples)
@@ -123,7 +135,7 @@ def motion(clip: Part) -> np.ndarray:
 
 
 def flicker(clip: Part) -> float:
-    """Mean second difference of the frames: what goes there and back again."""
+    """Mean second difference of the frames, in grey levels of 255."""
     return float(np.abs(np.diff(_frames(clip), n=2, axis=0)).mean())
 
 
@@ -135,56 +147,56 @@ def _frames(clip: Part) -> np.ndarray:
 # with sound
 
 
-def timed_cases(bench: Bench, quick: bool) -> list[Case]:
+def timed_cases(context: EvalContext) -> list[Case]:
     """Things that hop whenever they are heard: a clip and a sound are wanted of each, two cases of one thread."""
-    sampler, made = TaskSampler(bench.corpus, bench.splits(*HELD_OUT)), []
-    for i in range(QUICK if quick else TIMED):
-        turns = clips.in_time(sampler, np.random.default_rng((bench.seed, 43, i))).turns
+    sampler, cases = TaskSampler(context.corpus, context.splits(*HELD_OUT)), []
+    for i in range(context.count(TIMED)):
+        turns = clips.in_time(sampler, np.random.default_rng((context.seed, 43, i))).turns
         prompt, parts = (decode_pieces(pieces) for _, pieces in turns)
         for part in parts:
-            made.append(Case(f"{i:03d}-{part.modality}", prompt, part.modality, {"target": part}, thread=f"{i:03d}"))
-    return made
+            cases.append(Case(f"{i:03d}-{part.modality}", prompt, part.modality, {"target": part}, thread=f"{i:03d}"))
+    return cases
 
 
-def drawn(bench: Bench, some: Sequence[Case]) -> list[Part]:
+def replies(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
     """Replies with a clip and its sound."""
     threads: dict[str, list[Case]] = {}
-    for case in some:
+    for case in cases:
         threads.setdefault(case.thread, []).append(case)
-    pairs, made = list(threads.values()), dict[str, Part]()
+    pairs, outputs = list(threads.values()), dict[str, Part]()
     for start in range(0, len(pairs), BATCH):
         batch = pairs[start : start + BATCH]
         options = [
-            Options(want=tuple(case.want for case in pair), seed=bench.seed + start + i, max_new_tokens=1)
+            Options(want=tuple(case.want for case in pair), seed=context.seed + start + i, max_new_tokens=1)
             for i, pair in enumerate(batch)
         ]
-        replies = bench.model.answer([[Message("user", pair[0].prompt)] for pair in batch], options)
-        for pair, reply in zip(batch, replies, strict=True):
+        batch_replies = context.model.answer([[Message("user", pair[0].prompt)] for pair in batch], options)
+        for pair, reply in zip(batch, batch_replies, strict=True):
             by_kind = {part.modality: part for part in reply.parts}
-            made |= {case.id: by_kind[case.want] for case in pair}
-    return [made[case.id] for case in some]
+            outputs |= {case.id: by_kind[case.want] for case in pair}
+    return [outputs[case.id] for case in cases]
 
 
-def together(bench: Bench, some: Sequence[Case]) -> list[Part]:
-    """As the model draws them. Raises WeightsError: it has no layers between its decoders."""
-    if bench.model.joint is None:
-        raise WeightsError(f"{bench.model.config.name} draws what it answers one by one: its config has no [joint]")
-    return drawn(bench, some)
+def together(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
+    """As the model generates them. Raises WeightsError: it has no joint attention."""
+    if context.model.joint is None:
+        raise WeightsError(f"{context.model.config.name} generates media one by one: its config has no [joint]")
+    return replies(context, cases)
 
 
-def apart(bench: Bench, some: Sequence[Case]) -> list[Part]:
-    """The same replies, features, noise and steps, but neither decoder knows of the other."""
-    with deaf(bench.model):
-        return drawn(bench, some)
+def apart(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
+    """The same replies, features, noise and steps, but without attention between the decoders."""
+    with without_joint_attention(context.model):
+        return replies(context, cases)
 
 
 @contextmanager
-def deaf(model: CoDi2) -> Iterator[None]:
-    """While it lasts, what decoders tell each other is nothing."""
-    joint = joint_layers(model)
-    assert joint is not None
+def without_joint_attention(model: CoDi2) -> Iterator[None]:
+    """While it lasts, the joint attention adds nothing."""
+    assert model.joint is not None
+    joint: JointAttention = loaded(model.joint)
     layers = [layer for attend in joint.attend.values() for layer in attend.children()]
-    forwards = [layer.register_forward_hook(lambda _layer, given, _added: given[0]) for layer in layers]
+    forwards = [layer.register_forward_hook(lambda _layer, inputs, _added: inputs[0]) for layer in layers]
     try:
         yield
     finally:
@@ -195,30 +207,30 @@ def deaf(model: CoDi2) -> Iterator[None]:
 TIMED_SYSTEMS: dict[str, System] = {"ours": together, "apart": apart}
 
 
-def timing(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
+def timing(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
     """Correlation of motion and loudness over the pairs of neighbouring frames."""
     rows: dict[str, dict[str, int]] = {}
-    for i, case in enumerate(asked):
+    for i, case in enumerate(cases):
         rows.setdefault(case.thread, {})[case.want] = i
     pairs = list(rows.values())
 
-    def of(clips_: Sequence[Part], sounds: Sequence[Part], shift: int = 0) -> np.ndarray:
-        heard = [pair["audio"] for pair in (*pairs[shift:], *pairs[:shift])]
-        seen = [pair["video"] for pair in pairs]
-        return np.array([in_step(clips_[i], sounds[j]) for i, j in zip(seen, heard, strict=True)])
+    def of(videos: Sequence[Part], sounds: Sequence[Part], shift: int = 0) -> np.ndarray:
+        audio = [pair["audio"] for pair in (*pairs[shift:], *pairs[:shift])]
+        video = [pair["video"] for pair in pairs]
+        return np.array([in_step(videos[i], sounds[j]) for i, j in zip(video, audio, strict=True)])
 
-    targets = [case.target for case in asked]
+    targets = [case.target for case in cases]
     main = next(iter(outputs))
     beside: dict[str, np.ndarray] = {name: of(parts, parts) for name, parts in outputs.items() if name != main}
     beside |= {OTHERS_SOUND: of(outputs[main], outputs[main], 1), "real": of(targets, targets)}
-    figure = mean("correlation of motion and loudness", of(outputs[main], outputs[main]), beside, seed=bench.seed)
+    figure = mean("correlation of motion and loudness", of(outputs[main], outputs[main]), beside, seed=context.seed)
     rivals = [figure.baselines[name] for name in ("apart", OTHERS_SOUND) if name in figure.baselines]
     if len(rivals) == 2:  # one timing for all would be in step with any sound
         ahead = all(rival.ahead is not None and rival.ahead[0] > 0 for rival in rivals)
         figure = figure.judged(f"above apart and {OTHERS_SOUND}, beyond the intervals", ahead)
     examples = [
         Example(case.id, case.prompt, {"target": case.target, **{name: parts[i] for name, parts in outputs.items()}})
-        for i, case in enumerate(asked[: 4 * EXAMPLES])
+        for i, case in enumerate(cases[: 4 * EXAMPLES])
     ]
     return Findings([figure], examples)
 

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from codi2.errors import DataError
 from codi2.evaluate import baselines
 from codi2.evaluate.backbones import CROPS, INCEPTION_FILE, Backbones, Clip, fid_network
-from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.case import Case
+from codi2.evaluate.context import BATCH, EvalContext
 from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.suite import Suite
 from codi2.evaluate.suites.answers import copy, instructed, ours
@@ -34,7 +34,7 @@ from codi2.metrics.audio import fd
 from codi2.prompt.parts import Image, Part, Prompt, Text
 
 LIST, CAPTIONS, FOLDER = "edits.jsonl", "annotations/captions_val2017.json", "val2017"
-NUMBER, QUICK, EXAMPLES = 1_000, 4, 12
+NUMBER, EXAMPLES = 1_000, 12
 STEPS = 50  # of SDEdit
 HALVES = "pictures given, one half against the other"
 TITLES = ("CLIPSIM, plain", "CLIPSIM, directional", "CLIP similarity to the picture given")
@@ -44,17 +44,17 @@ EDITS = ("night", "fog", "rain", "snow", "temperature", "sketch", "painted", "gr
 QUOTED = {"SDEdit-1/2T": "CLIPSIM .134", "InstructPix2Pix": "CLIPSIM .151", "CoDi-2": "CLIPSIM .147"}
 
 
-def suite(source: Path, backbones: Backbones, quick: bool, seed: int, items: int | None = None) -> Suite:
+def suite(source: Path, backbones: Backbones, context: EvalContext) -> Suite:
     """The suite on a copy of COCO. Raises DataError: it is not one, or a picture is missing."""
-    asked = cases(source, quick, seed, items)
+    questions = cases(source, context.count(NUMBER), context.seed)
     about = (
-        f"{source.name}: {len(asked)} pictures with an edit each ({_origin(source)}), seed {seed}. CLIP: "
+        f"{source.name}: {len(questions)} pictures with an edit each ({_origin(source)}), seed {context.seed}. CLIP: "
         f"{backbones.clip or Clip.LARGE}, by its makers' crop and by the processor; directional similarity as "
         "InstructPix2Pix: the cosine of the two pictures' difference to the two captions'. FID: Inception-v3 of 2015, "
         "pictures brought to "
-        f"299 × 299 as pytorch-fid does, against the {len(asked)} pictures as they were: biased upwards, the more the "
-        f"fewer there are, so compare it only with a FID of as many; the row of halves is what the bias alone gives at "
-        f"{len(asked) // 2}, and --items sets the number. SDEdit: {STEPS} steps, from "
+        f"299 × 299 as pytorch-fid does, against the {len(questions)} pictures as they were: biased upwards, the more "
+        "the fewer there are, so compare it only with a FID of as many; the row of halves is what the bias alone gives "
+        f"at {len(questions) // 2}, and --items sets the number. SDEdit: {STEPS} steps, from "
         "1/2 T, towards the caption of the result, on the same decoder."
     )
     systems = {
@@ -65,26 +65,26 @@ def suite(source: Path, backbones: Backbones, quick: bool, seed: int, items: int
     }
     without = f"no weights of Inception-v3: name the file {INCEPTION_FILE} with --inception"
     return Suite(
-        "coco-edit", "Edits of COCO", about, lambda bench, quick: asked, systems, partial(score, backbones=backbones),
+        "coco-edit", "Edits of COCO", about, partial(score, backbones=backbones), lambda context: questions, systems,
         absent={} if backbones.inception else {"FID": without},
         networks={"CLIP": backbones.clip or Clip.LARGE, "Inception-v3": backbones.inception},
         quoted=QUOTED,
     )  # fmt: skip
 
 
-def cases(source: Path, quick: bool = False, seed: int = 0, items: int | None = None) -> list[Case]:
+def cases(source: Path, count: int = NUMBER, seed: int = 0) -> list[Case]:
     """Raises DataError: the lists or a picture are missing, or a line lacks a field."""
     lines = _listed(source) if (source / LIST).is_file() else _drawn(source, seed)
-    made = []
-    for i, line in enumerate(lines[: items or (QUICK if quick else NUMBER)]):
+    cases = []
+    for i, line in enumerate(lines[:count]):
         path = source / line["image"]
         if not path.is_file():
             raise DataError(f"the picture {path} is missing; fetch it, or leave it out of the list")
-        given = load_image(path)
-        prompt: Prompt = (Text(_sentence(line["edit"]) + ": "), given, Text("."))
+        picture = load_image(path)
+        prompt: Prompt = (Text(_sentence(line["edit"]) + ": "), picture, Text("."))
         about = {"words": line["result"], "before": line["caption"]}
-        made.append(Case(f"edit-{i:04d}", prompt, "image", {"source": given}, "edit", about))
-    return made
+        cases.append(Case(f"edit-{i:04d}", prompt, "image", {"source": picture}, "edit", about))
+    return cases
 
 
 def _listed(source: Path) -> list[dict[str, str]]:
@@ -128,53 +128,55 @@ def _sentence(words: str) -> str:
     return words[:1].upper() + words[1:].rstrip(".: ")
 
 
-def sdedit(bench: Bench, some: Sequence[Case]) -> list[Part]:
+def sdedit(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
     """SDEdit from half the noise on the same decoder, towards the caption of the result."""
-    decoder, made = bench.decoder("image"), []
-    for start in range(0, len(some), BATCH):
-        few = some[start : start + BATCH]
-        joint, words = bench.told(decoder, [case.about["words"] for case in few])
-        seeds = [bench.seed + start + i for i in range(len(few))]
-        sources = [case.truth["source"] for case in few]
-        made += baselines.sdedit(decoder, joint, words, sources, seeds, 0.5, STEPS)
-    return made
+    decoder, outputs_ = context.decoder("image"), []
+    for start in range(0, len(cases), BATCH):
+        batch = cases[start : start + BATCH]
+        joint, words = context.read_texts(decoder, [case.about["words"] for case in batch])
+        seeds = [context.seed + start + i for i in range(len(batch))]
+        sources = [case.truth["source"] for case in batch]
+        outputs_ += baselines.sdedit(decoder, joint, words, sources, seeds, 0.5, STEPS)
+    return outputs_
 
 
-def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]], backbones: Backbones) -> Findings:
+def score(
+    context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]], backbones: Backbones
+) -> Findings:
     """Similarities by CLIP, and FID where there are weights of Inception."""
     clip = Clip(backbones.clip or Clip.LARGE, backbones.device)
     main, *others = outputs
-    sources: list[Any] = [case.truth["source"] for case in asked]
-    before, wished = (clip.words([case.about[name] for case in asked]) for name in ("before", "words"))
+    sources: list[Any] = [case.truth["source"] for case in cases]
+    before, wished = (clip.words([case.about[name] for case in cases]) for name in ("before", "words"))
     figures: list[Figure] = []
     for crop in CROPS:
-        given = clip.pictures(sources, crop)
-        seen = {name: clip.pictures(parts, crop) for name, parts in outputs.items()}  # type: ignore[arg-type]
-        values = {name: similarities(given, found, before, wished) for name, found in seen.items()}
+        source = clip.pictures(sources, crop)
+        by_system = {name: clip.pictures(parts, crop) for name, parts in outputs.items()}  # type: ignore[arg-type]
+        values = {name: similarities(source, embeddings, before, wished) for name, embeddings in by_system.items()}
         figures += [
-            mean(f"{title}, {crop}", values[main][k], {name: values[name][k] for name in others}, seed=bench.seed)
+            mean(f"{title}, {crop}", values[main][k], {name: values[name][k] for name in others}, seed=context.seed)
             for k, title in enumerate(TITLES)
         ]
     figures += _fid(sources, outputs, backbones)
     examples = [
         Example(f"{case.about['words']}", case.prompt, {name: parts[i] for name, parts in outputs.items()})
-        for i, case in enumerate(asked)
-        if i % max(1, len(asked) // EXAMPLES) == 0
+        for i, case in enumerate(cases)
+        if i % max(1, len(cases) // EXAMPLES) == 0
     ]
     return Findings(figures, examples)
 
 
 def similarities(
-    given: torch.Tensor, made: torch.Tensor, before: torch.Tensor, wished: torch.Tensor
+    source: torch.Tensor, output: torch.Tensor, before: torch.Tensor, wished: torch.Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Plain, directional and image similarity, [n] each, of unit vectors [n, C].
 
     cos(picture, caption), cos(picture - source, caption - caption before), cos(picture, source): InstructPix2Pix,
     section 4.1 (arXiv:2211.09800). The direction of a copy is zero, and so is its similarity.
     """
-    plain = (made * wished).sum(1)
-    directional = F.cosine_similarity(made - given, wished - before, dim=1)
-    return plain.numpy(), directional.numpy(), (made * given).sum(1).numpy()
+    plain = (output * wished).sum(1)
+    directional = F.cosine_similarity(output - source, wished - before, dim=1)
+    return plain.numpy(), directional.numpy(), (output * source).sum(1).numpy()
 
 
 def _fid(sources: Sequence[Image], outputs: Mapping[str, Sequence[Part]], backbones: Backbones) -> list[Figure]:

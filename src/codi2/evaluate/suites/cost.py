@@ -1,19 +1,21 @@
-"""Seconds and memory of single replies, as a user sees them."""
+"""`cost`: seconds and memory of single replies."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from codi2.errors import WeightsError
-from codi2.evaluate.bench import Bench
+from codi2.evaluate.case import Case
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.figure import Figure, Findings, known, mean
 from codi2.model import Options
 from codi2.prompt.layout import Message
-from codi2.prompt.parts import Prompt, Text
+from codi2.prompt.parts import Part, Prompt, Text
 
 ASKS = {
     "picture": ("Draw a strawberry.", ("image",), 3.0),
@@ -22,23 +24,21 @@ ASKS = {
     "clip with its sound": ("Make a clip of a rooster, with its sound.", ("video", "audio"), 20.0),
 }
 """Reply → prompt, modalities, and the seconds that it may take on two cores."""
+NUMBER = 5  # replies of each kind
 TOGETHER = 1.2  # times as long as one by one, in the same number of steps
 STAGES = ("read", "write", "decode")
 
 
-def cost(bench: Bench, n: int) -> Findings:
-    """Seconds of a reply of each kind once the model is warm, by stage; peak memory; seconds of `--help`.
-
-    Runs before the other sections: peak memory is the process's, and theirs is not a user's.
-    """
+def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
+    """Seconds of a reply of each kind once the model is warm, by stage; peak memory; seconds of `--help`."""
     figures: list[Figure] = []
     for name, (words, want, limit) in ASKS.items():
-        if set(want) <= bench.model.decoders.keys():
-            figures += _seconds(bench, name, (Text(words),), want, limit, bench.count(n))
+        if set(want) <= context.model.decoders.keys():
+            figures += _seconds(context, name, (Text(words),), want, limit, context.count(NUMBER))
     if not figures:
-        raise WeightsError(f"the model {bench.model.config.name!r} has no decoder to measure")
-    if bench.model.joint is not None and {"video", "audio"} <= bench.model.decoders.keys():
-        figures.append(_together(bench, bench.count(n)))
+        raise WeightsError(f"the model {context.model.config.name!r} has no decoder to measure")
+    if context.model.joint is not None and {"video", "audio"} <= context.model.decoders.keys():
+        figures.append(_together(context, context.count(NUMBER)))
     memory = known("peak memory of the process", peak_gigabytes(), n=1, unit="GB")
     started = mean("codi2 --help", [_help_seconds() for _ in range(3)], unit="s")
     return Findings([
@@ -56,11 +56,13 @@ def peak_gigabytes() -> float:
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e9  # macOS counts bytes, Linux kibibytes
 
 
-def _seconds(bench: Bench, name: str, prompt: Prompt, want: tuple[str, ...], limit: float, n: int) -> list[Figure]:
+def _seconds(
+    context: EvalContext, name: str, prompt: Prompt, want: tuple[str, ...], limit: float, n: int
+) -> list[Figure]:
     whole, stages = [], []
     for i in range(n + 1):
         began = time.perf_counter()
-        reply = bench.model.answer([[Message("user", prompt)]], [Options(want=want, seed=i, max_new_tokens=1)])[0]
+        reply = context.model.answer([[Message("user", prompt)]], [Options(want=want, seed=i, max_new_tokens=1)])[0]
         whole.append(time.perf_counter() - began)
         stages.append([reply.recipe["seconds"][stage] for stage in STAGES])
     # the first reply warms up
@@ -70,18 +72,18 @@ def _seconds(bench: Bench, name: str, prompt: Prompt, want: tuple[str, ...], lim
     return [total.judged(f"≤ {limit:g} s on two cores", total.value <= limit), *parts]
 
 
-def _together(bench: Bench, n: int) -> Figure:
+def _together(context: EvalContext, n: int) -> Figure:
     """Seconds of drawing a clip and its sound together, over those of drawing one after the other."""
-    assert bench.model.config.joint is not None
+    assert context.model.config.joint is not None
     words, want, _ = ASKS["clip with its sound"]
     ratios = []
     for i in range(n + 1):
         seconds = {}
         for kinds in (want, *((kind,) for kind in want)):
             options = Options(
-                want=kinds, seed=i, max_new_tokens=1, num_inference_steps=bench.model.config.joint.num_inference_steps
+                want=kinds, seed=i, max_new_tokens=1, num_inference_steps=context.model.config.joint.num_inference_steps
             )
-            reply = bench.model.answer([[Message("user", (Text(words),))]], [options])[0]
+            reply = context.model.answer([[Message("user", (Text(words),))]], [options])[0]
             seconds[kinds] = reply.recipe["seconds"]["decode"]
         ratios.append(seconds.pop(want) / sum(seconds.values()))
     ratio = mean("together: seconds of drawing, over those of one by one", ratios[1:])

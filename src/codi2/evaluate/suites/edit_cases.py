@@ -1,8 +1,8 @@
 """The cases of `edits` and `sound-edits`.
 
-Edits are drawn with continuous values (`data.edits`): of kinds and values that training sees, of values that it never
-sees, of kinds that it never sees. Each edit is asked for in every one of `WAYS`, of the same item and with the same
-noise. Those of the first group are also asked for in the ways of `CONTROLS`.
+Edits are drawn with continuous values (`data.edits`): of kinds and values that training has, of values that it never
+has, of kinds that it never has. Each edit is requested in every one of `WAYS`, of the same item and with the same
+noise. Those of the first group are also requested in the ways of `CONTROLS`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from codi2.data.edits import Edit, HeldOut, colour, cover, draw_kind, geometry, ground, sound, texture
-from codi2.data.tasks.sampler import TRIES, TaskSampler, encoded, seen
+from codi2.data.tasks.sampler import TRIES, TaskSampler, encoded, is_visible
 from codi2.data.templates import listing, write_prompt
 from codi2.errors import DataError
-from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
+from codi2.evaluate.context import EvalContext
 from codi2.prompt.grammar import join_text
 from codi2.prompt.parts import Part, Prompt, Text
 
@@ -35,39 +35,38 @@ FAMILIES = {
     for kind in family.KINDS
 }
 """Kind of edit → its family."""
-QUICK = 2
-WRONG = 4  # other edits of the same item that the true answer is told from
-DRAWS = 51  # tells the draws from those of other suites
+WRONG = 4  # other edits of the same item beside the true answer
+DRAWS = 51  # part of the seed: other suites have other draws
 
 
-def cases(modality: str) -> Callable[[Bench, bool], list[Case]]:
+def cases(modality: str) -> Callable[[EvalContext], list[Case]]:
     """The questions of one modality."""
 
-    def make(bench: Bench, quick: bool) -> list[Case]:
+    def make(context: EvalContext) -> list[Case]:
         return [
             case
             for held_out, (_, number) in GROUPS.items()
-            for case in drawn(bench, modality, held_out, bench.items or (QUICK if quick else number))
+            for case in draw_cases(context, modality, held_out, context.count(number))
         ]
 
     return make
 
 
-def drawn(bench: Bench, modality: str, held_out: HeldOut, number: int) -> list[Case]:
-    """So many edits of one group, each asked for in every way."""
-    splits = bench.splits(*SPLITS[modality])
-    sampler, wrong = TaskSampler(bench.corpus, splits, held_out), TaskSampler(bench.corpus, splits)
-    made = []
+def draw_cases(context: EvalContext, modality: str, held_out: HeldOut, number: int) -> list[Case]:
+    """`number` edits of one group, each requested in every way."""
+    splits = context.splits(*SPLITS[modality])
+    sampler, wrong = TaskSampler(context.corpus, splits, held_out), TaskSampler(context.corpus, splits)
+    cases = []
     for i in range(number):
-        draw = np.random.default_rng((bench.seed, DRAWS, len(modality), list(GROUPS).index(held_out), i))
-        made += _of_one_edit(sampler, wrong, modality, draw, GROUPS[held_out][0], i)
-    return made
+        draw = np.random.default_rng((context.seed, DRAWS, len(modality), list(GROUPS).index(held_out), i))
+        cases += _of_one_edit(sampler, wrong, modality, draw, GROUPS[held_out][0], i)
+    return cases
 
 
 def _of_one_edit(
     sampler: TaskSampler, wrong: TaskSampler, modality: str, draw: np.random.Generator, group: str, number: int
 ) -> list[Case]:
-    """One edit of one item, asked for in each way. `wrong` draws the edits that it is told from."""
+    """One edit of one item, requested in each way. `wrong` draws the other edits of the item."""
     media = [sampler.array(item) for item in sampler.items(modality, draw, 1 + SHOTS)]
     edit, after = sampler.change(modality, media, draw)
     known, elsewhere = [media[0], after[0]], list[np.ndarray]()
@@ -75,32 +74,32 @@ def _of_one_edit(
         changed = unlike(wrong, modality, draw, known, media if n == 0 else media[:1])
         elsewhere = elsewhere or changed[1:]
         known.append(changed[0])
-    source, target, *others = (encoded(one).decode() for one in known)
+    source, target, *others = (encoded(array).decode() for array in known)
     # the first example shows the edit, so that one example is enough to know it
-    order = sorted(range(SHOTS), key=lambda n: not seen(media[n + 1], after[n + 1]))
+    order = sorted(range(SHOTS), key=lambda n: not is_visible(media[n + 1], after[n + 1]))
     pairs, other_pairs = (
         [(encoded(media[n + 1]).decode(), encoded(ends[n]).decode()) for n in order] for ends in (after[1:], elsewhere)
     )
     template = int(draw.integers(2**31))
-    shown = {way: pairs[: int(way)] for way in WAYS if way != "words"}
+    examples = {way: pairs[: int(way)] for way in WAYS if way != "words"}
     if group == GROUPS[""][0]:
-        shown |= {"none": [], "other": other_pairs, "swapped": [(b, a) for a, b in pairs]}
-    asked = {way: prompt(examples, source, template) for way, examples in shown.items()}
+        examples |= {"none": [], "other": other_pairs, "swapped": [(b, a) for a, b in pairs]}
+    prompts = {way: prompt(shots, source, template) for way, shots in examples.items()}
     words = write_prompt("edit", np.random.default_rng(template), {"media": [source], "ask": edit.ask})
-    asked |= {"words": words, **({"zeroed": words} if group == GROUPS[""][0] else {})}
+    prompts |= {"words": words, **({"zeroed": words} if group == GROUPS[""][0] else {})}
     about = {"seed": number, "others": others, "family": FAMILIES.get(edit.kind, "two edits in a row")}
     truth = {"target": target, "source": source}
     return [
         Case(
             f"{group}-{number:03d}-{way}",
-            asked[way],
+            prompts[way],
             modality,
             truth,
             f"{group}, {way}",
-            {**about, "way": way, "edit": number, "of": group, "pairs": shown.get(way, []), "ask": edit.ask},
+            {**about, "way": way, "edit": number, "of": group, "pairs": examples.get(way, []), "ask": edit.ask},
         )
         for way in (*WAYS, *CONTROLS)
-        if way in asked
+        if way in prompts
     ]
 
 
@@ -114,16 +113,16 @@ def unlike(
     """`media` under an edit that makes the first unlike all that is `known`."""
     for _ in range(TRIES):
         _, after = sampler.change(modality, media, draw)
-        if all(seen(one, after[0]) for one in known):
+        if all(is_visible(array, after[0]) for array in known):
             return after
     raise DataError(f"none of {TRIES} edits makes this {modality} unlike {len(known)} others; the corpus is too blank")
 
 
-def prompt(pairs: Sequence[tuple[Part, Part]], given: Part, template: int) -> Prompt:
+def prompt(pairs: Sequence[tuple[Part, Part]], source: Part, template: int) -> Prompt:
     """Examples and what to edit alike; without examples nothing says what to do."""
     if not pairs:
-        return (Text("Apply an editing to "), given, Text("."))
-    fields = {"pairs": listing(pairs, between=", "), "media": [given]}
+        return (Text("Apply an editing to "), source, Text("."))
+    fields = {"pairs": listing(pairs, between=", "), "media": [source]}
     return join_text(write_prompt("analogy", np.random.default_rng(template), fields))
 
 
@@ -133,12 +132,12 @@ def changed_alike(
     """An edit of one of `kinds` that changes each of `media`, and these edited. Raises DataError: there is none."""
     for _ in range(TRIES):
         edit = edit_of(kinds, draw)
-        after = [edit(one) for one in media]
-        if all(map(seen, media, after)):
+        after = [edit(array) for array in media]
+        if all(map(is_visible, media, after)):
             return edit, after
     raise DataError(f"none of {TRIES} edits of {', '.join(kinds)} changes all of {len(media)} media")
 
 
 def edit_of(kinds: Sequence[str], draw: np.random.Generator) -> Edit:
-    """An edit of one of `kinds`, with values that training sees."""
+    """An edit of one of `kinds`, with values that training has."""
     return draw_kind(str(draw.choice(list(kinds))), draw)

@@ -8,16 +8,16 @@ import numpy as np
 from torch import Tensor
 
 from codi2.evaluate import baselines
-from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
-from codi2.evaluate.closeness import MEASURES, closeness, first_is_nearest, louder, seen_distance
+from codi2.evaluate.closeness import MEASURES, appearance_distance, closeness, first_is_nearest, level_difference
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.figure import Figure, known, mean
 from codi2.heads.prior import cosine
 from codi2.metrics.audio import fd
 from codi2.prompt.parts import Part
 
 VISIBLE = 0.9  # EffNet-sim of a copy, below which an edit of a picture can be seen
-LEVEL_DB = 3.0  # by which an answer may be louder or softer than the true one
+LEVEL_DB = 3.0  # by which the level of an answer may differ from that of the true one
 HALVES = "true sounds, one half against the other"
 COPY, ROUND_TRIP = "copy of the source", "codec round trip of the source"
 RIGHT = {"known": (0.75, 0.65), "values": (0.5, 0.5)}
@@ -25,132 +25,145 @@ RIGHT = {"known": (0.75, 0.65), "values": (0.5, 0.5)}
 
 
 def way_figures(
-    bench: Bench, title: str, some: Sequence[Case], parts: Sequence[Part], fed: Mapping[str, Tensor] | None
+    context: EvalContext, title: str, cases: Sequence[Case], parts: Sequence[Part], features: Mapping[str, Tensor]
 ) -> list[Figure]:
     """Of cases of one group and way.
 
     Args:
-        fed: features [n, K, D]: `ours`, `target`, and rivals by name; None: the answers come from elsewhere.
+        features: [n, K, D] each: `ours`, `target`, and rivals by name; empty for answers of another system.
     """
-    figures = [] if fed is None else [cosine_figure(bench, title, fed)]
-    if some[0].want == "image":
-        figures += visible_figures(bench, title, some, parts)
+    figures = [cosine_figure(context, title, features)] if features else []
+    if cases[0].want == "image":
+        figures += visible_figures(context, title, cases, parts)
     else:
-        figures += _sound_figures(bench, title, some, parts)
-    return [*figures, right_among(bench, title, some, parts)]
+        figures += _sound_figures(context, title, cases, parts)
+    return [*figures, right_among(context, title, cases, parts)]
 
 
-def cosine_figure(bench: Bench, title: str, fed: Mapping[str, Tensor]) -> Figure:
-    """Of the features fed to the decoder and of rivals to the true ones."""
-    values = {name: cosine(x.float(), fed["target"]).cpu().numpy() for name, x in fed.items() if name != "target"}
-    ours = values.pop("ours")
-    figure = mean(f"{title}: cosine to the true features", ours, values, seed=bench.seed)
-    return _ahead(figure, "feature arithmetic" if "feature arithmetic" in values else "copy")
+def cosine_figure(context: EvalContext, title: str, features: Mapping[str, Tensor]) -> Figure:
+    """Of the decoder's features, and of rivals, to the true ones."""
+    rivals = {
+        name: cosine(x.float(), features["target"]).cpu().numpy() for name, x in features.items() if name != "target"
+    }
+    cosines = rivals.pop("ours")
+    figure = mean(f"{title}: cosine to the true features", cosines, rivals, seed=context.seed)
+    return _ahead(figure, "feature arithmetic" if "feature arithmetic" in rivals else "copy")
 
 
-def visible_figures(bench: Bench, title: str, some: Sequence[Case], parts: Sequence[Part]) -> list[Figure]:
+def visible_figures(context: EvalContext, title: str, cases: Sequence[Case], parts: Sequence[Part]) -> list[Figure]:
     """EffNet-sim to the true pictures beside a copy's, over the edits that can be seen; none where there is none."""
-    targets = [case.target for case in some]
-    copies = closeness(bench, targets, [case.truth["source"] for case in some])
+    targets = [case.target for case in cases]
+    copies = closeness(context, targets, [case.truth["source"] for case in cases])
     rows = copies < VISIBLE
     if not rows.any():
         return []
-    near = closeness(bench, targets, parts)[rows]
-    return [_ahead(mean(f"{title}, visible: EffNet-sim", near, {COPY: copies[rows]}, seed=bench.seed), COPY)]
+    likeness = closeness(context, targets, parts)[rows]
+    return [_ahead(mean(f"{title}, visible: EffNet-sim", likeness, {COPY: copies[rows]}, seed=context.seed), COPY)]
 
 
-def _sound_figures(bench: Bench, title: str, some: Sequence[Case], parts: Sequence[Part]) -> list[Figure]:
+def _sound_figures(context: EvalContext, title: str, cases: Sequence[Case], parts: Sequence[Part]) -> list[Figure]:
     """LSD, Fréchet distance and level, beside the source as it is and through the codec."""
-    targets = [case.target for case in some]
+    targets = [case.target for case in cases]
     rivals: dict[str, Sequence[Part]] = {
-        ROUND_TRIP: [_round_trip(bench, case) for case in some],
-        COPY: [case.truth["source"] for case in some],
+        ROUND_TRIP: [_round_trip(context, case) for case in cases],
+        COPY: [case.truth["source"] for case in cases],
     }
-    far = {name: closeness(bench, targets, sounds) for name, sounds in rivals.items()}
-    lsd = mean(f"{title}: LSD", closeness(bench, targets, parts), far, seed=bench.seed)
-    truth, _ = bench.hear(targets)
+    distances = {name: closeness(context, targets, sounds) for name, sounds in rivals.items()}
+    lsd = mean(f"{title}: LSD", closeness(context, targets, parts), distances, seed=context.seed)
+    truth, _ = context.sound_embeddings(targets)
 
     def apart(sounds: Sequence[Part]) -> float:
-        return fd(bench.hear(sounds)[0], truth)
+        return fd(context.sound_embeddings(sounds)[0], truth)
 
-    of_set = known(f"{title}: aiSFX-FD", apart(parts), len(some))
-    of_set = of_set.beside(**{name: known(name, apart(sounds), len(some)) for name, sounds in rivals.items()})
+    of_set = known(f"{title}: aiSFX-FD", apart(parts), len(cases))
+    of_set = of_set.beside(**{name: known(name, apart(sounds), len(cases)) for name, sounds in rivals.items()})
     if len(truth) >= 4:
         of_set = of_set.beside(**{HALVES: known(HALVES, fd(truth[::2], truth[1::2]), len(truth) // 2)})
     bar = f"below the {ROUND_TRIP.removesuffix(' of the source')}"
     judged = [figure.judged(bar, figure.value < figure.baselines[ROUND_TRIP].value) for figure in (lsd, of_set)]
-    return [*judged, level_figure(bench, title, targets, parts, rivals)]
+    return [*judged, *level_figures(context, title, targets, parts, rivals)]
 
 
-def level_figure(
-    bench: Bench, title: str, targets: Sequence[Part], parts: Sequence[Part], rivals: Mapping[str, Sequence[Part]]
-) -> Figure:
-    """The share of sounds that are as loud as the true ones."""
+def level_figures(
+    context: EvalContext,
+    title: str,
+    targets: Sequence[Part],
+    parts: Sequence[Part],
+    rivals: Mapping[str, Sequence[Part]],
+) -> list[Figure]:
+    """The absolute difference in level to the true sounds, and the share of sounds with a difference up to LEVEL_DB."""
+    apart = np.abs(level_difference(targets, parts))
+    rivals_apart = {name: np.abs(level_difference(targets, sounds)) for name, sounds in rivals.items()}
+    within = {name: values <= LEVEL_DB for name, values in rivals_apart.items()}
+    return [
+        mean(f"{title}: difference in level", apart, rivals_apart, unit="dB", seed=context.seed),
+        mean(f"{title}: level within {LEVEL_DB:g} dB", apart <= LEVEL_DB, within, seed=context.seed),
+    ]
 
-    def as_loud(sounds: Sequence[Part]) -> np.ndarray:
-        return np.abs(louder(targets, sounds)) <= LEVEL_DB
 
-    beside = {name: as_loud(sounds) for name, sounds in rivals.items()}
-    return mean(f"{title}: level within {LEVEL_DB:g} dB", as_loud(parts), beside, seed=bench.seed)
-
-
-def _round_trip(bench: Bench, case: Case) -> Part:
-    """The source of a case through the codec, made once for all cases that edit it."""
+def _round_trip(context: EvalContext, case: Case) -> Part:
+    """The source of a case through the codec, computed once for all cases that edit it."""
     source = case.truth["source"]
-    known_: dict[int, tuple[Part, Part]] = bench.once("edit round trips", dict)
-    if id(source) not in known_:  # the source is kept beside: an address must not come to mean another
-        known_[id(source)] = source, baselines.round_trip(bench.decoder(case.want), [source])[0]
-    return known_[id(source)][1]
+    trips: dict[int, tuple[Part, Part]] = context.cached("edit round trips", dict)
+    if id(source) not in trips:  # the source is kept beside: an address must not come to mean another
+        trips[id(source)] = source, baselines.round_trip(context.decoder(case.want), [source])[0]
+    return trips[id(source)][1]
 
 
-def right_among(bench: Bench, title: str, some: Sequence[Case], parts: Sequence[Part]) -> Figure:
+def right_among(context: EvalContext, title: str, cases: Sequence[Case], parts: Sequence[Part]) -> Figure:
     """The share of answers that are nearest to the true one, beside the source and other edits of it."""
-    candidates = [[case.target, case.truth["source"], *case.about["others"]] for case in some]
+    candidates = [[case.target, case.truth["source"], *case.about["others"]] for case in cases]
     right = [
-        first_is_nearest(bench, part, among, one_thing=True) for part, among in zip(parts, candidates, strict=True)
+        first_is_nearest(context, part, among, one_thing=True) for part, among in zip(parts, candidates, strict=True)
     ]
     chance = known("chance", 1 / len(candidates[0]))
-    figure = mean(f"{title}: right among {len(candidates[0])}", right, seed=bench.seed).beside(chance=chance)
-    if some[0].about["of"] not in RIGHT:
+    figure = mean(f"{title}: right among {len(candidates[0])}", right, seed=context.seed).beside(chance=chance)
+    if cases[0].about["of"] not in RIGHT:
         return figure
-    least = RIGHT[some[0].about["of"]][some[0].about["way"] != "words"]
+    least = RIGHT[cases[0].about["of"]][cases[0].about["way"] != "words"]
     return figure.judged(f"≥ {least:g}", figure.value >= least)
 
 
-def family_figures(bench: Bench, asked: Sequence[Case], answers: Mapping[str, Part]) -> list[Figure]:
+def family_figures(context: EvalContext, cases: Sequence[Case], answers: Mapping[str, Part]) -> list[Figure]:
     """By families of kinds of edits, of pictures: likeness to the true answer where the edit can be seen."""
     figures = []
-    for family in sorted({case.about["family"] for case in asked} if asked[0].want == "image" else ()):
-        some = [case for case in asked if case.about["family"] == family]
-        figures += visible_figures(bench, f"{family}, by instruction", some, [answers[case.id] for case in some])
+    for family in sorted({case.about["family"] for case in cases} if cases[0].want == "image" else ()):
+        members = [case for case in cases if case.about["family"] == family]
+        figures += visible_figures(
+            context, f"{family}, by instruction", members, [answers[case.id] for case in members]
+        )
     return figures
 
 
-def control_figures(bench: Bench, asked: Sequence[Case], answers: Mapping[str, Part]) -> list[Figure]:
+def control_figures(context: EvalContext, cases: Sequence[Case], answers: Mapping[str, Part]) -> list[Figure]:
     """What examples give over none and over fewer, what those of another edit give, and whether the answer depends on
     which end of an example comes first, and on the feature."""
     ways: dict[str, list[Case]] = {}
-    for case in asked:
+    for case in cases:
         ways.setdefault(case.about["way"], []).append(case)
     targets = [case.target for case in ways["4"]]
-    given = {way: [answers[case.id] for case in some] for way, some in ways.items()}
-    measure = MEASURES[asked[0].want]
-    near = {way: closeness(bench, targets, given[way]) for way in ("words", "none", "1", "3", "4", "other", "zeroed")}
+    outputs = {way: [answers[case.id] for case in members] for way, members in ways.items()}
+    measure = MEASURES[cases[0].want]
+    likeness = {
+        way: closeness(context, targets, outputs[way]) for way in ("words", "none", "1", "3", "4", "other", "zeroed")
+    }
 
     def gain(title: str, better: str, worse: str) -> Figure:
-        return mean(f"{title}, {measure.name}", measure.gain(near[better], near[worse]), seed=bench.seed)
+        return mean(f"{title}, {measure.name}", measure.gain(likeness[better], likeness[worse]), seed=context.seed)
 
-    shown = gain("gain of 4 examples over none", "4", "none")
-    more = gain("gain of 3 examples over 1", "3", "1")
+    four = gain("gain of 4 examples over none", "4", "none")
+    three = gain("gain of 3 examples over 1", "3", "1")
     other = gain("gain of 4 examples of another edit over none", "other", "none")
-    fed = gain("by instruction: gain over a feature of zeros", "words", "zeroed")
-    far = {way: seen_distance(targets, given[way]) for way in ("4", "swapped")}
-    moved = mean("4 examples exchanged move the answer away", far["swapped"] > far["4"], seed=bench.seed)
+    features = gain("by instruction: gain over a feature of zeros", "words", "zeroed")
+    distances = {way: appearance_distance(targets, outputs[way]) for way in ("4", "swapped")}
+    exchanged = mean(
+        "4 examples exchanged move the answer away", distances["swapped"] > distances["4"], seed=context.seed
+    )
     return [
-        *(figure.judged("interval above 0", figure.low > 0) for figure in (shown, more)),
+        *(figure.judged("interval above 0", figure.low > 0) for figure in (four, three)),
         other.judged("interval not above 0", other.low <= 0),
-        moved.beside(chance=known("chance", 0.5)).judged("≥ 0.8", moved.value >= 0.8),
-        fed.judged("interval above 0", fed.low > 0),
+        exchanged.beside(chance=known("chance", 0.5)).judged("≥ 0.8", exchanged.value >= 0.8),
+        features.judged("interval above 0", features.low > 0),
     ]
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from codi2.evaluate import baselines
-from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import CHUNK, Case
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.figure import Example, Findings
 from codi2.evaluate.suites.edit_cases import GROUPS, SHOTS, WAYS
 from codi2.evaluate.suites.edit_figures import control_figures, family_figures, way_figures
@@ -23,16 +23,16 @@ TITLES = {"known": "known edits", "values": "held-out values", "kinds": "held-ou
 NAMES = {"words": "by instruction", "1": "1 example", **{str(n): f"{n} examples" for n in range(2, SHOTS + 1)}}
 
 
-def ours(bench: Bench, some: Sequence[Case]) -> list[Part]:
-    """The model's replies; where a case says so, drawn from features of zeros."""
-    told = features(bench, some)
-    zeroed = torch.tensor([case.about["way"] == "zeroed" for case in some], device=told.device)
-    told = torch.where(zeroed[:, None, None], 0, told)
-    return bench.decode(told, [case.prompt for case in some], some[0].want, _seeds(bench, some))
+def ours(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
+    """The model's replies; where a case says so, decoded from features of zeros."""
+    values = features(context, cases)
+    zeroed = torch.tensor([case.about["way"] == "zeroed" for case in cases], device=values.device)
+    values = torch.where(zeroed[:, None, None], 0, values)
+    return context.decode(values, [case.prompt for case in cases], cases[0].want, _seeds(context, cases))
 
 
-def _seeds(bench: Bench, some: Sequence[Case]) -> list[int]:
-    return [bench.seed + case.about["seed"] for case in some]
+def _seeds(context: EvalContext, cases: Sequence[Case]) -> list[int]:
+    return [context.seed + case.about["seed"] for case in cases]
 
 
 SYSTEMS = {"ours": ours}
@@ -41,77 +41,79 @@ SYSTEMS = {"ours": ours}
 # features
 
 
-def features(bench: Bench, some: Sequence[Case], regressed: bool = False) -> Tensor:
-    """The features [n, K, D] that the decoder gets for the answers; each case is thought about once.
+def features(context: EvalContext, cases: Sequence[Case], regressed: bool = False) -> Tensor:
+    """The features [n, K, D] that the decoder gets for the answers; computed once for each case.
 
     Args:
         regressed: as the language model regresses them, without the prior. Raises WeightsError: there is no prior.
     """
-    known: dict[str, Tensor] = bench.once(("edit features", some[0].want, regressed), dict)
-    new = [case for case in some if case.id not in known]
+    known: dict[str, Tensor] = context.cached(("edit features", cases[0].want, regressed), dict)
+    new = [case for case in cases if case.id not in known]
     if new:
-        prompts, want, seeds = [case.prompt for case in new], new[0].want, _seeds(bench, new)
+        prompts, want, seeds = [case.prompt for case in new], new[0].want, _seeds(context, new)
         if regressed:
-            with bench.without_prior():
-                made = bench.think(prompts, want, seeds)
+            with context.without_prior():
+                predicted = context.predict(prompts, want, seeds)
         else:
-            made = bench.think(prompts, want, seeds)
-        known.update(zip((case.id for case in new), made, strict=True))
-    return torch.stack([known[case.id] for case in some])
+            predicted = context.predict(prompts, want, seeds)
+        known.update(zip((case.id for case in new), predicted, strict=True))
+    return torch.stack([known[case.id] for case in cases])
 
 
-def true_features(bench: Bench, some: Sequence[Case]) -> dict[str, Tensor]:
-    """Features [n, K, D] of the true answers (`target`), and what can be guessed without training: a `copy` of the
+def true_features(context: EvalContext, cases: Sequence[Case]) -> dict[str, Tensor]:
+    """Features [n, K, D] of the true answers (`target`), and what needs no training: a `copy` of the
     source's, and where all cases have examples, that plus their mean difference (`feature arithmetic`)."""
-    slots = bench.num_slots(some[0].want)
+    slots = context.num_slots(cases[0].want)
 
     def encode(parts: Sequence[Part]) -> Tensor:
-        return bench.encode(parts)[:, :slots].float()
+        return context.encode(parts)[:, :slots].float()
 
-    found = {"target": encode([case.target for case in some]), "copy": encode([c.truth["source"] for c in some])}
-    if all(case.about["pairs"] for case in some):
+    values = {"target": encode([case.target for case in cases]), "copy": encode([c.truth["source"] for c in cases])}
+    if all(case.about["pairs"] for case in cases):
         before, after = (
-            torch.stack([encode([pair[side] for pair in case.about["pairs"]]).mean(0) for case in some])
+            torch.stack([encode([pair[side] for pair in case.about["pairs"]]).mean(0) for case in cases])
             for side in (0, 1)
         )
-        found["feature arithmetic"] = baselines.arithmetic(before, after, found["copy"])
-    return found
+        values["feature arithmetic"] = baselines.arithmetic(before, after, values["copy"])
+    return values
 
 
-def fed(bench: Bench, some: Sequence[Case]) -> dict[str, Tensor]:
+def features_and_rivals(context: EvalContext, cases: Sequence[Case]) -> dict[str, Tensor]:
     """The features of the answers (`ours`, and `regression` where there is a prior) beside `true_features`."""
-    found = {"ours": features(bench, some), **true_features(bench, some)}
-    if bench.model.prior is not None:
-        found["regression"] = features(bench, some, regressed=True)
-    return found
+    values = {"ours": features(context, cases), **true_features(context, cases)}
+    if context.model.prior is not None:
+        values["regression"] = features(context, cases, regressed=True)
+    return values
 
 
 # figures
 
 
-def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
+def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
     """By group and way: features, likeness, right answers among six; then families of kinds, and controls."""
     main, parts = next(iter(outputs.items()))
-    answers = {case.id: part for case, part in zip(asked, parts, strict=True)}
-    if main == "ours":  # in the batches in which cases are answered: what others answered is the same to the last bit
-        for start in range(0, len(asked), CHUNK):
-            features(bench, asked[start : start + CHUNK])
+    answers = {case.id: part for case, part in zip(cases, parts, strict=True)}
+    if (
+        main == "ours"
+    ):  # in the batches in which cases are answered, since sums of another batch are rounded differently
+        for start in range(0, len(cases), CHUNK):
+            features(context, cases[start : start + CHUNK])
     figures = []
-    for group in dict.fromkeys(case.about["of"] for case in asked):
+    for group in dict.fromkeys(case.about["of"] for case in cases):
         for way in WAYS:
-            some = [case for case in asked if case.about["of"] == group and case.about["way"] == way]
-            told = fed(bench, some) if main == "ours" else None  # another system has no features
-            figures += way_figures(bench, title_of(some[0]), some, [answers[c.id] for c in some], told)
-    figures += family_figures(bench, [case for case in asked if case.about["way"] == "words"], answers)
-    figures += control_figures(bench, [case for case in asked if case.about["of"] == GROUPS[""][0]], answers)
+            members = [case for case in cases if case.about["of"] == group and case.about["way"] == way]
+            values = features_and_rivals(context, members) if main == "ours" else {}  # another system has no features
+            figures += way_figures(context, title_of(members[0]), members, [answers[c.id] for c in members], values)
+    figures += family_figures(context, [case for case in cases if case.about["way"] == "words"], answers)
+    figures += control_figures(context, [case for case in cases if case.about["of"] == GROUPS[""][0]], answers)
     examples = [
         Example(f"{case.about['ask']} ({case.group})", case.prompt, {"target": case.target, "ours": answers[case.id]})
-        for case in asked
+        for case in cases
         if case.about["way"] in ("words", "3") and case.about["edit"] < EXAMPLES // 4
     ]
     return Findings(figures, examples)
 
 
 def title_of(case: Case) -> str:
-    """The name of the group and how the edit is asked for."""
+    """The name of the group and how the edit is requested."""
     return f"{TITLES[case.about['of']]}, {NAMES[case.about['way']]}"

@@ -1,4 +1,4 @@
-"""`pictures` and `sounds`: media from words. Is the concept seen or heard, do seeds differ, are they like real media?
+"""`pictures` and `sounds`: media from words. the concept, the difference between seeds, the likeness to real media.
 
 Letters: n captions, S seeds, C channels of the judge.
 """
@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codi2.evaluate.bench import Bench
 from codi2.evaluate.case import Case
+from codi2.evaluate.closeness import sharpness
+from codi2.evaluate.context import EvalContext
 from codi2.evaluate.copied import copied
 from codi2.evaluate.figure import Example, Figure, Findings, known, mean
 from codi2.evaluate.judge import ranks, similarity
 from codi2.evaluate.suites import answers
-from codi2.evaluate.suites.drawn import sharpness
-from codi2.evaluate.suites.edit_figures import level_figure
+from codi2.evaluate.suites.edit_figures import level_figures
 from codi2.metrics.audio import fd
 from codi2.prompt.parts import Part, Text
 
-TOP = 5  # a concept is seen where its own held-out medium is among the first 5
-NUMBER, QUICK, SEEDS, EXAMPLES = 60, 3, 4, 6
+TOP = 5  # a concept is recognised where its own held-out medium is among the first 5
+NUMBER, SEEDS, EXAMPLES = 60, 4, 6
 EACH = 0.5  # the share of the pictures of each seed, of known concepts
 UNLIKE = 0.85  # the most that pictures of two seeds are alike
 SHARP = (0.85, 1.15)  # times as sharp as the held-out pictures of the same captions
@@ -35,18 +35,18 @@ HALVES = "held-out media, one half against the other"
 
 @dataclass(frozen=True)
 class Kind:
-    """How media of one modality are asked for and judged."""
+    """How media of one modality are requested and judged."""
 
     ask: str
     groups: Mapping[str, tuple[str, float]]
-    """Split → what its media are of, and the share of answers in which the concept should be found."""
+    """Split → what its media are of, and the least share of answers with the concept."""
     candidates: int
-    """Held-out media of different concepts that an answer is told from, its own among them."""
+    """Held-out media of different concepts among which the answer's own is looked for."""
     judge: str
     likeness: str
-    look: Callable[[Bench, Sequence[Part]], Tensor]
-    """Media → the judge's features [n, C]."""
-    centre: Callable[[Bench], Tensor]
+    embed: Callable[[EvalContext, Sequence[Part]], Tensor]
+    """Media → the judge's embeddings [n, C]."""
+    centre: Callable[[EvalContext], Tensor]
 
 
 KINDS = {
@@ -56,8 +56,8 @@ KINDS = {
         100,
         "Lite2",
         "EffNet-sim",
-        lambda bench, parts: bench.see(parts),
-        lambda bench: bench.centre,
+        lambda context, parts: context.picture_embeddings(parts),
+        lambda context: context.centre,
     ),
     "audio": Kind(
         "Make the sound of {}.",
@@ -65,27 +65,27 @@ KINDS = {
         60,
         "aiSFX",
         "aiSFX-sim",
-        lambda bench, parts: torch.from_numpy(bench.hear(parts)[0]).float(),
-        lambda bench: torch.from_numpy(bench.sound_centre).float(),
+        lambda context, parts: torch.from_numpy(context.sound_embeddings(parts)[0]).float(),
+        lambda context: torch.from_numpy(context.sound_centre).float(),
     ),
 }
 
 
-def cases(modality: str) -> Callable[[Bench, bool], list[Case]]:
+def cases(modality: str) -> Callable[[EvalContext], list[Case]]:
     """Captions of held-out media, each with several seeds."""
 
-    def make(bench: Bench, quick: bool) -> list[Case]:
+    def make(context: EvalContext) -> list[Case]:
         groups = list(KINDS[modality].groups)
-        splits = groups[:1] if bench.validation else groups  # the validation split has known concepts alone
-        number = bench.items or (QUICK if quick else NUMBER)
-        return [case for split in splits for case in captions(bench, split, number, SEEDS, modality)]
+        splits = groups[:1] if context.validation else groups  # the validation split has known concepts alone
+        number = context.count(NUMBER)
+        return [case for split in splits for case in captions(context, split, number, SEEDS, modality)]
 
     return make
 
 
-def captions(bench: Bench, split: str, number: int, seeds: int, modality: str = "image") -> list[Case]:
+def captions(context: EvalContext, split: str, number: int, seeds: int, modality: str = "image") -> list[Case]:
     """The first captions of a split."""
-    media = gallery(bench, split, modality)[:number]
+    media = gallery(context, split, modality)[:number]
     return [
         Case(
             f"{split}-{i:03d}-{seed}",
@@ -100,130 +100,114 @@ def captions(bench: Bench, split: str, number: int, seeds: int, modality: str = 
     ]
 
 
-def gallery(bench: Bench, split: str, modality: str = "image") -> list[Any]:
+def gallery(context: EvalContext, split: str, modality: str = "image") -> list[Any]:
     """Held-out media of different concepts."""
 
     def make() -> list[Any]:
-        return [bench.part(item) for item in bench.draw(modality, split, KINDS[modality].candidates)]
+        return [context.part(item) for item in context.draw(modality, split, KINDS[modality].candidates)]
 
-    return bench.once(("gallery", modality, split), make)
+    return context.cached(("gallery", modality, split), make)
 
 
-def regression(bench: Bench, some: Sequence[Case]) -> list[Part]:
-    """Drawn from the features that the language model regresses. Raises WeightsError: the model has no prior."""
-    with bench.without_prior():
-        return answers.ours(bench, some)
+def regression(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
+    """Decoded from the features that the language model regresses. Raises WeightsError: the model has no prior."""
+    with context.without_prior():
+        return answers.ours(context, cases)
 
 
 SYSTEMS = {"ours": answers.ours, "regression": regression}
 
 
-def findings(bench: Bench, split: str, number: int, seeds: int, prior: bool = False) -> Findings:
-    """The figures of one split, of the model's own pictures.
-
-    Args:
-        prior: whether those without the prior stand beside them. Raises WeightsError: the model has none.
-    """
-    bench.decoder("image")
-    asked = captions(bench, split, bench.count(number), seeds)
-    made = {name: SYSTEMS[name](bench, asked) for name in (SYSTEMS if prior else ["ours"])}
-    return score(bench, asked, made, nearness=False)
-
-
-def score(
-    bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]], nearness: bool = True
-) -> Findings:
-    """By split: the concept, the seeds, likeness to real pictures as a set, sharpness, and what training shows.
-
-    Args:
-        nearness: whether pictures are held against training pictures, which takes the judge minutes.
+def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
+    """By split: the concept, the seeds, likeness to real media as a set, sharpness or level, and the likeness of
+    pictures to training pictures.
     """
     figures: list[Figure] = []
-    for split in dict.fromkeys(case.group for case in asked):
-        rows = [i for i, case in enumerate(asked) if case.group == split]
-        some = [asked[i] for i in rows]
-        made = {name: [parts[i] for i in rows] for name, parts in outputs.items()}
-        figures += [*_concept_figures(bench, split, some, made), *_set_figures(bench, split, some, made)]
-        if nearness and asked[0].want == "image":
-            first = [i for i, case in enumerate(some) if case.about["of_seed"] == 0]
-            pairs = [(next(iter(made.values()))[i], some[i].target) for i in first]
-            ours, real = zip(*pairs, strict=True)
-            figures.append(copied(bench, KINDS["image"].groups[split][0], ours, real))
-    return Findings(figures, _examples(asked, outputs))
+    for split in dict.fromkeys(case.group for case in cases):
+        rows = [i for i, case in enumerate(cases) if case.group == split]
+        members = [cases[i] for i in rows]
+        parts = {name: [outputs[name][i] for i in rows] for name in outputs}
+        figures += [*_concept_figures(context, split, members, parts), *_set_figures(context, split, members, parts)]
+        if cases[0].want == "image":
+            first = [i for i, case in enumerate(members) if case.about["of_seed"] == 0]
+            pairs = [(next(iter(parts.values()))[i], members[i].target) for i in first]
+            pictures, real = zip(*pairs, strict=True)
+            figures.append(copied(context, KINDS["image"].groups[split][0], pictures, real))
+    return Findings(figures, _examples(cases, outputs))
 
 
-def _examples(asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> list[Example]:
+def _examples(cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> list[Example]:
     """The first captions of each split, with the pictures of every seed."""
     main, parts = next(iter(outputs.items()))
     examples = []
-    for split in dict.fromkeys(case.group for case in asked):
+    for split in dict.fromkeys(case.group for case in cases):
         for row in range(EXAMPLES):
-            mine = [i for i, case in enumerate(asked) if (case.group, case.about["row"]) == (split, row)]
-            if mine:
-                case = asked[mine[0]]
-                shown = {f"{main}, seed {asked[i].about['of_seed']}": parts[i] for i in mine}
-                examples.append(Example(case.about["words"], case.prompt, {"target": case.target, **shown}))
+            members = [i for i, case in enumerate(cases) if (case.group, case.about["row"]) == (split, row)]
+            if members:
+                case = cases[members[0]]
+                media = {f"{main}, seed {cases[i].about['of_seed']}": parts[i] for i in members}
+                examples.append(Example(case.about["words"], case.prompt, {"target": case.target, **media}))
     return examples
 
 
 def _concept_figures(
-    bench: Bench, split: str, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]
+    context: EvalContext, split: str, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]
 ) -> list[Figure]:
-    """Whether the concept is found, of all seeds and of each, and how alike the seeds are."""
-    kind, main = KINDS[asked[0].want], next(iter(outputs))
-    (title, least), centre = kind.groups[split], kind.centre(bench)
-    truth = kind.look(bench, gallery(bench, split, asked[0].want))
-    looks = {name: _by_seed(kind.look(bench, parts), asked) for name, parts in outputs.items()}
-    found = {name: np.stack([ranks(one, truth) < TOP for one in some]) for name, some in looks.items()}
-    top = _figure(bench, f"{title}: top-{TOP} among {len(truth)}", {name: hits.mean(0) for name, hits in found.items()})
+    """Whether the concept is recognised, of all seeds and of each, and how alike the seeds are."""
+    kind, main = KINDS[cases[0].want], next(iter(outputs))
+    (title, least), centre = kind.groups[split], kind.centre(context)
+    truth = kind.embed(context, gallery(context, split, cases[0].want))
+    embeddings = {name: _by_seed(kind.embed(context, parts), cases) for name, parts in outputs.items()}
+    hits = {name: np.stack([ranks(rows, truth) < TOP for rows in by_seed]) for name, by_seed in embeddings.items()}
+    top = _figure(
+        context, f"{title}: top-{TOP} among {len(truth)}", {name: values.mean(0) for name, values in hits.items()}
+    )
     top = top.beside(chance=known("chance", min(1.0, TOP / len(truth)))).judged(f"≥ {least:g}", top.value >= least)
-    near = {
-        name: np.mean([similarity(one, truth[: len(one)], centre) for one in some], axis=0)
-        for name, some in looks.items()
+    likeness = {
+        name: np.mean([similarity(rows, truth[: len(rows)], centre) for rows in by_seed], axis=0)
+        for name, by_seed in embeddings.items()
     }
-    figures = [top, _figure(bench, f"{title}: {kind.likeness} to the true one", near)]
-    if len(looks[main]) == 1:
-        return figures
-    pictured = asked[0].want == "image"
-    for seed, hits in enumerate(found[main]):
-        each = mean(f"{title}: top-{TOP}, seed {seed}", hits, seed=bench.seed)
-        bar = pictured and split == "test_rendering"
+    figures = [top, _figure(context, f"{title}: {kind.likeness} to the true one", likeness)]
+    of_pictures = cases[0].want == "image"
+    for seed, of_seed in enumerate(hits[main]):
+        each = mean(f"{title}: top-{TOP}, seed {seed}", of_seed, seed=context.seed)
+        bar = of_pictures and split == "test_rendering"
         figures.append(each.judged(f"≥ {EACH:g}", each.value >= EACH) if bar else each)
     alike = {
-        name: np.mean([similarity(a, b, centre) for a, b in combinations(some, 2)], axis=0)
-        for name, some in looks.items()
+        name: np.mean([similarity(a, b, centre) for a, b in combinations(by_seed, 2)], axis=0)
+        for name, by_seed in embeddings.items()
     }
-    figure = _figure(bench, f"{title}: {kind.likeness} between seeds", alike)
-    return [*figures, figure.judged(f"≤ {UNLIKE:g}", figure.value <= UNLIKE) if pictured else figure]
+    figure = _figure(context, f"{title}: {kind.likeness} between seeds", alike)
+    return [*figures, figure.judged(f"≤ {UNLIKE:g}", figure.value <= UNLIKE) if of_pictures else figure]
 
 
 def _set_figures(
-    bench: Bench, split: str, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]
+    context: EvalContext, split: str, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]
 ) -> list[Figure]:
-    """Likeness to held-out media as a set; pictures are as sharp as the true ones, sounds as loud."""
-    kind, main = KINDS[asked[0].want], next(iter(outputs))
-    title, truth = kind.groups[split][0], kind.look(bench, gallery(bench, split, asked[0].want)).numpy()
-    apart = {name: fd(kind.look(bench, parts).numpy(), truth) for name, parts in outputs.items()}
-    others = {name: known(name, value, len(asked)) for name, value in apart.items() if name != main}
+    """Likeness to held-out media as a set; sharpness of pictures, level of sounds."""
+    kind, main = KINDS[cases[0].want], next(iter(outputs))
+    title, truth = kind.groups[split][0], kind.embed(context, gallery(context, split, cases[0].want)).numpy()
+    apart = {name: fd(kind.embed(context, parts).numpy(), truth) for name, parts in outputs.items()}
+    others = {name: known(name, value, len(cases)) for name, value in apart.items() if name != main}
     if len(truth) >= 4:
         others[HALVES] = known(HALVES, fd(truth[::2], truth[1::2]), len(truth) // 2)
-    of_set = known(f"{title}: {kind.judge}-FD", apart[main], len(asked)).beside(**others)
-    targets = [case.target for case in asked]
-    if asked[0].want == "audio":
+    of_set = known(f"{title}: {kind.judge}-FD", apart[main], len(cases)).beside(**others)
+    targets = [case.target for case in cases]
+    if cases[0].want == "audio":
         rivals = {name: parts for name, parts in outputs.items() if name != main}
-        return [of_set, level_figure(bench, title, targets, outputs[main], rivals)]
+        return [of_set, *level_figures(context, title, targets, outputs[main], rivals)]
     like = sharpness(targets).mean()
-    crisp = _figure(bench, f"{title}: sharpness", {name: sharpness(parts) / like for name, parts in outputs.items()})
+    crisp = _figure(context, f"{title}: sharpness", {name: sharpness(parts) / like for name, parts in outputs.items()})
     return [of_set, crisp.judged("{:g} to {:g}".format(*SHARP), SHARP[0] <= crisp.value <= SHARP[1])]
 
 
-def _by_seed(looks: Tensor, asked: Sequence[Case]) -> list[Tensor]:
-    """The judge's features [n, C] of each seed."""
-    seeds = sorted({case.about["of_seed"] for case in asked})
-    return [looks[[i for i, case in enumerate(asked) if case.about["of_seed"] == seed]] for seed in seeds]
+def _by_seed(embeddings: Tensor, cases: Sequence[Case]) -> list[Tensor]:
+    """The judge's embeddings [n, C] of each seed."""
+    seeds = sorted({case.about["of_seed"] for case in cases})
+    return [embeddings[[i for i, case in enumerate(cases) if case.about["of_seed"] == seed]] for seed in seeds]
 
 
-def _figure(bench: Bench, title: str, values: Mapping[str, np.ndarray]) -> Figure:
+def _figure(context: EvalContext, title: str, values: Mapping[str, np.ndarray]) -> Figure:
     """The mean of the first system's values beside the others'."""
-    (_, ours), *others = values.items()
-    return mean(title, ours, dict(others), seed=bench.seed)
+    (_, main), *others = values.items()
+    return mean(title, main, dict(others), seed=context.seed)

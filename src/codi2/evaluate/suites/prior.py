@@ -1,63 +1,46 @@
-"""The suite `prior`: sampled features against those that the language model regresses, and what needs no training.
+"""`prior`: sampled features against those that the language model regresses, and what needs no training.
 
-Its figures are those of `pictures` and `edits`; of edits nothing is drawn.
+The cosines are those of `edits` and `sound-edits`; nothing is decoded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from codi2.data.edits import HeldOut
-from codi2.evaluate.bench import Bench
-from codi2.evaluate.figure import Findings, mean
-from codi2.evaluate.suites import edit_cases, edits, from_words
+from codi2.evaluate.case import Case
+from codi2.evaluate.context import EvalContext
+from codi2.evaluate.figure import Figure, Findings, mean
+from codi2.evaluate.suites import edit_cases, edits
 from codi2.evaluate.suites.edit_figures import cosine_figure
-from codi2.evaluate.suites.smoke import Plan
+from codi2.prompt.parts import Part
 
-WORDS, EDITS = 60, 60  # captions; edits of each kind
+NUMBER = 60  # edits of each group
 WAYS: dict[HeldOut, tuple[str, ...]] = {"": ("words", "1", "3"), "values": ("words",), "kinds": ("words",)}
-"""What is held out → how the edits are asked for."""
+"""What is held out → how the edits are requested."""
+MODALITIES = {"image": "pictures", "audio": "sounds"}
 
 
-def pictures(bench: Bench, split: str) -> Findings:
-    """Pictures of captions, each with several seeds, beside those of regressed features."""
-    return from_words.findings(bench, split, WORDS, from_words.SEEDS, prior=True)
-
-
-def nearness(bench: Bench, modality: str, number: int = EDITS) -> Findings:
+def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
     """Cosine of sampled features to the true ones, by instruction and by one and three examples.
 
     Raises WeightsError: the model has no prior.
     """
-    figures = {}
-    for held_out, ways in WAYS.items():
-        asked = edit_cases.drawn(bench, modality, held_out, bench.count(number))
-        for way in ways:
-            some = [case for case in asked if case.about["way"] == way]
-            edits.features(bench, some, regressed=True)
-            figures[held_out, way] = cosine_figure(bench, edits.title_of(some[0]), edits.fed(bench, some))
-    more = np.subtract(figures["", "3"].values, figures["", "1"].values)
-    gain = mean("three examples over one", more, seed=bench.seed)
-    return Findings([*figures.values(), gain.judged("interval above 0", gain.low > 0)])
-
-
-ABOUT = (
-    "Held-out items. The cosine is of all features together; a copy is of the given item's features; feature "
-    "arithmetic adds the mean difference of the examples to these."
-)
-
-PRIOR = (
-    Plan(
-        "Pictures from words, known concepts",
-        f"Held-out renderings of known concepts, {from_words.SEEDS} seeds each. EfficientNet-Lite2 judges; regression "
-        "draws the same captions from the features that the language model regresses.",
-        lambda bench: pictures(bench, "test_rendering"),
-    ),
-    Plan(
-        "Pictures from words, unseen concepts",
-        "Concepts of which training showed nothing.",
-        lambda bench: pictures(bench, "test_family"),
-    ),
-    Plan("Edits of pictures", ABOUT, lambda bench: nearness(bench, "image")),
-    Plan("Edits of sounds", ABOUT, lambda bench: nearness(bench, "audio")),
-)
+    figures: list[Figure] = []
+    for modality, plural in MODALITIES.items():
+        for held_out, ways in WAYS.items():
+            group = edit_cases.draw_cases(context, modality, held_out, context.count(NUMBER))
+            by_way: dict[str, Figure] = {}
+            for way in ways:
+                members = [case for case in group if case.about["way"] == way]
+                edits.features(context, members, regressed=True)
+                title = f"{plural}, {edits.title_of(members[0])}"
+                by_way[way] = cosine_figure(context, title, edits.features_and_rivals(context, members))
+            figures += by_way.values()
+            if "3" in by_way:
+                more = np.subtract(by_way["3"].values, by_way["1"].values)
+                gain = mean(f"{plural}, three examples over one", more, seed=context.seed)
+                figures.append(gain.judged("interval above 0", gain.low > 0))
+    return Findings(figures)

@@ -1,4 +1,4 @@
-"""`rounds`: does a follow-up edit keep what it was not asked to change? Five rounds of one conversation.
+"""`rounds`: five edits in one conversation. Does each keep what it should not change?
 
 In every round a held-out picture is edited once more by instruction. The target of round r has all r edits. The answers
 of a system that drifts become less and less similar to it; a copy of the first picture is a baseline.
@@ -12,12 +12,12 @@ from functools import partial
 import numpy as np
 
 from codi2.data import edits
-from codi2.data.tasks.sampler import TRIES, TaskSampler, encoded, seen
+from codi2.data.tasks.sampler import TRIES, TaskSampler, encoded, is_visible
 from codi2.errors import DataError
 from codi2.evaluate.baselines import round_trip
-from codi2.evaluate.bench import BATCH, Bench
 from codi2.evaluate.case import Case, System
 from codi2.evaluate.closeness import closeness
+from codi2.evaluate.context import BATCH, EvalContext
 from codi2.evaluate.figure import Example, Findings, mean
 from codi2.evaluate.suites.answers import copy
 from codi2.model import Options
@@ -26,15 +26,15 @@ from codi2.prompt.parts import Part, Text
 from codi2.prompt.references import resolve_conversation
 from codi2.prompt.sources import LAST, NONE
 
-ROUNDS, NUMBER, QUICK, EXAMPLES = 5, 40, 2, 4
+ROUNDS, NUMBER, EXAMPLES = 5, 40, 4
 LAST_ROUND = 0.45  # EffNet-sim to the target that the last round should keep
 
 
-def cases(bench: Bench, quick: bool) -> list[Case]:
+def cases(context: EvalContext) -> list[Case]:
     """One for each round of each picture. Systems that play a conversation use the prompt of the first round only."""
-    sampler, made = TaskSampler(bench.corpus, bench.splits("test_family")), []
-    for i in range(bench.items or (QUICK if quick else NUMBER)):
-        draw = np.random.default_rng((bench.seed, 13, i))
+    sampler, cases = TaskSampler(context.corpus, context.splits("test_family")), []
+    for i in range(context.count(NUMBER)):
+        draw = np.random.default_rng((context.seed, 13, i))
         (item,) = sampler.things(draw, 1)
         steps = edited(sampler.array(item), draw)
         first = encoded(sampler.array(item)).decode()
@@ -42,8 +42,8 @@ def cases(bench: Bench, quick: bool) -> list[Case]:
             prompt = (Text("Take "), first, Text(f" and {edit.ask}."))
             about = {"round": n + 1, "ask": edit.ask}
             truth = {"target": encoded(pixels).decode(), "source": first}
-            made.append(Case(f"{i:03d}-{n + 1}", prompt, "image", truth, f"round {n + 1}", about, thread=f"{i:03d}"))
-    return made
+            cases.append(Case(f"{i:03d}-{n + 1}", prompt, "image", truth, f"round {n + 1}", about, thread=f"{i:03d}"))
+    return cases
 
 
 def edited(pixels: np.ndarray, draw: np.random.Generator) -> list[tuple[edits.Edit, np.ndarray]]:
@@ -55,17 +55,17 @@ def edited(pixels: np.ndarray, draw: np.random.Generator) -> list[tuple[edits.Ed
     for _ in range(TRIES * ROUNDS):
         edit, before = edits.draw("image", draw), steps[-1][1] if steps else pixels
         after = edit(before)
-        if edit.kind not in {one.kind for one, _ in steps} and seen(before, after):
+        if edit.kind not in {step.kind for step, _ in steps} and is_visible(before, after):
             steps.append((edit, after))
         if len(steps) == ROUNDS:
             return steps
     raise DataError(f"no {ROUNDS} edits in a row change this picture; the corpus holds blank pictures")
 
 
-def ours(bench: Bench, some: Sequence[Case], source: str = LAST) -> list[Part]:
+def ours(context: EvalContext, cases: Sequence[Case], source: str = LAST) -> list[Part]:
     """Each picture's edits as rounds of one conversation with the model's own replies, as `Chat` plays it."""
     threads: dict[str, list[Case]] = {}
-    for case in some:
+    for case in cases:
         threads.setdefault(case.thread, []).append(case)
     ordered = [sorted(rounds, key=lambda case: case.about["round"]) for rounds in threads.values()]
     answers: dict[str, Part] = {}
@@ -77,23 +77,23 @@ def ours(bench: Bench, some: Sequence[Case], source: str = LAST) -> list[Part]:
             for b in rows:
                 case = batch[b][n]
                 messages[b].append(Message("user", (Text(f"Now {case.about['ask']}."),) if n else case.prompt))
-            options = [Options(want="image", seed=bench.seed + n, source=source) for _ in rows]
-            replies = bench.model.answer([resolve_conversation(messages[b]) for b in rows], options)
+            options = [Options(want="image", seed=context.seed + n, source=source) for _ in rows]
+            replies = context.model.answer([resolve_conversation(messages[b]) for b in rows], options)
             for b, reply in zip(rows, replies, strict=True):
                 messages[b].append(Message("assistant", reply.parts))
                 answers[batch[b][n].id] = reply.images[0]
-    return [answers[case.id] for case in some]
+    return [answers[case.id] for case in cases]
 
 
-def exact(bench: Bench, some: Sequence[Case]) -> list[Part]:
+def exact(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
     """The edits done exactly, but once through the codec in every round: what five rounds of coding alone lose."""
-    made: list[Part] = []
-    for case in some:
+    outputs: list[Part] = []
+    for case in cases:
         part = case.target
         for _ in range(case.about["round"]):
-            (part,) = round_trip(bench.decoder("image"), [part])
-        made.append(part)
-    return made
+            (part,) = round_trip(context.decoder("image"), [part])
+        outputs.append(part)
+    return outputs
 
 
 SYSTEMS: dict[str, System] = {
@@ -104,18 +104,18 @@ SYSTEMS: dict[str, System] = {
 }
 
 
-def score(bench: Bench, asked: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
+def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
     """EffNet-sim to the target by round."""
     main, *others = outputs
-    near = {name: closeness(bench, [case.target for case in asked], parts) for name, parts in outputs.items()}
+    likeness = {name: closeness(context, [case.target for case in cases], parts) for name, parts in outputs.items()}
     figures = []
-    for group in dict.fromkeys(case.group for case in asked):
-        rows = [i for i, case in enumerate(asked) if case.group == group]
-        beside = {name: near[name][rows] for name in others}
-        figures.append(mean(f"{group}: EffNet-sim", near[main][rows], beside, seed=bench.seed))
+    for group in dict.fromkeys(case.group for case in cases):
+        rows = [i for i, case in enumerate(cases) if case.group == group]
+        beside = {name: likeness[name][rows] for name in others}
+        figures.append(mean(f"{group}: EffNet-sim", likeness[main][rows], beside, seed=context.seed))
     figures[-1] = figures[-1].judged(f"≥ {LAST_ROUND:g}", figures[-1].value >= LAST_ROUND)
     examples = [
         Example(case.id, case.prompt, {"target": case.target, **{name: parts[i] for name, parts in outputs.items()}})
-        for i, case in enumerate(asked[: EXAMPLES * ROUNDS])
+        for i, case in enumerate(cases[: EXAMPLES * ROUNDS])
     ]
     return Findings(figures, examples)

@@ -1,4 +1,4 @@
-"""`codi2 data encode`: the media of a finished data set → a store of their features, or of their latents.
+"""`codi2 data encode`: the media of a finished data set → a store of their features.
 
 The work has four stages, after each of which every process waits for the others: the shards of the data set are read
 for the names of their media; one process plans which media each shard encodes; the shards are encoded, process r of n
@@ -31,7 +31,7 @@ from codi2.train.features.worker import EncodingOptions, encode_shards, missing
 from codi2.untrusted import parse_json
 
 if TYPE_CHECKING:
-    from codi2.evaluate.processes import Processes
+    from codi2.processes import Processes
 
 SAMPLE = 200  # records of each phase from which the size of a store is estimated
 
@@ -45,28 +45,22 @@ class EncodingRun:
     how: EncodingOptions
 
 
-def job_of(kind: str, data: Path, model: str, features: int | None = None) -> EncodingJob:
-    """The store of a data set's features or latents. Raises DataError: `data` is not a finished data set. ConfigError,
+def job_of(data: Path, model: str, features: int | None = None) -> EncodingJob:
+    """The store of a data set's features. Raises DataError: `data` is not a finished data set. ConfigError,
     WeightsError: the model cannot be loaded."""
     shards_of(data)
-    maker = load_maker(kind, model, features)
+    maker = load_maker(model, features)
     report = sha256_of(data / "build.json")
-    return EncodingJob(kind, str(data), model, maker.key, dict(maker.shapes), maker.reads_words, report, features)
+    return EncodingJob(str(data), model, maker.key, maker.shapes, maker.reads_words, report, features)
 
 
 def default_folder(job: EncodingJob) -> Path:
-    """A folder below the data set, one for each network."""
-    if job.kind == "features":
-        return features_folder(Path(job.data), job.key, {m: shape[0] for m, shape in job.shapes.items()})
-    return latents_folder(Path(job.data), job.kind, job.key)
+    """A folder below the data set, one for each encoder and T."""
+    return features_folder(Path(job.data), job.key, {m: count for m, (count, _) in job.shapes.items()})
 
 
 def features_folder(data: Path, key: str, counts: Mapping[str, int]) -> Path:
     return data / FOLDER / f"features-{features_key(key, counts)}"
-
-
-def latents_folder(data: Path, kind: str, key: str) -> Path:
-    return data / FOLDER / f"{kind}-{key}"
 
 
 def encode_set(
@@ -85,7 +79,7 @@ def encode_set(
         tell: writes a line for the user.
 
     Raises:
-        DataError: the folder has another network's features; a shard or medium of the data set is damaged.
+        DataError: the folder has another encoder's features; a shard or medium of the data set is damaged.
         OutputError: the folder cannot be written, its disk is too full, or another run writes to it.
     """
     job, folder = encoding.job, encoding.folder
@@ -112,9 +106,9 @@ def _begin(encoding: EncodingRun, stack: ExitStack) -> None:
     path = folder / SETTINGS
     if path.is_file():
         existing = _settings(path, job.command(folder))
-        if (existing.kind, existing.key, dict(existing.shapes)) != (job.kind, job.key, dict(job.shapes)):
+        if (existing.key, existing.shapes) != (job.key, job.shapes):
             raise DataError(
-                f"{folder} holds {existing.kind} by {existing.model} (network {existing.key}, {_shapes(existing)}), "
+                f"{folder} holds features by {existing.model} (encoder {existing.key}, {_shapes(existing)}), "
                 f"not by {job.model} ({job.key}, {_shapes(job)}); choose another --out, or delete that folder"
             )
         if (existing.report, existing.reads_words) != (job.report, job.reads_words):
@@ -180,7 +174,7 @@ def _encode_here(encoding: EncodingRun, shards: Sequence[Path], shown: bool) -> 
     todo = [sum(chunk.media for chunk in missing(job, folder, shard)) for shard in shards]
     left = [shard for shard, media in zip(shards, todo, strict=True) if media]
     with Progress(*columns(), console=Console(stderr=True), disable=not shown) as progress:
-        bar = progress.add_task(f"encoding {job.kind}", total=sum(todo))
+        bar = progress.add_task("encoding features", total=sum(todo))
         for media in encode_shards(job, folder, left, encoding.how) if left else ():
             progress.advance(bar, media)
 
@@ -237,11 +231,11 @@ def _summary(job: EncodingJob, store_plan: StorePlan) -> str:
 
 
 def _description(job: EncodingJob) -> str:
-    return f"{job.kind} of {job.data} by {job.model} ({_shapes(job)})"
+    return f"features of {job.data} by {job.model} ({_shapes(job)})"
 
 
 def _shapes(job: EncodingJob) -> str:
-    return ", ".join(f"{m} {' × '.join(map(str, shape))}" for m, shape in job.shapes.items())
+    return ", ".join(f"{m} {count} × {dim}" for m, (count, dim) in job.shapes.items())
 
 
 def _size(number: float) -> str:

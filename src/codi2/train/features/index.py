@@ -18,12 +18,13 @@ import numpy as np
 from codi2.data.build import load_report
 from codi2.data.shards import Shard
 from codi2.hub import atomic_path
+from codi2.modalities import MEDIA
 from codi2.train.encoded import items_of, name_of
 from codi2.train.features.store import EncodingJob, bucket_of, halves, lookup_path
 
 ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("modality", "<u1"), ("record", "<u4"), ("item", "<u4")])
 """A medium of a shard of the data set: its name, and its record and item in the shard."""
-MODALITIES = ("image", "audio", "video", "phrase")  # by number
+MODALITIES = (*MEDIA, "phrase")  # by number
 SHARD_BYTES = 256 * 2**20  # approximate size of a shard of the store
 AT_ONCE = 40_000_000  # names that are compared in one pass, in 1.5 GB
 

@@ -1,13 +1,12 @@
 """The files of a store, and the lookup of a medium in them.
 
-    features.json                  the contents, the network, and the list of shards; written last
+    features.json                  the contents, the encoder, and the list of shards; written last
     shards/image-000012-000.safetensors   for a modality: `image` fp16 [n, T, D] and `image.names` uint8 [n, 16]
     lookup/00.npy                  uint64 [3, n]: two halves of a name, and its shard and row; sorted by name
     encoding.json, index/          of `encode`, which continues from them after a kill
 
-A shard has the media of one shard of the data set that no earlier shard has. A store of latents has the same form, with
-other shapes. A name is a hash of a medium's modality and content, 16 bytes. The probability of a collision among 400
-million media is 1 in 10^21.
+A shard has the media of one shard of the data set that no earlier shard has. A name is a hash of
+a medium's modality and content, 16 bytes. The probability of a collision among 400 million media is 1 in 10^21.
 """
 
 from __future__ import annotations
@@ -35,13 +34,12 @@ NAME = 16  # bytes of a name
 
 @dataclass(frozen=True)
 class EncodingJob:
-    """The contents of a store: the data set, the network, and the shapes."""
+    """The contents of a store: the data set, the encoder, and the shapes."""
 
-    kind: str  # features, latents-image, …
     data: str  # folder of the finished data set
-    model: str  # preset or folder, for messages and to load the network
-    key: str  # of the network: its weights, its config
-    shapes: Mapping[str, tuple[int, ...]]  # modality → shape for one medium: [T, D] for features
+    model: str  # preset or folder, for messages and to load the encoder
+    key: str  # of the encoder: its weights, its config
+    shapes: Mapping[str, tuple[int, int]]  # modality → [T, D] of one medium
     reads_words: bool  # whether a user's words are encoded too
     report: str  # SHA-256 of the data set's report, which lists every shard
     features: int | None = None  # the value of `--features`; None: the model's T
@@ -49,7 +47,6 @@ class EncodingJob:
     def command(self, folder: Path) -> str:
         """The command that makes the store `folder`."""
         options = "" if self.features is None else f" --features {self.features}"
-        options += " --latents" if self.kind != "features" else ""
         options += "" if folder.parent == Path(self.data) / FOLDER else f" --out {folder}"
         return f"`codi2 data encode {self.data} --model {self.model}{options}`"
 
@@ -64,7 +61,7 @@ class EncodingJob:
     def from_json(cls, about: Mapping[str, Any]) -> EncodingJob:
         """The inverse of `to_json`. Raises KeyError, TypeError: a field is missing or of another type."""
         values = {name: about[name] for name in cls.__dataclass_fields__}
-        return cls(**values | {"shapes": {str(m): tuple(shape) for m, shape in about["shapes"].items()}})
+        return cls(**values | {"shapes": {str(m): (count, dim) for m, (count, dim) in about["shapes"].items()}})
 
 
 def read_report(folder: Path, again: str = "") -> dict[str, Any]:
@@ -109,7 +106,7 @@ class FeatureStore:
         self._files: dict[int, Any] = {}
 
     def read(self, name: bytes, modality: str) -> Tensor | None:
-        """fp16, of the modality's shape; None: the store has no such medium. Raises DataError: a shard is damaged."""
+        """fp16 [T, D]; None: the store has no such medium. Raises DataError: a shard is damaged."""
         place = self._place(name)
         if place is None or modality not in self.job.shapes:
             return None

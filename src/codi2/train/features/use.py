@@ -8,16 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from codi2.data.record import Medium
-from codi2.diffuse.codec import Codec
 from codi2.errors import DataError
 from codi2.hub import sha256_of
-from codi2.train.encoded import name_of
-from codi2.train.features.encode import features_folder, latents_folder
-from codi2.train.features.makers import LATENTS, latents_key
+from codi2.train.features.encode import features_folder
 from codi2.train.features.store import REPORT, EncodingJob, FeatureStore
 
 if TYPE_CHECKING:
@@ -52,29 +47,6 @@ class FeatureStores:
                 f"run {again} again for each set"
             )
         return None
-
-
-class StoredLatents:
-    """Latents of the media of data sets, from the stores of `codi2 data encode --latents`."""
-
-    def __init__(self, codec: Codec, sets: Sequence[Path]) -> None:
-        """Raises DataError: a store beside a data set is damaged."""
-        kind, key = LATENTS + codec.modality, latents_key(codec)
-        folders = [latents_folder(folder, kind, key) for folder in sets]
-        stores = [FeatureStore(folder) for folder in folders if (folder / REPORT).is_file()]
-        self.modality = codec.modality
-        self._stores = FeatureStores(stores, {}, whole=False)
-
-    def of(self, media: Sequence[Medium]) -> Tensor | None:
-        """float32 [B, c, h, w], as from the codec's `encode`; None: the stores lack a medium.
-
-        Raises DataError: a shard is damaged.
-        """
-        if not self._stores.stores or any(medium.modality != self.modality for medium in media):
-            return None
-        values = [self._stores.read(name_of(medium), self.modality) for medium in media]
-        stored = [value for value in values if value is not None]
-        return torch.stack(stored) if len(stored) == len(media) else None
 
 
 def attach(
@@ -122,14 +94,13 @@ def _check(
 ) -> None:
     """Raises DataError: a named store does not fit the run."""
     job, folder = store.job, store.folder
-    if job.kind != "features" or job.key != encodings.key:
-        network = f"the encoder of {job.model} (key {job.key})" if job.kind == "features" else "an autoencoder"
+    if job.key != encodings.key:
         raise DataError(
-            f"{folder} was encoded by {network}, but {model} reads the features of another (key {encodings.key}); "
-            f"run `codi2 data encode {job.data} --model {model}` and name its store"
+            f"{folder} was encoded by the encoder of {job.model} (key {job.key}), but {model} reads the features of "
+            f"another (key {encodings.key}); run `codi2 data encode {job.data} --model {model}` and name its store"
         )
     for modality, count in counts.items():
-        stored = job.shapes.get(modality, (0,))[0]
+        stored = job.shapes.get(modality, (0, 0))[0]
         if stored != count and (stored == 0 or count != 1):
             raise DataError(
                 f"{folder} has {stored} features of each {modality}, but {model} reads {count}; run `codi2 data encode "

@@ -1,6 +1,6 @@
-"""One process that encodes: workers read and decode ahead, the network computes, shards are written.
+"""One process that encodes: workers read and decode ahead, the encoder computes, shards are written.
 
-A worker does the work that needs no GPU: it reads the records, decodes their media and prepares the network's inputs.
+A worker does the work that needs no GPU: it reads the records, decodes their media and prepares the encoder's inputs.
 There is no pause between shards, and the CPU waits for the GPU only when a shard is complete.
 """
 
@@ -24,7 +24,7 @@ from codi2.placement import ON_CPU, Placement, full, out_of_memory
 from codi2.tensors import device_of
 from codi2.train.encoded import Piece, items_of
 from codi2.train.features.index import ENTRY, MODALITIES, index_path, place_path
-from codi2.train.features.makers import Maker, load_maker
+from codi2.train.features.makers import FeatureMaker, load_maker
 from codi2.train.features.store import NAME, EncodingJob, shard_path
 from codi2.train.shard_files import open_tensors, write_tensors
 
@@ -38,7 +38,7 @@ class EncodingOptions:
 
     placement: Placement = ON_CPU
     workers: int = -1  # processes that read and decode; 0: none; -1: depends on the number of cores
-    batch: int = 32  # media per call of the network on an accelerator
+    batch: int = 32  # media per call of the encoder on an accelerator
 
     @property
     def reading(self) -> int:
@@ -129,23 +129,23 @@ def encode_shards(job: EncodingJob, folder: Path, shards: Sequence[Path], how: E
             values_of, names_of = {}, {}
 
 
-def _placed(job: EncodingJob, placement: Placement) -> Maker:
-    maker = load_maker(job.kind, job.model, job.features)
+def _placed(job: EncodingJob, placement: Placement) -> FeatureMaker:
+    maker = load_maker(job.model, job.features)
     if maker.key != job.key:
         raise DataError(
-            f"{job.model} has the network {maker.key} here, but {job.key} where the run began; use the same weights on "
+            f"{job.model} has the encoder {maker.key} here, but {job.key} where the run began; use the same weights on "
             "all machines"
         )
-    dtype = getattr(torch, placement.dtype) if maker.in_half else torch.float32
-    maker.network.to(placement.device, dtype)
+    dtype = getattr(torch, placement.dtype) if maker.encoder.in_half else torch.float32
+    maker.encoder.to(placement.device, dtype)
     return maker
 
 
 @torch.inference_mode()
-def _computed(maker: Maker, chunk: Chunk, numbers: Any) -> Tensor:
-    """fp16 [n, …], on the network's device. A CPU computes one medium at a time, so that its values do not depend on
+def _computed(maker: FeatureMaker, chunk: Chunk, numbers: Any) -> Tensor:
+    """fp16 [n, T, D], on the encoder's device. A CPU computes one medium at a time, so that its values do not depend on
     the others."""
-    device = device_of(maker.network)
+    device = device_of(maker.encoder)
     size = 1 if device.type == "cpu" else len(numbers)
     try:
         calls = [maker.make(chunk.modality, numbers[start : start + size]) for start in range(0, len(numbers), size)]
@@ -158,15 +158,15 @@ def _computed(maker: Maker, chunk: Chunk, numbers: Any) -> Tensor:
 
 
 class _ChunkReader(Dataset[Any]):
-    """Chunk → the chunk and the inputs of the network; or the error for the user."""
+    """Chunk → the chunk and the inputs of the encoder; or the error for the user."""
 
-    def __init__(self, job: EncodingJob, maker: Maker) -> None:
+    def __init__(self, job: EncodingJob, maker: FeatureMaker) -> None:
         self.job, self.maker = job, maker
         self._shard: Shard | None = None
 
     def __getitem__(self, chunk: Chunk) -> tuple[Chunk, Any] | CoDi2Error:
         try:
-            return chunk, self.maker.read([_decoded(piece, chunk) for piece in self._pieces(chunk)])
+            return chunk, self.maker.encoder.read([_decoded(piece, chunk) for piece in self._pieces(chunk)])
         except CoDi2Error as error:
             return error.with_traceback(None)
 
@@ -190,9 +190,9 @@ def _decoded(piece: Piece, chunk: Chunk) -> Any:
 
 
 def _read_ahead(
-    job: EncodingJob, maker: Maker, chunks: Iterable[Chunk], how: EncodingOptions
+    job: EncodingJob, maker: FeatureMaker, chunks: Iterable[Chunk], how: EncodingOptions
 ) -> Iterator[tuple[Chunk, Any]]:
-    """Chunks with the inputs of the network, prepared by workers. Raises the CoDi2Error of a worker."""
+    """Chunks with the inputs of the encoder, prepared by workers. Raises the CoDi2Error of a worker."""
     reader, workers = _ChunkReader(job, maker), how.reading
     if not workers:
         stream: Iterable[Any] = map(reader.__getitem__, chunks)
@@ -206,7 +206,7 @@ def _read_ahead(
             collate_fn=_unchanged,
             worker_init_fn=_use_one_core,
             pin_memory=how.placement.device.startswith("cuda"),
-            multiprocessing_context="fork",  # shares the network with the workers, without copying it
+            multiprocessing_context="fork",  # shares the encoder with the workers, without copying it
         )
     for result in stream:
         if isinstance(result, CoDi2Error):

@@ -28,13 +28,14 @@ from codi2.diffuse.build import FRAMES, INPUT_CHANNELS, SIZES, new_vae
 from codi2.diffuse.codec import edges
 from codi2.encode.compact import CompactDecoder, CompactEncoder
 from codi2.encode.embedded import clip_changes
-from codi2.encode.tiny import ImageTrunk, load_trunk
+from codi2.encode.trunks import ImageTrunk, load_trunk
+from codi2.modalities import Modality
 from codi2.tensors import device_of
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.clips import TrainingClips, batches, held_out_clips
 from codi2.train.parts.draw import torch_at
-from codi2.train.parts.media import Modality, TrainingMedia, held_out_media
+from codi2.train.parts.media import TrainingMedia, held_out_media
 from codi2.train.parts.reconstruction import Perception, change_terms, reconstruction_terms, total
 from codi2.weight_files import export_module, restore_module
 

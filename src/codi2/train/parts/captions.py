@@ -154,7 +154,7 @@ def teacher_of(
         text = condition.text
         return lambda captions: _clip_states(text, captions), [text.text_encoder]
     assert isinstance(condition, AudioLDM2Condition)
-    from codi2.evaluate.baselines import load_text_pipeline
+    from codi2.diffuse.families.text_pipelines import load_text_pipeline
 
     count, pipeline = condition.states, load_text_pipeline("audio", source, torch.device("cpu"), torch.float32)
     networks = [pipeline.text_encoder, pipeline.text_encoder_2, pipeline.projection_model, pipeline.language_model]

@@ -32,9 +32,10 @@ from codi2.diffuse.load import clip_codec
 from codi2.diffuse.sampling import SampleOptions
 from codi2.encode.compact import CompactEncoder
 from codi2.encode.embedded import EmbeddedEncoder, load_joint_heads
-from codi2.encode.tiny import load_trunk
+from codi2.encode.trunks import load_trunk
 from codi2.hub import sha256_of
 from codi2.media.mel import MelSpectrogram
+from codi2.modalities import Modality
 from codi2.prompt.parts import Part
 from codi2.tensors import device_of
 from codi2.train.bank import SHARD, bank
@@ -42,7 +43,6 @@ from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.clips import TrainingClips, first_frames, held_out_pairs
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
-from codi2.train.parts.media import Modality
 from codi2.train.parts.pairs import Pair, TrainingPairs
 from codi2.train.parts.sampled import Answers, SampledAnswers
 from codi2.train.place import training_device

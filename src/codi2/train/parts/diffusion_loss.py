@@ -8,31 +8,43 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from codi2.diffuse.codec import AudioCodec
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.recompute import checkpoint_gradients
 from codi2.train.parts.language_batch import DiffusionBatch
 
+Latents = tuple[Tensor, Tensor]
+"""Of answers and of their sources, in one shape [n, …]; zeros: no source."""
 
-def diffusion_loss(decoder: Decoder, denoised: DiffusionBatch, prediction: Tensor, dtype: torch.dtype) -> Tensor:
+
+@torch.no_grad()
+def encode(decoder: Decoder, denoised: DiffusionBatch) -> Latents:
+    codec = decoder.codec
+    latents = codec.encode(codec.prepare(denoised.media))
+    source = torch.zeros_like(latents)
+    if len(denoised.given):
+        source = source.index_put((denoised.given,), codec.encode_source(codec.prepare(denoised.sources)).to(source))
+    return latents, source
+
+
+def diffusion_loss(
+    decoder: Decoder, denoised: DiffusionBatch, prediction: Tensor, dtype: torch.dtype, latents: Latents | None = None
+) -> Tensor:
     """L_DM of a few answers [n], in `dtype`; `prediction` [P, D] are the features of all slots.
 
     The inputs of the network are those of `Decoder.sampler_state`: features with the decoder's norm and noise level,
     and the source's latents from `encode_source`.
+
+    Args:
+        latents: the output of `encode`, where it has been computed before.
     """
-    codec = decoder.codec
-    with torch.no_grad():
-        latents = codec.encode(codec.prepare(denoised.media))
-        source = torch.zeros_like(latents)
-        if len(denoised.given):
-            source = source.index_put(
-                (denoised.given,), codec.encode_source(codec.prepare(denoised.sources)).to(source)
-            )
+    target, source = latents or encode(decoder, denoised)
     features, level = decoder.at_noise_level(decoder.rescaled(prediction[denoised.slots]), denoised.blur)
     features = features.masked_fill(denoised.unconditional[:, None, None], 0)
     # the trained parameters of a decoder are float32, the others `dtype`
-    mixed = nullcontext() if dtype is torch.float32 else torch.autocast(latents.device.type, dtype)
+    mixed = nullcontext() if dtype is torch.float32 else torch.autocast(target.device.type, dtype)
     with mixed:
-        return decoder.loss(latents, denoised.noise, denoised.t, features, level, source)
+        return decoder.loss(target, denoised.noise, denoised.t, features, level, source)
 
 
 def save_memory(decoder: Decoder) -> Decoder:
@@ -50,7 +62,7 @@ def for_training(decoder: Decoder) -> nn.Module:
         _ = decoder.conditioner.expected_norm()  # fills the cache
     codec = decoder.codec
     parts = [decoder.unet, _without(decoder.conditioner, "text"), _without(codec.vae, "decoder", "post_quant_conv")]
-    return nn.ModuleList([*parts, *(x for x in (getattr(codec, "mel", None), decoder.draft) if x is not None)])
+    return nn.ModuleList([*parts, codec.mel] if isinstance(codec, AudioCodec) else parts)
 
 
 def _without(module: nn.Module, *names: str) -> nn.Module:

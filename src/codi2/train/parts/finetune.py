@@ -16,15 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from codi2.checkpoint import load_recall, locate
+from codi2.checkpoint import locate
 from codi2.data.find import find_set
 from codi2.data.held_out import by_task, hold_out
 from codi2.data.mixture import MixturePart
-from codi2.data.record import Medium
 from codi2.errors import ConfigError
-from codi2.heads.recall import FILE, Recall
 from codi2.progress import tracked
 from codi2.tensors import device_of
 from codi2.train.config import TrainConfig, options_of
@@ -72,8 +68,8 @@ class FinetuneRecipe(LLMRecipe):
         self.tuned = options_of(FinetuneOptions, config)
         self.before: dict[str, float] = {}  # figures of the model that is tuned
         super().__init__(config, self.tuned.as_language())
-        self.codi2_config = replace(self.codi2_config, heads=locate(self.tuned.model)[0].heads)  # with its prior
         if self.folder is not None:
+            self.codi2_config = replace(self.codi2_config, heads=locate(self.tuned.model)[0].heads)  # with its prior
             self.restore(self.folder)
 
     def _data(self) -> tuple[Lessons, Lessons]:
@@ -150,11 +146,8 @@ class FinetuneRecipe(LLMRecipe):
         return {"data_sha256": self.lessons.provenance(), "held_out_share": self.tuned.held_out_share}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """A whole model; its recall has the items of the tuned model and the user's."""
+        """A whole model, with the prior of the tuned model as it is."""
         super().export(folder, provenance | {"figures_before": self.before})
-        recall = load_recall(self.codi2_config, self.folder)
-        if recall is not None:
-            with_items(recall, self.own.every()).save(folder / "encoder" / FILE)
         for name, value in provenance["figures"].items():
             before = f"{self.before[name]:.3f} → " if name in self.before else ""
             print(f"codi2: held out, {name}: {before}{value:.3f}", file=sys.stderr, flush=True)
@@ -191,21 +184,6 @@ def balanced(own: list[MixturePart], earlier: list[MixturePart]) -> list[Mixture
         sources.append(replace(source, weight=source.weight * (1 - ALIKE * bool(parts))))
         sources += [replace(part, weight=source.weight * ALIKE * shares[task] / total) for task, part in parts.items()]
     return sources
-
-
-def with_items(recall: Recall, lessons: list[Lesson]) -> Recall:
-    """Recall with the media of answers that are not edits, each once."""
-    new_items: dict[str, dict[Medium, torch.Tensor]] = {}
-    for lesson in lessons:
-        for item in lesson.answers if lesson.record.edits is None else []:
-            medium = lesson.medium(item)
-            new_items.setdefault(medium.modality, {})[medium] = lesson.features[item]
-    items = dict(recall.items)
-    for modality, known in items.items():
-        if modality in new_items:
-            new = torch.stack(list(new_items[modality].values()))[:, : known.shape[1]]
-            items[modality] = torch.cat([known, new.to(known)])
-    return Recall(items)
 
 
 def build(config: TrainConfig) -> FinetuneRecipe:

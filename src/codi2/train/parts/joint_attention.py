@@ -44,6 +44,7 @@ LEAD = {"audio": 4}  # steps by which a sound is ahead of its clip there
 FIRST_FRAME = 0.95  # share of the clips whose source is their first frame; in generation all have one
 MOTION = {"own": 0.3, "another's": 0.4, "none": 0.3}  # motion features in the condition of a clip, and their shares
 FAMILIAR = 0.5  # share of the samples whose sound is that of the object
+UNTIMED = 5  # one of this many training samples has a motion of its own: not all that is drawn together is timed
 TRIES = 8
 
 
@@ -83,17 +84,20 @@ class TimedPairs:
 
     Args:
         seed: of all random choices.
-        split: of the corpus.
+        split: of the corpus; in `train` every `UNTIMED`-th motion is not timed.
     """
 
     def __init__(self, seed: int, split: str) -> None:
-        self.seed = seed
+        self.seed, self.split = seed, split
         self.pictures, self.sounds = cache.rows("image", split), cache.rows("audio", split)
         concepts: dict[str, list[int]] = {}
         for row in self.sounds:
             concepts.setdefault(cache.items("audio")[row].concept, []).append(int(row))
         pairs = [(int(row), concepts.get(cache.items("image")[row].concept)) for row in self.pictures]
         self.familiar = [(row, sounds) for row, sounds in pairs if sounds]
+
+    def is_timed(self, number: int) -> bool:
+        return self.split != "train" or number % UNTIMED > 0
 
     def pair(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         draw = np.random.default_rng((self.seed, number))
@@ -104,7 +108,8 @@ class TimedPairs:
             picture = np.asarray(cache.view("image")[row])
             if is_cut_out(picture):
                 break
-        return motions.timed(picture, np.asarray(cache.view("audio")[draw.choice(sounds)]), draw)
+        sound = np.asarray(cache.view("audio")[draw.choice(sounds)])
+        return motions.timed(picture, sound, draw) if self.is_timed(number) else (motions.draw(picture, draw), sound)
 
 
 class JointRecipe:
@@ -115,8 +120,8 @@ class JointRecipe:
         networks = encodings or {m: FrozenNetworks(m, self.options.of(m)) for m in MODALITIES}  # type: ignore[arg-type]
         self.depends = {f"{m}/{name}": hash for m in MODALITIES for name, hash in networks[m].depends().items()}
         self.encodings = nn.ModuleDict(networks).to(training_device(config))
-        pairs = TimedPairs(config.seed, "train")
-        depends = {**self.depends, "seed": config.seed, "corpus": cache.corpus().version}
+        self.pairs = pairs = TimedPairs(config.seed, "train")
+        depends = {**self.depends, "seed": config.seed, "untimed": UNTIMED, "corpus": cache.corpus().version}
         self.encoded = bank("timed", depends, self.options.samples, lambda places: self._encode(pairs, places))
         with torch.no_grad():
             self.held_out = self._encode(TimedPairs(1, "val"), range(VALIDATED))
@@ -150,6 +155,7 @@ class JointRecipe:
         generator = torch_at(self.config.seed, step)
         rows = share.rows(size)
         motions_of = draw.choice(list(MOTION), size, p=list(MOTION.values()))
+        motions_of[[not self.pairs.is_timed(int(place)) for place in places]] = "own"  # else nothing says its motion
         others = draw.integers(self.options.samples, size=size)
         begins = torch.from_numpy(draw.random(size) < FIRST_FRAME)
         withheld = draw.choice(list(WITHHELD), size, p=list(WITHHELD.values()))

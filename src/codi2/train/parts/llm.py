@@ -37,11 +37,9 @@ from codi2.train.parts.draw import noised_features
 from codi2.train.parts.drift import drift, kept_texts
 from codi2.train.parts.language_batch import LanguageBatch
 from codi2.train.parts.language_drawing import Drawing
-from codi2.train.parts.predicted import own_predictions
 from codi2.train.place import placement_of, training_device
 from codi2.train.shares import WHOLE, Share
 
-SLOTS = ("joint", "appearance", "manner")  # features of the slots of an item, in order
 VALIDATED, MOST_VALIDATED = 16, 384  # held-out lessons: of a batch, and at most in all
 DRAWN_VALIDATED = 192  # held-out lessons of drawn tasks
 
@@ -65,7 +63,6 @@ class LLMOptions:
     kept_texts: int = 0  # plain texts per step on which the model should predict as without its adapters
     keep_weight: float = 1.0  # weight of the divergence from the base model on these, in nats per token
     gradient_checkpointing: bool = False  # less memory, more work
-    leave: str = ""  # folder of the part `leave` whose weights the output projection starts from; empty: none
     model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
     features: str | Sequence[str] = ""  # stores of `codi2 data encode`; empty: those of the data sets
     parts: dict[str, str] = field(default_factory=dict)  # subfolder of the model → export; replaces a folder
@@ -91,8 +88,6 @@ class LLMRecipe:
         self.mllm = MLLM(load_backbone(base.llm, self.placement), heads)
         if options.gradient_checkpointing:
             self.mllm.backbone.checkpoint_gradients()
-        if options.leave:
-            self._start_leave()
         self.layout = layout_for(self.codi2_config, self.mllm.backbone.tokenizer)
         self._held_out = held_out
         self.kept = kept_texts(self.lessons.encodings.encoder, self.layout) if options.kept_texts else []
@@ -145,11 +140,6 @@ class LLMRecipe:
     @cached_property
     def held_out(self) -> dict[str, list[Lesson]]:
         return held_out_by_task(self._held_out)
-
-    def _start_leave(self) -> None:
-        from codi2.train.parts.leave import load_leave
-
-        load_leave(self.mllm.output_projection, Path(self.options.leave))
 
     def _decoders(self, folder: Path | None) -> dict[str, Decoder]:
         config = self.codi2_config
@@ -232,7 +222,8 @@ class LLMRecipe:
                 items, predicted = own_predictions(self.mllm, batch, features)
                 count = self.codi2_config.heads.num_slots[MODALITIES[int(kinds)]]
                 cosines = torch.cosine_similarity(predicted, features[items], dim=-1).mean(0).tolist()
-                figures |= {f"{task}/{slot}": cosine for slot, cosine in _named(cosines[:count])}
+                names = ["joint", *(f"form_{number}" for number in range(1, count))]
+                figures |= {f"{task}/{name}": cosine for name, cosine in zip(names, cosines[:count], strict=True)}
             else:
                 taught = self.mllm(batch, features)
                 figures[f"{task}/loss"] = float(nn.functional.cross_entropy(taught.logits.float(), taught.labels))
@@ -277,11 +268,19 @@ class LLMRecipe:
                 load_trained(decoder, folder / modality / TRAINED)
 
 
-def _named(cosines: Sequence[float]) -> list[tuple[str, float]]:
-    """The cosines of an item's slots by name; for many compact features, their mean."""
-    if len(cosines) <= len(SLOTS):
-        return list(zip(SLOTS, cosines, strict=False))
-    return [("joint", cosines[0]), ("compact", sum(cosines[1:]) / (len(cosines) - 1))]
+def own_predictions(mllm: MLLM, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Features of the n items that the assistant answers with, each slot fed with the model's own, as in generation.
+
+    `features` [N, T, D] are those of all items of the batch; those of the answers are not used. Returns the indices of
+    the items [n] and the predictions [n, K, D].
+    """
+    fed, numbers = features.clone(), batch.slot_number[batch.slot_predicted]
+    for number in range(int(numbers.max()) + 1):
+        taught = mllm(batch, features, fed)
+        rows = numbers == number
+        fed[taught.item[rows], number] = taught.prediction[rows]
+    items = taught.item.unique_consecutive()
+    return items, fed[items]
 
 
 def held_out_by_task(lessons: Lessons | DrawnLessons) -> dict[str, list[Lesson]]:

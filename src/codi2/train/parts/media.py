@@ -7,7 +7,6 @@ held-out item, value or kind is used.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from codi2.data import cache, edits
 from codi2.data.mixes import overlay
 from codi2.data.scene import is_cut_out, placed
+from codi2.modalities import Modality
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at
 
@@ -22,8 +22,6 @@ FRAMES = 0.1  # share of the pictures that are frames of clips
 PLACED = 0.1  # share of the pictures that are composed of an object and a scene
 MIXED = 0.25  # share of the sounds that are two sounds at once
 EDITED = 0.6  # share of the media that are edited, a third of those twice
-
-Modality = Literal["image", "audio", "video"]
 
 
 class TrainingMedia:

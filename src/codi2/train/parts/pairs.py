@@ -13,7 +13,8 @@ import numpy as np
 
 from codi2.data import cache, edits
 from codi2.data.mixes import overlay
-from codi2.train.parts.media import Modality, TrainingMedia
+from codi2.modalities import Modality
+from codi2.train.parts.media import TrainingMedia
 
 ALONE = 0.4  # share of the media that edit nothing
 UNRELATED = 0.25  # share of those that have a source nevertheless

@@ -90,6 +90,7 @@ class PriorRecipe:
         self.depends, self.folder = depends, reader.folder
         self.num_slots = dict(self.whole.heads.num_slots)
         self.of_modality = _groups(self.rows)
+        self.lengths = (self.rows["items"].abs().amax(-1) > 0).sum((1, 2)).numpy()  # features of the items before it
         torch.manual_seed(config.seed)
         states, target = self.rows["states"], self.rows["target"]
         self.prior = Prior(
@@ -126,8 +127,7 @@ class PriorRecipe:
         modality = names[int(draw.choice(len(names), p=counts / counts.sum()))]
         candidates = self.of_modality[modality]
         rows = candidates[draw.integers(len(candidates), size=size * BLOCK)]
-        length = (self.rows["items"][rows].abs().amax(-1) > 0).sum((1, 2)).numpy()
-        ordered = rows[np.argsort(length, kind="stable")].reshape(BLOCK, size)
+        ordered = rows[np.argsort(self.lengths[rows], kind="stable")].reshape(BLOCK, size)
         return modality, ordered[draw.permutation(BLOCK)[index]]
 
     def losses(self, model: nn.Module, batch: PriorBatch) -> dict[str, Tensor]:

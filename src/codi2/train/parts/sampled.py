@@ -1,8 +1,8 @@
 """Answers of training records with the features that a whole model samples for them, to adapt a decoder to it.
 
 Sampled features differ from true ones, and a decoder that is not trained on them draws them worse. The records are
-those whose answer edits one of the given media: it follows from the request. For other records a model may sample
-another valid answer than the record's, and the decoder would learn to ignore features.
+those whose answer follows from the request. For other records a model may sample another valid answer than the
+record's, and the decoder would learn to ignore features. The source of an answer is the one that generation takes.
 """
 
 from __future__ import annotations
@@ -22,17 +22,24 @@ from codi2.data.record import Medium, Record
 from codi2.data.tasks import TaskSampler, draw_record
 from codi2.hub import sha256_of
 from codi2.llm.decode import FeatureSegment
+from codi2.modalities import Modality
 from codi2.model import CoDi2, Options
 from codi2.prompt.parts import Audio, Image, Part, Video
-from codi2.train.parts.media import Modality
+from codi2.prompt.sources import LAST, source_of
 from codi2.train.parts.pairs import Pair
 
 FAMILIES: dict[str, dict[str, float]] = {
-    "image": {"instructions": 1.0, "examples": 1.0},
-    "audio": {"instructions": 1.0, "examples": 1.0, "sounds": 1.0},
-    "video": {"instructions": 1.0, "examples": 1.0, "clips": 2.0},
+    "image": {"instructions": 2.0, "examples": 2.0, "pictures": 1.0},
+    "audio": {"instructions": 1.0, "examples": 1.0, "sounds": 2.0},
+    "video": {"clips": 1.0},
 }
-"""Modality → families of tasks and their shares; records that edit no medium or answer otherwise are skipped."""
+"""Modality → families of tasks and their shares; records of other tasks than `SETTLED` are skipped."""
+SETTLED = frozenset(
+    {f"{kind}_{modality}" for kind in ("edit", "analogy") for modality in ("image", "audio", "video")}
+    | {"restyle", "analogy_rendering", "next_image", "edit_by_sound"}
+    | {"add", "remove", "replace", "fuse", "analogy_mix", "next_with_sound", "animate"}
+)
+"""Tasks whose answer follows from the request."""
 CALL = 8  # conversations of one call of the model
 
 
@@ -42,7 +49,7 @@ class Answers(Protocol):
     def __init__(self, modality: Modality, folder: Path, seed: int, split: str) -> None: ...
 
     def pair(self, number: int) -> Pair:
-        """The medium that the answer edits, or None, and the answer."""
+        """The source of the answer, if there is one, and the answer."""
 
     def features(self, places: Sequence[int]) -> Tensor:
         """The sampled features of these answers [n, K, D], as the decoder gets them."""
@@ -69,7 +76,7 @@ class SampledAnswers:
         return CoDi2.from_pretrained(self.folder)
 
     def record(self, number: int) -> Record:
-        """The `number`-th record whose last answer has an edited medium of this modality."""
+        """The `number`-th record whose last answer follows from the request and has a medium of this modality."""
         for candidate in count(self.numbers[-1] + 1 if self.numbers else 0):
             if number < len(self.numbers):
                 break
@@ -81,8 +88,10 @@ class SampledAnswers:
         record = self.record(number)
         answer = self._answer(record)
         assert answer is not None
-        source = as_array(record.media[record.edits].decode())  # type: ignore[index]
-        if self.modality == "video" and source.ndim == 3:
+        reads = self.model.decoders[self.modality].codec.reads
+        part = source_of(record.messages()[:-1], LAST, reads)
+        source = None if part is None else as_array(part)
+        if source is not None and self.modality == "video" and source.ndim == 3:
             source = source[None]  # the first frame of the clip
         return source, as_array(answer.decode())
 
@@ -105,15 +114,15 @@ class SampledAnswers:
     def depends(self) -> dict[str, Any]:
         files = sorted(self.folder.rglob("*.safetensors"))
         hashes = {str(path.relative_to(self.folder)): sha256_of(path) for path in files}
-        return {"model": hashes, "families": FAMILIES[self.modality]}
+        return {"model": hashes, "families": FAMILIES[self.modality], "settled": sorted(SETTLED)}
 
     def _draw(self, number: int) -> Record:
         return draw_record(self.sampler, self.seed, number, FAMILIES[self.modality])
 
     def _answer(self, record: Record) -> Medium | None:
-        """The last medium of this modality in a record's answer; None: it has none, or edits nothing."""
+        """The last medium of this modality in a record's answer; None: it has none, or does not follow."""
         media = [medium for medium in answered(record) if medium.modality == self.modality]
-        return media[-1] if media and record.edits is not None else None
+        return media[-1] if media and record.task in SETTLED else None
 
 
 def answered(record: Record) -> list[Medium]:

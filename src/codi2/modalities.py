@@ -1,0 +1,12 @@
+"""The names of the modalities; all lists of them follow from these."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Modality = Literal["image", "audio", "video"]
+Sense = Literal["depth", "thermal", "imu"]
+MEDIA: tuple[str, ...] = get_args(Modality)
+"""Modalities that a model reads and makes."""
+SENSES: tuple[str, ...] = get_args(Sense)
+"""Modalities that only some encoders read."""
