@@ -55,7 +55,7 @@ def test_the_language_model_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_sum_is_of_unit_vectors(space: JointSpace) -> None:
     a, b = load(MEDIA / "tiger.png"), load(MEDIA / "crow.wav")
-    vectors = [space.encoder([item], 1).values[0, 0] for item in (a, b)]
+    vectors = [space.encoder([item], 1)[0, 0] for item in (a, b)]
     units = [F.normalize(v, dim=0) for v in vectors]
     mixed = space.direction("image", [a, b], [2.0, -0.5])
     torch.testing.assert_close(F.normalize(mixed, dim=0), F.normalize(2 * units[0] - 0.5 * units[1], dim=0))

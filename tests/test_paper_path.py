@@ -120,7 +120,7 @@ def test_every_modality_goes_in_and_each_comes_out(model: CoDi2, want: str) -> N
 
 def test_features_have_one_norm_and_the_decoder_gets_its_own(model: CoDi2) -> None:
     for part in (picture(), sound(), clip(), Phrase("a dog")):
-        assert float(model.encoder([part]).values[0, 0].norm()) == pytest.approx(1.0, abs=1e-5)
+        assert float(model.encoder([part])[0, 0].norm()) == pytest.approx(1.0, abs=1e-5)
     decoder = model.decoders["image"]
     expected = decoder.conditioner.expected_norm()
     assert float(decoder.rescaled(torch.randn(1, 1, DIM)).norm()) == pytest.approx(expected, rel=1e-5)
@@ -131,13 +131,13 @@ def test_patch_tokens_enter_and_several_slots_are_regressed(tmp_path: Path, feat
     model = build(tmp_path, features if features < 229 else 229)
     reply = model.generate((Text("draw "), picture(), Text(" again")), want="image")
     assert len(reply.images) == 1
-    values = model.encoder([picture()]).values
+    values = model.encoder([picture()])
     assert values.shape == (1, min(features, 229), DIM)
     assert torch.allclose(values[0, 0], model.encoder.network("vision", _pixels(picture()))[0][0], atol=1e-5)
     tokens = model.encoder.network("vision", _pixels(picture()))[1][0, 1:]
     assert torch.allclose(values[0, 1:].mean(0), tokens.mean(0), atol=2e-2)
     # what is regressed are pooled tokens of the whole picture, however many of them are read
-    regressed = model.encoder([picture()], 4).values[0]
+    regressed = model.encoder([picture()], 4)[0]
     assert torch.allclose(regressed[0], values[0, 0])
     assert torch.allclose(regressed[1:].mean(0), tokens.mean(0), atol=2e-2)
     conversation = [Message("user", (picture(),)), Message("assistant", (picture(),))]
@@ -329,7 +329,7 @@ def test_features_of_a_data_set_are_those_of_imagebind(
             count = min(features, makers.NUM_TOKENS[piece.modality])
             value = store.read(name, piece.modality)
             assert value is not None and value.shape == (count, DIM)
-            assert torch.equal(value, encoder([part], count).values[0].half())
+            assert torch.equal(value, encoder([part], count)[0].half())
 
 
 def test_media_are_encoded_in_batches_on_a_gpu(

@@ -122,7 +122,7 @@ class JointSpace:
 
     def _encode(self, items: Sequence[Part]) -> Tensor:
         """Joint vectors [n, 1, D] of items of one modality."""
-        return self.encoder(items, 1).values
+        return self.encoder(items, 1)
 
 
 @torch.no_grad()

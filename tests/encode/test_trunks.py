@@ -41,23 +41,23 @@ def similarity(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_the_first_feature_is_the_joint_vector(encoder: EmbeddedEncoder, part: Part, count: int) -> None:
     """All features have a mean square of 1; words have the joint vector alone."""
     features = encoder([part])
-    assert features.values.shape == (1, count, 256) and features.mask.all()
-    assert features.values[0, 0].norm().item() == pytest.approx(NORM, abs=1e-3)
-    assert features.values.square().mean().item() == pytest.approx(1, abs=0.01)
-    joint = encoder([part], 1).values
-    assert joint.shape == (1, 1, 256) and torch.allclose(joint[0, 0], features.values[0, 0], atol=1e-4)
+    assert features.shape == (1, count, 256)
+    assert features[0, 0].norm().item() == pytest.approx(NORM, abs=1e-3)
+    assert features.square().mean().item() == pytest.approx(1, abs=0.01)
+    joint = encoder([part], 1)
+    assert joint.shape == (1, 1, 256) and torch.allclose(joint[0, 0], features[0, 0], atol=1e-4)
 
 
 def test_a_darker_picture_has_nearly_the_same_joint_vector(encoder: EmbeddedEncoder) -> None:
     bright, other = picture(), picture("goose-google.png")
     dark = Image(ImageEnhance.Brightness(bright.pixels.convert("RGB")).enhance(0.6))
-    values = encoder([bright, dark, other]).values[:, 0]
+    values = encoder([bright, dark, other])[:, 0]
     assert similarity(values[0], values[1]) > 0.8 > similarity(values[0], values[2])
 
 
 def test_loudness_is_in_the_compact_features_alone(encoder: EmbeddedEncoder) -> None:
     sound = load_audio(MEDIA / "crow.wav")
-    values = encoder([sound, Audio(sound.samples / 4, sound.rate)]).values
+    values = encoder([sound, Audio(sound.samples / 4, sound.rate)])
     change = (values[0] - values[1]).norm(dim=-1)
     assert change[0] < 0.5 and change[1:].norm() > 1
 
@@ -67,10 +67,10 @@ def test_features_of_a_clip_begin_with_those_of_its_first_frame(encoder: Embedde
     shifts = [0, 2, 4, 6, 6, 4, 2, 0]
     moving = Video(tuple(PILImage.fromarray(np.roll(pixels, shift, axis=1)) for shift in shifts), 3.125)
     still = Video((PILImage.fromarray(pixels),) * 8, 3.125)
-    first = encoder([Image(PILImage.fromarray(pixels))]).values[0]
+    first = encoder([Image(PILImage.fromarray(pixels))])[0]
     for clip in (moving, still):
-        assert torch.allclose(encoder([clip]).values[0, :4], first, atol=1e-3)
-    assert (encoder([moving]).values[0, 4] - encoder([still]).values[0, 4]).norm() > 1
+        assert torch.allclose(encoder([clip])[0, :4], first, atol=1e-3)
+    assert (encoder([moving])[0, 4] - encoder([still])[0, 4]).norm() > 1
 
 
 def test_no_words_become_a_special_token(encoder: EmbeddedEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_no_words_become_a_special_token(encoder: EmbeddedEncoder, monkeypatch: 
 
 def test_a_text_has_the_same_vector_beside_a_longer_one(encoder: EmbeddedEncoder) -> None:
     texts = [Phrase("rain"), Phrase("a small red boat on a lake in the morning")]
-    together, alone = encoder(texts).values[0], encoder(texts[:1]).values[0]
+    together, alone = encoder(texts)[0], encoder(texts[:1])[0]
     assert torch.allclose(together, alone, atol=1e-3)
 
 

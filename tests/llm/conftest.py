@@ -45,7 +45,7 @@ class Kit:
                     parameter.normal_(std=0.2)
 
     def encode(self, items: Sequence[Part]) -> Tensor:
-        return stack_features([self.encoder([item]).values[0] for item in items], DEBUG.heads.feature_dim)
+        return stack_features([self.encoder([item])[0] for item in items], DEBUG.heads.feature_dim)
 
     def features(self, batch: Batch) -> Tensor:
         return self.encode(batch.items)

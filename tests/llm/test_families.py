@@ -60,7 +60,7 @@ def layout_of(backbone: Backbone) -> Layout:
 
 def features_of(batch: Batch) -> Tensor:
     encoder = DebugEncoder(DEBUG.heads.feature_dim, DEBUG.encoder.num_features)
-    return stack_features([encoder([item]).values[0] for item in batch.items], DEBUG.heads.feature_dim)
+    return stack_features([encoder([item])[0] for item in batch.items], DEBUG.heads.feature_dim)
 
 
 def test_the_scores_are_those_of_the_family(backbone: Backbone) -> None:

@@ -41,7 +41,7 @@ def test_every_medium_is_in_the_store_once_with_the_features_of_its_encoder(data
     for name, piece in pieces.items():
         value = store.read(name, piece.modality)
         assert value is not None and value.shape == (DEBUG.encoder.num_features[piece.modality], 16)
-        assert torch.equal(value, encoder([decoded(piece)]).values[0].half())
+        assert torch.equal(value, encoder([decoded(piece)])[0].half())
     assert store.read(b"\0" * 16, "image") is None
 
 
@@ -54,7 +54,7 @@ def test_names_are_found_whatever_the_size_of_shards_and_passes(data: Path, monk
     assert all(path.stat().st_size < 4000 for path in (made.folder / "shards").iterdir())
     store, encoder = FeatureStore(made.folder), load_maker("debug").encoder
     for name, piece in pieces_of(data).items():
-        assert torch.equal(store.read(name, piece.modality), encoder([decoded(piece)]).values[0].half())
+        assert torch.equal(store.read(name, piece.modality), encoder([decoded(piece)])[0].half())
 
 
 @pytest.mark.parametrize("workers", [0, 2])

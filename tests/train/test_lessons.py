@@ -78,7 +78,7 @@ def test_a_lesson_has_its_answer_and_its_source(task_set: Path) -> None:
             else:
                 assert source is not None and lesson.medium(source) is edited
             assert lesson.source("video", ("image",), answer=lesson.answers[0] - 1) is None, "only the last turn edits"
-            features = encodings.encoder([lesson.medium(answer).decode()]).values[0]
+            features = encodings.encoder([lesson.medium(answer).decode()])[0]
             assert torch.allclose(lesson.features[answer], features, atol=2e-3)
             tasks.add(lesson.record.task)
     assert {"image_from_caption", "edit_image", "analogy_image"} <= tasks

@@ -37,7 +37,7 @@ def encoder_norms(encoder: Encoder, media: Mapping[str, Sequence[Part]]) -> Iter
     """Norms of the joint vectors of some media by modality."""
     for modality, parts in media.items():
         if modality in encoder.modalities and parts:
-            norms = encoder(parts).values[:, 0].norm(dim=-1)
+            norms = encoder(parts)[:, 0].norm(dim=-1)
             spread = float(norms.std()) if len(parts) > 1 else 0.0
             yield EncoderNorm(modality, len(parts), float(norms.mean()), spread)
 

@@ -27,7 +27,7 @@ def encode_each(
     features = []
     for i, (item, count) in enumerate(items, start=1):
         check_stop()
-        features.append(encoder([item], count).values[0, :count])
+        features.append(encoder([item], count)[0, :count])
         if progress:
             progress(i, len(items))
     return features
@@ -39,7 +39,7 @@ def encode_mixed(encoder: Encoder, items: Sequence[Part]) -> Tensor:
     for modality in dict.fromkeys(item.modality for item in items):
         check_stop()
         rows = [i for i, item in enumerate(items) if item.modality == modality]
-        values = encoder([items[i] for i in rows]).values
+        values = encoder([items[i] for i in rows])
         for i, value in zip(rows, values, strict=True):
             features[i] = value
     return stack_features(features, encoder.dim)

@@ -6,25 +6,11 @@ B: parts in the call, T: feature vectors of one part, D: width of the joint spac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from codi2.prompt.parts import Part
-
-
-@dataclass(frozen=True)
-class Features:
-    """An encoder's output for B parts of one modality.
-
-    `values` float32 [B, T, D]: vector 1 is the joint vector C_x(x) of section 3.2, aligned across modalities; further
-    vectors describe the form, for example pooled patch tokens or compact features. `mask` bool [B, T]: True where a
-    vector is present; `values` is zero elsewhere.
-    """
-
-    values: Tensor
-    mask: Tensor
 
 
 class Encoder(nn.Module):
@@ -39,10 +25,11 @@ class Encoder(nn.Module):
     modalities: tuple[str, ...]
     in_half: bool = False  # whether it may run in half precision
 
-    def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
-        """Encode `parts`, at least one and all of one modality of `modalities`, in their order.
+    def forward(self, parts: Sequence[Part], count: int | None = None) -> Tensor:
+        """Features float32 [B, T, D] of `parts`, at least one and all of one modality of `modalities`, in their order.
 
-        `count` is the number of features of each part, the joint vector first: T by default, K for targets.
+        Vector 1 is the joint vector C_x(x) of section 3.2, aligned across modalities; further vectors describe the
+        form, for example pooled patch tokens or compact features. `count` is their number: T by default, K for targets.
         """
         raise NotImplementedError
 
@@ -52,9 +39,9 @@ class Encoder(nn.Module):
         """
         return parts
 
-    def forward_read(self, modality: str, read: Any, count: int | None = None) -> Features:
+    def forward_read(self, modality: str, read: Any, count: int | None = None) -> Tensor:
         """`forward` of parts of `modality`, from the output of `read`."""
-        features: Features = self(read, count)
+        features: Tensor = self(read, count)
         return features
 
     def within(self, values: Tensor, modality: str) -> Tensor:

@@ -10,9 +10,10 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from codi2.encode.contract import Encoder, Features
+from codi2.encode.contract import Encoder
 from codi2.errors import PromptError
 from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
+from codi2.tensors import device_of
 
 GRID = 4  # a picture is read as GRID x GRID RGB cells
 STATISTICS = GRID * GRID * 3
@@ -34,16 +35,14 @@ class DebugEncoder(Encoder):
             self.maps = nn.ModuleDict({name: nn.Linear(STATISTICS, t * dim) for name, t in num_features.items()})
         self.requires_grad_(False)
 
-    def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
+    def forward(self, parts: Sequence[Part], count: int | None = None) -> Tensor:
         """Raises PromptError for a modality that `num_features` does not name."""
         name = parts[0].modality
         if name not in self.num_features:
             raise PromptError(f"The debug encoder reads {', '.join(self.modalities)}, not {name}.")
-        device = next(self.parameters()).device
-        numbers = torch.stack([_statistics(part) for part in parts]).to(device)
+        numbers = torch.stack([_statistics(part) for part in parts]).to(device_of(self))
         values = self.maps[name](numbers).view(len(parts), self.num_features[name], self.dim)
-        values = nn.functional.layer_norm(values, (self.dim,))[:, :count]
-        return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=device))
+        return nn.functional.layer_norm(values, (self.dim,))[:, :count]
 
 
 def _statistics(part: Part) -> Tensor:

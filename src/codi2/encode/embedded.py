@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from codi2.encode.contract import Encoder, Features
+from codi2.encode.contract import Encoder
 from codi2.encode.trunks import TRUNK_CHANNELS, Head, ImageTrunk, Trunk, load_trunk
 from codi2.media.mel import MelSpectrogram
 from codi2.media.prepare import scaled_pixels, spread
@@ -85,14 +85,13 @@ class EmbeddedEncoder(Encoder):
         self.mel = MelSpectrogram()
 
     @torch.no_grad()
-    def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
+    def forward(self, parts: Sequence[Part], count: int | None = None) -> Tensor:
         modality = parts[0].modality
         if modality == "video":
             values = self.video(self._frames(parts), count)
         else:
             values = self.encode(modality, self._trunk(modality).read(parts), count)
-        values = values[:, :count]
-        return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
+        return values[:, :count]
 
     def encode(self, modality: str, media: Any, count: int | None = None) -> Tensor:
         """Media as the trunk reads them (uint8 [B, 64, 64, 3], float [B, 40960], words [B]) → features [B, T, D]."""

@@ -26,7 +26,7 @@ from PIL import Image as PILImage
 from torch import Tensor, nn
 
 from codi2.config import EncoderConfig
-from codi2.encode.contract import Encoder, Features
+from codi2.encode.contract import Encoder
 from codi2.errors import ConfigError, MediaError, WeightsError
 from codi2.hub import hub_errors
 from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
@@ -158,7 +158,7 @@ class TowersEncoder(Encoder):
         self.dim = ends[-1]
 
     @torch.no_grad()
-    def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
+    def forward(self, parts: Sequence[Part], count: int | None = None) -> Tensor:
         values = torch.zeros(len(parts), self.dim, device=next(self.parameters()).device)
         for name, tower in self.towers.items():
             assert isinstance(tower, Tower)
@@ -168,8 +168,7 @@ class TowersEncoder(Encoder):
             elif parts[0].modality in tower.reads:
                 vectors = [F.normalize(tower.media(part).mean(0), dim=0) for part in parts]
                 values[:, self.places[name]] = torch.stack(vectors)
-        values = F.normalize(values, dim=-1)[:, None] * self.norm
-        return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
+        return F.normalize(values, dim=-1)[:, None] * self.norm
 
     def within(self, values: Tensor, modality: str) -> Tensor:
         kept = torch.zeros_like(values)

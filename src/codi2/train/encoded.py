@@ -107,7 +107,7 @@ class Encodings:
             names = list(group)
             for start in range(0, len(names), size):
                 batch = names[start : start + size]
-                values = self.encoder([_decoded(group[name]) for name in batch]).values.half().cpu()
+                values = self.encoder([_decoded(group[name]) for name in batch]).half().cpu()
                 features |= dict(zip(batch, values.clone(), strict=True))
         self._write(features.items())
         return [features[name_of(piece)].float() for piece in pieces]

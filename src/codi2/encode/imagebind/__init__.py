@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codi2.encode.contract import Encoder, Features
+from codi2.encode.contract import Encoder
 from codi2.encode.imagebind.media import TextReader, read_clip, read_picture, read_sound
 from codi2.encode.imagebind.network import HUGE, ImageBind, ImageBindConfig
 from codi2.encode.imagebind.senses import read_depth, read_imu, read_thermal
@@ -71,12 +71,12 @@ class ImageBindEncoder(Encoder):
         self.dim = network.config.dim
         self.modalities = tuple(num_features)
 
-    def forward(self, parts: Sequence[Part], count: int | None = None) -> Features:
+    def forward(self, parts: Sequence[Part], count: int | None = None) -> Tensor:
         """Where T is below `NUM_TOKENS`, patch tokens are pooled over equal stretches of the token sequence."""
         return self.forward_read(parts[0].modality, self.read(parts), count)
 
     @torch.no_grad()
-    def forward_read(self, modality: str, read: Tensor, count: int | None = None) -> Features:
+    def forward_read(self, modality: str, read: Tensor, count: int | None = None) -> Tensor:
         weight = next(self.network.parameters())
         samples = read.to(weight.device, weight.dtype if read.is_floating_point() else None)
         joint, tokens = self.network(TOWERS[modality], samples.flatten(0, 1))
@@ -85,7 +85,7 @@ class ImageBindEncoder(Encoder):
         values = self._pooled(joint, tokens, count or self.num_features[modality])
         if self.norm:
             values = values * (self.norm / joint.norm(dim=-1).clamp(min=1e-12))[:, None, None]
-        return Features(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
+        return values
 
     def read(self, parts: Sequence[Part]) -> Tensor:
         """[B, S, …]: the inputs of the tower, S stretches and crops of each part."""

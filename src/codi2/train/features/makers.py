@@ -31,7 +31,7 @@ class FeatureMaker:
 
     def make(self, modality: str, numbers: Any) -> Tensor:
         """float32 [n, T, D] of what the encoder's `read` made of n media of a modality, on the encoder's device."""
-        return self.encoder.forward_read(modality, numbers, self.shapes[modality][0]).values
+        return self.encoder.forward_read(modality, numbers, self.shapes[modality][0])
 
 
 @lru_cache(maxsize=2)

@@ -101,7 +101,7 @@ class CaptionRecipe:
         device = device_of(self.encoder)
         texts = ["" if absent else text for text, absent in zip(batch.captions, batch.absent.tolist(), strict=True)]
         with mixed(self.dtype, device):
-            features = self.encoder([Phrase(text or " ") for text in texts], 1).values.float()
+            features = self.encoder([Phrase(text or " ") for text in texts], 1).float()
             batch.states = self.states(texts).float()
         features = features.masked_fill(batch.absent.to(device)[:, None, None], 0)
         batch.features = self.decoder.rescaled(features)

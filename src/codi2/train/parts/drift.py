@@ -36,7 +36,7 @@ def kept_texts(encoder: Encoder, layout: Layout) -> list[KeptText]:
         turns = [Message("user", (Text(question),)), Message("assistant", (Text(answer),))]
         asked = layout(turns)
         with torch.no_grad():
-            phrases = tuple(encoder(asked.items).values) if asked.items else ()
+            phrases = tuple(encoder(asked.items)) if asked.items else ()
         kept.append(KeptText(plain(turns), asked, phrases))
     return kept
 
