@@ -14,7 +14,7 @@ from torch import Tensor
 from codi2.data import edits
 from codi2.encode.embedded import joint_heads
 from codi2.encode.trunks import PICTURE_SIZE, TRUNK_CHANNELS, Trunk
-from codi2.prompt.parts import Image, Part
+from codi2.prompt.parts import Image, Part, Phrase
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
 from codi2.train.parts import autoencoder, denoiser
@@ -43,9 +43,12 @@ class Numbers(Trunk):
         self.modality = modality
 
     def read(self, parts: Sequence[Part]) -> Tensor:
-        """Pictures alone."""
+        """Pictures and texts."""
         from codi2.media.prepare import fit_square
 
+        if self.modality == "phrase":
+            texts = [part.text.encode() for part in parts if isinstance(part, Phrase)]
+            return torch.from_numpy(np.stack([np.resize(np.frombuffer(text, np.uint8), 401 * 64) for text in texts]))
         arrays = [np.array(fit_square(part.pixels, PICTURE_SIZE)) for part in parts if isinstance(part, Image)]
         return torch.from_numpy(np.stack(arrays))
 

@@ -31,13 +31,13 @@ from codi2.heads.projection import Projection
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
-from codi2.prompt.parts import Audio, Image, Video
+from codi2.prompt.parts import Audio, Image, Phrase, Video
 from codi2.train import release, run
 from codi2.train.assemble import MODELS
 from codi2.train.config import load_config
 from codi2.train.parts import denoiser
 from codi2.train.parts.autoencoder import VAE, AutoencoderOptions, Compact
-from codi2.train.parts.sampled import SampledAnswers
+from codi2.train.parts.sampled import InstructedAnswers, SampledAnswers
 from codi2.train.recipe import configs_of, recipe_folder, run_recipe
 from codi2.weight_files import export_module
 
@@ -124,6 +124,17 @@ def test_the_model_samples_the_features_of_records(runs: Path) -> None:
     assert not torch.allclose(both[0], both[1])
     again = SampledAnswers("image", runs / "model/export", 0, "train")
     assert np.array_equal(again.pair(3)[1], pairs[3][1])
+
+
+def test_the_joint_vector_of_an_instruction_in_place_of_features(runs: Path) -> None:
+    release.release(made(), runs, runs / "model")
+    answers = InstructedAnswers("audio", runs / "model/export", 0, "train")
+    features = answers.features([0, 1, 2])
+    assert features.shape == (3, 6, 16) and not features[:, 1:].any()
+    user = answers.record(1).turns[-2][1]
+    words = " ".join(" ".join(piece for piece in user if isinstance(piece, str)).split())
+    assert torch.equal(features[1, 0], answers.model.encoder([Phrase(words)], 1)[0, 0])
+    assert answers.pair(1)[0] is not None
 
 
 def test_hashes_lead_from_the_recipe_to_the_files(runs: Path) -> None:

@@ -38,7 +38,7 @@ def round_trip(decoder: Decoder, parts: Sequence[Part]) -> list[Part]:
 def sdedit(
     decoder: Decoder,
     joint: Tensor,
-    words: Tensor,
+    words: Tensor | None,
     sources: Sequence[Part],
     seeds: Sequence[int],
     strength: float = 0.5,
@@ -49,7 +49,7 @@ def sdedit(
 
     Args:
         joint: vectors [n, D] of captions of the wished results; they stand in for what is regressed.
-        words: the captions as the decoder reads words, [n, …].
+        words: the captions as the decoder's own text encoder reads them, [n, …]; None: it has none.
         strength: share of the noise schedule that the source goes up.
         num_inference_steps: of the whole schedule; the baseline has its own, as a decoder that draws in few has no half
             way to start from.
@@ -65,7 +65,7 @@ def sdedit(
 
 
 def instructed(
-    decoder: Decoder, joint: Tensor, words: Tensor, sources: Sequence[Part], seeds: Sequence[int]
+    decoder: Decoder, joint: Tensor, words: Tensor | None, sources: Sequence[Part], seeds: Sequence[int]
 ) -> list[Part]:
     """Editing by an instruction without a language model: AUDIT's way (arXiv:2304.00830), and InstructPix2Pix's.
 

@@ -180,9 +180,12 @@ class EvalContext:
         except ConfigError as error:
             raise WeightsError(str(error)) from error
 
-    def read_texts(self, decoder: Decoder, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Joint vectors of texts [n, D], and the texts as the decoder reads words [n, …]."""
+    def read_texts(self, decoder: Decoder, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Joint vectors of texts [n, D], and the texts as the decoder reads words [n, …]; None where it has no text
+        encoder of its own: it would read the joint vectors twice."""
         joint = self.encode([Phrase(text) for text in texts])[:, 0]
+        if decoder.conditioner.read_words("") is None:
+            return joint, None
         return joint, read_words(decoder, texts, self.encode).to(self.model.device)
 
     def num_slots(self, modality: str) -> int:

@@ -21,6 +21,7 @@ PARTS = {
     "image_denoiser": "denoiser",
     "audio_denoiser": "denoiser",
     "video_denoiser": "denoiser",
+    "audio_instructed": "denoiser",
     "vocoder": "vocoder",
     "joint_attention": "joint_attention",
     "joint": "joint",

@@ -8,7 +8,8 @@ The latents of a clip are those of its frames in the VAE of pictures; one networ
 of a clip is a clip or its first frame.
 
 `model` is for the last part of a decoder's training: some samples are answers of training records, with the features
-that the model samples for them (`sampled`) in place of the true ones.
+that the model samples for them (`sampled`) in place of the true ones. For a decoder that edits by instruction alone, a
+baseline, all are, with the joint vectors of the instructions.
 
 Letters: B samples, c h w latent size (of clips c F h w), K features, D joint width.
 """
@@ -44,7 +45,7 @@ from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.clips import TrainingClips, first_frames, held_out_pairs
 from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
 from codi2.train.parts.pairs import Pair, TrainingPairs
-from codi2.train.parts.sampled import Answers, SampledAnswers
+from codi2.train.parts.sampled import Answers, InstructedAnswers, SampledAnswers
 from codi2.train.place import training_device
 from codi2.weight_files import load_part
 
@@ -357,4 +358,5 @@ def _mean(values: Tensor, rows: Tensor) -> Tensor:
 
 
 def build(config: TrainConfig) -> DenoiserRecipe:
-    return DenoiserRecipe(config)
+    by_instruction = config.part.endswith("_instructed")
+    return DenoiserRecipe(config, answers=InstructedAnswers if by_instruction else SampledAnswers)

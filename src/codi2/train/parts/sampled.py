@@ -1,4 +1,5 @@
-"""Answers of training records with the features that a whole model samples for them, to adapt a decoder to it.
+"""Answers of training records with the features that a whole model samples for them, to adapt a decoder to it; or with
+the joint vectors of their instructions, for the baseline that edits without a language model.
 
 Sampled features differ from true ones, and a decoder that is not trained on them draws them worse. The records are
 those whose answer follows from the request. For other records a model may sample another valid answer than the
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from codi2.hub import sha256_of
 from codi2.llm.decode import FeatureSegment
 from codi2.modalities import Modality
 from codi2.model import CoDi2, Options
-from codi2.prompt.parts import Audio, Image, Part, Video
+from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
 from codi2.prompt.sources import LAST, source_of
 from codi2.train.parts.pairs import Pair
 
@@ -65,6 +66,8 @@ class SampledAnswers:
         folder: of the model.
         split: of the corpus.
     """
+
+    families: ClassVar[dict[str, dict[str, float]]] = FAMILIES
 
     def __init__(self, modality: Modality, folder: Path, seed: int, split: str) -> None:
         self.modality, self.folder, self.seed = modality, folder, seed
@@ -114,15 +117,34 @@ class SampledAnswers:
     def depends(self) -> dict[str, Any]:
         files = sorted(self.folder.rglob("*.safetensors"))
         hashes = {str(path.relative_to(self.folder)): sha256_of(path) for path in files}
-        return {"model": hashes, "families": FAMILIES[self.modality], "settled": sorted(SETTLED)}
+        return {"model": hashes, "families": self.families[self.modality], "settled": sorted(SETTLED)}
 
     def _draw(self, number: int) -> Record:
-        return draw_record(self.sampler, self.seed, number, FAMILIES[self.modality])
+        return draw_record(self.sampler, self.seed, number, self.families[self.modality])
 
     def _answer(self, record: Record) -> Medium | None:
         """The last medium of this modality in a record's answer; None: it has none, or does not follow."""
         media = [medium for medium in answered(record) if medium.modality == self.modality]
         return media[-1] if media and record.task in SETTLED else None
+
+
+class InstructedAnswers(SampledAnswers):
+    """Answers of drawn records; the one feature of each is the joint vector of the user's last words, as AUDIT's
+    (arXiv:2304.00830) and InstructPix2Pix's decoders have."""
+
+    families: ClassVar[dict[str, dict[str, float]]] = {
+        "image": {"instructions": 1.0},
+        "audio": {"instructions": 1.0, "sounds": 2.0},
+        "video": {"clips": 1.0},
+    }
+
+    @torch.inference_mode()
+    def features(self, places: Sequence[int]) -> Tensor:
+        rows = torch.zeros(len(places), self.model.config.heads.num_slots[self.modality], self.model.encoder.dim)
+        for row, place in zip(rows, places, strict=True):
+            words = [piece for piece in self.record(place).turns[-2][1] if isinstance(piece, str)]
+            row[0] = self.model.encoder([Phrase(" ".join(" ".join(words).split()))], 1)[0, 0]
+        return rows
 
 
 def answered(record: Record) -> list[Medium]:
