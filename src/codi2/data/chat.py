@@ -53,7 +53,7 @@ def _answers(prompts: list[str]) -> list[tuple[str, str]]:
 
     tokenizer, model = _base_model()
     pairs = []
-    for start in track(range(0, len(prompts), BATCH), description="asking the base model", transient=True):
+    for start in track(range(0, len(prompts), BATCH), description="answers of the base model", transient=True):
         batch = prompts[start : start + BATCH]
         chats = [[{"role": "user", "content": question}] for question in batch]
         tokens = tokenizer.apply_chat_template(
@@ -71,14 +71,13 @@ def _sampled_texts() -> list[str]:
     from rich.progress import track
 
     tokenizer, model = _base_model()
-    start = torch.full(
-        (2 * BATCH, 1), tokenizer.convert_tokens_to_ids("<|endoftext|>")
-    )  # separates texts in its training data
+    separator = tokenizer.convert_tokens_to_ids("<|endoftext|>")  # between texts of its training data
+    start = {"input_ids": torch.full((2 * BATCH, 1), separator), "attention_mask": torch.ones(2 * BATCH, 1)}
     texts: list[str] = []
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
-        for _ in track(range(NUM_TEXTS // len(start)), description="the base model writes", transient=True):
-            out = model.generate(start, max_new_tokens=TEXT_TOKENS, do_sample=True, top_k=0, temperature=1.0)
+        for _ in track(range(NUM_TEXTS // (2 * BATCH)), description="sampling texts of the base model", transient=True):
+            out = model.generate(**start, max_new_tokens=TEXT_TOKENS, do_sample=True, top_k=0, temperature=1.0)
             texts += tokenizer.batch_decode(out[:, 1:], skip_special_tokens=True)
     return [text for text in texts if text.strip()]
 

@@ -1,4 +1,4 @@
-"""Plain texts on which the language model is held to what it was without its adapters."""
+"""Plain texts on which the language model is held to its predictions without adapters."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def drift_texts(kept: Sequence[KeptText], draw: np.random.Generator, count: int,
 
 
 def drift(mllm: MLLM, texts: Drift) -> Tensor:
-    """How far the model has gone from the base model on plain texts: mean divergence of a token, in nats."""
+    """KL divergence from the base model on plain texts, mean of the tokens, in nats."""
     known = mllm.backbone.first_new
     with torch.no_grad(), mllm.backbone.peft.disable_adapter():
         base = _scores(mllm, texts.plain, texts.phrases[:0])[:, :known].float().log_softmax(-1)
@@ -61,6 +61,6 @@ def drift(mllm: MLLM, texts: Drift) -> Tensor:
 
 
 def _scores(mllm: MLLM, batch: Batch, features: Tensor) -> Tensor:
-    """What the language model, as it is now, expects at the labels of a batch [labels, V]."""
+    """Logits of the labels of a batch [labels, V], with the adapters that are active."""
     hidden = mllm.backbone(mllm.rows(batch, features), batch.mask)
     return mllm.backbone.logits(hidden[batch.label_sample, batch.label_position - 1])
