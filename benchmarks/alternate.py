@@ -1,4 +1,4 @@
-"""Two ways of doing one thing, timed in turns, so that what else the machine does meets both."""
+"""Two ways to do the same work, timed in turns, so that other load of the machine slows down both."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 
-def medians(one: Callable[[], Any], other: Callable[[], Any], rounds: int) -> tuple[float, float]:
+def medians(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> tuple[float, float]:
     """Median seconds of each over alternating runs, after one of each that does not count."""
+    works = (first, second)
     times: tuple[list[float], list[float]] = ([], [])
-    one(), other()
+    first(), second()
     for i in range(rounds):
         for which in (0, 1) if i % 2 else (1, 0):
-            began = time.perf_counter()
-            (one, other)[which]()
-            times[which].append(time.perf_counter() - began)
-    first, second = (statistics.median(t) for t in times)
-    return first, second
+            start = time.perf_counter()
+            works[which]()
+            times[which].append(time.perf_counter() - start)
+    return statistics.median(times[0]), statistics.median(times[1])

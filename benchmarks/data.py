@@ -88,9 +88,9 @@ def load_plain(out: Path) -> int:
     return sum(len(batch) for batch in pipeline)
 
 
-def ratio(one: Callable[[], Any], other: Callable[[], Any]) -> tuple[float, float, float]:
-    """Median seconds of each over alternating runs, and the second over the first: how fast the first is beside it."""
-    a, b = medians(one, other, ROUNDS)
+def ratio(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, float, float]:
+    """Median seconds of each over alternating runs, and the speed of ours over that of theirs."""
+    a, b = medians(ours, theirs, ROUNDS)
     return a, b, b / a
 
 
@@ -112,4 +112,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    sys.exit()

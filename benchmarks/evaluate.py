@@ -1,7 +1,7 @@
 """Where scoring spends its time, and what batches bring to generation at equal output.
 
 Prints the share of scoring that is inside the judging networks, outputs on disk being read included, and for each batch
-size the time of one at a time over that of the batch, with the largest difference of a regressed feature.
+size the time of one at a time over that of the batch, with the largest difference of a predicted feature.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def scoring(context: EvalContext, name: str) -> float:
         outputs = Outputs(Path(folder))
         for system in suite.systems:
             for case in cases:
-                outputs.save(system, case, case.truth["source"])
+                outputs.save(system, case, case.truth["source"], {})
         _ = context.centre
         judge = context.sound_judge
         watch, began = Watch(), time.perf_counter()
@@ -68,19 +68,19 @@ def scoring(context: EvalContext, name: str) -> float:
 def batching(context: EvalContext, cases: list[Case], modality: str) -> None:
     prompts = [case.prompt for case in cases]
 
-    def think(size: int) -> torch.Tensor:
+    def predict(size: int) -> torch.Tensor:
         context_module.BATCH = size
         return context.predict(prompts, modality)
 
-    def draw(size: int) -> Any:
+    def decode(size: int) -> Any:
         context_module.BATCH = size
         return context.decode(features, prompts, modality)
 
-    features = think(1)
+    features = predict(1)
     for size in BATCHES:
-        apart = float((think(size) - features).abs().max())
-        told = [f"{what} {gain(work, size):.2f}" for what, work in (("thinking", think), ("drawing", draw))]
-        print(f"{modality}, batch of {size}: " + ", ".join(told) + f" × one at a time; features {apart:.1e} apart")
+        difference = float((predict(size) - features).abs().max())
+        gains = [f"{name} {gain(work, size):.2f}" for name, work in (("predicting", predict), ("decoding", decode))]
+        print(f"{modality}, batch of {size}: {', '.join(gains)} × one at a time; features differ by {difference:.1e}")
 
 
 def gain(work: Callable[[int], object], size: int) -> float:

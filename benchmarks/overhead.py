@@ -5,6 +5,7 @@ Prints ratios of medians over alternating runs: 1.00 is no cost, 1.03 three perc
 
 from __future__ import annotations
 
+import copy
 import sys
 import tempfile
 from collections.abc import Callable
@@ -25,7 +26,7 @@ def ratio(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, fl
     return a, b, a / b
 
 
-def decoder() -> tuple[float, float, float]:
+def decoding() -> tuple[float, float, float]:
     """unCLIP, 4 steps of guidance on 32×32 latents, the codec left out."""
     from diffusers import UNet2DConditionModel
     from published import unclip_pipeline
@@ -48,16 +49,14 @@ def decoder() -> tuple[float, float, float]:
         projection_class_embeddings_input_dim=2 * dim,
         use_linear_projection=True,
     ).eval()
-    import copy
-
     parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet)}
-    made = unclip_decoder(parts, Sampling(STEPS, 7.5, noise_level=499))
-    made.unet = made.unet.to(memory_format=torch.channels_last)
+    decoder = unclip_decoder(parts, Sampling(STEPS, 7.5, noise_level=499))
+    decoder.unet = decoder.unet.to(memory_format=torch.channels_last)
     pipeline.unet = pipeline.unet.to(memory_format=torch.channels_last)
     feature = torch.randn(1, 1, dim)
 
     def ours() -> Any:
-        return made.generate_latents(feature, [0])
+        return decoder.generate_latents(feature, [0])
 
     def theirs() -> Any:
         return pipeline(
@@ -97,11 +96,11 @@ def language() -> tuple[float, float, float]:
     turn = collate([layout([Message("user", (Text("x" * 40),))], reply=True)], backbone.pad_id, left=True)
     features = torch.zeros(0, 1, DEBUG.heads.feature_dim)
     rows = mllm.rows(turn, features)
-    made: list[int] = []
+    tokens: list[int] = []
 
     def ours() -> None:
         (segments,) = generate(Conversation(mllm), turn, features, [ReplyOptions(want=(), max_new_tokens=TOKENS)])
-        made[:] = segments[0].ids  # type: ignore[union-attr]
+        tokens[:] = segments[0].ids  # type: ignore[union-attr]
 
     def theirs() -> None:
         with torch.no_grad():
@@ -110,12 +109,12 @@ def language() -> tuple[float, float, float]:
                 min_new_tokens=TOKENS, pad_token_id=backbone.pad_id,
             )  # fmt: skip
 
-    found = ratio(ours, theirs)
-    assert len(made) >= TOKENS - 1, f"the reply ended after {len(made)} tokens: the work was not equal"
-    return found
+    seconds = ratio(ours, theirs)
+    assert len(tokens) >= TOKENS - 1, f"the reply ended after {len(tokens)} tokens: the work was not equal"
+    return seconds
 
 
 if __name__ == "__main__":
-    for name, measure in (("decoder / diffusers' pipeline", decoder), ("reply / transformers' generate", language)):
+    for name, measure in (("decoder / diffusers' pipeline", decoding), ("reply / transformers' generate", language)):
         a, b, r = measure()
         print(f"{name}: {r:.3f}  ({a:.3f} s, {b:.3f} s, {torch.get_num_threads()} threads)", flush=True)

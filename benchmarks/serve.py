@@ -1,7 +1,8 @@
 """A real server under load, over loopback: 64 clients for three minutes, then batches against one at a time.
 
-Nothing may be lost, mixed up or given twice: clients ask for different things in three media, and equal requests must
-bring equal answers whoever asked. A full queue must answer 429, and `/health` within 100 ms all the while.
+No reply may be lost, sent to another client or sent twice: clients send different requests for text, pictures and
+sounds, and equal requests of all clients must get equal answers. A full queue must answer 429, and `/health` must
+answer within 100 ms all the time.
 
     python benchmarks/serve.py [--model tiny] [--clients 64] [--seconds 180]
 """
@@ -38,8 +39,8 @@ def start(model: str, folder: str) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen([*command, "--max-waiting", "32"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
-        if found := re.search(r"Serving at (\S+)", line):
-            return process, found[1]
+        if match := re.search(r"Serving at (\S+)", line):
+            return process, match[1]
     raise SystemExit("the server did not start")
 
 
@@ -55,8 +56,8 @@ def request(kind: str, thing: str, seed: int = 0) -> tuple[str, dict[str, Any]]:
             return "/v1/audio/generations", {"input": f"Make the sound of {thing}.", "seed": seed}
 
 
-def said_by(kind: str, answer: httpx.Response) -> Any:
-    """What an answer says: words, or the numbers of a picture or sound in [0, 1]."""
+def content_of(kind: str, answer: httpx.Response) -> Any:
+    """The content of an answer: text, the pixels of a picture in [0, 1], or the samples of a sound in [-1, 1]."""
     if kind == "text":
         return answer.json()["choices"][0]["message"]["content"]
     if kind == "image":
@@ -65,11 +66,11 @@ def said_by(kind: str, answer: httpx.Response) -> Any:
     return soundfile.read(io.BytesIO(answer.content))[0]
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal but for what rounding in batches of other sizes does."""
-    if isinstance(one, str):
-        return bool(one == other)
-    return bool(np.sqrt(np.square(one - other).mean()) < 0.02)
+def same(content: Any, other: Any) -> bool:
+    """Whether contents are equal up to rounding, which differs between batches of different sizes."""
+    if isinstance(content, str):
+        return bool(content == other)
+    return bool(np.sqrt(np.square(content - other).mean()) < 0.02)
 
 
 def watch(url: str, seconds: float) -> list[float]:
@@ -85,7 +86,7 @@ def watch(url: str, seconds: float) -> list[float]:
 
 
 async def load(url: str, clients: int, seconds: float) -> None:
-    said: dict[tuple[str, str], Any] = {}
+    first: dict[tuple[str, str], Any] = {}  # request → the content of its first answer
     mixed = 0
     times: dict[str, list[float]] = defaultdict(list)
     statuses: Counter[int] = Counter()
@@ -104,8 +105,8 @@ async def load(url: str, clients: int, seconds: float) -> None:
                 statuses[answer.status_code] += 1
                 if answer.status_code == 200:
                     times[kind].append(time.monotonic() - began)
-                    made = said_by(kind, answer)
-                    mixed += not same(said.setdefault((kind, thing), made), made)
+                    content = content_of(kind, answer)
+                    mixed += not same(first.setdefault((kind, thing), content), content)
                 elif answer.status_code == 429:
                     await asyncio.sleep(min(5.0, float(answer.headers["Retry-After"])))
                 turn += clients + 1
@@ -133,13 +134,13 @@ async def together(url: str) -> None:
                 for width in (1, AT_ONCE):
                     gate = asyncio.Semaphore(width)
 
-                    async def one(seed: int, gate: Any = gate, kind: str = kind) -> None:
+                    async def send(seed: int, gate: Any = gate, kind: str = kind) -> None:
                         route, body = request(kind, THINGS[0], seed)
                         async with gate:
                             assert (await http.post(route, json=body)).status_code == 200
 
                     began = time.monotonic()
-                    await asyncio.gather(*(one(i) for i in range(EQUAL)))
+                    await asyncio.gather(*(send(i) for i in range(EQUAL)))
                     seconds[width].append(time.monotonic() - began)
             ratio = statistics.median(seconds[1]) / statistics.median(seconds[AT_ONCE])
             print(f"{kind}: {AT_ONCE} at once bring {ratio:.2f} × the replies of one at a time")
@@ -153,11 +154,11 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=180.0)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        process, url = start(asked.model, folder)
+        process, url = start(options.model, folder)
         try:
-            asyncio.run(load(url, asked.clients, asked.seconds))
+            asyncio.run(load(url, options.clients, options.seconds))
             asyncio.run(together(url))
         finally:
             process.terminate()

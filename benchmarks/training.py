@@ -23,7 +23,8 @@ RECORDS, STEPS, SIZE, SIDE = 800, 6, 16, 2048
 PADDED_STEPS = 160
 
 
-def recipe(folder: Path) -> llm.LLMRecipe:
+def recipe_on(folder: Path) -> llm.LLMRecipe:
+    """The recipe of the language model on records that are drawn into a folder."""
     build(Settings("tasks", str(home() / "data" / "tiny"), str(folder), options={"records": RECORDS}))
     options = {
         "data": {str(folder): 1.0},
@@ -45,10 +46,10 @@ def peak() -> float:
     return 2 * SIDE**3 / statistics.median(seconds)
 
 
-def ours(made: Any, optimizer: Any, step: int) -> float:
+def ours(recipe: Any, optimizer: Any, step: int) -> float:
     """Seconds of a step, its batch being drawn included."""
     began = time.perf_counter()
-    made.losses(made.model, made.batch(step))["loss"].backward()
+    recipe.losses(recipe.model, recipe.batch(step))["loss"].backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return time.perf_counter() - began
@@ -64,18 +65,18 @@ def bare(model: Any, optimizer: Any, ids: torch.Tensor, mask: torch.Tensor) -> f
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        made = recipe(Path(folder) / "tasks")
-        made.model.train()
-        backbone = made.mllm.backbone
-        trained = [p for p in made.model.parameters() if p.requires_grad]
+        recipe = recipe_on(Path(folder) / "tasks")
+        recipe.model.train()
+        backbone = recipe.mllm.backbone
+        trained = [p for p in recipe.model.parameters() if p.requires_grad]
         optimizers = [torch.optim.AdamW(trained, 1e-4) for _ in range(2)]
         rates: dict[str, list[float]] = {"ours": [], "bare": [], "inside": []}
         matrices = sum(p.numel() for n, p in backbone.model.named_parameters() if p.ndim == 2 and "embed" not in n)
         reached = peak()
         for step in range(STEPS):
-            batch = made.batch(step).batch
+            batch = recipe.batch(step).batch
             tokens, ids = int(batch.mask.sum()), batch.ids.clamp(max=backbone.first_new - 1)
-            spent = ours(made, optimizers[0], step)
+            spent = ours(recipe, optimizers[0], step)
             rates["ours"].append(tokens / spent)
             rates["bare"].append(tokens / bare(backbone.peft, optimizers[1], ids, batch.mask.long()))
             rows = backbone.embed(batch.ids).detach().requires_grad_(True)
@@ -88,7 +89,7 @@ def main() -> None:
         print(f"inside the language model: {medians['inside'] / reached:.2f} of the peak of a product in fp32")
         real = padded = 0
         for step in range(PADDED_STEPS):
-            mask = made.batch(step).batch.mask
+            mask = recipe.batch(step).batch.mask
             real, padded = real + int(mask.sum()), padded + mask.numel()
         print(f"padding: {1 - real / padded:.1%} of the positions")
 

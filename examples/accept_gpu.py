@@ -31,7 +31,7 @@ from codi2.model import CoDi2
 from codi2.placement import Placement
 from codi2.prompt.parts import Part
 from codi2.report import Row, write_page
-from codi2.train.recipe import configs_of
+from codi2.train.recipe import NUMBERED, configs_of
 
 ROOT = Path(__file__).resolve().parents[1]
 HOUR = 3600.0  # seconds that a command may take
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
         ("speed", lambda check: measure(check, model, placement)),
     ]
     out.mkdir(parents=True, exist_ok=True)
-    checks = [made(name, work) for name, work in plans]
+    checks = [carried_out(name, work) for name, work in plans]
     write(out, chosen, checks)
     failed = [check.name for check in checks if check.state == "failed"]
     print(f"failed: {', '.join(failed)}" if failed else "nothing failed", f"see {out / 'index.html'}", sep="; ")
@@ -110,7 +110,8 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def made(name: str, work: Callable[[Check], None]) -> Check:
+def carried_out(name: str, work: Callable[[Check], None]) -> Check:
+    """A check with its state, note and seconds."""
     check, began = Check(name), time.perf_counter()
     try:
         work(check)
@@ -135,8 +136,8 @@ def codi2(check: Check, *arguments: object, cwd: Path | None = None) -> str:
     except subprocess.TimeoutExpired as error:
         raise Failed(f"it was not done after {HOUR:.0f} s") from error
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise Failed(f"exit code {done.returncode}: {said[-1] if said else 'it said nothing'}")
+        lines = done.stderr.strip().splitlines()
+        raise Failed(f"exit code {done.returncode}: {lines[-1] if lines else 'no message on stderr'}")
     return done.stdout
 
 
@@ -144,8 +145,8 @@ def parts(recipes: Sequence[str]) -> Iterator[tuple[str, Path]]:
     """Name and config of each part of `configs/<recipe>`: the numbered ones, or all where none is numbered."""
     for recipe in recipes:
         folder = ROOT / "configs" / recipe
-        numbered = [path for path in sorted(folder.glob("*.toml")) if path.stem[:2].isdigit()]
-        for config in configs_of(folder) if numbered else sorted(folder.glob("*.toml")):
+        configs = sorted(folder.glob("*.toml"))
+        for config in configs_of(folder) if any(map(NUMBERED.fullmatch, (path.name for path in configs))) else configs:
             yield f"{recipe}/{config.stem}", config
 
 
@@ -195,8 +196,8 @@ def serve(check: Check, out: Path, model: str, here: Sequence[str]) -> None:
     server = subprocess.Popen([sys.executable, "-m", "codi2", *words], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        found = (re.search(r"Serving at (http://\S+)", line) for line in server.stdout)
-        url = next((match[1] for match in found if match), "")
+        matches = (re.search(r"Serving at (http://\S+)", line) for line in server.stdout)
+        url = next((match[1] for match in matches if match), "")
         if not url:
             raise Failed(f"the server ended with {server.wait()}")
         began = time.perf_counter()

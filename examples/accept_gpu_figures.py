@@ -1,4 +1,4 @@
-"""What accept_gpu.py measures by itself: differences of GPU and CPU, and what a GPU makes in a second."""
+"""The measurements of accept_gpu.py: differences between GPU and CPU, and replies a second."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def differences(name: str, device: str) -> dict[str, float]:
 
     Each stage starts from the CPU's outputs of the stage before. The GPU computes in whole fp32 here, not in TF32.
     """
-    found: dict[str, float] = {}
+    largest: dict[str, float] = {}
     with whole_precision():
         cpu, gpu = CoDi2.from_pretrained(name), CoDi2.from_pretrained(name, device=device)
         for modality in cpu.decoders:
             prompts = [(Text(f"Make a {modality} of a bell."),)]
             features = EvalContext(cpu).predict(prompts, modality)
-            found[f"{modality}: features"] = apart(features, EvalContext(gpu).predict(prompts, modality))
+            largest[f"{modality}: features"] = apart(features, EvalContext(gpu).predict(prompts, modality))
             ours, theirs = cpu.decoders[modality], gpu.decoders[modality]
             latents = ours.generate_latents(features, [1], SampleOptions(num_inference_steps=STEPS))
             drawn = theirs.generate_latents(features.to(device), [1], SampleOptions(num_inference_steps=STEPS))
-            found[f"{modality}: latents"] = apart(latents, drawn)
-            found[f"{modality}: decoded"] = apart(ours.codec.decode(latents), theirs.codec.decode(latents.to(device)))
-    return found
+            largest[f"{modality}: latents"] = apart(latents, drawn)
+            largest[f"{modality}: decoded"] = apart(ours.codec.decode(latents), theirs.codec.decode(latents.to(device)))
+    return largest
 
 
 def apart(ours: Tensor, theirs: Tensor) -> float:
@@ -71,11 +71,11 @@ def speed(model: CoDi2, card: str) -> dict[str, Any]:
         if want != "text" and want not in model.decoders:
             continue
         with FlopCounterMode(display=False) as counter:  # it slows the work down, and warms it up
-            made = replies(model, want)
+            count = replies(model, want)
         began = time.perf_counter()
         replies(model, want)
         seconds = time.perf_counter() - began
-        figures[f"{unit} a second"] = round(made / seconds, 2)
+        figures[f"{unit} a second"] = round(count / seconds, 2)
         operations = counter.get_total_flops() / seconds
         figures[f"{unit}: TFLOP a second"] = float(f"{operations / 1e12:.3g}")
         if (peak := peak_of(card)) and model.device.type == "cuda":
@@ -90,16 +90,16 @@ def speed(model: CoDi2, card: str) -> dict[str, Any]:
 
 
 def replies(model: CoDi2, want: str) -> int:
-    """Answers BATCH prompts at once; how many tokens or media came."""
-    talks = [[Message("user", (Text(f"Tell me of bells, number {i}."),))] for i in range(BATCH)]
+    """Answers BATCH prompts at once; the number of tokens or media in the replies."""
+    conversations = [[Message("user", (Text(f"Tell me of bells, number {i}."),))] for i in range(BATCH)]
     options = [Options(want=want, seed=i, max_new_tokens=TOKENS if want == "text" else 0) for i in range(BATCH)]
-    made = model.answer(talks, options)
+    answers = model.answer(conversations, options)
     if want == "text":
-        return sum(len(part.ids) for reply in made for part in reply.parts if isinstance(part, Text))
-    return sum(part.modality == want for reply in made for part in reply.parts)
+        return sum(len(part.ids) for reply in answers for part in reply.parts if isinstance(part, Text))
+    return sum(part.modality == want for reply in answers for part in reply.parts)
 
 
 def peak_of(card: str) -> float:
     """Dense operations a second at best; 0: unknown."""
-    given = os.environ.get("PEAK_TFLOPS")
-    return float(given) * 1e12 if given else next((peak for name, peak in PEAKS.items() if name in card), 0.0)
+    configured = os.environ.get("PEAK_TFLOPS")
+    return float(configured) * 1e12 if configured else next((peak for name, peak in PEAKS.items() if name in card), 0.0)

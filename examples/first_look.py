@@ -31,27 +31,27 @@ def tile(path: Path) -> Image.Image:
 
 
 def first_look(out: Path) -> Image.Image:
-    """Every prompt of the demo that is answered with media: its words, what is given, the answer."""
+    """Every prompt of the demo whose reply has media: its text, its media, the reply."""
     media, rows = media_folder(), []
     for number, ask in enumerate(ASKS, start=1):
         kinds = (".png", ".wav", ".mp4")
         answers = sorted(path for path in out.glob(f"{number:02}*") if path.suffix in kinds)
         if answers:
             rows.append((ask.template, [tile(media / name) for name in ask.files], [tile(path) for path in answers]))
-    width = max(sum(t.width + PAD for t in given + made) for _, given, made in rows) + 40 + 2 * PAD
+    width = max(sum(t.width + PAD for t in inputs + outputs) for _, inputs, outputs in rows) + 40 + 2 * PAD
     sheet = Image.new("RGB", (width, len(rows) * (SIDE + TEXT + 2 * PAD) + PAD), "white")
     draw, font, y = ImageDraw.Draw(sheet), ImageFont.load_default(size=13), PAD
-    for words, given, made in rows:
+    for words, inputs, outputs in rows:
         draw.text((PAD, y), words, "black", font)
         x = PAD
-        for picture in given:
+        for picture in inputs:
             sheet.paste(picture, (x, y + TEXT))
             x += picture.width + PAD
         middle = y + TEXT + SIDE // 2
         draw.line((x + 8, middle, x + 28, middle), "black", 2)
         draw.polygon([(x + 28, middle - 5), (x + 34, middle), (x + 28, middle + 5)], "black")
         x += 40
-        for picture in made:
+        for picture in outputs:
             sheet.paste(picture, (x, y + TEXT))
             x += picture.width + PAD
         y += SIDE + TEXT + 2 * PAD

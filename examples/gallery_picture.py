@@ -42,10 +42,10 @@ def in_columns(whole: Image.Image) -> Image.Image:
     edges = [0, *ends, whole.height]
     parts = [whole.crop((0, top, WIDTH, bottom)) for top, bottom in pairwise(edges)]
     parts = [part.resize((SHOWN, part.height * SHOWN // WIDTH), Image.Resampling.LANCZOS) for part in parts]
-    made = Image.new("RGB", (SHOWN * COLUMNS, max(part.height for part in parts)), "white")
+    sheet = Image.new("RGB", (SHOWN * COLUMNS, max(part.height for part in parts)), "white")
     for n, part in enumerate(parts):
-        made.paste(part, (SHOWN * n, 0))
-    return made
+        sheet.paste(part, (SHOWN * n, 0))
+    return sheet
 
 
 if __name__ == "__main__":

@@ -63,17 +63,17 @@ def test_outputs_of_a_gpu_are_held_against_the_cpus():
 
 
 def test_a_fault_of_one_check_is_a_line_of_the_report():
-    from accept_gpu import Check, Failed, NotMeasured, codi2, made
+    from accept_gpu import Check, Failed, NotMeasured, carried_out, codi2
 
     def breaks(error: Exception):
         def work(check: Check) -> None:
             raise error
 
-        return made("x", work)
+        return carried_out("x", work)
 
     assert (breaks(NotMeasured("no GPU")).state, breaks(Failed("bad")).note) == ("not measured", "bad")
     broken = breaks(TimeoutError("too late"))
     assert (broken.state, broken.note) == ("failed", "TimeoutError: too late")
-    refused = made("y", lambda check: codi2(check, "generate", "a cat's picture", "--device", "cuda:99"))
+    refused = carried_out("y", lambda check: codi2(check, "generate", "a cat's picture", "--device", "cuda:99"))
     assert refused.state == "failed" and "cuda:99" in refused.note
     assert refused.command == """codi2 generate 'a cat'"'"'s picture' --device cuda:99"""

@@ -16,11 +16,11 @@ QUIET = 30.0  # seconds between lines where the output is not a terminal
 
 
 def columns() -> tuple[ProgressColumn, ...]:
-    """What, how far, for how long, and how long still."""
+    """Description, bar, steps, elapsed and remaining time."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    says = TextColumn("{task.description}")
-    return says, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    description = TextColumn("{task.description}")
+    return description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
 
 
 def tracked(values: Sequence[T], title: str) -> Iterator[T]:
@@ -33,13 +33,13 @@ def tracked(values: Sequence[T], title: str) -> Iterator[T]:
         with Progress(*columns(), console=console, transient=True) as bar:
             yield from bar.track(values, description=title)
         return
-    began = said = time.monotonic()
+    began = printed = time.monotonic()
     for done, value in enumerate(values):
         now = time.monotonic()
-        if done and now - said >= QUIET:
+        if done and now - printed >= QUIET:
             left = (now - began) / done * (len(values) - done)
             print(f"{title} {done}/{len(values)}, {left / 60:.0f} min left", file=sys.stderr, flush=True)
-            said = now
+            printed = now
         yield value
 
 

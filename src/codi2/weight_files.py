@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from codi2.errors import WeightsError
-from codi2.hub import atomic_path, is_ours
+from codi2.hub import atomic_path, is_ours, write_atomic
 from codi2.sizes import check_numbers, check_size
 from codi2.tensors import channels_last, in_half
 from codi2.untrusted import one_sentence
@@ -58,14 +58,19 @@ def export_module(module: Any, folder: Path, provenance: dict[str, Any]) -> None
     Args:
         provenance: config, steps and measured figures, for `training.json`.
     """
-    from codi2 import __version__
-
     half = torch.nn.Module.to(copy.deepcopy(module), torch.float16)  # diffusers' `to` warns about fp16 on a CPU
     half.save_pretrained(folder, safe_serialization=True)
     config = json.loads((folder / "config.json").read_text())
     config.pop("_name_or_path", None)  # a path on this machine
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")
+    write_provenance(folder, provenance)
+
+
+def write_provenance(folder: Path, provenance: dict[str, Any]) -> None:
+    """Writes `training.json`: the version of this package, then config, steps and measured figures of a run."""
+    from codi2 import __version__
+
+    write_atomic(folder / "training.json", (json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n").encode())
 
 
 def restore_module(module: Any, folder: Path) -> None:
@@ -88,9 +93,7 @@ def export_tensors(tensors: dict[str, torch.Tensor], path: Path, provenance: dic
     """Writes tensors as one fp16 safetensors file, atomically, with `training.json` beside it."""
     from safetensors.torch import save_file
 
-    from codi2 import __version__
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as aside:
         save_file(in_half(tensors), aside)
-    (path.parent / "training.json").write_text(json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n")
+    write_provenance(path.parent, provenance)

@@ -253,6 +253,25 @@ def test_asyncio(model: CoDi2):
     assert reply.recipe["seed"] == 0 and isinstance(events[-1], Done)
 
 
+def test_cancelling_a_task_that_reads_a_stream_ends_the_round(model: CoDi2):
+    chat = Chat(model)
+
+    async def read() -> None:
+        async for _ in chat.astream("Go on", want="text", max_new_tokens=2000):
+            pass
+
+    async def leave() -> None:
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave())
+    assert chat.rounds == []
+    assert same(chat.send("Hello", **WORDS), Chat(model).send("Hello", **WORDS))
+
+
 def test_a_failed_round_leaves_the_conversation_unchanged(model: CoDi2, red: Image, monkeypatch: pytest.MonkeyPatch):
     chat = Chat(model)
     chat.send("What is [image0]?", red, **WORDS)

@@ -91,10 +91,10 @@ def test_the_loss_is_that_of_the_predicted_kind(decoder: Decoder, kind: str, mon
     """A network with an error of 0.1 in its prediction; a predicted sample has the weight of the velocity's error."""
     latents, noise = torch.randn(2, 2, *decoder.latent_shape, generator=torch.Generator().manual_seed(0)).unbind(1)
     t = torch.tensor([0, 500])
-    alpha = decoder.diffusion.alphas_cumprod[t].sqrt().view(-1, 1, 1, 1)
+    alpha = decoder.process.diffusion.alphas_cumprod[t].sqrt().view(-1, 1, 1, 1)
     sigma = (1 - alpha**2).sqrt()
     target = {"epsilon": noise, "v_prediction": alpha * noise - sigma * latents, "sample": latents}[kind]
-    schedule = type(decoder.diffusion).from_config(decoder.diffusion.config)
+    schedule = type(decoder.process.diffusion).from_config(decoder.process.diffusion.config)
     schedule.register_to_config(prediction_type=kind)
     monkeypatch.setattr(decoder, "process", Discrete(schedule))
     monkeypatch.setattr(decoder, "denoise", lambda *args: target + 0.1)

@@ -202,6 +202,23 @@ def test_bad_conversations_are_one_sentence(server: Running, messages: Any, word
     assert words in error["message"] and "Traceback" not in answer.text and "\n" not in error["message"]
 
 
+SPOKEN = {"role": "assistant", "content": [{"type": "output_text", "text": "a"}] * 200}
+BAD_ITEMS: list[tuple[list[Any], str]] = [
+    ([{"role": "user", "content": ["hello"]}], "part 0 of message 0 is no object"),
+    ([{"role": "user", "content": [{"type": "input_text", "text": "a"}] * 257}], "message 0 has more than 256 parts"),
+    ([SPOKEN, SPOKEN, {"role": "user", "content": "b"}], "message 0 has more than 256 parts"),
+    ([{"type": "codi2_audio"}, {"role": "user", "content": "a"}], "part 0 of message 0 is no object"),
+    ([{"type": ["message"], "role": "user", "content": "a"}], "has the type \"['message']\""),
+    ([{"role": "assistant", "content": "a"}], "the last message is from the assistant"),
+]
+
+
+@pytest.mark.parametrize(("items", "words"), BAD_ITEMS, ids=[words[:20] for _, words in BAD_ITEMS])
+def test_bad_items_of_a_response_are_one_sentence(server: Running, items: list[Any], words: str):
+    answer = httpx.post(f"{server.url}/v1/responses", json={"model": "debug", "input": items}, timeout=30)
+    assert answer.status_code == 400 and words in answer.json()["error"]["message"], answer.text
+
+
 def test_bad_requests(server: Running, media: Path):
     post = f"{server.url}/v1/chat/completions"
     hello = [{"role": "user", "content": "Hi"}]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import httpx
 import pytest
 from starlette.requests import Request
 
-from codi2.serve.middleware import BodyLimit, Faults
+from codi2.errors import ConfigError
+from codi2.serve.bodies import Bodies
+from codi2.serve.middleware import Faults
+from codi2.serve.run import check_port
 
 from .conftest import Running, ask, exchange
 
@@ -121,9 +125,17 @@ def test_a_body_that_is_cut_off_is_no_fault_of_the_server(caplog: pytest.LogCapt
         await upload(scope, leave, send)
 
     assert ask(Faults(left), "POST", "/").status == 0
-    answer = ask(Faults(BodyLimit(upload, most=9)), "POST", "/", body=b"x" * 10)
+    answer = ask(Faults(Bodies(upload, most=9)), "POST", "/", body=b"x" * 10)
     assert answer.status == 413 and answer.error["code"] == "too_large"
     assert not caplog.records
+
+
+def test_a_port_in_use_is_refused_before_the_model_is_loaded():
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen at 127.0.0.1, port {port} .*; choose another"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
 
 
 def test_a_fault_is_logged_and_says_nothing_of_itself(caplog: pytest.LogCaptureFixture):

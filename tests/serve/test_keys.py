@@ -268,7 +268,7 @@ def test_keys_are_checked_while_a_round_is_written(store: Store):
     app = app_of(store)
     with sqlite3.connect(store.folder / "codi2.db", isolation_level=None) as db:
         db.execute("BEGIN IMMEDIATE")
-        with store._lock, ThreadPoolExecutor(1) as pool:  # as while media are written
+        with store._database.lock, ThreadPoolExecutor(1) as pool:  # as while media are written
             answer = pool.submit(lambda: ask(app, "GET", "/v1/models/none", [bearer(secret)]))
             assert answer.result(timeout=60).status == 500, "past the gate; there is no model here"
         db.execute("ROLLBACK")

@@ -167,6 +167,8 @@ def test_a_round_is_replaced_when_its_reply_is_there(http: httpx.Client):
     assert http.put(f"/v1/sessions/{session}/rounds/9", json={"content": "2", **TEXT}).status_code == 400
     answer = http.put(f"/v1/sessions/{session}/rounds/1", json={"content": "2", "rounds": 2, **TEXT})
     assert answer.status_code == 409 and "has 3 rounds and not 2" in answer.json()["error"]["message"]
+    answer = http.post(f"/v1/sessions/{session}/rounds", json={"content": "4", "rounds": 2, **TEXT})
+    assert answer.status_code == 409
     assert [r["words"] for r in rounds(http, session)] == ["one", "2", "3"], (
         "a client that does not know all drops none"
     )

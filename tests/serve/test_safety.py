@@ -37,7 +37,7 @@ def test_what_the_classifier_passes_stays_and_what_it_does_not_is_grey(media: Pa
     assert isinstance(shown[1], Image) and shown[1].pixels.getcolors() == [
         (goose.pixels.width * goose.pixels.height, (128, 128, 128))
     ]
-    assert notes == ("1 pictures were withheld by the filter of pictures.",)
+    assert notes == ("The filter of pictures has withheld 1 of the reply's pictures.",)
 
 
 def test_a_conversation_keeps_what_was_shown():

@@ -46,6 +46,8 @@ def test_a_session_from_beginning_to_end(http: httpx.Client, media: Path):
     assert [part["type"] for part in content].count("image_url") == 2, "with the picture that it refers to"
     assert http.delete(f"/v1/sessions/{name}/rounds/last").json()["rounds"] == 1
     assert http.patch(f"/v1/sessions/{name}", json={"title": "Ducks"}).json()["title"] == "Ducks"
+    for body in ({}, {"title": "Geese", "system": "Be brief."}):  # the system prompt of a session stays
+        assert http.patch(f"/v1/sessions/{name}", json=body).status_code == 400
     archive = zipfile.ZipFile(io.BytesIO(http.get(f"/v1/sessions/{name}/export").content))
     page = archive.read("conversation/index.html").decode()
     assert "Ducks" in page and page.count("data:image/png") == 2

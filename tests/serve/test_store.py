@@ -7,12 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from codi2.chat.files import content_name
 from codi2.errors import DataError
 from codi2.serve.store import NoSession, Store
 
 
+def put(store: Store, data: bytes) -> str:
+    """Stores a medium; its name."""
+    name = content_name(data, "png")
+    store.media.put({name: data})
+    return name
+
+
 def round_(store: Store, *files: str) -> dict[str, object]:
-    parts = [{"type": "image", "file": store.put(name.encode(), "png"), "name": ""} for name in files]
+    parts = [{"type": "image", "file": put(store, name.encode()), "name": ""} for name in files]
     return {"prompt": parts, "reply": [{"type": "text", "text": "hello"}], "notes": []}
 
 
@@ -27,7 +35,7 @@ def test_rounds_come_back_and_belong_to_their_owner(tmp_path: Path):
     store.add("ann", session.id, 0, made)
     store.close()
     store = Store(tmp_path)
-    assert store.rounds("ann", session.id) == [made] and store.about("ann", session.id) == {"system": "Be kind."}
+    assert store.rounds("ann", session.id) == [made] and store.load("ann", session.id).about == {"system": "Be kind."}
     (listed,) = store.sessions("ann")
     assert (listed.title, listed.rounds) == ("Geese", 1) and store.sessions("bob") == []
     assert store.rename("ann", session.id, "Ducks").title == "Ducks"
@@ -48,7 +56,7 @@ def test_what_is_deleted_is_gone_from_the_disk(tmp_path: Path):
     assert media(store) == 2
     store.delete("ann", first.id)
     assert media(store) == 1, "what another session has stays"
-    assert store.get(store.put(b"shared", "png")) == b"shared"
+    assert store.get(put(store, b"shared")) == b"shared"
     store.add("ann", second.id, 1, round_(store, "later"))
     assert store.undo("ann", second.id) == 1 and media(store) == 1
     store.close()

@@ -165,9 +165,8 @@ def _work(folder: Path, seed: int, seconds: float, results: Any) -> None:
         name = store.create("ann").id
         store.keep("ann", name, 0, picture_round(1, rounds_made % 3))
         rounds_made += 1
-        lost = [
-            part["file"] for part in store.rounds("ann", name)[0]["reply"] if not store.path(part["file"]).is_file()
-        ]
+        files = [part["file"] for part in store.rounds("ann", name)[0]["reply"]]
+        lost = [file for file in files if not store.media.path(file).is_file()]
         faults += lost
         store.delete("ann", name)
     play(store, seed, seconds / 2, [], faults)

@@ -62,8 +62,8 @@ def test_kept_texts_bind_the_model_to_its_base(task_set: Path, chats: None) -> N
     recipe = llm.build(config(task_set, diffusion_share=0.0, kept_texts=2))
     # both read a question's answer, the trained model after the question's phrase too
     (chat,) = (kept for kept in recipe.kept if kept.phrases)
-    plain, asked = (text.labels[text.labels >= 0] for text in (chat.plain, chat.asked))
-    assert torch.equal(plain, asked) and len(chat.asked.ids) > len(chat.plain.ids)
+    base, trained = (text.labels[text.labels >= 0] for text in (chat.base, chat.trained))
+    assert torch.equal(base, trained) and len(chat.trained.ids) > len(chat.base.ids)
 
     texts = recipe.batch(0).drift
     assert texts is not None

@@ -38,7 +38,7 @@ def test_a_phase_without_data_falls_away(captioned: str, capsys: pytest.CaptureF
     steps = Counter(mixture.phase(step) for step in range(1000))
     assert steps == {"text": pytest.approx(385, abs=1), "image": pytest.approx(615, abs=1)}
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "records that answer with video, audio: the phases fall away" in said
+    assert said.count("\n") == 1 and "records that answer with video, audio: these phases are left out" in said
     wrong: dict[str, dict[str, float]] = {
         "no source has": {"video": 1.0},
         "there is no phase": {"image": 0.5, "x": 0.5},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def test_too_many_bad_steps_end_the_run() -> None:
 
 def test_the_best_checkpoint_stays(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    for step, score in enumerate((1.0, 5.0, 2.0, None, 3.0, 4.0)):
+    for step, score in enumerate((math.nan, 5.0, 2.0, None, 3.0, 4.0)):
         save_checkpoint(folder, step, {"model": {"w": torch.ones(1)}}, {}, {"step": step, "score": score}, keep=1)
     assert [path.name[-1] for path in list_checkpoints(folder)] == ["1", "4", "5"]
 

@@ -31,7 +31,7 @@ from codi2.heads.projection import Projection
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
 from codi2.model import CoDi2
-from codi2.prompt.parts import Audio, Image, Phrase, Video
+from codi2.prompt.parts import Audio, Image, Phrase, Text, Video
 from codi2.train import release, run
 from codi2.train.assemble import MODELS
 from codi2.train.config import load_config
@@ -132,7 +132,8 @@ def test_the_joint_vector_of_an_instruction_in_place_of_features(runs: Path) -> 
     features = answers.features([0, 1, 2])
     assert features.shape == (3, 6, 16) and not features[:, 1:].any()
     user = answers.record(1).turns[-2][1]
-    words = " ".join(" ".join(piece for piece in user if isinstance(piece, str)).split())
+    words = " ".join(" ".join(piece.text for piece in user if isinstance(piece, Text)).split())
+    assert words and not torch.equal(features[0, 0], features[1, 0])
     assert torch.equal(features[1, 0], answers.model.encoder([Phrase(words)], 1)[0, 0])
     assert answers.pair(1)[0] is not None
 

@@ -48,9 +48,17 @@ def stream(play: Play) -> Generator[Event]:
 
 
 async def astream(events: Generator[Event]) -> AsyncIterator[Event]:
-    """The events of `stream` for asyncio."""
+    """The events of `stream` for asyncio. Cancelling a task that waits for an event ends the round, too."""
+    waiting: asyncio.Future[Event | None] | None = None
     try:
-        while (event := await asyncio.to_thread(next, events, None)) is not None:
+        while True:
+            waiting = asyncio.ensure_future(asyncio.to_thread(next, events, None))
+            event = await asyncio.shield(waiting)
+            if event is None:
+                return
             yield event
     finally:
+        if waiting is not None:
+            # a generator that runs in a thread cannot be closed
+            await asyncio.gather(waiting, return_exceptions=True)
         await asyncio.to_thread(events.close)

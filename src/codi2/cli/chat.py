@@ -115,8 +115,8 @@ class Terminal:
                     raise PromptError(f"/want takes {', '.join(kinds)}, several of them, or auto, not {rest!r}")
                 self.settings["want"] = None if rest == "auto" else tuple(want)
             case "/seed":
-                if not rest.isdigit():
-                    raise PromptError(f"/seed takes a whole number, not {rest!r}")
+                if not re.fullmatch(r"[0-9]{1,18}", rest):
+                    raise PromptError(f"/seed takes a whole number of at most 18 digits, not {rest[:40]!r}")
                 self.settings["seed"] = int(rest)
             case "/source":
                 check_name(rest)

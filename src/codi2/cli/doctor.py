@@ -87,7 +87,8 @@ def _weights(console: Any, figures: dict[str, Any], config: Any) -> tuple[list[s
         if finding.state != "found":
             console.print(f"{'':8}{finding.details}: [b]{finding.remedy}[/b]", soft_wrap=True)
     figures["weights"] = [
-        {"part": f.part, "source": f.source, "state": f.state, "word": f.details, "mend": f.remedy} for f in findings
+        {"part": f.part, "source": f.source, "state": f.state, "details": f.details, "remedy": f.remedy}
+        for f in findings
     ]
     absent = [finding for finding in findings if finding.state != "found"]
     missing = [f"{finding.part} ({finding.state})" for finding in absent if finding.part != TRAINED_PARTS]
@@ -146,32 +147,31 @@ def _dry_run(console: Any, figures: dict[str, Any], names: tuple[str, ...]) -> N
     total = len(names) or len(COMPONENTS)
     measurements: list[Measurement] = []
     with console.status("") as status:
-        for one in measure_all(names):
-            measurements.append(one)
-            part = BY_NAME[one.name]
+        for measurement in measure_all(names):
+            measurements.append(measurement)
+            part = BY_NAME[measurement.name]
             published = f"{part.published:,.0f}" if part.published else "–"
-            ran = (part.slice_name, f"{one.run_seconds:.1f}", f"{one.peak_gb:.1f}") if part.run else ("counted", "", "")
-            table.add_row(one.name, f"{one.parameters:,}", published, *ran)
+            cells = ("counted", "", "")
+            if part.run:
+                cells = (part.slice_name, f"{measurement.run_seconds:.1f}", f"{measurement.peak_gb:.1f}")
+            table.add_row(part.name, f"{measurement.parameters:,}", published, *cells)
             status.update(f"{len(measurements)} of {total} components")
     console.print(table)
-    for one in measurements:
-        console.print(
-            f"[dim]{one.name}: {BY_NAME[one.name].role}; published: {BY_NAME[one.name].source}[/]", soft_wrap=True
-        )
+    for measurement in measurements:
+        part = BY_NAME[measurement.name]
+        console.print(f"[dim]{part.name}: {part.role}; published: {part.source}[/]", soft_wrap=True)
     figures["components"] = [asdict(measurement) for measurement in measurements]
 
-    guess = Table(title="What it needs on a GPU: an estimate, not a measurement", title_justify="left")
+    gpu_table = Table(title="What it needs on a GPU: an estimate, not a measurement", title_justify="left")
     for head in ("GPU", "LLM in", "what", "memory GB", "seconds", "fits"):
-        guess.add_column(head, no_wrap=True)
+        gpu_table.add_column(head, no_wrap=True)
     counts = {part.name: count(part) for part in COMPONENTS}
-    made = estimates(
-        counts, {part.name: flops(part) for part in COMPONENTS if part.name in ("imagebind", "unclip-unet")}
-    )
-    for e in made:
-        fits = "[green]yes[/]" if e.fits else "[red]no[/]"
-        guess.add_row(e.gpu, e.precision, e.what, f"{e.memory_gb:.1f}", f"{e.seconds:.2f}", fits)
-    console.print(guess)
-    figures["estimates"] = [asdict(e) for e in made]
+    rows = estimates(counts, {name: flops(BY_NAME[name]) for name in ("imagebind", "unclip-unet")})
+    for row in rows:
+        fits = "[green]yes[/]" if row.fits else "[red]no[/]"
+        gpu_table.add_row(row.gpu, row.precision, row.what, f"{row.memory_gb:.1f}", f"{row.seconds:.2f}", fits)
+    console.print(gpu_table)
+    figures["estimates"] = [asdict(row) for row in rows]
 
 
 def _number(value: float | None) -> str:

@@ -96,7 +96,7 @@ def list_keys(data: DataOption = None) -> None:
 
 @keys.command()
 def revoke(
-    label: str,
+    label: Annotated[str, typer.Argument(help="Name of the key.")],
     delete_sessions: Annotated[
         bool, typer.Option("--delete-sessions", help="Delete its conversations and their media as well.")
     ] = False,

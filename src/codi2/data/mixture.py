@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from codi2.data.build import load_report
 from codi2.data.record import PHASES, Record
+from codi2.data.sets import load_report
 from codi2.data.shards import Shard, open_shards
 from codi2.errors import ConfigError
 

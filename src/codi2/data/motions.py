@@ -2,7 +2,7 @@
 
     frames = draw(picture, np.random.default_rng(0))    # uint8 [FRAMES, 64, 64, 3]
 
-A motion begins anywhere in its course, so that the first frame does not give away what follows.
+A motion begins at a random point of its course, so that the first frame does not determine the next ones.
 """
 
 from __future__ import annotations
@@ -161,11 +161,12 @@ WORDS: dict[str, str] = {
     "fall": "that falls",
     "hop": "that hops",
 }
-"""Motion → what a caption says of it."""
+"""Motion → the words for it in a caption."""
 
 
 def onsets(draw: np.random.Generator) -> np.ndarray:
-    """How loud a sound begins at each frame [FRAMES], 0 … 1: one to three times, at least two frames apart."""
+    """The loudness [FRAMES] of a sound that begins at a frame, 0 … 1; one to three are above 0, two or more frames
+    apart."""
     hits = np.zeros(FRAMES)
     count = 1 + int(draw.integers(3))
     hits[2 * draw.choice(FRAMES // 2, count, replace=False) + int(draw.integers(2))] = draw.uniform(0.6, 1, count)
@@ -173,7 +174,8 @@ def onsets(draw: np.random.Generator) -> np.ndarray:
 
 
 def struck(clip: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """The loudest moment of a sound int16 [N], at each frame's beginning as loud as `hits` [FRAMES] says, 0 … 1."""
+    """The loudest moment of a sound int16 [N], repeated at the start of each frame with a level of `hits` [FRAMES],
+    0 … 1."""
     frame, length = round(RATE / FPS), round(RATE * HIT_SECONDS)
     energy = np.concatenate([[0.0], np.cumsum(clip.astype(np.float64) ** 2)])
     at = int((energy[length:] - energy[:-length]).argmax())
@@ -189,13 +191,13 @@ def struck(clip: np.ndarray, hits: np.ndarray) -> np.ndarray:
 def loudness(clip: np.ndarray) -> np.ndarray:
     """The envelope of a sound [N] over a clip's frames [FRAMES]: root mean squares, the loudest 1."""
     pieces = np.array_split(clip.astype(np.float64), FRAMES)
-    heard = np.array([np.sqrt(np.mean(piece**2)) for piece in pieces])
-    loud: np.ndarray = heard / max(float(heard.max()), 1e-9)
-    return loud
+    levels = np.array([np.sqrt(np.mean(piece**2)) for piece in pieces])
+    relative: np.ndarray = levels / max(float(levels.max()), 1e-9)
+    return relative
 
 
 def hopping(pixels: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """A picture uint8 [64, 64, 3] → frames [FRAMES, 64, 64, 3], smaller and as far up as `height` [FRAMES] says."""
+    """A picture uint8 [64, 64, 3] → frames [FRAMES, 64, 64, 3]: smaller, and raised by `height` [FRAMES], 0 … 1."""
     low = scaled(SIZE, dy=LEAP / 2 / len(pixels))(pixels)
     frames = np.full((FRAMES, *low.shape), 255, np.uint8)
     for frame, up in zip(frames, np.round(LEAP * height).astype(int), strict=True):

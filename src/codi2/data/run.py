@@ -96,13 +96,15 @@ def _on_ray(
 
     shared = ray.put(list(tasks))
 
-    def one(row: dict[str, Any]) -> dict[str, Any]:
+    def run_task(row: dict[str, Any]) -> dict[str, Any]:
         try:
             return {"result": json.dumps(function(ray.get(shared)[row["id"]])), "error": ""}
         except CoDi2Error as error:  # a user's error is passed on as it is, without a retry and Ray's traceback
             return {"result": type(error).__name__, "error": str(error)}
 
-    for row in ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(one, num_gpus=gpus or None).iter_rows():
+    for row in (
+        ray.data.range(len(tasks), override_num_blocks=len(tasks)).map(run_task, num_gpus=gpus or None).iter_rows()
+    ):
         if row["error"]:
             raise getattr(errors, row["result"], DataError)(row["error"])
         yield json.loads(row["result"])

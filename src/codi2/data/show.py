@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from codi2.data.build import load_report
 from codi2.data.record import Record
+from codi2.data.sets import load_report
 from codi2.data.shards import open_shards
 from codi2.errors import PromptError, WeightsError
 from codi2.prompt.parts import Audio, Image, Media, Part, Text, Video

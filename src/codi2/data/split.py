@@ -6,8 +6,8 @@
 - `test_style`: one whole rendering, of all items that are not held out by head noun.
 - `val`: two in a hundred of the rest, by (concept, style) and by recording.
 
-The split of the first four renderings does not depend on those added later, so every older item keeps its split. The
-added renderings follow the held-out heads and are split separately.
+`ADDED_RENDERINGS` have the same held-out heads and are otherwise split separately, so that the split of all other items
+does not depend on them.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ ADDED_RENDERINGS = {
     "fluentmono": "as a bold black-and-white emoji",
     "streamline": "as a thin-lined emoji with a shadow",
 }
-"""Emoji sets that were added later: they left the split of every earlier item as it was."""
+"""Emoji sets that are split separately, so that they do not change the split of the other items (`split`)."""
 ALL_RENDERINGS = RENDERINGS | ADDED_RENDERINGS
 UNSEEN_RENDERING = "fxemoji"
 """Held out whole. It is in colour, its makers drew no other rendering (as those of `emojione1` and `noto1` did), and

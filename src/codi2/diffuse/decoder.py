@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.condition import Condition
-from codi2.diffuse.process import Discrete, process_of
+from codi2.diffuse.process import process_of
 from codi2.diffuse.sampling import DEFAULTS, Progress, SampleOptions, SamplerState, guide, sample, seeded_noise
 from codi2.prompt.parts import Part
 
@@ -69,12 +69,6 @@ class Decoder(nn.Module):
     @property
     def modality(self) -> str:
         return self.codec.modality
-
-    @property
-    def diffusion(self) -> Any:
-        """The `DDPMScheduler` of a discrete process."""
-        assert isinstance(self.process, Discrete)
-        return self.process.diffusion
 
     def denoise(
         self, latents: Tensor, t: Tensor, features: Tensor, noise_level: Tensor, source: Tensor, text: Tensor | None

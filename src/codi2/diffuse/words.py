@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from codi2.diffuse.condition import Condition
 
+MOST_CACHED = 64  # prompts whose states are kept; a server reads any number of negative prompts
+
 
 class TextStates(nn.Module):
     """Words → the last hidden states of a text encoder.
@@ -21,12 +23,14 @@ class TextStates(nn.Module):
     def __init__(self, tokenizer: Any, text_encoder: Any, padded: bool) -> None:
         super().__init__()
         self.tokenizer, self.text_encoder, self.padded = tokenizer, text_encoder, padded
-        self._cache: dict[str, Tensor] = {}  # by prompt; the encoder is frozen
+        self._cache: dict[str, Tensor] = {}  # by prompt, the oldest first; the encoder is frozen
 
     @torch.no_grad()
     def forward(self, prompt: str) -> Tensor:
         """States [1, L, W]; words beyond the tokenizer's length are cut."""
         if prompt not in self._cache:
+            if len(self._cache) >= MOST_CACHED:  # the states of "" stay: training runs without the encoder
+                del self._cache[next(cached for cached in self._cache if cached)]
             tokens = self.tokenizer(
                 prompt,
                 padding="max_length" if self.padded else False,

@@ -125,11 +125,6 @@ def embedding(maps: Tensor) -> Tensor:
     return maps.amax(dim=2)
 
 
-def segments(maps: Tensor, count: int = 4) -> Tensor:
-    """Maps [B, C, T'] to the maxima of `count` equal stretches of time, in order: [B, count, C]."""
-    return nnf.adaptive_max_pool1d(maps, count).transpose(1, 2)
-
-
 def checkpoint_state(weights: Path, prefix: str) -> dict[str, Tensor]:
     """Tensors of the package's `checkpoint.pth` whose names begin with `prefix`, without it."""
     # the file also holds the classifiers' sizes as numpy scalars, which weights_only loads only if they are named

@@ -40,7 +40,9 @@ STRETCHES = 3  # of a sound that is longer than the tower's input, spread evenly
 class Tower(nn.Module):
     """A network of transformers with its feature extractor and its tokenizer."""
 
-    reads: tuple[str, ...]
+    reads: tuple[str, ...]  # modalities, besides words
+    longest = 77  # tokens of a text
+    masks_padding = True  # whether the network gets the mask of a text's padding
 
     def __init__(self, network: Any, reader: Any, tokenizer: Any) -> None:
         super().__init__()
@@ -71,9 +73,6 @@ class Tower(nn.Module):
         if self.masks_padding:
             inputs["attention_mask"] = tokens.attention_mask
         return _unit(self.network.get_text_features(**inputs))
-
-    longest = 77  # tokens of a text
-    masks_padding = True
 
 
 class PictureTower(Tower):

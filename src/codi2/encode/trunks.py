@@ -60,10 +60,10 @@ class Head(nn.Module):
 
 
 class Trunk(nn.Module):
-    """A frozen network: media as `read` makes them of parts → [B, S, C]."""
+    """A frozen network: the output of `read` → [B, S, C]."""
 
     def read(self, parts: Sequence[Part]) -> Any:
-        """What `forward` takes."""
+        """The input of `forward` for these parts."""
         raise NotImplementedError
 
 

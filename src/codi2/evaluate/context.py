@@ -63,7 +63,7 @@ class EvalContext:
 
     @property
     def corpus(self) -> Corpus:
-        """Less the renderings that were added later, so that the draws of a seed stay what they were.
+        """Without `ADDED_RENDERINGS`, so that a seed draws the items of all earlier figures.
 
         Raises DataError where it was not built.
         """

@@ -102,7 +102,7 @@ def provenance(model: str | Path, context: EvalContext, placement: Placement = O
         "corpus_sha256": _corpus_hash(context),
         "seed": context.seed,
         "quick": context.quick,
-        # what is not the default, so that outputs that were made before this was written down stay valid
+        # only values that are not the default: outputs of a version without one of these options stay valid
         **({"validation": True} if context.validation else {}),
         **({"items": context.items} if context.items is not None else {}),
         **{name: value for name in PRECISION if (value := getattr(placement, name)) != getattr(ON_CPU, name)},

@@ -110,7 +110,7 @@ def _decode(
         check_stop()
         pixels += frame.width * frame.height  # there may be more frames than packets, and larger ones than the first
         bounds.check_clip(name, pixels / (frame.width * frame.height), frame.width, frame.height)
-        number = place if frame.time is None else _nearest(times, frame.time)
+        number = place if frame.time is None or not times else _nearest(times, frame.time)
         if number in wanted and number not in frames:
             frames[number] = _upright(tone_mapping(frame).to_image(), frame, shape)
     return frames

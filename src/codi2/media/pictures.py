@@ -67,9 +67,7 @@ def _open(data: bytes, name: str) -> PILImage.Image | None:
     heif = data[4:8] == b"ftyp" and not HEIF_BRANDS.isdisjoint(_brands(data))
     for formats in (FORMATS, ["HEIF"] if heif and _reads_heif() else []):
         try:
-            with warnings.catch_warnings(
-                action="ignore"
-            ):  # Pillow's warning of a size above its own limit, which is higher than ours
+            with warnings.catch_warnings(action="ignore"):  # of a size above Pillow's limit, which is higher than ours
                 return PILImage.open(io.BytesIO(data), formats=formats)
         except PILImage.DecompressionBombError:
             raise

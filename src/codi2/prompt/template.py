@@ -62,6 +62,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._running: subprocess.Popen[str] | None = None
+        self._of_parent: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
     def ask(self, request: str) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class _Process:
 
         The parent's renderer stays referenced: its deletion would flush the parent's unsent bytes to it.
         """
-        self._parents, self._running, self._lock = self._running, None, threading.Lock()
+        self._of_parent, self._running, self._lock = self._running, None, threading.Lock()
 
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-I", str(Path(__file__).with_name("rendering.py")), str(MEGABYTES), str(LONGEST)]

@@ -29,7 +29,7 @@ from codi2.serve.engine import Engine
 from codi2.serve.errors import Failure, as_json
 from codi2.serve.fields import FieldError
 from codi2.serve.metrics import prometheus
-from codi2.serve.middleware import BodyLimit, Counted, Faults, Gate, Head, Origins, SafeHeaders
+from codi2.serve.middleware import Counted, Faults, Gate, Head, Origins, SafeHeaders
 from codi2.serve.origins import Served
 from codi2.serve.packing import answer_json, run_in_thread
 from codi2.serve.replies import chunks, finish_of, mark_of, message_of, sse, usage_of
@@ -37,12 +37,10 @@ from codi2.serve.requests import check_model, check_want, deadline_of, options_o
 from codi2.serve.responses import Response as ResponseOf
 from codi2.serve.responses import stream as response_events
 from codi2.serve.schemas import ChatRequest, ResponsesRequest, SoundRequest
-from codi2.serve.server import Client, Server, server_of
+from codi2.serve.server import DEFAULT_TOKENS, Client, Server, server_of
 from codi2.serve.session_chats import SessionChats
 from codi2.serve.store import Store
 from codi2.serve.waiting import wait_for_replies
-
-MOST_BODY = 64 << 20  # bytes of a request
 
 
 def create_app(
@@ -82,7 +80,6 @@ def create_app(
         app.add_exception_handler(error_class, as_json)
     # the last one added is the first that a request passes
     app.add_middleware(Bodies)
-    app.add_middleware(BodyLimit, most=MOST_BODY)
     app.add_middleware(Gate, access=Access(store, keys_when_open))
     if origins:
         app.add_middleware(Faults)  # also inside CORS: pages can read a 500 only with the headers that CORS adds
@@ -141,7 +138,7 @@ async def chat_completions(request: Request, body: ChatRequest, client: Client) 
     count = body.n or 1
     if body.stream and count > 1:
         raise FieldError("stream and n > 1 do not go together; ask n times", "n")
-    tokens = body.max_completion_tokens or body.max_tokens or server.default_tokens
+    tokens = body.max_completion_tokens or body.max_tokens or DEFAULT_TOKENS
     options = [options_of(body, body.modalities, tokens, i) for i in range(count)]
     messages, jobs = await read_and_submit(request, lambda: wire.conversation(body.messages), options, client, body)
     about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": server.model}
@@ -171,7 +168,7 @@ async def responses(request: Request, body: ResponsesRequest, client: Client) ->
     """The same in the shape of OpenAI's newer route; pictures are `image_generation_call` items."""
     server = server_of(request)
     check_model(server, body.model)
-    tokens = body.max_output_tokens or server.default_tokens
+    tokens = body.max_output_tokens or DEFAULT_TOKENS
     options = options_of(body, body.modalities, tokens)
     messages, jobs = await read_and_submit(request, lambda: items.messages_of(body), [options], client, body)
     response = ResponseOf(server, body, messages, tokens)

@@ -1,4 +1,4 @@
-"""Limits of requests' bodies: their rate, the number of their JSON values, and the memory of all together."""
+"""Limits of requests' bodies: size, rate, number of JSON values, and memory of all together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from codi2.errors import BusyError, LateError
 from codi2.serve.access import Refused
 from codi2.serve.errors import Receive, Scope, Send, answer
 from codi2.serve.memory import return_freed
+from codi2.serve.middleware import values_of
 
+MOST_BODY = 64 << 20  # bytes of a request
 PATIENCE = 20.0  # seconds in which a body has to arrive, plus one second for each
 RATE = 64 << 10  # bytes
 MOST_VALUES = 100_000
@@ -21,13 +23,21 @@ MOST_HELD = 1 << 30
 
 
 class Bodies:
-    """ASGI middleware. A body that arrives too slowly gets a 408, and one with too many values a 413. A body gets a 429
-    when those of other requests fill the memory for bodies."""
+    """ASGI middleware. A body that arrives too slowly gets a 408. One with too many bytes or values gets a 413, before
+    all of it is in memory. One for which the bodies of other requests leave no memory gets a 429.
+    """
 
     def __init__(
-        self, app: Any, patience: float = PATIENCE, most_values: int = MOST_VALUES, most_held: int = MOST_HELD
+        self,
+        app: Any,
+        most: int = MOST_BODY,
+        patience: float = PATIENCE,
+        most_values: int = MOST_VALUES,
+        most_held: int = MOST_HELD,
     ) -> None:
         self.app, self.patience, self.most_values, self.most_held = app, patience, most_values, most_held
+        self.most = most
+        self.too_large = Refused(413, f"the request is larger than {most >> 20} MB; send smaller media", "too_large")
         self.held = 0
         self._returning = False
 
@@ -35,9 +45,12 @@ class Bodies:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if any(not value.isdigit() or int(value) > self.most for value in values_of(scope, b"content-length")):
+            await answer(self.too_large, scope, receive, send)
+            return
         loop = asyncio.get_running_loop()
         start = loop.time()
-        types = [value for name, value in scope["headers"] if name.lower() == b"content-type"]
+        types = values_of(scope, b"content-type")
         is_json = not types or any(b"json" in type_.lower() for type_ in types)
         received = values = 0
         complete = refused = False
@@ -66,6 +79,8 @@ class Bodies:
             received += len(body)
             self.held += len(body)
             complete = not message.get("more_body", False)
+            if received > self.most:
+                return await refuse(self.too_large)
             if is_json:
                 values += body.count(b",") + body.count(b"[") + body.count(b"{")
                 if values > self.most_values:

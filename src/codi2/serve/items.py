@@ -8,7 +8,6 @@ from typing import Any
 from codi2.errors import PromptError
 from codi2.prompt.parts import Image, Part, Text
 from codi2.serve import fields, wire
-from codi2.serve.packing import run_in_thread
 from codi2.serve.schemas import ChatMessage, ResponsesRequest, check_role
 from codi2.serve.wire import EncodedConversation
 
@@ -29,27 +28,28 @@ ACCEPTS: Mapping[str, fields.Accepts] = {
 def messages_of(body: ResponsesRequest) -> EncodedConversation:
     """Instructions and input items; items of one reply become one message. Raises PromptError and MediaError."""
     items: Sequence[Any] = [{"role": "user", "content": body.input}] if isinstance(body.input, str) else body.input
-    messages = [ChatMessage(role="system", content=body.instructions)] if body.instructions else []
-    replying = False
+    messages: list[tuple[Any, list[Any]]] = []
+    if body.instructions:
+        messages.append(("system", [{"type": "text", "text": body.instructions}]))
     for i, item in enumerate(items):
         role, parts = _read(item, f"item {i} of the input")
-        if replying and role == "assistant":
-            messages[-1] = ChatMessage(role="assistant", content=[*(messages[-1].content or []), *parts])
+        if role == "assistant" and messages and messages[-1][0] == "assistant":
+            messages[-1][1].extend(parts)
         else:
-            messages.append(ChatMessage(role=role, content=parts))
-        replying = role == "assistant"
-    return wire.conversation(messages)
+            messages.append((role, parts))
+    # without validation: `wire.conversation` checks the parts, and its errors name them
+    return wire.conversation([ChatMessage.model_construct(role=role, content=parts) for role, parts in messages])
 
 
 def _read(item: Any, where: str) -> tuple[Any, list[Any]]:
     """The role and the parts of an item. Raises PromptError."""
     if not isinstance(item, Mapping):
         raise PromptError(f'{where} is no object; send {{"type": …}}')
-    kind = item.get("type") or "message"
-    if "call" in str(kind) and kind not in KNOWN:
-        raise PromptError(f"{where} is a {str(kind)[:40]}, and {fields.TOOLS}; send its result as the user's words")
+    kind = str(item.get("type") or "message")
+    if "call" in kind and kind not in KNOWN:
+        raise PromptError(f"{where} is a {kind[:40]}, and {fields.TOOLS}; send its result as the user's words")
     if kind not in KNOWN:
-        raise PromptError(f"{where} has the type {str(kind)[:40]!r}; known are {', '.join(KNOWN)}")
+        raise PromptError(f"{where} has the type {kind[:40]!r}; known are {', '.join(KNOWN)}")
     fields.check(item, KNOWN[kind], ACCEPTS, where)
     if kind == "message":
         role, content = check_role(item.get("role")), item.get("content")
@@ -59,7 +59,7 @@ def _read(item: Any, where: str) -> tuple[Any, list[Any]]:
             content = []
         if not isinstance(content, str | list):
             raise PromptError(f"{where} has no content; send text or a list of parts")
-        return role, [{"type": "text", "text": content}] if isinstance(content, str) else content
+        return role, [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
     if kind == "image_generation_call":
         if not isinstance(result := item.get("result"), str):
             raise PromptError(f"{where} is a picture without a result; send the item as it came")
@@ -67,20 +67,20 @@ def _read(item: Any, where: str) -> tuple[Any, list[Any]]:
     return "assistant", [item.get("part")]
 
 
-def item_of(part: Part, name: str, mark: Mapping[str, Any] | None, status: str = "completed") -> dict[str, Any]:
+def item_of(part: Part, name: str, mark: Mapping[str, Any] | None) -> dict[str, Any]:
     """A part of a reply as an item of the output. The types of sounds and clips are ours: OpenAI's API has none."""
     match part:
         case Text():
-            return {**new_item("text", name), "status": status, "content": [text_of(part.text)]}
+            return {**new_item("text", name), "status": "completed", "content": [text_of(part.text)]}
         case Image():
             url = wire.to_part(part, mark)["image_url"]["url"]
             return {
                 **new_item("image", name),
-                "status": status,
+                "status": "completed",
                 "result": url.partition(",")[2],
                 "output_format": "png",
             }
-    return {**new_item(part.modality, name), "status": status, "part": wire.to_part(part, mark)}
+    return {**new_item(part.modality, name), "status": "completed", "part": wire.to_part(part, mark)}
 
 
 def new_item(modality: str, name: str) -> dict[str, Any]:
@@ -97,8 +97,3 @@ def new_item(modality: str, name: str) -> dict[str, Any]:
 def text_of(text: str) -> dict[str, Any]:
     """Text as the content of a message."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
-async def item_in_thread(part: Part, name: str, mark: Mapping[str, Any] | None) -> dict[str, Any]:
-    """As `item_of`, made in a thread."""
-    return await run_in_thread(item_of, part, name, mark)

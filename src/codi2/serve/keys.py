@@ -13,12 +13,11 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from codi2.errors import BusyError, DataError, OutputError
+from codi2.errors import BusyError, DataError
+from codi2.serve.database import Database
 
 LONGEST_LABEL = 100  # characters
 MINUTE = 60.0  # seconds
@@ -46,20 +45,20 @@ class Key:
 
 
 class Keys:
-    """The keys in `codi2.db` of a folder, whose tables exist already.
+    """The keys in `codi2.db` of a folder, which `database` has open.
 
-    They have their own connection, so that a key can be checked while another thread writes a round.
+    They are read by a connection of their own, so that a key can be checked while another thread writes a round.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, database: Database, folder: Path) -> None:
         """Raises sqlite3.Error."""
+        self._database = database
         self._keys = _connect(folder / "codi2.db")
         self._requests = _connect(folder / "requests.db")
         self._requests.executescript(_REQUESTS)
         self._requests.execute("PRAGMA synchronous = NORMAL")  # a crash may forget a minute's requests
         self._requests.execute("PRAGMA busy_timeout = 1000")  # ms: requests are counted in the event loop
         self._guard = threading.Lock()
-        self._keys.execute("PRAGMA secure_delete = ON")
 
     def make_key(self, label: str, per_minute: int = 0) -> str:
         """Makes an API key and returns its secret, which is not stored. Raises DataError: the label is in use, or
@@ -72,7 +71,7 @@ class Keys:
         secret = f"codi2-{secrets.token_urlsafe(32)}"
         row = (f"key_{secrets.token_urlsafe(12)}", _hash(secret), label, per_minute, time.time(), None)
         try:
-            with self._change() as db:
+            with self._database.change() as db:
                 db.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError as error:
             raise DataError(f"there is a key {label!r} already; revoke it or choose another label") from error
@@ -101,7 +100,7 @@ class Keys:
         key_in_use = next((key for key in self.list_keys() if key.label == label), None)
         if key_in_use is None:
             raise DataError(f"there is no key {label!r}; list the keys with codi2 keys list")
-        with self._change() as db:
+        with self._database.change() as db:
             db.execute("UPDATE keys SET hash = NULL, revoked = ? WHERE id = ?", (time.time(), key_in_use.id))
         return key_in_use
 
@@ -137,14 +136,6 @@ class Keys:
         with self._guard:
             self._keys.close()
             self._requests.close()
-
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with self._guard:
-                yield self._keys
-        except sqlite3.OperationalError as error:
-            raise OutputError(f"the keys cannot be written: {error}") from error
 
     def _in_use(self) -> list[tuple[Key, str]]:
         with self._guard:

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from codi2.chat.files import content_name
 from codi2.errors import CoDi2Error, DataError
 from codi2.hub import write_atomic
 from codi2.serve.database import Database
@@ -44,7 +43,7 @@ class MediaFiles:
         return self.folder / name[:2] / name
 
     def put(self, media: dict[str, bytes]) -> None:
-        """Claims media by their names (`content_name`) and writes the files that are missing.
+        """Claims media by their names (`chat.files.content_name`) and writes the files that are missing.
 
         Raises OutputError: they cannot be written, and the files that were written are removed.
         """
@@ -59,12 +58,6 @@ class MediaFiles:
             with suppress(CoDi2Error):  # on a full disk the claims stay until they end by themselves
                 self.release(media)
             raise
-
-    def put_one(self, data: bytes, suffix: str) -> str:
-        """`put` of one medium; returns its name."""
-        name = content_name(data, suffix)
-        self.put({name: data})
-        return name
 
     def get(self, name: str) -> bytes:
         """The bytes of a medium. Raises DataError: its file is missing."""

@@ -25,18 +25,19 @@ class _Collector:
 
     def collect(self) -> Iterable[Metric]:
         engine, stats = self.server.engine, self.server.engine.stats
+        # lists of the counts: the engine's threads change them meanwhile
         yield GaugeMetricFamily("codi2_waiting", "Jobs that wait.", engine.waiting)
         yield GaugeMetricFamily("codi2_running", "Jobs of the batch that runs.", engine.running)
         jobs = CounterMetricFamily("codi2_jobs", "Jobs by outcome.", labels=["outcome"])
-        for outcome, count in stats.outcomes.items():
+        for outcome, count in list(stats.outcomes.items()):
             jobs.add_metric([outcome], count)
         yield jobs
         seconds = CounterMetricFamily("codi2_work_seconds", "Seconds of work by stage.", labels=["stage"])
-        for stage, value in stats.seconds.items():
+        for stage, value in list(stats.seconds.items()):
             seconds.add_metric([stage], value)
         yield seconds
         batches = CounterMetricFamily("codi2_batches", "Batches by stage and size.", labels=["stage", "size"])
-        for (stage, size), count in stats.batches.items():
+        for (stage, size), count in list(stats.batches.items()):
             batches.add_metric([stage, str(size)], count)
         yield batches
         requests = CounterMetricFamily("codi2_requests", "Requests by route and status.", labels=["route", "status"])

@@ -1,6 +1,6 @@
 """ASGI middleware of all requests and answers, from the outside to the routes:
 
-`Head` → `Counted` → `SafeHeaders` → `Faults` → `Origins` → `Gate` → `BodyLimit` → the routes.
+`Head` → `Counted` → `SafeHeaders` → `Faults` → `Origins` → (CORS → `Faults`) → `Gate` → `bodies.Bodies` → the routes.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ class Gate:
         if scope["type"] == "http":
             try:
                 if needs_key(scope["method"], scope["path"]):
-                    client = self.access.client(_values(scope, b"authorization"))
-                    if client == ANYONE and any(_values(scope, name) for name in FORWARDED):
+                    client = self.access.client(values_of(scope, b"authorization"))
+                    if client == ANYONE and any(values_of(scope, name) for name in FORWARDED):
                         raise Refused(403, "this server has no key and was reached through a proxy; make a key first")
                     scope.setdefault("state", {})["client"] = client
                 _check_body(scope)
@@ -149,45 +149,11 @@ class Gate:
         await self.app(scope, receive, send)
 
 
-class BodyLimit:
-    """Answers requests that are larger than `most` bytes with a 413, before they are in memory."""
-
-    def __init__(self, app: Any, most: int) -> None:
-        self.app, self.most = app, most
-        self.error = Refused(413, f"the request is larger than {most >> 20} MB; send smaller media", "too_large")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        if any(not value.isdigit() or int(value) > self.most for value in _values(scope, b"content-length")):
-            await answer(self.error, scope, receive, send)
-            return
-        received, refused = 0, False
-
-        async def receive_and_count() -> Any:
-            nonlocal received, refused
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.most:
-                if not refused:
-                    refused = True
-                    await answer(self.error, scope, receive, send)
-                return {"type": "http.disconnect"}
-            return message
-
-        async def send_unless_refused(message: Any) -> None:
-            if not refused:
-                await send(message)
-
-        await self.app(scope, receive_and_count, send_unless_refused)
-
-
 def _check_body(scope: Scope) -> None:
     """Raises Refused: the headers contradict each other, or name a type or charset that no route reads."""
-    if _values(scope, b"transfer-encoding") and _values(scope, b"content-length"):
+    if values_of(scope, b"transfer-encoding") and values_of(scope, b"content-length"):
         raise Refused(400, "the request has both Content-Length and Transfer-Encoding; send one of them")
-    types = [value.decode("latin-1").lower() for value in _values(scope, b"content-type")]
+    types = [value.decode("latin-1").lower() for value in values_of(scope, b"content-type")]
     if len(types) > 1:
         raise Refused(400, f"the request has {len(types)} Content-Type headers; send one")
     for media_type in types:
@@ -198,5 +164,6 @@ def _check_body(scope: Scope) -> None:
                 raise Refused(415, f"the body's charset is {charset[:100]!r}; send UTF-8")
 
 
-def _values(scope: Scope, name: bytes) -> list[bytes]:
+def values_of(scope: Scope, name: bytes) -> list[bytes]:
+    """The values of a header; several where it is repeated."""
     return [value for key, value in scope["headers"] if key.lower() == name]

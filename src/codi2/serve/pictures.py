@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
 LEAST_SIDE, MOST_SIDE = 16, 2048  # pixels of a picture that a request may name
+FORMATS: Mapping[str, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
+"""Name in requests → Pillow's name."""
 QUALITY = 95  # of JPEG; WebP is lossless unless the request names a quality
 router = APIRouter(prefix="/v1/images")
 
@@ -94,9 +96,6 @@ async def images_edits(
         seed=seed,
     )
     return await _pictures(request, lambda media: parse(template, media), images, body, client, "image_edit")
-
-
-FORMATS: Mapping[str, str] = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 
 
 def _form_value(value: Any) -> Any:

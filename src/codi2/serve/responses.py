@@ -11,7 +11,7 @@ from codi2.chat.events import Began, Done, MediaReady, Step, TextDelta
 from codi2.model import Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Text
-from codi2.serve.items import item_in_thread, item_of, new_item, text_of
+from codi2.serve.items import item_of, new_item, text_of
 from codi2.serve.packing import run_in_thread
 from codi2.serve.replies import finish_of, mark_of, usage_of
 from codi2.serve.schemas import ResponsesRequest
@@ -67,11 +67,9 @@ class Response:
         usage = usage_of(self.server, self.messages, [reply])
         cut = finish_of(self.server, reply, self.tokens) == "length"
         mark = mark_of(self.server, reply.recipe)
-        last = len(reply.parts) - 1
-        output = [
-            item_of(part, self.name(place), mark, "incomplete" if self._cut(part, cut, place == last) else "completed")
-            for place, part in enumerate(reply.parts)
-        ]
+        output = [item_of(part, self.name(place), mark) for place, part in enumerate(reply.parts)]
+        if cut and output and isinstance(reply.parts[-1], Text):
+            output[-1]["status"] = "incomplete"
         return {
             **self.in_progress(),
             "status": "incomplete" if cut else "completed",
@@ -86,10 +84,6 @@ class Response:
             },
             "codi2": {"recipe": dict(reply.recipe), "notes": list(reply.notes)},
         }
-
-    @staticmethod
-    def _cut(part: Any, cut: bool, last: bool) -> bool:
-        return cut and last and isinstance(part, Text)
 
 
 class OutputItems:
@@ -183,7 +177,9 @@ async def _events(response: Response, job_events: JobEvents) -> AsyncIterator[Ev
                 progress = {"stage": job_event.stage, "step": job_event.step, "total": job_event.total}
                 events.append({"type": "response.codi2.progress", **progress})
             case MediaReady(place=place, part=part):
-                item = await item_in_thread(part, response.name(place), mark_of(response.server, job_event.recipe))
+                item = await run_in_thread(
+                    item_of, part, response.name(place), mark_of(response.server, job_event.recipe)
+                )
                 events = [*items.add(place, part.modality), *items.end_medium(place, item)]
             case Done(reply=reply):
                 whole = await run_in_thread(response.answer, reply)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,10 +45,12 @@ def run(
         hosts: names that requests may call it by, besides its own address and localhost.
         without_keys: serve this machine without keys although there were keys, which are all revoked.
     Raises:
-        ConfigError: other machines could reach it and there is no key; a host or an origin is malformed.
+        ConfigError: other machines could reach it and there is no key; a host or an origin is malformed; the port is
+            in use.
         MissingDependencyError: the extra `serve` is not installed.
     """
     served, allowed = Served.at(host, hosts), [origin(value) for value in origins]
+    check_port(host, port)
     store = open_store(folder)
     settings: dict[str, Any] = {"model": model, "origins": allowed, "placement": placement}
     settings |= {"marks": marks, "page": page}
@@ -88,9 +91,9 @@ def run(
     async def start_and_print(*sockets: Any, **options: Any) -> None:
         await uvicorn_startup(*sockets, **options)
         for listener in server.servers:
-            for socket in listener.sockets:
-                address = socket.getsockname()
-                print(f"Serving at http://{address[0]}:{address[1]}", flush=True)
+            for listening in listener.sockets:
+                address, number = listening.getsockname()[:2]
+                print(f"Serving at http://{f'[{address}]' if ':' in address else address}:{number}", flush=True)
 
     async def close_and_stop(*sockets: Any, **options: Any) -> None:
         # the engine stops first, so that clients whose work takes too long still get an error
@@ -105,6 +108,19 @@ def run(
     finally:
         engine.close(PATIENCE)
         store.close()
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ConfigError: the server could not listen there. This is checked before the model is loaded."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"the server cannot listen at {host}, port {port} ({error.strerror}); choose another --host or --port"
+        ) from error
 
 
 def check_access(store: Store, host: str, hosts: Sequence[str], without_keys: bool) -> int:

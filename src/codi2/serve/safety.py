@@ -34,4 +34,4 @@ class ImageFilter:
             if isinstance(part, Image) and self._classifier.classify(part.pixels).is_nsfw:
                 shown[i] = Image(PILImage.new("RGB", part.pixels.size, GREY), part.name)
                 withheld += 1
-        return shown, (f"{withheld} pictures were withheld by the filter of pictures.",) if withheld else ()
+        return shown, (f"The filter of pictures has withheld {withheld} of the reply's pictures.",) if withheld else ()

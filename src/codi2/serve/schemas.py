@@ -211,10 +211,16 @@ class SoundRequest(ReplyRequest):
 
 
 class NewSession(Body):
-    """`POST /v1/sessions`, and the new title of one."""
+    """`POST /v1/sessions`"""
 
     title: str = Field("", max_length=200)
     system: str | None = Field(None, max_length=20_000)
+
+
+class SessionTitle(Body):
+    """`PATCH /v1/sessions/{id}`"""
+
+    title: str = Field(max_length=200)
 
 
 class RoundRequest(TextRequest):
@@ -223,4 +229,4 @@ class RoundRequest(TextRequest):
     content: str | Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_PARTS)]
     max_tokens: int | None = Field(None, ge=1, le=4096)
     media: Literal["data", "ids"] = Field("data", description="How the reply's media come: themselves, or their ids.")
-    rounds: int | None = Field(None, ge=0, description="Of PUT: rounds that the client knows; 409 if there are others.")
+    rounds: int | None = Field(None, ge=0, description="Number of the rounds that the client knows; 409 if it differs.")

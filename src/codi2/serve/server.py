@@ -12,6 +12,8 @@ from codi2.serve.decoding import Decoders
 from codi2.serve.engine import Engine
 from codi2.serve.store import Store
 
+DEFAULT_TOKENS = 128  # of a reply's text, where the request names no limit
+
 
 @dataclass
 class Server:
@@ -20,7 +22,6 @@ class Server:
     engine: Engine
     store: Store
     model: str
-    default_tokens: int = 128
     marks: bool = True  # whether the metadata of media hold the recipe that made them
     decoders: Decoders = field(default_factory=Decoders)
     requests: dict[tuple[str, int], int] = field(default_factory=dict)  # by route and status, for /metrics

@@ -21,7 +21,7 @@ from codi2.errors import BusyError, DataError
 from codi2.prompt.parts import Prompt
 from codi2.serve.engine import Engine
 from codi2.serve.jobs import Failed, Job, OnEvent, chat_bytes
-from codi2.serve.store import NoSession, Store
+from codi2.serve.store import NoSession, SessionChanged, Store
 from codi2.serve.waiting import JobEvents
 
 MAX_OPEN = 16  # conversations whose cache stays in memory
@@ -129,6 +129,7 @@ class SessionChats:
         name: str,
         content: Prompt,
         number: int | None = None,
+        known: int | None = None,
         timeout: float = 0.0,
         uploads: Sequence[str] = (),
         queue: str = "",
@@ -138,10 +139,12 @@ class SessionChats:
 
         Args:
             number: of the round that it replaces, with all rounds after it; None: it is appended.
+            known: rounds that the client expects in the session; None: any number.
             uploads: ids of the uploads in `content`; they are removed when the round is stored.
             queue: the name under which it waits, see `requests.queue_name`.
         Raises:
-            NoSession; PromptError: a placeholder in the content names no item.
+            NoSession; PromptError: a placeholder in the content names no item. SessionChanged: there are other rounds
+            than `known`.
             DataError: there is no round `number`. BusyError: the conversation has a round in progress.
         """
         locking = asyncio.ensure_future(asyncio.to_thread(self._lock_session, owner, name))
@@ -157,6 +160,8 @@ class SessionChats:
 
         try:
             count = len(session.chat.rounds)
+            if known is not None and known != count:
+                raise SessionChanged.of_counts(count, known)
             if number is not None and number >= count:
                 raise DataError(f"there is no round {number}: this session has {count}")
             at = count if number is None else number

@@ -22,8 +22,8 @@ from codi2.serve.packing import SESSIONS, answer_json, answer_list, run_in_threa
 from codi2.serve.reading import decode_conversation
 from codi2.serve.replies import mark_of, message_of, sse
 from codi2.serve.requests import check_model, deadline_of, options_of, queue_name
-from codi2.serve.schemas import NewSession, RoundRequest
-from codi2.serve.server import Client, Server, server_of
+from codi2.serve.schemas import NewSession, RoundRequest, SessionTitle
+from codi2.serve.server import DEFAULT_TOKENS, Client, Server, server_of
 from codi2.serve.session_chats import SessionChats
 from codi2.serve.store import Session, SessionChanged, Store
 from codi2.serve.waiting import JobEvents, wait_for_replies
@@ -72,7 +72,7 @@ def _user_message(server: Server, prompt: Prompt, recipes: Mapping[int, Mapping[
 
 
 @router.patch("/{name}")
-async def rename_session(name: str, body: NewSession, chats: RequestChats, client: Client) -> dict[str, Any]:
+async def rename_session(name: str, body: SessionTitle, chats: RequestChats, client: Client) -> dict[str, Any]:
     return _json(await asyncio.to_thread(chats.store.rename, client, name, body.title))
 
 
@@ -113,9 +113,6 @@ async def replace_round(
     client: Client,
 ) -> Any:
     """Replaces round `number` (from 0) and all rounds after it; they are kept until the new reply is done."""
-    count = (await asyncio.to_thread(chats.store.session, client, name)).rounds
-    if body.rounds is not None and count != body.rounds:
-        raise SessionChanged.of_counts(count, body.rounds)
     return await _round(request, name, body, chats, client, number)
 
 
@@ -124,12 +121,14 @@ async def _round(
 ) -> Any:
     server = server_of(request)
     check_model(server, body.model)
-    options = vars(options_of(body, body.modalities, body.max_tokens or server.default_tokens))
+    options = vars(options_of(body, body.modalities, body.max_tokens or DEFAULT_TOKENS))
     deadline, queue = deadline_of(server, body), queue_name(client, body.person)
-    encoded, uploads = await asyncio.to_thread(_read_content, chats.store, client, name, body.content)
+    encoded, uploads = await asyncio.to_thread(_read_content, chats.store, client, name, body)
     layout = server.engine.model.layout
     (message,) = await decode_conversation(request, encoded, layout, server.decoders, queue, deadline)
-    job = await chats.submit_round(client, name, message.parts, number, deadline.left, uploads, queue, **options)
+    job = await chats.submit_round(
+        client, name, message.parts, number, body.rounds, deadline.left, uploads, queue, **options
+    )
     with_ids = (lambda: _stored_round(chats, client, name, number)) if body.media == "ids" else None
     if body.stream:
         return sse(_events(server, job, with_ids))
@@ -142,18 +141,24 @@ async def _round(
     return await answer_json(answer)
 
 
-def _read_content(store: Store, client: str, name: str, content: Any) -> tuple[wire.EncodedConversation, list[str]]:
+def _read_content(
+    store: Store, client: str, name: str, body: RoundRequest
+) -> tuple[wire.EncodedConversation, list[str]]:
     """The content of a message, and the ids of uploads in it; other ids name media of the session.
 
-    Raises NoSession, NoMedium, PromptError, MediaError; LimitError: its media are too large when they are decoded.
+    Raises:
+        NoSession, NoMedium, PromptError, MediaError. LimitError: its media are too large when they are decoded.
+        SessionChanged: the session has other rounds than the client knows, so an id may be of one that is gone.
     """
-    store.session(client, name)
-    if isinstance(content, str):
-        return wire.EncodedConversation([("user", (Text(content),))]), []
+    count = store.session(client, name).rounds
+    if body.rounds is not None and body.rounds != count:
+        raise SessionChanged.of_counts(count, body.rounds)
+    if isinstance(body.content, str):
+        return wire.EncodedConversation([("user", (Text(body.content),))]), []
     parts: list[wire.PartOrEncoded] = []
     uploads: list[str] = []
     size = 0
-    for i, value in enumerate(content):
+    for i, value in enumerate(body.content):
         where = f"part {i} of the content"
         has_id = value.get("type") == "media"
         part = read_id(store, client, name, value, where) if has_id else wire.part(value, where)
@@ -166,8 +171,12 @@ def _read_content(store: Store, client: str, name: str, content: Any) -> tuple[w
 
 
 def _stored_round(chats: SessionChats, client: str, name: str, number: int | None) -> dict[str, Any]:
-    """A round with ids in the place of media; None: the last."""
-    return views.rounds(chats.store.rounds(client, name))[-1 if number is None else number]
+    """A round with ids in the place of media; None: the last. Raises SessionChanged: it was removed meanwhile."""
+    rounds = views.rounds(chats.store.rounds(client, name))
+    place = len(rounds) - 1 if number is None else number
+    if not 0 <= place < len(rounds):
+        raise SessionChanged.of_counts(len(rounds), max(place, 0) + 1)
+    return rounds[place]
 
 
 @router.delete("/{name}/rounds/last")

@@ -70,7 +70,8 @@ class Session:
 
 @dataclass(frozen=True)
 class StoredSession:
-    """All of a session at one moment. `revision` changes with each change of its rounds."""
+    """All of a session at one moment: what `create` stored with it, its rounds as `chat.files.to_json` made them, and a
+    revision that changes with each change of its rounds."""
 
     about: dict[str, Any]
     rounds: list[dict[str, Any]]
@@ -85,24 +86,21 @@ class Store(Keys):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._database = Database(folder / "codi2.db", TABLES + media_files.TABLES + keys.TABLES, SCHEMA)
-        self._db, self._lock = self._database.db, self._database.lock
-        self.media = MediaFiles(self._database, folder / "media", secrets.token_urlsafe(9))
+        database = Database(folder / "codi2.db", TABLES + media_files.TABLES + keys.TABLES, SCHEMA)
+        self._db = database.db
+        self.media = MediaFiles(database, folder / "media", secrets.token_urlsafe(9))
         self.uploads = Uploads(folder / "uploads")
         self._closed = threading.Event()
         try:
-            super().__init__(folder)
+            super().__init__(database, folder)
         except sqlite3.Error as error:
             raise OutputError(f"the keys in {folder} cannot be opened: {error}") from error
         self.sweep()
 
-    def _change(self) -> Any:
-        return self._database.change()
-
     def create(self, owner: str, title: str = "", about: Mapping[str, Any] | None = None) -> Session:
         """A new session. `about` is stored with it, as JSON."""
         name, now = secrets.token_urlsafe(12), time.time()
-        with self._change() as db:
+        with self._database.change() as db:
             db.execute(
                 "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?)",
                 (name, owner, title, json.dumps(about or {}), now, now),
@@ -111,21 +109,15 @@ class Store(Keys):
 
     def sessions(self, owner: str) -> list[Session]:
         """The sessions of an owner, the last changed first."""
-        with self._lock:
-            rows = self._db.execute(_SELECT + "WHERE owner = ? ORDER BY changed DESC", (owner,)).fetchall()
+        rows = self._database.rows(_SELECT + "WHERE owner = ? ORDER BY changed DESC", owner)
         return [Session(*row) for row in rows]
 
     def session(self, owner: str, name: str) -> Session:
         """Raises NoSession."""
-        with self._lock:
-            row = self._db.execute(_SELECT + "WHERE owner = ? AND id = ?", (owner, name)).fetchone()
-        if row is None:
+        rows = self._database.rows(_SELECT + "WHERE owner = ? AND id = ?", owner, name)
+        if not rows:
             raise NoSession(f"there is no session {name!r}; list the sessions")
-        return Session(*row)
-
-    def about(self, owner: str, name: str) -> dict[str, Any]:
-        """The values that `create` stored with a session. Raises NoSession."""
-        return self.load(owner, name).about
+        return Session(*rows[0])
 
     def revision(self, owner: str, name: str) -> int:
         """A number that changes with each change of the session's rounds. Raises NoSession."""
@@ -145,7 +137,7 @@ class Store(Keys):
     def rename(self, owner: str, name: str, title: str) -> Session:
         """Raises NoSession."""
         self.session(owner, name)
-        with self._change() as db:
+        with self._database.change() as db:
             db.execute("UPDATE sessions SET title = ?, changed = ? WHERE id = ?", (title, time.time(), name))
         return self.session(owner, name)
 
@@ -190,7 +182,7 @@ class Store(Keys):
         count: int | None = None,
         revision: int | None = None,
     ) -> int:
-        """Stores a round whose media were stored by `put`. It replaces the rounds from `number` on.
+        """Stores a round whose media were stored by `MediaFiles.put`. It replaces the rounds from `number` on.
 
         Args:
             count: rounds that the caller expects in the session; None: `number`, so that no round is replaced.
@@ -200,7 +192,7 @@ class Store(Keys):
             NoSession: the session was deleted. SessionChanged: it has another number of rounds or another revision.
             OutputError: the disk is full.
         """
-        with self._change() as db:
+        with self._database.change() as db:
             self._check(owner, name, number if count is None else count, revision)
             dropped = self._remove(name, number)
             db.execute("INSERT INTO rounds VALUES (?, ?, ?)", (name, number, json.dumps(round_)))
@@ -264,17 +256,9 @@ class Store(Keys):
         with suppress(CoDi2Error):
             self.media.drop(media)
 
-    def put(self, data: bytes, suffix: str) -> str:
-        """Stores a medium for a round that is about to be added, and returns its name. Raises OutputError."""
-        return self.media.put_one(data, suffix)
-
     def get(self, name: str) -> bytes:
         """The bytes of a medium. Raises DataError: its file is missing."""
         return self.media.get(name)
-
-    def path(self, name: str) -> Path:
-        """The file of a medium."""
-        return self.media.path(name)
 
     def sweep(self) -> None:
         """Removes the files that no round names and no writer claims, as a kill leaves them; also on a full disk."""

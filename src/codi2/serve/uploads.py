@@ -77,8 +77,8 @@ class Uploads:
             try:
                 if time.time() - file.stat().st_mtime > LIFETIME:
                     file.unlink(missing_ok=True)
-            except FileNotFoundError:
-                continue  # another process has removed it
+            except OSError:
+                continue  # another process has removed it, or it cannot be removed now
 
     def _of(self, owner: str) -> Path:
         return self.folder / hashlib.sha256(owner.encode()).hexdigest()

@@ -1,6 +1,7 @@
-"""What a prior learns from: states of the language model before an answer's slots, the items before it, the answer.
+"""The training data of a prior: states of the language model before an answer's slots, the items before it, the answer.
 
-Records are read as in generation, each slot fed with the model's own feature: the states know nothing of the answer.
+Records are read as in generation, and each slot is fed with the model's own feature, so the states do not depend on the
+true answer.
 
 Letters: n answers, S the most features of an item, M items, D joint width, W width of the language model.
 """
@@ -38,20 +39,20 @@ Rows = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One answer to learn from: a medium of a record's last turn."""
+class Answer:
+    """A medium of a record's last turn, which the prior learns to sample."""
 
     record: Record
-    number: int  # of its media in the last turn
+    number: int  # index in `media`
 
     @property
-    def answers(self) -> list[Medium]:
+    def media(self) -> list[Medium]:
         """Media of the last turn, in order."""
         return [piece for piece in self.record.turns[-1][1] if isinstance(piece, Medium)]
 
     @property
     def medium(self) -> Medium:
-        return self.answers[self.number]
+        return self.media[self.number]
 
 
 class AnswerReader(nn.Module):
@@ -75,47 +76,43 @@ class AnswerReader(nn.Module):
         self.num_features = max(self.base.encoder.num_features.values())
 
     def depends(self) -> dict[str, str]:
-        """What the rows depend on beside the records."""
+        """The values on which the rows depend, except the records."""
         names = ("adapter/adapter_model.safetensors", "heads.safetensors")
         weights = {n: sha256_of(self.folder / n) for n in names} if self.folder else {"model": self.model_name}
         return {**weights, "encoder": self.encodings.path.stem, "items": str(self.num_items)}
 
     @torch.no_grad()
-    def rows(self, asked: Sequence[Asked]) -> Rows:
+    def rows(self, answers: Sequence[Answer]) -> Rows:
         """The rows of n answers, in order, on the CPU."""
-        conversations = [[Message(r, p) for r, p in one.record.turns[:-1]] for one in asked]  # type: ignore[arg-type]
+        conversations = [[Message(r, p) for r, p in answer.record.turns[:-1]] for answer in answers]  # type: ignore[arg-type]
         sequences = [self.layout(messages, reply=True) for messages in conversations]
-        order = sorted(range(len(asked)), key=lambda i: len(sequences[i].ids))  # little padding
-        found: list[Rows] = [{}] * len(asked)
+        order = sorted(range(len(answers)), key=lambda i: len(sequences[i].ids))  # little padding
+        rows: list[Rows] = [{}] * len(answers)
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
-            given = [
-                [feature for _, feature in self._items(Lesson(asked[i].record, self.encodings), sequences[i].items)]
-                for i in places
-            ]
+            items = [self._items(Lesson(answers[i].record, self.encodings), len(sequences[i].items)) for i in places]
             batch = collate([sequences[i] for i in places], self.mllm.backbone.pad_id, left=True)
-            features = stack_features([value for some in given for value in some], self.base.heads.feature_dim)
-            wants = [ReplyOptions(tuple(m.modality for m in asked[i].answers), max_new_tokens=0) for i in places]
+            features = stack_features([value for row in items for _, value in row], self.base.heads.feature_dim)
+            options = [ReplyOptions(tuple(m.modality for m in answers[i].media), max_new_tokens=0) for i in places]
             device = device_of(self.mllm.input_projection)
             state = Conversation(self.mllm, len(places))
-            replies = generate(state, batch.to(device), features.to(device), wants)
-            for i, values, reply in zip(places, given, replies, strict=True):
-                kinds = [item.modality for item in sequences[i].items]
-                made = [segment for segment in reply if isinstance(segment, FeatureSegment)]
-                found[i] = self._row(asked[i], list(zip(kinds, values, strict=True)), made[asked[i].number])
-        return {key: torch.stack([row[key] for row in found]) for key in found[0]}
+            replies = generate(state, batch.to(device), features.to(device), options)
+            for i, item_features, reply in zip(places, items, replies, strict=True):
+                segments = [segment for segment in reply if isinstance(segment, FeatureSegment)]
+                rows[i] = self._row(answers[i], item_features, segments[answers[i].number])
+        return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
-    def _items(self, lesson: Lesson, laid: Sequence[object]) -> list[tuple[str, Tensor]]:
-        """Modality and features of the items before the last turn, which are those that are laid out."""
-        pieces = lesson.pieces[: len(laid)]
+    def _items(self, lesson: Lesson, count: int) -> list[tuple[str, Tensor]]:
+        """Modality and features of the first `count` items, which are those before the last turn."""
+        pieces = lesson.pieces[:count]
         return [(p.modality, value) for p, value in zip(pieces, self.encodings.of(pieces), strict=True)]
 
-    def _row(self, asked: Asked, items: list[tuple[str, Tensor]], made: FeatureSegment) -> Rows:
-        before = [(medium.modality, self.encodings.of([medium])[0]) for medium in asked.answers[: asked.number]]
-        (target,) = self.encodings.of([asked.medium])
-        assert made.states is not None
-        states, regressed = made.states.float().cpu(), made.features.float().cpu()
-        context = context_of(states, made.modality, [*items, *before], self.num_items, self.num_features)
+    def _row(self, answer: Answer, items: list[tuple[str, Tensor]], segment: FeatureSegment) -> Rows:
+        before = [(medium.modality, self.encodings.of([medium])[0]) for medium in answer.media[: answer.number]]
+        (target,) = self.encodings.of([answer.medium])
+        assert segment.states is not None
+        states, regressed = segment.states.float().cpu(), segment.features.float().cpu()
+        context = context_of(states, segment.modality, [*items, *before], self.num_items, self.num_features)
         missing = self.num_items - context.items.shape[1]
         return {
             "states": _fit(states, self.num_features),
@@ -128,7 +125,8 @@ class AnswerReader(nn.Module):
 
 
 def context_of_rows(rows: Rows, places: Tensor, slots: int) -> Context:
-    """The context of some rows, which are of one modality with `slots` features; items that none has are left out."""
+    """The context of the rows `places`, all of one modality with `slots` features. It has as many items as the row with
+    the most."""
     items = rows["items"][places].float()
     count = int((items.abs().amax((2, 3)) > 0).sum(1).max()) if items.numel() else 0
     return Context(
@@ -140,7 +138,7 @@ def context_of_rows(rows: Rows, places: Tensor, slots: int) -> Context:
 
 
 def modality_of(rows: Rows) -> list[str]:
-    """Of each row."""
+    """The modality of each row's answer."""
     return [MODALITIES[int(kind)] for kind in rows["modality"]]
 
 

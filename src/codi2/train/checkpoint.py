@@ -71,7 +71,7 @@ def save_checkpoint(
 def _score(checkpoint: Path) -> float:
     try:
         score = json.loads((checkpoint / "state.json").read_text()).get("score")
-        return -math.inf if score is None else float(score)
+        return -math.inf if score is None or math.isnan(score) else float(score)
     except (OSError, ValueError, TypeError, AttributeError):
         return -math.inf  # the checkpoint is damaged
 

@@ -127,7 +127,12 @@ class Encodings:
             turns.only([])
 
     def _read(self, name: bytes) -> Tensor | None:
-        row = self._connection.execute("SELECT width, numbers FROM features WHERE name = ?", (name,)).fetchone()
+        try:
+            row = self._connection.execute("SELECT width, numbers FROM features WHERE name = ?", (name,)).fetchone()
+        except sqlite3.Error as error:
+            raise OutputError(
+                f"the cache of features {self.path} cannot be read ({error}); delete it, the next run makes it"
+            ) from error
         if row is None:
             return None
         return torch.from_numpy(np.frombuffer(row[1], np.float16).reshape(-1, row[0]).astype(np.float32))

@@ -26,7 +26,7 @@ class FullDecoder(published.PublishedRecipe):
         self.config, self.options = config, options_of(published.PublishedOptions, config)
         self.placement = placement_of(config)
         model, modality = PRESETS[self.options.model], self.options.modality
-        captions.check_modality(modality, model)
+        published.check_modality(modality, model)
         self.slots, self.width, self.phases = model.heads.num_slots[modality], model.heads.feature_dim, (modality,)
         decoder = published_decoders(self.width)[modality]
         with torch.device("meta"):  # where LoRA is made
@@ -51,7 +51,7 @@ class FullCaptions(captions.CaptionRecipe):
         self.config, self.options = config, options_of(captions.CaptionOptions, config)
         self.dtype = placement_of(config).dtype
         model, modality = PRESETS[self.options.model], self.options.modality
-        captions.check_modality(modality, model)
+        published.check_modality(modality, model)
         self.width, self.phases = model.heads.feature_dim, (modality,)
         self._take(published_decoders(self.width)[modality])
         with torch.device("meta"):

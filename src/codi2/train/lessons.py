@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from codi2.data.build import load_report
 from codi2.data.find import find_set
 from codi2.data.mixture import Mixture, MixturePart
 from codi2.data.record import PHASES, Medium, Record, media_of
+from codi2.data.sets import load_report
 from codi2.errors import ConfigError
 from codi2.hub import sha256_of
 from codi2.prompt.parts import Phrase
@@ -117,8 +117,8 @@ class Lessons:
         if not lacking or len(lacking) == len(phases):
             return phases
         print(
-            f"codi2: no data set has records that answer with {', '.join(lacking)}: the phases fall away, and the "
-            "others share their steps",
+            f"codi2: no data set has records that answer with {', '.join(lacking)}: these phases are left out, and "
+            "the others share their steps",
             file=sys.stderr,
             flush=True,
         )

@@ -1,7 +1,7 @@
 """A batch of any shape as one piece of shared memory, in which a worker hands it to the process that trains.
 
-torch hands over each tensor by itself: a file descriptor each, which the receiver asks the sender for while the device
-waits, and of which a process may hold about a thousand.
+torch sends each tensor separately, with a file descriptor that the receiver requests from the sender while the device
+waits. A process may hold about a thousand descriptors.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ALIGNED = 64  # bytes; where a tensor may begin
+ALIGNED = 64  # bytes; a tensor starts at a multiple of it
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What `pack` made: everything but the numbers of tensors, and these one behind the other."""
+    """A pickled value without its tensors, and the numbers of the tensors in one block."""
 
-    outline: bytes
+    outline: bytes  # the pickle, with the place of each tensor in `numbers`
     numbers: Tensor  # uint8 [bytes], in shared memory
 
     def unpack(self, pins: bool = False) -> Any:
@@ -31,7 +31,7 @@ class Packed:
 
 
 def pack(value: Any) -> Packed:
-    """A picklable value with its tensors, which are on the CPU and without a gradient."""
+    """Packs a picklable value; its tensors must be on the CPU and without a gradient."""
     outline = io.BytesIO()
     writer = _Writer(outline)
     writer.dump(value)
@@ -42,12 +42,12 @@ def pack(value: Any) -> Packed:
 
 
 def _numbers_of(numbers: Tensor, start: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """The tensor that begins at a byte of `numbers`."""
+    """A view of the tensor that starts at byte `start` of `numbers`."""
     return numbers[start : start + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
 
 
 class _Writer(pickle.Pickler):
-    """Writes a tensor as where it will be."""
+    """Writes the place of a tensor, its type and its shape instead of its numbers."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)

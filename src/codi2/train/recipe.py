@@ -81,7 +81,7 @@ def before_training(config: TrainConfig, runs: Path, configs: Path) -> TrainConf
     options = {key: value for key, value in config.options.items() if key != "decoders"}
     model = str(options.get("model", ""))
     if model.startswith("@") and not (runs / model[1:] / "export").is_dir():
-        options["model"] = load_config(configs / f"{model[1:]}.toml").options["model"]
+        options["model"] = load_config(configs / f"{model[1:]}.toml").options.get("model", "")
     return resolved(replace(config, start="", options=options), runs, configs)
 
 

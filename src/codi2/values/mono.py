@@ -33,8 +33,8 @@ class Downmix:
         weights = np.array([_WEIGHTS.get(name, 0.5) for name in names], np.float32)
         if "FC" not in names:  # a sound of equal level on both sides keeps this level
             weights *= np.float32(_SIDE)
-        many = len(names)
-        self.weights = weights if {"FL", "FC"} & set(names) else np.full(many, 1 / max(many, 1), np.float32)
+        equal = np.full(len(names), 1 / max(len(names), 1), np.float32)
+        self.weights = weights if {"FL", "FC"} & set(names) else equal
         self._power, self._kept = 0.0, 0.0
 
     def __call__(self, block: np.ndarray) -> np.ndarray:

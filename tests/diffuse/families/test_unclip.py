@@ -134,9 +134,9 @@ def test_the_loss_is_that_of_the_velocity_and_reaches_the_feature(decoder: Decod
     level, t = torch.full((2,), LEVEL), torch.tensor([100, 900])
     noised = decoder.conditioner.noised(feature, torch.randn(2, 1, DIM), level)
     loss = decoder.loss(latents, noise, t, noised, level, torch.zeros_like(latents))
-    velocity = decoder.diffusion.get_velocity(latents, noise, t)
+    velocity = decoder.process.diffusion.get_velocity(latents, noise, t)
     prediction = decoder.denoise(
-        decoder.diffusion.add_noise(latents, noise, t), t, noised, level, torch.zeros_like(latents), None
+        decoder.process.diffusion.add_noise(latents, noise, t), t, noised, level, torch.zeros_like(latents), None
     )
     assert torch.allclose(loss, (prediction - velocity).square().mean((1, 2, 3)), rtol=1e-5)
     loss.sum().backward()
@@ -178,6 +178,15 @@ def test_parts_load_from_a_folder_or_are_refused(pipeline: Any, decoder: Decoder
     save_file(tensors, file)
     narrow = load(tmp_path, dim=8)
     assert narrow.conditioner.embedding_width(8) == DIM and has_head(narrow) and not has_head(load(tmp_path))
+
+
+def test_the_states_of_few_prompts_are_kept(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codi2.diffuse.words.MOST_CACHED", 2)
+    text = decoder.conditioner.text
+    expected = text("ugly")
+    for prompt in ("", "blurry", "dark", "ugly"):
+        text(prompt)
+    assert list(text._cache) == ["", "ugly"] and torch.equal(text("ugly"), expected)
 
 
 def test_features_of_another_width_are_mapped_to_embeddings_by_a_trained_head(pipeline: Any, tmp_path: Path) -> None:

@@ -43,19 +43,19 @@ def restyled(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
 
 def rendering(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """Things in two styles, and another thing in the first style → its rendering in the second."""
-    one = _two_renderings(sampler, draw)
-    styles = tuple(item.style for item in one)
-    both = [group for group in sampler.rendered if all(s in group for s in styles) and group[styles[0]] != one[0]]
+    before, after = _two_renderings(sampler, draw)
+    styles = before.style, after.style
+    both = [group for group in sampler.rendered if all(s in group for s in styles) and group[styles[0]] != before]
     shots = min(1 + int(draw.integers(SHOTS)), len(both))
     chosen = [both[int(i)] for i in draw.choice(len(both), shots, replace=False)] if shots else []
     if not chosen:
         return restyled(sampler, draw)
     shown = [[group[style] for style in styles] for group in chosen]
     pairs = [[encoded(sampler.array(item)) for item in pair] for pair in shown]
-    source = encoded(sampler.array(one[0]))
+    source = encoded(sampler.array(before))
     prompt = write_prompt("analogy", draw, {"pairs": listing(pairs, between=", "), "media": [source]})
-    items = [*one, *(item for pair in shown for item in pair)]
-    return one_round("analogy_rendering", prompt, [encoded(sampler.array(one[1]))], items, source, shots=shots)
+    items = [before, after, *(item for pair in shown for item in pair)]
+    return one_round("analogy_rendering", prompt, [encoded(sampler.array(after))], items, source, shots=shots)
 
 
 def _two_renderings(sampler: TaskSampler, draw: np.random.Generator) -> tuple[Item, Item]:
@@ -82,7 +82,7 @@ def shared(modality: str) -> Task:
     def task(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
         items = sampler.items(modality, draw, 3 + int(draw.integers(2)))
         edit, media = sampler.change(modality, [sampler.array(item) for item in items], draw)
-        shots = series([encoded(one) for one in media[1:]])
+        shots = series([encoded(medium) for medium in media[1:]])
         name = {"image": "concept", "audio": "concept_audio"}[modality]
         prompt = write_prompt(name, draw, {"shots": shots, "caption": items[0].caption})
         return one_round(f"concept_{modality}", prompt, [encoded(media[0])], items, change=edit.to_json())

@@ -45,7 +45,7 @@ class TaskSampler:
 
     Args:
         splits: `("train",)`, `("val",)`, …
-        held_out: see `edits.draw`. Only tests use another value than "".
+        held_out: see `edits.draw`.
     """
 
     def __init__(self, corpus: Corpus, splits: Sequence[str] = ("train",), held_out: HeldOut = "") -> None:
@@ -130,7 +130,7 @@ class TaskSampler:
         """
         for _ in range(TRIES):
             edit = self.edit(modality, draw)
-            first, *others = (applied(edit, one) for one in media)
+            first, *others = (applied(edit, medium) for medium in media)
             if not is_visible(media[0], first) or not all(map(moves_as_much, media, (first, *others))):
                 continue
             if not others or any(is_visible(before, after) for before, after in zip(media[1:], others, strict=True)):

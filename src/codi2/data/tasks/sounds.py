@@ -53,26 +53,26 @@ def mixed(name: str) -> Task:
     """Add, remove or replace a sound by its caption, or fuse two sounds of the prompt."""
 
     def task(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
-        base, one, other = sampler.sounds(draw, 3)
+        base, added, other = sampler.sounds(draw, 3)
         levels = [float(draw.uniform(*LEVELS_DB)) for _ in range(2)]
         wave = sampler.array(base)
         alone = encoded(wave // 2)  # as loud as it is in a mix
         first, second = (
             encoded(overlay(wave, sampler.array(extra), level))
-            for extra, level in zip((one, other), levels, strict=True)
+            for extra, level in zip((added, other), levels, strict=True)
         )
-        items: list[Item] = [base, one]
+        items: list[Item] = [base, added]
         source: Medium | None
         match name:
             case "add":
-                fields, source, answer = {"caption": one.caption, "media": [alone]}, alone, first
+                fields, source, answer = {"caption": added.caption, "media": [alone]}, alone, first
             case "remove":
-                fields, source, answer = {"caption": one.caption, "media": [first]}, first, alone
+                fields, source, answer = {"caption": added.caption, "media": [first]}, first, alone
             case "replace":
-                fields = {"caption": one.caption, "other": other.caption, "media": [first]}
-                source, answer, items = first, second, [base, one, other]
+                fields = {"caption": added.caption, "other": other.caption, "media": [first]}
+                source, answer, items = first, second, [base, added, other]
             case _:
-                fields, source, answer = {"media": [alone], "second": [encoded(sampler.array(one))]}, None, first
+                fields, source, answer = {"media": [alone], "second": [encoded(sampler.array(added))]}, None, first
         prompt = write_prompt(name, draw, fields)
         return one_round(name, prompt, [answer], items, source, levels_db=[round(level, 2) for level in levels])
 

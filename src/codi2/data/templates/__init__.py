@@ -15,13 +15,7 @@ import numpy as np
 
 from codi2.prompt.parts import Text
 
-COUNT = 100
-"""Templates of a task."""
-NEAREST = 0.6
-"""No two templates of a task are more similar than this."""
-
 _FIELD = re.compile(r"\{(\w+)\}")
-_WORD = re.compile(r"\{\w+\}|[\w’']+")
 
 
 @lru_cache(maxsize=1)
@@ -29,23 +23,6 @@ def templates() -> dict[str, list[str]]:
     """Task → its templates."""
     names = sorted(path.name for path in files(__package__).iterdir() if path.name.endswith(".txt"))
     return {name.removesuffix(".txt"): _lines(name) for name in names}
-
-
-def fields_of(template: str) -> list[str]:
-    """The fields of a template in their order."""
-    return _FIELD.findall(template)
-
-
-def similarity(one: str, other: str) -> float:
-    """From 0 (no word shared) to 1 (the same words in the same order): one minus the edit distance in words over the
-    longer template's length. Case and punctuation do not count; a field counts as a word."""
-    a, b = _words(one), _words(other)
-    row = list(range(len(b) + 1))
-    for i, word in enumerate(a, 1):
-        diagonal, row[0] = row[0], i
-        for j, other_word in enumerate(b, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other_word))
-    return 1 - row[-1] / max(len(a), len(b))
 
 
 def write_prompt(task: str, draw: np.random.Generator, fields: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -81,11 +58,6 @@ def series(parts: Sequence[Any]) -> list[Any]:
 def _lines(name: str) -> list[str]:
     text = files(__package__).joinpath(name).read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line]
-
-
-@lru_cache(maxsize=4096)
-def _words(template: str) -> tuple[str, ...]:
-    return tuple(_WORD.findall(template.lower()))
 
 
 def _merged(parts: Sequence[Any]) -> tuple[Any, ...]:

@@ -9,7 +9,6 @@ Letters: B samples, L tokens, W width of a tower, D joint width (1024).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -273,17 +272,3 @@ def _scale(modality: str) -> nn.Module:
         return nn.Identity()
     scale = LogitScale(fixed.get(modality, 1 / 0.07), learned=modality == "text")
     return nn.Sequential(nn.Identity(), scale)
-
-
-def count_parameters(config: ImageBindConfig = HUGE) -> Mapping[str, int]:
-    """Parameters by tower, counted on the meta device."""
-    with torch.device("meta"):
-        model = ImageBind(config)
-    return {
-        name: sum(
-            p.numel()
-            for part in (model.modality_preprocessors, model.modality_trunks, model.modality_heads)
-            for p in part[name].parameters()
-        )
-        for name in MODALITIES
-    }

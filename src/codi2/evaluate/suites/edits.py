@@ -93,9 +93,8 @@ def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Seq
     """By group and way: features, likeness, right answers among six; then families of kinds, and controls."""
     main, parts = next(iter(outputs.items()))
     answers = {case.id: part for case, part in zip(cases, parts, strict=True)}
-    if (
-        main == "ours"
-    ):  # in the batches in which cases are answered, since sums of another batch are rounded differently
+    if main == "ours":
+        # in the batches in which cases are answered, since sums of another batch are rounded differently
         for start in range(0, len(cases), CHUNK):
             features(context, cases[start : start + CHUNK])
     figures = []

@@ -1,4 +1,4 @@
-"""`pictures` and `sounds`: media from words. the concept, the difference between seeds, the likeness to real media.
+"""`pictures` and `sounds`: media from words. Do they show the concept, do seeds differ, are they like real media?
 
 Letters: n captions, S seeds, C channels of the judge.
 """

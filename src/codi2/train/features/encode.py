@@ -24,7 +24,7 @@ from codi2.folders import locked
 from codi2.hub import sha256_of, write_atomic
 from codi2.progress import columns
 from codi2.train.encoded import features_key, items_of
-from codi2.train.features.index import StorePlan, index_path, index_shard, place_path, plan, shards_of
+from codi2.train.features.index import StorePlan, index_path, index_shard, plan, shards_of
 from codi2.train.features.makers import load_maker
 from codi2.train.features.store import FOLDER, REPORT, SETTINGS, EncodingJob, shard_path
 from codi2.train.features.worker import EncodingOptions, encode_shards, missing
@@ -246,4 +246,4 @@ def _size(number: float) -> str:
     return f"{number:.3g} TB"
 
 
-__all__ = ["EncodingOptions", "EncodingRun", "default_folder", "encode_set", "job_of", "place_path"]
+__all__ = ["EncodingOptions", "EncodingRun", "default_folder", "encode_set", "job_of"]

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from codi2.data.build import load_report
+from codi2.data.sets import load_report
 from codi2.data.shards import Shard
 from codi2.hub import atomic_path
 from codi2.modalities import MEDIA
@@ -29,7 +28,6 @@ SHARD_BYTES = 256 * 2**20  # approximate size of a shard of the store
 AT_ONCE = 40_000_000  # names that are compared in one pass, in 1.5 GB
 
 
-@lru_cache(maxsize=2)
 def shards_of(data: Path) -> tuple[tuple[Path, int], ...]:
     """The shards of a finished data set with their numbers of records, in order. Raises DataError."""
     return tuple((data / entry["file"], int(entry["records"])) for entry in load_report(data)["shards"])

@@ -23,7 +23,7 @@ from codi2.errors import CoDi2Error, DataError, MediaError
 from codi2.placement import ON_CPU, Placement, full, out_of_memory
 from codi2.tensors import device_of
 from codi2.train.encoded import Piece, items_of
-from codi2.train.features.index import ENTRY, MODALITIES, index_path, place_path
+from codi2.train.features.index import MODALITIES, index_path, place_path
 from codi2.train.features.makers import FeatureMaker, load_maker
 from codi2.train.features.store import NAME, EncodingJob, shard_path
 from codi2.train.shard_files import open_tensors, write_tensors
@@ -57,7 +57,7 @@ class Chunk:
     shard: Path
     name: str  # of the store's shard
     modality: str
-    entries: np.ndarray  # of `ENTRY`
+    entries: np.ndarray  # of `index.ENTRY`
     last: bool = False  # of its shard of the store
 
     @property
@@ -221,6 +221,3 @@ def _unchanged(value: Any) -> Any:
 def _use_one_core(_: int) -> None:
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-__all__ = ["ENTRY", "Chunk", "EncodingOptions", "encode_shards", "missing"]

@@ -166,8 +166,8 @@ class AutoencoderRecipe:
         if isinstance(self.model, Compact):
             export_module(self.model.encoder, folder, provenance)
             return
-        batches = (self.batch(step)["maps"].to(device_of(self.model)) for step in range(16))
-        latents = [self.model.encode(maps).mode() for maps in batches]
+        inputs = (self.batch(step)["maps"].to(device_of(self.model)) for step in range(16))
+        latents = [self.model.encode(maps).mode() for maps in inputs]
         # diffusion needs latents of unit variance
         self.model.net.register_to_config(scaling_factor=float(1 / torch.cat(latents).std()))
         export_module(self.model.net, folder, provenance)

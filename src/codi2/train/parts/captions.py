@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from codi2.checkpoint import load_encoder, load_one_decoder, locate
-from codi2.config import CoDi2Config
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.families.audioldm2 import AudioLDM2Condition
 from codi2.diffuse.families.text_to_video import TextToVideoCondition
@@ -34,7 +33,7 @@ from codi2.tensors import device_of, to_device
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at
-from codi2.train.parts.published import export_decoder
+from codi2.train.parts.published import check_modality, export_decoder
 from codi2.train.place import mixed, placement_of, training_device
 
 VALIDATED = 64  # most held-out captions
@@ -134,15 +133,6 @@ class CaptionRecipe:
 
     def restore(self, folder: Path) -> None:
         load_trained(self.decoder, folder / TRAINED)
-
-
-def check_modality(modality: str, model: CoDi2Config) -> None:
-    """Raises ConfigError: the model has no decoder of the modality."""
-    if modality not in model.decoders:
-        raise ConfigError(
-            f"options.modality is {modality!r}, but {model.name} has decoders of {', '.join(model.decoders)}; choose "
-            "one"
-        )
 
 
 def teacher_of(

@@ -43,17 +43,15 @@ from codi2.train.bank import SHARD, bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.clips import TrainingClips, first_frames, held_out_pairs
-from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
+from codi2.train.parts.draw import WITHHELD, epoch_order, numpy_at, torch_at
 from codi2.train.parts.pairs import Pair, TrainingPairs
 from codi2.train.parts.sampled import Answers, InstructedAnswers, SampledAnswers
 from codi2.train.place import training_device
-from codi2.weight_files import load_part
+from codi2.weight_files import export_module, load_part, restore_module
 
 CALL = 100  # samples per call of the frozen networks
 SHOWN, VALIDATED = 16, 192  # held-out media
 SHOWN_AT = SampleOptions(num_inference_steps=12, guidance_scale=1.5, source_guidance_scale=1.0)
-WITHHELD = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
-"""The dropped condition of a sample, and its share (InstructPix2Pix, section 3.2.1): guidance needs all four."""
 JOINT_ALONE = 0.1  # rate at which the compact features are dropped
 MOTION_WITHHELD = 0.15  # rate at which the last feature of a clip, its motion, is dropped
 NAMED = 0.5  # share of the samples without features that have the joint vector as their text, as negative prompts do
@@ -294,15 +292,11 @@ class DenoiserRecipe:
         return {"frozen_sha256": self.encoding.depends(), "corpus": cache.corpus().version}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        from codi2.weight_files import export_module
-
         for name, part in self.model.items():
             export_module(part, folder / name, provenance)
         self.decoder.scheduler.save_pretrained(folder / "scheduler")
 
     def restore(self, folder: Path) -> None:
-        from codi2.weight_files import restore_module
-
         for name, part in self.model.items():
             restore_module(part, folder / name)
 

@@ -22,8 +22,8 @@ def encode(decoder: Decoder, denoised: DiffusionBatch) -> Latents:
     codec = decoder.codec
     latents = codec.encode(codec.prepare(denoised.media))
     source = torch.zeros_like(latents)
-    if len(denoised.given):
-        source = source.index_put((denoised.given,), codec.encode_source(codec.prepare(denoised.sources)).to(source))
+    if len(denoised.edited):
+        source = source.index_put((denoised.edited,), codec.encode_source(codec.prepare(denoised.sources)).to(source))
     return latents, source
 
 

@@ -1,7 +1,7 @@
-"""Randomness of a run as functions of (seed, step): what makes a resume continue bit for bit.
+"""Random values of a run as functions of (seed, step), so that a resumed run continues bit for bit.
 
-What is drawn belongs to the whole batch or to one row of it, so two processes that take half of it each see what one
-would see.
+A value belongs to the whole batch or to one row of it, so two processes with half of the rows each have the values of
+one process with all rows.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from torch import Tensor
 
 
 def numpy_at(seed: int, step: int) -> np.random.Generator:
-    """A NumPy generator that belongs to this step alone."""
+    """The NumPy generator of a step."""
     return np.random.default_rng((seed, step))
 
 
 def torch_at(seed: int, step: int) -> torch.Generator:
-    """A torch generator that belongs to this step alone."""
+    """The torch generator of a step."""
     state = np.random.SeedSequence((seed, step, 1)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 
@@ -31,21 +31,22 @@ def epoch_order(seed: int, step: int, batch_size: int, count: int) -> np.ndarray
 
 
 def noised_features(features: Tensor, amount: Tensor, noise: Tensor) -> Tensor:
-    """Features [n, K, D] mixed with as strong noise, `noise` [n, K, D] being standard normal.
+    """Features [n, K, D] mixed with noise of the same scale; norms stay about the same.
 
-    `amount` [n, 1, 1] is 0 (none) to 1 (nothing else). What is absent, all zeros, stays so; norms stay about the same.
+    Args:
+        amount: [n, 1, 1], share of the noise, from 0 (the features) to 1 (noise alone).
+        noise: [n, K, D], standard normal. Absent features, all zeros, stay zeros.
     """
     scale = features.square().mean(-1, keepdim=True).sqrt()
     return (1 - amount**2).sqrt() * features + amount * scale * noise
 
 
 WITHHELD = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
-"""What of its condition a sample is trained without, and how often: guidance towards feature and source needs all four
-(InstructPix2Pix, section 3.2.1)."""
+"""The dropped condition of a sample, and its share (InstructPix2Pix, section 3.2.1): guidance needs all four."""
 
 
 def withheld(draw: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
-    """Which samples are trained without their feature, and which without their source: bool [count] each."""
+    """bool [count] each: the samples that are trained without their feature, and those without their source."""
     kinds = draw.choice(list(WITHHELD), count, p=list(WITHHELD.values()))
-    feature, source = (torch.from_numpy(np.isin(kinds, [one, "both"])) for one in ("feature", "source"))
+    feature, source = (torch.from_numpy(np.isin(kinds, [condition, "both"])) for condition in ("feature", "source"))
     return feature, source

@@ -21,9 +21,10 @@ KEPT_TOKENS = 64  # of a piece of prose that is kept
 
 
 def kept_texts(encoder: Encoder, layout: Layout) -> list[KeptText]:
-    """Prose without a template, and answers to questions that are asked as users ask, words once more as a phrase.
+    """Prose without a template, and answers to questions in the chat template.
 
-    The base model reads the same questions in its own template, without the phrase.
+    The trained model reads a question as in a conversation, where it is repeated as a phrase; the base model reads it
+    without the phrase.
     """
     kept = []
     for text in load_prose():
@@ -34,29 +35,28 @@ def kept_texts(encoder: Encoder, layout: Layout) -> list[KeptText]:
     plain.reads_words = False
     for question, answer in load_chats():
         turns = [Message("user", (Text(question),)), Message("assistant", (Text(answer),))]
-        asked = layout(turns)
+        trained = layout(turns)
         with torch.no_grad():
-            phrases = tuple(encoder(asked.items)) if asked.items else ()
-        kept.append(KeptText(plain(turns), asked, phrases))
+            phrases = tuple(encoder(trained.items)) if trained.items else ()
+        kept.append(KeptText(plain(turns), trained, phrases))
     return kept
 
 
 def drift_texts(kept: Sequence[KeptText], draw: np.random.Generator, count: int, pad_id: int, dim: int) -> Drift:
-    """`count` of the texts. Every share sees all of them: their mean is that of each."""
+    """`count` of the texts. Every share has all of them, so the mean of the shares' losses is the loss of each."""
     texts = [kept[int(i)] for i in draw.choice(len(kept), count, replace=False)]
     phrases = [phrase for text in texts for phrase in text.phrases]
-    plain, asked = (
-        replace(collate(some, pad_id), items=()) for some in ([x.plain for x in texts], [x.asked for x in texts])
-    )
-    return Drift(plain, asked, stack_features(phrases, dim))
+    sequences = ([text.base for text in texts], [text.trained for text in texts])
+    base, trained = (replace(collate(inputs, pad_id), items=()) for inputs in sequences)
+    return Drift(base, trained, stack_features(phrases, dim))
 
 
 def drift(mllm: MLLM, texts: Drift) -> Tensor:
     """KL divergence from the base model on plain texts, mean of the tokens, in nats."""
     known = mllm.backbone.first_new
     with torch.no_grad(), mllm.backbone.peft.disable_adapter():
-        base = _scores(mllm, texts.plain, texts.phrases[:0])[:, :known].float().log_softmax(-1)
-    ours = _scores(mllm, texts.asked, texts.phrases).float().log_softmax(-1)[:, :known]
+        base = _scores(mllm, texts.base, texts.phrases[:0])[:, :known].float().log_softmax(-1)
+    ours = _scores(mllm, texts.trained, texts.phrases).float().log_softmax(-1)[:, :known]
     return nn.functional.kl_div(ours, base, log_target=True, reduction="batchmean")
 
 

@@ -1,8 +1,8 @@
 """The heads of the encoder: one joint space with images as the anchor.
 
-Contrastive between pictures and their captions, sounds and their captions, and pictures and sounds of one concept
-(ImageBind's recipe, images being the common side). Beside it, each joint vector must let a linear map recover what its
-trunk gives: a purely contrastive head forgets style and timbre, which are what examples are about.
+The loss is contrastive between pictures and their captions, sounds and their captions, and pictures and sounds of one
+concept (ImageBind's recipe, with images as the common side). A second term recovers the trunk's features from the joint
+vector by a linear map: a purely contrastive head drops style and timbre, which in-context examples show.
 
 Letters: V views, N items, S spans of a trunk, C trunk channels, D joint width, B rows.
 """
@@ -27,20 +27,21 @@ from codi2.tensors import device_of, full_precision
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
+from codi2.weight_files import export_tensors
 
-CANDIDATES = 100  # of the retrieval that it is validated by
+CANDIDATES = 100  # of the retrieval in the validation
 TEMPERATURE = 0.07
 
 
 @dataclass(frozen=True)
 class EncoderOptions:
     dim: int = 256  # D
-    edited_views: int = 3  # of each item, beside the one as it is
+    edited_views: int = 3  # of each item, in addition to the plain one
 
 
 @dataclass
 class Side:
-    """What one modality brings."""
+    """The items of one modality, with the views of their features and their captions."""
 
     features: Tensor  # [V, N, S, C] of the trunk
     train: np.ndarray  # rows
@@ -117,9 +118,9 @@ class EncoderRecipe:
             terms[f"{modality}_recover"] = F.mse_loss(self.recover[modality](joint).float(), pooled)
         if batch.pairs:
             image, audio = (self._head(m)(trunk)[:, 0] for m, trunk in batch.pairs.items())
-            # the image is the anchor: the sound moves
-            different = torch.eye(len(image), dtype=torch.bool, device=image.device)
-            terms["audio_image"] = contrast(audio, image.detach(), different)
+            # the image is the anchor: only the sound's head gets a gradient
+            same = torch.eye(len(image), dtype=torch.bool, device=image.device)  # each row is of another concept
+            terms["audio_image"] = contrast(audio, image.detach(), same)
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
     @torch.no_grad()
@@ -130,17 +131,15 @@ class EncoderRecipe:
             rows = one_per_concept(cache.rows(modality, "val"), side.concepts)
             media = self._head(modality)(side.features[0, rows].float().to(device))[:, 0].cpu()
             words = self._head("phrase")(side.captions[rows].float().to(device))[:, 0].cpu()
-            found = recall_at(5, words, media, candidates=min(CANDIDATES, len(rows)))
-            figures[f"text_{modality}_recall_5"] = found["mean"]
+            recall = recall_at(5, words, media, candidates=min(CANDIDATES, len(rows)))
+            figures[f"text_{modality}_recall_5"] = recall["mean"]
         return figures
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        from codi2.weight_files import export_tensors
-
         export_tensors(self.heads.state_dict(), folder / "heads.safetensors", provenance)
 
     def restore(self, folder: Path) -> None:
-        """The heads; what recovers the trunk's features from them is not exported and is initialised."""
+        """Loads the heads; the maps that recover the trunk's features are not exported and stay as initialised."""
         self.heads.load_state_dict(load_joint_heads(folder / "heads.safetensors", self.options.dim).state_dict())
 
 
@@ -160,7 +159,7 @@ def _standardise(head: Head, features: Tensor) -> None:
 
 
 def same_concept(concepts: list[str]) -> Tensor:
-    """Which rows are of one concept, bool [B, B]."""
+    """bool [B, B]: whether two rows are of one concept."""
     codes = np.unique(concepts, return_inverse=True)[1]
     return torch.from_numpy(codes[:, None] == codes[None])
 

@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from codi2.checkpoint import locate
 from codi2.data.find import find_set
 from codi2.data.held_out import by_task, hold_out
@@ -137,6 +139,8 @@ class FinetuneRecipe(LLMRecipe):
         for step in steps[: TIMED + 1]:
             start = time.monotonic()
             self.losses(self.model, moved(self.batch(step, share), device))["loss"].backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # kernels run asynchronously
             passes.append(time.monotonic() - start)
         self.model.zero_grad(set_to_none=True)
         timed = passes[1:] or passes

@@ -28,6 +28,7 @@ from codi2.train.parts.denoised import draw_denoised
 from codi2.train.parts.diffusion_loss import Latents, diffusion_loss, encode, for_training, save_memory
 from codi2.train.parts.language_batch import DiffusionBatch
 from codi2.train.place import mixed, placement_of
+from codi2.weight_files import export_module, restore_module
 
 VALIDATED = 16  # held-out samples of each phase
 SEEDS = 100  # between the seeds of the modalities, which have different noise and timesteps
@@ -171,13 +172,9 @@ class JointRecipe:
         return {"data_sha256": self.lessons.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        from codi2.weight_files import export_module
-
         export_module(self.joint, folder, provenance)
 
     def restore(self, folder: Path) -> None:
-        from codi2.weight_files import restore_module
-
         restore_module(self.joint, folder)
 
 

@@ -32,10 +32,10 @@ from codi2.train.bank import bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.clips import first_frames
-from codi2.train.parts.denoiser import WITHHELD, DenoiserOptions, FrozenNetworks
-from codi2.train.parts.draw import epoch_order, numpy_at, torch_at
+from codi2.train.parts.denoiser import DenoiserOptions, FrozenNetworks
+from codi2.train.parts.draw import WITHHELD, epoch_order, numpy_at, torch_at
 from codi2.train.place import training_device
-from codi2.weight_files import load_part
+from codi2.weight_files import export_module, load_part, restore_module
 
 MODALITIES = ("video", "audio")
 VALIDATED, DRAWN = 48, 16  # held-out samples, and how many of them are drawn
@@ -118,7 +118,7 @@ class JointRecipe:
     def __init__(self, config: TrainConfig, encodings: dict[str, FrozenNetworks] | None = None) -> None:
         self.config, self.options = config, options_of(JointOptions, config)
         networks = encodings or {m: FrozenNetworks(m, self.options.of(m)) for m in MODALITIES}  # type: ignore[arg-type]
-        self.depends = {f"{m}/{name}": hash for m in MODALITIES for name, hash in networks[m].depends().items()}
+        self.depends = {f"{m}/{name}": digest for m in MODALITIES for name, digest in networks[m].depends().items()}
         self.encodings = nn.ModuleDict(networks).to(training_device(config))
         self.pairs = pairs = TimedPairs(config.seed, "train")
         depends = {**self.depends, "seed": config.seed, "untimed": UNTIMED, "corpus": cache.corpus().version}
@@ -248,13 +248,9 @@ class JointRecipe:
         return {"frozen_sha256": self.depends, "corpus": cache.corpus().version}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        from codi2.weight_files import export_module
-
         export_module(self.model, folder, provenance)
 
     def restore(self, folder: Path) -> None:
-        from codi2.weight_files import restore_module
-
         restore_module(self.model, folder)
 
 

@@ -18,9 +18,9 @@ from codi2.prompt.parts import Phrase
 class KeptText:
     """A text on which the model's predictions should stay those of the base model; both have the same labels."""
 
-    plain: TokenSequence  # the input of the base model
-    asked: TokenSequence  # the input of the trained model
-    phrases: tuple[Tensor, ...] = ()  # features [T, D] of the items of `asked`
+    base: TokenSequence  # the input of the base model
+    trained: TokenSequence  # the input of the trained model
+    phrases: tuple[Tensor, ...] = ()  # features [T, D] of the items of `trained`
 
 
 @dataclass
@@ -29,7 +29,7 @@ class DiffusionBatch:
 
     slots: Tensor  # int64 [n, K], indices in `TeacherForced.prediction`
     media: Tensor  # [n, …], inputs of the codec
-    given: Tensor  # int64 [g], indices of the answers that edit a source
+    edited: Tensor  # int64 [g], indices of the answers that edit a source
     sources: Tensor  # [g, …], inputs of the codec
     t: Tensor  # [n]
     noise: Tensor  # in the shape of the latents
@@ -41,8 +41,8 @@ class DiffusionBatch:
 class Drift:
     """A batch of `KeptText`."""
 
-    plain: Batch
-    asked: Batch
+    base: Batch
+    trained: Batch
     phrases: Tensor  # [N, T, D]
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
-from codi2.checkpoint import load_one_decoder, locate
+from codi2.checkpoint import load_language, load_one_decoder, locate, save_language
 from codi2.config import LANGUAGE
 from codi2.data import cache
 from codi2.data.tasks import TaskSampler
@@ -25,6 +25,8 @@ from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.load import TRAINED, has_network, load_trained, save_decoder, trained_modules
 from codi2.errors import ConfigError
 from codi2.heads.loss import codi2_loss
+from codi2.hub import write_atomic
+from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import MODALITIES, Batch, collate, layout_for
 from codi2.tensors import device_of, to_device
@@ -39,6 +41,7 @@ from codi2.train.parts.language_batch import LanguageBatch
 from codi2.train.parts.language_drawing import Drawing
 from codi2.train.place import placement_of, training_device
 from codi2.train.shares import WHOLE, Share
+from codi2.weight_files import write_provenance
 
 VALIDATED, MOST_VALIDATED = 16, 384  # held-out lessons: of a batch, and at most in all
 DRAWN_VALIDATED = 192  # held-out lessons of drawn tasks
@@ -73,8 +76,6 @@ class LLMRecipe:
 
     def __init__(self, config: TrainConfig, options: LLMOptions | None = None) -> None:
         """`options` replaces those of the config: see `finetune`."""
-        from codi2.llm.backbone import load_backbone
-
         self.config = config
         self.options = options = options or options_of(LLMOptions, config)
         self.placement = replace(placement_of(config), device=str(training_device(config)))
@@ -210,7 +211,10 @@ class LLMRecipe:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Cosines to the true features, and text loss, on held-out records by task."""
+        """Cosines to the true features, and text loss, on held-out records by task.
+
+        Tasks that answer with several modalities have no figure.
+        """
         figures: dict[str, float] = {}
         device = device_of(self.mllm.input_projection)
         for task, lessons in self.held_out.items():
@@ -233,12 +237,6 @@ class LLMRecipe:
         return {"data_sha256": self.lessons.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        import json
-
-        from codi2 import __version__
-        from codi2.checkpoint import save_language
-        from codi2.hub import write_atomic
-
         if self.folder is not None:  # a whole model: copy the parts that this run does not train
             for part in self.folder.iterdir():
                 if part.is_dir() and part.name != "adapter":
@@ -254,14 +252,10 @@ class LLMRecipe:
         if self.folder is None:  # exports of `debug` and `paper` hold only the parts that this run trains
             config = replace(config, untrained=tuple(m for m in config.decoders if m not in trained))
         write_atomic(folder / "config.json", config.to_json().encode())
-        (folder / "adapter" / "training.json").write_text(
-            json.dumps({"codi2": __version__, **provenance}, indent=1) + "\n"
-        )
+        write_provenance(folder / "adapter", provenance)
 
     def restore(self, folder: Path) -> None:
         """Decoders that the folder lacks, as after a run without `decoder_heads`, are not changed."""
-        from codi2.checkpoint import load_language
-
         load_language(self.mllm, folder)
         for modality, decoder in self.decoders.items() if self.options.decoder_heads else ():
             if (folder / modality).is_dir():

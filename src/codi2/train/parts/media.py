@@ -43,9 +43,9 @@ class TrainingMedia:
         """uint8 [n, 64, 64, 3] or int16 [n, 40960]: this share of the `size` media of a step."""
         order = self.rows[epoch_order(self.seed, step, size, len(self.rows))]
         places = share.rows(size)
-        return np.stack([self._one(numpy_at(self.seed, step * size + place), int(order[place])) for place in places])
+        return np.stack([self._medium(numpy_at(self.seed, step * size + place), int(order[place])) for place in places])
 
-    def _one(self, draw: np.random.Generator, row: int) -> np.ndarray:
+    def _medium(self, draw: np.random.Generator, row: int) -> np.ndarray:
         medium = self._picture(draw, row) if self.modality == "image" else self._sound(draw, row)
         for _ in range(int(draw.random() < EDITED) * (1 + int(draw.random() < 1 / 3))):
             medium = edits.draw(self.modality, draw)(medium)

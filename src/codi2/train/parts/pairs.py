@@ -1,7 +1,7 @@
-"""What the decoders learn to draw: a medium, and the one that it edits, if there is one.
+"""Pairs on which decoders are trained: a medium, and its source, if there is one.
 
-Everything is a function of (seed, number), and of the training split alone. Pictures: as they are or edited, by an edit
-of another picture, in another style. Sounds: likewise, and by adding, removing and replacing one of two sounds. In
+A pair is a function of (seed, number) and of the training split alone. The target is a medium, possibly edited, without
+a source; an edit of the source; a picture in another style; or a sound with another one added, removed or replaced. In
 some pairs the source is unrelated to the target: in generation, a reply that edits nothing has the last item as source.
 """
 
@@ -46,8 +46,8 @@ class TrainingPairs(TrainingMedia):
         draw = np.random.default_rng((self.seed, number))
         row = int(draw.choice(self.rows))
         if draw.random() < ALONE:
-            source = self._one(draw, int(draw.choice(self.rows))) if draw.random() < UNRELATED else None
-            return source, self._one(draw, row)
+            source = self._medium(draw, int(draw.choice(self.rows))) if draw.random() < UNRELATED else None
+            return source, self._medium(draw, row)
         if self.modality == "image" and self.styles and draw.random() < RESTYLED:
             first, second = draw.choice(self.styles[draw.integers(len(self.styles))], 2, replace=False)
             return self._both(draw, np.asarray(self.media[first]), np.asarray(self.media[second]))
@@ -59,14 +59,14 @@ class TrainingPairs(TrainingMedia):
         return before, edits.draw(self.modality, draw)(before)
 
     def _both(self, draw: np.random.Generator, source: np.ndarray, target: np.ndarray) -> Pair:
-        """At times under one edit."""
+        """Source and target, sometimes with the same edit."""
         if draw.random() < EDITED_BEFORE:
             edit = edits.draw(self.modality, draw)
             return edit(source), edit(target)
         return source, target
 
     def _mixed(self, draw: np.random.Generator, base: np.ndarray) -> Pair:
-        """Add, remove or replace."""
+        """A sound with another one added, removed or replaced."""
         others = [np.asarray(self.media[row]) for row in draw.choice(self.rows, 2, replace=False)]
         levels = draw.uniform(-6, 6, 2)
         first, second = (overlay(base, other, float(level)) for other, level in zip(others, levels, strict=True))

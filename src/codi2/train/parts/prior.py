@@ -25,7 +25,7 @@ from codi2.data.tasks import WEIGHTS, TaskSampler, draw_record
 from codi2.heads.prior import Context, Prior, times
 from codi2.prompt.layout import MODALITIES
 from codi2.tensors import device_of
-from codi2.train.answers import AnswerReader, Asked, Rows, context_of_rows, modality_of, write_prior
+from codi2.train.answers import Answer, AnswerReader, Rows, context_of_rows, modality_of, write_prior
 from codi2.train.bank import bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.drawn import drawn_key
@@ -33,6 +33,7 @@ from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.prior_figures import figures
 from codi2.train.place import placement_of, training_device
 from codi2.train.shares import WHOLE, Share
+from codi2.weight_files import export_module, restore_module
 
 DROPOUT = 0.1  # of the prior: its rows are few, and each is used in many epochs
 BLOCK = 8  # steps whose answers are drawn together: those of a step have about equally many items
@@ -144,14 +145,10 @@ class PriorRecipe:
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         """The language model's export with the prior added."""
-        from codi2.weight_files import export_module
-
         write_prior(self.folder, self.whole, folder)
         export_module(self.prior, folder / "prior", provenance)
 
     def restore(self, folder: Path) -> None:
-        from codi2.weight_files import restore_module
-
         restore_module(self.prior, folder / "prior")
 
 
@@ -160,13 +157,13 @@ def _with_prior(config: CoDi2Config) -> CoDi2Config:
     return replace(config, heads=replace(config.heads, prior=config.heads.prior or PriorConfig()))
 
 
-def answers(sampler: TaskSampler, seed: int, numbers: Sequence[int], weights: dict[str, float]) -> list[Asked]:
+def answers(sampler: TaskSampler, seed: int, numbers: Sequence[int], weights: dict[str, float]) -> list[Answer]:
     """Answers with media; one is drawn of a record that has several."""
     drawn = []
     for number in numbers:
         record = draw_record(sampler, seed, number, weights, media=True)
         count = sum(isinstance(piece, Medium) for piece in record.turns[-1][1])
-        drawn.append(Asked(record, int(numpy_at(seed, number).integers(count))))
+        drawn.append(Answer(record, int(numpy_at(seed, number).integers(count))))
     return drawn
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
 from codi2.checkpoint import load_one_decoder, locate
+from codi2.config import CoDi2Config
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.load import TRAINED, load_trained, save_decoder, trained_modules
 from codi2.errors import ConfigError
@@ -33,6 +34,7 @@ from codi2.train.parts.draw import noised_features, torch_at
 from codi2.train.parts.language_batch import DiffusionBatch
 from codi2.train.parts.lora import add_lora, merged
 from codi2.train.place import placement_of, training_device
+from codi2.weight_files import write_provenance
 
 VALIDATED = 16  # held-out samples
 
@@ -54,7 +56,7 @@ class PublishedOptions:
 @dataclass
 class PublishedBatch:
     denoised: DiffusionBatch
-    features: Tensor  # [n, K, D]
+    features: Tensor  # [n, K, D], without noise
     unseen: dict[int, Piece]  # samples whose features are not encoded yet
     amount: Tensor  # [n, 1, 1], of noise on the features
     haze: Tensor  # [n, K, D], that noise
@@ -68,11 +70,7 @@ class PublishedRecipe:
         self.placement = replace(placement_of(config), device=str(training_device(config)))
         modality = self.options.modality
         model, folder = locate(self.options.model)
-        if modality not in model.decoders:
-            raise ConfigError(
-                f"options.modality is {modality!r}, but {model.name} has decoders of {', '.join(model.decoders)}; "
-                "choose one"
-            )
+        check_modality(modality, model)
         if self.options.trained not in ("head", "network", "lora"):
             raise ConfigError(f"options.trained is {self.options.trained!r}; expected 'head', 'network' or 'lora'")
         check_held_out(config.part, self.options.held_out)
@@ -127,26 +125,26 @@ class PublishedRecipe:
         return PublishedBatch(denoised, features, unseen, amount, haze)
 
     def finish(self, batch: PublishedBatch) -> PublishedBatch:
-        """Encodes the samples of `unseen` and adds the noise of features, in the training process."""
+        """Encodes the samples of `unseen`, in the training process."""
         if batch.unseen:
             device = torch.device(self.placement.device)
             values = self.lessons.encodings.encode_on(device, list(batch.unseen.values()))
             for i, value in zip(batch.unseen, values, strict=True):
                 batch.features[i] = value[: self.slots]
             batch.unseen = {}
-        batch.features = noised_features(batch.features, batch.amount, batch.haze)
         return batch
 
     def losses(self, model: nn.Module, batch: PublishedBatch) -> dict[str, Tensor]:
         loss = self._loss(batch)
         edits = torch.zeros(len(loss), dtype=torch.bool, device=loss.device)
-        edits[batch.denoised.given] = True
+        edits[batch.denoised.edited] = True
         return {"loss": loss.mean(), "edit": _mean(loss, edits), "alone": _mean(loss, ~edits)}
 
     def _loss(self, batch: PublishedBatch) -> Tensor:
         """L_DM of each sample [n]."""
         dtype = getattr(torch, self.placement.dtype)
-        return diffusion_loss(self.decoder, batch.denoised, batch.features.flatten(0, 1), dtype)
+        features = noised_features(batch.features, batch.amount, batch.haze)
+        return diffusion_loss(self.decoder, batch.denoised, features.flatten(0, 1), dtype)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -178,21 +176,24 @@ class PublishedRecipe:
         load_trained(self.decoder, folder / TRAINED)
 
 
+def check_modality(modality: str, model: CoDi2Config) -> None:
+    """Raises ConfigError: the model has no decoder of the modality."""
+    if modality not in model.decoders:
+        raise ConfigError(
+            f"options.modality is {modality!r}, but {model.name} has decoders of {', '.join(model.decoders)}; choose "
+            "one"
+        )
+
+
 def export_decoder(decoder: Decoder, folder: Path, provenance: dict[str, Any], whole: bool = False) -> None:
     """Writes the trained tensors of a published decoder and their provenance; `whole`: with the whole network."""
-    import json
-
-    from codi2 import __version__
-    from codi2.hub import write_atomic
-
     with merged(decoder.unet):
         save_decoder(decoder, folder, whole)
-    about = {"codi2": __version__, **provenance}
-    write_atomic(folder / "training.json", (json.dumps(about, indent=1) + "\n").encode())
+    write_provenance(folder, provenance)
 
 
 def _without_sources(denoised: DiffusionBatch) -> DiffusionBatch:
-    return replace(denoised, given=denoised.given[:0], sources=denoised.sources[:0])
+    return replace(denoised, edited=denoised.edited[:0], sources=denoised.sources[:0])
 
 
 def _mean(values: Tensor, rows: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ from codi2.hub import sha256_of
 from codi2.llm.decode import FeatureSegment
 from codi2.modalities import Modality
 from codi2.model import CoDi2, Options
-from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
+from codi2.prompt.layout import words_of
+from codi2.prompt.parts import Audio, Image, Part, Video
 from codi2.prompt.sources import LAST, source_of
 from codi2.train.parts.pairs import Pair
 
@@ -132,19 +133,17 @@ class InstructedAnswers(SampledAnswers):
     """Answers of drawn records; the one feature of each is the joint vector of the user's last words, as AUDIT's
     (arXiv:2304.00830) and InstructPix2Pix's decoders have."""
 
-    families: ClassVar[dict[str, dict[str, float]]] = {
-        "image": {"instructions": 1.0},
-        "audio": {"instructions": 1.0, "sounds": 2.0},
-        "video": {"clips": 1.0},
-    }
+    families: ClassVar[dict[str, dict[str, float]]] = {"audio": {"instructions": 1.0, "sounds": 2.0}}
 
     @torch.inference_mode()
     def features(self, places: Sequence[int]) -> Tensor:
         rows = torch.zeros(len(places), self.model.config.heads.num_slots[self.modality], self.model.encoder.dim)
         for row, place in zip(rows, places, strict=True):
-            words = [piece for piece in self.record(place).turns[-2][1] if isinstance(piece, str)]
-            row[0] = self.model.encoder([Phrase(" ".join(" ".join(words).split()))], 1)[0, 0]
+            row[0] = self.model.encoder(words_of(self.record(place).turns[-2][1]), 1)[0, 0]  # type: ignore[arg-type]
         return rows
+
+    def depends(self) -> dict[str, Any]:
+        return super().depends() | {"features": "joint vector of the instruction"}
 
 
 def answered(record: Record) -> list[Medium]:

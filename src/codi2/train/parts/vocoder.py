@@ -18,6 +18,7 @@ from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
 from codi2.train.parts.media import TrainingMedia
+from codi2.weight_files import export_module, restore_module
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,9 @@ class VocoderRecipe:
         }
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        from codi2.weight_files import export_module
-
         export_module(self.model, folder, provenance)
 
     def restore(self, folder: Path) -> None:
-        from codi2.weight_files import restore_module
-
         restore_module(self.model, folder)
 
 
