@@ -48,4 +48,5 @@ def main(path: Path, runs: Path, out: Path, steps: int | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), *map(int, sys.argv[4:5]))
+    config_path, runs_folder, out_folder = map(Path, sys.argv[1:4])
+    main(config_path, runs_folder, out_folder, int(sys.argv[4]) if len(sys.argv) > 4 else None)

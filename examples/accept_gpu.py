@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     here = ["--device", chosen.device, "--dtype", chosen.dtype, "--bits", str(chosen.bits)]
     here += ["--offload"] if chosen.offload else []
     out, model = chosen.folder.absolute(), chosen.model
-    plans: list[tuple[str, Callable[[Check], None]]] = []
+    plans: list[tuple[str, Callable[[Check], object]]] = []
     if model == "paper":
         plans += [
             ("weights", lambda check: codi2(check, "doctor", "--preset", "paper", "--json", out / "doctor.json")),
@@ -110,7 +110,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def carried_out(name: str, work: Callable[[Check], None]) -> Check:
+def carried_out(name: str, work: Callable[[Check], object]) -> Check:
     """A check with its state, note and seconds."""
     check, began = Check(name), time.perf_counter()
     try:

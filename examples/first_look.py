@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from codi2.demo import ASKS, media_folder
 from codi2.media import load
 from codi2.prompt.parts import Audio, Video
+from codi2.prompt.parts import Image as Picture
 from codi2.report import spectrogram
 
 SIDE, WIDTH, PAD, TEXT = 96, 240, 8, 17  # pixels: pictures, spectrograms, gaps, a line of words
@@ -23,6 +24,7 @@ def tile(path: Path) -> Image.Image:
     part = load(path)
     if isinstance(part, Audio):
         return spectrogram(part, (WIDTH, SIDE))
+    assert isinstance(part, Picture | Video)
     frames = part.frames[::2] if isinstance(part, Video) else (part.pixels,)
     strip = Image.new("RGB", (SIDE * len(frames), SIDE))
     for i, frame in enumerate(frames):

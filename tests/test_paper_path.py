@@ -305,7 +305,7 @@ def test_features_of_a_data_set_are_those_of_imagebind(
     workers: int, rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Media are read in a worker process; 1, all or pooled tokens are kept, and phrases only where they are read."""
-    from codi2.data.build import load_report
+    from codi2.data.sets import load_report
     from codi2.data.shards import open_shards
     from codi2.processes import ALONE
     from codi2.train.encoded import items_of, name_of

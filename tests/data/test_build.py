@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codi2.data.build import Settings, build, load_report
+from codi2.data.build import Settings, build
 from codi2.data.duplicates import find_duplicates
 from codi2.data.record import Record
+from codi2.data.sets import load_report
 from codi2.data.shards import Shard, open_shards
 from codi2.errors import ConfigError, DataError, OutputError
 from codi2.folders import locked

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codi2.data.build import load_report
 from codi2.data.record import SCHEMA, Medium, Record, to_sample
+from codi2.data.sets import load_report
 from codi2.data.shards import Shard, index_of, write_shard
 from codi2.errors import CoDi2Error, DataError
 from codi2.prompt.parts import Text

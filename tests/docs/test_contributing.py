@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
-from codi2.data.build import Settings, build, load_report
+from codi2.data.build import Settings, build
 from codi2.data.builders import BUILDERS
+from codi2.data.sets import load_report
 from codi2.data.shards import open_shards
 
 from .pages import ROOT, blocks

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from codi2.data.build import load_report
+from codi2.data.sets import load_report
 from codi2.data.shards import open_shards
 from codi2.train.encoded import items_of, name_of
 from codi2.train.features.encode import EncodingOptions, EncodingRun, default_folder, job_of

@@ -32,7 +32,7 @@ from codi2.data.builders import load_builder
 from codi2.data.builders.contract import BadRecord, Builder, Draft, LeftOut, Raw
 from codi2.data.checks import Unfit, verify
 from codi2.data.record import SCHEMA, Record, Sample, number_of, to_sample
-from codi2.data.sets import check_source, is_set, load_report
+from codi2.data.sets import check_source
 from codi2.data.shards import write_shard
 from codi2.errors import CoDi2Error, ConfigError, DataError
 from codi2.folders import locked, undone
@@ -375,6 +375,3 @@ def _report(settings: Settings, count: int) -> dict[str, Any]:
     del report["out"]
     counts = {name: dict(counter.most_common()) for name, counter in sums.items()}
     return report | counts | {"spent": {what: round(seconds, 2) for what, seconds in spent.items()}, "shards": shards}
-
-
-__all__ = ["Settings", "build", "is_set", "load_report", "open_builder"]

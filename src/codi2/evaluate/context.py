@@ -246,16 +246,15 @@ class EvalContext:
         """The features [n, K, D] that a decoder gets for answers of one modality.
 
         Args:
-            seeds: one for each prompt; a prior samples the features with it.
+            seeds: one for each prompt, with which a prior samples the features; None: they count up from the context's.
         """
         features = []
         for start in range(0, len(prompts), BATCH):
-            batch = prompts[start : start + BATCH]
+            rows = range(start, min(start + BATCH, len(prompts)))
             options = [
-                Options(want=modality, seed=seeds[start + i] if seeds else 0, max_new_tokens=0)
-                for i in range(len(batch))
+                Options(want=modality, seed=seeds[i] if seeds else self.seed + i, max_new_tokens=0) for i in rows
             ]
-            readings = self.model.read([[Message("user", prompt)] for prompt in batch])
+            readings = self.model.read([[Message("user", prompts[i])] for i in rows])
             replies = self.model.write(readings, options)
             features += [part.features for parts in replies for part in parts if isinstance(part, FeatureSegment)]
         return torch.stack(features)

@@ -10,12 +10,11 @@ from codi2.serve.access import Refused
 from codi2.serve.errors import Receive, Scope, Send, answer
 from codi2.serve.memory import return_freed
 from codi2.serve.middleware import values_of
+from codi2.serve.schemas import MOST_VALUES
 
 MOST_BODY = 64 << 20  # bytes of a request
 PATIENCE = 20.0  # seconds in which a body has to arrive, plus one second for each
 RATE = 64 << 10  # bytes
-MOST_VALUES = 100_000
-"""Values of a JSON body: to parse more takes a second, in which the event loop stands still."""
 LARGE = 8 << 20
 """Bytes of a body after which freed memory is returned to the system."""
 MOST_HELD = 1 << 30

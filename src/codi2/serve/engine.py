@@ -324,11 +324,14 @@ class Engine:
             self._complete(job, Reply(tuple(parts), self.model.recipe(job.options, job.seconds), notes))
 
     def _complete(self, job: Job, reply: Reply) -> None:
-        if not job.ended:
+        """Ends a job with its reply; a job that has ended before stays as it is."""
+        with self._queue.lock:
+            if job.ended:
+                return
             job.ended = True
             self.stats.outcomes["done"] += 1
-            job.on_event(Done(reply))
-            job.drop_data()
+        job.on_event(Done(reply))
+        job.drop_data()
 
     def _log_and_fail(self, job: Job, error: Exception) -> None:
         if not job.over and not isinstance(error, CoDi2Error):

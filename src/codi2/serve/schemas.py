@@ -15,7 +15,8 @@ from codi2.modalities import Modality
 from codi2.serve import fields
 
 MOST_PARTS, MOST_MESSAGES = 256, 512
-MOST_VALUES, DEEPEST = 100_000, 32  # limits of a request's JSON: values, and levels of nested lists and objects
+MOST_VALUES = 100_000  # of a request's JSON: to parse more takes a second, in which the event loop stands still
+DEEPEST = 32  # levels of nested lists and objects
 COLDEST = 0.01  # the lowest temperature that samples; logits that are divided by less can overflow
 Want = Literal["text", Modality]
 

@@ -43,8 +43,9 @@ from codi2.train.trackers import show_samples
 class Recipe(Protocol):
     """One part of the model under training."""
 
-    model: nn.Module
-    """Holds every trained parameter (those with `requires_grad`)."""
+    @property
+    def model(self) -> nn.Module:
+        """Holds every trained parameter (those with `requires_grad`)."""
 
     # Optional members:
     # divides: bool        its batches can be divided

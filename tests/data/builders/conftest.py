@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from codi2.data.build import Settings, build, load_report
+from codi2.data.build import Settings, build
 from codi2.data.record import Record
+from codi2.data.sets import load_report
 from codi2.data.shards import open_shards
 
 

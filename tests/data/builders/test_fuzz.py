@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codi2.data.build import Settings, build, load_report
+from codi2.data.build import Settings, build
+from codi2.data.sets import load_report
 from codi2.data.shards import open_shards
 from codi2.errors import CoDi2Error
 
