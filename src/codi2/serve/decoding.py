@@ -152,6 +152,8 @@ class Decoders:
         self._waiting.remove(first)
         turn, _, future = first
         self._turn = max(self._turn, turn)
+        # earlier turns have no effect on `_take_process`
+        self._turns = {client: turn for client, turn in self._turns.items() if turn >= self._turn}
         future.set_result(process)
 
 

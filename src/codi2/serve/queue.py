@@ -120,6 +120,8 @@ class JobQueue:
             alike = [job for job in ordered if (job.stage, job.shape) == (first.stage, first.shape)]
             batch = [first] if first.stage == "round" else alike[:max_batch]
             self._turn = max(self._turn, first.turn)
+            # earlier turns have no effect on `add`
+            self._turns = {client: turn for client, turn in self._turns.items() if turn >= self._turn}
             self.waiting = [job for job in self.waiting if job not in batch]
             self.running = batch
             return batch

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, Any
 
 from codi2.chat import Chat
 from codi2.chat.compose import Composed, compose
@@ -218,14 +217,16 @@ class SessionChats:
             session.deleted = True
             session.job.cancel()
 
-    def export(self, owner: str, name: str) -> bytes:
-        """A zip file of one folder: the conversation, and a page that shows and plays it. Raises NoSession."""
+    def export(self, owner: str, name: str) -> IO[bytes]:
+        """A zip file of one folder: the conversation, and a page that shows and plays it. The file is
+        temporary and is removed when it is closed. Raises NoSession."""
         title = self.store.session(owner, name).title or "A conversation"
         chat = self.get(owner, name)[0]
-        file = io.BytesIO()
+        file = TemporaryFile()  # noqa: SIM115 - the caller closes it
         with TemporaryDirectory() as folder, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             saved = save(chat, Path(folder) / "conversation", title, self.marks)
             for path in sorted(saved.rglob("*")):
                 if path.is_file():
                     archive.write(path, str(path.relative_to(folder)))
-        return file.getvalue()
+        file.seek(0)
+        return file

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi import Path as InPath
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
 from codi2.chat.events import Done, MediaReady, Step, TextDelta
 from codi2.chat.files import recipes_of
@@ -36,6 +36,7 @@ def chats_of(request: Request) -> SessionChats:
 
 RequestChats = Annotated[SessionChats, Depends(chats_of)]
 router = APIRouter(prefix="/v1/sessions")
+PIECE = 1 << 20  # bytes of an exported file that are read at once
 
 
 @router.get("")
@@ -85,9 +86,15 @@ async def delete_session(name: str, chats: RequestChats, client: Client) -> dict
 @router.get("/{name}/export", response_class=Response)
 async def export_session(request: Request, name: str, chats: RequestChats, client: Client) -> Response:
     """A zip file with a page that shows and plays the conversation."""
-    data = await run_while_connected(request, lambda: chats.export(client, name), SESSIONS)
+    file = await run_while_connected(request, lambda: chats.export(client, name), SESSIONS)
     headers = {"Content-Disposition": 'attachment; filename="conversation.zip"'}
-    return Response(data, media_type="application/zip", headers=headers)
+    return StreamingResponse(_pieces(file), media_type="application/zip", headers=headers)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(PIECE):
+            yield piece
 
 
 @router.get("/{name}/rounds")
