@@ -21,7 +21,7 @@ from importlib import import_module
 
 LANGUAGE = "from transformers.models.llama.modeling_llama import LlamaForCausalLM; import peft"
 BARE = {"words": LANGUAGE, "picture": f"{LANGUAGE}; from diffusers import UNet2DConditionModel, AutoencoderKL"}
-ASKS = {
+REQUESTS = {
     "picture": ["Draw a lighthouse.", "--want", "image", "--max-tokens", "1"],
     "words": ["What is a lighthouse?", "--want", "text", "--max-tokens", "1"],
     "refused": ["[image0]"],
@@ -72,8 +72,8 @@ def stages() -> dict[str, float]:
 
 def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as out:
-        for name, ask in ASKS.items():
-            ours = ["-m", "codi2", "generate", *ask, "--out", out]
+        for name, request in REQUESTS.items():
+            ours = ["-m", "codi2", "generate", *request, "--out", out]
             bare = ["-c", BARE.get(name, LANGUAGE)]
             seconds(ours), seconds(bare)  # files come into the page cache, weights are fetched
             pairs = [(seconds(ours), seconds(bare)) for _ in range(rounds)]

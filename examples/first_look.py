@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from codi2.demo import ASKS, media_folder
+from codi2.demo import REQUESTS, media_folder
 from codi2.media import load
 from codi2.prompt.parts import Audio, Video
 from codi2.prompt.parts import Image as Picture
@@ -35,11 +35,13 @@ def tile(path: Path) -> Image.Image:
 def first_look(out: Path) -> Image.Image:
     """Every prompt of the demo whose reply has media: its text, its media, the reply."""
     media, rows = media_folder(), []
-    for number, ask in enumerate(ASKS, start=1):
+    for number, request in enumerate(REQUESTS, start=1):
         kinds = (".png", ".wav", ".mp4")
         answers = sorted(path for path in out.glob(f"{number:02}*") if path.suffix in kinds)
         if answers:
-            rows.append((ask.template, [tile(media / name) for name in ask.files], [tile(path) for path in answers]))
+            rows.append(
+                (request.template, [tile(media / name) for name in request.files], [tile(path) for path in answers])
+            )
     width = max(sum(t.width + PAD for t in inputs + outputs) for _, inputs, outputs in rows) + 40 + 2 * PAD
     sheet = Image.new("RGB", (width, len(rows) * (SIDE + TEXT + 2 * PAD) + PAD), "white")
     draw, font, y = ImageDraw.Draw(sheet), ImageFont.load_default(size=13), PAD

@@ -24,7 +24,7 @@ from codi2.placement import Placement, check, out_of_memory
 from codi2.prompt.parts import Audio, Image, Part, Video
 
 COMMANDS = ("generate", "chat", "evaluate", "gallery", "serve")
-ASKS: list[tuple[str | tuple[str, ...] | None, str, str]] = [
+REQUESTS: list[tuple[str | tuple[str, ...] | None, str, str]] = [
     ("text", "Say what [image0] shows.", "tiger.png"),
     ("image", "Take [image0] and make it night.", "tiger.png"),
     ("audio", "Add rain to [audio0].", "crow.wav"),
@@ -71,7 +71,7 @@ def test_replies_of_every_kind_run_on_a_gpu(media: Path, dtype: str, offload: bo
         model = CoDi2.from_pretrained("debug", device="cuda", dtype=dtype, offload=offload)
         devices = {str(p.device) for p in (*model.decoders["image"].parameters(), *model.encoder.parameters())}
         assert devices == {"cpu"} if offload else devices == {"cuda:0"}
-        for want, words, file in ASKS:
+        for want, words, file in REQUESTS:
             before = gpu.count
             parts = ask(model, want, words, media / file)
             assert gpu.count - before > 1000

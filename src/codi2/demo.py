@@ -10,7 +10,7 @@ from codi2.prompt.parts import Part, Prompt
 
 
 @dataclass(frozen=True)
-class Ask:
+class Request:
     """One prompt of the demo; `files` fill the placeholders, `want` is what the reply holds, `video,audio`."""
 
     title: str
@@ -26,42 +26,42 @@ class Ask:
         return parse(self.template, [load(media / name) for name in self.files])
 
 
-ASKS = (
-    Ask("Chat", "What is the capital of France?"),
-    Ask("Caption of a picture", "Generate a caption for this image: [image0]", ("taxi-google.png",)),
-    Ask("Caption of a sound", "Given [audio0], produce its description.", ("crow.wav",)),
-    Ask("Picture from a caption", "Draw a strawberry, as a glossy 3D emoji.", want="image"),
-    Ask("Sound from a caption", "Make the sound of a flute playing a note.", want="audio"),
-    Ask("Edit of a picture", "Draw [image0] as an outlined emoji.", ("goose-google.png",), "image"),
-    Ask("Another edit", "Take [image0] and make it night.", ("mango-twitter.png",), "image"),
-    Ask("Add a sound", "Add a cowbell being struck to [audio0].", ("piano.wav",), "audio"),
-    Ask("Remove a sound", "Remove a crow cawing from [audio0].", ("piano-and-crow.wav",), "audio"),
-    Ask(
+REQUESTS = (
+    Request("Chat", "What is the capital of France?"),
+    Request("Caption of a picture", "Generate a caption for this image: [image0]", ("taxi-google.png",)),
+    Request("Caption of a sound", "Given [audio0], produce its description.", ("crow.wav",)),
+    Request("Picture from a caption", "Draw a strawberry, as a glossy 3D emoji.", want="image"),
+    Request("Sound from a caption", "Make the sound of a flute playing a note.", want="audio"),
+    Request("Edit of a picture", "Draw [image0] as an outlined emoji.", ("goose-google.png",), "image"),
+    Request("Another edit", "Take [image0] and make it night.", ("mango-twitter.png",), "image"),
+    Request("Add a sound", "Add a cowbell being struck to [audio0].", ("piano.wav",), "audio"),
+    Request("Remove a sound", "Remove a crow cawing from [audio0].", ("piano-and-crow.wav",), "audio"),
+    Request(
         "Replace a sound",
         "Replace a crow cawing with a cowbell being struck in [audio0].",
         ("piano-and-crow.wav",),
         "audio",
     ),
-    Ask("Fuse two sounds", "Play [audio0] and [audio1] together.", ("explosion.wav", "crow.wav"), "audio"),
-    Ask(
+    Request("Fuse two sounds", "Play [audio0] and [audio1] together.", ("explosion.wav", "crow.wav"), "audio"),
+    Request(
         "Learn an edit of pictures from an example",
         "Given the transformation between [image0] and [image1], apply the same editing to [image2].",
         ("broccoli-google.png", "broccoli-fluent.png", "goose-google.png"),
         "image",
     ),
-    Ask(
+    Request(
         "Learn an edit of sounds from an example",
         "Given the transformation between [audio0] and [audio1], apply the same editing to [audio2].",
         ("piano.wav", "piano-and-crow.wav", "explosion.wav"),
         "audio",
     ),
-    Ask("Sound of a picture", "Make the sound of [image0].", ("goose-fluent.png",), "audio"),
-    Ask("Picture of a sound", "Draw what makes the sound [audio0].", ("crow.wav",), "image"),
-    Ask("Caption of a clip", "Describe [video0].", ("rabbit.webp",)),
-    Ask("A picture that moves", "Bring [image0] to life.", ("tiger.png",), "video"),
-    Ask("Clip from a caption", "Make a clip of a waving hand.", want="video"),
-    Ask("Edit of a clip", "Take [video0] and make it night.", ("rabbit.webp",), "video"),
-    Ask(
+    Request("Sound of a picture", "Make the sound of [image0].", ("goose-fluent.png",), "audio"),
+    Request("Picture of a sound", "Draw what makes the sound [audio0].", ("crow.wav",), "image"),
+    Request("Caption of a clip", "Describe [video0].", ("rabbit.webp",)),
+    Request("A picture that moves", "Bring [image0] to life.", ("tiger.png",), "video"),
+    Request("Clip from a caption", "Make a clip of a waving hand.", want="video"),
+    Request("Edit of a clip", "Take [video0] and make it night.", ("rabbit.webp",), "video"),
+    Request(
         "Clip with its sound",
         "Make a clip of a rooster that hops whenever it is heard, with its sound.",
         want="video,audio",
@@ -91,5 +91,5 @@ def sample_media() -> dict[str, list[Part]]:
         if path.suffix in (".png", ".wav", ".webp"):
             part = load(path)
             by_modality.setdefault(part.modality, []).append(part)
-    by_modality["phrase"] = [Phrase(ask.title) for ask in ASKS]
+    by_modality["phrase"] = [Phrase(request.title) for request in REQUESTS]
     return by_modality

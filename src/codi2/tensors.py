@@ -226,6 +226,11 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
+def masked_mean(values: Tensor, rows: Tensor) -> Tensor:
+    """Mean [] of values [n] over the selected rows, bool [n]; zero if none is selected."""
+    return (values * rows).sum() / rows.sum().clamp(min=1)
+
+
 def device_of(module: nn.Module) -> torch.device:
     """The device of a module's parameters."""
     return next(module.parameters()).device

@@ -180,19 +180,19 @@ def test_rows_are_what_generation_gives(language_model: str, tmp_path: Path) -> 
     """States, items and regressed features of a row are those of a model that answers the same conversation."""
     reader = AnswerReader(language_model, 9)
     sampler = TaskSampler(cache.corpus())
-    some = prior.answers(sampler, 0, range(6), TASKS)
-    rows = reader.rows(some)
+    answers = prior.answers(sampler, 0, range(6), TASKS)
+    rows = reader.rows(answers)
     model = CoDi2.from_pretrained(language_model)
-    for n, one in enumerate(some):
-        reading = model.read([one.record.messages()[:-1]])[0]
-        want = tuple(medium.modality for medium in one.answers)
+    for n, answer in enumerate(answers):
+        reading = model.read([answer.record.messages()[:-1]])[0]
+        want = tuple(medium.modality for medium in answer.media)
         (segments,) = model.write([reading], [Options(want=want, max_new_tokens=0)])
-        made = [segment for segment in segments if isinstance(segment, FeatureSegment)][one.number]
+        made = [segment for segment in segments if isinstance(segment, FeatureSegment)][answer.number]
         assert made.states is not None
         slots = len(made.states)
         assert torch.allclose(rows["states"][n, :slots], made.states, atol=0.02)
         assert torch.allclose(rows["regressed"][n, :slots], made.features, atol=0.02)
-        first = items_read(reading)[-1][1] if one.number == 0 else None
+        first = items_read(reading)[-1][1] if answer.number == 0 else None
         assert first is None or torch.allclose(rows["items"][n, 0, : len(first)], first, atol=0.02)
-        truth = reader.encodings.of([one.medium])[0][:slots]
+        truth = reader.encodings.of([answer.medium])[0][:slots]
         assert torch.equal(rows["target"][n, :slots], truth) and rows["target"][n, slots:].eq(0).all()

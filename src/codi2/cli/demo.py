@@ -12,7 +12,7 @@ def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOp
     check_writable(out)
     check_model(model)
 
-    from codi2.demo import ASKS, media_folder
+    from codi2.demo import REQUESTS, media_folder
     from codi2.hub import download_size, fetch_wheels, home
     from codi2.report import Row, write_page
 
@@ -24,12 +24,12 @@ def demo(out: OutOption = Path("out"), model: ModelOption = "tiny", seed: SeedOp
 
     print(f"Loading the model {model}.", flush=True)
     loaded, media, rows = CoDi2.from_pretrained(model), media_folder(), []
-    for number, sample in enumerate(ASKS, start=1):
+    for number, sample in enumerate(REQUESTS, start=1):
         want = sample.want.split(",")
         if missing := [modality for modality in want if modality not in ("text", *loaded.decoders)]:
-            print(f"{number:>2}/{len(ASKS)} {sample.title}: skipped, this model makes no {missing[0]}", flush=True)
+            print(f"{number:>2}/{len(REQUESTS)} {sample.title}: skipped, this model makes no {missing[0]}", flush=True)
             continue
-        print(f"{number:>2}/{len(ASKS)} {sample.title}", flush=True)
+        print(f"{number:>2}/{len(REQUESTS)} {sample.title}", flush=True)
         prompt = sample.prompt(media)
         reply = loaded.generate(prompt, want=want, seed=seed)
         save_reply(reply, out, stem=f"{number:02}", force=True)  # the page is overwritten, too

@@ -17,7 +17,7 @@ from codi2.model import Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Part, Prompt, Text
 
-ASKS = {
+REQUESTS = {
     "picture": ("Draw a strawberry.", ("image",), 3.0),
     "sound": ("Make the sound of a bell.", ("audio",), 4.0),
     "clip": ("Make a clip of a rooster.", ("video",), 15.0),
@@ -32,7 +32,7 @@ STAGES = ("read", "write", "decode")
 def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
     """Seconds of a reply of each kind once the model is warm, by stage; peak memory; seconds of `--help`."""
     figures: list[Figure] = []
-    for name, (words, want, limit) in ASKS.items():
+    for name, (words, want, limit) in REQUESTS.items():
         if set(want) <= context.model.decoders.keys():
             figures += _seconds(context, name, (Text(words),), want, limit, context.count(NUMBER))
     if not figures:
@@ -75,7 +75,7 @@ def _seconds(
 def _together(context: EvalContext, n: int) -> Figure:
     """Seconds of drawing a clip and its sound together, over those of drawing one after the other."""
     assert context.model.config.joint is not None
-    words, want, _ = ASKS["clip with its sound"]
+    words, want, _ = REQUESTS["clip with its sound"]
     ratios = []
     for i in range(n + 1):
         seconds = {}

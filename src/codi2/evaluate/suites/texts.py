@@ -19,14 +19,14 @@ from codi2.prompt.parts import Part, Phrase, Text
 
 NUMBER, EXAMPLES = 80, 12
 TOP, AMONG = 5, 100
-ASKS = {"image": ("Describe ", "."), "audio": ("Say what ", " is."), "video": ("Describe ", ".")}
+REQUESTS = {"image": ("Describe ", "."), "audio": ("Say what ", " is."), "video": ("Describe ", ".")}
 CHANGES = 60
 
 
 def caption_cases(context: EvalContext) -> list[Case]:
     """Held-out renderings of known concepts, and held-out recordings and clips."""
     cases = []
-    for modality, (before, after) in ASKS.items():
+    for modality, (before, after) in REQUESTS.items():
         for i, item in enumerate(context.draw(modality, "test_rendering", context.count(NUMBER))):
             prompt = (Text(before), context.part(item), Text(after))
             truth = {"target": Text(item.caption), "source": context.part(item)}

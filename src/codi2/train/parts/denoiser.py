@@ -38,7 +38,7 @@ from codi2.hub import sha256_of
 from codi2.media.mel import MelSpectrogram
 from codi2.modalities import Modality
 from codi2.prompt.parts import Part
-from codi2.tensors import device_of
+from codi2.tensors import device_of, masked_mean
 from codi2.train.bank import SHARD, bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.loop import WHOLE, Share
@@ -226,7 +226,7 @@ class DenoiserRecipe:
         b = batch
         loss = self.decoder.loss(b.latents, b.noise, b.t, b.features, b.noise_level, b.source, b.text)
         edits = b.source.flatten(1).any(1)
-        return {"loss": loss.mean(), "edit": _mean(loss, edits), "alone": _mean(loss, ~edits)}
+        return {"loss": loss.mean(), "edit": masked_mean(loss, edits), "alone": masked_mean(loss, ~edits)}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -344,11 +344,6 @@ def _motion(clips: Tensor) -> Tensor:
 def _sharpness(clips: Tensor) -> Tensor:
     """Mean absolute gradient [] of the frames of clips [B, C, F, H, W]."""
     return edges(clips.clamp(-1, 1).transpose(1, 2).flatten(0, 1)).mean()
-
-
-def _mean(values: Tensor, rows: Tensor) -> Tensor:
-    """Mean over the selected rows [B]; zero if none is selected."""
-    return (values * rows).sum() / rows.sum().clamp(min=1)
 
 
 def build(config: TrainConfig) -> DenoiserRecipe:

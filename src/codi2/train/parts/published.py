@@ -23,7 +23,7 @@ from codi2.config import CoDi2Config
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.load import TRAINED, load_trained, save_decoder, trained_modules
 from codi2.errors import ConfigError
-from codi2.tensors import device_of, to_device
+from codi2.tensors import device_of, masked_mean, to_device
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.encoded import Piece
 from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, read_stores
@@ -138,7 +138,7 @@ class PublishedRecipe:
         loss = self._loss(batch)
         edits = torch.zeros(len(loss), dtype=torch.bool, device=loss.device)
         edits[batch.denoised.edited] = True
-        return {"loss": loss.mean(), "edit": _mean(loss, edits), "alone": _mean(loss, ~edits)}
+        return {"loss": loss.mean(), "edit": masked_mean(loss, edits), "alone": masked_mean(loss, ~edits)}
 
     def _loss(self, batch: PublishedBatch) -> Tensor:
         """L_DM of each sample [n]."""
@@ -194,11 +194,6 @@ def export_decoder(decoder: Decoder, folder: Path, provenance: dict[str, Any], w
 
 def _without_sources(denoised: DiffusionBatch) -> DiffusionBatch:
     return replace(denoised, edited=denoised.edited[:0], sources=denoised.sources[:0])
-
-
-def _mean(values: Tensor, rows: Tensor) -> Tensor:
-    """Mean over the selected rows [n]; zero if none is selected."""
-    return (values * rows).sum() / rows.sum().clamp(min=1)
 
 
 def build(config: TrainConfig) -> PublishedRecipe:
