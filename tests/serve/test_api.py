@@ -370,6 +370,12 @@ def test_routes_that_make_one_thing_refuse_others(server: Running):
         assert answer.status_code == 400 and "leave it out" in answer.json()["error"]["message"], answer.text
 
 
+def test_a_field_of_chat_completions_alone_is_refused_elsewhere(server: Running):
+    for path, body in (("responses", {"input": "a"}), ("images/generations", {"prompt": "a"})):
+        answer = httpx.post(f"{server.url}/v1/{path}", json={**body, "codi2": {"content": "parts"}})
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "codi2.content", answer.text
+
+
 @pytest.mark.parametrize(
     "path", ["/health", "/metrics", "/v1/models", "/v1/models/debug", "/v1/sessions", "/openapi.json"]
 )

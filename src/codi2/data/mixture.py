@@ -15,7 +15,7 @@ import numpy as np
 
 from codi2.data.record import PHASES, Record
 from codi2.data.sets import load_report
-from codi2.data.shards import Shard, open_shards
+from codi2.data.shards import Shard
 from codi2.errors import ConfigError
 
 BLOCK = 1_000  # draws in which every share is exact
@@ -224,11 +224,3 @@ def _block(shares: bytes, seed: int, block: int) -> tuple[np.ndarray, np.ndarray
         has_option = choices == option
         ranks[has_option] = np.arange(has_option.sum())
     return choices, ranks, before
-
-
-def check(sources: Sequence[MixturePart]) -> None:
-    """Raises DataError: a shard is cut off, or its number of records is not that of the report."""
-    for source in sources:
-        for shard in open_shards(source.folder, load_report(source.folder)):
-            if len(shard):
-                _ = shard[len(shard) - 1]  # an incomplete copy lacks the end

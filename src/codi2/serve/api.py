@@ -152,7 +152,7 @@ async def chat_completions(request: Request, body: ChatRequest, client: Client) 
         choices = [
             {
                 "index": i,
-                "message": message_of(server, reply, body.own.content == "parts"),
+                "message": message_of(server, reply, bool(body.codi2 and body.codi2.content == "parts")),
                 "finish_reason": finish_of(server, reply, tokens),
                 "logprobs": None,
             }

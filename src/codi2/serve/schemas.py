@@ -79,10 +79,13 @@ class Extension(BaseModel):
     source_guidance_scale: float | None = Field(None, ge=0, le=100)
     negative_prompt: str | None = Field(None, max_length=2000)
     source: str | None = Field(None, max_length=20, description="What the reply edits: none, last or an item: image0.")
-    content: Literal["text", "parts"] | None = Field(
-        None, description="What message.content of a chat completion holds: the words (text), or all parts in order."
-    )
     timeout: float | None = Field(None, gt=0, le=3600, description="Seconds until the request is given up.")
+
+
+class ChatExtension(Extension):
+    content: Literal["text", "parts"] | None = Field(
+        None, description="What message.content holds: the words (text), or all parts in order."
+    )
 
 
 def check_role(role: Any) -> Any:
@@ -173,6 +176,7 @@ class ChatRequest(TextRequest):
     """`POST /v1/chat/completions`"""
 
     accepts: ClassVar[Mapping[str, fields.Accepts]] = fields.CHAT
+    codi2: ChatExtension | None = Field(default_factory=ChatExtension)
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_tokens: int | None = Field(None, ge=1, le=4096)
     max_completion_tokens: int | None = Field(None, ge=1, le=4096)

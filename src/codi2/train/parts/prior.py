@@ -60,7 +60,7 @@ class PriorBatch:
     sigma: Tensor  # [B]
 
 
-def groups_of(config: CoDi2Config) -> tuple[int, ...]:
+def projection_groups(config: CoDi2Config) -> tuple[int, ...]:
     """The group of each modality: those that share a projection."""
     names = [config.heads.groups.get(modality, modality) for modality in MODALITIES]
     return tuple(names.index(name) for name in names)
@@ -102,7 +102,7 @@ class PriorRecipe:
             width=options.width,
             layers=options.layers,
             heads=options.heads,
-            groups=groups_of(self.whole),
+            groups=projection_groups(self.whole),
             dropout=DROPOUT,
         )
         self.model = nn.ModuleDict({"prior": self.prior})
