@@ -20,6 +20,7 @@ import pytest
 from PIL import Image as PILImage
 
 from codi2.chat import Round
+from codi2.chat.files import content_name
 from codi2.errors import BusyError, CoDi2Error, OutputError
 from codi2.prompt.parts import Image, Text
 from codi2.reply import Options, Reply
@@ -34,6 +35,13 @@ def picture(seed: int, side: int = 8) -> Image:
 def picture_round(*seeds: int, side: int = 8, words: str = "Draw") -> Round:
     """A round whose reply is pictures."""
     return Round((Text(words),), Reply(tuple(picture(seed, side) for seed in seeds)), Options())
+
+
+def put(store: Store, data: bytes) -> str:
+    """Claims a picture for a round that is not stored yet; its name."""
+    name = content_name(data, "png")
+    store.media.put({name: data})
+    return name
 
 
 def files(folder: Path) -> dict[str, Path]:
@@ -100,9 +108,9 @@ def test_two_writers_of_one_picture_do_not_lose_it(stores: tuple[Store, Store]):
     one, two = stores
     other_session, session = two.create("bob").id, one.create("ann").id
     two.keep("bob", other_session, 0, picture_round(1))
-    claimed = one.put(files(one.folder).popitem()[1].read_bytes(), "png")
+    claimed = put(one, files(one.folder).popitem()[1].read_bytes())
     two.delete("bob", other_session)
-    assert one.path(claimed).is_file(), "it is claimed"
+    assert one.media.path(claimed).is_file(), "it is claimed"
     value = {"prompt": [], "reply": [{"type": "image", "file": claimed, "name": ""}]}
     one.add("ann", session, 0, value)
     assert check(one.folder) == 1
@@ -295,7 +303,7 @@ def test_what_a_kill_leaves_is_swept_while_the_server_runs(tmp_path: Path, monke
     monkeypatch.setattr(killed.media, "drop", lambda names: None)  # killed between the rows and the files
     killed.undo("ann", name)
     monkeypatch.setattr(media_files, "CLAIM_SECONDS", -1.0)  # an old claim, of a round that was being made
-    killed.put(b"half a round", "png")
+    put(killed, b"half a round")
     half_written = tmp_path / "media" / "ab" / ".ab.png.x1.png"
     half_written.parent.mkdir(parents=True, exist_ok=True)
     half_written.write_bytes(b"half")
@@ -304,7 +312,7 @@ def test_what_a_kill_leaves_is_swept_while_the_server_runs(tmp_path: Path, monke
     assert len(files(tmp_path)) == 4
     os.utime(half_written, (time.time() - 4000,) * 2)
     other = Store(tmp_path)
-    claimed = other.put(b"of a round that is being made", "png")
+    claimed = put(other, b"of a round that is being made")
     killed.keep_sweeping(0.05)
     deadline = time.monotonic() + 20
     while len(files(tmp_path)) > 2:
