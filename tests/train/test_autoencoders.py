@@ -138,6 +138,7 @@ class RandomAnswers:
     def pair(self, number: int) -> Any:
         return self.pairs.pair(number)
 
+    @torch.inference_mode()
     def features(self, places: Any) -> torch.Tensor:
         return torch.stack([torch.full((self.slots, 16), 100.0 + place) for place in places])
 
@@ -152,10 +153,10 @@ def test_a_denoiser_adapts_to_sampled_features(modality: str, exports: dict[str,
     first.export(tmp_path / "first", {})
     made = config(f"{modality}_denoiser", options | {"model": str(tmp_path), "answers": 6, "answers_share": 0.5}, 1)
     recipe = denoiser.DenoiserRecipe(made, answers=RandomAnswers)
-    told = torch.cat([recipe.batch(step).features for step in range(12)])[:, 0, 0] >= 100
-    assert 10 < told.sum() < 38  # about half, those that are withheld aside
+    sampled = torch.cat([recipe.batch(step).features for step in range(12)])[:, 0, 0] >= 100
+    assert 10 < sampled.sum() < 38  # about half, less those that are withheld
     levels = torch.cat([recipe.batch(step).noise_level for step in range(12)])
-    assert not levels[told].any() and levels[~told].any()
+    assert not levels[sampled].any() and levels[~sampled].any()
     figures = train(recipe, made, tmp_path / "run", start=str(tmp_path / "first"))
     assert np.isfinite(figures["sampled"])
     report = json.loads((tmp_path / "run/export/unet/training.json").read_text())
@@ -184,8 +185,8 @@ def test_joint_attention_learns_on_both_decoders(exports: dict[str, str], tmp_pa
     assert all(torch.equal(before[name], value) for name, value in joint.decoders["video"].state_dict().items())
     again = load_part(JointAttention, tmp_path / "joint/export")
     assert any(layer.out.weight.any() for layer in again.attend["video"].values())
-    told = torch.cat([joint.batch(step).features["video"][:, -1].flatten(1).any(1) for step in range(10)])
-    assert 5 < told.sum() < 35  # some clips are told a motion, others are not
+    with_motion = torch.cat([joint.batch(step).features["video"][:, -1].flatten(1).any(1) for step in range(10)])
+    assert 5 < with_motion.sum() < 35  # the motion feature of some clips is withheld
 
 
 def test_encoder_heads_learn_and_export(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

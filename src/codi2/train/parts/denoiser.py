@@ -332,7 +332,7 @@ def _encoded_answers(encoding: FrozenNetworks, answers: Answers, places: Sequenc
     """As `FrozenNetworks.many`, with sampled features."""
     encoded, features = encoding.many(answers.pair, places), answers.features(places)
     if encoding.modality == "video":  # a request to bring a picture to life leaves the motion open
-        features[:, -1] = encoded["features"][:, -1]
+        features = torch.cat([features[:, :-1], encoded["features"][:, -1:]], dim=1)
     return encoded | {"features": features}
 
 
