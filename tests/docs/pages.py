@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -16,6 +18,15 @@ PAGES = [
 HISTORY = ("CHANGELOG.md", "docs/archive/log.md")
 """Pages about the past: they may name commands and files that are gone."""
 CURRENT = [page for page in PAGES if str(page.relative_to(ROOT)) not in HISTORY]
+
+
+def script(name: str) -> Any:
+    """A script of docs/ as a module."""
+    spec = spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def name_of(page: Path) -> str:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
 import pytest
 
-from .pages import ROOT
+from .pages import ROOT, script
 
 DOCS = ROOT / "docs"
 
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
-    spec = spec_from_file_location("docs_cli", DOCS / "cli.py")
-    assert spec and spec.loader
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.pages()
+    return script("cli").pages()
 
 
 def test_the_pages_of_commands_are_what_they_print(pages: dict[str, str]):

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "docs/evaluation.md": "they need hours, or published networks; tests/evaluate runs the suites on a small corpus",
     "docs/finetune.md": "the page has a test of its own",
     "docs/paper.md": "tests/test_stages.py runs them on small random weights of the published classes",
+    "docs/scaling.md": "they need weights or GPUs; tests/train runs each way on small parts",
     "docs/training.md": "they need hours; tests/train trains each part for some steps",
 }
 OPTIONS = ("$O", "$HELD", "$HELD_CLIPS")  # variables of the training page that stand for several words

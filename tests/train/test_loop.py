@@ -49,6 +49,7 @@ class Line:
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(self.model.state_dict(), folder / "model.pt")
+        self.report = provenance
 
     def restore(self, folder: Path) -> None:
         self.model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
@@ -92,6 +93,17 @@ def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path) -> None:
     assert rest.curve == whole.curve[10:]
     for name, value in weights(tmp_path / "whole").items():
         assert torch.equal(value, weights(tmp_path / "cut")[name])
+
+
+def test_the_export_has_the_figures_of_every_validation(tmp_path: Path) -> None:
+    whole, rest = Line(), Line()
+    figures = train(whole, CONFIG, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(Line(stop_at=27), CONFIG, tmp_path / "cut")  # after the first validation was saved
+    train(rest, CONFIG, tmp_path / "cut")
+    assert [point["step"] for point in whole.report["curve"]] == [15, 30]
+    assert whole.report["curve"][-1] == {"step": 30, **figures} and whole.report["figures"] == figures
+    assert rest.report["curve"] == whole.report["curve"]
 
 
 def test_a_checkpoint_of_an_optimizer_that_computed_otherwise_continues(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def find(config: CoDi2Config) -> Iterator[Finding]:
 
 
 def _in_wheel(part: str, name: str) -> Finding:
+    if name not in WHEELS:
+        return Finding(part, name, "wrong", "no pinned package of this name", f"name one of {', '.join(WHEELS)}")
     source = WHEELS[name].requirement.split()[0]
     try:
         path = check_wheel(name)

@@ -44,7 +44,7 @@ def save_checkpoint(
     Args:
         tensors: file stem → state dict, each one safetensors file.
         optimizer: state dicts of optimizer and schedule (`torch.save`, read with `weights_only=True`).
-        state: JSON values: step, config, figures; `score`: higher is better; None: no score.
+        state: JSON values: step, config, figures of the validations; `score`: higher is better; None: no score.
         keep: number of checkpoints kept in addition to this one and the one with the highest score.
     Raises:
         OutputError: the disk is full or the folder is not writable; earlier checkpoints are unchanged.
@@ -114,7 +114,7 @@ def load_checkpoint(path: Path) -> CheckpointState:
         has_sums = _check_sums(path)
         file = path / "state.json"
         state = json.loads(file.read_text())
-        _ = state["step"] + 0, state["figures"]
+        _ = state["step"] + 0
         if not has_sums and state.get("format", 1) >= FORMAT:
             file = path / SUMS
             raise FileNotFoundError(f"{SUMS} is missing")

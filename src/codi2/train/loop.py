@@ -132,7 +132,7 @@ class _Training:
         if not trains and not checkpoints:
             raise DataError(f"there is no checkpoint in {out} to export; train first")
         self.step, self.last = first_step, config.steps if trains else 0  # 0: nothing is trained
-        self.figures: dict[str, float] = {}
+        self.curve: list[dict[str, float]] = []  # the figures of each validation, with its step
         self.watch = SkipWatch(config.spike)
         self.start_hashes: dict[str, str] = {}  # file → SHA-256 of the weights that the run started from
         self.earlier_seconds = 0.0  # processor time of earlier starts of the run
@@ -163,6 +163,11 @@ class _Training:
         self.start_time, self.start_cpu = time.monotonic(), time.process_time()
 
     @property
+    def figures(self) -> dict[str, float]:
+        """The figures of the last validation."""
+        return {name: value for name, value in self.curve[-1].items() if name != "step"} if self.curve else {}
+
+    @property
     def trained(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name; a wrapper that shards the weights replaces them."""
         return {name: p for name, p in self.recipe.model.named_parameters() if p.requires_grad}
@@ -186,7 +191,7 @@ class _Training:
     def _load(self, checkpoints: list[Path]) -> tuple[dict[str, Any], dict[str, Any], Path]:
         """Loads the newest checkpoint into the model; returns its tensors, its states and its folder."""
         newest, (tensors, states, state) = load_newest(checkpoints, self.accelerator.is_main_process)
-        self.step, self.figures = state["step"], state["figures"]
+        self.step, self.curve = state["step"], state.get("curve", [])
         self.watch = SkipWatch(self.config.spike, state.get("norms", []), state.get("skipped", 0))
         self.start_hashes = state.get("start_sha256", {})
         self.earlier_seconds = state.get("core_seconds", 0.0)
@@ -299,7 +304,7 @@ class _Training:
     def _validate(self) -> None:
         with averaged(self.trained, self.average), unsharded(self.model):
             self.recipe.model.eval()
-            self.figures = self.recipe.validate()
+            self.curve.append({"step": self.step, **self.recipe.validate()})
             show_samples(self.accelerator, self.recipe, self.step)
         self.accelerator.log({f"validate/{name}": value for name, value in self.figures.items()}, step=self.step)
 
@@ -311,7 +316,7 @@ class _Training:
             score = self.figures.get(config.best.lstrip("-"), None) if config.best else None
             state = {
                 "step": self.step,
-                "figures": self.figures,
+                "curve": self.curve,
                 "norms": self.watch.norms,
                 "skipped": self.watch.skipped,
                 "score": None if score is None else score * (-1 if config.best.startswith("-") else 1),
@@ -331,6 +336,7 @@ class _Training:
             if self.accelerator.is_main_process:
                 self.recipe.model.eval()
                 provenance = {"config": recorded(self.config), "steps": self.step, "figures": self.figures}
+                provenance["curve"] = self.curve
                 provenance["skipped"] = self.watch.skipped
                 provenance["seconds_this_run"] = round(time.monotonic() - self.start_time)
                 provenance["core_hours"] = round(self._core_seconds() / 3600, 2)
