@@ -187,6 +187,15 @@ def test_a_saved_model_comes_back(tmp_path: Path) -> None:
     assert reply.images[0].pixels.size == (64, 64)
 
 
+def test_a_saved_model_is_readable_by_others(model: CoDi2, tmp_path: Path) -> None:
+    """By the user that a server runs as; safetensors lets only the owner read its files."""
+    model.save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")  # over the first
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".safetensors" for path in files)
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
+
+
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither a preset"):
         CoDi2.from_pretrained(tmp_path / "nothing")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from codi2.errors import OutputError
 
+READABLE = 0o644  # mode of the files that are written
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -77,6 +78,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             yield aside
+            _make_readable(aside)
             sync_folder(aside)
             if path.exists():
                 path.rename(old)
@@ -135,6 +137,13 @@ def sweep(folder: Path, name: str) -> None:
     for state in ("new", "old"):
         for aside in folder.glob(f".{name}.{state}.*"):
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _make_readable(folder: Path) -> None:
+    """Gives files the mode of others that are written, as safetensors lets only their owner read its files."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(READABLE)
 
 
 def sync_folder(folder: Path) -> None:

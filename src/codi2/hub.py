@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codi2.errors import OutputError, WeightsError
+from codi2.folders import READABLE
 from codi2.untrusted import check_folder, inside, one_sentence
 
 
@@ -38,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield aside
         with open(aside, "rb+") as written:
             os.fsync(written.fileno())
-        os.chmod(aside, 0o644)
+        os.chmod(aside, READABLE)
         os.replace(aside, path)
     except OSError as error:
         reason = error.strerror or str(error)
