@@ -12,7 +12,7 @@ from pathlib import Path
 
 from codi2.errors import OutputError
 
-READABLE = 0o644  # mode of the files that are written
+READABLE = 0o644  # mode of written files: models and caches are shared by users of one machine
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -78,7 +78,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             yield aside
-            _make_readable(aside)
+            make_readable(aside)
             sync_folder(aside)
             if path.exists():
                 path.rename(old)
@@ -139,8 +139,8 @@ def sweep(folder: Path, name: str) -> None:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _make_readable(folder: Path) -> None:
-    """Gives files the mode of others that are written, as safetensors lets only their owner read its files."""
+def make_readable(folder: Path) -> None:
+    """Gives the files in a folder the mode `READABLE`: safetensors writes files that only their owner can read."""
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(READABLE)

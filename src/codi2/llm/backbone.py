@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from codi2.config import CHATML, LLMConfig
 from codi2.errors import ConfigError, PromptError, WeightsError
+from codi2.folders import make_readable
 from codi2.hub import hub_errors
 from codi2.llm.trial import try_tokenizer
 from codi2.placement import ON_CPU, Placement
@@ -259,6 +260,7 @@ def converted_gguf(package: str, file: str) -> Path:
         target = Path(aside) / "model"
         model.save_pretrained(target)
         AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
+        make_readable(target)
         try:
             os.rename(target, folder)
         except OSError:
