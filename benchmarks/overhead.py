@@ -31,7 +31,7 @@ def decoding() -> tuple[float, float, float]:
     from diffusers import UNet2DConditionModel
     from published import unclip_pipeline
 
-    from codi2.diffuse.decoder import Sampling
+    from codi2.config import DecoderConfig
     from codi2.diffuse.families.unclip import unclip_decoder
 
     dim = 64
@@ -50,7 +50,7 @@ def decoding() -> tuple[float, float, float]:
         use_linear_projection=True,
     ).eval()
     parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet)}
-    decoder = unclip_decoder(parts, Sampling(STEPS, 7.5, noise_level=499))
+    decoder = unclip_decoder(parts, DecoderConfig("pipeline", num_inference_steps=STEPS, noise_level=499))
     decoder.unet = decoder.unet.to(memory_format=torch.channels_last)
     pipeline.unet = pipeline.unet.to(memory_format=torch.channels_last)
     feature = torch.randn(1, 1, dim)

@@ -55,7 +55,7 @@ def test_a_clip_without_a_source_starts_from_a_picture(
 ) -> None:
     red, model = media[0], CoDi2.from_pretrained("debug")
     clips, pictures = model.decoders["video"], model.decoders["image"]
-    clips.sampling = replace(clips.sampling, first_frame=True)
+    clips.config = replace(clips.config, first_frame=True)
     sources: list[object] = []
     state, generate = clips.sampler_state, pictures.generate
     monkeypatch.setattr(clips, "sampler_state", lambda *a: sources.append(a[2].sources) or state(*a))

@@ -18,7 +18,6 @@ from virtual_device import virtual_gpu
 from codi2 import CoDi2
 from codi2.checkpoint import place
 from codi2.config import DEBUG, PAPER, DecoderConfig, EncoderConfig, HeadsConfig, LLMConfig
-from codi2.diffuse.decoder import Sampling
 from codi2.diffuse.families.audioldm2 import audioldm2_decoder
 from codi2.diffuse.families.text_to_video import text_to_video_decoder
 from codi2.diffuse.families.unclip import unclip_decoder
@@ -64,7 +63,7 @@ def build(folder: Path, features: int = 1) -> CoDi2:
     encoder = ImageBindEncoder(network, words, counts, norm=1.0)
     slots = dict.fromkeys(("image", "audio", "video"), min(features, 4))
     heads = HeadsConfig(feature_dim=DIM, num_slots=slots, groups=PAPER.heads.groups, hidden=32, alpha=PAPER.heads.alpha)
-    sampling, builder = Sampling(2, 3.0, 1.5), published()
+    sampling, builder = DecoderConfig("pipeline", num_inference_steps=2, guidance_scale=3.0), published()
     pictures, sounds, clips = (
         builder.unclip_pipeline(folder),
         builder.audioldm2_pipeline(),
@@ -72,8 +71,8 @@ def build(folder: Path, features: int = 1) -> CoDi2:
     )
     decoders = {
         "image": unclip_decoder(dict(pictures.components), replace(sampling, noise_level=499, feature_norm=None)),
-        "audio": audioldm2_decoder(dict(sounds.components), DIM, 32, sampling),
-        "video": text_to_video_decoder(dict(clips.components), DIM, 3, 16, 24, sampling),
+        "audio": audioldm2_decoder(dict(sounds.components), DIM, replace(sampling, length=32)),
+        "video": text_to_video_decoder(dict(clips.components), DIM, replace(sampling, length=3, height=16, size=24)),
     }
     config = replace(
         PAPER,

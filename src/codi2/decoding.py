@@ -134,7 +134,7 @@ def _sample_options(
     """The options of one batch; `steps` are those of media that are decoded together."""
     options = requests[0].options
     negative_prompt = options.negative_prompt or model.config.decoders[decoder.modality].negative_prompt
-    starts_from_picture = decoder.sampling.first_frame and "image" in decoder.codec.reads
+    starts_from_picture = decoder.config.first_frame and "image" in decoder.codec.reads
     return SampleOptions(
         sources=_first_frames(model, requests) if starts_from_picture else [request.source for request in requests],
         negative=read_words(decoder, [negative_prompt] * len(requests), model.encode) if negative_prompt else None,

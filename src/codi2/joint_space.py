@@ -107,7 +107,7 @@ class JointSpace:
         """A medium of modality `to`, decoded from a joint vector [D]."""
         decoder, features = self.decoders[to], joint[None, None].to(self.device)
         sources: list[Part] | None = None
-        if decoder.sampling.first_frame and "image" in self.decoders:
+        if decoder.config.first_frame and "image" in self.decoders:
             sources = first_frames(self.decoders["image"], features, [options.seed])
         negative_prompt = options.negative_prompt or self.config.decoders[to].negative_prompt
         sampling = SampleOptions(

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from PIL import Image as PILImage
 
+from codi2.config import DecoderConfig
 from codi2.diffuse.build import debug_decoder, new_decoder, new_unet, new_vae
-from codi2.diffuse.decoder import Decoder, Sampling, first_frames
+from codi2.diffuse.decoder import Decoder, first_frames
 from codi2.diffuse.load import clip_codec, load_decoder, save_decoder
 from codi2.diffuse.sampling import SampleOptions
 from codi2.media.prepare import spread
@@ -19,7 +20,9 @@ SHAPE = (4, 8, 16, 16)  # of latents
 
 def decoder() -> Decoder:
     torch.manual_seed(0)
-    fresh = new_decoder(clip_codec(new_vae("image", (8, 8, 8), 4)), SHAPE, CHANNELS, DIM, SLOTS)
+    fresh = new_decoder(
+        clip_codec(new_vae("image", (8, 8, 8), 4)), SHAPE, CHANNELS, DIM, SLOTS, DecoderConfig(kind="debug")
+    )
     return fresh.eval().requires_grad_(False)
 
 
@@ -28,8 +31,8 @@ def picture(colour: str) -> Image:
 
 
 def test_the_spatial_layers_have_the_names_and_shapes_of_the_image_network() -> None:
-    image = new_unet("image", (4, 16, 16), CHANNELS, DIM, SLOTS).state_dict()
-    video = new_unet("video", SHAPE, CHANNELS, DIM, SLOTS).state_dict()
+    image = new_unet("image", (4, 16, 16), CHANNELS, DIM, SLOTS, DecoderConfig(kind="debug")).state_dict()
+    video = new_unet("video", SHAPE, CHANNELS, DIM, SLOTS, DecoderConfig(kind="debug")).state_dict()
     shared = {name for name in image if name in video and video[name].shape == image[name].shape}
     assert {name.split(".")[0] for name in image.keys() - shared} == {"class_embedding"}
 
@@ -58,7 +61,7 @@ def test_a_picture_as_a_source_is_a_clip_without_motion() -> None:
 
 
 def test_a_first_frame_has_the_features_of_a_clip_without_its_motion() -> None:
-    pictures = debug_decoder("image", DIM, SLOTS, Sampling(num_inference_steps=1))
+    pictures = debug_decoder("image", DIM, SLOTS, DecoderConfig(kind="debug", num_inference_steps=1))
     features = torch.randn(2, SLOTS + 1, DIM, generator=torch.Generator().manual_seed(0))
     frames, same = first_frames(pictures, features, [5, 6]), pictures.generate(features[:, :SLOTS], [5, 6])
     assert [np.asarray(frame.pixels).tolist() for frame in frames] == [np.asarray(f.pixels).tolist() for f in same]
@@ -73,7 +76,7 @@ def test_frames_are_spread_evenly() -> None:
 def test_a_decoder_is_saved_and_loaded(tmp_path) -> None:
     video = decoder()
     save_decoder(video, tmp_path / "video")
-    again = load_decoder("video", tmp_path / "video", Sampling(num_inference_steps=1))
+    again = load_decoder("video", tmp_path / "video", DecoderConfig(kind="debug", num_inference_steps=1))
     features = torch.randn(1, SLOTS, DIM)
     original, reloaded = (m.generate(features, [3], SampleOptions(num_inference_steps=1))[0] for m in (video, again))
     difference = np.asarray(original.frames[5], int) - np.asarray(reloaded.frames[5], int)
@@ -84,7 +87,7 @@ def test_a_network_of_clips_depends_on_noise_level_motion_and_map() -> None:
     """Class labels hold the noise level, cross-attention reads the motion, and the map is beside each frame."""
     torch.manual_seed(0)
     codec = clip_codec(new_vae("image", (8, 8, 8), 4, 2))
-    decoder = new_decoder(codec, (4, 8, 8, 8), (8, 16), 16, 5, (4, 4, 4)).eval()
+    decoder = new_decoder(codec, (4, 8, 8, 8), (8, 16), 16, 5, DecoderConfig(kind="debug"), (4, 4, 4)).eval()
     latents, features = torch.randn(1, 4, 8, 8, 8), torch.randn(1, 5, 16)
     t, level = torch.tensor([500]), torch.tensor([0])
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from codi2.config import DecoderConfig
 from codi2.diffuse.build import debug_decoder
 from codi2.diffuse.condition import Conditioner, label_dim
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.process import Discrete
 from codi2.diffuse.sampling import SampleOptions, SamplerState, guide, sample, seeded_noise
 
@@ -17,7 +18,9 @@ DIM, SLOTS = 16, 3
 
 @pytest.fixture(scope="module", params=["image", "audio"])
 def decoder(request: pytest.FixtureRequest) -> Decoder:
-    return debug_decoder(request.param, DIM, SLOTS, Sampling(num_inference_steps=2, feature_norm=4.0))
+    return debug_decoder(
+        request.param, DIM, SLOTS, DecoderConfig(kind="debug", num_inference_steps=2, feature_norm=4.0)
+    )
 
 
 def test_a_perfect_denoiser_gives_the_latents_back() -> None:
@@ -113,7 +116,9 @@ def test_without_guidance_one_branch_runs_and_a_negative_prompt_raises_the_guida
     monkeypatch.setattr(
         decoder, "denoise", lambda latents, *rest: (sizes.append(len(latents)), denoise(latents, *rest))[1]
     )
-    monkeypatch.setattr(decoder, "sampling", Sampling(num_inference_steps=1, guidance_scale=1, source_guidance_scale=1))
+    monkeypatch.setattr(
+        decoder, "config", DecoderConfig(kind="debug", num_inference_steps=1, guidance_scale=1, source_guidance_scale=1)
+    )
 
     def draw(negative: torch.Tensor | None = None, scale: float | None = None) -> torch.Tensor:
         return decoder.generate_latents(features, [0], SampleOptions(negative=negative, guidance_scale=scale))

@@ -7,8 +7,9 @@ from itertools import combinations
 import pytest
 import torch
 
+from codi2.config import DecoderConfig
 from codi2.diffuse.build import debug_decoder
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.joint import JointAttention, joint_attention, sample_together
 from codi2.diffuse.sampling import SampleOptions
 from codi2.errors import ConfigError
@@ -19,15 +20,15 @@ PAIRS = [*combinations(("image", "audio", "video"), 2), ("image", "audio", "vide
 
 @pytest.fixture(scope="module")
 def decoders() -> dict[str, Decoder]:
-    sampling = Sampling(num_inference_steps=STEPS)
-    return {modality: debug_decoder(modality, DIM, SLOTS, sampling) for modality in ("image", "audio", "video")}
+    config = DecoderConfig(kind="debug", num_inference_steps=STEPS)
+    return {modality: debug_decoder(modality, DIM, SLOTS, config) for modality in ("image", "audio", "video")}
 
 
 @pytest.fixture
 def joint(decoders: dict[str, Decoder]) -> JointAttention:
     torch.manual_seed(0)
     layers = joint_attention(decoders).eval().requires_grad_(False)
-    for attend in layers.attend.values():
+    for attend in layers.attention_layers.values():
         for layer in attend.values():
             torch.nn.init.normal_(layer.out.weight)
     return layers
@@ -88,7 +89,7 @@ def test_the_branches_of_guidance_attend_to_the_same_tokens(
 
 def test_attention_falls_with_the_distance_in_time(joint: JointAttention, decoders: dict[str, Decoder]) -> None:
     """A change in the first piece of a sound changes the map of a clip's first frame most."""
-    layer = joint.attend["video"]["mid_block"]
+    layer = joint.attention_layers["video"]["mid_block"]
     clip = torch.randn(8, decoders["video"].unet.config.block_out_channels[-1], 4, 4)
     tokens = torch.randn(1, 8, joint.config["width"])
     other = tokens.clone()

@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
+from codi2.config import DecoderConfig
 from codi2.diffuse.build import debug_decoder
-from codi2.diffuse.decoder import Sampling
 from codi2.evaluate import baselines
 from codi2.media import load_image
 from codi2.prompt.parts import Audio
@@ -26,7 +26,7 @@ def test_silence_has_the_length_of_the_sound():
 
 def test_sdedit_keeps_more_of_the_source_the_less_it_is_noised(media, monkeypatch):
     """With a denoiser that leaves its input as it is, the result is the source with what noise it got."""
-    decoder = debug_decoder("image", DIM, SLOTS, Sampling(num_inference_steps=20))
+    decoder = debug_decoder("image", DIM, SLOTS, DecoderConfig(kind="debug", num_inference_steps=20))
     monkeypatch.setattr(decoder, "denoise", lambda latents, *condition: latents)
     source = [load_image(sorted(media.glob("*.png"))[0])]
     words = torch.randn(1, DIM, generator=torch.Generator().manual_seed(0))
@@ -39,7 +39,7 @@ def test_sdedit_keeps_more_of_the_source_the_less_it_is_noised(media, monkeypatc
 
 
 def test_sdedit_depends_on_seed_and_words_and_leaves_the_scheduler_usable(media):
-    decoder = debug_decoder("image", DIM, SLOTS, Sampling(num_inference_steps=4))
+    decoder = debug_decoder("image", DIM, SLOTS, DecoderConfig(kind="debug", num_inference_steps=4))
     source = [load_image(sorted(media.glob("*.png"))[0])] * 2
     words = torch.randn(1, DIM, generator=torch.Generator().manual_seed(0)).expand(2, -1)
     features = torch.zeros(1, SLOTS, DIM)

@@ -96,7 +96,7 @@ def test_the_questions_of_training_are_not_those_of_the_evaluation():
 
 def test_motion_flicker_and_step_of_clips():
     from codi2.data.motions import hopping, loudness, struck
-    from codi2.evaluate.suites.clips import flicker, in_step, motion, still
+    from codi2.evaluate.suites.clips import flicker, motion, still, synchrony
 
     hits = np.array([0, 1, 0, 0, 0.7, 0, 0, 0])
     heard = struck((np.random.default_rng(0).normal(size=40_960) * 3000).astype(np.int16), hits)
@@ -106,6 +106,6 @@ def test_motion_flicker_and_step_of_clips():
     frames = hopping(thing, loudness(heard))
     clip = Video(tuple(PILImage.fromarray(frame) for frame in frames), 3.125)
     sound = Audio(heard.astype(np.float32) / 32767, 16_000)
-    assert in_step(clip, sound) > 0.95 > 0.5 > in_step(clip, Audio(sound.samples[::-1].copy(), 16_000))
+    assert synchrony(clip, sound) > 0.95 > 0.5 > synchrony(clip, Audio(sound.samples[::-1].copy(), 16_000))
     assert motion(clip).max() > 1 and (motion(still(clip)) == 0).all()
-    assert flicker(clip) > 0 and flicker(still(clip)) == 0 and in_step(still(clip), sound) == 0
+    assert flicker(clip) > 0 and flicker(still(clip)) == 0 and synchrony(still(clip), sound) == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from codi2.heads.prior import Context, Prior, cosine, guesses, times
+from codi2.heads.prior import Context, Prior, baseline_features, cosine, sample_noise_levels
 from codi2.weight_files import export_module, load_part
 
 D, W, K, T = 8, 12, 2, 3
@@ -18,7 +18,7 @@ def prior(**sizes: Any) -> Prior:
     torch.manual_seed(0)
     network = Prior(D, W, num_slots=T, num_items=4, **{"width": 32, "layers": 2, "heads": 2, **sizes})
     with torch.no_grad():  # at initialisation the output heads are zero
-        for parameter in (network.weigh.weight, network.add.weight):
+        for parameter in (network.copy_weights.weight, network.output.weight):
             parameter.normal_(std=0.2)
     return network.eval()
 
@@ -54,7 +54,7 @@ def test_absent_items_and_items_of_other_modalities_have_no_weight() -> None:
     )
     assert torch.allclose(network.sample(unpadded, [1, 2]), network.sample(padded, [1, 2]), atol=1e-5)
     with torch.no_grad():
-        network.add.weight.zero_()  # the weighted items remain
+        network.output.weight.zero_()  # the weighted items remain
     other = Context(unpadded.states, unpadded.modality, unpadded.items, torch.ones(2, 2, dtype=torch.long))
     assert network(torch.randn(2, K, D), torch.ones(2), other).eq(0).all()
 
@@ -64,13 +64,13 @@ def test_a_clip_can_copy_the_features_of_a_picture(tmp_path: Path) -> None:
     export_module(prior(groups=(0, 1, 0, 3, 4, 5, 6)), tmp_path, {})
     network: Prior = load_part(Prior, tmp_path)
     with torch.no_grad():
-        network.add.weight.zero_()  # the weighted items remain
+        network.output.weight.zero_()  # the weighted items remain
     picture = context(1, items=1)
     noisy, sigma = torch.randn(1, K, D), torch.ones(1)
     for modality, copies in ((0, True), (1, False), (2, True)):
         condition = replace(picture, modality=torch.tensor([modality]))
         assert bool(network(noisy, sigma, condition).any()) == copies
-        assert bool(guesses(condition, 0, False, network.group_of)) == copies
+        assert bool(baseline_features(condition, 0, False, network.group_of)) == copies
 
 
 def test_no_items_and_no_states_still_sample() -> None:
@@ -80,8 +80,8 @@ def test_no_items_and_no_states_still_sample() -> None:
 
 
 def test_noise_shares_are_within_bounds() -> None:
-    shares = times(1000, torch.Generator().manual_seed(0))
-    assert shares.min() > 0 and shares.max() < 1 and 0.75 < shares.mean() < 0.85
+    levels = sample_noise_levels(1000, torch.Generator().manual_seed(0))
+    assert levels.min() > 0 and levels.max() < 1 and 0.75 < levels.mean() < 0.85
 
 
 def test_the_prior_learns_to_apply_the_change_that_an_example_shows() -> None:
@@ -100,7 +100,9 @@ def test_the_prior_learns_to_apply_the_change_that_an_example_shows() -> None:
     for step in range(300):
         condition, target = batch(64, step)
         draw = torch.Generator().manual_seed(step)
-        loss = network.loss(target, torch.randn(target.shape, generator=draw), times(64, draw), condition).mean()
+        loss = network.loss(
+            target, torch.randn(target.shape, generator=draw), sample_noise_levels(64, draw), condition
+        ).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -111,14 +113,14 @@ def test_the_prior_learns_to_apply_the_change_that_an_example_shows() -> None:
     assert error < 0.3 * copy
 
 
-def test_guesses_are_a_copy_and_arithmetic() -> None:
+def test_baselines_are_a_copy_and_arithmetic() -> None:
     before, after, source = torch.randn(3, 2, 4)
     words = torch.cat([torch.ones(1, 4), torch.zeros(1, 4)])
     kinds, items = torch.tensor([[3, 0, 0, 0]]), torch.stack([words, source, after, before])[None]
     condition = Context(torch.zeros(1, 2, W), torch.tensor([0]), items, kinds)
-    baselines = guesses(condition, 0, pairs=True)
+    baselines = baseline_features(condition, 0, pairs=True)
     assert torch.equal(baselines["copy"], source) and torch.allclose(baselines["arithmetic"], source + after - before)
-    assert set(guesses(condition, 0, pairs=False)) == {"copy"}
+    assert set(baseline_features(condition, 0, pairs=False)) == {"copy"}
     none = Context(condition.states, torch.tensor([1]), items, kinds)
-    assert not guesses(none, 0, pairs=True)
+    assert not baseline_features(none, 0, pairs=True)
     assert torch.allclose(cosine(source[None], 2 * source[None]), torch.ones(1))

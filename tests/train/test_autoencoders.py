@@ -180,11 +180,11 @@ def test_joint_attention_learns_on_both_decoders(exports: dict[str, str], tmp_pa
     joint = joint_attention.build(made)
     before = {name: value.clone() for name, value in joint.decoders["video"].state_dict().items()}
     figures = train(joint, made, tmp_path / "joint")
-    assert {"video_together", "audio_alone", "in_step", "in_step_apart", "in_step_others_sound"} <= set(figures)
+    assert {"video_together", "audio_alone", "synchrony", "synchrony_separate", "synchrony_other_sound"} <= set(figures)
     assert all(np.isfinite(value) for value in figures.values())
     assert all(torch.equal(before[name], value) for name, value in joint.decoders["video"].state_dict().items())
     again = load_part(JointAttention, tmp_path / "joint/export")
-    assert any(layer.out.weight.any() for layer in again.attend["video"].values())
+    assert any(layer.out.weight.any() for layer in again.attention_layers["video"].values())
     with_motion = torch.cat([joint.batch(step).features["video"][:, -1].flatten(1).any(1) for step in range(10)])
     assert 5 < with_motion.sum() < 35  # the motion feature of some clips is withheld
 

@@ -40,7 +40,7 @@ def test_it_learns_and_loads_again(data: dict[str, float], tmp_path: Path) -> No
     assert set(figures) == {f"{kind}/{way}" for kind in kinds for way in ("together", "alone")}
     assert all(np.isfinite(value) for value in figures.values())
     assert all(torch.equal(before[name], value) for name, value in recipe.decoders["video"].state_dict().items())
-    assert any(layer.out.weight.any() for layer in recipe.joint.attend["video"].values())
+    assert any(layer.out.weight.any() for layer in recipe.joint.attention_layers["video"].values())
 
     (tmp_path / "model").mkdir()
     (tmp_path / "run" / "export").rename(tmp_path / "model" / "joint")
@@ -66,7 +66,7 @@ def test_untrained_layers_change_nothing_and_others_what_they_are_appended_to(da
         return {m: figures[f"video/{m}/together"] != figures[f"video/{m}/alone"] for m in ("audio", "video")}
 
     assert changed() == {"audio": False, "video": False}
-    for layer in recipe.joint.attend["video"].values():
+    for layer in recipe.joint.attention_layers["video"].values():
         torch.nn.init.normal_(layer.out.weight)
     assert changed() == {"audio": False, "video": True}
 

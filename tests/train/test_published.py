@@ -122,7 +122,7 @@ def test_a_network_is_given_in_training_what_it_is_given_when_it_samples(make: M
     batch, lessons = recipe.batch(step), recipe.lessons.batch(step)
     count, channels = len(lessons), decoder.latent_shape[0]
     blur = seeded_noise(batch.features.shape[1:], [seed + 1 for seed in SEEDS], torch.device("cpu"), torch.float32)
-    batch.denoised.blur, batch.denoised.unconditional = blur, torch.tensor([False, True, False, True])
+    batch.denoised.feature_noise, batch.denoised.unconditional = blur, torch.tensor([False, True, False, True])
     seen = Seen(decoder)
     recipe.losses(recipe.model, batch)
 
@@ -147,7 +147,7 @@ def test_a_network_is_given_in_training_what_it_is_given_when_it_samples(make: M
         for ours, theirs in zip(attended(trained, n), attended(sampled, branch), strict=True):
             torch.testing.assert_close(ours, theirs, msg=f"the condition of sample {n}")
     if modality == "image":
-        assert decoder.sampling.noise_level == 499
+        assert decoder.config.noise_level == 499
         levels = trained["class_labels"][:, recipe.width :]
         assert torch.equal(levels[0], levels[2]) and not levels[1].any()
 
@@ -245,7 +245,7 @@ def test_lora_learns_on_the_attention_and_is_exported_as_part_of_the_weights(
 def test_features_are_noised_in_training_alone_and_keep_their_norm(make: Make):
     plain, noised = make("audio"), make("audio", feature_noise=0.9)
     batch = noised.batch(0)
-    ours, theirs = plain.batch(0).features, noised_features(batch.features, batch.amount, batch.haze)
+    ours, theirs = plain.batch(0).features, noised_features(batch.features, batch.amount, batch.augmentation_noise)
     assert not torch.allclose(ours, theirs) and (theirs.norm(dim=-1) / ours.norm(dim=-1) - 1).abs().max() < 0.8
     assert plain.validate() == noised.validate()
     with torch.no_grad():  # the loop calls `finish` for every batch, and `batch` too if there are no workers

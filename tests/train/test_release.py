@@ -60,6 +60,9 @@ PLACES = {
 
 
 @pytest.fixture
+VAES = {"audio": "audio_vae", "video": "image_vae"}
+
+
 def runs(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every part's export, at small size and with random weights."""
     runs = tmp_path / "runs"
@@ -70,10 +73,8 @@ def runs(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         made = config(f"{modality}_denoiser", denoiser_options(modality, exports))
         denoiser.build(made).export(runs / f"{modality}_decoder" / "export", {"config": {"start": "@encoder"}})
     export_module(ISTFTVocoder(channels=16, blocks=1), runs / "vocoder/export", {})
-    decoders = {
-        m: load_decoder(m, runs / f"{m}_decoder/export", codec=denoiser.load_vae(m, runs / f"{s}_vae/export"))  # type: ignore[arg-type]
-        for m, s in (("audio", "audio"), ("video", "image"))
-    }
+    codecs = {m: denoiser.load_vae(m, runs / f"{vae}/export") for m, vae in VAES.items()}  # type: ignore[arg-type]
+    decoders = {m: load_decoder(m, runs / f"{m}_decoder/export", TINY.decoders[m], codecs[m]) for m in VAES}
     export_module(joint_attention(decoders), runs / "joint/export", {})
     save_language(MLLM(load_backbone(MODEL.llm), MODEL.heads), runs / "llm/export")
     (runs / "llm/export/training.json").write_text("{}")

@@ -166,34 +166,23 @@ def load_one_decoder(modality: str, config: CoDi2Config, folder: Path | None, co
     Raises:
         WeightsError: a part is missing or does not fit.
     """
-    from codi2.diffuse.decoder import Sampling
-
     options = config.decoders[modality]
     folder = None if modality in config.untrained else folder
-    sampling = Sampling(
-        num_inference_steps=options.num_inference_steps,
-        guidance_scale=options.guidance_scale,
-        source_guidance_scale=options.source_guidance_scale,
-        noise_level=options.noise_level,
-        feature_norm=options.feature_norm,
-        negative_in_both=options.negative_in_both,
-        first_frame=options.first_frame,
-    )
     dim = config.heads.feature_dim
     match options.kind:
         case "debug" | "tiny" if folder is not None:
             from codi2.diffuse.load import load_decoder
 
-            return load_decoder(modality, folder, sampling, codec)
+            return load_decoder(modality, folder, options, codec)
         case "debug":
             from codi2.diffuse.build import debug_decoder
 
-            return debug_decoder(modality, dim, config.heads.num_slots[modality], sampling)
+            return debug_decoder(modality, dim, config.heads.num_slots[modality], options)
         case "pipeline":
             from codi2.diffuse.families import load_pipeline
             from codi2.diffuse.load import TRAINED, load_trained
 
-            decoder = load_pipeline(modality, options, dim, sampling)
+            decoder = load_pipeline(modality, options, dim)
             if folder is not None:
                 load_trained(decoder, folder / TRAINED)
             return decoder

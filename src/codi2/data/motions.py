@@ -55,7 +55,7 @@ def motion(frames: np.ndarray) -> np.ndarray:
     return differences
 
 
-def in_step(frames: np.ndarray, samples: np.ndarray) -> float:
+def synchrony(frames: np.ndarray, samples: np.ndarray) -> float:
     """Pearson's correlation of a clip's motion and a sound's loudness over adjacent frames; 0: one never changes.
 
     Args:

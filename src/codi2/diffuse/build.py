@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from codi2.config import DecoderConfig
 from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner, label_dim
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.tensors import channels_last, groups_of
 
 # height and width of a codec's input: pixels, or mel frames and bins
@@ -122,6 +123,7 @@ def new_decoder(
     channels: Sequence[int],
     dim: int,
     num_slots: int,
+    config: DecoderConfig,
     map_shape: Sequence[int] = (),
 ) -> Decoder:
     """A decoder with random weights on a given codec. `latent_shape` is [c, h, w], of clips [c, F, h, w].
@@ -134,10 +136,10 @@ def new_decoder(
     unet = new_unet(codec.modality, latent_shape, channels, dim, num_slots, map_shape)
     scheduler = DPMSolverMultistepScheduler(1000, beta_schedule="squaredcos_cap_v2", prediction_type="sample")
     conditioner = Conditioner(dim, num_slots, dim, map_shape=tuple(map_shape))
-    return Decoder(unet, conditioner, codec, scheduler)
+    return Decoder(unet, conditioner, codec, scheduler, config)
 
 
-def debug_decoder(modality: str, dim: int, num_slots: int, sampling: Sampling) -> Decoder:
+def debug_decoder(modality: str, dim: int, num_slots: int, config: DecoderConfig) -> Decoder:
     """A decoder with a few thousand random weights, for fast runs."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -154,6 +156,5 @@ def debug_decoder(modality: str, dim: int, num_slots: int, sampling: Sampling) -
             from codi2.media.mel import MelSpectrogram
 
             codec = AudioCodec(vae, MelSpectrogram(), ISTFTVocoder(channels=16, blocks=1))
-        decoder = new_decoder(codec, shape, (8, 16), dim, num_slots)
-    decoder.sampling = sampling
+        decoder = new_decoder(codec, shape, (8, 16), dim, num_slots, config)
     return decoder.eval().requires_grad_(False)

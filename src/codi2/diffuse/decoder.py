@@ -9,13 +9,13 @@ Letters: B batch, K slots, D feature width, c channels, h w latent size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codi2.config import DecoderConfig
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.condition import Condition
 from codi2.diffuse.process import process_of
@@ -26,19 +26,6 @@ MAX_SAMPLE_WEIGHT = 5.0  # min-SNR weighting, arXiv:2303.09556
 NEGATIVE_SCALE = 2.0  # least guidance with a negative prompt, which acts through guidance alone
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """A decoder's default options of sampling."""
-
-    num_inference_steps: int = 20
-    guidance_scale: float = 3.0  # towards the feature; 1 switches guidance off
-    source_guidance_scale: float = 1.5  # towards the source, if any
-    noise_level: int = 0  # of the feature's noise augmentation, 0 … 999
-    feature_norm: float | None = 0.0  # joint vectors are scaled to this norm; 0: unchanged; None: the expected norm
-    negative_in_both: bool = False  # a negative prompt conditions the feature's branch too
-    first_frame: bool = False  # whether the image decoder draws a first frame as the source of a clip that has none
-
-
 class Decoder(nn.Module):
     """A denoising network, its conditioner, its codec and its noise schedule.
 
@@ -47,6 +34,7 @@ class Decoder(nn.Module):
             input channels are the noisy latent, then the source's latent (the fidelity path of section 5.1; zeros: no
             source) if it has room for one, then the conditioner's `maps`.
         scheduler: any diffusers scheduler; its config says what the network predicts (`diffuse.process`).
+        config: of the decoder; its fields of sampling are the defaults of `SampleOptions`.
         latent_shape: [c, h, w] of a medium, or [c, F, h, w]; by default the network's configured size.
     """
 
@@ -56,13 +44,13 @@ class Decoder(nn.Module):
         conditioner: Condition,
         codec: Codec,
         scheduler: Any,
-        sampling: Sampling = Sampling(),
+        config: DecoderConfig,
         latent_shape: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         self.latent_shape = latent_shape or codec.latent_shape(unet)
         self.unet, self.conditioner, self.codec = unet, conditioner, codec
-        self.scheduler, self.sampling = scheduler, sampling
+        self.scheduler, self.config = scheduler, config
         self.process = process_of(scheduler)
         self.sees_source: bool = unet.config.in_channels > unet.config.out_channels
 
@@ -206,7 +194,7 @@ class Decoder(nn.Module):
     def _numbers(self, options: SampleOptions) -> tuple[int, float, float]:
         """Steps, and the guidance scales towards the feature and towards the source."""
         chosen = [
-            getattr(self.sampling, name) if (value := getattr(options, name)) is None else value
+            getattr(self.config, name) if (value := getattr(options, name)) is None else value
             for name in ("num_inference_steps", "guidance_scale", "source_guidance_scale")
         ]
         steps, scale, source_scale = chosen
@@ -219,27 +207,27 @@ class Decoder(nn.Module):
 
         Features [B, K, D] → [B, K, W], in the conditioner's width.
         """
-        norm = self.sampling.feature_norm
+        norm = self.config.feature_norm
         norm = self.conditioner.expected_norm() if norm is None else norm
         if norm:
             features = torch.cat([F.normalize(features[:, :1], dim=-1) * norm, features[:, 1:]], dim=1)
         return self.conditioner.mapped(features)
 
-    def at_noise_level(self, features: Tensor, blur: Tensor) -> tuple[Tensor, Tensor]:
+    def at_noise_level(self, features: Tensor, feature_noise: Tensor) -> tuple[Tensor, Tensor]:
         """Features [B, K, D] at the noise level of sampling, and that level [B].
 
-        Training calls it too, so that the network is trained with the inputs of sampling. `blur` is standard normal
-        noise in the shape of the features.
+        Training calls it too, so that the network is trained with the inputs of sampling. `feature_noise` is
+        standard normal, in the shape of the features.
         """
-        level = torch.full((len(features),), self.sampling.noise_level, device=features.device)
-        return (self.conditioner.noised(features, blur, level) if self.sampling.noise_level else features), level
+        level = torch.full((len(features),), self.config.noise_level, device=features.device)
+        return (self.conditioner.noised(features, feature_noise, level) if self.config.noise_level else features), level
 
     def _words(self, features: Tensor, negative: Tensor | None, words: Tensor | None) -> tuple[Tensor, Tensor]:
         """The text of the unconditional branch and of the feature's branch, [B, …], both padded to one length."""
         empty = self.conditioner.no_words
         empty = torch.zeros_like(features[:, 0]) if empty is None else empty.to(features).expand(len(features), -1, -1)
         unconditional = empty if negative is None else negative.to(features)
-        conditional = unconditional if self.sampling.negative_in_both else empty
+        conditional = unconditional if self.config.negative_in_both else empty
         conditional = conditional if words is None else words.to(features)
         if empty.ndim == 3:
             length = max(unconditional.shape[1], conditional.shape[1])

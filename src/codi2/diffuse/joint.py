@@ -53,22 +53,27 @@ class JointAttention(ModelMixin, ConfigMixin):
         heads: int = 4,
     ) -> None:
         super().__init__()
-        self.look = nn.ModuleDict({m: Environment(time[m], c, width, heads) for m, c in latent_channels.items()})
-        self.attend = nn.ModuleDict(
+        self.environment_encoders = nn.ModuleDict(
+            {m: EnvironmentEncoder(time[m], c, width, heads) for m, c in latent_channels.items()}
+        )
+        self.attention_layers = nn.ModuleDict(
             {
                 modality: nn.ModuleDict(
-                    {_key(block): Attend(time[modality], c, width, heads) for block, c in inner_blocks(channels)}
+                    {
+                        _key(block): JointAttentionLayer(time[modality], c, width, heads)
+                        for block, c in inner_blocks(channels)
+                    }
                 )
                 for modality, channels in block_out_channels.items()
             }
         )
 
     @contextmanager
-    def between(
+    def attached(
         self, latents: Mapping[str, Tensor], t: Mapping[str, Tensor], unets: Mapping[str, Any]
     ) -> Iterator[None]:
         """In this context each network attends to the others' noisy latents [B, c, …] at timesteps [B] or []."""
-        environments = {m: self.look[m] for m in latents}
+        environments = {m: self.environment_encoders[m] for m in latents}
         tokens_of = {m: environments[m](x.to(self.dtype), t[m].expand(len(x))) for m, x in latents.items()}
         with ExitStack() as stack:
             for modality in latents:
@@ -76,7 +81,7 @@ class JointAttention(ModelMixin, ConfigMixin):
                 tokens = torch.cat([values for values, _ in others], dim=1)
                 times = torch.cat([token_times for _, token_times in others])
                 frames = latents[modality].shape[2] if latents[modality].ndim == 5 else 1
-                attend = self.attend[modality]
+                attend = self.attention_layers[modality]
                 assert isinstance(attend, nn.ModuleDict)
                 for block, layer in attend.items():
                     module = unets[modality].get_submodule(_name(block))
@@ -111,21 +116,21 @@ def sample_together(
         lead: modality → steps by which it is ahead of those without an entry, which then attend to cleaner latents.
     """
     unets = {m: decoder.unet for m, decoder in decoders.items()}
-    ahead = {m: (lead or {}).get(m, 0) for m in states}
-    begins = {m: max(ahead.values()) - steps for m, steps in ahead.items()}
-    count = max(begins[m] + len(state) for m, state in states.items())
+    lead_steps = {m: (lead or {}).get(m, 0) for m in states}
+    first_step = {m: max(lead_steps.values()) - steps for m, steps in lead_steps.items()}
+    count = max(first_step[m] + len(state) for m, state in states.items())
     for i in range(count):
         latents = {m: state.latents for m, state in states.items()}
-        at = {m: state.timestep(i - begins[m]) for m, state in states.items()}
-        with joint.between(latents, at, unets):
+        timesteps = {m: state.timestep(i - first_step[m]) for m, state in states.items()}
+        with joint.attached(latents, timesteps, unets):
             for m, state in states.items():
-                if 0 <= i - begins[m] < len(state):
-                    state.step(i - begins[m])
+                if 0 <= i - first_step[m] < len(state):
+                    state.step(i - first_step[m])
         progress(i + 1, count)
     return {m: state.latents for m, state in states.items()}
 
 
-class Environment(nn.Module):
+class EnvironmentEncoder(nn.Module):
     """Noisy latents → the tokens that the others attend to: one for each frame, piece of a sound, or picture."""
 
     def __init__(self, time: str, channels: int, width: int, heads: int, hidden: int = 32, side: int = 4) -> None:
@@ -140,47 +145,53 @@ class Environment(nn.Module):
             nn.Flatten(),
             nn.Linear(hidden * side**2, width),
         )
-        self.noise_level, self.when = nn.Linear(width, width), nn.Linear(POSITIONS, width)
-        self.compare = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, batch_first=True, norm_first=True)
+        self.noise_level, self.time_embedding = nn.Linear(width, width), nn.Linear(POSITIONS, width)
+        self.token_mixer = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, batch_first=True, norm_first=True)
 
     def forward(self, latents: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """[B, c, h, w] or [B, c, F, h, w], timesteps [B] → tokens [B, N, W] and their times [N]."""
         pieces = _pieces(self.time, latents)  # [B, N, c, h, w]
-        times = moments(self.time, pieces.shape[1], latents.device)
+        times = time_centres(self.time, pieces.shape[1], latents.device)
         tokens = self.maps(pieces.flatten(0, 1)).unflatten(0, pieces.shape[:2])
         level = get_timestep_embedding(t, tokens.shape[-1], flip_sin_to_cos=True, downscale_freq_shift=0)
         tokens = (
-            tokens + self.noise_level(level.to(tokens.dtype))[:, None] + self.when(positions(times).to(tokens.dtype))
+            tokens
+            + self.noise_level(level.to(tokens.dtype))[:, None]
+            + self.time_embedding(positions(times).to(tokens.dtype))
         )
-        return self.compare(tokens), times
+        return self.token_mixer(tokens), times
 
 
-class Attend(nn.Module):
+class JointAttentionLayer(nn.Module):
     """Adds to a map of one network its attention to the tokens of the others."""
 
     def __init__(self, time: str, channels: int, width: int, heads: int) -> None:
         super().__init__()
         self.time, self.heads = time, heads
         self.norm, self.norm_tokens = nn.LayerNorm(channels), nn.LayerNorm(width)
-        self.when = nn.Linear(POSITIONS, channels)
+        self.time_embedding = nn.Linear(POSITIONS, channels)
         self.query = nn.Linear(channels, width)
         self.key, self.value = nn.Linear(width, width), nn.Linear(width, width)
         self.out = nn.Linear(width, channels)
-        self.far = nn.Parameter(torch.full((heads,), 16.0))  # slope by which scores fall with the distance in time
+        self.distance_slope = nn.Parameter(
+            torch.full((heads,), 16.0)
+        )  # slope by which scores fall with the distance in time
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, hidden: Tensor, tokens: Tensor, times: Tensor, frames: int = 1) -> Tensor:
         """[n · B (· F), C, h, w], where n branches of guidance are stacked, with tokens [B, N, W] of times [N]."""
         maps = _timeline(self.time, hidden, frames)  # [n · B, T, P, C]
-        map_times = moments(self.time, maps.shape[1], hidden.device)
-        query = self.query(self.norm(maps) + self.when(positions(map_times).to(maps.dtype))[:, None]).flatten(1, 2)
+        map_times = time_centres(self.time, maps.shape[1], hidden.device)
+        query = self.query(self.norm(maps) + self.time_embedding(positions(map_times).to(maps.dtype))[:, None]).flatten(
+            1, 2
+        )
         copies = len(maps) // len(tokens)
         tokens = self.norm_tokens(tokens).repeat(copies, 1, 1)
         projected = (query, self.key(tokens), self.value(tokens))
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in projected)
         distance = (map_times[:, None] - times).abs().nan_to_num(0.0)  # 0 where a picture is involved
-        bias = -self.far[:, None, None] * distance.repeat_interleave(maps.shape[2], 0)
+        bias = -self.distance_slope[:, None, None] * distance.repeat_interleave(maps.shape[2], 0)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q))
         added = self.out(attended.transpose(1, 2).flatten(2)).view_as(maps)
         return hidden + _map(self.time, added, hidden)
@@ -192,7 +203,7 @@ def inner_blocks(block_out_channels: Sequence[int]) -> list[tuple[str, int]]:
     return [("mid_block", upwards[0]), *((f"up_blocks.{i}", c) for i, c in enumerate(upwards[:-1]))]
 
 
-def moments(time: str, count: int, device: torch.device) -> Tensor:
+def time_centres(time: str, count: int, device: torch.device) -> Tensor:
     """Times [count] of the centres of equal pieces, 0 … 1 of the whole length; not a number for pictures."""
     if not time:
         return torch.full((count,), torch.nan, device=device)

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
+from codi2.config import DecoderConfig
 from codi2.diffuse.build import FPS, FRAMES, SIZES
 from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
 from codi2.diffuse.condition import Conditioner
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.errors import WeightsError
 from codi2.sizes import check_layers, check_numbers, check_size
 from codi2.tensors import read_tensors
@@ -55,7 +56,7 @@ NETWORKS = {"image": "UNet2DConditionModel", "audio": "AudioLDM2UNet2DConditionM
 """Classes of diffusers, by modality; each is imported when it is used."""
 
 
-def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, codec: Codec | None = None) -> Decoder:
+def load_decoder(modality: str, folder: Path, config: DecoderConfig, codec: Codec | None = None) -> Decoder:
     """The decoder in `folder`, frozen, fp32; `codec` replaces the folder's own.
 
     Raises:
@@ -70,7 +71,7 @@ def load_decoder(modality: str, folder: Path, sampling: Sampling | None = None, 
         check_numbers(DPMSolverMultistepScheduler.load_config(folder / "scheduler"), f"the scheduler in {folder}")
         scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
     codec = codec or load_codec(modality, folder)
-    return Decoder(unet, conditioner, codec, scheduler, sampling or Sampling())
+    return Decoder(unet, conditioner, codec, scheduler, config)
 
 
 def save_decoder(decoder: Decoder, folder: Path, whole: bool = False) -> None:

@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How B media are sampled; None: as the decoder's `Sampling` has it."""
+    """How B media are sampled; None: as in the decoder's config."""
 
     sources: Sequence[Part | None] | None = None  # the item that each medium edits, or None (the fidelity path)
     negative: Tensor | None = None

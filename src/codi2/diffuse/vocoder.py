@@ -64,10 +64,10 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         self.mel = MelSpectrogram(rate, n_fft, hop, bins, max_hz)
-        self.enter = nn.Conv1d(bins, channels, kernel, padding=kernel // 2)
+        self.input_projection = nn.Conv1d(bins, channels, kernel, padding=kernel // 2)
         self.backbone = nn.ModuleList(ConvNeXtBlock(channels, expansion, kernel) for _ in range(blocks))
         self.norm = nn.LayerNorm(channels)
-        self.leave = nn.Linear(channels, 3 * (n_fft // 2 + 1))
+        self.output_projection = nn.Linear(channels, 3 * (n_fft // 2 + 1))
         spread = self.mel.filters.T  # [F, M]
         # Bins that no filter touches (0 Hz and the top) take the outermost filter's value.
         spread = torch.where(spread.sum(1, keepdim=True) > 0, spread, _nearest(spread))
@@ -76,11 +76,13 @@ class ISTFTVocoder(ModelMixin, ConfigMixin):
     def spectrum(self, log_mel: Tensor) -> Tensor:
         """Normalised log-mel [B, 1, T, M] to the predicted complex spectrum [B, F, T]."""
         bands = log_mel.squeeze(1).transpose(1, 2)  # [B, M, T]
-        x = self.enter(bands)
+        x = self.input_projection(bands)
         for block in self.backbone:
             x = block(x)
         # spectra are in single precision, whatever the network's
-        added, real, imaginary = self.leave(self.norm(x.transpose(1, 2))).float().transpose(1, 2).chunk(3, dim=1)
+        added, real, imaginary = (
+            self.output_projection(self.norm(x.transpose(1, 2))).float().transpose(1, 2).chunk(3, dim=1)
+        )
         height = self.mel.denormalize(bands.float()) - self.mel.filters.sum(1).log()[:, None]
         with full_precision(height):
             spread = self.envelope.float() @ height

@@ -45,7 +45,7 @@ def encoder_norms(encoder: Encoder, media: Mapping[str, Sequence[Part]]) -> Iter
 def decoder_norms(decoders: Mapping[str, Decoder]) -> Iterator[DecoderNorm]:
     """The norm and the rule of each decoder."""
     for modality, decoder in decoders.items():
-        expected, configured = decoder.conditioner.expected_norm(), decoder.sampling.feature_norm
+        expected, configured = decoder.conditioner.expected_norm(), decoder.config.feature_norm
         if configured is None:
             rule = (
                 "brought to what the decoder expects"

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from codi2.prompt.layout import MODALITIES
 
 SALT = 0x5EED  # makes the noise of the prior differ from that of a decoder with the same seed
-LEAST_SIGMA = 0.3  # below this share of noise the weight of an error no longer grows
+LEAST_SIGMA = 0.3  # noise level below which the weight of an error no longer grows
 NUM_MODALITIES = len(MODALITIES)
-FREQUENCIES = 128  # of the sinusoids that stand for the time
+FREQUENCIES = 128  # width of the sinusoidal encoding of sigma
 
 
 @dataclass(frozen=True)
@@ -82,35 +82,35 @@ class Prior(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.register_buffer("group_of", torch.tensor(groups or range(num_modalities)), persistent=False)
-        self.read_item, self.read_state, self.read_noisy = (nn.Linear(n, width) for n in (dim, state_dim, dim))
+        self.item_in, self.state_in, self.noisy_in = (nn.Linear(n, width) for n in (dim, state_dim, dim))
         self.slot = nn.Parameter(torch.randn(3, num_slots, width) * 0.02)  # of items, states and noisy features
         self.age = nn.Parameter(torch.randn(num_items, width) * 0.02)
         self.modality = nn.Parameter(torch.randn(num_modalities, width) * 0.02)
-        self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.noise_level = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, "gelu", batch_first=True, norm_first=True)
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.weigh, self.add = nn.Linear(width, 1), nn.Linear(width, dim)
-        for last in (self.weigh, self.add):
+        self.copy_weights, self.output = nn.Linear(width, 1), nn.Linear(width, dim)
+        for last in (self.copy_weights, self.output):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
     def forward(self, noisy: Tensor, sigma: Tensor, context: Context) -> Tensor:
-        """Features [B, K, D] with a share `sigma` [B] of noise → the estimate [B, K, D]."""
+        """Noisy features [B, K, D] at noise levels `sigma` [B] in 0 … 1 → the estimate of the features [B, K, D]."""
         count, num_items = noisy.shape[1], self.config["num_items"]
         items, modalities = context.items[:, :num_items], context.item_modality[:, :num_items]
         present = items.flatten(3).abs().amax(-1) > 0  # [B, M, T]
         has_state = context.states.abs().amax(-1) > 0  # [B, K]
-        item_rows = self.read_item(items) + self.slot[0, : items.shape[2]] + self.age[: items.shape[1], None]
+        item_rows = self.item_in(items) + self.slot[0, : items.shape[2]] + self.age[: items.shape[1], None]
         item_rows = (item_rows + self.modality[modalities][:, :, None]).flatten(1, 2)
         order, valid = _pack(present.flatten(1))
         item_rows = item_rows.gather(1, order[..., None].expand(-1, -1, item_rows.shape[-1]))
-        state_rows = self.read_state(F.layer_norm(context.states.float(), context.states.shape[-1:]))
+        state_rows = self.state_in(F.layer_norm(context.states.float(), context.states.shape[-1:]))
         state_rows = state_rows + self.slot[1, :count]
-        time = self.time(get_timestep_embedding(sigma * 1000, FREQUENCIES).to(noisy.dtype))
-        noisy_rows = self.read_noisy(noisy) + self.slot[2, :count] + (time + self.modality[context.modality])[:, None]
+        level = self.noise_level(get_timestep_embedding(sigma * 1000, FREQUENCIES).to(noisy.dtype))
+        noisy_rows = self.noisy_in(noisy) + self.slot[2, :count] + (level + self.modality[context.modality])[:, None]
         rows = torch.cat([item_rows, state_rows, noisy_rows], dim=1)
         absent = ~torch.cat([valid, has_state, torch.ones_like(has_state)], dim=1)
         for block in self.blocks:
@@ -118,18 +118,18 @@ class Prior(ModelMixin, ConfigMixin):
         rows = self.norm(rows)
         groups = self.group_of  # a clip's features are those of a picture, its first frame, and of its motion
         same = present & (groups[modalities] == groups[context.modality][:, None])[..., None]  # [B, M, T]
-        weights = self.weigh(rows[:, : order.shape[1]])[..., 0]
+        weights = self.copy_weights(rows[:, : order.shape[1]])[..., 0]
         weights = torch.zeros_like(present.flatten(1), dtype=weights.dtype).scatter(1, order, weights)
         weights = weights.view(same.shape) * same
         combined = torch.einsum("bmt,bmtd->btd", weights, items)
         combined = F.pad(combined, (0, 0, 0, max(0, count - combined.shape[1])))[:, :count]
-        return combined + self.add(rows[:, -count:])
+        return combined + self.output(rows[:, -count:])
 
     def loss(self, target: Tensor, noise: Tensor, sigma: Tensor, context: Context) -> Tensor:
         """The flow matching loss per sample [B]: the squared error of the velocity, with a limited weight where sigma
         is small."""
-        share = sigma.view(-1, 1, 1)
-        estimate = self((1 - share) * target + share * noise, sigma, context)
+        level = sigma.view(-1, 1, 1)
+        estimate = self((1 - level) * target + level * noise, sigma, context)
         error = (estimate - target).square().flatten(1).mean(1)
         return error / sigma.clamp(min=LEAST_SIGMA).square()
 
@@ -148,8 +148,8 @@ class Prior(ModelMixin, ConfigMixin):
         sigmas = torch.linspace(1, 0, steps + 1).tolist()
         for sigma, following in pairwise(sigmas):
             copies = len(guided.states) // len(values)
-            times = torch.full((len(guided.states),), sigma, device=values.device)
-            estimate = self(values.repeat(copies, 1, 1), times, guided)
+            levels = torch.full((len(guided.states),), sigma, device=values.device)
+            estimate = self(values.repeat(copies, 1, 1), levels, guided)
             if copies == 2:
                 unconditional, conditional = estimate.chunk(2)
                 estimate = unconditional + guidance_scale * (conditional - unconditional)
@@ -168,7 +168,7 @@ def _pack(present: Tensor) -> tuple[Tensor, Tensor]:
     return order, present.gather(1, order)
 
 
-def guesses(context: Context, row: int, pairs: bool, groups: Tensor | None = None) -> dict[str, Tensor]:
+def baseline_features(context: Context, row: int, pairs: bool, groups: Tensor | None = None) -> dict[str, Tensor]:
     """Baselines without training for a sample's features [K, D], by name.
 
     `copy`: the last item of its group in the context, if any. `arithmetic`, where `pairs` of items before and after an
@@ -197,7 +197,7 @@ def random_prior(dim: int, state_dim: int, num_slots: int) -> Prior:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         prior = Prior(dim, state_dim, NUM_MODALITIES, num_slots, width=16, layers=1, heads=2)
-        for last in (prior.weigh, prior.add):
+        for last in (prior.copy_weights, prior.output):
             nn.init.normal_(last.weight, std=0.3)
     return prior.eval().requires_grad_(False)
 
@@ -208,8 +208,8 @@ def _both_branches(context: Context) -> Context:
     return Context(torch.cat([unconditional.states, context.states]), twice.modality, twice.items, twice.item_modality)
 
 
-def times(count: int, generator: torch.Generator) -> Tensor:
-    """Shares of noise [count] for training: logit-normal, with a median of 0.82.
+def sample_noise_levels(count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels [count] for training: logit-normal, with a median of 0.82.
 
     The context matters where noise hides the features; where there is little noise, the noisy features are copied.
     """

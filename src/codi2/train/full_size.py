@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codi2.config import PRESETS
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.dry_run import parts
 from codi2.heads.projection import Projection
 from codi2.llm.backbone import Backbone, adapt
@@ -166,11 +166,11 @@ def published_decoders(dim: int) -> dict[str, Decoder]:
     components["image"] |= {"image_noising_scheduler": DDPMScheduler(beta_schedule="squaredcos_cap_v2")}
     for part in components.values():
         part |= {"scheduler": DDIMScheduler(), "tokenizer": tokenizer, "tokenizer_2": tokenizer}
-    sampling, video = Sampling(feature_norm=0.0), paper["video"]
     decoders = {
-        "image": unclip_decoder(components["image"], replace(sampling, feature_norm=1.0)),
-        "audio": audioldm2_decoder(components["audio"], dim, paper["audio"].length, sampling),
-        "video": text_to_video_decoder(components["video"], dim, video.length, video.height, video.size, sampling),
+        # its own norm is that of weights, which are not loaded here
+        "image": unclip_decoder(components["image"], replace(paper["image"], feature_norm=1.0, noise_level=0)),
+        "audio": audioldm2_decoder(components["audio"], dim, paper["audio"]),
+        "video": text_to_video_decoder(components["video"], dim, paper["video"]),
     }
     states = {"image": (1, 77, 1024), "audio": (1, 1, 1024), "video": (1, 77, 1024)}
     for modality, decoder in decoders.items():

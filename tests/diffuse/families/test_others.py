@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from codi2.config import DecoderConfig
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.families import load_pipeline
 from codi2.diffuse.process import Cosine, Discrete, Flow
 from codi2.diffuse.sampling import SampleOptions, seeded_noise
@@ -174,9 +174,10 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def decoder(kind: tuple[str, Path, dict[str, Any]]) -> Decoder:
     name, folder, _ = kind
-    config = DecoderConfig(kind="pipeline", id=str(folder), size=32, height=16, length=5)
+    sizes: dict[str, Any] = {"size": 32, "height": 16, "length": 5}
+    config = DecoderConfig("pipeline", str(folder), num_inference_steps=STEPS, guidance_scale=SCALE, **sizes)
     torch.manual_seed(1)
-    return load_pipeline(KINDS[name][0], config, DIM, Sampling(STEPS, SCALE))
+    return load_pipeline(KINDS[name][0], config, DIM)
 
 
 def features() -> Tensor:
@@ -307,10 +308,10 @@ def test_a_pipeline_of_another_kind_is_refused(kind: tuple[str, Path, dict[str, 
     name, folder, _ = kind
     wrong = "audio" if KINDS[name][0] != "audio" else "image"
     with pytest.raises(ConfigError, match=f"makes {KINDS[name][0]}"):
-        load_pipeline(wrong, DecoderConfig(kind="pipeline", id=str(folder)), DIM, Sampling())
+        load_pipeline(wrong, DecoderConfig(kind="pipeline", id=str(folder)), DIM)
     (tmp_path / "model_index.json").write_text('{"_class_name": "DanceDiffusionPipeline"}')
     with pytest.raises(ConfigError, match="DanceDiffusionPipeline"):
-        load_pipeline("audio", DecoderConfig(kind="pipeline", id=str(tmp_path)), DIM, Sampling())
+        load_pipeline("audio", DecoderConfig(kind="pipeline", id=str(tmp_path)), DIM)
 
 
 class _Projected(torch.nn.Module):

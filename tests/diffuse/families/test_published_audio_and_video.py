@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.config import DecoderConfig
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.families.audioldm2 import audioldm2_decoder
 from codi2.diffuse.families.text_to_video import text_to_video_decoder
 from codi2.diffuse.sampling import SampleOptions, seeded_noise
@@ -20,6 +22,7 @@ from codi2.prompt.parts import Audio, Video
 from .published import audioldm2_pipeline, video_pipeline
 
 DIM, STEPS, SCALE, SEEDS, NEGATIVE = 16, 3, 5.0, [3, 4], "muffled, echo"
+CONFIG = DecoderConfig("pipeline", num_inference_steps=STEPS, guidance_scale=SCALE)
 FRAMES = 32  # of a spectrogram, 0.32 s
 CPU = torch.device("cpu")
 
@@ -39,14 +42,14 @@ def audio(sounds: Any) -> Decoder:
     names = ("unet", "vae", "vocoder", "scheduler", "tokenizer_2", "text_encoder_2")
     parts = {name: copy.deepcopy(getattr(sounds, name)) for name in names}
     torch.manual_seed(1)
-    return audioldm2_decoder(parts, DIM, FRAMES, Sampling(STEPS, SCALE))
+    return audioldm2_decoder(parts, DIM, replace(CONFIG, length=FRAMES))
 
 
 @pytest.fixture
 def video(clips: Any) -> Decoder:
     parts = {n: copy.deepcopy(getattr(clips, n)) for n in ("unet", "vae", "scheduler", "tokenizer", "text_encoder")}
     torch.manual_seed(1)
-    return text_to_video_decoder(parts, DIM, 3, 16, 24, Sampling(STEPS, SCALE))
+    return text_to_video_decoder(parts, DIM, replace(CONFIG, length=3, height=16, size=24))
 
 
 def features() -> Tensor:

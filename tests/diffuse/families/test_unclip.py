@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from codi2.config import DecoderConfig
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.families import load_pipeline
 from codi2.diffuse.families.unclip import unclip_decoder
 from codi2.diffuse.load import has_head, trained_state
@@ -22,6 +23,7 @@ from codi2.prompt.parts import Image
 from .published import unclip_pipeline
 
 DIM, STEPS, SCALE, LEVEL, SEEDS = 16, 4, 7.5, 499, [3, 4]
+CONFIG = DecoderConfig("pipeline", num_inference_steps=STEPS, guidance_scale=SCALE, noise_level=LEVEL)
 NEGATIVE = "worst quality, sketch"
 PARTS = ("unet", "vae", "image_normalizer", "image_noising_scheduler", "scheduler", "tokenizer", "text_encoder")
 
@@ -34,7 +36,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def decoder(pipeline: Any) -> Decoder:
     parts = {name: copy.deepcopy(getattr(pipeline, name)) for name in PARTS}
-    return unclip_decoder(parts, Sampling(STEPS, SCALE, 1.5, LEVEL))
+    return unclip_decoder(parts, CONFIG)
 
 
 def features() -> Tensor:
@@ -84,7 +86,7 @@ def test_a_negative_prompt_acts_as_in_the_published_pipeline(
 ) -> None:
     prompt = [NEGATIVE if both else ""] * 2
     expected = pipeline_latents(pipeline, monkeypatch, prompt=prompt, negative_prompt=[NEGATIVE] * 2)
-    decoder.sampling = Sampling(STEPS, SCALE, 1.5, LEVEL, negative_in_both=both)
+    decoder.config = replace(CONFIG, negative_in_both=both)
     assert relative(decoder_latents(decoder, NEGATIVE), expected) < 1e-5
     assert relative(decoder_latents(decoder), expected) > 1e-3
 
@@ -148,7 +150,7 @@ def test_the_expected_norm_is_that_of_the_normaliser(pipeline: Any, decoder: Dec
     embeddings = (normalizer.mean + normalizer.std * torch.randn(20_000, DIM)).detach()
     expected = decoder.conditioner.expected_norm()
     assert expected == pytest.approx(float(embeddings.square().sum(1).mean().sqrt()), rel=0.02)
-    decoder.sampling = Sampling(feature_norm=None)
+    decoder.config = DecoderConfig(kind="pipeline", feature_norm=None)
     assert torch.allclose(decoder.rescaled(features()).norm(dim=-1), torch.full((2, 1), expected))
 
 
@@ -158,7 +160,7 @@ def test_parts_load_from_a_folder_or_are_refused(pipeline: Any, decoder: Decoder
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableUnCLIPImg2ImgPipeline"}')
 
     def load(folder: Path, modality: str = "image", dim: int = DIM) -> Decoder:
-        return load_pipeline(modality, DecoderConfig(kind="pipeline", id=str(folder)), dim, decoder.sampling)
+        return load_pipeline(modality, replace(decoder.config, id=str(folder)), dim)
 
     loaded = load(tmp_path)
     assert relative(decoder_latents(loaded), decoder_latents(decoder)) < 1e-6
@@ -192,7 +194,7 @@ def test_the_states_of_few_prompts_are_kept(decoder: Decoder, monkeypatch: pytes
 def test_features_of_another_width_are_mapped_to_embeddings_by_a_trained_head(pipeline: Any, tmp_path: Path) -> None:
     parts = {name: copy.deepcopy(getattr(pipeline, name)) for name in PARTS}
     torch.manual_seed(0)
-    decoder = unclip_decoder(parts, Sampling(STEPS, SCALE, 1.5, LEVEL), 6)
+    decoder = unclip_decoder(parts, CONFIG, 6)
     inputs = torch.randn(2, 1, 6, generator=torch.Generator().manual_seed(1))
     embeddings = decoder.rescaled(torch.cat([inputs, torch.zeros(1, 1, 6)]))
     expected = decoder.conditioner.expected_norm()
@@ -202,7 +204,7 @@ def test_features_of_another_width_are_mapped_to_embeddings_by_a_trained_head(pi
     assert relative(together[1:], alone) < 1e-4 and relative(together[:1], together[1:]) > 1e-2
 
     # a decoder for features of the embeddings' width gives the same latents for these embeddings
-    without_head = unclip_decoder({name: copy.deepcopy(getattr(pipeline, name)) for name in PARTS}, decoder.sampling)
+    without_head = unclip_decoder({name: copy.deepcopy(getattr(pipeline, name)) for name in PARTS}, decoder.config)
     assert relative(without_head.generate_latents(embeddings[:2], SEEDS), together) < 1e-5
 
     state = trained_state(decoder)

@@ -13,7 +13,7 @@ from importlib import import_module
 import torch
 
 from codi2.config import DecoderConfig
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.errors import ConfigError, WeightsError
 
 FAMILIES = {
@@ -29,9 +29,7 @@ FAMILIES = {
 }
 
 
-def load_pipeline(
-    modality: str, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype = torch.float32
-) -> Decoder:
+def load_pipeline(modality: str, config: DecoderConfig, dim: int, dtype: torch.dtype = torch.float32) -> Decoder:
     """The decoder that `config.id` names, for features of width `dim`; its head is untrained.
 
     Raises:
@@ -39,7 +37,7 @@ def load_pipeline(
         ConfigError: it is a pipeline of another modality, or of a family that is not known.
     """
     module = family_of(modality, config.id)
-    decoder: Decoder = import_module(f"{__name__}.{module}").load(config.id, config, dim, sampling, dtype)
+    decoder: Decoder = import_module(f"{__name__}.{module}").load(config.id, config, dim, dtype)
     return decoder
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.codec import Codec
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.load import load_parts, widened
 from codi2.diffuse.words import TextStates, WordsCondition
 from codi2.media.mel import MelSpectrogram
@@ -96,11 +96,11 @@ def levelled(sound: Audio, length: int) -> np.ndarray:
     return wave
 
 
-def audioldm2_decoder(parts: dict[str, Any], dim: int, frames: int, sampling: Sampling) -> Decoder:
+def audioldm2_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) -> Decoder:
     """A decoder of the parts of an `AudioLDM2Pipeline`, by their names there, for features of width `dim`.
 
     Args:
-        frames: of the spectrogram, 100 a second.
+        config: its `length` is the number of frames of the spectrogram, 100 a second.
     """
     unet, vae, vocoder = parts["unet"], parts["vae"], parts["vocoder"]
     weight = unet.conv_in.weight
@@ -110,13 +110,13 @@ def audioldm2_decoder(parts: dict[str, Any], dim: int, frames: int, sampling: Sa
         dim, TextStates(parts["tokenizer_2"], parts["text_encoder_2"], padded=False), width=widths[0]
     ).to(weight.device, weight.dtype)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    shape = (unet.config.out_channels, frames // factor, vocoder.config.model_in_dim // factor)
-    codec = AudioLDM2Codec(vae, vocoder, frames)
-    decoder = Decoder(widened(unet), condition, codec, parts["scheduler"], sampling, latent_shape=shape)
+    shape = (unet.config.out_channels, config.length // factor, vocoder.config.model_in_dim // factor)
+    codec = AudioLDM2Codec(vae, vocoder, config.length)
+    decoder = Decoder(widened(unet), condition, codec, parts["scheduler"], config, latent_shape=shape)
     return decoder.eval().requires_grad_(False)
 
 
-def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
+def load(source: str | Path, config: DecoderConfig, dim: int, dtype: torch.dtype) -> Decoder:
     """The decoder in a folder or repo in the layout of `AudioLDM2Pipeline`, with an untrained head."""
     from diffusers import AudioLDM2UNet2DConditionModel, AutoencoderKL, DDIMScheduler
     from transformers import SpeechT5HifiGan, T5EncoderModel, T5TokenizerFast
@@ -129,4 +129,4 @@ def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling
         "tokenizer_2": T5TokenizerFast,
         "text_encoder_2": T5EncoderModel,
     }
-    return audioldm2_decoder(load_parts(source, classes, dtype), dim, config.length, sampling)
+    return audioldm2_decoder(load_parts(source, classes, dtype), dim, config)

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.families.flow import NUM_STATES, FlowCodec, FlowCondition, by_size
 from codi2.diffuse.load import load_parts
 from codi2.errors import ConfigError
@@ -52,30 +52,30 @@ class FluxNetwork(nn.Module):
         return SimpleNamespace(sample=sample)
 
 
-def flux_decoder(parts: dict[str, Any], dim: int, size: int, sampling: Sampling) -> Decoder:
-    """A decoder of the parts of a `FluxPipeline`, by their names there, for pictures of `size` pixels a side.
+def flux_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) -> Decoder:
+    """A decoder of the parts of a `FluxPipeline`, by their names there, for features of width `dim`.
 
-    Raises ConfigError: the size is not a multiple of a patch of latents.
+    Raises ConfigError: `config.size` is not a multiple of a patch of latents.
     """
     transformer, vae = parts["transformer"], parts["vae"]
+    size, sizes = config.size, transformer.config
     weight, factor = next(transformer.parameters()), 2 ** (len(vae.config.block_out_channels) - 1)
     if size % (factor * PATCH) or not size:
         raise ConfigError(f"decoders.image.size is {size}; Flux needs a multiple of {factor * PATCH} pixels")
     side = size // factor
-    config = transformer.config
-    condition = FlowCondition(dim, NUM_STATES, config.joint_attention_dim, config.pooled_projection_dim)
+    condition = FlowCondition(dim, NUM_STATES, sizes.joint_attention_dim, sizes.pooled_projection_dim)
     decoder = Decoder(
         FluxNetwork(transformer),
         condition.to(weight.device, weight.dtype),
         FlowCodec(vae, size),
         by_size(parts["scheduler"], (side // PATCH) ** 2, even=True),
-        sampling,
-        latent_shape=(config.in_channels // PATCH**2, side, side),
+        config,
+        latent_shape=(sizes.in_channels // PATCH**2, side, side),
     )
     return decoder.eval().requires_grad_(False)
 
 
-def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
+def load(source: str | Path, config: DecoderConfig, dim: int, dtype: torch.dtype) -> Decoder:
     """The decoder in a folder or repo in the layout of `FluxPipeline`, with an untrained head."""
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
@@ -84,4 +84,4 @@ def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling
         "vae": AutoencoderKL,
         "scheduler": FlowMatchEulerDiscreteScheduler,
     }
-    return flux_decoder(load_parts(source, classes, dtype), dim, config.size, sampling)
+    return flux_decoder(load_parts(source, classes, dtype), dim, config)

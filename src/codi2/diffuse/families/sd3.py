@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.families.flow import NUM_STATES, FlowCodec, FlowCondition, by_size
 from codi2.diffuse.load import load_parts
 
@@ -29,20 +29,20 @@ class SD3Network(nn.Module):
         return self.transformer(hidden_states=x, timestep=t.expand(len(x)), **condition)
 
 
-def sd3_decoder(parts: dict[str, Any], dim: int, sampling: Sampling) -> Decoder:
+def sd3_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) -> Decoder:
     """A decoder of the parts of a `StableDiffusion3Pipeline`, by their names there."""
     transformer, vae = parts["transformer"], parts["vae"]
-    weight, config = next(transformer.parameters()), transformer.config
-    condition = FlowCondition(dim, NUM_STATES, config.joint_attention_dim, config.pooled_projection_dim)
-    codec = FlowCodec(vae, config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1))
-    scheduler = by_size(parts["scheduler"], (config.sample_size // config.patch_size) ** 2, even=False)
-    decoder = Decoder(SD3Network(transformer), condition.to(weight.device, weight.dtype), codec, scheduler, sampling)
+    weight, sizes = next(transformer.parameters()), transformer.config
+    condition = FlowCondition(dim, NUM_STATES, sizes.joint_attention_dim, sizes.pooled_projection_dim)
+    codec = FlowCodec(vae, sizes.sample_size * 2 ** (len(vae.config.block_out_channels) - 1))
+    scheduler = by_size(parts["scheduler"], (sizes.sample_size // sizes.patch_size) ** 2, even=False)
+    decoder = Decoder(SD3Network(transformer), condition.to(weight.device, weight.dtype), codec, scheduler, config)
     return decoder.eval().requires_grad_(False)
 
 
-def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: Any) -> Decoder:
+def load(source: str | Path, config: DecoderConfig, dim: int, dtype: Any) -> Decoder:
     """The decoder in a folder or repo in the layout of `StableDiffusion3Pipeline`, with an untrained head."""
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
     classes = {"transformer": SD3Transformer2DModel, "vae": AutoencoderKL, "scheduler": FlowMatchEulerDiscreteScheduler}
-    return sd3_decoder(load_parts(source, classes, dtype), dim, sampling)
+    return sd3_decoder(load_parts(source, classes, dtype), dim, config)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from codi2.config import DecoderConfig
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.families.prompt import PromptCondition
 from codi2.diffuse.families.unclip import UnclipCodec
 from codi2.diffuse.load import load_parts, widened
@@ -42,19 +42,19 @@ class SDXLCondition(PromptCondition):
         return {"encoder_hidden_states": states, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes}}
 
 
-def sdxl_decoder(parts: dict[str, Any], dim: int, sampling: Sampling) -> Decoder:
+def sdxl_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) -> Decoder:
     """A decoder of the parts of a `StableDiffusionXLPipeline`, by their names there."""
     unet, vae = parts["unet"], parts["vae"]
     weight = unet.conv_in.weight
     size = unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
     condition = SDXLCondition(dim, unet, size).to(weight.device, weight.dtype)
-    decoder = Decoder(widened(unet), condition, UnclipCodec(vae, size), parts["scheduler"], sampling)
+    decoder = Decoder(widened(unet), condition, UnclipCodec(vae, size), parts["scheduler"], config)
     return decoder.eval().requires_grad_(False)
 
 
-def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
+def load(source: str | Path, config: DecoderConfig, dim: int, dtype: torch.dtype) -> Decoder:
     """The decoder in a folder or repo in the layout of `StableDiffusionXLPipeline`, with an untrained head."""
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 
     classes = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": EulerDiscreteScheduler}
-    return sdxl_decoder(load_parts(source, classes, dtype), dim, sampling)
+    return sdxl_decoder(load_parts(source, classes, dtype), dim, config)

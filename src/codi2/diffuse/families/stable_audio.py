@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.codec import Codec
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.families.prompt import PromptCondition
 from codi2.diffuse.load import load_parts
 from codi2.prompt.parts import Audio, Part
@@ -107,7 +107,7 @@ class OobleckCodec(Codec):
         return self.vae.decode(latents).sample
 
 
-def stable_audio_decoder(parts: dict[str, Any], dim: int, sampling: Sampling) -> Decoder:
+def stable_audio_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) -> Decoder:
     """A decoder of the parts of a `StableAudioPipeline`, by their names there."""
     transformer, vae = parts["transformer"], parts["vae"]
     weight = next(transformer.parameters())
@@ -117,12 +117,12 @@ def stable_audio_decoder(parts: dict[str, Any], dim: int, sampling: Sampling) ->
     network, shape = StableAudioNetwork(transformer), (transformer.config.in_channels, length)
     codec = OobleckCodec(vae, samples)
     decoder = Decoder(
-        network, condition.to(weight.device, weight.dtype), codec, parts["scheduler"], sampling, latent_shape=shape
+        network, condition.to(weight.device, weight.dtype), codec, parts["scheduler"], config, latent_shape=shape
     )
     return decoder.eval().requires_grad_(False)
 
 
-def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
+def load(source: str | Path, config: DecoderConfig, dim: int, dtype: torch.dtype) -> Decoder:
     """The decoder in a folder or repo in the layout of `StableAudioPipeline`, with an untrained head."""
     from diffusers import AutoencoderOobleck, CosineDPMSolverMultistepScheduler, StableAudioDiTModel
     from diffusers.pipelines.stable_audio import StableAudioProjectionModel
@@ -133,4 +133,4 @@ def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling
         "projection_model": StableAudioProjectionModel,
         "scheduler": CosineDPMSolverMultistepScheduler,
     }
-    return stable_audio_decoder(load_parts(source, classes, dtype), dim, sampling)
+    return stable_audio_decoder(load_parts(source, classes, dtype), dim, config)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.clip import ClipCodec
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.load import load_parts, widened
 from codi2.diffuse.words import TextStates, WordsCondition
 
@@ -41,22 +41,21 @@ class TextToVideoCondition(WordsCondition):
         return {"encoder_hidden_states": torch.where(present, states, words.to(joint))}
 
 
-def text_to_video_decoder(
-    parts: dict[str, Any], dim: int, frames: int, height: int, width: int, sampling: Sampling
-) -> Decoder:
+def text_to_video_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) -> Decoder:
     """A decoder of the parts of a `TextToVideoSDPipeline`, by their names there, for features of width `dim`."""
     unet, vae = parts["unet"], parts["vae"]
     weight = unet.conv_in.weight
     words = TextStates(parts["tokenizer"], parts["text_encoder"], padded=True)
     condition = TextToVideoCondition(dim, words).to(weight.device, weight.dtype)
+    frames, height, width = config.length, config.height or config.size, config.size
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     codec = ClipCodec(vae, frames, height, width)
     shape = (unet.config.out_channels, frames, height // factor, width // factor)
-    decoder = Decoder(widened(unet), condition, codec, parts["scheduler"], sampling, latent_shape=shape)
+    decoder = Decoder(widened(unet), condition, codec, parts["scheduler"], config, latent_shape=shape)
     return decoder.eval().requires_grad_(False)
 
 
-def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
+def load(source: str | Path, config: DecoderConfig, dim: int, dtype: torch.dtype) -> Decoder:
     """The decoder in a folder or repo in the layout of `TextToVideoSDPipeline`, with an untrained head."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet3DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -68,5 +67,4 @@ def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling
         "tokenizer": CLIPTokenizer,
         "text_encoder": CLIPTextModel,
     }
-    height = config.height or config.size
-    return text_to_video_decoder(load_parts(source, classes, dtype), dim, config.length, height, config.size, sampling)
+    return text_to_video_decoder(load_parts(source, classes, dtype), dim, config)

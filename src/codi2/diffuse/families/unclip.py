@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.codec import ImageCodec
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.load import load_parts, widened
 from codi2.diffuse.words import TextStates, WordsCondition
 from codi2.media.prepare import cover
@@ -90,7 +90,7 @@ class UnclipCodec(ImageCodec):
         return self.vae.encode(tensor).latent_dist.mode()
 
 
-def unclip_decoder(parts: dict[str, Any], sampling: Sampling, dim: int | None = None) -> Decoder:
+def unclip_decoder(parts: dict[str, Any], config: DecoderConfig, dim: int | None = None) -> Decoder:
     """A decoder of the parts of a `StableUnCLIPImg2ImgPipeline`, by their names there, for features of width `dim`; by
     default of its embeddings' own."""
     unet, vae = parts["unet"], parts["vae"]
@@ -102,10 +102,10 @@ def unclip_decoder(parts: dict[str, Any], sampling: Sampling, dim: int | None = 
     )
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     codec = UnclipCodec(vae, unet.config.sample_size * factor)
-    return Decoder(widened(unet), condition, codec, parts["scheduler"], sampling).eval().requires_grad_(False)
+    return Decoder(widened(unet), condition, codec, parts["scheduler"], config).eval().requires_grad_(False)
 
 
-def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
+def load(source: str | Path, config: DecoderConfig, dim: int, dtype: torch.dtype) -> Decoder:
     """The decoder in a folder or repo in the layout of `StableUnCLIPImg2ImgPipeline`."""
     from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion import StableUnCLIPImageNormalizer
@@ -120,4 +120,4 @@ def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling
         "tokenizer": CLIPTokenizer,
         "text_encoder": CLIPTextModel,
     }
-    return unclip_decoder(load_parts(source, classes, dtype), sampling, dim)
+    return unclip_decoder(load_parts(source, classes, dtype), config, dim)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.clip import ClipCodec
-from codi2.diffuse.decoder import Decoder, Sampling
+from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.families.prompt import PromptCondition
 from codi2.diffuse.load import load_parts
 
@@ -54,22 +54,25 @@ class WanCodec(ClipCodec):
         return mean, std
 
 
-def wan_decoder(parts: dict[str, Any], dim: int, frames: int, height: int, width: int, sampling: Sampling) -> Decoder:
-    """A decoder of the parts of a `WanPipeline`, by their names there; `frames` is one more than a multiple of four."""
+def wan_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) -> Decoder:
+    """A decoder of the parts of a `WanPipeline`, by their names there.
+
+    `config.length`, of frames, is one more than a multiple of four.
+    """
     transformer, vae = parts["transformer"], parts["vae"]
     weight = next(transformer.parameters())
     condition = PromptCondition(dim, NUM_STATES, transformer.config.text_dim).to(weight.device, weight.dtype)
+    frames, height, width = config.length, config.height or config.size, config.size
     in_time, in_space = 2 ** sum(vae.temperal_downsample), 2 ** len(vae.temperal_downsample)
     shape = (transformer.config.in_channels, (frames - 1) // in_time + 1, height // in_space, width // in_space)
     codec = WanCodec(vae, frames, height, width, FPS)
-    decoder = Decoder(WanNetwork(transformer), condition, codec, parts["scheduler"], sampling, latent_shape=shape)
+    decoder = Decoder(WanNetwork(transformer), condition, codec, parts["scheduler"], config, latent_shape=shape)
     return decoder.eval().requires_grad_(False)
 
 
-def load(source: str | Path, config: DecoderConfig, dim: int, sampling: Sampling, dtype: torch.dtype) -> Decoder:
+def load(source: str | Path, config: DecoderConfig, dim: int, dtype: torch.dtype) -> Decoder:
     """The decoder in a folder or repo in the layout of `WanPipeline`, with an untrained head."""
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
 
     classes = {"transformer": WanTransformer3DModel, "vae": AutoencoderKLWan, "scheduler": UniPCMultistepScheduler}
-    height = config.height or config.size
-    return wan_decoder(load_parts(source, classes, dtype), dim, config.length, height, config.size, sampling)
+    return wan_decoder(load_parts(source, classes, dtype), dim, config)

@@ -195,7 +195,7 @@ def without_joint_attention(model: CoDi2) -> Iterator[None]:
     """While it lasts, the joint attention adds nothing."""
     assert model.joint is not None
     joint: JointAttention = loaded(model.joint)
-    layers = [layer for attend in joint.attend.values() for layer in attend.children()]
+    layers = [layer for attend in joint.attention_layers.values() for layer in attend.children()]
     forwards = [layer.register_forward_hook(lambda _layer, inputs, _added: inputs[0]) for layer in layers]
     try:
         yield
@@ -217,7 +217,7 @@ def timing(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Se
     def of(videos: Sequence[Part], sounds: Sequence[Part], shift: int = 0) -> np.ndarray:
         audio = [pair["audio"] for pair in (*pairs[shift:], *pairs[:shift])]
         video = [pair["video"] for pair in pairs]
-        return np.array([in_step(videos[i], sounds[j]) for i, j in zip(video, audio, strict=True)])
+        return np.array([synchrony(videos[i], sounds[j]) for i, j in zip(video, audio, strict=True)])
 
     targets = [case.target for case in cases]
     main = next(iter(outputs))
@@ -235,7 +235,7 @@ def timing(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Se
     return Findings([figure], examples)
 
 
-def in_step(clip: Part, sound: Part) -> float:
+def synchrony(clip: Part, sound: Part) -> float:
     """Pearson's correlation of a clip's motion and the sound's loudness over neighbouring frames; 0 where one stays."""
     assert isinstance(sound, Audio)
-    return motions.in_step(_frames(clip), sound.samples)
+    return motions.synchrony(_frames(clip), sound.samples)

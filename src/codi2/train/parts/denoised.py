@@ -35,7 +35,7 @@ def draw_denoised(
     codec, draws = decoder.codec, [torch_at(seed + 1, number) for *_, number in answers]
     t = torch.cat([decoder.process.times(1, draw) for draw in draws])
     noise = torch.stack([torch.randn(decoder.latent_shape, generator=draw) for draw in draws])
-    blur = torch.stack([torch.randn(slots.shape[1], width, generator=draw) for draw in draws])
+    feature_noise = torch.stack([torch.randn(slots.shape[1], width, generator=draw) for draw in draws])
     without = [withheld(numpy_at(seed + 4, number), 1) if learns else _NOTHING for *_, number in answers]
     sources = [lesson.source(codec.modality, codec.others, item) for lesson, item, _ in answers]
     rows = [n for n, source in enumerate(sources) if source is not None and not without[n][1]]
@@ -48,7 +48,7 @@ def draw_denoised(
         codec.read(source_media) if rows else media[:0],
         t,
         noise,
-        blur,
+        feature_noise,
         torch.cat([feature for feature, _ in without]),
     )
 

@@ -17,7 +17,7 @@ Letters: B samples, c h w latent size (of clips c F h w), K features, D joint wi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from codi2.config import TINY
 from codi2.data import cache, edits
 from codi2.diffuse.build import new_decoder
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec, edges
@@ -51,7 +52,6 @@ from codi2.weight_files import export_module, load_part, restore_module
 
 CALL = 100  # samples per call of the frozen networks
 SHOWN, VALIDATED = 16, 192  # held-out media
-SHOWN_AT = SampleOptions(num_inference_steps=12, guidance_scale=1.5, source_guidance_scale=1.0)
 JOINT_ALONE = 0.1  # rate at which the compact features are dropped
 MOTION_WITHHELD = 0.15  # rate at which the last feature of a clip, its motion, is dropped
 NAMED = 0.5  # share of the samples without features that have the joint vector as their text, as negative prompts do
@@ -172,8 +172,15 @@ class DenoiserRecipe:
         encoding.to("cpu")  # not needed on the device any more
         torch.manual_seed(config.seed)
         shape, slots = self.encoded["latents"].shape[1:], self.encoded["features"].shape[1]
-        dim = encoding.encoder.dim
-        self.decoder = new_decoder(encoding.codec, shape, self.options.channels, dim, slots, encoding.map_shape)
+        self.decoder = new_decoder(
+            encoding.codec,
+            shape,
+            self.options.channels,
+            encoding.encoder.dim,
+            slots,
+            TINY.decoders[modality],
+            encoding.map_shape,
+        )
         parts = {"unet": self.decoder.unet, "conditioner": self.decoder.conditioner}
         self.model = nn.ModuleDict({name: part.requires_grad_(True) for name, part in parts.items()})
 
@@ -190,7 +197,9 @@ class DenoiserRecipe:
         places = self._places(step)
         shape = (size, *self.encoded["latents"].shape[1:])
         noise = torch.randn(shape, generator=torch_at(self.config.seed, step))
-        blur = torch.randn((size, *self.encoded["features"].shape[1:]), generator=torch_at(self.config.seed + 1, step))
+        feature_noise = torch.randn(
+            (size, *self.encoded["features"].shape[1:]), generator=torch_at(self.config.seed + 1, step)
+        )
         t = self.decoder.process.times(size, torch_at(self.config.seed + 2, step))
         levels = draw.integers(1, MAX_NOISE_LEVEL, size=size) * (draw.random(size) < NOISED)
         withheld = draw.choice(list(WITHHELD), size, p=list(WITHHELD.values()))
@@ -202,7 +211,7 @@ class DenoiserRecipe:
             self.encoded[key][places[rows]].float() for key in ("latents", "source", "features")
         )
         noise_level = torch.from_numpy((levels * ~named)[rows])
-        features = self.decoder.conditioner.noised(features, blur[rows], noise_level)
+        features = self.decoder.conditioner.noised(features, feature_noise[rows], noise_level)
         if self.answered:
             place = epoch_order(self.config.seed + 3, step, size, self.options.answers)
             replaced = torch.from_numpy(draw.random(size) < self.options.answers_share)[rows]
@@ -274,7 +283,7 @@ class DenoiserRecipe:
         held = {key: value[:SHOWN].float().to(device) for key, value in self.held_out.items()}
         pair, seeds = _held_out_pairs(modality), range(len(held["features"]))
         first = first_frames([pair(i)[1] for i in seeds]) if modality == "video" else None
-        options = replace(SHOWN_AT, sources=first)
+        options = SampleOptions(sources=first)
         return self.decoder.generate_latents(held["features"], seeds, options), held["latents"]
 
     @torch.no_grad()

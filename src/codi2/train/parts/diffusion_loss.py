@@ -39,7 +39,7 @@ def diffusion_loss(
         latents: the output of `encode`, where it has been computed before.
     """
     target, source = latents or encode(decoder, denoised)
-    features, level = decoder.at_noise_level(decoder.rescaled(prediction[denoised.slots]), denoised.blur)
+    features, level = decoder.at_noise_level(decoder.rescaled(prediction[denoised.slots]), denoised.feature_noise)
     features = features.masked_fill(denoised.unconditional[:, None, None], 0)
     # the trained parameters of a decoder are float32, the others `dtype`
     mixed = nullcontext() if dtype is torch.float32 else torch.autocast(target.device.type, dtype)
@@ -58,7 +58,7 @@ def save_memory(decoder: Decoder) -> Decoder:
 def for_training(decoder: Decoder) -> nn.Module:
     """The modules of a decoder that L_DM needs, without text encoders, whose states are cached, and VAE decoders."""
     _ = decoder.conditioner.no_words  # fills the cache
-    if decoder.sampling.feature_norm is None:
+    if decoder.config.feature_norm is None:
         _ = decoder.conditioner.expected_norm()  # fills the cache
     codec = decoder.codec
     parts = [decoder.unet, _without(decoder.conditioner, "text"), _without(codec.vae, "decoder", "post_quant_conv")]

@@ -44,25 +44,21 @@ class FinetuneOptions:
     replay: dict[str, float] = field(default_factory=dict)  # the same, of earlier records; empty: the shipped set
     replay_share: float = 0.75  # of all samples
     held_out_share: float = 0.125  # of the entries of each task, in the user's sets and in the earlier ones
-    diffusion_share: float = 0.0  # this and the next six: as in the part `llm`
+    diffusion_share: float = 0.0  # this and the next four: as in the part `llm`
     diffusion_items: int = 4
-    fed_noise: float = 1.0
     lookahead: int = 4
     kept_texts: int = 0
-    keep_weight: float = 1.0
     gradient_checkpointing: bool = False
     model: str = "tiny"  # preset or folder that is tuned
 
     def as_language(self) -> LLMOptions:
-        """Options of the part `llm`, with the loss of the model. Raises ConfigError: no data, or a bad share."""
+        """Options of the part `llm`. Raises ConfigError: no data, or a bad share."""
         if not self.data:
             raise ConfigError("the config names no data; set [options.data] to the folder of a data set = weight")
         if not 0 < self.replay_share < 1:
             raise ConfigError(f"replay_share is {self.replay_share}; set a value more than 0 and less than 1")
         named = {f.name for f in fields(LLMOptions)}
-        shared = {name: value for name, value in asdict(self).items() if name in named}
-        heads = locate(self.model)[0].heads
-        return LLMOptions(**shared | {"loss": heads.loss, "alpha": heads.alpha})
+        return LLMOptions(**{name: value for name, value in asdict(self).items() if name in named})
 
 
 class FinetuneRecipe(LLMRecipe):

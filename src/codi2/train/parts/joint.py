@@ -143,7 +143,7 @@ class JointRecipe:
         """L_DM of the decoders with joint attention."""
         t = {m: denoised.t for m, denoised in batch.denoised.items()}
         noisy = {m: self.decoders[m].noisy(x, batch.denoised[m].noise, t[m]) for m, (x, _) in latents.items()}
-        with mixed(self.dtype, device_of(self.model)), self.joint.between(noisy, t, self.unets):
+        with mixed(self.dtype, device_of(self.model)), self.joint.attached(noisy, t, self.unets):
             return self._separate_losses(batch, latents)
 
     def _separate_losses(self, batch: JointBatch, latents: dict[str, Latents]) -> dict[str, Tensor]:

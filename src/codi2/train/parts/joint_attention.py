@@ -10,7 +10,7 @@ Letters: B samples, c h w latent size, F frames, K features, D joint width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from codi2.config import TINY
 from codi2.data import cache, motions
 from codi2.data.scene import is_cut_out
 from codi2.diffuse.codec import AudioCodec
@@ -39,8 +40,6 @@ from codi2.weight_files import export_module, load_part, restore_module
 
 MODALITIES = ("video", "audio")
 VALIDATED, DRAWN = 48, 16  # held-out samples, and how many of them are drawn
-DRAWN_AT = SampleOptions(num_inference_steps=12, guidance_scale=1.5, source_guidance_scale=1.0)
-LEAD = {"audio": 4}  # steps by which a sound is ahead of its clip there
 FIRST_FRAME = 0.95  # share of the clips whose source is their first frame; in generation all have one
 MOTION = {"own": 0.3, "another's": 0.4, "none": 0.3}  # motion features in the condition of a clip, and their shares
 FAMILIAR = 0.5  # share of the samples whose sound is that of the object
@@ -136,7 +135,7 @@ class JointRecipe:
         codec = encoding.codec
         if isinstance(codec, AudioCodec) and self.options.vocoder:
             codec.vocoder = load_part(ISTFTVocoder, Path(self.options.vocoder))
-        return load_decoder(modality, Path(getattr(self.options, modality)), codec=codec)
+        return load_decoder(modality, Path(getattr(self.options, modality)), TINY.decoders[modality], codec)
 
     def _encode(self, pairs: TimedPairs, places: Sequence[int]) -> dict[str, Tensor]:
         """`video_latents`, `audio_features`, …: a row for each of the numbered pairs, on the CPU."""
@@ -157,7 +156,7 @@ class JointRecipe:
         motions_of = draw.choice(list(MOTION), size, p=list(MOTION.values()))
         motions_of[[not self.pairs.is_timed(int(place)) for place in places]] = "own"  # else nothing says its motion
         others = draw.integers(self.options.samples, size=size)
-        begins = torch.from_numpy(draw.random(size) < FIRST_FRAME)
+        has_first_frame = torch.from_numpy(draw.random(size) < FIRST_FRAME)
         withheld = draw.choice(list(WITHHELD), size, p=list(WITHHELD.values()))
         encoded = {key: value[places].float() for key, value in self.encoded.items()}
         motion = self.encoded["video_features"][others, -1].float()
@@ -167,7 +166,7 @@ class JointRecipe:
         batch = JointBatch({}, {}, {}, {}, {})
         for modality in MODALITIES:
             latents, decoder = encoded[f"{modality}_latents"], self.decoders[modality]
-            source = self._first_frame(latents, begins) if modality == "video" else torch.zeros_like(latents)
+            source = self._first_frame(latents, has_first_frame) if modality == "video" else torch.zeros_like(latents)
             features = encoded[f"{modality}_features"]
             features[torch.from_numpy(np.isin(withheld, ["feature", "both"]))] = 0
             source[torch.from_numpy(np.isin(withheld, ["source", "both"]))] = 0
@@ -177,11 +176,11 @@ class JointRecipe:
             batch.noise[modality] = torch.randn(latents.shape, generator=generator)[rows]
         return batch
 
-    def _first_frame(self, latents: Tensor, begins: Tensor) -> Tensor:
+    def _first_frame(self, latents: Tensor, has_first_frame: Tensor) -> Tensor:
         """Sources of clips [B, c, F, h, w], scaled as by `encode_source`: the first frame in all frames, or zeros."""
         factor = self.decoders["video"].codec.vae.config.scaling_factor
         still = latents[:, :, :1].expand_as(latents) / factor
-        return still * begins.view(-1, 1, 1, 1, 1)
+        return still * has_first_frame.view(-1, 1, 1, 1, 1)
 
     def losses(self, model: nn.Module, batch: JointBatch) -> dict[str, Tensor]:
         losses = self._joint_losses(batch)
@@ -190,7 +189,7 @@ class JointRecipe:
     def _joint_losses(self, b: JointBatch) -> dict[str, Tensor]:
         """L_DM of the denoisers with joint attention."""
         noisy = {m: self.decoders[m].noisy(x, b.noise[m], b.t[m]) for m, x in b.latents.items()}
-        with self.model.between(noisy, b.t, self.unets):
+        with self.model.attached(noisy, b.t, self.unets):
             return self._separate_losses(b)
 
     def _separate_losses(self, b: JointBatch) -> dict[str, Tensor]:
@@ -224,15 +223,16 @@ class JointRecipe:
     def _synchrony(self, features: dict[str, Tensor]) -> dict[str, float]:
         pairs = TimedPairs(1, "val")
         frames = first_frames([pairs.pair(i)[0] for i in range(DRAWN)])
-        options = {"video": replace(DRAWN_AT, sources=frames), "audio": DRAWN_AT}
+        options = {"video": SampleOptions(sources=frames), "audio": SampleOptions()}
+        lead = TINY.joint.lead if TINY.joint else {}
 
         def states() -> dict[str, Any]:
             return {m: self.decoders[m].sampler_state(x, range(DRAWN), options[m]) for m, x in features.items()}
 
-        joint = sample_together(self.model, self.decoders, states(), lambda done, of: None, LEAD)
+        joint = sample_together(self.model, self.decoders, states(), lambda done, of: None, lead)
         separate = {m: self.decoders[m].generate_latents(x, range(DRAWN), options[m]) for m, x in features.items()}
         other = {"video": joint["video"], "audio": joint["audio"].roll(1, dims=0)}
-        samples = {"in_step": joint, "in_step_apart": separate, "in_step_others_sound": other}
+        samples = {"synchrony": joint, "synchrony_separate": separate, "synchrony_other_sound": other}
         return {name: self._correlation(latents) for name, latents in samples.items()}
 
     def _correlation(self, latents: dict[str, Tensor]) -> float:
@@ -241,7 +241,7 @@ class JointRecipe:
         values = []
         for clip, sound in zip(clips, sounds, strict=True):
             assert isinstance(clip, Video) and isinstance(sound, Audio)
-            values.append(motions.in_step(np.stack([np.asarray(frame) for frame in clip.frames]), sound.samples))
+            values.append(motions.synchrony(np.stack([np.asarray(frame) for frame in clip.frames]), sound.samples))
         return float(np.mean(values))
 
     def provenance(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class DiffusionBatch:
     sources: Tensor  # [g, …], inputs of the codec
     t: Tensor  # [n]
     noise: Tensor  # in the shape of the latents
-    blur: Tensor  # [n, K, D], noise for the features' noise level
+    feature_noise: Tensor  # [n, K, D], noise for the features' noise level
     unconditional: Tensor  # bool [n], answers whose feature is dropped
 
 

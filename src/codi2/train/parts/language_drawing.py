@@ -78,7 +78,7 @@ class Drawing:
         features, unseen = self._known_features(lessons)
         amount, noise = self._noise(lessons, [step * size + row for row in rows], features)
         answers = torch.zeros(len(features), 1, 1)
-        answers[batch.slot_item[batch.predicted]] = self.options.fed_noise
+        answers[batch.slot_item[batch.predicted]] = 1
         denoised_rows = [(n, row) for n, row in enumerate(rows) if row in denoised]
         return LanguageBatch(
             replace(batch, items=()),  # the media are not needed any more

@@ -54,17 +54,13 @@ class LLMOptions:
     held_out: dict[str, float] = field(default_factory=dict)  # data set for validation → share
     phases: dict[str, float] = field(default_factory=dict)  # phase → share of the steps; empty: all mixed
     trained: Literal["language", "projections"] = "language"  # projections: without LoRA and the new tokens' rows
-    loss: str = "paper"  # or released
-    alpha: float | None = None  # weight of the MSE; None: the model's
     text_weight: float = 1.0  # of L_t
     diffusion_share: float = 0.2  # last share of the run that has L_DM; 0: none
     diffusion_items: int = 4  # answers per step on which L_DM is computed, over all processes
     decoders: dict[str, str] = field(default_factory=dict)  # modality → export of the part `published` or `captions`
     decoder_heads: bool = False  # whether L_DM also trains the heads of published decoders (B.2)
-    fed_noise: float = 1.0  # most noise on the target's features when they are fed back (teacher forcing)
     lookahead: int = 32  # steps that exchange lessons by length, so that batches have little padding
     kept_texts: int = 0  # plain texts per step on which the model should predict as without its adapters
-    keep_weight: float = 1.0  # weight of the divergence from the base model on these, in nats per token
     gradient_checkpointing: bool = False  # less memory, more work
     model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
     features: str | Sequence[str] = ""  # stores of `codi2 data encode`; empty: those of the data sets
@@ -80,9 +76,7 @@ class LLMRecipe:
         self.options = options = options or options_of(LLMOptions, config)
         self.placement = replace(placement_of(config), device=str(training_device(config)))
         base, self.folder = located_parts(options.model, options.parts) if options.parts else locate(options.model)
-        alpha = base.heads.alpha if options.alpha is None else options.alpha
-        # a prior is trained after this run, on its hidden states
-        heads = replace(base.heads, loss=options.loss, alpha=alpha, prior=None)  # type: ignore[arg-type]
+        heads = replace(base.heads, prior=None)  # a prior is trained after this run, on its hidden states
         self.codi2_config = replace(base, heads=heads)
         self.lessons, held_out = self._data()
         torch.manual_seed(config.seed)
@@ -206,7 +200,7 @@ class LLMRecipe:
             losses["loss"] = losses["loss"] + (self.options.text_weight - 1) * losses["text"]
         if batch.drift is not None:
             losses["drift"] = drift(self.mllm, batch.drift)
-            losses["loss"] = losses["loss"] + self.options.keep_weight * losses["drift"]
+            losses["loss"] = losses["loss"] + losses["drift"]
         return losses
 
     @torch.no_grad()

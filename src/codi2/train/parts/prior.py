@@ -22,7 +22,7 @@ from codi2.config import CoDi2Config, PriorConfig
 from codi2.data import cache
 from codi2.data.record import Medium
 from codi2.data.tasks import WEIGHTS, TaskSampler, draw_record
-from codi2.heads.prior import Context, Prior, times
+from codi2.heads.prior import Context, Prior, sample_noise_levels
 from codi2.prompt.layout import MODALITIES
 from codi2.tensors import device_of
 from codi2.train.answers import Answer, AnswerReader, Rows, context_of_rows, modality_of, write_prior
@@ -112,7 +112,10 @@ class PriorRecipe:
         size, (modality, places) = self.config.batch_size, self._places(step)
         slots, generator = self.num_slots[modality], torch_at(self.config.seed, step)
         noise = torch.randn(size, slots, self.rows["target"].shape[-1], generator=generator)
-        sigma, kept = times(size, generator), torch.rand(size, generator=generator) >= self.options.without_states
+        sigma, kept = (
+            sample_noise_levels(size, generator),
+            torch.rand(size, generator=generator) >= self.options.without_states,
+        )
         rows = share.rows(size)
         context = context_of_rows(self.rows, torch.from_numpy(places[rows]), slots)
         states = context.states * kept[rows].view(-1, 1, 1)

@@ -10,7 +10,7 @@ from itertools import combinations
 
 import torch
 
-from codi2.heads.prior import Prior, cosine, guesses
+from codi2.heads.prior import Prior, baseline_features, cosine
 from codi2.prompt.layout import MODALITIES
 from codi2.train.answers import Rows, context_of_rows
 
@@ -19,8 +19,8 @@ CALL = 64  # answers sampled at once
 
 
 def figures(prior: Prior, rows: Rows, tasks: Sequence[str], num_slots: Mapping[str, int]) -> dict[str, float]:
-    """By task: mean cosine to the true features of `sampled` and `regressed` features and of `guesses`, and the cosine
-    of samples `between_seeds`."""
+    """By task: mean cosine to the true features of `sampled` and `regressed` features and of `baseline_features`, and
+    the cosine of samples `between_seeds`."""
     by_task: dict[str, list[dict[str, float]]] = {}
     for i, cosines in enumerate(compared(prior, rows, tasks, num_slots)):
         by_task.setdefault(tasks[i], []).append(cosines)
@@ -51,7 +51,7 @@ def compared(
             sampled = torch.stack([cosine(draw, truth) for draw in draws]).mean(0)
             for n, place in enumerate(places.tolist()):
                 values = {"sampled": sampled[n], "regressed": regressed[n], "between_seeds": between[n]}
-                for name, features in guesses(context, n, "analogy" in tasks[place], prior.group_of).items():
+                for name, features in baseline_features(context, n, "analogy" in tasks[place], prior.group_of).items():
                     values[name] = cosine(features[None], truth[n : n + 1])[0]
                 cosines[place] = {name: float(value) for name, value in values.items()}
     return cosines

@@ -59,7 +59,7 @@ class PublishedBatch:
     features: Tensor  # [n, K, D], without noise
     unseen: dict[int, Piece]  # samples whose features are not encoded yet
     amount: Tensor  # [n, 1, 1], of noise on the features
-    haze: Tensor  # [n, K, D], that noise
+    augmentation_noise: Tensor  # [n, K, D], that noise
 
 
 class PublishedRecipe:
@@ -121,8 +121,8 @@ class PublishedRecipe:
         draws = [torch_at(self.config.seed + 5, number) for number in numbers]
         most = self.options.feature_noise if learns else 0.0
         amount = most * torch.stack([torch.rand(1, 1, generator=draw) for draw in draws])
-        haze = torch.stack([torch.randn(self.slots, self.width, generator=draw) for draw in draws])
-        return PublishedBatch(denoised, features, unseen, amount, haze)
+        augmentation_noise = torch.stack([torch.randn(self.slots, self.width, generator=draw) for draw in draws])
+        return PublishedBatch(denoised, features, unseen, amount, augmentation_noise)
 
     def finish(self, batch: PublishedBatch) -> PublishedBatch:
         """Encodes the samples of `unseen`, in the training process."""
@@ -143,7 +143,7 @@ class PublishedRecipe:
     def _loss(self, batch: PublishedBatch) -> Tensor:
         """L_DM of each sample [n]."""
         dtype = getattr(torch, self.placement.dtype)
-        features = noised_features(batch.features, batch.amount, batch.haze)
+        features = noised_features(batch.features, batch.amount, batch.augmentation_noise)
         return diffusion_loss(self.decoder, batch.denoised, features.flatten(0, 1), dtype)
 
     @torch.no_grad()
