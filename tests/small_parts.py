@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from codi2.data import edits
-from codi2.encode.embedded import joint_heads
+from codi2.encode.tiny import joint_heads
 from codi2.encode.trunks import PICTURE_SIZE, TRUNK_CHANNELS, Trunk
 from codi2.prompt.parts import Image, Part, Phrase
 from codi2.train.config import TrainConfig

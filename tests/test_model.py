@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image as PILImage
 
+from codi2.chat import Chat
 from codi2.errors import ConfigError, PromptError
 from codi2.heads.loss import codi2_loss
 from codi2.model import CoDi2, Options
@@ -199,6 +201,34 @@ def test_a_saved_model_is_readable_by_others(model: CoDi2, tmp_path: Path) -> No
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither a preset"):
         CoDi2.from_pretrained(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_steps": 3}, "there is no option 'num_steps'; expected want, seed, num_inference_steps, "),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0; expected an integer from 1 to 1000"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; expected an integer"),
+        ({"temperature": -1}, "temperature is -1; expected a number from 0 to 2"),
+        ({"top_p": "high"}, "top_p is 'high'; expected a number from 0 to 1"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan; expected a number from 0"),
+        ({"seed": -1}, "seed is -1; expected an integer from 0"),
+    ],
+)
+def test_settings_that_do_not_exist_or_are_out_of_range(model: CoDi2, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        model.generate("Draw a cat.", **settings)
+    with pytest.raises(PromptError, match=message):
+        Chat(model).send("Draw a cat.", **settings)
+
+
+def test_media_beside_a_prompt_of_parts_are_refused(model: CoDi2, media: tuple[Image, Image, Audio]) -> None:
+    prompt = [Text("Draw "), media[0]]
+    for call in (model.generate, Chat(model).send):
+        with pytest.raises(PromptError, match="add the media to the parts"):
+            call(prompt, media[1])
+        with pytest.raises(PromptError, match="add the media to the parts"):
+            call(prompt, image0=media[1])
 
 
 def test_placeholder_without_media(model: CoDi2) -> None:

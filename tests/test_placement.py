@@ -153,7 +153,7 @@ def test_one_tensor_of_another_dtype_is_found(media: Path):
         (Placement(device="cuda:x"), "'cuda:x'"),
         (Placement(device="cuda:2"), "cuda:2.*cuda:0 to cuda:1; use one of these"),
         (Placement(dtype="float8"), "'float8'.*float32, bfloat16 or float16"),
-        (Placement(bits=3), "3; they can be 4, 8"),  # type: ignore[arg-type]
+        (Placement(bits=3), "3; expected 0"),  # type: ignore[arg-type]
         (Placement(device="cuda", dtype="bfloat16"), "bfloat16, which old GPU .* lacks; use float16"),
     ],
 )

@@ -73,10 +73,10 @@ def test_files_state_their_units(tmp_path: Path) -> None:
         ("depth", grey(np.zeros((4, 4, 3), np.uint8)), "has colours"),
         ("thermal", b"GIF89a", "is no PNG"),
         ("thermal", grey(np.zeros((64, 64), np.uint8))[:60], "broken PNG"),
-        ("imu", b"1,2,3\n4,5,6\n7,8,9", "3 × 3; IMU has 6 columns"),
+        ("imu", b"1,2,3\n4,5,6\n7,8,9", "3 × 3; save it as CSV or .npy with 6 columns"),
         ("imu", b"a,b,c,d,e,f\n1,2,3,4,5,x\n", "no table of numbers"),
         ("imu", b"\x93NUMPY", "broken .npy"),
-        ("imu", b"0,1,1,1,1,1,1\n0,1,1,1,1,1,1\n", "goes back in time"),
+        ("imu", b"0,1,1,1,1,1,1\n0,1,1,1,1,1,1\n", "do not increase"),
         ("imu", b"1,2,3,4,5,6\n1,2,3,4,5,nan\n", "NaN, infinite"),
         ("imu", b"1,2,3,4,5,6\n1,2,3,4,5,-1e39\n", "beyond 32 bits"),
         ("imu", b"0,1,1,1,1,1,1\n90000,1,1,1,1,1,1\n", "lasts 90000 s"),
@@ -160,7 +160,7 @@ def test_tokens_are_those_of_the_senses_that_a_model_has() -> None:
 
 
 def test_an_encoder_without_them_says_so() -> None:
-    with pytest.raises(PromptError, match="This model cannot read depth; it can read image, audio, video, phrase"):
+    with pytest.raises(PromptError, match="this model cannot read depth; it can read image, audio, video, phrase"):
         CoDi2.from_pretrained("debug").generate("What is in [depth0]?", depth0=DEPTH, want="text")
 
 

@@ -58,7 +58,7 @@ class LLMConfig(_Strict):
 class EncoderConfig(_Strict):
     """The frozen encoder into the joint space (section 3.1); `kind` names a module of `encode`."""
 
-    kind: Literal["debug", "embedded", "imagebind", "towers"]
+    kind: Literal["debug", "tiny", "imagebind", "towers"]
     num_features: Mapping[str, Count]  # T, feature vectors of an input by modality
     id: str = ""  # repo id, folder or file of the weights; "": the default of the kind
     tokenizer: str = ""  # repo id or folder of the tokenizer of words, for kinds that need one
@@ -135,25 +135,25 @@ class CoDi2Config(_Strict):
     def __post_init__(self) -> None:
         heads, encoder = self.heads, self.encoder
         if unknown := sorted({*self.untrained} - {LANGUAGE, *self.decoders}):
-            raise ConfigError(f"untrained has {unknown[0]!r}; expected {LANGUAGE} or a modality of decoders.")
+            raise ConfigError(f"untrained has {unknown[0]!r}; expected {LANGUAGE} or a modality of decoders")
         for modality, k in heads.num_slots.items():
             t = encoder.num_features.get(modality, 0)
             if not 1 <= k <= t:
-                raise ConfigError(f"heads.num_slots[{modality!r}] is {k}; expected 1 to encoder.num_features, {t}.")
+                raise ConfigError(f"heads.num_slots[{modality!r}] is {k}; expected 1 to encoder.num_features, {t}")
         for modality in encoder.num_features:
             if modality not in heads.groups:
-                raise ConfigError(f"heads.groups has no projection for {modality!r}; add one, as the encoder reads it.")
+                raise ConfigError(f"heads.groups has no projection for {modality!r}; add one, as the encoder reads it")
         if without_token := sorted({*encoder.num_features} & {*SENSES} - {*self.llm.senses}):
-            raise ConfigError(f"encoder.num_features has {without_token[0]!r}; add it to llm.senses, too.")
+            raise ConfigError(f"encoder.num_features has {without_token[0]!r}; add it to llm.senses, too")
         if self.joint and (without_decoder := sorted(set(self.joint.modalities) - set(self.decoders))):
-            raise ConfigError(f"joint.modalities has {without_decoder[0]!r}; expected modalities of decoders.")
+            raise ConfigError(f"joint.modalities has {without_decoder[0]!r}; expected modalities of decoders")
         for modality, steps in (self.joint.lead if self.joint else {}).items():
             if modality not in self.joint.modalities or steps < 0:  # type: ignore[union-attr]
                 raise ConfigError(
-                    f"joint.lead[{modality!r}] is {steps}; expected one of joint.modalities, and 0 steps or more."
+                    f"joint.lead[{modality!r}] is {steps}; expected one of joint.modalities, and 0 steps or more"
                 )
         if encoder.reads_words and "phrase" not in encoder.num_features:
-            raise ConfigError("encoder.reads_words is on, but encoder.num_features has no 'phrase'; add it.")
+            raise ConfigError("encoder.reads_words is on, but encoder.num_features has no 'phrase'; add it")
 
     def with_trained(self, *parts: str) -> CoDi2Config:
         """The config of a folder that has weights of `parts`."""
@@ -179,7 +179,7 @@ class CoDi2Config(_Strict):
             return of_config.validate_json(text)
         except ValidationError as error:
             faults = "; ".join(_fault(e["loc"], e["msg"], e["input"]) for e in error.errors()[:5])
-            raise ConfigError(f"This is not a model config: {faults}.") from None
+            raise ConfigError(f"this is not a model config: {faults}") from None
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ TINY = CoDi2Config(
     ),
     # a small language model knows little of how things look and sound; the encoder's features of words do
     encoder=EncoderConfig(
-        kind="embedded", num_features={"image": 4, "audio": 6, "video": 5, "phrase": 1}, reads_words=True
+        kind="tiny", num_features={"image": 4, "audio": 6, "video": 5, "phrase": 1}, reads_words=True
     ),
     heads=HeadsConfig(
         feature_dim=256,
@@ -332,5 +332,5 @@ PRESETS = {config.name: config for config in (DEBUG, TINY, PAPER)}
 def preset(name: str) -> CoDi2Config:
     """The preset called `name`. Raises ConfigError listing the known ones."""
     if name not in PRESETS:
-        raise ConfigError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+        raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

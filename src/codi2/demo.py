@@ -77,7 +77,7 @@ def media_folder() -> Path:
         if folder.is_dir():
             return folder
     raise DataError(
-        f"The sample media of the demo are neither in {folders[0]} nor in {folders[1]}; install codi2 again."
+        f"the sample media of the demo are neither in {folders[0]} nor in {folders[1]}; install codi2 again"
     )
 
 

@@ -108,9 +108,9 @@ def with_untrained(base: CoDi2Config, config: CoDi2Config, weights: bool) -> tup
     Raises ConfigError: a part can only be copied, and does not fit.
     """
     kept = kept_parts(base, config) if weights else []
-    if config.encoder.kind == "embedded" and "encoder" not in kept:
+    if config.encoder.kind == "tiny" and "encoder" not in kept:
         raise ConfigError(
-            "the encoder 'embedded' is part of the model 'tiny': give --from tiny, and set neither encoder.* nor "
+            "the encoder 'tiny' is part of the model 'tiny': give --from tiny, and set neither encoder.* nor "
             "heads.feature_dim"
         )
     for modality, decoder in config.decoders.items():

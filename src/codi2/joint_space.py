@@ -88,18 +88,18 @@ class JointSpace:
         for item in items:
             if item.modality not in self.encoder.modalities:
                 read = ", ".join(self.encoder.modalities)
-                raise PromptError(f"The encoder of {self.config.name} reads {read}, not {item.modality}; leave it out.")
+                raise PromptError(f"the encoder of {self.config.name} reads {read}, not {item.modality}; leave it out")
             vector = self.encoder.within(self._encode([item])[:, 0].float(), to)[0]
             if not vector.any():
                 raise PromptError(
-                    f"The encoder of {self.config.name} has no space that holds both {item.modality} and {to}; "
-                    "transfer needs a model whose encoder does, such as ImageBind."
+                    f"the encoder of {self.config.name} has no space that holds both {item.modality} and {to}; "
+                    "transfer needs a model whose encoder does, such as ImageBind"
                 )
             vectors.append(vector)
         joint = torch.stack(vectors)  # [N, D]
         total = (F.normalize(joint, dim=-1) * torch.tensor(weights).to(joint)[:, None]).sum(0)
         if total.norm() < SMALLEST * sum(map(abs, weights)):
-            raise PromptError("The weighted sum of these items is zero; change --weights, or leave one of them out.")
+            raise PromptError("the weighted sum of these items is zero; change --weights, or leave one of them out")
         return F.normalize(total, dim=0) * joint.norm(dim=-1).mean()
 
     @within_memory("it drew media")
@@ -180,16 +180,16 @@ def check_weights(items: int, minus: int, weights: Sequence[float]) -> list[floa
     Raises PromptError: no item to add, another number of weights than of items, or a weight that is not above 0.
     """
     if not items:
-        raise PromptError("There is nothing to transfer; give at least one file, or words as text=….")
+        raise PromptError("there is nothing to transfer; give at least one file, or words as text=…")
     if weights and len(weights) != items + minus:
-        raise PromptError(f"There are {len(weights)} weights for {items + minus} items; give one for each.")
+        raise PromptError(f"there are {len(weights)} weights for {items + minus} items; give one for each")
     if wrong := [w for w in weights if not 0 < w < float("inf")]:
-        raise PromptError(f"A weight is {wrong[0]:g}; expected a number above 0 (minus subtracts).")
+        raise PromptError(f"a weight is {wrong[0]:g}; expected a number above 0 (minus subtracts)")
     return [w * sign for w, sign in zip(weights or [1.0] * (items + minus), [1] * items + [-1] * minus, strict=True)]
 
 
 def _check_target(config: CoDi2Config, to: str) -> None:
     if to == "text":
-        raise PromptError("Transfer draws media, and text needs the language model; use `codi2 generate --want text`.")
+        raise PromptError("transfer draws media, and text needs the language model; use `codi2 generate --want text`")
     if to not in config.decoders:
-        raise PromptError(f"{config.name} draws {', '.join(config.decoders)}, not {to}; ask for one of these.")
+        raise PromptError(f"{config.name} draws {', '.join(config.decoders)}, not {to}; ask for one of these")

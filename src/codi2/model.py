@@ -26,11 +26,11 @@ from codi2.llm.reading import Past, Reading
 from codi2.llm.sampled import sampled
 from codi2.notes import notes_of
 from codi2.placement import ON_CPU, Placement, check, on_device, within_memory
-from codi2.prompt.grammar import assign_items, check_not_empty, named_or_in_order, parse
+from codi2.prompt.grammar import assign_items, check_not_empty, items_of_call, parse
 from codi2.prompt.layout import Message, layout_for
 from codi2.prompt.parts import Media, Part, Prompt, Text
 from codi2.prompt.sources import name_items, rename_source
-from codi2.reply import Callback, Options, Reply, Stopwatch
+from codi2.reply import Callback, Options, Reply, Stopwatch, divide_settings
 from codi2.tensors import OnDemand
 
 if TYPE_CHECKING:  # prior and decoders are imported with the first medium of a reply: it takes a second
@@ -115,10 +115,11 @@ class CoDi2(nn.Module):
             media: the items of the placeholders, in order, by modality.
             settings: fields of `Options` (`want="image"`, `seed=1`), or media by name (`image0=…`, `text0="a cat"`).
         Raises:
-            PromptError: prompt and media do not fit together, or the prompt is empty.
+            PromptError: prompt and media do not fit together, an option is unknown or out of range, or the prompt is
+                empty.
         """
-        named = {key: settings.pop(key) for key in list(settings) if key not in Options.__dataclass_fields__}
-        options, items = Options(**settings), named_or_in_order(media, named)
+        chosen, named = divide_settings(settings)
+        options, items = Options(**chosen), items_of_call(prompt, media, named)
         if isinstance(prompt, str):
             self.layout.check_length([Message("user", (Text(prompt),))])
             items_by_name = assign_items(prompt, items)

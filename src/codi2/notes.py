@@ -17,7 +17,7 @@ def notes_of(config: CoDi2Config, options: Options, segments: Sequence[Segment])
     guided_away = [modality for modality in media if not config.decoders[modality].negative_in_both]
     notes = []
     if options.seed and not options.temperature and not media:
-        notes.append("The seed has no effect on this reply: its text is not sampled, but the likeliest at each word.")
+        notes.append("The seed has no effect on this reply: at temperature 0 the most likely token is taken.")
     if options.negative_prompt and options.guidance_scale == 1 and guided_away:
         notes.append(
             "The negative prompt acts through guidance, which a guidance scale of 1 switches off; give another "

@@ -56,11 +56,11 @@ def check(placement: Placement) -> None:
     """
     match = DEVICE.fullmatch(placement.device)
     if match is None:
-        raise ConfigError(f"The device is {placement.device!r}; it should be cpu, cuda, cuda:1 or mps.")
+        raise ConfigError(f"the device is {placement.device!r}; expected cpu, cuda, cuda:1 or mps")
     if placement.dtype not in DTYPES:
-        raise ConfigError(f"The dtype is {placement.dtype!r}; it should be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")
+        raise ConfigError(f"the dtype is {placement.dtype!r}; expected {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
     if placement.bits not in (0, 4, 8):
-        raise ConfigError(f"The language model's bits are {placement.bits}; they can be 4, 8, or 0: as they are.")
+        raise ConfigError(f"bits is {placement.bits}; expected 0 (unchanged), 4 or 8")
     if placement.device.startswith("cuda"):
         _check_cuda(placement, int(match[1] or 0))
     elif placement.device == "mps":
@@ -73,15 +73,15 @@ def _check_cuda(placement: Placement, index: int) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not count:
         raise ConfigError(
-            f"The device is {placement.device!r}, but PyTorch {torch.__version__} sees no GPU here; use the device "
-            "cpu, or install a driver and a build of PyTorch for CUDA."
+            f"the device is {placement.device!r}, but PyTorch {torch.__version__} sees no GPU here; use the device "
+            "cpu, or install a driver and a build of PyTorch for CUDA"
         )
     if index >= count:
         available = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-        raise ConfigError(f"The device is {placement.device!r}, but this machine has {available}; use one of these.")
+        raise ConfigError(f"the device is {placement.device!r}, but this machine has {available}; use one of these")
     if placement.dtype == "bfloat16" and torch.cuda.get_device_capability(index) < (8, 0):
         raise ConfigError(
-            f"The dtype is bfloat16, which {torch.cuda.get_device_name(index)} ({placement.device}) lacks; use float16."
+            f"the dtype is bfloat16, which {torch.cuda.get_device_name(index)} ({placement.device}) lacks; use float16"
         )
 
 
@@ -89,11 +89,11 @@ def _check_mps(placement: Placement) -> None:
     import torch
 
     if not torch.backends.mps.is_available():
-        raise ConfigError("The device is 'mps', but this machine has no GPU of Apple; use the device cpu.")
+        raise ConfigError("the device is 'mps', but this machine has no GPU of Apple; use the device cpu")
     try:
         torch.zeros(1, dtype=getattr(torch, placement.dtype), device="mps")
     except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"The dtype is {placement.dtype}, which this GPU of Apple lacks; use float16.") from error
+        raise ConfigError(f"the dtype is {placement.dtype}, which this GPU of Apple lacks; use float16") from error
 
 
 def out_of_memory(error: BaseException) -> bool:

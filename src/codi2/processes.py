@@ -87,7 +87,7 @@ def join() -> Iterator[Processes]:
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"WORLD_SIZE is {count}, but the processes do not find each other ({reason}); start them with torchrun or "
-            "accelerate launch."
+            "accelerate launch"
         ) from error
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))

@@ -78,22 +78,22 @@ def _decode(part: Mapping[str, Any], place: int) -> Part:
         fps = float(_field(part, place, "fps", int | float))
         if not frames or fps <= 0:
             raise PromptError(
-                f"Part {place} of the prompt is a clip of {len(frames)} frames at {fps} frames per second; give one "
-                "frame or more, and a rate above 0."
+                f"part {place} of the prompt is a clip of {len(frames)} frames at {fps} frames per second; give one "
+                "frame or more, and a rate above 0"
             )
         sound = load_audio(_bytes(part["sound"], place), label) if part.get("sound") is not None else None
         return Video(frames, fps, name, sound)
     if kind in SENSES:
         return replace(load_as(kind, _bytes(_field(part, place, "data", str), place), label), name=name)
     known = ", ".join(("text", "phrase", *MEDIA, *SENSES))
-    raise PromptError(f"Part {place} of the prompt has the type {kind!r}; known are {known}.")
+    raise PromptError(f"part {place} of the prompt has the type {kind!r}; known are {known}")
 
 
 def _field(part: Mapping[str, Any], place: int, name: str, kind: type | UnionType) -> Any:
     value = part.get(name) if isinstance(part, Mapping) else None
     if not isinstance(value, kind):
         expected = getattr(kind, "__name__", str(kind))
-        raise PromptError(f"Part {place} of the prompt needs a field {name!r} of type {expected}, not {value!r:.60}.")
+        raise PromptError(f"part {place} of the prompt needs a field {name!r} of type {expected}, not {value!r:.60}")
     return value
 
 
@@ -114,4 +114,4 @@ def _bytes(data: Any, place: int) -> bytes:
     try:
         return from_base64(data)
     except (ValueError, TypeError, AttributeError) as error:
-        raise PromptError(f"The data in part {place} of the prompt is not base64 ({error}).") from error
+        raise PromptError(f"the data in part {place} of the prompt is not base64 ({error})") from error

@@ -5,15 +5,28 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, cast
 
 from codi2.errors import PromptError
+from codi2.prompt.grammar import is_placeholder
 from codi2.prompt.parts import Audio, Image, Part, Text, Video, check_characters
 from codi2.prompt.sources import LAST, check_name
 
 if TYPE_CHECKING:  # it brings torch
     from codi2.llm.decode import ReplyOptions
+
+RANGES: dict[str, tuple[Any, float, float]] = {
+    "seed": (Integral, 0, 2**63 - 1),
+    "num_inference_steps": (Integral, 1, 1_000),
+    "guidance_scale": (Real, 0, 1_000),
+    "source_guidance_scale": (Real, 0, 1_000),
+    "max_new_tokens": (Integral, 0, 100_000),
+    "temperature": (Real, 0, 2),
+    "top_p": (Real, 0, 1),
+}
+"""Type, least and greatest value of the numbers in `Options`."""
 
 Callback = Callable[[str, int, int], None]
 """Called with (stage, steps done, all steps); stages are `read`, `write` and `decode`."""
@@ -25,21 +38,26 @@ class Options:
 
     want: str | Sequence[str] | None = None  # modalities of the reply: image, audio, video, text, or several in order
     seed: int = 0  # of noise and sampled text; None draws a random one, which the recipe names
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    source_guidance_scale: float | None = None
-    negative_prompt: str | None = None
+    num_inference_steps: int | None = None  # denoising steps of each medium
+    guidance_scale: float | None = None  # of classifier-free guidance towards the features; 1: no guidance
+    source_guidance_scale: float | None = None  # the same towards the item that is edited
+    negative_prompt: str | None = None  # what media should not show
     source: str = LAST  # the item that is edited: none, last (see `prompt.sources`), or an item's name, such as image0
-    max_new_tokens: int = 128
-    temperature: float = 0.0
+    max_new_tokens: int = 128  # of the reply's text
+    temperature: float = 0.0  # of sampled text; 0 takes the likeliest token
     top_p: float | None = None  # tokens are sampled from the likeliest of this total probability; None: from all
     stop: Sequence[str] | None = None  # strings before which the reply's text ends
 
     def __post_init__(self) -> None:
-        """Raises PromptError: `source` is malformed, or the negative prompt has half of a surrogate pair."""
+        """Raises PromptError: a number is outside `RANGES`, `source` is malformed, or a text is not valid Unicode."""
         check_name(self.source)
         if cast("int | None", self.seed) is None:
             object.__setattr__(self, "seed", secrets.randbelow(2**63))
+        for name, (kind, least, greatest) in RANGES.items():
+            value: Any = getattr(self, name)
+            if value is not None and not (isinstance(value, kind) and least <= value <= greatest):
+                expected = "an integer" if kind is Integral else "a number"
+                raise PromptError(f"{name} is {value!r}; expected {expected} from {least} to {greatest}")
         if self.negative_prompt is not None:
             check_characters(self.negative_prompt)
         if self.want is not None and not isinstance(self.want, str):
@@ -75,6 +93,21 @@ class Options:
     def media(self) -> tuple[str, ...] | None:
         """Modalities of the media that the reply must have, in order; None: the model chooses."""
         return None if self.wanted is None else tuple(modality for modality in self.wanted if modality != "text")
+
+
+def divide_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keyword arguments → those that are fields of `Options`, and items by the names of their placeholders.
+
+    Raises PromptError: a name is neither.
+    """
+    known = [field.name for field in fields(Options)]
+    options = {name: value for name, value in settings.items() if name in known}
+    items = {name: value for name, value in settings.items() if name not in known}
+    if unknown := [name for name in items if not is_placeholder(name)]:
+        raise PromptError(
+            f"there is no option {unknown[0]!r}; expected {', '.join(known)}, or a placeholder's name, such as image0"
+        )
+    return options, items
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,15 @@ def load_thermal(source: Source, name: str = "") -> Thermal:
 
 
 def load_imu(source: Source, name: str = "") -> IMU:
-    """Raises MediaError."""
+    """A table of CSV or .npy, a row for each reading: 6 axes, or seconds and 6 axes. Raises MediaError."""
     data, name = read_source(source, name)
     table = _npy(data, name) if data.startswith(b"\x93NUMPY") else _csv(data, name)
     if table.ndim == 2 and table.shape[1] not in (AXES, AXES + 1) and table.shape[0] in (AXES, AXES + 1):
         table = table.T
     if table.ndim != 2 or table.shape[1] not in (AXES, AXES + 1) or len(table) < 2:
         raise MediaError(
-            f"{name} is a table of {' × '.join(map(str, table.shape))}; IMU has 6 columns, or 7 with seconds"
+            f"{name} is a table of {' × '.join(map(str, table.shape))}; save it as CSV or .npy with 6 columns, "
+            "or 7 with seconds first"
         )
     if len(table) > MOST_READINGS:
         raise MediaError(
@@ -83,10 +84,11 @@ def load_imu(source: Source, name: str = "") -> IMU:
         return IMU(np.ascontiguousarray(table.T, dtype=np.float32), IMU_RATE, name)
     seconds = table[:, 0]
     if not (seconds[1:] > seconds[:-1]).all():
-        raise MediaError(f"{name} goes back in time: its first column should be seconds that grow")
+        raise MediaError(f"the seconds in the first column of {name} do not increase; sort its rows")
     span = float(seconds[-1]) - float(seconds[0])  # may be infinite
     if span * IMU_RATE >= MOST_READINGS:
-        raise MediaError(f"{name} lasts {span:.6g} s; its first column should be seconds")
+        limit = f"{MOST_READINGS / IMU_RATE:.0f} s"
+        raise MediaError(f"{name} lasts {span:.6g} s, the limit is {limit}; write seconds in its first column")
     count = max(2, round(span * IMU_RATE) + 1)
     times = seconds[0] + np.arange(count) / IMU_RATE
     return IMU(np.stack([np.interp(times, seconds, axis) for axis in table.T[1:]]).astype(np.float32), IMU_RATE, name)
@@ -155,7 +157,7 @@ def _grey(source: Source, name: str) -> tuple[np.ndarray, str]:
     except PILImage.DecompressionBombError as error:
         raise too_large(name, "more than 178 million") from error
     except BROKEN as error:
-        raise MediaError(f"{name} is a broken PNG file ({error}); export or download it again.") from error
+        raise MediaError(f"{name} is a broken PNG file ({error}); export or download it again") from error
     return values.astype(np.uint16 if has_16_bits else np.uint8), name
 
 

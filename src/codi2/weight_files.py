@@ -42,13 +42,18 @@ def load_part(part_class: Any, folder: Path) -> Any:
     return channels_last(module.eval().requires_grad_(False))
 
 
-def check_loaded(description: str, info: dict[str, Any]) -> None:
-    """Raises WeightsError: a checkpoint did not hold exactly the tensors of its module."""
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if names := info.get(kind):
-            first = sorted(map(str, names))[0]
+def check_loaded(description: str, info: dict[str, Any], exactly: bool = True) -> None:
+    """Raises WeightsError: a checkpoint lacks tensors of its module, or, if `exactly`, has others.
+
+    Args:
+        info: as `from_pretrained` of transformers and diffusers returns it, which fill missing tensors with random
+            numbers and only log it.
+    """
+    for kind in ("missing", "mismatched", *(("unexpected",) if exactly else ())):
+        if names := sorted(map(str, info.get(f"{kind}_keys", ()))):
             raise WeightsError(
-                f"{description} does not fit its config: {len(names)} {kind.replace('_', ' ')}, first {first}"
+                f"{description} does not fit its config: {len(names)} tensors are {kind}, first {names[0]}; download "
+                "it again, or name a complete model"
             )
 
 

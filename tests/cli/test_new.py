@@ -203,7 +203,7 @@ def test_parts_that_fit_are_kept() -> None:
     assert kept_parts(trained, derived(trained, ["heads.feature_dim=8"], "x")) == []
     with pytest.raises(ConfigError, match="decoder of kind 'tiny' has no weights"):
         with_untrained(TINY, derived(TINY, ["heads.num_slots.image=2"], "x"), weights=True)
-    with pytest.raises(ConfigError, match="the encoder 'embedded'"):
+    with pytest.raises(ConfigError, match="the encoder 'tiny'"):
         with_untrained(TINY, derived(TINY, ["heads.feature_dim=8"], "x"), weights=True)
 
 

@@ -31,8 +31,8 @@ def picture(colour: str) -> Image:
 
 
 def test_the_spatial_layers_have_the_names_and_shapes_of_the_image_network() -> None:
-    image = new_unet("image", (4, 16, 16), CHANNELS, DIM, SLOTS, DecoderConfig(kind="debug")).state_dict()
-    video = new_unet("video", SHAPE, CHANNELS, DIM, SLOTS, DecoderConfig(kind="debug")).state_dict()
+    image = new_unet("image", (4, 16, 16), CHANNELS, DIM, SLOTS).state_dict()
+    video = new_unet("video", SHAPE, CHANNELS, DIM, SLOTS).state_dict()
     shared = {name for name in image if name in video and video[name].shape == image[name].shape}
     assert {name.split(".")[0] for name in image.keys() - shared} == {"class_embedding"}
 

@@ -14,8 +14,8 @@ from .pages import script
 LANGUAGE_MODEL = {
     "config": {"part": "llm"},
     "curve": [
-        {"step": 10, "add/joint": 0.2, "add/form_1": 0.4, "fuse/form_1": 0.6, "chat/loss": 1.0},
-        {"step": 20, "add/joint": 0.3, "add/form_1": 0.5, "fuse/form_1": 0.9, "chat/loss": 0.5},
+        {"step": 10, "add/joint": 0.2, "add/feature_1": 0.4, "fuse/feature_1": 0.6, "chat/loss": 1.0},
+        {"step": 20, "add/joint": 0.3, "add/feature_1": 0.5, "fuse/feature_1": 0.9, "chat/loss": 0.5},
     ],
 }
 WITHOUT = {"config": {"part": "image_vae"}, "curve": [{"step": 5, "psnr": 20.0}]}
@@ -24,7 +24,7 @@ WITHOUT = {"config": {"part": "image_vae"}, "curve": [{"step": 5, "psnr": 20.0}]
 def test_a_line_is_the_mean_of_its_figures_at_each_validation(tmp_path: Path) -> None:
     drawn = script("curves").curves({"02_image_vae": WITHOUT, "11_llm": LANGUAGE_MODEL})
     assert list(drawn) == ["11_llm"]
-    assert drawn["11_llm"]["cosine of the form vectors"] == [(10, 0.5), (20, pytest.approx(0.7))]
+    assert drawn["11_llm"]["cosine of the other features"] == [(10, 0.5), (20, pytest.approx(0.7))]
     assert drawn["11_llm"]["text loss"] == [(10, 1.0), (20, 0.5)]
 
 

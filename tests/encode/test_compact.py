@@ -9,7 +9,7 @@ import torch
 from PIL import Image as PILImage
 
 from codi2.encode.compact import CompactDecoder, CompactEncoder
-from codi2.encode.embedded import EmbeddedEncoder, clip_changes, joint_heads, load_embedded
+from codi2.encode.tiny import TinyEncoder, clip_changes, joint_heads, load_tiny
 from codi2.encode.trunks import Trunk
 from codi2.errors import WeightsError
 from codi2.prompt.parts import Image, Video
@@ -44,17 +44,17 @@ class StubTrunk(Trunk):
 
 
 @pytest.fixture
-def encoder(monkeypatch: pytest.MonkeyPatch) -> EmbeddedEncoder:
-    monkeypatch.setattr("codi2.encode.embedded.ImageTrunk", StubTrunk)
+def encoder(monkeypatch: pytest.MonkeyPatch) -> TinyEncoder:
+    monkeypatch.setattr("codi2.encode.tiny.ImageTrunk", StubTrunk)
     compact = {"image": small(), "video": small(21, (1, 4, 4), levels=3)}
-    return EmbeddedEncoder({"image": StubTrunk()}, joint_heads(16), compact).eval()
+    return TinyEncoder({"image": StubTrunk()}, joint_heads(16), compact).eval()
 
 
 def picture(colour: str) -> Image:
     return Image(PILImage.new("RGB", (64, 64), colour))
 
 
-def test_a_picture_has_a_joint_vector_and_compact_features(encoder: EmbeddedEncoder) -> None:
+def test_a_picture_has_a_joint_vector_and_compact_features(encoder: TinyEncoder) -> None:
     features = encoder([picture("red"), picture("blue")])
     assert features.shape == (2, 4, 16)
     assert torch.allclose(features[:, 0].norm(dim=-1), torch.full((2,), 4.0), atol=1e-4)
@@ -63,7 +63,7 @@ def test_a_picture_has_a_joint_vector_and_compact_features(encoder: EmbeddedEnco
     assert encoder([picture("red")], 1).shape == (1, 1, 16)
 
 
-def test_a_clip_has_the_features_of_its_first_frame_and_of_its_motion(encoder: EmbeddedEncoder) -> None:
+def test_a_clip_has_the_features_of_its_first_frame_and_of_its_motion(encoder: TinyEncoder) -> None:
     frames = [picture(colour).pixels for colour in ("red", "blue", "green", "red", "red", "red", "red", "red")]
     clip, still = (encoder([Video(tuple(pictures), 3.0)]) for pictures in (frames, frames[:1] * 8))
     assert clip.shape == (1, 5, 16)
@@ -82,23 +82,23 @@ def test_changes_are_differences_of_adjacent_frames_at_half_the_size() -> None:
 def test_trained_parts_are_loaded_and_heads_of_another_width_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("codi2.encode.embedded.load_trunk", lambda modality: StubTrunk())
+    monkeypatch.setattr("codi2.encode.tiny.load_trunk", lambda modality: StubTrunk())
     export_tensors(joint_heads(16).state_dict(), tmp_path / "heads.safetensors", {})
     export_module(small(), tmp_path / "image", {})
-    loaded = load_embedded(tmp_path, 16)
+    loaded = load_tiny(tmp_path, 16)
     assert torch.allclose(
         loaded.compact["image"](torch.ones(1, 3, 64, 64)), small()(torch.ones(1, 3, 64, 64)), atol=2e-2
     )
     with pytest.raises(WeightsError, match="does not fit"):
-        load_embedded(tmp_path, 32)
+        load_tiny(tmp_path, 32)
 
 
 def test_parts_on_demand_are_loaded_with_what_they_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codi2.encode.embedded.load_trunk", lambda modality: StubTrunk())
-    monkeypatch.setattr("codi2.encode.embedded.ImageTrunk", StubTrunk)
+    monkeypatch.setattr("codi2.encode.tiny.load_trunk", lambda modality: StubTrunk())
+    monkeypatch.setattr("codi2.encode.tiny.ImageTrunk", StubTrunk)
     export_tensors(joint_heads(16).state_dict(), tmp_path / "heads.safetensors", {})
     export_module(small(), tmp_path / "image", {})
-    whole, partly = load_embedded(tmp_path, 16), load_embedded(tmp_path, 16, on_demand=True)
+    whole, partly = load_tiny(tmp_path, 16), load_tiny(tmp_path, 16, on_demand=True)
     assert not partly.trunks.loaded and not partly.compact.loaded
     assert torch.equal(partly([picture("red")], 1), whole([picture("red")], 1))
     assert list(partly.trunks.loaded) == ["image"] and not partly.compact.loaded

@@ -10,7 +10,7 @@ import torch
 from PIL import Image as PILImage
 from PIL import ImageEnhance
 
-from codi2.encode.embedded import EmbeddedEncoder, load_embedded
+from codi2.encode.tiny import TinyEncoder, load_tiny
 from codi2.encode.trunks import Head
 from codi2.hub import shipped
 from codi2.media import load, load_audio, load_image
@@ -21,8 +21,8 @@ NORM = 16.0  # sqrt(256)
 
 
 @pytest.fixture(scope="module")
-def encoder() -> EmbeddedEncoder:
-    return load_embedded(shipped("tiny") / "encoder", 256)
+def encoder() -> TinyEncoder:
+    return load_tiny(shipped("tiny") / "encoder", 256)
 
 
 def picture(name: str = "tiger.png") -> Image:
@@ -38,7 +38,7 @@ def similarity(a: torch.Tensor, b: torch.Tensor) -> float:
     [(picture(), 4), (load_audio(MEDIA / "crow.wav"), 6), (load(MEDIA / "rabbit.webp"), 5), (Phrase("a red apple"), 1)],
     ids=["image", "audio", "video", "phrase"],
 )
-def test_the_first_feature_is_the_joint_vector(encoder: EmbeddedEncoder, part: Part, count: int) -> None:
+def test_the_first_feature_is_the_joint_vector(encoder: TinyEncoder, part: Part, count: int) -> None:
     """All features have a mean square of 1; words have the joint vector alone."""
     features = encoder([part])
     assert features.shape == (1, count, 256)
@@ -48,21 +48,21 @@ def test_the_first_feature_is_the_joint_vector(encoder: EmbeddedEncoder, part: P
     assert joint.shape == (1, 1, 256) and torch.allclose(joint[0, 0], features[0, 0], atol=1e-4)
 
 
-def test_a_darker_picture_has_nearly_the_same_joint_vector(encoder: EmbeddedEncoder) -> None:
+def test_a_darker_picture_has_nearly_the_same_joint_vector(encoder: TinyEncoder) -> None:
     bright, other = picture(), picture("goose-google.png")
     dark = Image(ImageEnhance.Brightness(bright.pixels.convert("RGB")).enhance(0.6))
     values = encoder([bright, dark, other])[:, 0]
     assert similarity(values[0], values[1]) > 0.8 > similarity(values[0], values[2])
 
 
-def test_loudness_is_in_the_compact_features_alone(encoder: EmbeddedEncoder) -> None:
+def test_loudness_is_in_the_compact_features_alone(encoder: TinyEncoder) -> None:
     sound = load_audio(MEDIA / "crow.wav")
     values = encoder([sound, Audio(sound.samples / 4, sound.rate)])
     change = (values[0] - values[1]).norm(dim=-1)
     assert change[0] < 0.5 and change[1:].norm() > 1
 
 
-def test_features_of_a_clip_begin_with_those_of_its_first_frame(encoder: EmbeddedEncoder) -> None:
+def test_features_of_a_clip_begin_with_those_of_its_first_frame(encoder: TinyEncoder) -> None:
     pixels = np.asarray(picture().pixels.convert("RGB").resize((64, 64)))
     shifts = [0, 2, 4, 6, 6, 4, 2, 0]
     moving = Video(tuple(PILImage.fromarray(np.roll(pixels, shift, axis=1)) for shift in shifts), 3.125)
@@ -73,7 +73,7 @@ def test_features_of_a_clip_begin_with_those_of_its_first_frame(encoder: Embedde
     assert (encoder([moving])[0, 4] - encoder([still])[0, 4]).norm() > 1
 
 
-def test_no_words_become_a_special_token(encoder: EmbeddedEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_words_become_a_special_token(encoder: TinyEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     trunk = encoder.trunks["phrase"]
     read: list[torch.Tensor] = []
     forward = trunk.net.forward
@@ -85,13 +85,13 @@ def test_no_words_become_a_special_token(encoder: EmbeddedEncoder, monkeypatch: 
     assert torch.isin(read[0], special).sum() == 2, "the first and the last, which the tokenizer sets"
 
 
-def test_a_text_has_the_same_vector_beside_a_longer_one(encoder: EmbeddedEncoder) -> None:
+def test_a_text_has_the_same_vector_beside_a_longer_one(encoder: TinyEncoder) -> None:
     texts = [Phrase("rain"), Phrase("a small red boat on a lake in the morning")]
     together, alone = encoder(texts)[0], encoder(texts[:1])[0]
     assert torch.allclose(together, alone, atol=1e-3)
 
 
-def test_trunks_keep_where_and_when(encoder: EmbeddedEncoder) -> None:
+def test_trunks_keep_where_and_when(encoder: TinyEncoder) -> None:
     """Quadrants of a picture row by row, quarters of a sound in order."""
     pixels = torch.full((5, 64, 64, 3), 255, dtype=torch.uint8)
     for row, (y, x) in enumerate([(8, 8), (8, 40), (40, 8), (40, 40)], start=1):

@@ -192,7 +192,7 @@ def test_published_figures_of_sounds_need_panns(tmp_path: Path):
         run("audio-edit", "debug", tmp_path / "out", quick=True, source=source)
     with pytest.raises(DataError, match=r"fewer than two mixes; clips left out: .* no partner"):
         audio_edit.suite(official.audioset(tmp_path / "few", 2), Backbones(), EvalContext(None, quick=True))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="--val draws from the embedded corpus; coco-edit is measured on your data"):
+    with pytest.raises(ConfigError, match="--val draws from the corpus of `tiny`; coco-edit is measured on your data"):
         run("coco-edit", "debug", tmp_path / "out", source=source, validation=True)
     with pytest.raises(ConfigError, match="--source is for dreambench, coco-edit and audio-edit"):
         run("rounds", "debug", tmp_path / "out", source=source)

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image as PILImage
 
 from codi2 import media
+from codi2.cancellation import Cancelled, cancel_when
 from codi2.errors import MediaError
 from codi2.media import bounds, clips, pictures
 from codi2.prompt.parts import Image
-from codi2.stopping import Stopped, stops_when
 
 from .made import encoded, sound, tone
 
@@ -76,9 +76,9 @@ def test_moving_pictures_of_each_format_are_bounded_before_they_are_decoded(kind
 
 def test_reading_an_animation_or_a_clip_stops_when_it_is_no_longer_wanted():
     checks = []
-    with pytest.raises(Stopped), stops_when(lambda: checks.append(1) is None and len(checks) > 3):
+    with pytest.raises(Cancelled), cancel_when(lambda: checks.append(1) is None and len(checks) > 3):
         media.load(bombs.gif(64, 64, 100))
-    with pytest.raises(Stopped), stops_when(lambda: True):
+    with pytest.raises(Cancelled), cancel_when(lambda: True):
         media.load(bombs.clip(16, 16, 30))
 
 

@@ -50,17 +50,17 @@ def test_phrases_come_from_the_mapping_or_from_their_note():
 @pytest.mark.parametrize(
     ("template", "media", "message"),
     [
-        ("[image0] to [image1]", [CAT], r"\[image1\] but no image"),
-        ("[text0]", [], r"\[text0\] but no text"),
-        ("[image0: a couch]", [], r"\[image0\] but no image"),
-        ("[image1]", [CAT, DOG], r"1 image placeholder\(s\) but more were given; write \[image2\]"),
+        ("[image0] to [image1]", [CAT], r"\[image1\] has no image"),
+        ("[text0]", [], r"\[text0\] has no text"),
+        ("[image0: a couch]", [], r"\[image0\] has no image"),
+        ("[image1]", [CAT, DOG], r"no placeholder for an item of the modality image; write \[image2\]"),
         ("[video0]", [PURR], r"\[video0\] expects video, but .* is audio; write \[audio0\]"),
-        ("hello", [PURR], r"0 audio placeholder\(s\) but more were given; write \[audio0\]"),
+        ("hello", [PURR], r"no placeholder for an item of the modality audio; write \[audio0\]"),
         ("[image0]", {"image0": CAT, "image1": DOG}, r"no placeholder \[image1\]"),
-        ("[image0]", {"image0": PURR}, r"\[image0\] takes image, but audio"),
-        ("[image0]", {"image0": "cat.png"}, r"\[image0\] takes image, but text"),
-        ("[image0]", {"image0": CAT.pixels}, r"\[image0\] takes image, but Image was given"),
-        ("hello", {"step": 3}, r"no placeholder \[step\], but int"),
+        ("[image0]", {"image0": PURR}, r"\[image0\] expects image, but .* is audio"),
+        ("[image0]", {"image0": "cat.png"}, r"\[image0\] expects image, but the item is text"),
+        ("[image0]", {"image0": CAT.pixels}, r"\[image0\] expects image, but the item is Image"),
+        ("hello", {"step": 3}, r"no placeholder \[step\] for an item of the modality int"),
     ],
 )
 def test_what_does_not_fit_is_said(template, media, message):
@@ -87,6 +87,6 @@ def test_parse_reads_any_text_without_media_or_says_why(template):
     try:
         prompt = parse(template)
     except PromptError as error:
-        assert "but no " in str(error)
+        assert " has no " in str(error)
     else:
         assert parse(*render(prompt)) == prompt

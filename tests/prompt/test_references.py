@@ -62,9 +62,9 @@ def test_references_are_resolved_once(text: str):
 def test_what_is_not_there():
     with pytest.raises(PromptError, match="there is no third image: this conversation has 2"):
         resolve_references((Text("Mirror the third image"),), EARLIER)
-    with pytest.raises(PromptError, match=r"no placeholder for the image that was given; write \[image2\]"):
+    with pytest.raises(PromptError, match=r"no placeholder for an item of the modality image; write \[image2\]"):
         parse_message("Mirror [image1]", [GREEN], EARLIER)
-    with pytest.raises(PromptError, match=r"\[audio4\] but no audio"):
+    with pytest.raises(PromptError, match=r"\[audio4\] has no audio"):
         parse_message("Mix [audio4]", [], EARLIER)
     assert resolve_references((Text("Make it night."),), {}) == (Text("Make it night."),)
     assert resolve_references((), EARLIER) == ()

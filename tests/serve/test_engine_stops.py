@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
+from codi2.cancellation import Cancelled, cancel_when
 from codi2.chat import Chat
 from codi2.chat.events import Done, TextDelta
 from codi2.errors import LateError, PromptError
@@ -16,7 +17,6 @@ from codi2.prompt.layout import Message
 from codi2.prompt.parts import Image, Text
 from codi2.serve.engine import Engine
 from codi2.serve.jobs import Failed
-from codi2.stopping import Stopped, stops_when
 
 from .engine_jobs import IMAGE, LONG_IMAGE, LONG_TEXT, BusyEngine, Client, message, wait_until
 
@@ -99,11 +99,11 @@ def test_a_sampler_stops(model: CoDi2, media: Path):
 
     limit = 10**9
     options = Options(want=("image",), max_new_tokens=1, num_inference_steps=20)
-    with stops_when(over):
+    with cancel_when(over):
         model.answer([conversation], [options])
     all_checks, limit, checks = checks, checks - 2, 0
     assert all_checks >= 20
-    with pytest.raises(Stopped), stops_when(over):
+    with pytest.raises(Cancelled), cancel_when(over):
         model.answer([conversation], [options])
 
 
@@ -112,7 +112,7 @@ def test_encoding_stops_between_items(model: CoDi2, monkeypatch: pytest.MonkeyPa
     forward = model.encoder.forward
     monkeypatch.setattr(model.encoder, "forward", lambda *a, **k: (encoded.append(1), forward(*a, **k))[1])
     pictures = tuple(Image(PILImage.new("RGB", (8, 8), (i, 0, 0))) for i in range(9))
-    with pytest.raises(Stopped), stops_when(lambda: len(encoded) >= 3):
+    with pytest.raises(Cancelled), cancel_when(lambda: len(encoded) >= 3):
         model.answer([[Message("user", pictures)]], [IMAGE])
     assert len(encoded) == 3
 

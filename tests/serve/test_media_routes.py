@@ -17,6 +17,7 @@ import pytest
 from PIL import Image as PILImage
 from starlette.exceptions import HTTPException
 
+from codi2.cancellation import Cancelled, cancel_when, check_cancelled
 from codi2.chat import Round
 from codi2.errors import BusyError
 from codi2.media import mp4_bytes, read_recipe
@@ -26,7 +27,6 @@ from codi2.serve import media_routes, uploads, views
 from codi2.serve.application import open_store
 from codi2.serve.packing import run_while_connected
 from codi2.serve.uploads import NoMedium, Uploads
-from codi2.stopping import Stopped, check_stop, stops_when
 
 from .conftest import Running, Start
 
@@ -276,9 +276,9 @@ def test_a_client_that_leaves_frees_the_thread_that_worked_for_it():
         all_left.wait(60)
         try:
             for _ in range(2000):
-                check_stop()
+                check_cancelled()
                 time.sleep(0.01)
-        except Stopped:
+        except Cancelled:
             stopped.set()
             raise
 
@@ -297,7 +297,7 @@ def test_a_client_that_leaves_frees_the_thread_that_worked_for_it():
 def test_encoding_a_clip_stops_when_nobody_wants_it():
     frames = tuple(PILImage.new("RGB", (16, 16), (i, 0, 0)) for i in range(9))
     left = iter([False, False, True])
-    with pytest.raises(Stopped), stops_when(lambda: next(left)):
+    with pytest.raises(Cancelled), cancel_when(lambda: next(left)):
         mp4_bytes(Video(frames, 8), {})
 
 

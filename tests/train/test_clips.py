@@ -88,7 +88,7 @@ def test_training_clips_read_nothing_held_out(rich_home: Path, monkeypatch: pyte
 
 
 def test_the_changes_of_a_still_clip_are_nothing() -> None:
-    from codi2.encode.embedded import clip_changes
+    from codi2.encode.tiny import clip_changes
 
     still = torch.full((2, 8, 64, 64, 3), 90, dtype=torch.uint8)
     assert clip_changes(still).shape == (2, 21, 32, 32) and not clip_changes(still).any()

@@ -53,7 +53,7 @@ def test_the_step_is_saved_and_the_same_run_continues_as_though_nothing_was(work
     assert signal.getsignal(signal.SIGINT) is handler
     assert list_checkpoints(tmp_path / "run" / "checkpoints")[-1].name.endswith("13")
     said = capfd.readouterr().err
-    assert "stopped after step 13 of 30" in said and "the same command continues" in said
+    assert "stopped after step 13 of 30" in said and "run the same command to continue" in said
     assert not (tmp_path / "run" / "export").exists()
     again = Line()
     train(again, config, tmp_path / "run")

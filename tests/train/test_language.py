@@ -40,7 +40,7 @@ def test_it_trains_on_every_phase(task_set: Path, chats: None, tmp_path: Path) -
     recipe = llm.build(run_config)
     figures = train(recipe, run_config, tmp_path / "llm")
     assert all(np.isfinite(value) for value in figures.values())
-    slots = {f"edit_image/{name}" for name in ("joint", "form_1", "form_2")}
+    slots = {f"edit_image/{name}" for name in ("joint", "feature_1", "feature_2")}
     assert slots | {"caption_image/loss"} <= set(figures)
     assert {name for name in figures if name.startswith("edit_image/")} == slots
     assert (tmp_path / "llm" / "export" / "adapter" / "adapter_model.safetensors").is_file()

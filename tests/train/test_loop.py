@@ -250,5 +250,5 @@ def test_what_is_asked_for_and_would_not_happen_is_refused(tmp_path: Path, monke
         train(Line(), replace(CONFIG, trackers=["wandb"]), tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
-    with pytest.raises(ConfigError, match="FSDP was asked for, but accelerate would train as NO on cpu"):
+    with pytest.raises(ConfigError, match="FSDP was requested, but accelerate would train as NO on cpu"):
         train(Line(), replace(CONFIG, trackers=[]), tmp_path)

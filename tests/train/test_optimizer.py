@@ -26,5 +26,5 @@ def test_a_rate_is_that_of_the_parameters_it_names():
 
 
 def test_a_rate_that_names_nothing_is_refused():
-    with pytest.raises(ConfigError, match="rates names 'enter'"):
+    with pytest.raises(ConfigError, match="rates has 'enter'"):
         optimizer_of(TRAINED, config({"enter": 2.0}), torch.device("cpu"))

@@ -24,12 +24,13 @@ from codi2.diffuse.build import FRAMES, new_unet
 from codi2.diffuse.joint import joint_attention
 from codi2.diffuse.load import load_decoder
 from codi2.diffuse.vocoder import ISTFTVocoder
-from codi2.encode import embedded
+from codi2.encode import tiny
 from codi2.errors import ConfigError, DataError
 from codi2.heads.prior import Prior
 from codi2.heads.projection import Projection
 from codi2.llm.backbone import load_backbone
 from codi2.llm.mllm import MLLM
+from codi2.modalities import Modality
 from codi2.model import CoDi2
 from codi2.prompt.parts import Audio, Image, Phrase, Text, Video
 from codi2.train import release, run
@@ -44,7 +45,7 @@ from codi2.weight_files import export_module
 MODEL = replace(
     DEBUG,
     name="small",
-    encoder=EncoderConfig(kind="embedded", num_features={"image": 4, "audio": 6, "video": 5, "phrase": 1}),
+    encoder=EncoderConfig(kind="tiny", num_features={"image": 4, "audio": 6, "video": 5, "phrase": 1}),
     heads=replace(DEBUG.heads, num_slots={"image": 4, "audio": 6, "video": 5}, prior=None),
     decoders={
         modality: DecoderConfig(kind="tiny", length=length, num_inference_steps=2, first_frame=modality == "video")
@@ -57,23 +58,21 @@ PLACES = {
     "encoder/video": "video_features", "image": "image_decoder", "image/vae": "image_vae", "audio": "audio_decoder",
     "audio/vae": "audio_vae", "audio/vocoder": "vocoder", "video": "video_decoder", "joint": "joint",
 }  # fmt: skip
+VAES: dict[Modality, str] = {"audio": "audio_vae", "video": "image_vae"}
 
 
 @pytest.fixture
-VAES = {"audio": "audio_vae", "video": "image_vae"}
-
-
 def runs(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every part's export, at small size and with random weights."""
     runs = tmp_path / "runs"
     exports = small_exports(runs, monkeypatch)
-    monkeypatch.setattr(embedded, "load_trunk", Numbers)
+    monkeypatch.setattr(tiny, "load_trunk", Numbers)
     monkeypatch.setitem(MODELS, "small", MODEL)
     for modality in ("image", "audio", "video"):
         made = config(f"{modality}_denoiser", denoiser_options(modality, exports))
         denoiser.build(made).export(runs / f"{modality}_decoder" / "export", {"config": {"start": "@encoder"}})
     export_module(ISTFTVocoder(channels=16, blocks=1), runs / "vocoder/export", {})
-    codecs = {m: denoiser.load_vae(m, runs / f"{vae}/export") for m, vae in VAES.items()}  # type: ignore[arg-type]
+    codecs = {m: denoiser.load_vae(m, runs / f"{vae}/export") for m, vae in VAES.items()}
     decoders = {m: load_decoder(m, runs / f"{m}_decoder/export", TINY.decoders[m], codecs[m]) for m in VAES}
     export_module(joint_attention(decoders), runs / "joint/export", {})
     save_language(MLLM(load_backbone(MODEL.llm), MODEL.heads), runs / "llm/export")
@@ -247,7 +246,7 @@ def test_the_recipe_makes_a_model_that_may_be_shipped() -> None:
     options = {path.stem[3:]: load_config(path).options for path in configs_of(folder)}
     kinds = {"image": "image", "audio": "audio", "video": "image"}
     sizes: dict[str, float] = {"adapter": SHIPPED_ADAPTER}
-    modules: dict[str, Any] = {"heads": embedded.joint_heads(256), "vocoder": ISTFTVocoder()}
+    modules: dict[str, Any] = {"heads": tiny.joint_heads(256), "vocoder": ISTFTVocoder()}
     for modality in kinds:
         own = AutoencoderOptions(**options[f"{modality}_features"])
         modules[f"{modality} features"] = Compact(modality, own).encoder  # type: ignore[arg-type]

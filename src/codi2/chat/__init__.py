@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from codi2.cancellation import Cancelled
 from codi2.chat import streaming
 from codi2.chat.events import Done, Event, MediaReady, Step
 from codi2.chat.listener import TextListener
@@ -27,7 +28,6 @@ from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Part, Prompt, Text
 from codi2.prompt.sources import items_by_name, name_items, rename_source
 from codi2.reply import Callback, Options, Reply
-from codi2.stopping import Stopped
 
 __all__ = ["Chat", "Round"]
 
@@ -154,7 +154,7 @@ class Chat:
         Args:
             on_event: called with each event; returns True when the reply is no longer wanted.
             check: a reply's parts → the parts that may be shown, and notes for the user about the others.
-        Raises as `send`; Stopped: `on_event` has returned True, and the round is not kept.
+        Raises as `send`; Cancelled: `on_event` has returned True, and the round is not kept.
         """
         message, options = self._message(prompt, media, settings)
         skipped = self._count_skipped(message, options)
@@ -219,4 +219,4 @@ class Chat:
 
 def _stop_if(unwanted: bool) -> None:
     if unwanted:
-        raise Stopped
+        raise Cancelled

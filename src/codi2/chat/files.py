@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from codi2 import __version__
+from codi2.cancellation import check_cancelled
 from codi2.chat import Chat, Round
 from codi2.chat.document import SCHEMA, check
 from codi2.errors import CoDi2Error, PromptError
@@ -26,7 +27,6 @@ from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt, Text, Video
 from codi2.prompt_json import encode_part
 from codi2.reply import Options, Reply
 from codi2.senses import load_as
-from codi2.stopping import check_stop
 from codi2.untrusted import parse_json, read_inside
 
 Put = Callable[[bytes, str], str]
@@ -98,7 +98,7 @@ def open_chat(model: CoDi2, folder: str | Path) -> Chat:
     except Exception as error:  # from readers of media and from options
         reason = (str(error).splitlines() or [""])[0][:300]
         raise PromptError(
-            f"{folder} holds no conversation that can be read ({type(error).__name__}: {reason})"
+            f"{folder} holds no conversation that can be read ({type(error).__name__}: {reason}); copy the folder again"
         ) from error
     return chat
 
@@ -152,7 +152,7 @@ def part_reader(get: Get) -> Callable[[Mapping[str, Any]], Part]:
     """A function that reads single parts, each as a new object."""
 
     def medium(kind: str, file: str, name: str) -> Part:
-        check_stop()
+        check_cancelled()
         return load_as(kind, get(file), name)
 
     def read(value: Mapping[str, Any]) -> Part:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from codi2.errors import PromptError
+from codi2.prompt.grammar import items_of_call
 from codi2.prompt.layout import Layout, Message
 from codi2.prompt.parts import Media, Part, Phrase, Prompt, Text
 from codi2.prompt.references import parse_message, resolve_references
 from codi2.prompt.sources import name_items
-from codi2.reply import Options, Reply
+from codi2.reply import Options, Reply, divide_settings
 
 KEPT = 0.75  # of the model's positions that stay in use when old rounds are skipped; the next rounds need the others
 
@@ -63,20 +63,14 @@ def read_message(
     Args:
         earlier: the items of the conversation, see `named_media`.
     Raises:
-        PromptError: a placeholder or an ordinal names no item; media come in two ways; the text is longer than what
-            the model reads.
+        PromptError: a placeholder or an ordinal names no item; a setting is neither option nor placeholder; media come
+            in two ways; the text is longer than what the model reads.
     """
-    options = {key: value for key, value in settings.items() if key in Options.__dataclass_fields__}
-    named = {key: value for key, value in settings.items() if key not in options}
-    if media and named:
-        raise PromptError(
-            f"give media in order or by name, not both: {next(iter(named))!r} came beside {len(media)} in order"
-        )
+    options, named = divide_settings(settings)
+    items = items_of_call(prompt, media, named)
     if isinstance(prompt, str):
         layout.check_length([Message("user", (Text(prompt),))])  # before any other work on the text
-        prompt = parse_message(prompt, named or media, earlier)
-    elif media or named:
-        raise PromptError("the prompt is a list of parts and there are media beside it; add the media to the parts")
+        prompt = parse_message(prompt, items, earlier)
     return Message("user", resolve_references(prompt, earlier)), options
 
 

@@ -7,8 +7,8 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
 
+from codi2.cancellation import cancel_when
 from codi2.chat.events import Done, Event
-from codi2.stopping import stops_when
 
 Play = Callable[[Callable[[Event], bool]], object]
 """Plays a round; its argument is called with each event and returns True when the reply is no longer wanted."""
@@ -28,7 +28,7 @@ def stream(play: Play) -> Generator[Event]:
 
     def work() -> None:
         try:
-            with stops_when(closed.is_set):
+            with cancel_when(closed.is_set):
                 play(on_event)
         except BaseException as error:
             events.put(error)

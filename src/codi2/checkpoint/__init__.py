@@ -4,7 +4,7 @@
 config.json  adapter/  heads.safetensors  prior/  encoder/
 image/…  audio/…  video/…  joint/
 ```
-`diffuse.load` describes the folders of decoders, `encode.embedded` that of the encoder. The config names the frozen
+`diffuse.load` describes the folders of decoders, `encode.tiny` that of the encoder. The config names the frozen
 parts, which `codi2.hub` fetches. No pickle is read.
 
 `loading` reads the parts, `language` reads and writes the trained part of the language model, `saving` writes a whole

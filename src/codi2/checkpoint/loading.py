@@ -125,10 +125,10 @@ def _encoder(config: CoDi2Config, folder: Path | None, on_demand: bool) -> Encod
                 "heads.feature_dim"
             )
         return DebugEncoder(config.heads.feature_dim, config.encoder.num_features)
-    if config.encoder.kind == "embedded" and folder is not None:
-        from codi2.encode.embedded import load_embedded
+    if config.encoder.kind == "tiny" and folder is not None:
+        from codi2.encode.tiny import load_tiny
 
-        return load_embedded(folder / "encoder", config.heads.feature_dim, on_demand)
+        return load_tiny(folder / "encoder", config.heads.feature_dim, on_demand)
     if config.encoder.kind == "imagebind":
         from codi2.encode import imagebind
 

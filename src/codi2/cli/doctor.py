@@ -15,7 +15,9 @@ def doctor(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build the paper's components at full size and run each once; minutes.")
     ] = False,
-    part: Annotated[list[str] | None, typer.Option(help="Of the dry run, only this component; again for more.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Run only this component in the dry run; repeat it for more.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file too.")] = None,
 ) -> None:
     """Say what a model is made of, what of it is on this machine, and whether its parts fit together."""

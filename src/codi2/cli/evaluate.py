@@ -46,7 +46,7 @@ def evaluate(
         int | None, typer.Option(min=2, help="Items of each kind, in place of the suite's own number.")
     ] = None,
     export: Annotated[Path | None, typer.Option(help="Folder for the cases, for another system to answer.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws and of the answers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the items and of the answers.")] = 0,
     val: Annotated[
         bool, typer.Option("--val", help="Draw items from the validation split: for choices, not for figures.")
     ] = False,

@@ -22,7 +22,7 @@ def gallery(
     sheet: Annotated[
         bool, typer.Option("--sheet", help="In place of the rows, 48 answers that nobody chose as one picture.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of what is drawn, and of the answers.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the items and of the answers.")] = 0,
     placement: Placement = ON_CPU,
 ) -> None:
     """Run each row of the paper's tables of examples on held-out media, with a measured verdict."""

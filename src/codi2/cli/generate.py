@@ -48,7 +48,7 @@ def generate(
     seed: SeedOption = 0,
     steps: StepsOption = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(min=0, help="How strongly the prompt steers; 1: not at all.")
+        float | None, typer.Option(min=0, help="Classifier-free guidance scale; 1: no guidance.")
     ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="Text that the picture or sound should not fit.")] = None,
     want: Annotated[

@@ -42,15 +42,15 @@ def check_writable(folder: Path) -> None:
     """Raises OutputError unless `folder` is, or can become, a folder to write in; creates nothing."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():
-        raise OutputError(f"Cannot write to {folder}: {nearest} is not a folder; choose another --out.")
+        raise OutputError(f"cannot write to {folder}: {nearest} is not a folder; choose another --out")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise OutputError(f"Cannot write to {folder}: no permission to write in {nearest}; choose another --out.")
+        raise OutputError(f"cannot write to {folder}: no permission to write in {nearest}; choose another --out")
     try:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise OutputError(
-            f"Cannot write to {folder}: {nearest} takes no files ({error.strerror}); choose another --out."
+            f"cannot write to {folder}: {nearest} takes no files ({error.strerror}); choose another --out"
         ) from error
 
 
@@ -81,7 +81,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Cannot make the folder {folder}: {error.strerror}; choose another --out.") from error
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
 
 
 def save_reply(reply: Reply, folder: Path, stem: str = "reply", force: bool = False) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def save_reply(reply: Reply, folder: Path, stem: str = "reply", force: bool = Fa
             listed.append({"type": "text", "text": part.text})
             continue
         if not isinstance(part, (Image, Audio, Video)):
-            raise OutputError(f"A reply with {part.modality} cannot be written; only {', '.join(SUFFIXES)} can.")
+            raise OutputError(f"a reply with {part.modality} cannot be written; only {', '.join(SUFFIXES)} can")
         path = folder / f"{stem}-{count}.{SUFFIXES[part.modality]}"
         save(path, part, reply.recipe, sound)
         listed.append({"type": part.modality, "path": str(path)})

@@ -15,7 +15,7 @@ from codi2.placement import DTYPES, Placement, check
 Dtype = StrEnum("Dtype", {name: name for name in DTYPES})  # type: ignore[misc]
 
 DeviceOption = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 or mps.", metavar="DEVICE")]
-DtypeOption = Annotated[Dtype, typer.Option(help="Of encoder and decoders, in training of those that are frozen.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="Dtype of encoder and decoders; in training, of the frozen ones.")]
 BitsOption = Annotated[
     int, typer.Option(help="Bits of the language model's weights, 8 or 4, with bitsandbytes; 0: unchanged.")
 ]

@@ -19,7 +19,7 @@ DataOption = Annotated[
 @placed
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen at; others than this machine's need a key.")
+        str, typer.Option(help="Address to listen on; other than loopback: an API key is required.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
     data: DataOption = None,

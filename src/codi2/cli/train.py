@@ -16,7 +16,7 @@ from codi2.errors import ConfigError, DataError
 def train(
     config: Annotated[
         Path,
-        typer.Argument(help="The config of one part, or a folder of numbered configs; `tiny`: the embedded model's."),
+        typer.Argument(help="The config of one part, or a folder of numbered configs; `tiny`: the model its recipe."),
     ],
     out: OutOption,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the recipe's.")] = None,

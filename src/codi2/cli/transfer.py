@@ -37,7 +37,9 @@ def transfer(
     out: OutOption = Path("out"),
     seed: SeedOption = 0,
     steps: StepsOption = None,
-    guidance_scale: Annotated[float | None, typer.Option(min=0, help="How strongly the vector steers; 1: off.")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(min=0, help="Classifier-free guidance scale; 1: no guidance.")
+    ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="Text that the result should not fit.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print paths and recipes as one JSON object.")] = False,
     model: ModelOption = "tiny",
@@ -96,7 +98,7 @@ def read(file: str) -> Part:
         return load_as("", file)
     if match[1] == "text":
         if not match[2].strip():
-            raise PromptError("text= has no words; write text=WORDS.")
+            raise PromptError("text= has no words; write text=WORDS")
         return Phrase(match[2])
     return load_as(match[1], match[2])
 

@@ -70,7 +70,8 @@ class Codec(nn.Module):
         return posterior.mode() * self.vae.config.scaling_factor
 
     def encode_source(self, tensor: Tensor) -> Tensor:
-        """As `encode`, for the fidelity path."""
+        """The latents of a source, for the fidelity path. Here they are scaled as by `encode`; other codecs leave them
+        unscaled, as the published networks have it."""
         return self.encode(tensor)
 
     def decode(self, latents: Tensor) -> Tensor:

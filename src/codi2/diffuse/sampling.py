@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codi2.cancellation import check_cancelled
 from codi2.prompt.parts import Part
-from codi2.stopping import check_stop
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]
@@ -85,8 +85,8 @@ class SamplerState:
         return torch.zeros_like(self.timesteps[0]) if ended else self.timesteps[max(i, 0)]
 
     def step(self, i: int) -> None:
-        """Updates `latents` by step i. Raises Stopped (`codi2.stopping`)."""
-        check_stop()
+        """Updates `latents` by step i. Raises Cancelled (`codi2.cancellation`)."""
+        check_cancelled()
         t, scheduler = self.timesteps[i], self.scheduler
         scales = hasattr(scheduler, "scale_model_input")
         scaled = scheduler.scale_model_input(self.latents, t) if scales else self.latents

@@ -45,7 +45,7 @@ def find(config: CoDi2Config) -> Iterator[Finding]:
     elif config.encoder.kind == "towers":
         for modality, source in config.encoder.towers.items():
             yield _on_hub(f"encoder: {modality}", source, ("config.json",))
-    elif config.encoder.kind == "embedded":
+    elif config.encoder.kind == "tiny":
         for name in WHEELS:
             if name != config.llm.id and not WHEELS[name].judges:  # a judge is fetched when it is first used
                 yield _in_wheel("encoder: trunk", name)

@@ -116,7 +116,7 @@ def load_aisfx(weights: Path | None = None, rate: int = 16_000) -> AiSFX:
     try:
         trunk.load_state_dict(checkpoint_state(weights, "embedding_net."), strict=True)
     except (OSError, RuntimeError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{weights} is not the checkpoint of aisfx 0.1.2; delete it and run again.") from error
+        raise WeightsError(f"{weights} is not the checkpoint of aisfx 0.1.2; delete it and run again") from error
     return trunk
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from codi2.cancellation import check_cancelled
 from codi2.encode.contract import Encoder
 from codi2.llm.mllm import stack_features
 from codi2.prompt.parts import Part
-from codi2.stopping import check_stop
 
 
 def encode_each(
@@ -26,7 +26,7 @@ def encode_each(
     """
     features = []
     for i, (item, count) in enumerate(items, start=1):
-        check_stop()
+        check_cancelled()
         features.append(encoder([item], count)[0, :count])
         if progress:
             progress(i, len(items))
@@ -37,7 +37,7 @@ def encode_mixed(encoder: Encoder, items: Sequence[Part]) -> Tensor:
     """All features of N items [N, T, D], zero beyond an item's own; items of one modality run in one batch."""
     features: list[Tensor] = [torch.empty(0)] * len(items)
     for modality in dict.fromkeys(item.modality for item in items):
-        check_stop()
+        check_cancelled()
         rows = [i for i, item in enumerate(items) if item.modality == modality]
         values = encoder([items[i] for i in rows])
         for i, value in zip(rows, values, strict=True):

@@ -39,7 +39,7 @@ class DebugEncoder(Encoder):
         """Raises PromptError for a modality that `num_features` does not name."""
         name = parts[0].modality
         if name not in self.num_features:
-            raise PromptError(f"The debug encoder reads {', '.join(self.modalities)}, not {name}.")
+            raise PromptError(f"the debug encoder reads {', '.join(self.modalities)}, not {name}")
         numbers = torch.stack([_statistics(part) for part in parts]).to(device_of(self))
         values = self.maps[name](numbers).view(len(parts), self.num_features[name], self.dim)
         return nn.functional.layer_norm(values, (self.dim,))[:, :count]
@@ -61,7 +61,7 @@ def _statistics(part: Part) -> Tensor:
             digest = np.frombuffer(hashlib.shake_128(text.encode()).digest(STATISTICS), dtype=np.uint8)
             return torch.from_numpy(digest / 127.5 - 1).float()
         case _:
-            raise PromptError(f"{part!r} is plain text, which has no features; write [text0] to encode words.")
+            raise PromptError(f"{part!r} is plain text, which has no features; write [text0] to encode words")
 
 
 def _cells(pixels: PILImage.Image) -> Tensor:

@@ -27,11 +27,12 @@ from torch import Tensor, nn
 
 from codi2.config import EncoderConfig
 from codi2.encode.contract import Encoder
-from codi2.errors import ConfigError, MediaError, WeightsError
+from codi2.errors import ConfigError, MediaError
 from codi2.hub import hub_errors
 from codi2.prompt.parts import Audio, Image, Part, Phrase, Video
 from codi2.sizes import check_layers, check_size
 from codi2.untrusted import check_folder, parse_json
+from codi2.weight_files import check_loaded
 
 FRAMES = 8  # of a clip, spread evenly
 STRETCHES = 3  # of a sound that is longer than the tower's input, spread evenly
@@ -219,10 +220,7 @@ def load_tower(modality: str, source: str) -> Tower:
         )
         reader = (AutoFeatureExtractor if tower_type is SoundTower else AutoImageProcessor).from_pretrained(source)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    if missing := sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]})):
-        raise WeightsError(
-            f"{description} does not fit its config: {len(missing)} tensors are missing, first {missing[0]}"
-        )
+    check_loaded(description, info, exactly=False)
     with torch.no_grad():
         return tower_type(network.eval().requires_grad_(False), reader, tokenizer)
 

@@ -1,4 +1,4 @@
-"""The frozen networks under the joint space of the embedded model, and the heads over them.
+"""The frozen networks under the joint space of the model `tiny`, and the heads over them.
 
 | modality | trunk                  | its output                                |
 |----------|------------------------|-------------------------------------------|

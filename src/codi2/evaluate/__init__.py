@@ -39,7 +39,7 @@ NAMES = (
     "clips",
     "together",
 )
-"""Suites on the embedded corpus."""
+"""Suites on the corpus of `tiny`."""
 SOURCED = ("dreambench", "coco-edit")
 """Suites on data and networks that the user has."""
 GROUPS = {"smoke": NAMES[:5], "all": NAMES}
@@ -79,7 +79,7 @@ def run(
         outputs: folder of another system's answers to the suite's cases; they are scored in place of the model's.
         export: folder that the cases are written to, so that another system can answer them.
         source: the data that a suite of `SOURCED` is measured on; with `audio-edit`, a folder of AudioSet in place of
-            the embedded corpus.
+            the corpus of `tiny`.
         backbones: hub id or path of `dino`, `clip`, `inception` and `panns`; see `backbones.Backbones`.
         instructed: folder of a decoder that was trained to edit by instruction, for the rows without a language model;
             by default that of the training run `<modality>_instructed`.
@@ -99,7 +99,7 @@ def run(
 
     Raises:
         ConfigError: no such suite, preset or folder; outputs for several suites; no such device.
-        DataError: the embedded corpus, on which the suite is measured, is not there.
+        DataError: the corpus of `tiny`, on which the suite is measured, is not there.
         WeightsError: the model itself cannot be loaded.
         OutputError: the results cannot be written.
     """
@@ -160,17 +160,17 @@ def is_run(folder: str | Path) -> bool:
 def _check(suite: str, files: bool, source: Path | None, items: int | None, validation: bool) -> None:
     """Raises ConfigError: the options do not fit together."""
     if suite not in SUITES:
-        raise ConfigError(f"There is no suite {suite!r}; choose {', '.join(SUITES)}.")
+        raise ConfigError(f"there is no suite {suite!r}; choose {', '.join(SUITES)}")
     if files and suite in GROUPS:
-        raise ConfigError(f"--outputs and --export take one suite of {', '.join((*NAMES, *SOURCED))}, not {suite!r}.")
+        raise ConfigError(f"--outputs and --export take one suite of {', '.join((*NAMES, *SOURCED))}, not {suite!r}")
     if suite in SOURCED and source is None:
-        raise ConfigError(f"The suite {suite} is measured on data that you have: name it with --source.")
+        raise ConfigError(f"the suite {suite} is measured on data that you have: name it with --source")
     if source is not None and suite not in (*SOURCED, "audio-edit"):
-        raise ConfigError(f"--source is for {', '.join(SOURCED)} and audio-edit; the suite is {suite!r}.")
+        raise ConfigError(f"--source is for {', '.join(SOURCED)} and audio-edit; the suite is {suite!r}")
     if validation and suite in SOURCED:
-        raise ConfigError(f"--val draws from the embedded corpus; {suite} is measured on your data: leave --val out.")
+        raise ConfigError(f"--val draws from the corpus of `tiny`; {suite} is measured on your data: leave --val out")
     if items is not None and items < 2:
-        raise ConfigError(f"--items is {items}; it takes 2 or more.")
+        raise ConfigError(f"--items is {items}; it takes 2 or more")
 
 
 def _suites(name: str, context: EvalContext, source: Path | None, networks: Backbones) -> list[Suite]:

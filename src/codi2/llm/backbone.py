@@ -27,6 +27,7 @@ from codi2.prompt.layout import special_tokens
 from codi2.prompt.turns import turn_end
 from codi2.sizes import check_layers, check_size
 from codi2.untrusted import check_folder, one_sentence, parse_json
+from codi2.weight_files import check_loaded
 
 
 class Backbone(nn.Module):
@@ -42,7 +43,7 @@ class Backbone(nn.Module):
         if getattr(model.get_output_embeddings(), "bias", None) is not None:
             raise ConfigError(
                 f"{model.config.model_type} has a bias in its output head; only language models without one are "
-                "supported, choose another."
+                "supported, choose another"
             )
         self.embed_scale = float(getattr(model.get_input_embeddings(), "embed_scale", 1.0))
         self.logit_cap: float | None = getattr(model.config, "final_logit_softcapping", None)
@@ -125,7 +126,7 @@ class Backbone(nn.Module):
 
         path = Path(folder) / "adapter_model.safetensors"
         if not path.is_file():
-            raise WeightsError(f"There is no language model adapter at {path}; train one or name another model.")
+            raise WeightsError(f"there is no language model adapter at {path}; train one or name another model")
         with one_sentence(f"the adapter at {path}"):
             tensors = load_peft_weights(str(folder), device="cpu")
         expected = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
@@ -133,8 +134,8 @@ class Backbone(nn.Module):
         if shapes[0] != shapes[1]:
             differing = sorted(dict(shapes[0].items() ^ shapes[1].items()))
             raise WeightsError(
-                f"The adapter at {path} does not fit this language model: {differing[0]} is missing, unknown or of "
-                "another shape; name the model that it was trained with."
+                f"the adapter at {path} does not fit this language model: {differing[0]} is missing, unknown or of "
+                "another shape; name the model that it was trained with"
             )
         with torch.no_grad():  # `expected` are the model's own tensors
             for name, value in tensors.items():
@@ -169,11 +170,7 @@ def load_backbone(config: LLMConfig, placement: Placement = ON_CPU) -> Backbone:
         model, info = AutoModelForCausalLM.from_pretrained(
             source, dtype=getattr(torch, config.dtype), trust_remote_code=False, output_loading_info=True, **arguments
         )
-    # transformers fills missing tensors with random numbers and only logs it
-    if missing := sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]})):
-        raise WeightsError(
-            f"{description} does not fit its config: {len(missing)} of its tensors are missing, first {missing[0]}"
-        )
+    check_loaded(description, info, exactly=False)
     return Backbone(model, tokenizer, config)
 
 
@@ -315,8 +312,8 @@ def _extend_tokenizer(tokenizer: Any, config: LLMConfig) -> None:
     tokens = [AddedToken(token, special=True, normalized=False) for token in names]
     if tokenizer.add_tokens(tokens, special_tokens=True) != len(tokens):
         raise ConfigError(
-            f"The tokenizer of the language model already has some of the tokens {', '.join(names)}, which are added "
-            "here; choose another model."
+            f"the tokenizer of the language model already has some of the tokens {', '.join(names)}, which are added "
+            "here; choose another model"
         )
 
 

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codi2.cancellation import check_cancelled
 from codi2.errors import PromptError
 from codi2.llm.mllm import MLLM
 from codi2.llm.stops import find_stop
 from codi2.prompt.layout import BEGIN, END, MODALITIES, Batch
 from codi2.prompt.parts import Text
-from codi2.stopping import check_stop
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,12 @@ def generate(
     length = int(conversation.mask.sum(1).max()) + batch.ids.shape[1]
     if length > mllm.backbone.max_length:
         raise PromptError(
-            f"The conversation has {length} positions, but the model reads {mllm.backbone.max_length}; start a new one."
+            f"the conversation has {length} positions, but the model reads {mllm.backbone.max_length}; start a new one"
         )
     writers = [_Writer(mllm, option, partial(listen, b) if listen else None) for b, option in enumerate(options)]
     newest = conversation.read(batch, features)[:, -1]  # [B, W], hidden state of the last row
     while fed := _next_rows(conversation, writers, newest):
-        check_stop()
+        check_cancelled()
         samples = torch.tensor(list(fed), device=newest.device)
         rows = torch.zeros_like(newest).index_copy(0, samples, torch.stack(list(fed.values())))
         mask = torch.zeros(len(writers), dtype=torch.bool, device=newest.device).index_fill(0, samples, True)
@@ -182,9 +182,7 @@ class _Writer:
         self.num_slots = mllm.config.num_slots
         for modality in options.want or ():
             if modality not in self.num_slots and modality != "text":
-                raise PromptError(
-                    f"This model cannot generate {modality}; it can generate {', '.join(self.num_slots)}."
-                )
+                raise PromptError(f"this model cannot generate {modality}; it can generate {', '.join(self.num_slots)}")
         self.eos_id = mllm.backbone.eos_id
         self.special = list(mllm.backbone.new_ids)
         self.begin = {token_id(BEGIN[m]): m for m in self.num_slots if m in options.makes}

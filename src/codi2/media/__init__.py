@@ -52,7 +52,7 @@ def load(source: Source, name: str = "", still: bool = False, hears: bool = True
     media = picture(data, name, still) or sound(data, name) or clip(data, name, hears) or track(data, name)
     if media is None:
         kind = guess(data)
-        raise MediaError(f"{name} is {kind}; give a PNG or JPEG picture, a WAV or OGG sound, or an MP4 clip.")
+        raise MediaError(f"{name} is {kind}; give a PNG or JPEG picture, a WAV or OGG sound, or an MP4 clip")
     return media
 
 
@@ -62,7 +62,7 @@ def load_image(source: Source, name: str = "") -> Image:
     if isinstance(media, Video):
         return Image(media.frames[0], media.name)
     if not isinstance(media, Image):
-        raise MediaError(f"{media.name} is a sound, but must be a picture; give a PNG or JPEG file.")
+        raise MediaError(f"{media.name} is a sound, but must be a picture; give a PNG or JPEG file")
     return media
 
 
@@ -72,7 +72,7 @@ def load_audio(source: Source, name: str = "") -> Audio:
     media = picture(data, name) or sound(data, name) or track(data, name)
     if not isinstance(media, Audio):
         kind = "a picture" if media else guess(data)
-        raise MediaError(f"{name} is {kind}, but must be a sound; give a WAV, FLAC, OGG or MP3 file.")
+        raise MediaError(f"{name} is {kind}, but must be a sound; give a WAV, FLAC, OGG or MP3 file")
     return media
 
 

@@ -38,7 +38,7 @@ def check_animation(name: str, frames: int, width: int, height: int) -> None:
     if frames > MAX_ANIMATION_FRAMES or frames * width * height > MAX_ANIMATION_PIXELS:
         raise MediaError(
             f"{name} has {frames} frames or more of {width} x {height} pixels, the limit is {MAX_ANIMATION_FRAMES} "
-            f"frames and {MAX_ANIMATION_PIXELS // 10**6} million pixels in all; make it shorter or smaller."
+            f"frames and {MAX_ANIMATION_PIXELS // 10**6} million pixels in all; make it shorter or smaller"
         )
 
 
@@ -47,7 +47,7 @@ def check_clip(name: str, frames: float, width: int, height: int) -> None:
     if frames * width * height > MAX_CLIP_PIXELS:
         raise MediaError(
             f"{name} has about {frames:.0f} frames of {width} x {height} pixels, the limit is "
-            f"{MAX_CLIP_PIXELS // 10**6} million pixels in all; cut out the part that matters, or scale it down."
+            f"{MAX_CLIP_PIXELS // 10**6} million pixels in all; cut out the part that matters, or scale it down"
         )
 
 
@@ -56,23 +56,23 @@ def check_sound(name: str, samples: int, channels: int, rate: int) -> None:
     if rate not in RATES or (rate > 65_535 and rate % 10):
         raise MediaError(
             f"{name} has {rate} samples a second; {RATES.start} to 65535 are read, and multiples of 10 up to "
-            f"{RATES.stop - 1}: convert it to 48000 first."
+            f"{RATES.stop - 1}: convert it to 48000 first"
         )
     if samples > MAX_SECONDS * rate:
         raise too_long(name, samples / rate)
     if samples * channels > MAX_SAMPLES:
         raise MediaError(
             f"{name} has {samples * channels} samples in {channels} channels, the limit is {MAX_SAMPLES}; "
-            "give fewer channels or a lower rate."
+            "give fewer channels or a lower rate"
         )
 
 
 def too_large(name: str, size: str) -> MediaError:
-    return MediaError(f"{name} has {size} pixels, the limit is {MAX_PIXELS // 10**6} million; scale it down first.")
+    return MediaError(f"{name} has {size} pixels, the limit is {MAX_PIXELS // 10**6} million; scale it down first")
 
 
 def too_long(name: str, seconds: float) -> MediaError:
-    return MediaError(f"{name} lasts {seconds:.0f} s, the limit is {MAX_SECONDS} s; cut out the part that matters.")
+    return MediaError(f"{name} lasts {seconds:.0f} s, the limit is {MAX_SECONDS} s; cut out the part that matters")
 
 
 def check_gif(data: bytes, name: str) -> None:
@@ -101,7 +101,7 @@ def check_gif(data: bytes, name: str) -> None:
         position += 1
         comments += position - start if kind == 0x21 else 0
         if comments > MAX_COMMENT:
-            raise MediaError(f"{name} has more than {MAX_COMMENT >> 20} MB of comments; save it again without them.")
+            raise MediaError(f"{name} has more than {MAX_COMMENT >> 20} MB of comments; save it again without them")
 
 
 def _colours(flags: bytes) -> int:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from codi2.cancellation import check_cancelled
 from codi2.errors import MediaError, MediaWarning
 from codi2.media import bounds, streams, timeline
 from codi2.media.hdr import ToneMapping
 from codi2.media.sounds import track
 from codi2.prompt.parts import Audio, Video
-from codi2.stopping import check_stop
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -46,7 +46,7 @@ def clip(data: bytes, name: str, hears: bool = False) -> Video | None:
         assert opened is not None
         frames = _decode(opened[0], cast("VideoStream", opened[1]), name, times, set(numbers.tolist()))
     if not frames:
-        raise MediaError(f"{name} holds no frames; export or download it again.")
+        raise MediaError(f"{name} holds no frames; export or download it again")
     # in place of a missing frame, players show the one before it
     decoded = np.array(sorted(frames))
     nearest = decoded[np.maximum(np.searchsorted(decoded, numbers, "right") - 1, 0)]
@@ -82,7 +82,7 @@ def _times(container: InputContainer, stream: VideoStream, name: str) -> tuple[l
         if not packet.size or packet.is_discard:
             continue
         count += 1
-        check_stop()
+        check_cancelled()
         bounds.check_clip(name, count, stream.width, stream.height)  # the header may have said less, or nothing
         all_timed &= packet.pts is not None
         if packet.pts is not None and packet.time_base is not None:
@@ -107,7 +107,7 @@ def _decode(
     frames: dict[int, PILImage.Image] = {}
     tone_mapping, pixels = ToneMapping(stream), 0
     for place, frame in enumerate(container.decode(stream)):
-        check_stop()
+        check_cancelled()
         pixels += frame.width * frame.height  # there may be more frames than packets, and larger ones than the first
         bounds.check_clip(name, pixels / (frame.width * frame.height), frame.width, frame.height)
         number = place if frame.time is None or not times else _nearest(times, frame.time)

@@ -23,13 +23,13 @@ def read_source(source: Source, name: str = "") -> tuple[bytes, str]:
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
-            raise MediaError(f"{path} does not exist; relative paths start at {Path.cwd()}.") from error
+            raise MediaError(f"{path} does not exist; relative paths start at {Path.cwd()}") from error
         except IsADirectoryError as error:
-            raise MediaError(f"{path} is a folder; give one file in it.") from error
+            raise MediaError(f"{path} is a folder; give one file in it") from error
         except OSError as error:
-            raise MediaError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+            raise MediaError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     if not data:
-        raise MediaError(f"{name} is empty (0 bytes); export or download it again.")
+        raise MediaError(f"{name} is empty (0 bytes); export or download it again")
     return data, name
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from codi2.cancellation import check_cancelled
 from codi2.errors import MediaError, MissingReaderError
 from codi2.media import bounds, timeline
 from codi2.prompt.parts import Image, Video
-from codi2.stopping import check_stop
 from codi2.values.colour import to_rgb
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def picture(data: bytes, name: str, still: bool = False) -> Image | Video | None
         raise bounds.too_large(name, "more than 178 million") from error
     except BROKEN as error:
         kind = file.format if file else "picture"
-        raise MediaError(f"{name} is a broken {kind} file ({error}); export or download it again.") from error
+        raise MediaError(f"{name} is a broken {kind} file ({error}); export or download it again") from error
 
 
 def _open(data: bytes, name: str) -> PILImage.Image | None:
@@ -75,10 +75,10 @@ def _open(data: bytes, name: str) -> PILImage.Image | None:
             continue
     if heif and not _reads_heif():
         raise MissingReaderError(
-            f"{name} is a HEIC picture; install its reader (pip install 'codi2[heif]') or give a JPEG."
+            f"{name} is a HEIC picture; install its reader (pip install 'codi2[heif]') or give a JPEG"
         )
     if heif:
-        raise MediaError(f"{name} is a broken HEIC file; export or download it again.")
+        raise MediaError(f"{name} is a broken HEIC file; export or download it again")
     return None
 
 
@@ -101,7 +101,7 @@ def _reads_heif() -> bool:
 def _animation(file: PILImage.Image, name: str) -> Video:
     durations = []  # seconds
     for number in range(getattr(file, "n_frames", 1)):
-        check_stop()
+        check_cancelled()
         file.seek(number)
         file.load()  # only then WebP has a frame's duration
         durations.append(float(file.info.get("duration") or 100) / 1000)  # without one, browsers use 100 ms
@@ -111,7 +111,7 @@ def _animation(file: PILImage.Image, name: str) -> Video:
     numbers, fps = timeline.even_frames(times[:-1].tolist(), float(times[-1]))
     frames: dict[int, PILImage.Image] = {}
     for number in dict.fromkeys(numbers.tolist()):
-        check_stop()
+        check_cancelled()
         file.seek(number)
         frames[number] = timeline.scaled(to_rgb(file, name))
     return Video(timeline.of_one_size([frames[number] for number in numbers]), fps, name)

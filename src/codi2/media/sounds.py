@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from codi2.cancellation import check_cancelled
 from codi2.errors import MediaError
 from codi2.media import bounds, streams
 from codi2.pcm import rounded
 from codi2.prompt.parts import Audio
-from codi2.stopping import check_stop
 from codi2.values.mono import Downmix
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def sound(data: bytes, name: str) -> Audio | None:
         try:
             # in blocks: all channels of the whole sound take many times the memory of one
             while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-                check_stop()
+                check_cancelled()
                 mono.append(mix(block))
                 length += len(block)
                 bounds.check_sound(name, length, file.channels, file.samplerate)
@@ -51,7 +51,7 @@ def sound(data: bytes, name: str) -> Audio | None:
             # libsndfile cannot seek in some codecs, which FFmpeg reads from start to end
             if not file.seekable() and (by_ffmpeg := track(data, name)):
                 return by_ffmpeg
-            raise MediaError(f"{name} is a broken {file.format} file ({error}); export it again.") from error
+            raise MediaError(f"{name} is a broken {file.format} file ({error}); export it again") from error
         mix.warn(name)
         return _audio(_joined(mono), file.samplerate, name)
 
@@ -75,7 +75,7 @@ def _read(frames: Iterable[AudioFrame], stream: AudioStream, name: str) -> Audio
     blocks: list[np.ndarray] = [np.zeros(0, np.float32)]
     length = 0
     for frame in frames:
-        check_stop()
+        check_cancelled()
         for block in resampler.resample(frame):
             blocks.append(mix(block.to_ndarray().reshape(-1, stream.channels)))
             length += len(blocks[-1])
@@ -115,10 +115,10 @@ def _joined(blocks: list[np.ndarray]) -> np.ndarray:
 def _audio(samples: np.ndarray, rate: int, name: str) -> Audio:
     """A sound of `samples` float32 [N], which are scaled in place to at most 1."""
     if not samples.size:
-        raise MediaError(f"{name} is a sound of zero length; record or export it again.")
+        raise MediaError(f"{name} is a sound of zero length; record or export it again")
     peak = max(float(samples.max()), -float(samples.min()))
     if not np.isfinite(peak):  # with one NaN, both max and min are NaN
-        raise MediaError(f"{name} holds samples that are NaN or infinite; export it again as 16-bit WAV.")
+        raise MediaError(f"{name} holds samples that are NaN or infinite; export it again as 16-bit WAV")
     samples /= np.float32(max(peak, 1.0))
     # to 24 bits, in which sounds are stored and sent, so that a stored sound is the same
     return rounded(Audio(samples, rate, name), 24)

@@ -47,4 +47,4 @@ def opened(
             yield (container, streams[0]) if streams else None
         except av.FFmpegError as error:
             kind_of_file = container.format.name
-            raise MediaError(f"{name} is a broken {kind_of_file} file ({error.strerror}); export it again.") from error
+            raise MediaError(f"{name} is a broken {kind_of_file} file ({error.strerror}); export it again") from error

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from codi2.cancellation import check_cancelled
 from codi2.errors import MediaError, OutputError
 from codi2.hub import write_atomic
 from codi2.media import provenance
 from codi2.media.files import read_source
 from codi2.pcm import to_pcm
 from codi2.prompt.parts import Audio, Image, Video
-from codi2.stopping import check_stop
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -52,7 +52,7 @@ def save(
     suffix, expected = path.suffix.lower().removeprefix("."), _SAVED[part.modality]
     if suffix not in expected:
         names = " or ".join(f".{name}" for name in expected)
-        raise OutputError(f"{path} cannot hold {part.modality} with its recipe; end the name in {names}.")
+        raise OutputError(f"{path} cannot hold {part.modality} with its recipe; end the name in {names}")
     write_atomic(path, file_bytes(part, suffix, metadata, sound))
     return path
 
@@ -138,7 +138,7 @@ def mp4_bytes(clip: Video, metadata: Mapping[str, Any] | None, sound: Audio | No
         sound = sound and _at_aac_rate(sound)
         audio_stream = container.add_stream("aac", rate=sound.rate, layout="mono") if sound else None
         for number, picture in enumerate(clip.frames):
-            check_stop()
+            check_cancelled()
             pixels = np.pad(np.asarray(picture), ((0, height % 2), (0, width % 2), (0, 0)), "edge")
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = number
@@ -209,5 +209,5 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         return provenance.without_type(text)
     except (OSError, KeyError, TypeError, ValueError, soundfile.LibsndfileError) as error:
         raise MediaError(
-            f"{name} carries no recipe; only PNG, JPEG, WebP, WAV, FLAC, OGG, MP3 and MP4 files written by codi2 do."
+            f"{name} carries no recipe; only PNG, JPEG, WebP, WAV, FLAC, OGG, MP3 and MP4 files written by codi2 do"
         ) from error

@@ -35,7 +35,7 @@ def log_spectral_distance(target: NDArray, estimate: NDArray, rate: int, floor_d
     """
     target, estimate = np.asarray(target, np.float64), np.asarray(estimate, np.float64)
     if target.ndim != 1 or target.shape != estimate.shape or not target.size:
-        raise DataError(f"LSD needs two sounds [N] of one length, not {target.shape} and {estimate.shape}; cut one.")
+        raise DataError(f"LSD needs two sounds [N] of one length, not {target.shape} and {estimate.shape}; cut one")
     _need_finite(target=target, estimate=estimate)
     return spectral_distance(power_spectra(target, rate), power_spectra(estimate, rate), floor_db)
 
@@ -67,11 +67,11 @@ def fd(estimate: NDArray, reference: NDArray) -> float:
     estimate, reference = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
     if estimate.ndim != 2 or reference.ndim != 2 or estimate.shape[1] != reference.shape[1]:
         raise DataError(
-            f"The Fréchet distance needs [n, D] and [m, D], not {estimate.shape}, {reference.shape}; use one network."
+            f"the Fréchet distance needs [n, D] and [m, D], not {estimate.shape}, {reference.shape}; use one network"
         )
     if min(len(estimate), len(reference)) < 2:
         raise DataError(
-            f"The Fréchet distance needs 2 or more samples a side, got {len(estimate)} and {len(reference)}; add more."
+            f"the Fréchet distance needs 2 or more samples a side, got {len(estimate)} and {len(reference)}; add more"
         )
     _need_finite(estimate=estimate, reference=reference)
     x, y = (_covariance_root(rows) for rows in (estimate, reference))
@@ -89,7 +89,7 @@ def kl(target_logits: NDArray, estimate_logits: NDArray) -> float:
     target_logits, estimate_logits = np.asarray(target_logits, np.float64), np.asarray(estimate_logits, np.float64)
     if target_logits.ndim != 2 or target_logits.shape != estimate_logits.shape or not target_logits.size:
         raise DataError(
-            f"KL needs paired logits [n, classes], got {target_logits.shape} and {estimate_logits.shape}; pair them."
+            f"KL needs paired logits [n, classes], got {target_logits.shape} and {estimate_logits.shape}; pair them"
         )
     _need_finite(target_logits=target_logits, estimate_logits=estimate_logits)
     target, estimate = _log_softmax(target_logits), _log_softmax(estimate_logits)
@@ -117,4 +117,4 @@ def _log_softmax(logits: NDArray) -> NDArray:
 def _need_finite(**arrays: NDArray) -> None:
     for name, values in arrays.items():
         if not np.isfinite(values).all():
-            raise DataError(f"{name} holds NaN or infinite values; check the network or file that made it.")
+            raise DataError(f"{name} holds NaN or infinite values; check the network or file that made it")

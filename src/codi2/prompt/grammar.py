@@ -11,7 +11,7 @@ backslash a placeholder is plain text too: `\[image0]`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from codi2.errors import PromptError
 from codi2.modalities import MEDIA, SENSES
@@ -47,10 +47,20 @@ def parse(template: str, media: Mapping[str, Media | str] | Sequence[Media | str
     return join_text(parts)
 
 
-def named_or_in_order(
-    media: Sequence[Media | str], named: Mapping[str, Media | str]
+def is_placeholder(name: str) -> bool:
+    """Whether a name, such as `image0`, can stand in a placeholder."""
+    return _PLACEHOLDER.fullmatch(f"[{name}]") is not None
+
+
+def items_of_call(
+    prompt: str | Prompt, media: Sequence[Media | str], named: Mapping[str, Media | str]
 ) -> Mapping[str, Media | str] | Sequence[Media | str]:
-    """The items of a call, which has them in order or by name. Raises PromptError: it has both."""
+    """The items of a call, which has them in order or by name.
+
+    Raises PromptError: it has both, or the prompt consists of parts, which include the media.
+    """
+    if (media or named) and not isinstance(prompt, str):
+        raise PromptError("the prompt is a list of parts and there are media beside it; add the media to the parts")
     if media and named:
         raise PromptError(
             f"give media in order or by name, not both: {next(iter(named))!r} came beside {len(media)} in order"
@@ -65,12 +75,14 @@ def assign_items(template: str, media: Mapping[str, Media | str] | Sequence[Medi
     """
     names = placeholders(template)
     items = (
-        {key.lower(): item for key, item in media.items()} if isinstance(media, Mapping) else _in_order(names, media)
+        {key.lower(): item for key, item in media.items()}
+        if isinstance(media, Mapping)
+        else assign_in_order(names, media)
     )
-    if unused := [key for key in items if key not in names]:
+    if unused := next((key for key in items if key not in names), ""):
         raise PromptError(
-            f"The prompt has no placeholder [{unused[0]}], but {_modality(items[unused[0]])} was given for it; write "
-            f"[{unused[0]}] where it belongs, or leave the item out."
+            f"the prompt has no placeholder [{unused}] for {_described(items[unused])}; write [{unused}] where it "
+            "belongs, or leave the item out"
         )
     return items
 
@@ -105,7 +117,7 @@ def render(prompt: Prompt) -> tuple[str, dict[str, Media | str]]:
 def check_not_empty(prompt: Prompt) -> None:
     """Raises PromptError: the prompt has no items, and only blank text."""
     if all(isinstance(part, Text) and not part.text.strip() for part in prompt):
-        raise PromptError('The prompt is empty; write what the reply should be, as in "Draw a lighthouse."')
+        raise PromptError('the prompt is empty; write what the reply should be, as in "Draw a lighthouse."')
 
 
 def join_text(parts: Sequence[Part]) -> Prompt:
@@ -128,27 +140,46 @@ def _modality(item: object) -> str:
     return "text" if isinstance(item, str) else getattr(item, "modality", type(item).__name__)
 
 
-def _in_order(names: Sequence[str], items: Sequence[Media | str]) -> dict[str, Media | str]:
-    """Assigns items to placeholders, modality by modality."""
+def assign_in_order(
+    names: Sequence[str], items: Sequence[Media | str], earlier: Collection[str] = ()
+) -> dict[str, Media | str]:
+    """Assigns items to placeholders, modality by modality.
+
+    Args:
+        names: of the placeholders, in order; those in `earlier` already have an item.
+    Raises:
+        PromptError: an item has no placeholder.
+    """
     assigned: dict[str, Media | str] = {}
     for item in items:
         modality = _modality(item)
-        free = [name for name in names if name.startswith(modality) and name not in assigned]
+        matching = [name for name in names if name.startswith(modality)]
+        free = [name for name in matching if name not in assigned and name not in earlier]
         if not free:
-            numbers = [int(name.removeprefix(modality)) for name in names if name.startswith(modality)]
-            empty = next((name for name in names if name not in assigned), None)
-            if empty and not numbers:
-                expected, item_name = empty.rstrip("0123456789"), getattr(item, "name", "") or "the item"
-                raise PromptError(
-                    f"Placeholder [{empty}] expects {expected}, but {item_name} is {modality}; write [{modality}0] or "
-                    f"give {expected}."
-                )
+            other = next((name for name in names if name not in assigned and name not in earlier), None)
+            if other and not matching:
+                raise PromptError(_wrong_modality(other, item))
+            used = [name for name in (*names, *earlier) if name.startswith(modality)]
+            number = max((int(name.removeprefix(modality)) for name in used), default=-1) + 1
             raise PromptError(
-                f"The prompt has {len(numbers)} {modality} placeholder(s) but more were given; "
-                f"write [{modality}{max(numbers, default=-1) + 1}] where the next one belongs."
+                f"the prompt has no placeholder for {_described(item)}; write [{modality}{number}] where it belongs"
             )
         assigned[free[0]] = item
     return assigned
+
+
+def _described(item: object) -> str:
+    modality = _modality(item)
+    return f"{name} ({modality})" if (name := getattr(item, "name", "")) else f"an item of the modality {modality}"
+
+
+def _wrong_modality(placeholder: str, item: object) -> str:
+    expected, modality = placeholder.rstrip("0123456789"), _modality(item)
+    shown = getattr(item, "name", "") or "the item"
+    return (
+        f"placeholder [{placeholder}] expects {expected}, but {shown} is {modality}; write [{modality}0] or give "
+        f"{expected}"
+    )
 
 
 def _fill(match: re.Match[str], items: Mapping[str, Media | str]) -> Part:
@@ -158,10 +189,8 @@ def _fill(match: re.Match[str], items: Mapping[str, Media | str]) -> Part:
         item = match["note"].strip()
     if item is None:
         raise PromptError(
-            f"The prompt has the placeholder [{name}] but no {modality} was given for it; add one, or write \\[{name}]."
+            f"the placeholder [{name}] has no {modality}; add one, or write \\[{name}] if it is plain text"
         )
     if _modality(item) != modality:
-        raise PromptError(
-            f"The placeholder [{name}] takes {modality}, but {_modality(item)} was given for it; give {modality}."
-        )
+        raise PromptError(_wrong_modality(name, item))
     return Phrase(item) if isinstance(item, str) else item

@@ -177,8 +177,7 @@ class Layout:
         sequence = self._lay_out(messages, reply)
         if len(sequence.ids) > self.max_length:
             raise PromptError(
-                f"The prompt takes {len(sequence.ids)} positions, the model reads at most {self.max_length}; "
-                "shorten it."
+                f"the prompt takes {len(sequence.ids)} positions, the model reads at most {self.max_length}; shorten it"
             )
         return sequence
 
@@ -187,8 +186,8 @@ class Layout:
         characters = sum(len(part.text) for message in messages for part in message.parts if isinstance(part, Text))
         if characters > self.max_characters:
             raise PromptError(
-                f"The prompt has {characters} characters, which take more than {self.max_length} positions, the model "
-                f"reads at most {self.max_length}; shorten it."
+                f"the prompt has {characters} characters, which take more than {self.max_length} positions, the model "
+                f"reads at most {self.max_length}; shorten it"
             )
 
     def marks(self, modality: str) -> tuple[int, int]:
@@ -278,7 +277,7 @@ class _Writer:
         counts = self.layout.num_slots if by_model else self.layout.num_features
         if part.modality not in counts:
             verb = "generate" if by_model else "read"
-            raise PromptError(f"This model cannot {verb} {part.modality}; it can {verb} {', '.join(counts)}.")
+            raise PromptError(f"this model cannot {verb} {part.modality}; it can {verb} {', '.join(counts)}")
         begin, end = self.layout.marks(part.modality)
         start, count = len(self.ids) + 1, counts[part.modality]
         self.slots += [Slot(start + k, len(self.items), k, by_model) for k in range(count)]

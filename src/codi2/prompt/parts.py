@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def check_characters(text: str) -> None:
     """Raises PromptError: not a str, or with half of a surrogate pair, which cannot be encoded or tokenized."""
     if not isinstance(text, str):
-        raise PromptError(f"A text is a str, not {type(text).__name__}; decode bytes first.")
+        raise PromptError(f"a text is a str, not {type(text).__name__}; decode bytes first")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise PromptError(
-            f"The text holds {text[error.start]!r}, half of a surrogate pair, which is no character; remove it."
+            f"the text holds {text[error.start]!r}, half of a surrogate pair, which is no character; remove it"
         ) from error
 
 
@@ -91,7 +91,7 @@ class Audio:
 
             object.__setattr__(self, "samples", as_mono(self.samples, self.name))
         if not self.rate > 0:
-            raise MediaError(f"{self.name or 'A sound'} has {self.rate} samples a second; give a rate above 0.")
+            raise MediaError(f"{self.name or 'A sound'} has {self.rate} samples a second; give a rate above 0")
 
     @property
     def seconds(self) -> float:
@@ -118,7 +118,7 @@ class Video:
         if len(sizes) != 1 or not self.fps > 0:
             raise MediaError(
                 f"{self.name or 'A clip'} has frames of {len(sizes)} sizes at {self.fps:g} frames a second; give one "
-                "frame or more, all of one size, and a rate above 0."
+                "frame or more, all of one size, and a rate above 0"
             )
 
 

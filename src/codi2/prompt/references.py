@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 from codi2.errors import PromptError
-from codi2.prompt.grammar import join_text, parse, placeholders
+from codi2.prompt.grammar import assign_in_order, join_text, parse, placeholders
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Part, Prompt, Text
 from codi2.prompt.sources import name_items
@@ -51,18 +51,7 @@ def parse_message(
     """
     names = placeholders(template)
     if not isinstance(media, Mapping):
-        free = [name for name in names if name not in earlier]
-        assigned: dict[str, Media | str] = {}
-        for item in media:
-            modality = "text" if isinstance(item, str) else item.modality
-            matching = [name for name in free if name.startswith(modality) and name not in assigned]
-            if not matching:
-                count = sum(name.startswith(modality) for name in (*earlier, *assigned))
-                raise PromptError(
-                    f"there is no placeholder for the {modality} that was given; write [{modality}{count}]"
-                )
-            assigned[matching[0]] = item
-        media = assigned
+        media = assign_in_order(names, media, earlier)
     own = {key.lower(): value for key, value in media.items()}
     referenced = {name: earlier[name] for name in names if name in earlier and name not in own}
     return parse(template, own | referenced)
@@ -131,7 +120,10 @@ def _with_items(
             continue
         number = ORDINALS.index(which) if which in ORDINALS else len(choices) - 1
         if number >= len(choices):
-            raise PromptError(f"there is no {which} {match[modality].lower()}: this conversation has {len(choices)}")
+            noun = match[modality].lower()
+            raise PromptError(
+                f"there is no {which} {noun}: this conversation has {len(choices)}; name one of these, or attach it"
+            )
         if choices[number] is following and not text[match.end() :].strip():
             continue
         parts += [Text(text[end : match.end()] + " "), choices[number]]

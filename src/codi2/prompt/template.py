@@ -38,7 +38,7 @@ def render(tokenizer: Any, turns: Sequence[Turn], reply: bool) -> str:
         template = template.get("default")
     if not isinstance(template, str) or len(template) > LONGEST_TEMPLATE:
         raise PromptError(
-            "The language model's chat template is no text of a sensible length; give llm.chat_template in the config."
+            "the language model's chat template is no text of a sensible length; give llm.chat_template in the config"
         )
     names = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     if template == CHATML:
@@ -54,7 +54,7 @@ def _rendered(request: str) -> str:
     answer = _process.ask(request)
     if "text" in answer:
         return str(answer["text"])
-    raise PromptError(f"The language model's chat template refuses this order of turns: {answer['error']}")
+    raise PromptError(f"the language model's chat template refuses this order of turns: {answer['error']}")
 
 
 class _Process:
@@ -88,7 +88,7 @@ class _Process:
         pipe, none = subprocess.PIPE, subprocess.DEVNULL
         process = subprocess.Popen(command, env=env, encoding="utf-8", text=True, stdin=pipe, stdout=pipe, stderr=none)
         if not self._line(process, "", STARTS):
-            raise PromptError("The process that renders chat templates does not start; see whether memory is left.")
+            raise PromptError("the process that renders chat templates does not start; see whether memory is left")
         self._running = process
         return process
 

@@ -33,8 +33,8 @@ def turn_pieces(tokenizer: Any, roles: Sequence[str], reply: bool) -> list[str]:
             opened = _written(tokenizer, roles[:i], True)
             if different := [j for j in range(i) if roles[j] != "assistant" and opened[j] != pieces[j]]:
                 raise PromptError(
-                    f"The language model's chat template writes {pieces[different[0]]!r} before a turn in training and "
-                    f"{opened[different[0]]!r} in generation; give llm.chat_template in the config."
+                    f"the language model's chat template writes {pieces[different[0]]!r} before a turn in training and "
+                    f"{opened[different[0]]!r} in generation; give llm.chat_template in the config"
                 )
             result[i] = opened[i]
     return result
@@ -53,8 +53,8 @@ def _written(tokenizer: Any, roles: Sequence[str], reply: bool) -> list[str]:
     if "".join(a + b for a, b in zip(pieces, [*marks, ""], strict=True)) != text or _has(pieces, marks):
         shown = "".join(f"[{roles[marks.index(c)]}]" if c in marks else c for c in text[:200])
         raise PromptError(
-            "The language model's chat template leaves turns out, repeats them or writes them in another order: "
-            f"{shown!r}; give llm.chat_template in the config."
+            "the language model's chat template leaves turns out, repeats them or writes them in another order: "
+            f"{shown!r}; give llm.chat_template in the config"
         )
     return pieces
 
@@ -98,7 +98,7 @@ def turn_end(tokenizer: Any) -> str:
     first = next((i for i in ids if i in special), None)
     if first is None:
         raise PromptError(
-            f"The language model's chat template writes {closing!r} behind an answer, without a token that ends it; "
-            "give llm.chat_template in the config."
+            f"the language model's chat template writes {closing!r} behind an answer, without a token that ends it; "
+            "give llm.chat_template in the config"
         )
     return str(tokenizer.convert_ids_to_tokens(first))

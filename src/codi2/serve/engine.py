@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from codi2.cancellation import Cancelled, cancel_when
 from codi2.chat import Chat
 from codi2.chat.events import Done, Event, MediaReady, Step
 from codi2.chat.listener import TextListener
@@ -33,7 +34,6 @@ from codi2.prompt.parts import Part, Prompt, Text
 from codi2.reply import Stopwatch
 from codi2.serve.jobs import LATE, Failed, Job, OnEvent, chat_bytes, media_bytes
 from codi2.serve.queue import JobQueue, QueueFullError
-from codi2.stopping import Stopped, stops_when
 
 BUCKET = 64  # positions: prompts whose lengths are in one bucket are read together
 MAX_HELD = 2 << 30
@@ -214,9 +214,9 @@ class Engine:
         run_stage = {"write": self._write, "decode": self._decode, "round": self._round}[jobs[0].stage]
         self.stats.batches[jobs[0].stage, len(jobs)] += 1
         try:
-            with stops_when(lambda: self._all_over(jobs)):
+            with cancel_when(lambda: self._all_over(jobs)):
                 run_stage(jobs)
-        except Stopped:
+        except Cancelled:
             for job in jobs:
                 self._fail(job, LateError(LATE))
             return

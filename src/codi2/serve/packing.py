@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 
+from codi2.cancellation import cancel_when
 from codi2.serve.waiting import while_connected
-from codi2.stopping import stops_when
 
 T = TypeVar("T")
 REPLIES = ThreadPoolExecutor(4, thread_name_prefix="codi2-packing")
@@ -32,12 +32,12 @@ async def run_in_thread(make: Callable[..., T], *values: Any, where: Executor = 
 
 async def run_while_connected(request: Request, make: Callable[[], T], where: Executor) -> T:
     """As `run_in_thread`. When the client disconnects, `make` is not started, or ends at its next
-    `codi2.stopping.check_stop`."""
+    `codi2.cancellation.check_cancelled`."""
     await request.body()  # a disconnect is only visible after the body
     disconnected = threading.Event()
 
     def work() -> T:
-        with stops_when(disconnected.is_set):
+        with cancel_when(disconnected.is_set):
             return make()
 
     try:

@@ -90,11 +90,11 @@ def deployment_options(replicas: int, placement: Placement, gpus: float) -> dict
     """
     gpus_each = int(placement.device.startswith("cuda"))
     if placement.device.startswith("cuda:"):
-        raise ConfigError(f"The device is {placement.device!r}, but each replica has a GPU of its own; use cuda.")
+        raise ConfigError(f"the device is {placement.device!r}, but each replica has a GPU of its own; use cuda")
     if gpus_each * replicas > gpus:
         raise ConfigError(
             f"{replicas} replicas need {replicas} GPUs, and there are {gpus:g}; ask for fewer replicas, or use the "
-            "device cpu."
+            "device cpu"
         )
     return {
         "num_replicas": replicas,

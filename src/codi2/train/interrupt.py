@@ -25,7 +25,8 @@ class Interrupt:
             signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt
         self.number = number
-        print("stopping: this step is finished and saved; once more stops at once", file=sys.stderr, flush=True)
+        message = "stopping after this step, which is saved; press Ctrl-C again to stop without saving"
+        print(message, file=sys.stderr, flush=True)
 
     def stop(self, step: int, steps: int, out: Path) -> NoReturn:
         """Ends the run after its checkpoint of `step` is written.
@@ -33,7 +34,7 @@ class Interrupt:
         Raises KeyboardInterrupt, or SystemExit (143) after SIGTERM.
         """
         print(
-            f"stopped after step {step} of {steps}; {out / 'checkpoints'} holds it, and the same command continues",
+            f"stopped after step {step} of {steps}, saved in {out / 'checkpoints'}; run the same command to continue",
             file=sys.stderr,
             flush=True,
         )

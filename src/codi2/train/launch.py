@@ -35,11 +35,11 @@ def accelerator_for(config: TrainConfig, out: Path) -> Any:
     use_fsdp, kind = os.environ.get("ACCELERATE_USE_FSDP", "") == "true", accelerator.distributed_type
     if use_fsdp and kind is not DistributedType.FSDP:
         raise ConfigError(
-            f"FSDP was asked for, but accelerate would train as {kind.value} on {accelerator.device.type}, since "
+            f"FSDP was requested, but accelerate would train as {kind.value} on {accelerator.device.type}, since "
             "it shards on accelerators only; launch without --use_fsdp here"
         )
     if kind is DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise ConfigError("version 1 of FSDP was asked for, but only version 2 works; launch with --fsdp_version 2")
+        raise ConfigError("version 1 of FSDP was requested, but only version 2 works; launch with --fsdp_version 2")
     if kind is DistributedType.DEEPSPEED:
         settings = accelerator.state.deepspeed_plugin.deepspeed_config
         if settings.get("zero_optimization", {}).get("stage") == 3:

@@ -21,7 +21,10 @@ def optimizer_of(trained: dict[str, nn.Parameter], config: TrainConfig, device: 
     """
     parts = {part for name in trained for part in name.split(".")}
     if unknown := sorted(set(config.rates) - parts):
-        raise ConfigError(f"rates names {unknown[0]!r}, which is no part of a trained parameter's name; leave it out")
+        known = sorted({part for name in trained for part in name.split(".")[:2]})
+        raise ConfigError(
+            f"rates has {unknown[0]!r}; expected a component of a parameter's name, as {', '.join(known)}"
+        )
     return torch.optim.AdamW(_groups(trained, config), betas=(0.9, 0.99), fused=device.type in ("cuda", "cpu", "mps"))
 
 

@@ -61,7 +61,7 @@ def choose_device(config: TrainConfig) -> None:
     placement, processes = placement_of(config), int(os.environ.get("WORLD_SIZE", "1"))
     if placement.device != "cpu" and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         raise ConfigError(
-            f"The device is {placement.device!r}, but accelerate was launched with --cpu; remove one of the two."
+            f"the device is {placement.device!r}, but accelerate was launched with --cpu; remove one of the two"
         )
     check(replace(placement, device=str(training_device(config))))
     index = torch.device(placement.device).index

@@ -33,16 +33,16 @@ def as_rgb(value: Any, name: str) -> Any:
     if array is None or array.ndim not in (2, 3) or not array.size:
         kind = type(value).__name__ if array is None else f"an array of {_shape(array)}"
         raise MediaError(
-            f"{label} is {kind}; give a Pillow picture or an array [H, W, 3], and read files with codi2.load."
+            f"{label} is {kind}; give a Pillow picture or an array [H, W, 3], and read files with codi2.load"
         )
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4):
         array = np.moveaxis(array, 0, 2)
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4):
-        raise MediaError(f"{label} is an array of {_shape(array)}; give 1, 3 or 4 channels: [H, W, 3].")
+        raise MediaError(f"{label} is an array of {_shape(array)}; give 1, 3 or 4 channels: [H, W, 3]")
     white = 1.0 if array.dtype.kind in "bf" else float(np.iinfo(array.dtype).max)
     low, high = float(array.min()), float(array.max())
     if not (low >= -1e-3 * white and high <= 1.001 * white):
-        raise MediaError(f"{label} has values from {low:g} to {high:g}; floats are in [0, 1], or give uint8.")
+        raise MediaError(f"{label} has values from {low:g} to {high:g}; floats are in [0, 1], or give uint8")
     if array.dtype != np.uint8:
         array = (array.astype(np.float64) / white * 255).clip(0, 255).round().astype(np.uint8)
     return to_rgb(PILImage.fromarray(array[..., 0] if array.shape[2:] == (1,) else array), label)
@@ -57,7 +57,7 @@ def as_mono(value: Any, name: str) -> np.ndarray:
     array = _array(value)
     if array is None or array.ndim not in (1, 2):
         kind = type(value).__name__ if array is None else f"an array of {_shape(array)}"
-        raise MediaError(f"{label} is {kind}; give samples as an array [N], and read files with codi2.load.")
+        raise MediaError(f"{label} is {kind}; give samples as an array [N], and read files with codi2.load")
     if array.dtype.kind in "iu":
         half = (float(np.iinfo(array.dtype).max) + 1) / (2 if array.dtype.kind == "u" else 1)
         array = (array.astype(np.float64) - (half if array.dtype.kind == "u" else 0)) / half
@@ -67,7 +67,7 @@ def as_mono(value: Any, name: str) -> np.ndarray:
     if samples.shape[0] < samples.shape[1]:
         samples = samples.T
     if samples.shape[1] > MOST_CHANNELS:
-        raise MediaError(f"{label} is an array of {_shape(array)}; give at most {MOST_CHANNELS} channels: [C, N].")
+        raise MediaError(f"{label} is an array of {_shape(array)}; give at most {MOST_CHANNELS} channels: [C, N]")
     mix = Downmix(["NONE"] * samples.shape[1])
     mono = np.ascontiguousarray(mix(samples))
     mix.warn(label)

@@ -57,7 +57,7 @@ def _eight_bits(picture: PILImage.Image, kind: str | None, about: Any, name: str
     if not (np.isfinite([low, high]).all() and white and low >= -white / _DARK):
         raise MediaError(
             f"{name} has values from {low:g} to {high:g}, and pictures reach from 0 to 1, 255, 4095 or 65535; save it "
-            "with 8 or 16 bits."
+            "with 8 or 16 bits"
         )
     grey = np.empty(values.shape, np.uint8)
     for row in range(0, len(values), _ROWS):

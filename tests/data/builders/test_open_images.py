@@ -76,7 +76,7 @@ def test_entities_are_segmented_in_batches(tmp_path: Path, built: Built, monkeyp
     for threshold in (0.45, 0.5, 0.55):
         masks = [np.stack(list(segment(str(model), wanted, "cpu", size, threshold))) for size in (1, 4)]
         assert masks[0].shape == (4, 80, 120) and (masks[0] == masks[1]).mean() > 0.999
-    with pytest.raises(ConfigError, match="The device is 'cuda"):
+    with pytest.raises(ConfigError, match="the device is 'cuda"):
         built("open-images", source, **chosen, device="cuda:9")
 
 

@@ -25,7 +25,7 @@ class Options(Paired):
 
 
 class Tiny(Builder):
-    about = "the embedded corpus: pictures, sounds and clips from captions, and captions of them"
+    about = "the corpus of `tiny`: pictures, sounds and clips from captions, and captions of them"
     reads = "the tiny corpus, as written by `codi2 data build tiny`"
     Options = Options
 

@@ -82,7 +82,7 @@ def draw(modality: str, rng: np.random.Generator, held_out: HeldOut = "") -> Edi
 def draw_kind(name: str, rng: np.random.Generator) -> Edit:
     """An edit of this kind, with values that training may see. Raises DataError: there is no such kind."""
     if name not in _BY_NAME:
-        raise DataError(f"Edit kind {name!r} is unknown; the kinds are {', '.join(_BY_NAME)}.")
+        raise DataError(f"edit kind {name!r} is unknown; the kinds are {', '.join(_BY_NAME)}")
     return _drawn(_BY_NAME[name], rng)
 
 
@@ -142,13 +142,13 @@ def _steps(kind: str, values: Mapping[str, float]) -> list[tuple[Kind, dict[str,
     steps = []
     for number, name in enumerate(names):
         if name not in _BY_NAME:
-            raise DataError(f"Edit kind {name!r} is unknown; the kinds are {', '.join(_BY_NAME)}.")
+            raise DataError(f"edit kind {name!r} is unknown; the kinds are {', '.join(_BY_NAME)}")
         prefix = f"{number}." if len(names) > 1 else ""
         step_values = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
         if step_values.keys() != _BY_NAME[name].spans.keys():
             expected = ", ".join(_BY_NAME[name].spans) or "no values"
-            raise DataError(f"Edit {name!r} got the values {sorted(step_values)}; it expects {expected}.")
+            raise DataError(f"edit {name!r} got the values {sorted(step_values)}; it expects {expected}")
         steps.append((_BY_NAME[name], step_values))
     if sum(len(step_values) for _, step_values in steps) != len(values):
-        raise DataError(f"Edit {kind!r} got the values {sorted(values)}; it expects each with its number, as 0.angle.")
+        raise DataError(f"edit {kind!r} got the values {sorted(values)}; it expects each with its number, as 0.angle")
     return steps

@@ -35,7 +35,7 @@ def load_text_pipeline(modality: str, source: str, device: torch.device, dtype: 
             check_folder(Path(source))
         parts = {}
         if modality == "audio":
-            # published without a head, for which transformers no longer has what the pipeline calls
+            # published without a head; the pipeline calls `generate`, which only GPT2LMHeadModel has
             parts["language_model"] = GPT2LMHeadModel.from_pretrained(source, subfolder="language_model", dtype=dtype)
         pipeline = getattr(diffusers, name).from_pretrained(source, dtype=dtype, **parts).to(device)
     pipeline.set_progress_bar_config(disable=True)

@@ -26,7 +26,7 @@ from codi2.encode.contract import Encoder
 from codi2.encode.imagebind.media import TextReader, read_clip, read_picture, read_sound
 from codi2.encode.imagebind.network import HUGE, ImageBind, ImageBindConfig
 from codi2.encode.imagebind.senses import read_depth, read_imu, read_thermal
-from codi2.errors import ConfigError
+from codi2.errors import ConfigError, PromptError
 from codi2.modalities import SENSES
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Phrase, Thermal, Video
 from codi2.tensors import load_exactly, read_tensors
@@ -107,7 +107,9 @@ class ImageBindEncoder(Encoder):
                 case Phrase(text=text):
                     samples.append(self.read_words([text]))
                 case _:
-                    raise ConfigError(f"ImageBind reads {', '.join(self.modalities)}, not {part.modality}")
+                    raise PromptError(
+                        f"ImageBind reads {', '.join(self.modalities)}, not {part.modality}; leave it out"
+                    )
         return torch.stack(samples)
 
     @staticmethod

@@ -1,6 +1,6 @@
 """`audio-edit` (Table 5): add, remove and replace, beside ways that need no language model.
 
-On held-out mixes of the embedded corpus, judged by aiSFX; or on the user's AudioSet, judged by PANNs as published
+On held-out mixes of the corpus of `tiny`, judged by aiSFX; or on the user's AudioSet, judged by PANNs as published
 figures are. AUDIT's test set is not public, so every row is measured again on the same seeded mixes.
 """
 

@@ -27,7 +27,7 @@ from codi2.data import cache
 from codi2.diffuse.build import FRAMES, INPUT_CHANNELS, SIZES, new_vae
 from codi2.diffuse.codec import edges
 from codi2.encode.compact import CompactDecoder, CompactEncoder
-from codi2.encode.embedded import clip_changes
+from codi2.encode.tiny import clip_changes
 from codi2.encode.trunks import ImageTrunk, load_trunk
 from codi2.modalities import Modality
 from codi2.tensors import device_of

@@ -33,7 +33,7 @@ from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec, edges
 from codi2.diffuse.load import clip_codec
 from codi2.diffuse.sampling import SampleOptions
 from codi2.encode.compact import CompactEncoder
-from codi2.encode.embedded import EmbeddedEncoder, load_joint_heads
+from codi2.encode.tiny import TinyEncoder, load_joint_heads
 from codi2.encode.trunks import load_trunk
 from codi2.hub import sha256_of
 from codi2.media.mel import MelSpectrogram
@@ -98,7 +98,7 @@ class FrozenNetworks(nn.Module):
             compact["video"] = load_part(CompactEncoder, Path(options.motion))
         self.files = {"heads": heads, **{name: _weights(Path(export)) for name, export in exports.items()}}
         joint = load_joint_heads(heads, compact[trunk].config["dim"])
-        self.encoder = EmbeddedEncoder({trunk: load_trunk(trunk)}, joint, compact)
+        self.encoder = TinyEncoder({trunk: load_trunk(trunk)}, joint, compact)
         self.codec = load_vae(modality, Path(options.vae))
         self.requires_grad_(False).eval()
 

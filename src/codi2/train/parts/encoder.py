@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codi2.data import cache
-from codi2.encode.embedded import joint_heads, load_joint_heads
+from codi2.encode.tiny import joint_heads, load_joint_heads
 from codi2.encode.trunks import Head
 from codi2.metrics.retrieval import recall_at
 from codi2.tensors import device_of, full_precision

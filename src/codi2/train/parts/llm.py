@@ -220,7 +220,7 @@ class LLMRecipe:
                 items, predicted = own_predictions(self.mllm, batch, features)
                 count = self.codi2_config.heads.num_slots[MODALITIES[int(kinds)]]
                 cosines = torch.cosine_similarity(predicted, features[items], dim=-1).mean(0).tolist()
-                names = ["joint", *(f"form_{number}" for number in range(1, count))]
+                names = ["joint", *(f"feature_{number}" for number in range(1, count))]
                 figures |= {f"{task}/{name}": cosine for name, cosine in zip(names, cosines[:count], strict=True)}
             else:
                 taught = self.mllm(batch, features)

