@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from codi2.data.build import Settings, build
 from codi2.hub import home
 from codi2.train.config import TrainConfig
+from codi2.train.examples import ExampleSet
 from codi2.train.full_size import published_decoders
-from codi2.train.lessons import Lessons
 from codi2.train.loop import train
 from codi2.train.parts.language_batch import LanguageBatch
 from codi2.train.parts.llm import LLMRecipe
@@ -88,8 +88,8 @@ def main(workers: int, size: int) -> None:
             num_workers=workers,
         )  # fmt: skip
         recipe = Sleeping(config)
-        assert isinstance(recipe.lessons, Lessons)
-        recipe.lessons.encodings.of([piece for lesson in recipe.lessons.every() for piece in lesson.pieces])
+        assert isinstance(recipe.examples, ExampleSet)
+        recipe.examples.encodings.of([piece for example in recipe.examples.every() for piece in example.pieces])
         recipe.batch(0)  # what is done once
         drawing = seconds_of_drawing(recipe)
         del recipe.drawing

@@ -73,7 +73,7 @@ def language() -> tuple[float, float, float]:
 
     from codi2.config import DEBUG
     from codi2.llm.backbone import Backbone, byte_tokenizer
-    from codi2.llm.decode import Conversation, ReplyOptions, generate
+    from codi2.llm.generation import CachedConversation, GenerationOptions, generate
     from codi2.llm.mllm import MLLM
     from codi2.prompt.layout import Layout, Message, collate
     from codi2.prompt.parts import Text
@@ -99,7 +99,9 @@ def language() -> tuple[float, float, float]:
     tokens: list[int] = []
 
     def ours() -> None:
-        (segments,) = generate(Conversation(mllm), turn, features, [ReplyOptions(want=(), max_new_tokens=TOKENS)])
+        (segments,) = generate(
+            CachedConversation(mllm), turn, features, [GenerationOptions(want=(), max_new_tokens=TOKENS)]
+        )
         tokens[:] = segments[0].ids  # type: ignore[union-attr]
 
     def theirs() -> None:

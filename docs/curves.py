@@ -33,7 +33,11 @@ LINES: dict[str, dict[str, str]] = {
     "image_denoiser": DENOISER,
     "audio_denoiser": DENOISER,
     "video_denoiser": DENOISER,
-    "llm": {"cosine of the joint vector": "*/joint", "cosine of the other features": "*/feature_*", "text loss": "*/loss"},
+    "llm": {
+        "cosine of the joint vector": "*/joint",
+        "cosine of the other features": "*/feature_*",
+        "text loss": "*/loss",
+    },
     "prior": {"cosine, sampled": "*/sampled", "cosine, regressed": "*/regressed"},
     "joint_attention": {"L_DM together": "*_together", "L_DM alone": "*_alone"},
 }

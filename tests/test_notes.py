@@ -11,7 +11,7 @@ import torch
 from codi2 import CoDi2
 from codi2.chat import Chat
 from codi2.config import DEBUG
-from codi2.llm.decode import FeatureSegment, TextSegment
+from codi2.llm.generation import FeatureSegment, TextSegment
 from codi2.notes import notes_of
 from codi2.reply import Options
 

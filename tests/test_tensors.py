@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from codi2.errors import WeightsError
-from codi2.tensors import OnDemand, in_half, load_exactly, loaded, read_tensors
+from codi2.tensors import OnDemand, load_exactly, loaded, read_tensors, to_float16
 
 
 def test_tensors_come_back_in_half_precision(tmp_path: Path) -> None:
     tensors = {"weight": torch.randn(3, 4).T, "count": torch.tensor(3)}
-    save_file(in_half(tensors), tmp_path / "weights.safetensors")
+    save_file(to_float16(tensors), tmp_path / "weights.safetensors")
     stored = read_tensors(tmp_path / "weights.safetensors")
     assert {name: value.dtype for name, value in stored.items()} == dict.fromkeys(tensors, torch.float16)
     torch.testing.assert_close(stored["weight"].float(), tensors["weight"], rtol=1e-3, atol=1e-3)

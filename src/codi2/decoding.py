@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from codi2.diffuse.sampling import Progress, SampleOptions, sample
-from codi2.llm.decode import FeatureSegment, Segment, text_of
+from codi2.llm.generation import FeatureSegment, Segment, text_of
 from codi2.pcm import rounded
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Part, Phrase
@@ -86,7 +86,7 @@ def decode(
 
 def check_options(model: CoDi2, conversation: Sequence[Message], options: Options) -> None:
     """Raises PromptError: a reply to the conversation cannot be made with these options."""
-    options.reply_options(tuple(model.decoders))
+    options.generation_options(tuple(model.decoders))
     if options.source not in (NONE, LAST):  # only then, as it loads decoders that are loaded on demand
         reads = {modality: decoder.codec.reads for modality, decoder in model.decoders.items()}
         check_source(conversation, options.source, options.media, reads)

@@ -67,7 +67,7 @@ class JointSpace:
                 f"folder of a model whose head is, or train it (docs/paper.md)"
             )
         encoder, dtype = load_encoder(config, folder), getattr(torch, placed.dtype)
-        encoder.to(placed.device, dtype if encoder.in_half else torch.float32)
+        encoder.to(placed.device, dtype if encoder.supports_half else torch.float32)
         for decoder in decoders.values():
             decoder.to(placed.device, dtype)
         if placed.compile:

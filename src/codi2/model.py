@@ -20,7 +20,7 @@ from codi2.decoding import check_options, decode
 from codi2.encode.batches import encode_each, encode_mixed
 from codi2.encode.contract import Encoder
 from codi2.llm import reading
-from codi2.llm.decode import Listener, Segment
+from codi2.llm.generation import Listener, Segment
 from codi2.llm.mllm import MLLM
 from codi2.llm.reading import Past, Reading
 from codi2.llm.sampled import sampled
@@ -144,7 +144,7 @@ class CoDi2(nn.Module):
 
         Args:
             callback: may raise, which ends the work.
-            listen: see `llm.decode.Listener`.
+            listen: see `llm.generation.Listener`.
             pasts: the cache of each conversation since its last reply.
         Raises:
             PromptError: a conversation cannot be laid out, or a modality is wanted that this model does not make.
@@ -185,7 +185,7 @@ class CoDi2(nn.Module):
         self, readings: Sequence[Reading], options: Sequence[Options], listen: Listener | None = None
     ) -> list[list[Segment]]:
         """The answer to each conversation: text, and features [K, D] of media, sampled by the prior if there is one."""
-        reply_options = [o.reply_options(tuple(self.decoders)) for o in options]
+        reply_options = [o.generation_options(tuple(self.decoders)) for o in options]
         with self.resident(self.mllm.backbone):
             written = reading.write(self.mllm, readings, reply_options, listen)
         prior, config = self.prior, self.config.heads.prior

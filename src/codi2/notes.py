@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codi2.config import CoDi2Config
-from codi2.llm.decode import FeatureSegment, Segment
+from codi2.llm.generation import FeatureSegment, Segment
 from codi2.reply import Options
 
 

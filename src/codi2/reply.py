@@ -15,7 +15,7 @@ from codi2.prompt.parts import Audio, Image, Part, Text, Video, check_characters
 from codi2.prompt.sources import LAST, check_name
 
 if TYPE_CHECKING:  # it brings torch
-    from codi2.llm.decode import ReplyOptions
+    from codi2.llm.generation import GenerationOptions
 
 RANGES: dict[str, tuple[Any, float, float]] = {
     "seed": (Integral, 0, 2**63 - 1),
@@ -70,16 +70,16 @@ class Options:
         """The modalities that the reply must have, in order; None: the model chooses."""
         return (self.want,) if isinstance(self.want, str) else self.want  # type: ignore[return-value]  # see above
 
-    def reply_options(self, makes: Sequence[str]) -> ReplyOptions:
+    def generation_options(self, makes: Sequence[str]) -> GenerationOptions:
         """The options of the language model, in a model that makes media of the modalities `makes`.
 
         Raises PromptError: another modality is wanted.
         """
-        from codi2.llm.decode import ReplyOptions
+        from codi2.llm.generation import GenerationOptions
 
         if missing := sorted(set(self.wanted or ()) - {"text", *makes}):
             raise PromptError(f"this model makes {', '.join(makes)} and text, not {missing[0]}; ask for one of these")
-        return ReplyOptions(
+        return GenerationOptions(
             want=self.wanted,
             makes=tuple(makes),
             max_new_tokens=self.max_new_tokens,

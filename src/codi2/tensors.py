@@ -60,7 +60,7 @@ def read_tensors(path: Path, inside: str = "") -> dict[str, Tensor]:
     return state
 
 
-def in_half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_float16(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as they are shipped: float16."""
     import torch
 

@@ -14,7 +14,7 @@ import torch
 from codi2.errors import WeightsError
 from codi2.hub import atomic_path, is_ours, write_atomic
 from codi2.sizes import check_numbers, check_size
-from codi2.tensors import channels_last, in_half
+from codi2.tensors import channels_last, to_float16
 from codi2.untrusted import one_sentence
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -100,5 +100,5 @@ def export_tensors(tensors: dict[str, torch.Tensor], path: Path, provenance: dic
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as aside:
-        save_file(in_half(tensors), aside)
+        save_file(to_float16(tensors), aside)
     write_provenance(path.parent, provenance)

@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 from codi2.chat import Chat
 from codi2.chat.events import Done, MediaReady, Step, TextDelta
 from codi2.errors import PromptError
-from codi2.llm.decode import Conversation
+from codi2.llm.generation import CachedConversation
 from codi2.model import CoDi2, Reply
 from codi2.prompt.parts import Audio, Image, Part, Text
 
@@ -86,14 +86,14 @@ def test_the_cache_changes_no_reply(model: CoDi2, red: Image, hum: Audio):
 def read_lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of positions in each step of the language model that reads more than one."""
     lengths: list[int] = []
-    honest = Conversation.advance
+    honest = CachedConversation.advance
 
-    def advance(self: Conversation, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def advance(self: CachedConversation, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if rows.shape[1] > 1:
             lengths.append(rows.shape[1])
         return honest(self, rows, mask)
 
-    monkeypatch.setattr(Conversation, "advance", advance)
+    monkeypatch.setattr(CachedConversation, "advance", advance)
     return lengths
 
 
@@ -135,7 +135,7 @@ def test_a_cache_that_cannot_be_cut_is_built_again(
 ):
     chat = Chat(model)
     *_, fourth = play(chat, red, hum)
-    monkeypatch.setattr(Conversation, "rewind", lambda self, mark: False)
+    monkeypatch.setattr(CachedConversation, "rewind", lambda self, mark: False)
     assert same(chat.retry(), fourth)
 
 

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.build import debug_decoder
-from codi2.diffuse.condition import Conditioner, label_dim
+from codi2.diffuse.conditioner import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.process import Discrete
 from codi2.diffuse.sampling import SampleOptions, SamplerState, guide, sample, seeded_noise

@@ -12,7 +12,7 @@ from codi2.config import DEBUG
 from codi2.encode.debug import DebugEncoder
 from codi2.heads.loss import codi2_loss
 from codi2.llm.backbone import Backbone, byte_tokenizer
-from codi2.llm.decode import Conversation, ReplyOptions, generate
+from codi2.llm.generation import CachedConversation, GenerationOptions, generate
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import Batch, Layout, Message, collate
 from codi2.prompt.parts import Text
@@ -84,8 +84,8 @@ def test_a_reply_with_the_cache_is_what_one_pass_predicts(backbone: Backbone) ->
     batch = collate([layout(TALK)], backbone.pad_id)
     features = features_of(batch)
     turn = collate([layout(TALK[:1], reply=True)], backbone.pad_id, left=True)
-    options = [ReplyOptions(want=("image",), max_new_tokens=4)]
-    (segments,) = generate(Conversation(mllm), turn, features[: len(turn.items)], options)
+    options = [GenerationOptions(want=("image",), max_new_tokens=4)]
+    (segments,) = generate(CachedConversation(mllm), turn, features[: len(turn.items)], options)
     fed = torch.cat([features[:2], segments[0].features[None]])
     again = mllm(batch, features, fed)
     torch.testing.assert_close(again.of("image")[1][0], segments[0].features, rtol=1e-3, atol=1e-3)

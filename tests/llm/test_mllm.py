@@ -12,7 +12,7 @@ from codi2.config import DEBUG
 from codi2.errors import ConfigError, WeightsError
 from codi2.heads.loss import codi2_loss
 from codi2.llm.backbone import Backbone, byte_tokenizer, load_backbone, random_llm
-from codi2.llm.decode import Conversation, ReplyOptions, generate
+from codi2.llm.generation import CachedConversation, GenerationOptions, generate
 from codi2.llm.mllm import MLLM
 from codi2.llm.splice import splice
 from codi2.prompt.layout import SPECIAL_TOKENS, Message, collate
@@ -189,8 +189,8 @@ def test_the_frozen_model_may_be_half_precision():
     trained = [p for name, p in mllm.named_parameters() if "trainable_tokens" in name or "lora_A" in name]
     assert all(p.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in trained)
     turn = collate([kit.layout(ANALOGY[:1], reply=True)], kit.backbone.pad_id, left=True)
-    options = [ReplyOptions(want=("image",), max_new_tokens=2)]
-    (segments,) = generate(Conversation(mllm), turn, kit.features(turn), options)
+    options = [GenerationOptions(want=("image",), max_new_tokens=2)]
+    (segments,) = generate(CachedConversation(mllm), turn, kit.features(turn), options)
     assert segments[0].features.dtype == torch.float32
 
 

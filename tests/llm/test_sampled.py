@@ -11,7 +11,7 @@ from torch import Tensor
 
 from codi2.config import DEBUG, CoDi2Config
 from codi2.errors import ConfigError, WeightsError
-from codi2.llm.decode import FeatureSegment, Segment
+from codi2.llm.generation import FeatureSegment, Segment
 from codi2.llm.sampled import context_of, items_read
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import MODALITIES, Message

@@ -7,7 +7,7 @@ import torch
 
 from codi2.config import preset
 from codi2.llm.backbone import load_backbone
-from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, TextSegment, generate
+from codi2.llm.generation import CachedConversation, FeatureSegment, GenerationOptions, TextSegment, generate
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import Layout, Message, collate
 from codi2.prompt.parts import Text
@@ -26,8 +26,8 @@ def test_knows_what_it_knew_before_it_got_an_adapter():
     assert backbone.tokenizer.convert_tokens_to_ids("<image>") not in sequences[1].ids
     batch = collate(sequences, backbone.pad_id, left=True)
     features = stack_features([], TINY.heads.feature_dim)
-    options = [ReplyOptions(want=(), max_new_tokens=12), ReplyOptions(want=("image",), max_new_tokens=2)]
-    answer, drawn = generate(Conversation(mllm, 2), batch, features, options)
+    options = [GenerationOptions(want=(), max_new_tokens=12), GenerationOptions(want=("image",), max_new_tokens=2)]
+    answer, drawn = generate(CachedConversation(mllm, 2), batch, features, options)
     assert isinstance(answer[0], TextSegment)
     assert "Paris" in backbone.tokenizer.decode(answer[0].ids)
     assert isinstance(drawn[0], FeatureSegment)

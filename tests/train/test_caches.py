@@ -11,13 +11,13 @@ from codi2.config import DEBUG
 from codi2.data import cache
 from codi2.encode.debug import DebugEncoder
 from codi2.train.encoded import Encodings, weights_key
-from codi2.train.lessons import Lessons
+from codi2.train.examples import ExampleSet
 
 
 def test_a_medium_is_encoded_once_and_again_when_the_weights_change(task_set: Path) -> None:
     encoder = DebugEncoder(16, DEBUG.encoder.num_features)
     encodings = Encodings(lambda: encoder, weights_key(encoder), True)
-    pieces = Lessons({str(task_set): 1.0}, encodings, 2, {"image": 1.0}, 0).batch(0)[0].pieces
+    pieces = ExampleSet({str(task_set): 1.0}, encodings, 2, {"image": 1.0}, 0).batch(0)[0].pieces
     first = encodings.of(pieces)
     other = Encodings(lambda: pytest.fail("the encoder is loaded"), encodings.key, True)
     assert all((a == b).all() for a, b in zip(other.of(pieces), first, strict=True))

@@ -14,14 +14,14 @@ from codi2.config import DEBUG
 from codi2.data import cache
 from codi2.data.tasks import TaskSampler
 from codi2.errors import ConfigError, WeightsError
-from codi2.llm.decode import FeatureSegment
+from codi2.llm.generation import FeatureSegment
 from codi2.llm.sampled import items_read
 from codi2.model import CoDi2
 from codi2.reply import Options
 from codi2.train.answers import AnswerReader
 from codi2.train.assemble import assemble, located_parts, without_missing
 from codi2.train.config import TrainConfig
-from codi2.train.drawn import DrawnLessons, drawn_key
+from codi2.train.drawn import DrawnExamples, drawn_key
 from codi2.train.loop import train
 from codi2.train.parts import llm, prior
 from codi2.train.parts.diffusion_loss import diffusion_loss
@@ -83,22 +83,22 @@ def test_the_ablation_has_the_same_batches_without_the_diffusion_loss(tmp_path: 
     assert float(losses["diffusion"]) == 0 and "feature" in losses
 
 
-def test_lessons_are_those_of_their_number(tmp_path: Path) -> None:
+def test_examples_are_those_of_their_number(tmp_path: Path) -> None:
     recipe = llm.build(config("llm", LLM))
-    lessons = recipe.lessons
-    assert isinstance(lessons, DrawnLessons)
-    again = DrawnLessons(TaskSampler(cache.corpus()), lessons.encodings, 4, TASKS, 0)
-    assert [x.record for x in lessons.batch(3)] == [x.record for x in again.batch(3)]
+    examples = recipe.examples
+    assert isinstance(examples, DrawnExamples)
+    again = DrawnExamples(TaskSampler(cache.corpus()), examples.encodings, 4, TASKS, 0)
+    assert [x.record for x in examples.batch(3)] == [x.record for x in again.batch(3)]
     assert [x.record for x in again.batch(3, 1, 2)] == [x.record for x in again.batch(3)][1::2]
     key, validation = drawn_key(again.sampler, 0, TASKS), TaskSampler(cache.corpus(), ("val",))
     assert key == drawn_key(TaskSampler(cache.corpus()), 0, TASKS)
     assert key not in (drawn_key(again.sampler, 1, TASKS), drawn_key(validation, 0, TASKS))
 
 
-def test_held_out_lessons_are_of_the_validation_split(tmp_path: Path) -> None:
+def test_held_out_examples_are_of_the_validation_split(tmp_path: Path) -> None:
     recipe = llm.build(config("llm", LLM))
     splits = {item.id: item.split for item in cache.corpus().items}
-    held = [lesson.record for lessons in recipe.held_out.values() for lesson in lessons]
+    held = [example.record for examples in recipe.held_out.values() for example in examples]
     assert {splits[name] for record in held for name in record.meta["items"]} == {"val"}
 
 

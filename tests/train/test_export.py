@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from codi2.diffuse.condition import Conditioner
+from codi2.diffuse.conditioner import Conditioner
 from codi2.errors import WeightsError
 from codi2.weight_files import export_module, restore_module
 

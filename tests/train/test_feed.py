@@ -19,13 +19,15 @@ from codi2.tensors import to_device
 from codi2.train.config import TrainConfig
 from codi2.train.feed import draw_ahead, workers_for
 from codi2.train.loop import train
-from codi2.train.parts import joint, llm
+from codi2.train.parts import llm
 from codi2.train.parts.draw import torch_at
-from codi2.train.place import Turns, placement_of
+from codi2.train.place import ModuleSwapper, placement_of
 from codi2.train.shares import WHOLE, Share, weigh
 
+from .test_loop import Line
 
-class Numbers:
+
+class Numbers(Line):
     """Batches that say which process drew them."""
 
     divides = True
@@ -98,30 +100,30 @@ def test_a_run_with_workers_is_that_of_one_process(data: dict[str, float], tmp_p
 def test_every_process_takes_as_many_answers_of_l_dm(data: dict[str, float]) -> None:
     made = language(data)
     recipe = llm.build(made)
-    image = next(step for step in range(20) if recipe.lessons.mixture.phase(step) == "image")
+    image = next(step for step in range(20) if recipe.examples.mixture.phase(step) == "image")
     for count in (1, 2, 4):
         recipe.options = llm.replace(recipe.options, diffusion_items=4)
         recipe.__dict__.pop("drawing", None)
         shares = [recipe.batch(image, Share(k, count)) for k in range(count)]
         assert [len(d.denoised["image"].slots) for d in shares] == [4 // count] * count
         assert [float(d.counts[2]) for d in shares] == [4 / count] * count
-    assert recipe.in_equal_numbers == {"options.diffusion_items": 2}
+    assert recipe.divisible_counts == {"options.diffusion_items": 2}
 
 
-def test_a_share_reads_its_own_lessons_and_shares_together_are_the_whole(
+def test_a_share_reads_its_own_examples_and_shares_together_are_the_whole(
     data: dict[str, float], read: list[tuple[Path, int]]
 ) -> None:
     recipe = llm.build(language(data))
     recipe.model.eval()  # no dropout
-    image = next(step for step in range(20) if recipe.lessons.mixture.phase(step) == "image")
+    image = next(step for step in range(20) if recipe.examples.mixture.phase(step) == "image")
     whole = recipe.losses(recipe.model, recipe.batch(image))
-    for count, lessons in ((2, 4), (4, 4)):  # of two steps of four; two answers are denoised, so a lane is two rows
+    for count, examples in ((2, 4), (4, 4)):  # of two steps of four; two answers are denoised, so a lane is two rows
         shares = []
         for index in range(count):
             recipe.__dict__.pop("drawing", None)
             read.clear()
             shares.append(recipe.batch(image, Share(index, count)))
-            assert len(read) == lessons
+            assert len(read) == examples
         weigh(shares, torch.device("cpu"))
         losses = [recipe.losses(recipe.model, share) for share in shares]
         for name, value in whole.items():
@@ -141,7 +143,7 @@ def test_weights_make_the_mean_of_parts_that_of_the_whole() -> None:
     assert float(other[0].held) == pytest.approx(1.5)
 
 
-def test_lessons_of_like_length_share_a_step(data: dict[str, float]) -> None:
+def test_examples_of_like_length_share_a_step(data: dict[str, float]) -> None:
     def padding(lookahead: int) -> float:
         made = language(data)
         options = made.options | {"lookahead": lookahead, "phases": {"image": 1.0}}
@@ -153,7 +155,7 @@ def test_lessons_of_like_length_share_a_step(data: dict[str, float]) -> None:
 
 
 def test_held_out_data_must_be_named(data: dict[str, float]) -> None:
-    for module, part in ((llm, "llm"), (joint, "joint")):
+    for module, part in ((llm, "llm"), (published_joint, "joint")):
         made = TrainConfig(part, 1, 4, 1e-3, options={"model": "debug", "data": data})
         with pytest.raises(ConfigError, match=rf"the config of {part} names no held-out data; \[options.held_out\]"):
             module.build(made)
@@ -167,8 +169,8 @@ def test_the_first_step_reads_and_encodes_what_it_needs(
     data = write_task_set(rich_home, tmp_path / "many", 3000, ["caption_image", "edit_image"])
     recipe = llm.build(language(data, num_workers=0))
     encoded = []
-    encode = recipe.lessons.encodings.encode
-    monkeypatch.setattr(recipe.lessons.encodings, "encode", lambda pieces: encoded.extend(pieces) or encode(pieces))
+    encode = recipe.examples.encodings.encode
+    monkeypatch.setattr(recipe.examples.encodings, "encode", lambda pieces: encoded.extend(pieces) or encode(pieces))
     drawn = recipe.batch(0)
     assert len(read) == 8  # two steps of four, which exchange records
     assert not drawn.unseen and len(encoded) <= len(drawn.features)
@@ -190,12 +192,12 @@ def test_modules_take_turns() -> None:
     first.bias.requires_grad_(True)
     first.weight.requires_grad_(False)
     second.requires_grad_(False)
-    weight, turns = first.weight, Turns({"a": first, "b": second}, torch.device("meta"))
-    turns.only(["a"])
+    weight, swapper = first.weight, ModuleSwapper({"a": first, "b": second}, torch.device("meta"))
+    swapper.load_only(["a"])
     assert first.weight.is_meta and not first.bias.is_meta and not second.weight.is_meta
-    turns.only(["b"])
+    swapper.load_only(["b"])
     assert first.weight is weight and second.weight.is_meta and second.running_mean.is_meta
-    turns.only([])
+    swapper.load_only([])
     assert not second.running_mean.is_meta
 
 
@@ -207,31 +209,12 @@ def test_placements_that_cannot_be_are_named(data: dict[str, float], tmp_path: P
             train(Line(), llm.replace(made, options=options), tmp_path / "run")  # type: ignore[arg-type]
 
     failing("'cuda:7', but", device="cuda:7")
-    failing("The dtype is 'half'", dtype="half")
+    failing("the dtype is 'half'", dtype="half")
     failing("unknown key 'speed'", speed=3)
     monkeypatch.setattr("codi2.train.place.check", lambda placement: None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     failing("'cuda:1', but 2 processes train", device="cuda:1")
     assert placement_of(TrainConfig("x", 1, 1, 1.0)).dtype == "float32"
-
-
-class Line:
-    divides = True
-
-    def __init__(self) -> None:
-        self.model = nn.Linear(1, 1)
-
-    def batch(self, step: int, share: Share = WHOLE) -> Tensor:
-        return torch.ones(4, 1)[share.rows(4)]
-
-    def losses(self, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-        return {"loss": model(x).square().mean()}
-
-    def validate(self) -> dict[str, float]:
-        return {}
-
-    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
 
 
 class Large(Line):
@@ -254,7 +237,7 @@ def test_a_run_that_needs_too_much_memory_keeps_its_checkpoint_and_says_what_to_
 
 
 class Items(Line):
-    in_equal_numbers = {"options.diffusion_items": 3}  # noqa: RUF012
+    divisible_counts = {"options.diffusion_items": 3}  # noqa: RUF012
 
 
 def test_more_processes_than_items_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

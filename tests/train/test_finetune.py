@@ -32,11 +32,11 @@ def config(folder: Path, steps: int = 2, **options: Any) -> TrainConfig:
 
 def test_half_of_the_samples_are_replayed_and_the_held_out_ones_never_drawn(tmp_path: Path) -> None:
     recipe = build(config(own_set(tmp_path, ["zant", "blick"] * 8, edits=8), replay_share=0.75))
-    drawn = [lesson for step in range(250) for lesson in recipe.lessons.batch(step)]
-    replayed = [lesson for lesson in drawn if lesson.place.startswith(f"{SHIPPED.name}/")]
+    drawn = [example for step in range(250) for example in recipe.examples.batch(step)]
+    replayed = [example for example in drawn if example.place.startswith(f"{SHIPPED.name}/")]
     assert len(replayed) == 750
-    held = {lesson.place for lessons in recipe.held_out.values() for lesson in lessons}
-    assert held and not held & {lesson.place for lesson in drawn}
+    held = {example.place for examples in recipe.held_out.values() for example in examples}
+    assert held and not held & {example.place for example in drawn}
     names = set(recipe.held_out)
     assert {"own/edit_image", "own/caption_image", "own/image_from_caption"} < names
     assert {"earlier/caption_image", "earlier/caption_audio", "earlier/edit_image"} < names
@@ -67,12 +67,12 @@ def test_the_passes_that_are_timed_change_nothing(tmp_path: Path) -> None:
 
 def test_what_is_replayed_has_the_tasks_of_the_users_records(tmp_path: Path) -> None:
     recipe = build(config(own_set(tmp_path, ["zant", "blick"] * 8), replay_share=0.6))
-    drawn = [lesson for step in range(250) for lesson in recipe.lessons.batch(step)]
+    drawn = [example for step in range(250) for example in recipe.examples.batch(step)]
     tasks = {mine: Counter(x.record.task for x in drawn if x.place.startswith("replay/") != mine) for mine in (0, 1)}
     assert tasks[1].total() == 400 and set(tasks[1]) == {"caption_image", "image_from_caption"}
     for task, count in tasks[1].items():
         assert tasks[0][task] >= count  # other captions are not crowded out
-    assert len(tasks[0]) > 8 and recipe.replayed < recipe.lessons.mixture.total
+    assert len(tasks[0]) > 8 and recipe.replayed < recipe.examples.mixture.total
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,10 @@ def test_it_trains_on_every_phase(task_set: Path, chats: None, tmp_path: Path) -
     assert (tmp_path / "llm" / "export" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_a_step_has_one_phase_and_its_lessons_are_those_of_its_block(task_set: Path) -> None:
+def test_a_step_has_one_phase_and_its_examples_are_those_of_its_block(task_set: Path) -> None:
     recipe = llm.build(config(task_set, {"text": 0.25, "image": 0.5, "audio": 0.25}, diffusion_share=0.0))
-    assert isinstance(recipe.lessons, llm.Lessons)
-    mixture = recipe.lessons.mixture
+    assert isinstance(recipe.examples, llm.ExampleSet)
+    mixture = recipe.examples.mixture
     records = {f"{record.source}:{record.key}": record for step in range(4) for record in mixture.batch(step)}
     batches = [recipe.sources(step) for step in range(4)]
     for step, names in enumerate(batches):
@@ -79,11 +79,11 @@ def test_kept_texts_bind_the_model_to_its_base(task_set: Path, chats: None) -> N
 def test_own_predictions_do_not_depend_on_the_answer(task_set: Path) -> None:
     recipe = llm.build(config(task_set, diffusion_share=0.0))
     recipe.model.eval()
-    lessons = recipe.held_out["edit_image"]
-    batch, features = recipe._collate(lessons)
+    examples = recipe.held_out["edit_image"]
+    batch, features = recipe._collate(examples)
     with torch.no_grad():
         items, predicted = llm.own_predictions(recipe.mllm, batch, features)
-        assert predicted.shape == (len(lessons), 3, DEBUG.heads.feature_dim)
+        assert predicted.shape == (len(examples), 3, DEBUG.heads.feature_dim)
         features[items] = torch.randn_like(features[items])
         assert torch.allclose(llm.own_predictions(recipe.mllm, batch, features)[1], predicted, atol=1e-5)
 

@@ -15,13 +15,14 @@ from codi2.errors import ConfigError, DataError, OutputError
 from codi2.train import run
 from codi2.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from codi2.train.config import TrainConfig, load_config
+from codi2.train.contract import Recipe
 from codi2.train.loop import train
 from codi2.train.parts.draw import epoch_order, torch_at
 from codi2.train.shares import WHOLE, Share
 from codi2.train.skips import SkipWatch
 
 
-class Line:
+class Line(Recipe):
     """Fits y = 3x − 1; counts the batches it was asked for."""
 
     def __init__(self, stop_at: int | None = None) -> None:

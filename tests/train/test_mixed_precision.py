@@ -20,7 +20,7 @@ from codi2.heads.projection import Projection
 from codi2.placement import Placement
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
-from codi2.train.parts import autoencoder, denoiser, encoder, joint, llm, vocoder
+from codi2.train.parts import autoencoder, denoiser, encoder, llm, published_joint, vocoder
 from codi2.train.place import place
 from codi2.train.rehearsal import rehearse
 
@@ -52,7 +52,7 @@ def small(rich_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
         if part == "joint":
             data = write_task_set(rich_home, tmp_path / "set", 12, ["clip_in_time"])
             made = config(part, data=data, held_out=data, phases={"video": 1.0}, model="debug")
-            return joint.build(made), made
+            return published_joint.build(made), made
         made = language(write_task_set(rich_home, tmp_path / "set", 38), "image")
         return llm.build(made), made
 

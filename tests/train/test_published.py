@@ -108,8 +108,8 @@ def attended(condition: dict[str, Any], row: int) -> list[Tensor]:
 def step_with_edits(recipe: published.PublishedRecipe) -> int:
     """A step whose first sample edits and whose others do not all."""
     for step in range(200):
-        batch, lessons = recipe.batch(step), recipe.lessons.batch(step)
-        edits = [lesson.record.edits is not None for lesson in lessons]
+        batch, examples = recipe.batch(step), recipe.examples.batch(step)
+        edits = [example.record.edits is not None for example in examples]
         if 0 in batch.denoised.edited.tolist() and not all(edits) and not batch.denoised.unconditional[0]:
             return step
     raise AssertionError("no such step")
@@ -119,8 +119,8 @@ def step_with_edits(recipe: published.PublishedRecipe) -> int:
 def test_a_network_is_given_in_training_what_it_is_given_when_it_samples(make: Make, modality: str):
     recipe = make(modality)
     decoder, step = recipe.decoder, step_with_edits(recipe)
-    batch, lessons = recipe.batch(step), recipe.lessons.batch(step)
-    count, channels = len(lessons), decoder.latent_shape[0]
+    batch, examples = recipe.batch(step), recipe.examples.batch(step)
+    count, channels = len(examples), decoder.latent_shape[0]
     blur = seeded_noise(batch.features.shape[1:], [seed + 1 for seed in SEEDS], torch.device("cpu"), torch.float32)
     batch.denoised.feature_noise, batch.denoised.unconditional = blur, torch.tensor([False, True, False, True])
     seen = Seen(decoder)
@@ -128,9 +128,9 @@ def test_a_network_is_given_in_training_what_it_is_given_when_it_samples(make: M
 
     sources: list[Part | None] = [None] * count
     for n in batch.denoised.edited.tolist():
-        item = lessons[n].source(modality, decoder.codec.others)
+        item = examples[n].source(modality, decoder.codec.others)
         assert item is not None
-        sources[n] = lessons[n].medium(item).decode()
+        sources[n] = examples[n].medium(item).decode()
     state = decoder.sampler_state(batch.features, SEEDS, SampleOptions(sources=sources))
     state.denoise(state.latents, state.timestep(0))
     seen.handle.remove()
@@ -158,7 +158,7 @@ def test_samples_are_trained_without_feature_and_source_at_the_rates_of_guidance
     edits = alone = bare = 0
     for step in range(60):
         batch = recipe.batch(step)
-        edits += sum(lesson.record.edits is not None for lesson in recipe.lessons.batch(step))
+        edits += sum(example.record.edits is not None for example in recipe.examples.batch(step))
         alone += len(batch.denoised.edited)
         bare += int(batch.denoised.unconditional.sum())
     assert 0.02 < bare / 240 < 0.2 and 0.8 < alone / edits < 1

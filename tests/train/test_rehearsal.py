@@ -18,12 +18,13 @@ from codi2.dry_run.virtual import DEVICE, Misplaced, VirtualGPU
 from codi2.encode.efficientnet import EfficientNetLite
 from codi2.encode.trunks import TRUNK_CHANNELS
 from codi2.heads.prior import Context, Prior
-from codi2.train.parts import autoencoder, denoiser, encoder, joint, joint_attention, llm, vocoder
+from codi2.train.parts import autoencoder, denoiser, encoder, joint_attention, llm, published_joint, vocoder
 from codi2.train.parts.reconstruction import Perception
 from codi2.train.plan import plan
 from codi2.train.rehearsal import rehearse
 
 from .small_recipes import SMALL, Encoded, config, language
+from .test_loop import Line
 
 LOW = [pytest.param(None, id="float32"), pytest.param(torch.bfloat16, id="bf16")]
 
@@ -128,14 +129,14 @@ def test_joint_attention_of_published_decoders(low: torch.dtype | None, rich_hom
     names = write_task_set(rich_home, tmp_path / "set", 12, ["clip_in_time"])
     for more in ({}, {"placement": {"dtype": "bfloat16"}}):
         made = config("joint", data=names, held_out=names, phases={"video": 1.0}, model="debug", **more)
-        assert rehearse(joint.build(made), made, low=low).peak
+        assert rehearse(published_joint.build(made), made, low=low).peak
 
 
-class Sampled:
+class Sampled(Line):
     """The prior on noise, as a recipe."""
 
     def __init__(self) -> None:
-        self.model = Prior(16, 32, width=16, layers=2)
+        self.model: Prior = Prior(16, 32, width=16, layers=2)
 
     def batch(self, step: int, share: Any = None) -> dict[str, Any]:
         kinds = torch.zeros(4, dtype=torch.long)
@@ -202,7 +203,7 @@ def test_one_tensor_that_is_misplaced_fails_the_rehearsal(kind: Any, says: str, 
 def test_a_frozen_part_that_stays_on_the_cpu_fails_the_rehearsal(data: dict[str, float]) -> None:
     made = language(data, "image")
     recipe = llm.build(made)
-    recipe.in_turn = {m: nn.Module() for m in recipe.in_turn}
+    recipe.swapped_modules = {m: nn.Module() for m in recipe.swapped_modules}
     with pytest.raises(Misplaced, match="on the CPU beside the GPU's"):
         rehearse(recipe, made)
 

@@ -18,7 +18,7 @@ from codi2.progress import tracked
 from codi2.prompt.parts import Phrase
 from codi2.train.config import TrainConfig
 from codi2.train.encoded import Encodings
-from codi2.train.parts import joint
+from codi2.train.parts import published_joint
 
 BATCH = 2
 
@@ -46,7 +46,7 @@ def test_the_first_step_of_joint_attention(rich_home: Path, tmp_path: Path, monk
     data = write_task_set(rich_home, tmp_path / "set", 24 * BATCH, ["clip_in_time"])
     count = Count(monkeypatch)
     options = {"data": data, "held_out": data, "model": "debug", "phases": {"video": 1.0}}
-    recipe = joint.build(TrainConfig("joint", 3, BATCH, 1e-3, options=options))
+    recipe = published_joint.build(TrainConfig("joint", 3, BATCH, 1e-3, options=options))
     assert not count.records and not count.shards and not count.encoded
     recipe.batch(0)
     assert len(count.records) == BATCH and len(count.shards) <= BATCH

@@ -84,7 +84,7 @@ def test_options_are_of_every_part_of_a_recipe(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--device", "cuda:3"], "The device is 'cuda:3', but PyTorch"),
+        (["--device", "cuda:3"], "the device is 'cuda:3', but PyTorch"),
         (["--device", "tpu"], "the device is 'tpu'; expected cpu, cuda, cuda:1 or mps"),
         (["--offload"], "No such option: --offload"),
         (["--bits", "4"], "bits is 4, but the part audio_features holds no language model; leave --bits"),

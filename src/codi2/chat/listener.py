@@ -12,7 +12,7 @@ from codi2.prompt.layout import BEGIN
 
 
 class TextListener:
-    """A listener of the language model's steps (`llm.decode.Listener`) that sends the text and the begin of media.
+    """A listener of the language model's steps (`llm.generation.Listener`) that sends the text and the begin of media.
 
     It holds back incomplete characters, and characters with which a string of `stop` may begin.
 

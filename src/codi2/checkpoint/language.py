@@ -7,7 +7,7 @@ from pathlib import Path
 from codi2.errors import WeightsError
 from codi2.hub import write_atomic
 from codi2.llm.mllm import MLLM
-from codi2.tensors import in_half, read_tensors
+from codi2.tensors import read_tensors, to_float16
 
 PROJECTIONS = ("input_projection", "output_projection")
 
@@ -40,6 +40,6 @@ def save_language(mllm: MLLM, folder: Path) -> None:
 
     mllm.backbone.save_adapter(folder / "adapter")
     state = {f"{part}.{n}": v for part in PROJECTIONS for n, v in getattr(mllm, part).state_dict().items()}
-    write_atomic(folder / "heads.safetensors", save(in_half(state)))
+    write_atomic(folder / "heads.safetensors", save(to_float16(state)))
     adapter = folder / "adapter" / "adapter_model.safetensors"
-    write_atomic(adapter, save(in_half(read_tensors(adapter))))
+    write_atomic(adapter, save(to_float16(read_tensors(adapter))))

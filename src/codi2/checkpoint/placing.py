@@ -41,7 +41,7 @@ def _move(model: CoDi2, placement: Placement) -> None:
             place_decoder(decoder, placement)
     if model.joint is not None and not isinstance(model.joint, OnDemand):
         place_joint(model.joint, placement)
-    if model.encoder.in_half:
+    if model.encoder.supports_half:
         model.encoder.to(dtype)
     model.mllm.input_projection.to(device)
     model.mllm.output_projection.to(device)

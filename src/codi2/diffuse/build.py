@@ -13,7 +13,7 @@ import torch
 from codi2.config import DecoderConfig
 from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
-from codi2.diffuse.condition import Conditioner, label_dim
+from codi2.diffuse.conditioner import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder
 from codi2.tensors import channels_last, groups_of
 

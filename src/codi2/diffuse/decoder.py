@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.codec import Codec
-from codi2.diffuse.condition import Condition
+from codi2.diffuse.conditioner import BaseConditioner
 from codi2.diffuse.process import process_of
 from codi2.diffuse.sampling import DEFAULTS, Progress, SampleOptions, SamplerState, guide, sample, seeded_noise
 from codi2.prompt.parts import Part
@@ -41,7 +41,7 @@ class Decoder(nn.Module):
     def __init__(
         self,
         unet: Any,
-        conditioner: Condition,
+        conditioner: BaseConditioner,
         codec: Codec,
         scheduler: Any,
         config: DecoderConfig,

@@ -19,7 +19,7 @@ from codi2.config import DecoderConfig
 from codi2.diffuse.build import FPS, FRAMES, SIZES
 from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.codec import AudioCodec, Codec, ImageCodec
-from codi2.diffuse.condition import Conditioner
+from codi2.diffuse.conditioner import Conditioner
 from codi2.diffuse.decoder import Decoder
 from codi2.errors import WeightsError
 from codi2.sizes import check_layers, check_numbers, check_size

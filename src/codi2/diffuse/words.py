@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codi2.diffuse.condition import Condition
+from codi2.diffuse.conditioner import BaseConditioner
 
 MOST_CACHED = 64  # prompts whose states are kept; a server reads any number of negative prompts
 
@@ -45,7 +45,7 @@ class TextStates(nn.Module):
         return self._cache[prompt]
 
 
-class WordsCondition(Condition):
+class WordsConditioner(BaseConditioner):
     """A conditioner whose network reads a text encoder's states beside a feature."""
 
     def __init__(self, words: TextStates) -> None:

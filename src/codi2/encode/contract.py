@@ -23,7 +23,7 @@ class Encoder(nn.Module):
 
     dim: int
     modalities: tuple[str, ...]
-    in_half: bool = False  # whether it may run in half precision
+    supports_half: bool = False  # whether it may run in half precision
 
     def forward(self, parts: Sequence[Part], count: int | None = None) -> Tensor:
         """Features float32 [B, T, D] of `parts`, at least one and all of one modality of `modalities`, in their order.

@@ -145,7 +145,7 @@ class TowersEncoder(Encoder):
         ConfigError: a modality that no tower reads, or more than one feature.
     """
 
-    in_half = True
+    supports_half = True
 
     def __init__(self, towers: Mapping[str, Tower], num_features: Mapping[str, int], norm: float = 0.0) -> None:
         super().__init__()

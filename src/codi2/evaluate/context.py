@@ -31,7 +31,7 @@ from codi2.errors import ConfigError, DataError, WeightsError
 from codi2.evaluate.judge import Judge, load_judge
 from codi2.evaluate.sound_judge import SoundJudge, load_sound_judge
 from codi2.hub import home
-from codi2.llm.decode import FeatureSegment
+from codi2.llm.generation import FeatureSegment
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt, Video

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from codi2.llm.decode import Conversation, Listener, ReplyOptions, Segment, generate
+from codi2.llm.generation import CachedConversation, GenerationOptions, Listener, Segment, generate
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import Layout, Message, TokenSequence, collate
 from codi2.prompt.parts import Part, Phrase, Prompt
@@ -43,7 +43,7 @@ class Past:
 
     def __init__(self) -> None:
         self.features: Features = {}
-        self._state: Conversation | None = None
+        self._state: CachedConversation | None = None
         self._read: list[tuple[TokenSequence, int]] = []  # each stretch, with the state's positions after it
 
     @property
@@ -51,7 +51,7 @@ class Past:
         """The number of positions in the cache."""
         return self._state.positions if self._state is not None else 0
 
-    def resume(self, mllm: MLLM, stretches: Sequence[TokenSequence]) -> tuple[Conversation, int]:
+    def resume(self, mllm: MLLM, stretches: Sequence[TokenSequence]) -> tuple[CachedConversation, int]:
         """The state after the leading stretches that were read before, and the number of these stretches.
 
         The last stretch is always read again: the reply starts from its hidden states.
@@ -62,7 +62,7 @@ class Past:
                 break
             same += 1
         if self._state is None or not same or not self._state.rewind(self._read[same - 1][1]):
-            same, self._state = 0, Conversation(mllm)
+            same, self._state = 0, CachedConversation(mllm)
         self._read = self._read[:same]
         return self._state, same
 
@@ -109,7 +109,7 @@ def read(
 
 @torch.no_grad()
 def write(
-    mllm: MLLM, readings: Sequence[Reading], options: Sequence[ReplyOptions], listen: Listener | None = None
+    mllm: MLLM, readings: Sequence[Reading], options: Sequence[GenerationOptions], listen: Listener | None = None
 ) -> list[list[Segment]]:
     """Reads B conversations and writes their replies; conversations with equally many stretches form a batch.
 
@@ -127,10 +127,10 @@ def write(
 
 
 def _write_alike(
-    mllm: MLLM, readings: Sequence[Reading], options: Sequence[ReplyOptions], listen: Listener | None
+    mllm: MLLM, readings: Sequence[Reading], options: Sequence[GenerationOptions], listen: Listener | None
 ) -> list[list[Segment]]:
     past = readings[0].past if len(readings) == 1 else None  # the state of a batch is not kept
-    state, first = past.resume(mllm, readings[0].stretches) if past else (Conversation(mllm, len(readings)), 0)
+    state, first = past.resume(mllm, readings[0].stretches) if past else (CachedConversation(mllm, len(readings)), 0)
     device, last = state.mask.device, len(readings[0].stretches) - 1
     try:
         for n in range(first, last + 1):

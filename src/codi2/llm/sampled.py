@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from codi2.config import PriorConfig
-from codi2.llm.decode import FeatureSegment, Segment
+from codi2.llm.generation import FeatureSegment, Segment
 from codi2.llm.reading import Reading, items_of
 from codi2.prompt.layout import MODALITIES
 from codi2.tensors import OnDemand, loaded

@@ -26,7 +26,7 @@ from codi2.chat.events import Done, Event, MediaReady, Step
 from codi2.chat.listener import TextListener
 from codi2.decoding import check_options
 from codi2.errors import BusyError, CoDi2Error, DeviceMemoryError, LateError, LimitError
-from codi2.llm.decode import FeatureSegment, Segment, text_of
+from codi2.llm.generation import FeatureSegment, Segment, text_of
 from codi2.model import CoDi2, Options, Reply
 from codi2.notes import notes_of
 from codi2.prompt.layout import Message

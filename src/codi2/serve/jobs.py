@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from codi2.chat import Chat
 from codi2.chat.events import Event, TextDelta
-from codi2.llm.decode import Segment
+from codi2.llm.generation import Segment
 from codi2.media.bounds import decoded_bytes
 from codi2.model import Options, Reply
 from codi2.prompt.layout import Message

@@ -24,7 +24,7 @@ PARTS = {
     "audio_instructed": "denoiser",
     "vocoder": "vocoder",
     "joint_attention": "joint_attention",
-    "joint": "joint",
+    "joint": "published_joint",
     "llm": "llm",
     "finetune": "finetune",
     "published": "published",

@@ -22,7 +22,7 @@ from codi2.data.record import Medium, Record
 from codi2.heads.prior import Context
 from codi2.hub import sha256_of, write_atomic
 from codi2.llm.backbone import load_backbone
-from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, generate
+from codi2.llm.generation import CachedConversation, FeatureSegment, GenerationOptions, generate
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.llm.sampled import context_of
 from codi2.placement import ON_CPU, Placement
@@ -30,7 +30,7 @@ from codi2.prompt.layout import MODALITIES, Message, collate, layout_for
 from codi2.tensors import device_of
 from codi2.train.assemble import REPORTS
 from codi2.train.encoded import Encodings
-from codi2.train.lessons import Lesson, encodings_for
+from codi2.train.examples import TrainingExample, encodings_for
 
 BATCH = 32  # conversations read at once
 Rows = dict[str, Tensor]
@@ -90,21 +90,23 @@ class AnswerReader(nn.Module):
         rows: list[Rows] = [{}] * len(answers)
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
-            items = [self._items(Lesson(answers[i].record, self.encodings), len(sequences[i].items)) for i in places]
+            items = [
+                self._items(TrainingExample(answers[i].record, self.encodings), len(sequences[i].items)) for i in places
+            ]
             batch = collate([sequences[i] for i in places], self.mllm.backbone.pad_id, left=True)
             features = stack_features([value for row in items for _, value in row], self.base.heads.feature_dim)
-            options = [ReplyOptions(tuple(m.modality for m in answers[i].media), max_new_tokens=0) for i in places]
+            options = [GenerationOptions(tuple(m.modality for m in answers[i].media), max_new_tokens=0) for i in places]
             device = device_of(self.mllm.input_projection)
-            state = Conversation(self.mllm, len(places))
+            state = CachedConversation(self.mllm, len(places))
             replies = generate(state, batch.to(device), features.to(device), options)
             for i, item_features, reply in zip(places, items, replies, strict=True):
                 segments = [segment for segment in reply if isinstance(segment, FeatureSegment)]
                 rows[i] = self._row(answers[i], item_features, segments[answers[i].number])
         return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
-    def _items(self, lesson: Lesson, count: int) -> list[tuple[str, Tensor]]:
+    def _items(self, example: TrainingExample, count: int) -> list[tuple[str, Tensor]]:
         """Modality and features of the first `count` items, which are those before the last turn."""
-        pieces = lesson.pieces[:count]
+        pieces = example.pieces[:count]
         return [(p.modality, value) for p, value in zip(pieces, self.encodings.of(pieces), strict=True)]
 
     def _row(self, answer: Answer, items: list[tuple[str, Tensor]], segment: FeatureSegment) -> Rows:

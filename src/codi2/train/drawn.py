@@ -1,4 +1,4 @@
-"""Lessons of records that are drawn on the fly (`codi2.data.tasks`)."""
+"""Examples of records that are drawn on the fly (`codi2.data.tasks`)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from codi2.data.record import Medium, Record
 from codi2.data.tasks import WEIGHTS, TaskSampler, check_weights, draw_record
 from codi2.train.encoded import Encodings
-from codi2.train.lessons import Lesson
+from codi2.train.examples import TrainingExample
 
 KEY_RECORDS = 24  # number of records that are hashed for a key
 
 
-class DrawnLessons:
-    """As `Lessons`, with drawn records in place of finished data sets.
+class DrawnExamples:
+    """As `ExampleSet`, with drawn records in place of finished data sets.
 
     Args:
         weights: family of tasks → share; empty: the default shares of `data.tasks`.
@@ -40,14 +40,14 @@ class DrawnLessons:
         """Steps have no phases: each batch holds all tasks."""
         return ""
 
-    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Lesson]:
-        """The lessons of a rank in a step."""
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[TrainingExample]:
+        """The examples of a rank in a step."""
         first = step * self.batch_size
-        return [self.lesson(n) for n in range(first + rank, first + self.batch_size, world_size)]
+        return [self.example(n) for n in range(first + rank, first + self.batch_size, world_size)]
 
-    def lesson(self, number: int) -> Lesson:
+    def example(self, number: int) -> TrainingExample:
         record = draw_record(self.sampler, self.seed, number, self.weights)
-        return Lesson(record, self.encodings, f"tasks:{number}")
+        return TrainingExample(record, self.encodings, f"tasks:{number}")
 
     def provenance(self) -> dict[str, Any]:
         return {"tasks": drawn_key(self.sampler, self.seed, self.weights), "corpus": self.sampler.corpus.version}

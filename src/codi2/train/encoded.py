@@ -29,7 +29,7 @@ from codi2.prompt.layout import words_of
 from codi2.prompt.parts import Part, Phrase, Text
 from codi2.tensors import device_of
 from codi2.train.bank import key_of
-from codi2.train.place import Turns
+from codi2.train.place import ModuleSwapper
 
 if TYPE_CHECKING:
     from codi2.train.features.use import FeatureStores
@@ -119,12 +119,12 @@ class Encodings:
         """
         if device.type == "cpu":
             return self.encode(pieces)
-        turns = Turns({"encoder": self.encoder}, device)
-        turns.only(["encoder"])
+        swapper = ModuleSwapper({"encoder": self.encoder}, device)
+        swapper.load_only(["encoder"])
         try:
             return self.encode(pieces)
         finally:
-            turns.only([])
+            swapper.load_only([])
 
     def _read(self, name: bytes) -> Tensor | None:
         try:

@@ -23,7 +23,7 @@ from codi2.train.config import TrainConfig
 from codi2.train.packing import Packed, pack
 
 if TYPE_CHECKING:
-    from codi2.train.loop import Recipe
+    from codi2.train.contract import Recipe
     from codi2.train.shares import Share
 
 AHEAD, MOST_AHEAD = 2, 8  # batches that a worker prepares ahead; the most where the steps of a block are drawn together
@@ -60,7 +60,7 @@ def draw_ahead(
             for share in shares:
                 yield recipe.batch(step, share)
         return
-    block = getattr(recipe, "block", 1)
+    block = recipe.block
     lanes = [
         iter(_lane(recipe, [(s, share) for s in steps if s // block % workers == lane for share in shares], block))
         for lane in range(workers)

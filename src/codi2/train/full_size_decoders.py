@@ -11,7 +11,7 @@ from codi2.dry_run import parts
 from codi2.dry_run.virtual import DEVICE
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.full_size import published_decoders, zeros_of
-from codi2.train.parts import captions, joint, published
+from codi2.train.parts import captions, published, published_joint
 from codi2.train.parts.diffusion_loss import for_training
 from codi2.train.parts.language_batch import DiffusionBatch
 from codi2.train.place import placement_of
@@ -74,13 +74,13 @@ class FullCaptions(captions.CaptionRecipe):
         return batch
 
 
-class FullJoint(joint.JointRecipe):
-    """As `JointRecipe`, on clips with their sound."""
+class FullJoint(published_joint.PublishedJointRecipe):
+    """As `PublishedJointRecipe`, on clips with their sound."""
 
     phases = ("video",)
 
     def __init__(self, config: TrainConfig) -> None:
-        self.config, self.options = config, options_of(joint.JointOptions, config)
+        self.config, self.options = config, options_of(published_joint.PublishedJointOptions, config)
         model = PRESETS[self.options.model]
         self.width, self.slots = model.heads.feature_dim, model.heads.num_slots
         decoders = published_decoders(self.width)
@@ -88,12 +88,12 @@ class FullJoint(joint.JointRecipe):
             layers = joint_attention(decoders)
         self._take(decoders, layers)
 
-    def fabricated(self, phase: str, ranks: int) -> joint.JointBatch:
+    def fabricated(self, phase: str, ranks: int) -> published_joint.PublishedJointBatch:
         """One process's batch of a pass: zeros, in the sizes of a real batch."""
         count = max(1, self.config.batch_size // (ranks * self.config.accumulate))
         denoised = {m: zeros_of(self.decoders[m], m, count, self.width) for m in ("audio", "video")}
         features = {m: torch.zeros(count, self.slots[m], self.width) for m in denoised}
-        return joint.JointBatch(denoised, features, {})
+        return published_joint.PublishedJointBatch(denoised, features, {})
 
-    def finish(self, batch: joint.JointBatch) -> joint.JointBatch:
+    def finish(self, batch: published_joint.PublishedJointBatch) -> published_joint.PublishedJointBatch:
         return batch

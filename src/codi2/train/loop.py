@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,53 +29,16 @@ from codi2.hub import sha256_of
 from codi2.placement import full, out_of_memory
 from codi2.train.checkpoint import list_checkpoints, load_newest, save_checkpoint, sweep
 from codi2.train.config import TrainConfig, recorded
+from codi2.train.contract import Recipe
 from codi2.train.feed import draw_ahead, workers_for
 from codi2.train.interrupt import interrupts
 from codi2.train.launch import accelerator_for
 from codi2.train.optimizer import averaged, copy_into, optimizer_of, rate_at, update_average
 from codi2.train.place import ADVICE, attention, choose_device, moved, place, placement_of
 from codi2.train.sharded import gather, load_optimizer, unshard_for_good, unsharded
-from codi2.train.shares import WHOLE, Share, seed_all, weigh
+from codi2.train.shares import Share, seed_all, weigh
 from codi2.train.skips import PendingValues, SkipWatch, note_skipped, skips_step
 from codi2.train.trackers import show_samples
-
-
-class Recipe(Protocol):
-    """One part of the model under training."""
-
-    @property
-    def model(self) -> nn.Module:
-        """Holds every trained parameter (those with `requires_grad`)."""
-
-    # Optional members:
-    # divides: bool        its batches can be divided
-    # frozen: nn.Module    frozen modules of `losses`: the loop moves them, in the dtype of the placement
-    # in_turn: Mapping[str, nn.Module]   frozen modules that are moved only for batches that name them in `needs`
-    # finish(batch)        work on a batch that needs the accelerator, before it is moved; in the training process
-    # in_equal_numbers: Mapping[str, int]   option → number that must be divisible by the number of processes
-    # block: int           steps that are drawn together
-    # needs_numbers: bool  `finish` cannot run on virtual tensors; for a plan it runs on the CPU before
-    # A batch with `counts`, the numbers of terms of its losses, gets their weights as `held`: see `weigh`.
-    # begin(steps, share)  called before the first of `steps`, with all modules placed
-    # sources(step), samples(), provenance()
-
-    def batch(self, step: int, share: Share = WHOLE) -> Any:
-        """A share of the batch of this optimizer step, on the CPU: a pure function of the config's seed and `step`.
-
-        It may be called in a worker process; `finish` is not.
-        """
-
-    def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """Scalars to plot; `loss` is minimized. Their mean over the shares of a batch is that of the whole batch."""
-
-    def validate(self) -> dict[str, float]:
-        """Figures on held-out data, with the averaged weights in `model`."""
-
-    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """Writes the part in the form that a model loads, fp16, with the averaged weights in `model`."""
-
-    def restore(self, folder: Path) -> None:
-        """Loads the weights of `export`. Raises WeightsError: they do not fit."""
 
 
 class _Loss(nn.Module):
@@ -141,12 +104,12 @@ class _Training:
             files = sorted(Path(start).rglob("*.safetensors"))
             self.start_hashes = {str(file.relative_to(start)): sha256_of(file) for file in files}
         tensors, states, newest = self._load(checkpoints) if checkpoints else ({}, {}, Path())
-        self.turns = place(recipe, self.device, placement_of(config))
+        self.swapper = place(recipe, self.device, placement_of(config))
         self.shares = [
             Share(k * accelerator.num_processes + accelerator.process_index, self.parts)
             for k in range(config.accumulate)
         ]
-        if self.step < self.last and hasattr(recipe, "begin"):
+        if self.step < self.last:
             recipe.begin(range(self.step, self.last), Share(accelerator.process_index, self.parts))
         self.adam = optimizer_of(self.trained, config, self.device)
         self.model, self.optimizer = accelerator.prepare(_Loss(recipe), self.adam)
@@ -175,13 +138,13 @@ class _Training:
     def _check_division(self) -> None:
         """Raises ConfigError: a step's batch cannot be divided into `parts`."""
         processes = self.accelerator.num_processes
-        for option, number in getattr(self.recipe, "in_equal_numbers", {}).items():
+        for option, number in self.recipe.divisible_counts.items():
             if number % processes:
                 raise ConfigError(
                     f"{option} is {number}, which {processes} processes cannot share equally; set a multiple of "
                     f"{processes}"
                 )
-        if self.parts > 1 and not getattr(self.recipe, "divides", False):
+        if self.parts > 1 and not self.recipe.divides:
             raise ConfigError(
                 f"the part {self.config.part} cannot divide its batches into {self.parts} parts; run it in one "
                 "process, with accumulate 1"
@@ -261,12 +224,11 @@ class _Training:
         """Computes the gradients of a whole batch; returns as `_take_step`."""
         accelerator, device, config = self.accelerator, self.device, self.config
         several = accelerator.num_processes > 1
-        finish: Callable[[Any], Any] = getattr(self.recipe, "finish", lambda batch: batch)
         sums: dict[str, Any] = {}
-        passes = [finish(next(batches)) for _ in self.shares]
+        passes = [self.recipe.finish(next(batches)) for _ in self.shares]
         weigh(passes, device, accelerator.num_processes, accelerator.reduce if several else None)
         for share, batch in zip(self.shares, passes, strict=True):
-            self.turns.only(getattr(batch, "needs", ()))
+            self.swapper.load_only(getattr(batch, "needs", ()))
             seed_all(config.seed * 1_000_003 + self.step * self.parts + share.index, device)  # for dropout
             with accelerator.accumulate(self.model):  # the gradient's mean over the passes
                 losses = self.model(moved(batch, device))
@@ -288,7 +250,7 @@ class _Training:
         self.pending = None
         if reason := self.watch.record(loss, norm, bool(skipped)):
             about = {"step": step, "reason": reason, "loss": str(loss), "grad_norm": str(norm)}
-            about["batch"] = _provenance(self.recipe, step)
+            about["batch"] = self.recipe.sources(step)
             note_skipped(self.out, about, self.accelerator.is_main_process)
 
     def _log(self, losses: dict[str, Tensor]) -> None:
@@ -341,7 +303,7 @@ class _Training:
                 provenance["seconds_this_run"] = round(time.monotonic() - self.start_time)
                 provenance["core_hours"] = round(self._core_seconds() / 3600, 2)
                 provenance |= {"start_sha256": self.start_hashes} if self.start_hashes else {}
-                provenance |= getattr(self.recipe, "provenance", dict)()
+                provenance |= self.recipe.provenance()
                 with atomic_folder(self.out / "export") as export:
                     self.recipe.export(export, provenance)
             self.accelerator.wait_for_everyone()
@@ -351,9 +313,3 @@ def newest_kept(out: Path) -> str:
     """A clause that names the checkpoint that a failed run leaves."""
     checkpoints = list_checkpoints(out / "checkpoints")
     return f"{checkpoints[-1].name} is kept" if checkpoints else "no checkpoint had been written"
-
-
-def _provenance(recipe: Recipe, step: int) -> list[str]:
-    """The records of a step's batch; none if the recipe does not name them."""
-    named: Callable[[int], list[str]] = getattr(recipe, "sources", lambda step: [])
-    return named(step)

@@ -1,4 +1,4 @@
-"""Places a run's networks and batches on devices: trained modules, frozen modules, and modules that take turns."""
+"""Places a run's networks and batches on devices: trained modules, frozen modules, and modules that are swapped in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from codi2.errors import ConfigError
 from codi2.placement import Placement, check
 from codi2.tensors import pinned, to_device
 from codi2.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from codi2.train.contract import Recipe
 
 LANGUAGE = ("llm", "finetune")
 """Parts that train a language model."""
@@ -85,27 +88,25 @@ def training_device(config: TrainConfig) -> torch.device:
     return torch.device("cpu")
 
 
-def place(recipe: Any, device: torch.device, placement: Placement) -> Turns:
-    """Moves frozen modules (`recipe.frozen`) to `device` in the dtype of the placement, and prepares those that take
-    turns there (`recipe.in_turn`). Trained parameters are not moved and stay in float32.
+def place(recipe: Recipe, device: torch.device, placement: Placement) -> ModuleSwapper:
+    """Moves frozen modules (`recipe.frozen`) to `device` in the dtype of the placement, and prepares those that are
+    swapped in there (`recipe.swapped_modules`). Trained parameters are not moved and stay in float32.
 
     On a GPU float32 products run as TF32.
     """
     dtype = getattr(torch, placement.dtype)
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    frozen: nn.Module | None = getattr(recipe, "frozen", None)
-    if frozen is not None:
-        with _without_trained(frozen):
-            frozen.to(device, dtype)
-    in_turn: Mapping[str, nn.Module] = getattr(recipe, "in_turn", {})
-    for module in in_turn.values():
+    if recipe.frozen is not None:
+        with _without_trained(recipe.frozen):
+            recipe.frozen.to(device, dtype)
+    for module in recipe.swapped_modules.values():
         with _without_trained(module):
             module.to(dtype)
     if placement.compile:
         for module in (recipe.model, *recipe.model.children()):
             module.compile()
-    return Turns(in_turn, device)
+    return ModuleSwapper(recipe.swapped_modules, device)
 
 
 def attention(part: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -143,7 +144,7 @@ def _without_trained(module: nn.Module) -> Iterator[None]:
             part._parameters[name] = parameter
 
 
-class Turns:
+class ModuleSwapper:
     """Frozen modules that are on a device only while they are needed.
 
     Their tensors stay in main memory too, so that nothing is copied when a module leaves the device. Trained parameters
@@ -154,7 +155,7 @@ class Turns:
         self.device, self.resident = device, frozenset[str]()
         self._home = {name: _frozen_tensors(module) for name, module in modules.items()}
 
-    def only(self, names: Collection[str]) -> None:
+    def load_only(self, names: Collection[str]) -> None:
         """Moves the modules of these names to the device and removes the others from it."""
         wanted = frozenset(names)
         for name in self.resident - wanted:

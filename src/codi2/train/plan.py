@@ -65,7 +65,7 @@ def _of_recipe(config: TrainConfig, recipe: Any) -> Plan:
         for processes in _divisible(config, recipe):
             share = Share(0, processes * config.accumulate)
             recipe.batch(step, share)  # fills the caches
-            with nullcontext() if getattr(recipe, "needs_numbers", False) else as_worker():
+            with nullcontext() if recipe.needs_values else as_worker():
                 batches[phase, processes] = recipe.batch(step, share)
     how = "computed from a step of each phase on tensors without numbers, in float32"
     return _planned(config, recipe, trained, frozen, batches, None, how)
@@ -132,19 +132,18 @@ def _planned(
 
 def _steps(config: TrainConfig, recipe: Any) -> dict[str, int]:
     """A late step of each phase, which has all losses; for a part without phases, the first step."""
-    if not hasattr(recipe, "lessons"):
+    if not hasattr(recipe, "examples"):
         return {"": 0}
     steps: dict[str, int] = {}
     for step in range(config.steps - 1, max(-1, config.steps - 1 - SEARCHED), -1):
-        steps.setdefault(recipe.lessons.phase(step), step)
+        steps.setdefault(recipe.examples.phase(step), step)
     return steps
 
 
 def _divisible(config: TrainConfig, recipe: Any) -> list[int]:
     """The planned numbers of processes by which the run's batches can be divided."""
-    numbers = [config.batch_size // config.accumulate, *getattr(recipe, "in_equal_numbers", {}).values()]
-    divides = getattr(recipe, "divides", False)
-    return [n for n in (1, MANY) if n == 1 or (divides and all(number % n == 0 for number in numbers))]
+    numbers = [config.batch_size // config.accumulate, *recipe.divisible_counts.values()]
+    return [n for n in (1, MANY) if n == 1 or (recipe.divides and all(number % n == 0 for number in numbers))]
 
 
 def gathered(recipe: Any) -> int:
@@ -161,7 +160,7 @@ def counted(recipe: Any) -> tuple[dict[str, int], dict[str, int]]:
     trained, frozen = counts(recipe.model)
     own_ids = {id(p) for p in recipe.model.parameters()}
     others = {f"{name} decoder, for L_DM": module for name, module in getattr(recipe, "decoders", {}).items()}
-    if isinstance(getattr(recipe, "frozen", None), nn.Module):
+    if recipe.frozen is not None:
         others = {"networks that the loss runs through": recipe.frozen}
     for name, module in others.items():
         if number := sum(p.numel() for p in module.parameters() if id(p) not in own_ids):

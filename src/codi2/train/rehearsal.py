@@ -12,7 +12,7 @@ from torch.utils.data._utils import worker
 
 from codi2.dry_run.virtual import DEVICE, VirtualGPU, tensors_of
 from codi2.train.config import TrainConfig
-from codi2.train.loop import Recipe
+from codi2.train.contract import Recipe
 from codi2.train.optimizer import optimizer_of, update_average
 from codi2.train.place import moved, place, placement_of
 from codi2.train.shares import WHOLE, Share, weigh
@@ -46,26 +46,25 @@ def rehearse(
         recipe.batch(0, share)  # fills the caches
         with as_worker():
             batch = recipe.batch(0, share)
-    turns = place(recipe, DEVICE, placement_of(config))
+    swapper = place(recipe, DEVICE, placement_of(config))
     recipe.model.to(DEVICE)
     trained = {name: p for name, p in recipe.model.named_parameters() if p.requires_grad}
     adam = optimizer_of(trained, config, DEVICE)
     average = {name: p.detach().clone() for name, p in trained.items()} if config.ema_decay else {}
     with VirtualGPU() as gpu:
         model = gpu.hold(tensors_of(recipe.model))
-        gpu.hold([*tensors_of(getattr(recipe, "frozen", None)), *average.values()])
+        gpu.hold([*tensors_of(recipe.frozen), *average.values()])
         for parameter in trained.values():  # as after an earlier step of a run
             parameter.grad = torch.zeros_like(parameter)
         adam.step()
         if config.accumulate == 1:  # otherwise gradients are kept between the passes
             adam.zero_grad()
         gpu.peak = gpu.live
-        finish = getattr(recipe, "finish", lambda batch: batch)
-        batch = finish(batch)
+        batch = recipe.finish(batch)
         weigh([batch], DEVICE, processes=2, total=lambda counts: counts * 2)  # as with a second, equal process
         needs = getattr(batch, "needs", ())
-        turns.only(needs)
-        gpu.hold([x for name in needs for x in tensors_of(getattr(recipe, "in_turn", {})[name])])
+        swapper.load_only(needs)
+        gpu.hold([x for name in needs for x in tensors_of(recipe.swapped_modules[name])])
         with torch.autocast(DEVICE.type, low, enabled=low is not None):
             losses = recipe.losses(recipe.model, moved(batch, DEVICE))
         loss = torch.as_tensor(losses["loss"]).float()

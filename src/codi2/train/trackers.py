@@ -11,6 +11,7 @@ import torch
 
 from codi2.errors import ConfigError
 from codi2.prompt.parts import Audio, Image, Part, Video
+from codi2.train.contract import Recipe
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -24,12 +25,11 @@ def check_trackers(names: Sequence[str]) -> None:
             )
 
 
-def show_samples(accelerator: Any, recipe: Any, step: int) -> None:
-    """Writes the pictures, sounds and clips of a recipe, if it has samples."""
-    make_samples: Callable[[], dict[str, Part]] | None = getattr(recipe, "samples", None)
-    if make_samples is None or not accelerator.is_main_process or not accelerator.trackers:
+def show_samples(accelerator: Any, recipe: Recipe, step: int) -> None:
+    """Writes the pictures, sounds and clips of a recipe."""
+    if not accelerator.is_main_process or not accelerator.trackers:
         return
-    samples = make_samples()
+    samples = recipe.samples()
     for tracker in accelerator.trackers:
         SHOWS[tracker.name](tracker.tracker, samples, step)
 

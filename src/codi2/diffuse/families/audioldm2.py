@@ -20,7 +20,7 @@ from codi2.config import DecoderConfig
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.load import load_parts, widened
-from codi2.diffuse.words import TextStates, WordsCondition
+from codi2.diffuse.words import TextStates, WordsConditioner
 from codi2.media.mel import MelSpectrogram
 from codi2.prompt.parts import Audio, Part
 
@@ -29,7 +29,7 @@ RATE, HOP = 16_000, 160
 PEAK = 0.5  # of full scale
 
 
-class AudioLDM2Condition(WordsCondition):
+class AudioLDM2Conditioner(WordsConditioner):
     """Features [B, K, D], of which the joint vector is used, and words [B, L, 1024] → both kinds of states.
 
     Args:
@@ -106,7 +106,7 @@ def audioldm2_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) ->
     weight = unet.conv_in.weight
     # the network's first cross-attention reads the states of GPT-2; None stands for self-attention
     widths = [w for w in unet.config.cross_attention_dim[0] if w is not None]
-    condition = AudioLDM2Condition(
+    condition = AudioLDM2Conditioner(
         dim, TextStates(parts["tokenizer_2"], parts["text_encoder_2"], padded=False), width=widths[0]
     ).to(weight.device, weight.dtype)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)

@@ -9,7 +9,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from codi2.diffuse.families.prompt import PromptCondition
+from codi2.diffuse.families.prompt import PromptConditioner
 from codi2.diffuse.families.unclip import UnclipCodec
 
 NUM_STATES = 16
@@ -17,7 +17,7 @@ NUM_STATES = 16
 width² weights, 270 M at their width of 4096."""
 
 
-class FlowCondition(PromptCondition):
+class FlowConditioner(PromptConditioner):
     """States and a pooled state, under the names of both transformers' arguments."""
 
     def forward(self, features: Tensor, noise_level: Tensor, text: Tensor | None = None) -> dict[str, Any]:

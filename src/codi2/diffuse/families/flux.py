@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.decoder import Decoder
-from codi2.diffuse.families.flow import NUM_STATES, FlowCodec, FlowCondition, by_size
+from codi2.diffuse.families.flow import NUM_STATES, FlowCodec, FlowConditioner, by_size
 from codi2.diffuse.load import load_parts
 from codi2.errors import ConfigError
 
@@ -63,7 +63,7 @@ def flux_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) -> Deco
     if size % (factor * PATCH) or not size:
         raise ConfigError(f"decoders.image.size is {size}; Flux needs a multiple of {factor * PATCH} pixels")
     side = size // factor
-    condition = FlowCondition(dim, NUM_STATES, sizes.joint_attention_dim, sizes.pooled_projection_dim)
+    condition = FlowConditioner(dim, NUM_STATES, sizes.joint_attention_dim, sizes.pooled_projection_dim)
     decoder = Decoder(
         FluxNetwork(transformer),
         condition.to(weight.device, weight.dtype),

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codi2.diffuse.condition import Condition
+from codi2.diffuse.conditioner import BaseConditioner
 
 
-class PromptCondition(Condition):
+class PromptConditioner(BaseConditioner):
     """A trained head maps a joint vector to states [B, L, W] and, if the network reads one, a pooled state [B, P].
 
     Without a feature the states are zeros. Words and media share one space, so a negative prompt is a joint vector too:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.decoder import Decoder
-from codi2.diffuse.families.flow import NUM_STATES, FlowCodec, FlowCondition, by_size
+from codi2.diffuse.families.flow import NUM_STATES, FlowCodec, FlowConditioner, by_size
 from codi2.diffuse.load import load_parts
 
 
@@ -33,7 +33,7 @@ def sd3_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) -> Decod
     """A decoder of the parts of a `StableDiffusion3Pipeline`, by their names there."""
     transformer, vae = parts["transformer"], parts["vae"]
     weight, sizes = next(transformer.parameters()), transformer.config
-    condition = FlowCondition(dim, NUM_STATES, sizes.joint_attention_dim, sizes.pooled_projection_dim)
+    condition = FlowConditioner(dim, NUM_STATES, sizes.joint_attention_dim, sizes.pooled_projection_dim)
     codec = FlowCodec(vae, sizes.sample_size * 2 ** (len(vae.config.block_out_channels) - 1))
     scheduler = by_size(parts["scheduler"], (sizes.sample_size // sizes.patch_size) ** 2, even=False)
     decoder = Decoder(SD3Network(transformer), condition.to(weight.device, weight.dtype), codec, scheduler, config)

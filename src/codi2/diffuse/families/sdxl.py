@@ -13,7 +13,7 @@ from torch import Tensor
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.decoder import Decoder
-from codi2.diffuse.families.prompt import PromptCondition
+from codi2.diffuse.families.prompt import PromptConditioner
 from codi2.diffuse.families.unclip import UnclipCodec
 from codi2.diffuse.load import load_parts, widened
 
@@ -21,7 +21,7 @@ NUM_STATES = 77
 NUM_SIZES = 6  # original size, crop, target size
 
 
-class SDXLCondition(PromptCondition):
+class SDXLConditioner(PromptConditioner):
     """States of both text encoders, the pooled state of the second, and the picture's size, uncropped.
 
     Args:
@@ -47,7 +47,7 @@ def sdxl_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) -> Deco
     unet, vae = parts["unet"], parts["vae"]
     weight = unet.conv_in.weight
     size = unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
-    condition = SDXLCondition(dim, unet, size).to(weight.device, weight.dtype)
+    condition = SDXLConditioner(dim, unet, size).to(weight.device, weight.dtype)
     decoder = Decoder(widened(unet), condition, UnclipCodec(vae, size), parts["scheduler"], config)
     return decoder.eval().requires_grad_(False)
 

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from codi2.config import DecoderConfig
 from codi2.diffuse.codec import Codec
 from codi2.diffuse.decoder import Decoder
-from codi2.diffuse.families.prompt import PromptCondition
+from codi2.diffuse.families.prompt import PromptConditioner
 from codi2.diffuse.load import load_parts
 from codi2.prompt.parts import Audio, Part
 
 NUM_STATES = 128  # the length that the pipeline pads prompts to
 
 
-class StableAudioCondition(PromptCondition):
+class StableAudioConditioner(PromptConditioner):
     """States of the words, then of the start and end of the sound in seconds, which are a global condition too.
 
     Args:
@@ -113,7 +113,7 @@ def stable_audio_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig)
     weight = next(transformer.parameters())
     length = transformer.config.sample_size
     samples = length * vae.hop_length
-    condition = StableAudioCondition(dim, parts["projection_model"], samples / vae.config.sampling_rate)
+    condition = StableAudioConditioner(dim, parts["projection_model"], samples / vae.config.sampling_rate)
     network, shape = StableAudioNetwork(transformer), (transformer.config.in_channels, length)
     codec = OobleckCodec(vae, samples)
     decoder = Decoder(

@@ -17,10 +17,10 @@ from codi2.config import DecoderConfig
 from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.load import load_parts, widened
-from codi2.diffuse.words import TextStates, WordsCondition
+from codi2.diffuse.words import TextStates, WordsConditioner
 
 
-class TextToVideoCondition(WordsCondition):
+class TextToVideoConditioner(WordsConditioner):
     """Features [B, K, D], of which the joint vector is used → states [B, L, W]; without a feature, the words' states.
 
     Args:
@@ -46,7 +46,7 @@ def text_to_video_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig
     unet, vae = parts["unet"], parts["vae"]
     weight = unet.conv_in.weight
     words = TextStates(parts["tokenizer"], parts["text_encoder"], padded=True)
-    condition = TextToVideoCondition(dim, words).to(weight.device, weight.dtype)
+    condition = TextToVideoConditioner(dim, words).to(weight.device, weight.dtype)
     frames, height, width = config.length, config.height or config.size, config.size
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     codec = ClipCodec(vae, frames, height, width)

@@ -21,11 +21,11 @@ from codi2.config import DecoderConfig
 from codi2.diffuse.codec import ImageCodec
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.load import load_parts, widened
-from codi2.diffuse.words import TextStates, WordsCondition
+from codi2.diffuse.words import TextStates, WordsConditioner
 from codi2.media.prepare import cover
 
 
-class UnclipCondition(WordsCondition):
+class UnclipConditioner(WordsConditioner):
     """Features [B, K, D], of which the joint vector is used, and words [B, L, W] → class labels [B, 2·D] and states.
 
     Args:
@@ -94,7 +94,7 @@ def unclip_decoder(parts: dict[str, Any], config: DecoderConfig, dim: int | None
     """A decoder of the parts of a `StableUnCLIPImg2ImgPipeline`, by their names there, for features of width `dim`; by
     default of its embeddings' own."""
     unet, vae = parts["unet"], parts["vae"]
-    condition = UnclipCondition(
+    condition = UnclipConditioner(
         parts["image_normalizer"],
         parts["image_noising_scheduler"],
         TextStates(parts["tokenizer"], parts["text_encoder"], padded=True),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from codi2.config import DecoderConfig
 from codi2.diffuse.clip import ClipCodec
 from codi2.diffuse.decoder import Decoder
-from codi2.diffuse.families.prompt import PromptCondition
+from codi2.diffuse.families.prompt import PromptConditioner
 from codi2.diffuse.load import load_parts
 
 NUM_STATES = 77  # fewer than the 512 that the pipeline pads to; the network attends to any number
@@ -61,7 +61,7 @@ def wan_decoder(parts: dict[str, Any], dim: int, config: DecoderConfig) -> Decod
     """
     transformer, vae = parts["transformer"], parts["vae"]
     weight = next(transformer.parameters())
-    condition = PromptCondition(dim, NUM_STATES, transformer.config.text_dim).to(weight.device, weight.dtype)
+    condition = PromptConditioner(dim, NUM_STATES, transformer.config.text_dim).to(weight.device, weight.dtype)
     frames, height, width = config.length, config.height or config.size, config.size
     in_time, in_space = 2 ** sum(vae.temperal_downsample), 2 ** len(vae.temperal_downsample)
     shape = (transformer.config.in_channels, (frames - 1) // in_time + 1, height // in_space, width // in_space)

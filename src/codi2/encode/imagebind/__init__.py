@@ -50,7 +50,7 @@ class ImageBindEncoder(Encoder):
         ConfigError: more features than a modality has.
     """
 
-    in_half = True
+    supports_half = True
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from codi2.evaluate.case import Case, System
 from codi2.evaluate.context import EvalContext
 from codi2.evaluate.figure import Example, Figure, Findings, mean
 from codi2.evaluate.suites.language import FACTS
-from codi2.llm.decode import FeatureSegment
+from codi2.llm.generation import FeatureSegment
 from codi2.model import Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Media, Part, Text

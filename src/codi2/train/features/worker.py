@@ -136,7 +136,7 @@ def _placed(job: EncodingJob, placement: Placement) -> FeatureMaker:
             f"{job.model} has the encoder {maker.key} here, but {job.key} where the run began; use the same weights on "
             "all machines"
         )
-    dtype = getattr(torch, placement.dtype) if maker.encoder.in_half else torch.float32
+    dtype = getattr(torch, placement.dtype) if maker.encoder.supports_half else torch.float32
     maker.encoder.to(placement.device, dtype)
     return maker
 

@@ -32,11 +32,12 @@ from codi2.encode.trunks import ImageTrunk, load_trunk
 from codi2.modalities import Modality
 from codi2.tensors import device_of
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.loop import WHOLE, Share
+from codi2.train.contract import Recipe
 from codi2.train.parts.clips import TrainingClips, batches, held_out_clips
 from codi2.train.parts.draw import torch_at
 from codi2.train.parts.media import TrainingMedia, held_out_media
 from codi2.train.parts.reconstruction import Perception, change_terms, reconstruction_terms, total
+from codi2.train.shares import WHOLE, Share
 from codi2.weight_files import export_module, restore_module
 
 PATCH = 2  # side of the patches that are the input of the first level
@@ -103,7 +104,7 @@ class Compact(nn.Module):
         return self.decoder(features), features.new_zeros(())
 
 
-class AutoencoderRecipe:
+class AutoencoderRecipe(Recipe):
     divides = True
 
     def __init__(self, config: TrainConfig) -> None:

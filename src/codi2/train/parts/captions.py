@@ -22,8 +22,8 @@ from torch.utils.data import get_worker_info
 
 from codi2.checkpoint import load_encoder, load_one_decoder, locate
 from codi2.diffuse.decoder import Decoder
-from codi2.diffuse.families.audioldm2 import AudioLDM2Condition
-from codi2.diffuse.families.text_to_video import TextToVideoCondition
+from codi2.diffuse.families.audioldm2 import AudioLDM2Conditioner
+from codi2.diffuse.families.text_to_video import TextToVideoConditioner
 from codi2.diffuse.load import TRAINED, load_trained
 from codi2.diffuse.words import TextStates
 from codi2.errors import ConfigError, DataError
@@ -31,10 +31,11 @@ from codi2.hub import home, sha256_of
 from codi2.prompt.parts import Phrase
 from codi2.tensors import device_of, to_device
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.loop import WHOLE, Share
+from codi2.train.contract import Recipe
 from codi2.train.parts.draw import epoch_order, numpy_at
 from codi2.train.parts.published import check_modality, export_decoder
 from codi2.train.place import mixed, placement_of, training_device
+from codi2.train.shares import WHOLE, Share
 
 VALIDATED = 64  # most held-out captions
 ONE_OF = 16  # one of so many captions is held out, by its hash
@@ -56,9 +57,9 @@ class CaptionBatch:
     states: Tensor | None = None  # [n, L, W], the target of the head
 
 
-class CaptionRecipe:
+class CaptionRecipe(Recipe):
     divides = True
-    needs_numbers = True  # `finish` generates tokens, which virtual tensors cannot do
+    needs_values = True  # `finish` generates tokens, which virtual tensors cannot do
 
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.options = config, options_of(CaptionOptions, config)
@@ -76,13 +77,13 @@ class CaptionRecipe:
 
     def _take(self, decoder: Decoder) -> None:
         """Takes the head of a decoder. Raises ConfigError: captions have no states for this kind of head."""
-        if not isinstance(decoder.conditioner, (AudioLDM2Condition, TextToVideoCondition)):
+        if not isinstance(decoder.conditioner, (AudioLDM2Conditioner, TextToVideoConditioner)):
             raise ConfigError(
                 f"the {self.options.modality} decoder of {self.options.model!r} has no head that captions can teach; "
                 "name a model with AudioLDM2 or a text-to-video pipeline"
             )
         self.decoder, self.head = decoder, decoder.conditioner.head
-        self.takes_zeros = isinstance(decoder.conditioner, AudioLDM2Condition)  # otherwise words replace a feature
+        self.takes_zeros = isinstance(decoder.conditioner, AudioLDM2Conditioner)  # otherwise words replace a feature
         self.model = nn.ModuleDict({"head": self.head.requires_grad_(True)})
 
     def batch(self, step: int, share: Share = WHOLE) -> CaptionBatch:
@@ -140,10 +141,10 @@ def teacher_of(
 ) -> tuple[Callable[[Sequence[str]], Tensor], list[nn.Module]]:
     """A function from captions to the states [n, L, W] of the pipeline in `source`, and its networks."""
     condition = decoder.conditioner
-    if isinstance(condition, TextToVideoCondition):
+    if isinstance(condition, TextToVideoConditioner):
         text = condition.text
         return lambda captions: _clip_states(text, captions), [text.text_encoder]
-    assert isinstance(condition, AudioLDM2Condition)
+    assert isinstance(condition, AudioLDM2Conditioner)
     from codi2.diffuse.families.text_pipelines import load_text_pipeline
 
     count, pipeline = condition.states, load_text_pipeline("audio", source, torch.device("cpu"), torch.float32)

@@ -17,9 +17,9 @@ from PIL import Image as PILImage
 from codi2.data import cache, edits, motions
 from codi2.data.scene import is_cut_out
 from codi2.prompt.parts import Image, Part
-from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import numpy_at
 from codi2.train.parts.pairs import Pair
+from codi2.train.shares import WHOLE, Share
 
 MOVED = 0.5  # share of the clips that are a picture with a random motion
 RETIMED = 0.25  # share of the clips that are reversed, slower or faster

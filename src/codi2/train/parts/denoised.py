@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from codi2.diffuse.decoder import Decoder
-from codi2.train.lessons import Lesson
+from codi2.train.examples import TrainingExample
 from codi2.train.parts.draw import numpy_at, torch_at, withheld
 from codi2.train.parts.language_batch import DiffusionBatch
 
-Answer = tuple[Lesson, int, int]
-"""A lesson, its item to denoise, and the sample's number in the run, which seeds its random values."""
+Answer = tuple[TrainingExample, int, int]
+"""A example, its item to denoise, and the sample's number in the run, which seeds its random values."""
 
 
 def draw_denoised(
@@ -37,9 +37,9 @@ def draw_denoised(
     noise = torch.stack([torch.randn(decoder.latent_shape, generator=draw) for draw in draws])
     feature_noise = torch.stack([torch.randn(slots.shape[1], width, generator=draw) for draw in draws])
     without = [withheld(numpy_at(seed + 4, number), 1) if learns else _NOTHING for *_, number in answers]
-    sources = [lesson.source(codec.modality, codec.others, item) for lesson, item, _ in answers]
+    sources = [example.source(codec.modality, codec.others, item) for example, item, _ in answers]
     rows = [n for n, source in enumerate(sources) if source is not None and not without[n][1]]
-    media = codec.read([lesson.medium(item).decode() for lesson, item, _ in answers])
+    media = codec.read([example.medium(item).decode() for example, item, _ in answers])
     source_media = [answers[n][0].medium(sources[n]).decode() for n in rows]  # type: ignore[arg-type]
     return DiffusionBatch(
         slots,

@@ -42,12 +42,13 @@ from codi2.prompt.parts import Part
 from codi2.tensors import device_of, masked_mean
 from codi2.train.bank import SHARD, bank
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.loop import WHOLE, Share
+from codi2.train.contract import Recipe
 from codi2.train.parts.clips import TrainingClips, first_frames, held_out_pairs
 from codi2.train.parts.draw import WITHHELD, epoch_order, numpy_at, torch_at
 from codi2.train.parts.pairs import Pair, TrainingPairs
 from codi2.train.parts.sampled import Answers, InstructedAnswers, SampledAnswers
 from codi2.train.place import training_device
+from codi2.train.shares import WHOLE, Share
 from codi2.weight_files import export_module, load_part, restore_module
 
 CALL = 100  # samples per call of the frozen networks
@@ -142,7 +143,8 @@ class FrozenNetworks(nn.Module):
         return {key: torch.cat([call[key].cpu() for call in calls]) for key in calls[0]}
 
 
-class DenoiserRecipe:
+class DenoiserRecipe(Recipe):
+    model: nn.ModuleDict
     divides = True
 
     def __init__(

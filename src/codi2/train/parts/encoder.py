@@ -25,8 +25,9 @@ from codi2.encode.trunks import Head
 from codi2.metrics.retrieval import recall_at
 from codi2.tensors import device_of, full_precision
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.loop import WHOLE, Share
+from codi2.train.contract import Recipe
 from codi2.train.parts.draw import numpy_at
+from codi2.train.shares import WHOLE, Share
 from codi2.weight_files import export_tensors
 
 CANDIDATES = 100  # of the retrieval in the validation
@@ -75,7 +76,7 @@ class Batch:
     pairs: dict[str, Tensor]  # modality → [B, S, C], a picture and a sound of one concept in each row; {}: none
 
 
-class EncoderRecipe:
+class EncoderRecipe(Recipe):
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.options = config, options_of(EncoderOptions, config)
         torch.manual_seed(config.seed)

@@ -26,7 +26,7 @@ from codi2.errors import ConfigError
 from codi2.progress import tracked
 from codi2.tensors import device_of
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.lessons import Lesson, Lessons, encodings_for, read_stores
+from codi2.train.examples import ExampleSet, TrainingExample, encodings_for, read_stores
 from codi2.train.parts.llm import VALIDATED, LLMOptions, LLMRecipe, held_out_by_task
 from codi2.train.place import moved
 from codi2.train.shares import Share
@@ -70,8 +70,8 @@ class FinetuneRecipe(LLMRecipe):
             self.codi2_config = replace(self.codi2_config, heads=locate(self.tuned.model)[0].heads)  # with its prior
             self.restore(self.folder)
 
-    def _data(self) -> tuple[Lessons, Lessons]:
-        """The lessons for training, and the held-out lessons of the earlier records."""
+    def _data(self) -> tuple[ExampleSet, ExampleSet]:
+        """The examples for training, and the held-out examples of the earlier records."""
         options, seed = self.tuned, self.config.seed
         replay = options.replay or {str(SHIPPED): 1.0}
         parts = {
@@ -84,18 +84,18 @@ class FinetuneRecipe(LLMRecipe):
         learned = [*own, *balanced(own, earlier)]
         sets = {str(source.folder): 1.0 for source in learned}
         read_stores(encodings, self.codi2_config, replace(self.options, data=sets, held_out={}))
-        self.judged = {name: Lessons(held, encodings, VALIDATED, None, 1) for name, (_, held) in parts.items()}
-        self.own = Lessons(own, encodings, 1, None, seed)
-        self.drawn = Lessons(learned, encodings, self.config.batch_size, None, seed)
+        self.judged = {name: ExampleSet(held, encodings, VALIDATED, None, 1) for name, (_, held) in parts.items()}
+        self.own = ExampleSet(own, encodings, 1, None, seed)
+        self.drawn = ExampleSet(learned, encodings, self.config.batch_size, None, seed)
         return self.drawn, self.judged["earlier"]
 
     @cached_property
-    def held_out(self) -> dict[str, list[Lesson]]:
-        """`own/TASK` or `earlier/TASK` → lessons."""
+    def held_out(self) -> dict[str, list[TrainingExample]]:
+        """`own/TASK` or `earlier/TASK` → examples."""
         return {
-            f"{name}/{task}": lessons
+            f"{name}/{task}": examples
             for name, judged in self.judged.items()
-            for task, lessons in held_out_by_task(judged).items()
+            for task, examples in held_out_by_task(judged).items()
         }
 
     def begin(self, steps: range, share: Share) -> None:
@@ -119,9 +119,9 @@ class FinetuneRecipe(LLMRecipe):
         )
 
     def _encode(self, steps: range) -> None:
-        held_out = [lesson for lessons in self.held_out.values() for lesson in lessons]
-        pieces = [piece for lesson in (*self.drawn.of_steps(steps), *held_out) for piece in lesson.pieces]
-        encodings, device = self.lessons.encodings, device_of(self.mllm.input_projection)
+        held_out = [example for examples in self.held_out.values() for example in examples]
+        pieces = [piece for example in (*self.drawn.of_steps(steps), *held_out) for piece in example.pieces]
+        encodings, device = self.examples.encodings, device_of(self.mllm.input_projection)
         missing = [piece for piece, value in zip(pieces, encodings.known(pieces), strict=True) if value is None]
         unique = list(dict.fromkeys(missing))
         title = f"encoding {len(unique)} media and texts, {BATCH} at a time"
@@ -143,7 +143,7 @@ class FinetuneRecipe(LLMRecipe):
         return sum(timed) / len(timed) * self.config.accumulate
 
     def provenance(self) -> dict[str, Any]:
-        return {"data_sha256": self.lessons.provenance(), "held_out_share": self.tuned.held_out_share}
+        return {"data_sha256": self.examples.provenance(), "held_out_share": self.tuned.held_out_share}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         """A whole model, with the prior of the tuned model as it is."""

@@ -23,7 +23,7 @@ from codi2.data import cache, motions
 from codi2.data.scene import is_cut_out
 from codi2.diffuse.codec import AudioCodec
 from codi2.diffuse.decoder import Decoder
-from codi2.diffuse.joint import joint_attention, sample_together
+from codi2.diffuse.joint import JointAttention, joint_attention, sample_together
 from codi2.diffuse.load import load_decoder
 from codi2.diffuse.sampling import SampleOptions
 from codi2.diffuse.vocoder import ISTFTVocoder
@@ -31,11 +31,12 @@ from codi2.prompt.parts import Audio, Video
 from codi2.tensors import device_of
 from codi2.train.bank import bank
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.loop import WHOLE, Share
+from codi2.train.contract import Recipe
 from codi2.train.parts.clips import first_frames
 from codi2.train.parts.denoiser import DenoiserOptions, FrozenNetworks
 from codi2.train.parts.draw import WITHHELD, epoch_order, numpy_at, torch_at
 from codi2.train.place import training_device
+from codi2.train.shares import WHOLE, Share
 from codi2.weight_files import export_module, load_part, restore_module
 
 MODALITIES = ("video", "audio")
@@ -111,7 +112,8 @@ class TimedPairs:
         return motions.timed(picture, sound, draw) if self.is_timed(number) else (motions.draw(picture, draw), sound)
 
 
-class JointRecipe:
+class JointRecipe(Recipe):
+    model: JointAttention
     divides = True
 
     def __init__(self, config: TrainConfig, encodings: dict[str, FrozenNetworks] | None = None) -> None:

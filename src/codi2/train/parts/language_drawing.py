@@ -1,7 +1,7 @@
-"""Draws the batches of the language model's training: the lessons, their layout, and their random values.
+"""Draws the batches of the language model's training: the examples, their layout, and their random values.
 
-The steps of a block that have the same phase exchange lessons, so that each step has lessons of similar length and
-little padding. Lessons are exchanged within lanes, so that a process reads its own lanes and not the whole batch: lane
+The steps of a block that have the same phase exchange examples, so that each step has examples of similar length and
+little padding. Examples are exchanged within lanes, so that a process reads its own lanes and not the whole batch: lane
 k of L holds the rows k, k + L, … of every step's batch.
 
 N: items, T: features of an item, D: joint width.
@@ -25,8 +25,8 @@ from codi2.diffuse.decoder import Decoder
 from codi2.prompt.layout import IGNORE, Batch, Layout, Message, TokenSequence, collate
 from codi2.prompt.parts import Phrase
 from codi2.train.config import TrainConfig
-from codi2.train.drawn import DrawnLessons
-from codi2.train.lessons import Lesson, Lessons
+from codi2.train.drawn import DrawnExamples
+from codi2.train.examples import ExampleSet, TrainingExample
 from codi2.train.parts.denoised import draw_denoised
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.drift import drift_texts
@@ -36,7 +36,7 @@ from codi2.train.shares import Share
 if TYPE_CHECKING:
     from codi2.train.parts.llm import LLMOptions
 
-Pair = tuple[Lesson, TokenSequence]
+Pair = tuple[TrainingExample, TokenSequence]
 
 
 class Drawing:
@@ -53,13 +53,13 @@ class Drawing:
         config: TrainConfig,
         options: LLMOptions,
         model: CoDi2Config,
-        lessons: Lessons | DrawnLessons,
+        examples: ExampleSet | DrawnExamples,
         layout: Layout,
         pad_id: int,
         decoders: Mapping[str, Decoder],
         kept: Sequence[KeptText],
     ) -> None:
-        self.config, self.options, self.model, self.lessons, self.layout = config, options, model, lessons, layout
+        self.config, self.options, self.model, self.examples, self.layout = config, options, model, examples, layout
         self.pad_id, self.decoders, self.kept = pad_id, decoders, kept
         # one answer of each lane is denoised, so processes with equally many lanes have equally many answers
         self.lanes = min(config.batch_size, max(1, options.diffusion_items))
@@ -73,10 +73,10 @@ class Drawing:
         lanes = {lane: self._lane(step, lane) for lane in sorted({row % self.lanes for row in rows})}
         pairs = {row: pair for lane in lanes.values() for row, pair in lane.items()}
         denoised = {self._denoised_row(step, lane, pairs) for lane, pairs in lanes.items()}
-        lessons, sequences = [pairs[row][0] for row in rows], [pairs[row][1] for row in rows]
+        examples, sequences = [pairs[row][0] for row in rows], [pairs[row][1] for row in rows]
         batch = collate(sequences, self.pad_id)
-        features, unseen = self._known_features(lessons)
-        amount, noise = self._noise(lessons, [step * size + row for row in rows], features)
+        features, unseen = self._known_features(examples)
+        amount, noise = self._noise(examples, [step * size + row for row in rows], features)
         answers = torch.zeros(len(features), 1, 1)
         answers[batch.slot_item[batch.predicted]] = 1
         denoised_rows = [(n, row) for n, row in enumerate(rows) if row in denoised]
@@ -85,7 +85,7 @@ class Drawing:
             features,
             amount * answers,
             noise,
-            self._denoised(denoised_rows, lessons, batch, step),
+            self._denoised(denoised_rows, examples, batch, step),
             self._drift_texts(step),
             torch.tensor([len(batch.predicted), int((batch.labels != IGNORE).sum()), len(denoised_rows)]).float(),
             unseen,
@@ -105,33 +105,35 @@ class Drawing:
         return {lane + n * self.lanes: pair for n, pair in enumerate(self._read[lane][place])}
 
     def _exchanged(self, block: int, lane: int) -> list[list[Pair]]:
-        """A lane's pairs in each step of a block. The same step has the longest lessons in all lanes."""
+        """A lane's pairs in each step of a block. The same step has the longest examples in all lanes."""
         steps = range(block * self.options.lookahead, (block + 1) * self.options.lookahead)
-        phases = [self.lessons.phase(step) for step in steps]
+        phases = [self.examples.phase(step) for step in steps]
         draw = numpy_at(self.config.seed, block)
         batches: list[list[Pair]] = [[] for _ in steps]
         for phase in dict.fromkeys(phases):
             places = [i for i, name in enumerate(phases) if name == phase]
-            lessons = [lesson for i in places for lesson in self.lessons.batch(steps[i], lane, self.lanes)]
-            pairs = sorted(((lesson, self.lay_out(lesson)) for lesson in lessons), key=lambda pair: len(pair[1].ids))
+            examples = [example for i in places for example in self.examples.batch(steps[i], lane, self.lanes)]
+            pairs = sorted(
+                ((example, self.lay_out(example)) for example in examples), key=lambda pair: len(pair[1].ids)
+            )
             size = len(pairs) // len(places)
             for i, k in zip(places, draw.permutation(len(places)).tolist(), strict=True):
                 batches[i] = pairs[k * size : (k + 1) * size]
         return batches
 
-    def lay_out(self, lesson: Lesson) -> TokenSequence:
-        """The layout of a lesson; media are not decoded, as a layout needs only their positions and modalities."""
-        return self.layout([Message(role, pieces) for role, pieces in lesson.record.turns])  # type: ignore[arg-type]
+    def lay_out(self, example: TrainingExample) -> TokenSequence:
+        """The layout of a example; media are not decoded, as a layout needs only their positions and modalities."""
+        return self.layout([Message(role, pieces) for role, pieces in example.record.turns])  # type: ignore[arg-type]
 
-    def _answers(self, lesson: Lesson) -> list[int]:
-        """The media of a lesson on which L_DM can be computed: those of the last turn, whose source is named."""
-        return [i for i in lesson.answers if lesson.items[i][1].modality in self.decoders]
+    def _answers(self, example: TrainingExample) -> list[int]:
+        """The media of a example on which L_DM can be computed: those of the last turn, whose source is named."""
+        return [i for i in example.answers if example.items[i][1].modality in self.decoders]
 
     def _denoised_row(self, step: int, lane: int, pairs: Mapping[int, Pair]) -> int | None:
         """The row of a lane on one answer of which L_DM is computed; None: no row has an answer, or L_DM is off."""
         if not self.options.diffusion_items or step < self.config.steps * (1 - self.options.diffusion_share):
             return None
-        candidates = [row for row, (lesson, _) in pairs.items() if self._answers(lesson)]
+        candidates = [row for row, (example, _) in pairs.items() if self._answers(example)]
         draw = numpy_at(self.config.seed + 2, step * self.lanes + lane)
         return candidates[int(draw.integers(len(candidates)))] if candidates else None
 
@@ -139,10 +141,10 @@ class Drawing:
         draw = numpy_at(self.config.seed + 1, step)
         return drift_texts(self.kept, draw, self.options.kept_texts, self.pad_id, self.dim) if self.kept else None
 
-    def _known_features(self, lessons: Sequence[Lesson]) -> tuple[Tensor, dict[int, Medium | Phrase]]:
-        """Features [N, T, D] of the items of lessons, zeros where they are not encoded, and the items that are not."""
-        pieces = [piece for lesson in lessons for piece in lesson.pieces]
-        known = self.lessons.encodings.known(pieces)
+    def _known_features(self, examples: Sequence[TrainingExample]) -> tuple[Tensor, dict[int, Medium | Phrase]]:
+        """Features [N, T, D] of the items of examples, zeros where they are not encoded, and the items that are not."""
+        pieces = [piece for example in examples for piece in example.pieces]
+        known = self.examples.encodings.known(pieces)
         counts = self.model.encoder.num_features
         features = torch.zeros(len(pieces), max((counts[p.modality] for p in pieces), default=1), self.dim)
         for row, value in zip(features, known, strict=True):
@@ -150,34 +152,38 @@ class Drawing:
                 row[: len(value)] = value
         return features, {i: piece for i, piece in enumerate(pieces) if known[i] is None}
 
-    def _noise(self, lessons: Sequence[Lesson], seeds: Sequence[int], features: Tensor) -> tuple[Tensor, Tensor]:
-        """Amount [N, 1, 1] and noise [N, T, D] of each item, which depend on the lesson's seed only."""
+    def _noise(
+        self, examples: Sequence[TrainingExample], seeds: Sequence[int], features: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Amount [N, 1, 1] and noise [N, T, D] of each item, which depend on the example's seed only."""
         counts = self.model.encoder.num_features
         amounts, noise, first = [torch.zeros(0, 1, 1)], torch.zeros_like(features), 0
-        for lesson, seed in zip(lessons, seeds, strict=True):
-            generator, n = torch_at(self.config.seed, seed), len(lesson.items)
-            most = max((counts[piece.modality] for piece in lesson.pieces), default=0)
+        for example, seed in zip(examples, seeds, strict=True):
+            generator, n = torch_at(self.config.seed, seed), len(example.items)
+            most = max((counts[piece.modality] for piece in example.pieces), default=0)
             amounts.append(torch.rand(n, 1, 1, generator=generator))
             noise[first : first + n, :most] = torch.randn(n, most, self.dim, generator=generator)
             first += n
         return torch.cat(amounts), noise
 
     def _denoised(
-        self, denoised_rows: Sequence[tuple[int, int]], lessons: Sequence[Lesson], batch: Batch, step: int
+        self, denoised_rows: Sequence[tuple[int, int]], examples: Sequence[TrainingExample], batch: Batch, step: int
     ) -> dict[str, DiffusionBatch]:
         """One answer of each of `denoised_rows`, which are places in the share and rows in the whole batch."""
-        first = np.cumsum([0, *(len(lesson.items) for lesson in lessons)])
+        first = np.cumsum([0, *(len(example.items) for example in examples)])
         slot_items = batch.slot_item[batch.predicted].tolist()
-        groups: dict[str, list[tuple[Lesson, int, int, int]]] = {}
+        groups: dict[str, list[tuple[TrainingExample, int, int, int]]] = {}
         for place, row in denoised_rows:
             # the seed depends on the row only, not on the share
-            lesson, seed = lessons[place], step * self.config.batch_size + row
-            item = int(numpy_at(self.config.seed + 3, seed).choice(self._answers(lesson)))
-            groups.setdefault(lesson.items[item][1].modality, []).append((lesson, item, int(first[place]) + item, seed))
+            example, seed = examples[place], step * self.config.batch_size + row
+            item = int(numpy_at(self.config.seed + 3, seed).choice(self._answers(example)))
+            groups.setdefault(example.items[item][1].modality, []).append(
+                (example, item, int(first[place]) + item, seed)
+            )
         batches = {}
         for modality, group in groups.items():
             slots = torch.tensor([[k for k, i in enumerate(slot_items) if i == place] for _, _, place, _ in group])
-            answers = [(lesson, item, seed) for lesson, item, _, seed in group]
+            answers = [(example, item, seed) for example, item, _, seed in group]
             batches[modality] = draw_denoised(
                 self.decoders[modality], answers, slots, self.dim, self.config.seed, self.options.decoder_heads
             )
@@ -186,4 +192,4 @@ class Drawing:
     def sources(self, step: int) -> list[str]:
         """The records of a step, for reports, in the order of its rows."""
         pairs = dict(sorted(chain(*(self._lane(step, lane).items() for lane in range(self.lanes))), key=itemgetter(0)))
-        return [f"{lesson.record.source}:{lesson.record.key}" for lesson, _ in pairs.values()]
+        return [f"{example.record.source}:{example.record.key}" for example, _ in pairs.values()]

@@ -32,8 +32,9 @@ from codi2.prompt.layout import MODALITIES, Batch, collate, layout_for
 from codi2.tensors import device_of, to_device
 from codi2.train.assemble import located_parts
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.drawn import DrawnLessons
-from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, read_stores
+from codi2.train.contract import Recipe
+from codi2.train.drawn import DrawnExamples
+from codi2.train.examples import ExampleSet, TrainingExample, check_held_out, encodings_for, read_stores
 from codi2.train.parts.diffusion_loss import diffusion_loss, for_training, save_memory
 from codi2.train.parts.draw import noised_features
 from codi2.train.parts.drift import drift, kept_texts
@@ -43,8 +44,8 @@ from codi2.train.place import placement_of, training_device
 from codi2.train.shares import WHOLE, Share
 from codi2.weight_files import write_provenance
 
-VALIDATED, MOST_VALIDATED = 16, 384  # held-out lessons: of a batch, and at most in all
-DRAWN_VALIDATED = 192  # held-out lessons of drawn tasks
+VALIDATED, MOST_VALIDATED = 16, 384  # held-out examples: of a batch, and at most in all
+DRAWN_VALIDATED = 192  # held-out examples of drawn tasks
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class LLMOptions:
     diffusion_items: int = 4  # answers per step on which L_DM is computed, over all processes
     decoders: dict[str, str] = field(default_factory=dict)  # modality → export of the part `published` or `captions`
     decoder_heads: bool = False  # whether L_DM also trains the heads of published decoders (B.2)
-    lookahead: int = 32  # steps that exchange lessons by length, so that batches have little padding
+    lookahead: int = 32  # steps that exchange examples by length, so that batches have little padding
     kept_texts: int = 0  # plain texts per step on which the model should predict as without its adapters
     gradient_checkpointing: bool = False  # less memory, more work
     model: str = "tiny"  # preset or folder: its encoder, its language model, and the decoders of L_DM
@@ -67,7 +68,8 @@ class LLMOptions:
     parts: dict[str, str] = field(default_factory=dict)  # subfolder of the model → export; replaces a folder
 
 
-class LLMRecipe:
+class LLMRecipe(Recipe):
+    model: nn.ModuleDict
     divides = True
 
     def __init__(self, config: TrainConfig, options: LLMOptions | None = None) -> None:
@@ -78,14 +80,14 @@ class LLMRecipe:
         base, self.folder = located_parts(options.model, options.parts) if options.parts else locate(options.model)
         heads = replace(base.heads, prior=None)  # a prior is trained after this run, on its hidden states
         self.codi2_config = replace(base, heads=heads)
-        self.lessons, held_out = self._data()
+        self.examples, held_out = self._data()
         torch.manual_seed(config.seed)
         self.mllm = MLLM(load_backbone(base.llm, self.placement), heads)
         if options.gradient_checkpointing:
             self.mllm.backbone.checkpoint_gradients()
         self.layout = layout_for(self.codi2_config, self.mllm.backbone.tokenizer)
         self._held_out = held_out
-        self.kept = kept_texts(self.lessons.encodings.encoder, self.layout) if options.kept_texts else []
+        self.kept = kept_texts(self.examples.encodings.encoder, self.layout) if options.kept_texts else []
         self.decoders = self._decoders(self.folder) if options.diffusion_share else {}
         self._take_parts()
 
@@ -96,8 +98,8 @@ class LLMRecipe:
 
     def _take_parts(self) -> None:
         """Sets the trained modules, and the modules that take turns on the device."""
-        self.in_turn = {m: for_training(decoder) for m, decoder in self.decoders.items()}
-        self.in_equal_numbers = {"options.diffusion_items": self.options.diffusion_items} if self.decoders else {}
+        self.swapped_modules = {m: for_training(decoder) for m, decoder in self.decoders.items()}
+        self.divisible_counts = {"options.diffusion_items": self.options.diffusion_items} if self.decoders else {}
         if self.options.trained == "projections":
             self.mllm.backbone.requires_grad_(False)
         self.model = nn.ModuleDict({"mllm": self.mllm})
@@ -105,18 +107,18 @@ class LLMRecipe:
             heads_of = {m: nn.ModuleList(trained_modules(decoder)) for m, decoder in self.decoders.items()}
             self.model["decoders"] = nn.ModuleDict(heads_of).requires_grad_(True)
 
-    def _data(self) -> tuple[Lessons | DrawnLessons, Lessons | DrawnLessons]:
-        """The lessons for training and for validation. Raises ConfigError: one is not named."""
+    def _data(self) -> tuple[ExampleSet | DrawnExamples, ExampleSet | DrawnExamples]:
+        """The examples for training and for validation. Raises ConfigError: one is not named."""
         options, config = self.options, self.config
         if options.tasks:
             return self._drawn_data()
         check_held_out(config.part, options.held_out)
         encodings = encodings_for(self.codi2_config, self.folder)
         read_stores(encodings, self.codi2_config, options)
-        lessons = Lessons(options.data, encodings, config.batch_size, options.phases or None, config.seed)
-        return lessons, Lessons(options.held_out, encodings, VALIDATED, None, 1)
+        examples = ExampleSet(options.data, encodings, config.batch_size, options.phases or None, config.seed)
+        return examples, ExampleSet(options.held_out, encodings, VALIDATED, None, 1)
 
-    def _drawn_data(self) -> tuple[DrawnLessons, DrawnLessons]:
+    def _drawn_data(self) -> tuple[DrawnExamples, DrawnExamples]:
         """Tasks on items of the training and the validation split.
 
         Raises ConfigError: data sets are named too, or a family is unknown.
@@ -129,11 +131,11 @@ class LLMRecipe:
             )
         encodings = encodings_for(self.codi2_config, self.folder)
         training, validation = (TaskSampler(cache.corpus(), (split,)) for split in ("train", "val"))
-        lessons = DrawnLessons(training, encodings, config.batch_size, options.tasks, config.seed)
-        return lessons, DrawnLessons(validation, encodings, VALIDATED, options.tasks, 1, DRAWN_VALIDATED)
+        examples = DrawnExamples(training, encodings, config.batch_size, options.tasks, config.seed)
+        return examples, DrawnExamples(validation, encodings, VALIDATED, options.tasks, 1, DRAWN_VALIDATED)
 
     @cached_property
-    def held_out(self) -> dict[str, list[Lesson]]:
+    def held_out(self) -> dict[str, list[TrainingExample]]:
         return held_out_by_task(self._held_out)
 
     def _decoders(self, folder: Path | None) -> dict[str, Decoder]:
@@ -150,7 +152,7 @@ class LLMRecipe:
 
     @cached_property
     def drawing(self) -> Drawing:
-        data = self.lessons, self.layout, self.mllm.backbone.pad_id
+        data = self.examples, self.layout, self.mllm.backbone.pad_id
         return Drawing(self.config, self.options, self.codi2_config, *data, self.decoders, self.kept)
 
     def batch(self, step: int, share: Share = WHOLE) -> LanguageBatch:
@@ -161,7 +163,7 @@ class LLMRecipe:
         """Encodes the items of `unseen`, on the device of the training process."""
         if not batch.unseen:
             return batch
-        encoded = self.lessons.encodings.encode_on(device_of(self.mllm.input_projection), list(batch.unseen.values()))
+        encoded = self.examples.encodings.encode_on(device_of(self.mllm.input_projection), list(batch.unseen.values()))
         for item, value in zip(batch.unseen, encoded, strict=True):
             batch.features[item, : len(value)] = value
         batch.unseen = {}
@@ -171,9 +173,9 @@ class LLMRecipe:
         """The records of a step, for reports."""
         return self.drawing.sources(step)
 
-    def _collate(self, lessons: Sequence[Lesson]) -> tuple[Batch, Tensor]:
-        batch = collate([self.drawing.lay_out(lesson) for lesson in lessons], self.mllm.backbone.pad_id)
-        features = [value for lesson in lessons for value in lesson.features]
+    def _collate(self, examples: Sequence[TrainingExample]) -> tuple[Batch, Tensor]:
+        batch = collate([self.drawing.lay_out(example) for example in examples], self.mllm.backbone.pad_id)
+        features = [value for example in examples for value in example.features]
         return batch, stack_features(features, self.codi2_config.heads.feature_dim)
 
     def _fed(self, batch: LanguageBatch) -> Tensor:
@@ -211,8 +213,8 @@ class LLMRecipe:
         """
         figures: dict[str, float] = {}
         device = device_of(self.mllm.input_projection)
-        for task, lessons in self.held_out.items():
-            batch, features = to_device(self._collate(lessons), device)
+        for task, examples in self.held_out.items():
+            batch, features = to_device(self._collate(examples), device)
             if batch.slot_predicted.any():
                 kinds = batch.item_modality[batch.slot_item[batch.slot_predicted]].unique()
                 if len(kinds) > 1:
@@ -228,7 +230,7 @@ class LLMRecipe:
         return figures
 
     def provenance(self) -> dict[str, Any]:
-        return {"data_sha256": self.lessons.provenance()}
+        return {"data_sha256": self.examples.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         if self.folder is not None:  # a whole model: copy the parts that this run does not train
@@ -271,12 +273,12 @@ def own_predictions(mllm: MLLM, batch: Batch, features: Tensor) -> tuple[Tensor,
     return items, fed[items]
 
 
-def held_out_by_task(lessons: Lessons | DrawnLessons) -> dict[str, list[Lesson]]:
-    """The first lessons of one pass over held-out records, at most MOST_VALIDATED, by task."""
-    by_task: dict[str, list[Lesson]] = {}
-    for step in range(min(-(-lessons.total // VALIDATED), MOST_VALIDATED // VALIDATED)):
-        for lesson in lessons.batch(step):
-            by_task.setdefault(lesson.record.task, []).append(lesson)
+def held_out_by_task(examples: ExampleSet | DrawnExamples) -> dict[str, list[TrainingExample]]:
+    """The first examples of one pass over held-out records, at most MOST_VALIDATED, by task."""
+    by_task: dict[str, list[TrainingExample]] = {}
+    for step in range(min(-(-examples.total // VALIDATED), MOST_VALIDATED // VALIDATED)):
+        for example in examples.batch(step):
+            by_task.setdefault(example.record.task, []).append(example)
     return dict(sorted(by_task.items()))
 
 

@@ -15,8 +15,8 @@ from codi2.data import cache, edits
 from codi2.data.mixes import overlay
 from codi2.data.scene import is_cut_out, placed
 from codi2.modalities import Modality
-from codi2.train.loop import WHOLE, Share
 from codi2.train.parts.draw import epoch_order, numpy_at
+from codi2.train.shares import WHOLE, Share
 
 FRAMES = 0.1  # share of the pictures that are frames of clips
 PLACED = 0.1  # share of the pictures that are composed of an object and a scene

@@ -28,6 +28,7 @@ from codi2.tensors import device_of
 from codi2.train.answers import Answer, AnswerReader, Rows, context_of_rows, modality_of, write_prior
 from codi2.train.bank import bank
 from codi2.train.config import TrainConfig, options_of
+from codi2.train.contract import Recipe
 from codi2.train.drawn import drawn_key
 from codi2.train.parts.draw import numpy_at, torch_at
 from codi2.train.parts.prior_figures import figures
@@ -66,7 +67,7 @@ def projection_groups(config: CoDi2Config) -> tuple[int, ...]:
     return tuple(names.index(name) for name in names)
 
 
-class PriorRecipe:
+class PriorRecipe(Recipe):
     divides = True
     block = BLOCK
 

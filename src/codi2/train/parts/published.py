@@ -25,15 +25,16 @@ from codi2.diffuse.load import TRAINED, load_trained, save_decoder, trained_modu
 from codi2.errors import ConfigError
 from codi2.tensors import device_of, masked_mean, to_device
 from codi2.train.config import TrainConfig, options_of
+from codi2.train.contract import Recipe
 from codi2.train.encoded import Piece
-from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, read_stores
-from codi2.train.loop import WHOLE, Share
+from codi2.train.examples import ExampleSet, TrainingExample, check_held_out, encodings_for, read_stores
 from codi2.train.parts.denoised import draw_denoised
 from codi2.train.parts.diffusion_loss import diffusion_loss, for_training, save_memory
 from codi2.train.parts.draw import noised_features, torch_at
 from codi2.train.parts.language_batch import DiffusionBatch
 from codi2.train.parts.lora import add_lora, merged
 from codi2.train.place import placement_of, training_device
+from codi2.train.shares import WHOLE, Share
 from codi2.weight_files import write_provenance
 
 VALIDATED = 16  # held-out samples
@@ -62,7 +63,7 @@ class PublishedBatch:
     augmentation_noise: Tensor  # [n, K, D], that noise
 
 
-class PublishedRecipe:
+class PublishedRecipe(Recipe):
     divides = True
 
     def __init__(self, config: TrainConfig) -> None:
@@ -76,8 +77,8 @@ class PublishedRecipe:
         check_held_out(config.part, self.options.held_out)
         encodings, phases = encodings_for(model, folder), {modality: 1.0}
         read_stores(encodings, model, self.options)
-        self.lessons = Lessons(self.options.data, encodings, config.batch_size, phases, config.seed)
-        self.held_out = Lessons(self.options.held_out, encodings, VALIDATED, phases, config.seed + 1)
+        self.examples = ExampleSet(self.options.data, encodings, config.batch_size, phases, config.seed)
+        self.held_out = ExampleSet(self.options.held_out, encodings, VALIDATED, phases, config.seed + 1)
         self.slots, self.width = model.heads.num_slots[modality], model.heads.feature_dim
         torch.manual_seed(config.seed)
         self.decoder = self._decoder(load_one_decoder(modality, model, folder and folder / modality))
@@ -102,18 +103,18 @@ class PublishedRecipe:
     def batch(self, step: int, share: Share = WHOLE) -> PublishedBatch:
         size = self.config.batch_size
         rows = share.rows(size)
-        lessons = self.lessons.batch(step, share.index, share.count)
-        batch = self._draw(lessons, [step * size + row for row in rows], learns=True)
+        examples = self.examples.batch(step, share.index, share.count)
+        batch = self._draw(examples, [step * size + row for row in rows], learns=True)
         return batch if get_worker_info() else self.finish(batch)
 
-    def _draw(self, lessons: Sequence[Lesson], numbers: Sequence[int], learns: bool) -> PublishedBatch:
-        items = [lesson.answer(self.options.modality) for lesson in lessons]
-        slots = torch.arange(len(lessons) * self.slots).view(-1, self.slots)
-        answers = list(zip(lessons, items, numbers, strict=True))
+    def _draw(self, examples: Sequence[TrainingExample], numbers: Sequence[int], learns: bool) -> PublishedBatch:
+        items = [example.answer(self.options.modality) for example in examples]
+        slots = torch.arange(len(examples) * self.slots).view(-1, self.slots)
+        answers = list(zip(examples, items, numbers, strict=True))
         denoised = draw_denoised(self.decoder, answers, slots, self.width, self.config.seed, learns)
-        media = [lesson.medium(item) for lesson, item in zip(lessons, items, strict=True)]
-        features = torch.zeros(len(lessons), self.slots, self.width)
-        known = self.lessons.encodings.known(media)
+        media = [example.medium(item) for example, item in zip(examples, items, strict=True)]
+        features = torch.zeros(len(examples), self.slots, self.width)
+        known = self.examples.encodings.known(media)
         for row, value in zip(features, known, strict=True):
             if value is not None:
                 row[:] = value[: self.slots]
@@ -128,7 +129,7 @@ class PublishedRecipe:
         """Encodes the samples of `unseen`, in the training process."""
         if batch.unseen:
             device = torch.device(self.placement.device)
-            values = self.lessons.encodings.encode_on(device, list(batch.unseen.values()))
+            values = self.examples.encodings.encode_on(device, list(batch.unseen.values()))
             for i, value in zip(batch.unseen, values, strict=True):
                 batch.features[i] = value[: self.slots]
             batch.unseen = {}
@@ -149,8 +150,10 @@ class PublishedRecipe:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """L_DM on held-out records with their features, another record's and none; with and without the source."""
-        lessons = self.held_out.batch(0)
-        batch = to_device(self.finish(self._draw(lessons, range(len(lessons)), learns=False)), device_of(self.decoder))
+        examples = self.held_out.batch(0)
+        batch = to_device(
+            self.finish(self._draw(examples, range(len(examples)), learns=False)), device_of(self.decoder)
+        )
         features, with_sources = batch.features, batch.denoised
         figures: dict[str, float] = {}
         for name, denoised in (("", with_sources), ("no_source/", _without_sources(with_sources))):
@@ -164,10 +167,10 @@ class PublishedRecipe:
 
     def sources(self, step: int) -> list[str]:
         """The records of a step, for reports."""
-        return [f"{lesson.record.source}:{lesson.record.key}" for lesson in self.lessons.batch(step)]
+        return [f"{example.record.source}:{example.record.key}" for example in self.examples.batch(step)]
 
     def provenance(self) -> dict[str, Any]:
-        return {"data_sha256": self.lessons.provenance()}
+        return {"data_sha256": self.examples.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         export_decoder(self.decoder, folder, provenance, whole=self.options.trained != "head")

@@ -22,7 +22,7 @@ from codi2.data import cache
 from codi2.data.record import Medium, Record
 from codi2.data.tasks import TaskSampler, draw_record
 from codi2.hub import sha256_of
-from codi2.llm.decode import FeatureSegment
+from codi2.llm.generation import FeatureSegment
 from codi2.modalities import Modality
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import words_of

@@ -15,9 +15,10 @@ from codi2.diffuse.vocoder import ISTFTVocoder, training_loss
 from codi2.media.mel import MelSpectrogram, griffin_lim
 from codi2.tensors import device_of
 from codi2.train.config import TrainConfig, options_of
-from codi2.train.loop import WHOLE, Share
+from codi2.train.contract import Recipe
 from codi2.train.parts.draw import numpy_at
 from codi2.train.parts.media import TrainingMedia
+from codi2.train.shares import WHOLE, Share
 from codi2.weight_files import export_module, restore_module
 
 
@@ -28,7 +29,8 @@ class VocoderOptions:
     blocks: int = 6
 
 
-class VocoderRecipe:
+class VocoderRecipe(Recipe):
+    model: ISTFTVocoder
     divides = True
 
     def __init__(self, config: TrainConfig) -> None:

@@ -26,7 +26,7 @@ from codi2.prompt.parts import Text
 
 
 @dataclass(frozen=True)
-class ReplyOptions:
+class GenerationOptions:
     """How one reply is made."""
 
     want: tuple[str, ...] | None = None  # modalities of the reply, in order; (): text only; None: the model decides
@@ -68,7 +68,7 @@ def text_of(segment: TextSegment, tokenizer: Any) -> Text:
     return Text(tokenizer.decode(segment.ids)[: segment.kept], segment.ids)
 
 
-class Conversation:
+class CachedConversation:
     """State of a batch of conversations: the KV cache.
 
     A later round feeds only what is new; see `llm.reading`.
@@ -111,10 +111,10 @@ class Conversation:
 
 @torch.no_grad()
 def generate(
-    conversation: Conversation,
+    conversation: CachedConversation,
     batch: Batch,
     features: Tensor,
-    options: Sequence[ReplyOptions],
+    options: Sequence[GenerationOptions],
     listen: Listener | None = None,
 ) -> list[list[Segment]]:
     """Read the new messages of each conversation and generate the replies, as segments in order.
@@ -146,7 +146,7 @@ def generate(
     return [writer.segments for writer in writers]
 
 
-def _next_rows(conversation: Conversation, writers: list[_Writer], newest: Tensor) -> dict[int, Tensor]:
+def _next_rows(conversation: CachedConversation, writers: list[_Writer], newest: Tensor) -> dict[int, Tensor]:
     """Sample → its next input row [W], for each unfinished sample."""
     mllm, rows = conversation.mllm, {}
     in_item = [b for b, writer in enumerate(writers) if writer.features_left]
@@ -174,7 +174,9 @@ def _next_rows(conversation: Conversation, writers: list[_Writer], newest: Tenso
 class _Writer:
     """The reply of one sample while it is generated."""
 
-    def __init__(self, mllm: MLLM, options: ReplyOptions, listen: Callable[[int, int], bool] | None = None) -> None:
+    def __init__(
+        self, mllm: MLLM, options: GenerationOptions, listen: Callable[[int, int], bool] | None = None
+    ) -> None:
         self.listen = listen
         self.tokenizer = mllm.backbone.tokenizer
         token_id = self.tokenizer.convert_tokens_to_ids

@@ -15,7 +15,7 @@ from codi2.config import DEBUG, preset
 from codi2.errors import DataError
 from codi2.train.config import TrainConfig
 from codi2.train.loop import train
-from codi2.train.parts import joint
+from codi2.train.parts import published_joint
 from codi2.train.rehearsal import as_worker
 from codi2.train.shares import Share
 
@@ -33,7 +33,7 @@ def config(data: dict[str, float], phases: dict[str, float], steps: int = 3) -> 
 
 def test_it_learns_and_loads_again(data: dict[str, float], tmp_path: Path) -> None:
     run_config = config(data, {"video": 0.5, "image": 0.5})
-    recipe = joint.build(run_config)
+    recipe = published_joint.build(run_config)
     before = {name: value.clone() for name, value in recipe.decoders["video"].state_dict().items()}
     figures = train(recipe, run_config, tmp_path / "run")
     kinds = {f"{phase}/{m}" for phase in ("video", "image") for m in (phase, "audio")}
@@ -52,14 +52,14 @@ def test_it_learns_and_loads_again(data: dict[str, float], tmp_path: Path) -> No
 
 
 def test_records_of_a_step_answer_with_the_same_modalities(data: dict[str, float]) -> None:
-    recipe = joint.build(config(data, {}))
+    recipe = published_joint.build(config(data, {}))
     with pytest.raises(DataError, match="all should answer with media of the same two or more modalities"):
         for step in range(8):
             recipe.batch(step)
 
 
 def test_untrained_layers_change_nothing_and_others_what_they_are_appended_to(data: dict[str, float]) -> None:
-    recipe = joint.build(config(data, {"video": 1.0}))
+    recipe = published_joint.build(config(data, {"video": 1.0}))
 
     def changed() -> dict[str, bool]:
         figures = recipe.validate()
@@ -72,7 +72,7 @@ def test_untrained_layers_change_nothing_and_others_what_they_are_appended_to(da
 
 
 def test_modalities_have_their_own_noise_and_timesteps(data: dict[str, float]) -> None:
-    recipe = joint.build(config(data, {"video": 1.0}))
+    recipe = published_joint.build(config(data, {"video": 1.0}))
     clips, sounds = (recipe.batch(0).denoised[m] for m in ("video", "audio"))
     assert (clips.t != sounds.t).all()
     count = min(clips.noise[0].numel(), sounds.noise[0].numel())
@@ -81,8 +81,8 @@ def test_modalities_have_their_own_noise_and_timesteps(data: dict[str, float]) -
 
 def test_media_without_features_are_encoded_in_the_training_process(data: dict[str, float]) -> None:
     """Workers draw records without encoding; the features are those of a batch that one process draws."""
-    recipe = joint.build(config(data, {"video": 1.0}))
-    encodings = recipe.lessons.encodings
+    recipe = published_joint.build(config(data, {"video": 1.0}))
+    encodings = recipe.examples.encodings
     with as_worker(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(encodings, "encode", lambda pieces: pytest.fail("a worker encodes"))
         drawn = recipe.batch(0)
@@ -98,7 +98,7 @@ def test_frozen_decoders_have_the_dtype_of_the_placement(data: dict[str, float],
     run_config = config(data, {"video": 1.0}, steps=2)
     options = run_config.options | {"placement": {"dtype": "bfloat16"}}
     run_config = replace(run_config, options=options, num_workers=0)
-    recipe = joint.build(run_config)
+    recipe = published_joint.build(run_config)
     figures = train(recipe, run_config, tmp_path / "run")
     assert figures and all(np.isfinite(value) for value in figures.values())
     assert {p.dtype for p in recipe.decoders["video"].unet.parameters()} == {torch.bfloat16}
@@ -106,7 +106,7 @@ def test_frozen_decoders_have_the_dtype_of_the_placement(data: dict[str, float],
 
 
 def test_shares_of_a_batch_are_drawn_as_the_whole(data: dict[str, float]) -> None:
-    recipe = joint.build(replace(config(data, {"video": 1.0}), batch_size=4))
+    recipe = published_joint.build(replace(config(data, {"video": 1.0}), batch_size=4))
     whole, half = recipe.batch(2), recipe.batch(2, Share(1, 2))
     for modality, denoised in whole.denoised.items():
         assert torch.equal(whole.features[modality][1::2], half.features[modality])

@@ -21,7 +21,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
 
-class Condition(nn.Module):
+class BaseConditioner(nn.Module):
     """The interface of every decoder's conditioner. Only the conditioner knows the condition of its network."""
 
     config: Any  # its sizes, in the form of diffusers
@@ -69,7 +69,7 @@ def label_dim(dim: int, num_slots: int) -> int:
     return dim * (num_slots + 1)
 
 
-class Conditioner(Condition, ModelMixin, ConfigMixin):
+class Conditioner(BaseConditioner, ModelMixin, ConfigMixin):
     """Features [B, K, D] and a text feature [B, D] → class labels [B, L] and cross-attention states [B, K+1, C].
 
     Slots that are absent are zeros: a decoder trained with slots dropped also works on the joint vector alone.
@@ -104,7 +104,7 @@ class Conditioner(Condition, ModelMixin, ConfigMixin):
         return float(self.config["dim"]) ** 0.5
 
     def noised(self, features: Tensor, noise: Tensor, noise_level: Tensor) -> Tensor:
-        """As `Condition.noised`; features and noise both have a mean square of about 1."""
+        """As `BaseConditioner.noised`; features and noise both have a mean square of about 1."""
         mixed = self.levels.add_noise(features, noise, noise_level)
         return torch.where((noise_level > 0)[:, None, None], mixed, features)
 

@@ -1,6 +1,6 @@
 """Records of finished data sets with the features of their items, which parts of the model are trained on.
 
-The lessons of a step are a function of the seed and the step, as are the records of the mixture. Their features are
+The examples of a step are a function of the seed and the step, as are the records of the mixture. Their features are
 read from the cache of `encoded` when they are first used. `Record.edits` names the medium that an answer edits.
 """
 
@@ -26,7 +26,7 @@ from codi2.train.encoded import Encodings, items_of
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingExample:
     """A record with the features of its items."""
 
     record: Record
@@ -81,7 +81,7 @@ class Lesson:
         return piece
 
 
-class Lessons:
+class ExampleSet:
     """A mixture with the features of its records.
 
     Args:
@@ -137,22 +137,22 @@ class Lessons:
         """The phase of a step."""
         return self.mixture.phase(step)
 
-    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Lesson]:
-        """A rank's lessons of a step."""
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[TrainingExample]:
+        """A rank's examples of a step."""
         return [self.read(address) for address in self.mixture.addresses(step)[rank::world_size]]
 
-    def every(self) -> list[Lesson]:
-        """All lessons, each once."""
+    def every(self) -> list[TrainingExample]:
+        """All examples, each once."""
         return [self.read(address) for address in self.mixture.every()]
 
-    def of_steps(self, steps: range) -> list[Lesson]:
-        """The lessons of some steps, each once."""
+    def of_steps(self, steps: range) -> list[TrainingExample]:
+        """The examples of some steps, each once."""
         addresses = dict.fromkeys(address for step in steps for address in self.mixture.addresses(step))
         return [self.read(address) for address in addresses]
 
-    def read(self, address: tuple[Path, int]) -> Lesson:
+    def read(self, address: tuple[Path, int]) -> TrainingExample:
         shard, number = address
-        return Lesson(self.mixture.read(address), self.encodings, f"{'/'.join(shard.parts[-3:])}:{number}")
+        return TrainingExample(self.mixture.read(address), self.encodings, f"{'/'.join(shard.parts[-3:])}:{number}")
 
 
 def check_held_out(part: str, held_out: Mapping[str, float]) -> None:

@@ -16,7 +16,7 @@ from codi2.data.build import Settings, build
 from codi2.encode.debug import DebugEncoder
 from codi2.errors import ConfigError, DataError
 from codi2.train.encoded import Encodings, weights_key
-from codi2.train.lessons import Lessons
+from codi2.train.examples import ExampleSet
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def captioned(media: Path, tmp_path: Path) -> str:
 def test_a_phase_without_data_falls_away(captioned: str, capsys: pytest.CaptureFixture[str]) -> None:
     encodings: Any = None
     shares = {"text": 0.25, "image": 0.4, "video": 0.1, "audio": 0.25}
-    mixture = Lessons({captioned: 1.0}, encodings, 2, shares, 0).mixture
+    mixture = ExampleSet({captioned: 1.0}, encodings, 2, shares, 0).mixture
     steps = Counter(mixture.phase(step) for step in range(1000))
     assert steps == {"text": pytest.approx(385, abs=1), "image": pytest.approx(615, abs=1)}
     said = capsys.readouterr().err
@@ -45,7 +45,7 @@ def test_a_phase_without_data_falls_away(captioned: str, capsys: pytest.CaptureF
     }
     for reason, phases in wrong.items():
         with pytest.raises(ConfigError, match=reason):
-            Lessons({captioned: 1.0}, encodings, 2, phases, 0)
+            ExampleSet({captioned: 1.0}, encodings, 2, phases, 0)
 
 
 def test_the_language_model_trains_on_the_phases_that_are_there(captioned: str, tmp_path: Path) -> None:
@@ -59,32 +59,34 @@ def test_the_language_model_trains_on_the_phases_that_are_there(captioned: str, 
     recipe = llm.build(config)
     assert set(recipe.decoders) == set(DEBUG.decoders)
     assert train(recipe, config, tmp_path / "out")
-    assert {recipe.lessons.mixture.phase(step) for step in range(100)} == {"text", "image"}
+    assert {recipe.examples.mixture.phase(step) for step in range(100)} == {"text", "image"}
 
 
-def test_a_lesson_has_its_answer_and_its_source(task_set: Path) -> None:
+def test_an_example_has_its_answer_and_its_source(task_set: Path) -> None:
     encoder = DebugEncoder(16, DEBUG.encoder.num_features)
     encodings = Encodings(lambda: encoder, weights_key(encoder), reads_words=True)
-    lessons = Lessons({str(task_set): 1.0}, encodings, 8, {"image": 1.0}, 0)
+    examples = ExampleSet({str(task_set): 1.0}, encodings, 8, {"image": 1.0}, 0)
     tasks = set()
     for step in range(12):
-        for lesson in lessons.batch(step):
-            answer, source = lesson.answer("image"), lesson.source("image")
-            edited = None if lesson.record.edits is None else lesson.record.media[lesson.record.edits]
-            pictures = [medium for medium in lesson.record.media if medium.modality == "image"]
-            assert lesson.medium(answer) is pictures[-1]
+        for example in examples.batch(step):
+            answer, source = example.answer("image"), example.source("image")
+            edited = None if example.record.edits is None else example.record.media[example.record.edits]
+            pictures = [medium for medium in example.record.media if medium.modality == "image"]
+            assert example.medium(answer) is pictures[-1]
             if edited is None or edited.modality != "image":
                 assert source is None
             else:
-                assert source is not None and lesson.medium(source) is edited
-            assert lesson.source("video", ("image",), answer=lesson.answers[0] - 1) is None, "only the last turn edits"
-            features = encodings.encoder([lesson.medium(answer).decode()])[0]
-            assert torch.allclose(lesson.features[answer], features, atol=2e-3)
-            tasks.add(lesson.record.task)
+                assert source is not None and example.medium(source) is edited
+            assert example.source("video", ("image",), answer=example.answers[0] - 1) is None, (
+                "only the last turn edits"
+            )
+            features = encodings.encoder([example.medium(answer).decode()])[0]
+            assert torch.allclose(example.features[answer], features, atol=2e-3)
+            tasks.add(example.record.task)
     assert {"image_from_caption", "edit_image", "analogy_image"} <= tasks
 
 
 def test_a_set_that_is_not_there_is_named_with_what_to_do(captioned: str, empty_home: Path) -> None:
     encodings: Any = None
     with pytest.raises(DataError, match=r"webvid is not a data set: it is neither in .* build it with"):
-        Lessons({captioned: 1.0, "webvid": 1.0}, encodings, 2, None, 0)
+        ExampleSet({captioned: 1.0, "webvid": 1.0}, encodings, 2, None, 0)

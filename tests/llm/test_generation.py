@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from codi2.errors import PromptError
-from codi2.llm.decode import Conversation, FeatureSegment, ReplyOptions, TextSegment, generate
+from codi2.llm.generation import CachedConversation, FeatureSegment, GenerationOptions, TextSegment, generate
 from codi2.prompt.layout import Message, collate
 from codi2.prompt.parts import Phrase, Text
 
@@ -16,14 +16,14 @@ from .conftest import picture, sound
 SHORT = [Message("user", (Text("hi"),))]
 PICTURES = [Message("user", (picture(0), Text(" and "), picture(1), Text(" make "), picture(2)))]
 MIXED = [Message("user", (Phrase("a dog"), Text(" sounds like "), sound(3)))]
-FREE = ReplyOptions(max_new_tokens=6)
+FREE = GenerationOptions(max_new_tokens=6)
 
 
 def run(kit, conversations, options, state=None, last=False, replaced=None):
     sequences = [kit.layout(c, reply=True) for c in conversations]
     sequences = [sequence.stretches()[-1] for sequence in sequences] if last else sequences
     batch = collate(sequences, kit.backbone.pad_id, left=True)
-    state = state or Conversation(kit.mllm, len(conversations))
+    state = state or CachedConversation(kit.mllm, len(conversations))
     return generate(state, batch, features_of(kit, batch, replaced or {}), options)
 
 
@@ -49,9 +49,9 @@ def test_a_batch_gives_what_single_runs_give(kit):
     conversations = [SHORT, PICTURES, MIXED, PICTURES]
     options = [
         FREE,
-        ReplyOptions(want=("image",), max_new_tokens=4),
-        ReplyOptions(want=("audio", "image"), max_new_tokens=2),
-        ReplyOptions(max_new_tokens=9, temperature=1.0, top_p=0.9, seed=5),
+        GenerationOptions(want=("image",), max_new_tokens=4),
+        GenerationOptions(want=("audio", "image"), max_new_tokens=2),
+        GenerationOptions(max_new_tokens=9, temperature=1.0, top_p=0.9, seed=5),
     ]
     together = run(kit, conversations, options)
     for conversation, option, segments in zip(conversations, options, together, strict=True):
@@ -59,15 +59,15 @@ def test_a_batch_gives_what_single_runs_give(kit):
 
 
 def test_a_modality_that_cannot_be_generated_is_refused(kit):
-    state = Conversation(kit.mllm)
+    state = CachedConversation(kit.mllm)
     with pytest.raises(PromptError, match="cannot generate phrase"):
-        run(kit, [SHORT], [ReplyOptions(want=("phrase",))], state)
+        run(kit, [SHORT], [GenerationOptions(want=("phrase",))], state)
     assert state.mask.shape[1] == 0, "nothing was read"
 
 
 def test_want_forces_media_or_bans_them(kit):
     image, both, text = run(
-        kit, [MIXED] * 3, [ReplyOptions(want=w, max_new_tokens=5) for w in (("image",), ("audio", "image"), ())]
+        kit, [MIXED] * 3, [GenerationOptions(want=w, max_new_tokens=5) for w in (("image",), ("audio", "image"), ())]
     )
     k = kit.config.heads.num_slots
     assert isinstance(image[0], FeatureSegment) and image[0].modality == "image"
@@ -91,7 +91,7 @@ def test_a_begin_token_of_the_models_own_opens_an_item(kit, want, monkeypatch):
         return scores
 
     monkeypatch.setattr(kit.backbone, "logits", eager)
-    (segments,) = run(kit, [SHORT], [ReplyOptions(want=want, max_new_tokens=5, max_items=2)])
+    (segments,) = run(kit, [SHORT], [GenerationOptions(want=want, max_new_tokens=5, max_items=2)])
     items = [s for s in segments if isinstance(s, FeatureSegment)]
     assert len(items) == (2 if want is None else 0)
     assert sum(len(s.ids) for s in segments if isinstance(s, TextSegment)) <= 5 - len(items)
@@ -100,7 +100,7 @@ def test_a_begin_token_of_the_models_own_opens_an_item(kit, want, monkeypatch):
 def test_the_loop_predicts_what_a_teacher_forced_pass_predicts(kit):
     """The state before a slot predicts it: fed with the generated features, a training pass predicts them again."""
     for prompt in (PICTURES, MIXED, SHORT):
-        (segments,) = run(kit, [prompt], [ReplyOptions(want=("image", "audio"), max_new_tokens=0)])
+        (segments,) = run(kit, [prompt], [GenerationOptions(want=("image", "audio"), max_new_tokens=0)])
         generated = [s.features for s in segments]
         answer = Message("assistant", (picture(8), sound(9)))  # stand-ins, whose features are replaced
         batch = collate([kit.layout([*prompt, answer])], kit.backbone.pad_id)
@@ -113,7 +113,7 @@ def test_the_loop_predicts_what_a_teacher_forced_pass_predicts(kit):
 
 def test_the_next_slots_depend_on_the_features_that_are_fed_back(kit, monkeypatch):
     """When another feature than the predicted one is fed, the first slot stays the same and the next ones differ."""
-    option = [ReplyOptions(want=("image",), max_new_tokens=0)]
+    option = [GenerationOptions(want=("image",), max_new_tokens=0)]
     expected = run(kit, [PICTURES], option)[0][0].features
     projection = kit.mllm.input_projection
     forward = projection.forward
@@ -143,13 +143,13 @@ def test_a_kept_cache_gives_what_reading_everything_at_once_gives(kit, monkeypat
                 generated[id(parts[-1])] = segment.features
         return Message("assistant", tuple(parts))
 
-    conversations, state, mark = [PICTURES, MIXED], Conversation(kit.mllm, 2), 0
+    conversations, state, mark = [PICTURES, MIXED], CachedConversation(kit.mllm, 2), 0
     for last, wants in ((False, [("image",), ()]), (True, [("audio",), ("image", "audio")])):
         if last:
             assert state.rewind(mark)  # the reply is read again, with the next message
         opening = collate([kit.layout(c, reply=True) for c in conversations], 0, left=True)
         mark = opening.ids.shape[1]
-        options = [ReplyOptions(want=want, max_new_tokens=4 + len(want)) for want in wants]
+        options = [GenerationOptions(want=want, max_new_tokens=4 + len(want)) for want in wants]
         replies = run(kit, conversations, options, state, last, generated)
         again = Message("user", (Text("more of "), picture(7), Phrase("a cat")))
         conversations = [[*c, message(r), again] for c, r in zip(conversations, replies, strict=True)]
@@ -166,7 +166,7 @@ def test_a_kept_cache_gives_what_reading_everything_at_once_gives(kit, monkeypat
 
 def test_sampling_follows_the_seed(kit):
     def draw(seed):
-        return run(kit, [SHORT], [ReplyOptions(want=(), max_new_tokens=12, temperature=1.0, seed=seed)])[0]
+        return run(kit, [SHORT], [GenerationOptions(want=(), max_new_tokens=12, temperature=1.0, seed=seed)])[0]
 
     assert_same(draw(1), draw(1))
     assert draw(1) != draw(2)
@@ -174,15 +174,15 @@ def test_sampling_follows_the_seed(kit):
 
 @pytest.mark.parametrize("top_p", [0.0, 1e-6])
 def test_a_top_p_of_about_zero_is_greedy(kit, top_p):
-    greedy = run(kit, [SHORT], [ReplyOptions(want=(), max_new_tokens=8)])[0]
-    narrow = run(kit, [SHORT], [ReplyOptions(want=(), max_new_tokens=8, temperature=0.7, top_p=top_p)])[0]
+    greedy = run(kit, [SHORT], [GenerationOptions(want=(), max_new_tokens=8)])[0]
+    narrow = run(kit, [SHORT], [GenerationOptions(want=(), max_new_tokens=8, temperature=0.7, top_p=top_p)])[0]
     assert_same(greedy, narrow)
 
 
 def test_the_end_of_the_turn_ends_the_reply(kit, monkeypatch):
     always_end_the_turn(kit, monkeypatch)
-    state = Conversation(kit.mllm)
-    (segments,) = run(kit, [SHORT], [ReplyOptions(want=("image",))], state)
+    state = CachedConversation(kit.mllm)
+    (segments,) = run(kit, [SHORT], [GenerationOptions(want=("image",))], state)
     assert [type(s) for s in segments] == [FeatureSegment]
     prompt_length = len(kit.layout(SHORT, reply=True).ids)
     assert (
@@ -215,7 +215,7 @@ def always_end_the_turn(kit, monkeypatch):
 )
 def test_all_wanted_segments_come_in_order_from_a_model_that_always_ends_its_turn(kit, monkeypatch, want):
     always_end_the_turn(kit, monkeypatch)
-    (segments,) = run(kit, [SHORT], [ReplyOptions(want=want)])
+    (segments,) = run(kit, [SHORT], [GenerationOptions(want=want)])
     assert tuple("text" if isinstance(s, TextSegment) else s.modality for s in segments) == want
     assert all(kit.backbone.tokenizer.decode(s.ids).strip() for s in segments if isinstance(s, TextSegment))
 
@@ -224,20 +224,20 @@ def test_wanted_media_follow_a_text_that_the_model_never_ends(kit, monkeypatch):
     logits, eos = kit.backbone.logits, kit.backbone.eos_id
     without_end = lambda hidden: logits(hidden).index_fill(-1, torch.tensor([eos]), -torch.inf)  # noqa: E731
     monkeypatch.setattr(kit.backbone, "logits", without_end)
-    (segments,) = run(kit, [SHORT], [ReplyOptions(want=("text", "image", "audio"), max_new_tokens=7)])
+    (segments,) = run(kit, [SHORT], [GenerationOptions(want=("text", "image", "audio"), max_new_tokens=7)])
     assert [type(s) for s in segments] == [TextSegment, FeatureSegment, FeatureSegment]
     assert len(segments[0].ids) == 7
 
 
 def test_wanted_texts_run_in_a_batch_as_alone(kit):
-    options = [ReplyOptions(want=w, max_new_tokens=5) for w in (("text", "image"), ("audio", "text"), None)]
+    options = [GenerationOptions(want=w, max_new_tokens=5) for w in (("text", "image"), ("audio", "text"), None)]
     together = run(kit, [SHORT, MIXED, SHORT], options)
     for conversation, option, segments in zip([SHORT, MIXED, SHORT], options, together, strict=True):
         assert_same(segments, run(kit, [conversation], [option])[0])
 
 
 def test_a_conversation_longer_than_the_model_reads_is_refused(kit):
-    state = Conversation(kit.mllm)
+    state = CachedConversation(kit.mllm)
     kit.backbone.max_length = 40
     run(kit, [SHORT], [FREE], state)
     with pytest.raises(PromptError, match="model reads 40"):

@@ -21,13 +21,14 @@ from codi2.checkpoint import load_joint, load_one_decoder, locate
 from codi2.errors import ConfigError, DataError
 from codi2.tensors import device_of, to_device
 from codi2.train.config import TrainConfig, options_of
+from codi2.train.contract import Recipe
 from codi2.train.encoded import Piece
-from codi2.train.lessons import Lesson, Lessons, check_held_out, encodings_for, read_stores
-from codi2.train.loop import WHOLE, Share
+from codi2.train.examples import ExampleSet, TrainingExample, check_held_out, encodings_for, read_stores
 from codi2.train.parts.denoised import draw_denoised
 from codi2.train.parts.diffusion_loss import Latents, diffusion_loss, encode, for_training, save_memory
 from codi2.train.parts.language_batch import DiffusionBatch
 from codi2.train.place import mixed, placement_of
+from codi2.train.shares import WHOLE, Share
 from codi2.weight_files import export_module, restore_module
 
 VALIDATED = 16  # held-out samples of each phase
@@ -35,7 +36,7 @@ SEEDS = 100  # between the seeds of the modalities, which have different noise a
 
 
 @dataclass(frozen=True)
-class JointOptions:
+class PublishedJointOptions:
     data: dict[str, float] = field(default_factory=dict)  # data set → share of the samples
     held_out: dict[str, float] = field(default_factory=dict)  # data set for validation → share
     phases: dict[str, float] = field(default_factory=dict)  # phase → share of the steps; empty: all mixed
@@ -45,7 +46,7 @@ class JointOptions:
 
 
 @dataclass
-class JointBatch:
+class PublishedJointBatch:
     """By modality."""
 
     denoised: dict[str, DiffusionBatch]
@@ -53,11 +54,11 @@ class JointBatch:
     unseen: dict[str, dict[int, Piece]]  # samples whose features are not encoded yet
 
 
-class JointRecipe:
+class PublishedJointRecipe(Recipe):
     divides = True
 
     def __init__(self, config: TrainConfig) -> None:
-        self.config, self.options = config, options_of(JointOptions, config)
+        self.config, self.options = config, options_of(PublishedJointOptions, config)
         options = self.options
         check_held_out(config.part, options.held_out)
         model, folder = locate(options.model)
@@ -67,9 +68,9 @@ class JointRecipe:
         encodings = encodings_for(model, folder)
         read_stores(encodings, model, options)
         self.slots, self.width = model.heads.num_slots, model.heads.feature_dim
-        self.lessons = Lessons(options.data, encodings, config.batch_size, options.phases or None, config.seed)
+        self.examples = ExampleSet(options.data, encodings, config.batch_size, options.phases or None, config.seed)
         self.held_out = {
-            phase: Lessons(options.held_out, encodings, VALIDATED, {phase: 1.0} if phase else None, 1)
+            phase: ExampleSet(options.held_out, encodings, VALIDATED, {phase: 1.0} if phase else None, 1)
             for phase in options.phases or [""]
         }
         torch.manual_seed(config.seed)
@@ -85,68 +86,68 @@ class JointRecipe:
         self.model = nn.ModuleDict({"joint": self.joint})
         self.frozen = nn.ModuleList([for_training(decoder) for decoder in decoders.values()])
 
-    def batch(self, step: int, share: Share = WHOLE) -> JointBatch:
+    def batch(self, step: int, share: Share = WHOLE) -> PublishedJointBatch:
         """Raises DataError: the records of the step do not all answer with media of the same two or more modalities."""
         size = self.config.batch_size
-        lessons = self.lessons.batch(step, share.index, share.count)
-        batch = self._draw(lessons, [step * size + row for row in share.rows(size)], self.config.seed)
+        examples = self.examples.batch(step, share.index, share.count)
+        batch = self._draw(examples, [step * size + row for row in share.rows(size)], self.config.seed)
         return batch if get_worker_info() else self.finish(batch)
 
-    def _draw(self, lessons: Sequence[Lesson], numbers: Sequence[int], seed: int) -> JointBatch:
+    def _draw(self, examples: Sequence[TrainingExample], numbers: Sequence[int], seed: int) -> PublishedJointBatch:
         """The random values of a sample depend on `seed` and its number in the run."""
-        kinds = {tuple(m for m in self.decoders if m in _modalities(lesson)) for lesson in lessons}
+        kinds = {tuple(m for m in self.decoders if m in _modalities(example)) for example in examples}
         if len(kinds) > 1 or min(map(len, kinds)) < 2:
             raise DataError(
                 f"the records of a step answer with {', '.join(map(str, sorted(kinds)))}; all should answer with media "
                 "of the same two or more modalities: name other data sets, or phases in [options.phases]"
             )
-        batch = JointBatch({}, {}, {})
+        batch = PublishedJointBatch({}, {}, {})
         for number, modality in enumerate(kinds.pop(), 1):
-            items = [lesson.answer(modality) for lesson in lessons]
-            answers = list(zip(lessons, items, numbers, strict=True))
-            slots = torch.arange(len(lessons) * self.slots[modality]).view(len(lessons), -1)
+            items = [example.answer(modality) for example in examples]
+            answers = list(zip(examples, items, numbers, strict=True))
+            slots = torch.arange(len(examples) * self.slots[modality]).view(len(examples), -1)
             batch.denoised[modality] = draw_denoised(
                 self.decoders[modality], answers, slots, self.width, seed + SEEDS * number, learns=False
             )
-            media: list[Piece] = [lesson.medium(item) for lesson, item in zip(lessons, items, strict=True)]
-            known = self.lessons.encodings.known(media)
-            batch.features[modality] = torch.zeros(len(lessons), self.slots[modality], self.width)
+            media: list[Piece] = [example.medium(item) for example, item in zip(examples, items, strict=True)]
+            known = self.examples.encodings.known(media)
+            batch.features[modality] = torch.zeros(len(examples), self.slots[modality], self.width)
             batch.unseen[modality] = {i: media[i] for i, value in enumerate(known) if value is None}
             self._set(batch, modality, {i: value for i, value in enumerate(known) if value is not None})
         return batch
 
-    def _set(self, batch: JointBatch, modality: str, values: dict[int, Tensor]) -> None:
+    def _set(self, batch: PublishedJointBatch, modality: str, values: dict[int, Tensor]) -> None:
         for i, value in values.items():
             batch.features[modality][i] = value[: self.slots[modality]]
 
-    def finish(self, batch: JointBatch) -> JointBatch:
+    def finish(self, batch: PublishedJointBatch) -> PublishedJointBatch:
         """Encodes the samples of `unseen`, in the training process."""
         for modality, pieces in batch.unseen.items():
             if pieces:
-                values = self.lessons.encodings.encode_on(device_of(self.model), list(pieces.values()))
+                values = self.examples.encodings.encode_on(device_of(self.model), list(pieces.values()))
                 self._set(batch, modality, dict(zip(pieces, values, strict=True)))
         batch.unseen = {}
         return batch
 
     def sources(self, step: int) -> list[str]:
         """The records of a step, for reports."""
-        return [f"{lesson.record.source}:{lesson.record.key}" for lesson in self.lessons.batch(step)]
+        return [f"{example.record.source}:{example.record.key}" for example in self.examples.batch(step)]
 
-    def losses(self, model: nn.Module, batch: JointBatch) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: PublishedJointBatch) -> dict[str, Tensor]:
         losses = self._joint_losses(batch, self._latents(batch))
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
-    def _latents(self, batch: JointBatch) -> dict[str, Latents]:
+    def _latents(self, batch: PublishedJointBatch) -> dict[str, Latents]:
         return {m: encode(self.decoders[m], denoised) for m, denoised in batch.denoised.items()}
 
-    def _joint_losses(self, batch: JointBatch, latents: dict[str, Latents]) -> dict[str, Tensor]:
+    def _joint_losses(self, batch: PublishedJointBatch, latents: dict[str, Latents]) -> dict[str, Tensor]:
         """L_DM of the decoders with joint attention."""
         t = {m: denoised.t for m, denoised in batch.denoised.items()}
         noisy = {m: self.decoders[m].noisy(x, batch.denoised[m].noise, t[m]) for m, (x, _) in latents.items()}
         with mixed(self.dtype, device_of(self.model)), self.joint.attached(noisy, t, self.unets):
             return self._separate_losses(batch, latents)
 
-    def _separate_losses(self, batch: JointBatch, latents: dict[str, Latents]) -> dict[str, Tensor]:
+    def _separate_losses(self, batch: PublishedJointBatch, latents: dict[str, Latents]) -> dict[str, Tensor]:
         """L_DM of each decoder."""
         dtype = getattr(torch, self.dtype)
         return {
@@ -160,8 +161,8 @@ class JointRecipe:
     def validate(self) -> dict[str, float]:
         """By phase and modality: L_DM on held-out records, with joint attention and without."""
         figures: dict[str, float] = {}
-        for phase, lessons in self.held_out.items():
-            batch = self.finish(self._draw(lessons.batch(0), range(VALIDATED), 0))
+        for phase, examples in self.held_out.items():
+            batch = self.finish(self._draw(examples.batch(0), range(VALIDATED), 0))
             batch = to_device(batch, device_of(self.model))
             latents, prefix = self._latents(batch), f"{phase}/" if phase else ""
             figures |= {f"{prefix}{m}/together": float(x) for m, x in self._joint_losses(batch, latents).items()}
@@ -169,7 +170,7 @@ class JointRecipe:
         return figures
 
     def provenance(self) -> dict[str, Any]:
-        return {"data_sha256": self.lessons.provenance()}
+        return {"data_sha256": self.examples.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
         export_module(self.joint, folder, provenance)
@@ -178,10 +179,10 @@ class JointRecipe:
         restore_module(self.joint, folder)
 
 
-def _modalities(lesson: Lesson) -> set[str]:
+def _modalities(example: TrainingExample) -> set[str]:
     """Those of the media of the last answer."""
-    return {lesson.items[item][1].modality for item in lesson.answers}
+    return {example.items[item][1].modality for item in example.answers}
 
 
-def build(config: TrainConfig) -> JointRecipe:
-    return JointRecipe(config)
+def build(config: TrainConfig) -> PublishedJointRecipe:
+    return PublishedJointRecipe(config)
