@@ -38,13 +38,13 @@ _NAMED = re.compile(rf"(({'|'.join((*MEDIA, *SENSES))})[0-9]{{1,4}})=(.+)", re.I
 MAX_UINT16 = 65_535
 
 
-def load_as(kind: str, source: Source, name: str = "", hears: bool = True) -> Media:
+def load_as(kind: str, source: Source, name: str = "", with_sound: bool = True) -> Media:
     """A file as an item of the modality `kind`: `depth`, `thermal` or `imu`; `media.load` reads all other kinds.
 
     Raises:
         MediaError: it is missing, broken, or not in the form of this modality.
     """
-    return LOADERS[kind](source, name) if kind in LOADERS else load(source, name, hears=hears)
+    return LOADERS[kind](source, name) if kind in LOADERS else load(source, name, with_sound=with_sound)
 
 
 def load_depth(source: Source, name: str = "") -> Depth:
@@ -206,18 +206,18 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def load_files(files: Sequence[str], hears: bool = True) -> dict[str, Media] | list[Media]:
+def load_files(files: Sequence[str], with_sound: bool = True) -> dict[str, Media] | list[Media]:
     """`["cat.png", "rain.wav"]` → media in order; `["image0=cat.png", "depth0=room.png"]` → media by placeholder.
 
     Args:
-        hears: whether the sound tracks of clips are read.
+        with_sound: whether the sound tracks of clips are read.
     Raises:
         PromptError: only a part of the files has a name.
         MediaError: a file cannot be read.
     """
     named = {match[1].lower(): match for file in files if (match := _NAMED.fullmatch(file)) and not Path(file).exists()}
     if not named:
-        return [load(file, hears=hears) for file in files]
+        return [load(file, with_sound=with_sound) for file in files]
     if len(named) < len(files):
         raise PromptError("name all files or none, each with another placeholder: image0=cat.png depth0=room.png")
-    return {name: load_as(match[2].lower(), match[3], hears=hears) for name, match in named.items()}
+    return {name: load_as(match[2].lower(), match[3], with_sound=with_sound) for name, match in named.items()}

@@ -196,7 +196,7 @@ def test_without_scipy_the_error_names_the_extra(code: str):
 def test_what_changes_nothing_is_not_visible():
     picture, sound = REAL["image"][0], REAL["audio"][0]
     assert not visible(picture, picture) and not visible(sound, sound)
-    assert not visible(sound, np.zeros_like(sound))  # silence is no edit that anybody hears
+    assert not visible(sound, np.zeros_like(sound))  # silence is no edit that anybody with_sound
     photo = REAL["image"][-1]
     assert not visible(photo, from_json("ground", {"hue": 20, "light": 0.5})(photo))
 

@@ -27,7 +27,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
 
 @pytest.fixture
 def ears(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A judge of sounds that hears the loudness of eight stretches, in place of the downloaded one."""
+    """A judge of sounds that with_sound the loudness of eight stretches, in place of the downloaded one."""
     import numpy as np
 
     from codi2.evaluate import context

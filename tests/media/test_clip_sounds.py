@@ -43,7 +43,7 @@ def test_clips_without_a_sound_have_none():
     ):
         clip = load(data)
         assert isinstance(clip, Video) and clip.sound is None
-    clip = load(HEARD, hears=False)
+    clip = load(HEARD, with_sound=False)
     assert isinstance(clip, Video) and clip.sound is None
 
 

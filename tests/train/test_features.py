@@ -32,7 +32,7 @@ def data(task_set: Path) -> Path:
 
 def test_every_medium_is_in_the_store_once_with_the_features_of_its_encoder(data: Path) -> None:
     made = encoding(data)
-    plan = encode_set(made, ALONE, tell=lambda _: None)
+    plan = encode_set(made, ALONE, print_line=lambda _: None)
     pieces, names = pieces_of(data), names_in(made.folder)
     occurrences = sum(len(items_of(record, True)) for shard in open_shards(data, load_report(data)) for record in shard)
     assert occurrences > 1.2 * len(pieces)  # or nothing would be learned here of media that occur again
@@ -49,7 +49,7 @@ def test_names_are_found_whatever_the_size_of_shards_and_passes(data: Path, monk
     monkeypatch.setattr(index, "SHARD_BYTES", 500)  # a few media each
     monkeypatch.setattr(index.plan, "__defaults__", (20,))
     made = encoding(data)
-    plan = encode_set(made, ALONE, tell=lambda _: None)
+    plan = encode_set(made, ALONE, print_line=lambda _: None)
     assert plan.bits >= 3 and len(plan.shards) > 2 * len(load_report(data)["shards"])
     assert all(path.stat().st_size < 4000 for path in (made.folder / "shards").iterdir())
     store, encoder = FeatureStore(made.folder), load_maker("debug").encoder
@@ -63,11 +63,11 @@ def test_processes_divide_the_media_and_none_is_encoded_twice(
 ) -> None:
     """Each process in its turn, with the others' shards still missing; and media are read in worker processes."""
     whole = encoding(data, out=tmp_path / "whole")
-    encode_set(whole, ALONE, tell=lambda _: None)
+    encode_set(whole, ALONE, print_line=lambda _: None)
     from codi2.train.features.worker import encode_shards
 
     made = EncodingRun(whole.job, tmp_path / "divided", EncodingOptions(workers=workers))
-    encode_set(made, ALONE, only_plan=True, tell=lambda _: None)
+    encode_set(made, ALONE, only_plan=True, print_line=lambda _: None)
     shards = [shard for shard, _ in index.shards_of(data)]
     shares = [Processes(rank, 3).share(shards) for rank in range(3)]
     counts = [sum(encode_shards(made.job, made.folder, share, made.how)) for share in shares]
@@ -78,7 +78,7 @@ def test_processes_divide_the_media_and_none_is_encoded_twice(
 
 def test_what_is_finished_stays_and_only_the_rest_is_encoded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = encoding(data)
-    encode_set(made, ALONE, tell=lambda _: None)
+    encode_set(made, ALONE, print_line=lambda _: None)
     paths = sorted((made.folder / "shards").iterdir())
     before = {path: path.read_bytes() for path in paths}
     paths[0].unlink()
@@ -93,7 +93,7 @@ def test_what_is_finished_stays_and_only_the_rest_is_encoded(data: Path, monkeyp
         store = FeatureStore(made.folder)
         for name, piece in pieces_of(data).items():
             store.read(name, piece.modality)
-    encode_set(made, ALONE, tell=lambda _: None)
+    encode_set(made, ALONE, print_line=lambda _: None)
     count = sum(len(v) for p in paths[:2] for k, v in load_file(p).items() if k.endswith(".names"))
     assert sum(calls) == count
     assert {path: path.read_bytes() for path in sorted((made.folder / "shards").iterdir())} == before
@@ -103,10 +103,10 @@ def test_a_set_that_has_grown_keeps_its_shards(rich_home: Path, tmp_path: Path) 
     small, large = tmp_path / "set38", tmp_path / "set76"
     write_task_set(rich_home, small, 38)
     first = encoding(small, out=tmp_path / "store")
-    encode_set(first, ALONE, tell=lambda _: None)
+    encode_set(first, ALONE, print_line=lambda _: None)
     write_task_set(rich_home, large, 76)
     second = encoding(large, out=tmp_path / "store")
-    encode_set(second, ALONE, tell=lambda _: None)
+    encode_set(second, ALONE, print_line=lambda _: None)
     assert set(names_in(tmp_path / "store")) == set(pieces_of(large))
     assert FeatureStore(tmp_path / "store").job.report == second.job.report
 
@@ -114,21 +114,21 @@ def test_a_set_that_has_grown_keeps_its_shards(rich_home: Path, tmp_path: Path) 
 def test_sizes_are_told_before_anything_is_encoded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     made = encoding(data)
-    encode_set(made, ALONE, only_plan=True, tell=said.append)
+    encode_set(made, ALONE, only_plan=True, print_line=said.append)
     assert not (made.folder / "shards").exists()
     pieces = pieces_of(data)
     need = sum(2 * 16 * DEBUG.encoder.num_features[piece.modality] for piece in pieces.values())
     assert said[0].startswith("About ") and f"{need / 1000:.3g} kB" in said[1]
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": need - 1}))
     with pytest.raises(OutputError, match=r"needs .* kB more, but its disk has .* kB free; choose another --out or"):
-        encode_set(made, ALONE, tell=said.append)
+        encode_set(made, ALONE, print_line=said.append)
 
 
 def test_fewer_features_are_the_first(data: Path) -> None:
     three, one = encoding(data), encoding(data, features=1)
     assert three.folder != one.folder and three.folder.parent == data / "features"
     for made in (three, one):
-        encode_set(made, ALONE, tell=lambda _: None)
+        encode_set(made, ALONE, print_line=lambda _: None)
     stores = FeatureStore(three.folder), FeatureStore(one.folder)
     for name, piece in pieces_of(data).items():
         many, single = (store.read(name, piece.modality) for store in stores)
@@ -156,7 +156,7 @@ def test_a_set_without_the_media_that_the_encoder_reads_has_an_empty_store(rich_
     run = encoding(data)
     run = replace(run, job=replace(run.job, shapes={"video": (1, 16)}))
     lines: list[str] = []
-    plan = encode_set(run, ALONE, tell=lines.append)
+    plan = encode_set(run, ALONE, print_line=lines.append)
     assert plan.media == {} and "none" in lines[-1] and names_in(run.folder) == []
     assert FeatureStore(run.folder).read(b"\0" * 16, "video") is None
 
@@ -166,13 +166,13 @@ def test_a_set_without_the_media_that_the_encoder_reads_has_an_empty_store(rich_
 
 def test_folders_that_do_not_fit_are_refused(data: Path, tmp_path: Path) -> None:
     made = encoding(data, out=tmp_path / "store")
-    encode_set(made, ALONE, tell=lambda _: None)
+    encode_set(made, ALONE, print_line=lambda _: None)
     with pytest.raises(DataError, match=r"store holds features by debug .* choose another --out, or delete"):
-        encode_set(encoding(data, features=1, out=tmp_path / "store"), ALONE, tell=lambda _: None)
+        encode_set(encoding(data, features=1, out=tmp_path / "store"), ALONE, print_line=lambda _: None)
     with pytest.raises(DataError, match=r"is not empty and is not a store of features; choose another --out"):
-        encode_set(encoding(data, out=data), ALONE, tell=lambda _: None)
+        encode_set(encoding(data, out=data), ALONE, print_line=lambda _: None)
     with locked(tmp_path / "store", "an encoding"), pytest.raises(OutputError, match=r"is in use by an encoding"):
-        encode_set(made, ALONE, tell=lambda _: None)
+        encode_set(made, ALONE, print_line=lambda _: None)
     (tmp_path / "store" / "features.json").unlink()
     with pytest.raises(DataError, match=r"store is not finished .* to the end"):
         FeatureStore(tmp_path / "store")
@@ -190,4 +190,4 @@ def test_a_damaged_medium_is_named(data: Path) -> None:
             content[at + 1 : at + 4] = b"XXX"
     shard.write_bytes(bytes(content))
     with pytest.raises(DataError, match=r"image-000000.tar has a damaged medium .*; delete the shard and build again"):
-        encode_set(encoding(data), ALONE, tell=lambda _: None)
+        encode_set(encoding(data), ALONE, print_line=lambda _: None)

@@ -56,7 +56,7 @@ def test_ray_makes_the_store_that_one_process_makes(
 ) -> None:
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    encode_set(encoding(data, out=tmp_path / "one"), ALONE, tell=lambda _: None)
+    encode_set(encoding(data, out=tmp_path / "one"), ALONE, print_line=lambda _: None)
     done = run_in(1, *command(data, tmp_path / "ray", "--ray", "local"))
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "one") == contents(tmp_path / "ray")
@@ -66,7 +66,7 @@ def test_ray_makes_the_store_that_one_process_makes(
 def test_a_killed_run_continues_where_it_stopped(data: Path, tmp_path: Path) -> None:
     """Kills at random moments, most of them while shards are written; no finished shard is written again."""
     whole = encoding(data, out=tmp_path / "whole")
-    encode_set(whole, ALONE, tell=lambda _: None)
+    encode_set(whole, ALONE, print_line=lambda _: None)
     slow = (
         "import time, sys; from codi2.train.features import worker, index, makers; index.SHARD_BYTES = 2000\n"
         "make = makers.FeatureMaker.make\n"

@@ -19,7 +19,7 @@ from codi2.tensors import to_device
 from codi2.train.config import TrainConfig
 from codi2.train.feed import draw_ahead, workers_for
 from codi2.train.loop import train
-from codi2.train.parts import llm
+from codi2.train.parts import llm, published_joint
 from codi2.train.parts.draw import torch_at
 from codi2.train.place import ModuleSwapper, placement_of
 from codi2.train.shares import WHOLE, Share, weigh

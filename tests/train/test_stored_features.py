@@ -49,7 +49,7 @@ def test_training_reads_the_store_and_nothing_else(
     said = capsys.readouterr().err
     assert said.count("encoded during training") == 1 and f"codi2 data encode {data} --model debug" in said
     made = encoding(data)
-    encode_set(made, ALONE, tell=lambda _: None)
+    encode_set(made, ALONE, print_line=lambda _: None)
     for path in (tmp_path / "home" / "cache" / "encoded").glob("*"):
         path.unlink()
     request.getfixturevalue("no_encoder")
@@ -71,9 +71,9 @@ def refusal(data: Path, **options: Any) -> str:
 
 def test_stores_that_do_not_fit_the_run_are_refused(data: Path, rich_home: Path, tmp_path: Path) -> None:
     made = encoding(data, out=tmp_path / "store")
-    encode_set(made, ALONE, tell=lambda _: None)
+    encode_set(made, ALONE, print_line=lambda _: None)
     one = encoding(data, features=1, out=tmp_path / "one")
-    encode_set(one, ALONE, tell=lambda _: None)
+    encode_set(one, ALONE, print_line=lambda _: None)
     assert "has 1 features of each image, but debug reads 3; run" in refusal(data, features=str(one.folder))
     assert "nowhere holds no features" in refusal(data, features=str(tmp_path / "nowhere"))
     report = made.folder / "features.json"
@@ -90,7 +90,7 @@ def test_stores_that_do_not_fit_the_run_are_refused(data: Path, rich_home: Path,
     for path in (made.folder / "shards").iterdir():
         path.write_bytes(path.read_bytes()[:-9])
     assert "is damaged or half written" in refusal(data, features=str(made.folder))
-    encode_set(made, ALONE, tell=lambda _: None)
+    encode_set(made, ALONE, print_line=lambda _: None)
     for path in (made.folder / "lookup").iterdir():
         np.save(path, np.load(path)[:, :0])
     assert "is in none of" in refusal(data, features=str(made.folder))
@@ -100,7 +100,7 @@ def test_a_model_of_one_feature_reads_a_store_of_many(data: Path, tmp_path: Path
     from codi2.train.features.use import FeatureStores
 
     made = encoding(data)
-    encode_set(made, ALONE, tell=lambda _: None)
+    encode_set(made, ALONE, print_line=lambda _: None)
     stores = FeatureStores(
         [FeatureStore(made.folder)], dict.fromkeys(("image", "audio", "video", "phrase"), 1), whole=True
     )

@@ -18,7 +18,7 @@ from codi2.errors import ConfigError
 from codi2.placement import Placement
 from codi2.train import run
 from codi2.train.config import TrainConfig, load_config
-from codi2.train.place import choose_device, placement_of, replaced
+from codi2.train.place import choose_device, placement_of, with_placement
 from codi2.train.recipe import is_finished
 
 SMALL = """
@@ -178,11 +178,11 @@ def test_a_language_model_in_few_bits_is_loaded_onto_the_gpu_of_its_process(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     monkeypatch.setattr(llm.LLMRecipe, "_data", lambda self: (None, None))
-    config = replaced(TrainConfig("llm", 1, 1, 1.0, options={"model": "debug"}), {"bits": 4})
+    config = with_placement(TrainConfig("llm", 1, 1, 1.0, options={"model": "debug"}), {"bits": 4})
     monkeypatch.setenv("LOCAL_RANK", "3")
     for placement, device in (({}, "cuda:3"), ({"device": "cuda:1"}, "cuda:1")):
         with pytest.raises(Loaded) as loaded:
-            llm.build(replaced(config, placement))
+            llm.build(with_placement(config, placement))
         assert loaded.value.args == ({"": device},)
 
 
@@ -217,10 +217,10 @@ def test_a_precision_that_a_gpu_lacks_is_one_sentence(
 
 
 def test_accelerate_and_the_options_must_name_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replaced(TrainConfig("vocoder", 1, 1, 1.0), {"device": "cuda"})
+    config = with_placement(TrainConfig("vocoder", 1, 1, 1.0), {"device": "cuda"})
     monkeypatch.setattr("codi2.train.place.check", lambda placement: None)
     choose_device(config)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")  # as `accelerate launch --cpu` sets it
     with pytest.raises(ConfigError, match="'cuda', but accelerate was launched with --cpu; remove one of the two"):
         choose_device(config)
-    choose_device(replaced(config, {"device": "cpu"}))
+    choose_device(with_placement(config, {"device": "cpu"}))

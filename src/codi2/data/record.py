@@ -68,7 +68,7 @@ class Medium:
         from codi2.errors import MediaError
         from codi2.media import load
 
-        media = load(self.data, f"a .{self.suffix} of the record", hears=False)
+        media = load(self.data, f"a .{self.suffix} of the record", with_sound=False)
         if media.modality != self.modality:
             raise MediaError(
                 f"a .{self.suffix} of the record is of modality {media.modality}, expected {self.modality}; rename it"

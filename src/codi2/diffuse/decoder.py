@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         self.unet, self.conditioner, self.codec = unet, conditioner, codec
         self.scheduler, self.config = scheduler, config
         self.process = process_of(scheduler)
-        self.sees_source: bool = unet.config.in_channels > unet.config.out_channels
+        self.has_source_input: bool = unet.config.in_channels > unet.config.out_channels
 
     @property
     def modality(self) -> str:
@@ -66,7 +66,7 @@ class Decoder(nn.Module):
         Latents of clips are [B, c, F, h, w], here and everywhere in this class.
         """
         condition = self.conditioner(features, noise_level, text)
-        maps = [latents, source] if self.sees_source else [latents]
+        maps = [latents, source] if self.has_source_input else [latents]
         layout = self.conditioner.maps(features, latents)
         if layout is not None:
             maps.append(layout.to(latents))
@@ -238,7 +238,7 @@ class Decoder(nn.Module):
 
     def _source_latents(self, sources: Sequence[Part | None] | None, like: Tensor) -> Tensor:
         latents = torch.zeros_like(like)
-        rows = [i for i, source in enumerate(sources or ()) if source is not None and self.sees_source]
+        rows = [i for i, source in enumerate(sources or ()) if source is not None and self.has_source_input]
         if sources is not None and rows:
             tensors = self.codec.to_tensor([sources[i] for i in rows])  # type: ignore[misc]
             latents[rows] = self.codec.encode_source(tensors).to(like)

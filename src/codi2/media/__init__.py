@@ -35,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def load(source: Source, name: str = "", still: bool = False, hears: bool = True) -> Media:
+def load(source: Source, name: str = "", still: bool = False, with_sound: bool = True) -> Media:
     """A picture, sound or clip from a path or from the bytes of a file.
 
     Animated pictures (GIF, WebP, APNG) are clips. The `sound` of a clip is its sound track, unless that is silent.
@@ -43,13 +43,13 @@ def load(source: Source, name: str = "", still: bool = False, hears: bool = True
     Args:
         name: of the part, and in messages; the file name by default.
         still: whether only the first frame of an animated picture is read.
-        hears: whether the sound track of a clip is read.
+        with_sound: whether the sound track of a clip is read.
 
     Raises:
         MediaError: missing, a folder, empty, broken, beyond the limits, or of no known format.
     """
     data, name = read_source(source, name)
-    media = picture(data, name, still) or sound(data, name) or clip(data, name, hears) or track(data, name)
+    media = picture(data, name, still) or sound(data, name) or clip(data, name, with_sound) or track(data, name)
     if media is None:
         kind = guess(data)
         raise MediaError(f"{name} is {kind}; give a PNG or JPEG picture, a WAV or OGG sound, or an MP4 clip")

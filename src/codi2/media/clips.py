@@ -32,8 +32,8 @@ _TURNS = {
 """Signs of a display matrix's a, b, c, d (x' = a x + c y, y' = b x + d y) → Pillow's name of the transposition."""
 
 
-def clip(data: bytes, name: str, hears: bool = False) -> Video | None:
-    """The frames of the first video stream and, with `hears`, the first sound; None: there is no video stream.
+def clip(data: bytes, name: str, with_sound: bool = False) -> Video | None:
+    """The frames of the first video stream and, with `with_sound`, the first sound; None: there is no video stream.
 
     Raises MediaError: it is broken, or beyond the limits, which are checked by its packets before it is decoded.
     """
@@ -51,7 +51,7 @@ def clip(data: bytes, name: str, hears: bool = False) -> Video | None:
     decoded = np.array(sorted(frames))
     nearest = decoded[np.maximum(np.searchsorted(decoded, numbers, "right") - 1, 0)]
     silent_clip = Video(timeline.of_one_size([frames[number] for number in nearest.tolist()]), fps, name)
-    return replace(silent_clip, sound=_sound(data, name, len(numbers) / fps)) if hears else silent_clip
+    return replace(silent_clip, sound=_sound(data, name, len(numbers) / fps)) if with_sound else silent_clip
 
 
 def _sound(data: bytes, name: str, seconds: float) -> Audio | None:

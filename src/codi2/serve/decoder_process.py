@@ -69,7 +69,7 @@ def main() -> None:
 def decode(kind: str, data: bytes) -> Media:
     """The medium in a file; `kind` is STILL, SILENT, or a kind of `senses.load_as`. Raises MediaError."""
     if kind in (STILL, SILENT):
-        return load(data, still=kind == STILL, hears=kind != SILENT)
+        return load(data, still=kind == STILL, with_sound=kind != SILENT)
     return load_as(kind, data)
 
 

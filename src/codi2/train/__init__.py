@@ -57,14 +57,14 @@ def run(
     """
     from codi2.train.config import load_config
     from codi2.train.loop import newest_kept, train
-    from codi2.train.place import ADVICE, choose_device, replaced, training_device
+    from codi2.train.place import ADVICE, choose_device, training_device, with_placement
     from codi2.train.recipe import before_training, resolved
     from codi2.train.release import MODEL, release
 
     config = load_config(config_path, steps=steps, start=str(start) if start else None)
     if config.part == MODEL:
         return {} if plan else release(config, Path(out).parent, Path(out))
-    config = replaced(config, placement or {}, anywhere=plan)
+    config = with_placement(config, placement or {}, anywhere=plan)
     if config.part not in PARTS:
         raise ConfigError(f"{config_path}: no part is called {config.part!r}; known parts: {', '.join(PARTS)}, {MODEL}")
     choose_device(config)

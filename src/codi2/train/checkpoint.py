@@ -87,11 +87,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if p.is_dir()) if folder.is_dir() else []
 
 
-def load_newest(checkpoints: Sequence[Path], says: bool = True) -> tuple[Path, CheckpointState]:
+def load_newest(checkpoints: Sequence[Path], warn: bool = True) -> tuple[Path, CheckpointState]:
     """The newest undamaged checkpoint and its contents.
 
     Args:
-        says: whether damaged ones are reported on stderr.
+        warn: whether damaged ones are reported on stderr.
     Raises:
         WeightsError: all checkpoints are damaged.
     """
@@ -101,7 +101,7 @@ def load_newest(checkpoints: Sequence[Path], says: bool = True) -> tuple[Path, C
             return path, load_checkpoint(path)
         except WeightsError as error:
             fault = fault or str(error)
-            if says and number < len(checkpoints):
+            if warn and number < len(checkpoints):
                 before = checkpoints[-number - 1].name
                 print(f"codi2: {error}; the run continues from {before}", file=sys.stderr, flush=True)
     raise WeightsError(f"{fault}, and no earlier one is whole; delete {checkpoints[0].parent} to start again")

@@ -43,7 +43,7 @@ Options = TypeVar("Options")
 
 def options_of(kind: type[Options], config: TrainConfig) -> Options:
     """`[options]` as the options of a part. Raises ConfigError: a key is unknown."""
-    known, options = [f.name for f in fields(kind)], unplaced(config).options  # type: ignore[arg-type]
+    known, options = [f.name for f in fields(kind)], without_placement(config).options  # type: ignore[arg-type]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigError(
@@ -52,14 +52,14 @@ def options_of(kind: type[Options], config: TrainConfig) -> Options:
     return kind(**options)
 
 
-def unplaced(config: TrainConfig) -> TrainConfig:
+def without_placement(config: TrainConfig) -> TrainConfig:
     """The config without `[options.placement]`, which is not an option of the part (see `place`)."""
     return replace(config, options={key: value for key, value in config.options.items() if key != "placement"})
 
 
 def recorded(config: TrainConfig) -> dict[str, Any]:
     """The config as checkpoints and exports record it, without the placement, which does not affect the result."""
-    return asdict(unplaced(config))
+    return asdict(without_placement(config))
 
 
 def load_config(path: str | Path, **overrides: Any) -> TrainConfig:

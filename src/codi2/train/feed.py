@@ -45,13 +45,13 @@ class Batches(Dataset[Any]):
 
 
 def draw_ahead(
-    recipe: Recipe, steps: range, shares: Sequence[Share], workers: int, pins: bool = False
+    recipe: Recipe, steps: range, shares: Sequence[Share], workers: int, pin_memory: bool = False
 ) -> Generator[Any]:
     """The batches of each step's shares, one after the other.
 
     Args:
         workers: number of worker processes; 0: this process draws each batch when it is needed.
-        pins: whether batches of workers are in page-locked memory, from which a GPU can copy while it computes.
+        pin_memory: whether batches of workers are in page-locked memory, from which a GPU can copy while it computes.
     Raises:
         CoDi2Error: raised by the recipe, in this process or a worker.
     """
@@ -67,17 +67,17 @@ def draw_ahead(
     ]
     # start the thread only after all workers are forked: a fork could copy a lock that the thread holds
     packed = (next(lanes[step // block % workers]) for step in steps for _ in shares)
-    yield from _received_ahead(_unpacked(packed, RECEIVED + len(shares) + 1, pins), RECEIVED)
+    yield from _received_ahead(_unpacked(packed, RECEIVED + len(shares) + 1, pin_memory), RECEIVED)
 
 
-def _unpacked(batches: Iterator[Packed | CoDi2Error], kept: int, pins: bool) -> Iterator[Any]:
+def _unpacked(batches: Iterator[Packed | CoDi2Error], kept: int, pin_memory: bool) -> Iterator[Any]:
     """The batches. References to the memory of the last `kept` are held, so that it is freed here, in the thread."""
     numbers: deque[Tensor] = deque(maxlen=kept)
     for batch in batches:
         if isinstance(batch, CoDi2Error):
             raise batch
         numbers.append(batch.numbers)
-        yield batch.unpack(pins)
+        yield batch.unpack(pin_memory)
 
 
 def _received_ahead(values: Iterator[Any], count: int) -> Generator[Any]:

@@ -44,10 +44,10 @@ class Interrupt:
 
 
 @contextmanager
-def interrupts(listens: bool) -> Iterator[Interrupt]:
-    """Records signals in this context, in the main thread of a program and with `listens`; else changes nothing."""
+def interrupts(enabled: bool) -> Iterator[Interrupt]:
+    """Records signals in this context, in the main thread of a program and with `enabled`; else changes nothing."""
     interrupt = Interrupt()
-    if not listens or threading.current_thread() is not threading.main_thread():
+    if not enabled or threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
     before = {number: signal.signal(number, interrupt.note) for number in SIGNALS}

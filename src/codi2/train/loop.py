@@ -168,8 +168,8 @@ class _Training:
         config, single = self.config, self.accelerator.num_processes == 1
         self.logged_time, self.logged_step = self.start_time, self.step
         workers = workers_for(config, self.device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-        pins = self.device.type == "cuda"
-        batches = draw_ahead(self.recipe, range(self.step, self.last), self.shares, workers, pins)
+        pin_memory = self.device.type == "cuda"
+        batches = draw_ahead(self.recipe, range(self.step, self.last), self.shares, workers, pin_memory)
         with (
             progress_bar(f"training {config.part}", config.steps, self.step) as progress,
             # with several processes each would stop at another step and wait for the others

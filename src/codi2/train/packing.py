@@ -25,9 +25,9 @@ class Packed:
     outline: bytes  # the pickle, with the place of each tensor in `numbers`
     numbers: Tensor  # uint8 [bytes], in shared memory
 
-    def unpack(self, pins: bool = False) -> Any:
-        """The value; its tensors lie in `numbers`, which `pins` copies into page-locked memory."""
-        return _Reader(self.outline, self.numbers.pin_memory() if pins else self.numbers).load()
+    def unpack(self, pin_memory: bool = False) -> Any:
+        """The value; its tensors lie in `numbers`, which `pin_memory` copies into page-locked memory."""
+        return _Reader(self.outline, self.numbers.pin_memory() if pin_memory else self.numbers).load()
 
 
 def pack(value: Any) -> Packed:

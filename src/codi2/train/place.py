@@ -24,7 +24,7 @@ LANGUAGE = ("llm", "finetune")
 """Parts that train a language model."""
 
 
-def replaced(config: TrainConfig, given: Mapping[str, Any], anywhere: bool = False) -> TrainConfig:
+def with_placement(config: TrainConfig, given: Mapping[str, Any], anywhere: bool = False) -> TrainConfig:
     """The config with the keys of `given` in its `[options.placement]`.
 
     Args:

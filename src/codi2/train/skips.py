@@ -74,9 +74,9 @@ class PendingValues:
         return self._values.tolist()
 
 
-def note_skipped(out: Path, about: Mapping[str, Any], writes: bool) -> None:
-    """Prints a skipped step and appends it to `out`/skipped.jsonl, in the process that `writes`."""
-    if writes:
+def note_skipped(out: Path, about: Mapping[str, Any], is_main_process: bool) -> None:
+    """Prints a skipped step and appends it to `out`/skipped.jsonl, in the main process."""
+    if is_main_process:
         print(f"step {about['step']} is skipped: {about['reason']} (loss {about['loss']})", file=sys.stderr, flush=True)
         out.mkdir(parents=True, exist_ok=True)
         with open(out / "skipped.jsonl", "a", encoding="utf-8") as file:

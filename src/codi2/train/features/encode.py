@@ -68,7 +68,7 @@ def encode_set(
     processes: Processes,
     ray: str | None = None,
     only_plan: bool = False,
-    tell: Callable[[str], None] = print,
+    print_line: Callable[[str], None] = print,
 ) -> StorePlan:
     """Makes the store, or continues it.
 
@@ -76,7 +76,7 @@ def encode_set(
         processes: this process among those that encode.
         ray: a Ray cluster's address, or `local`; replaces several processes.
         only_plan: reports the sizes and encodes nothing.
-        tell: writes a line for the user.
+        print_line: writes a line for the user.
 
     Raises:
         DataError: the folder has another encoder's features; a shard or medium of the data set is damaged.
@@ -86,12 +86,12 @@ def encode_set(
     with ExitStack() as stack:
         processes.gather(lambda: _begin(encoding, stack) if processes.first else None)
         if processes.first:
-            tell(f"About {_size(_estimate(job))} of {_description(job)} will be in {folder}.")
+            print_line(f"About {_size(_estimate(job))} of {_description(job)} will be in {folder}.")
         _index(encoding, processes, ray)
         store_plan = processes.gather(lambda: plan(job, folder) if processes.first else None)[0]
         assert store_plan is not None
         if processes.first:
-            tell(_summary(job, store_plan))
+            print_line(_summary(job, store_plan))
         if not only_plan:
             processes.gather(lambda: _check_room(encoding, store_plan) if processes.first else None)
             _encode(encoding, store_plan, processes, ray)

@@ -21,7 +21,7 @@ Answer = tuple[TrainingExample, int, int]
 
 
 def draw_denoised(
-    decoder: Decoder, answers: Sequence[Answer], slots: Tensor, width: int, seed: int, learns: bool
+    decoder: Decoder, answers: Sequence[Answer], slots: Tensor, width: int, seed: int, training: bool
 ) -> DiffusionBatch:
     """Answers [n] of the decoder's modality.
 
@@ -29,14 +29,14 @@ def draw_denoised(
         slots: int64 [n, K], indices of their features.
         width: D.
         seed: of the run.
-        learns: whether the decoder is trained; only then conditions are dropped.
+        training: whether the decoder is trained; only then conditions are dropped.
     """
     width = decoder.conditioner.embedding_width(width)  # features are noised as they reach the network
     codec, draws = decoder.codec, [torch_at(seed + 1, number) for *_, number in answers]
     t = torch.cat([decoder.process.times(1, draw) for draw in draws])
     noise = torch.stack([torch.randn(decoder.latent_shape, generator=draw) for draw in draws])
     feature_noise = torch.stack([torch.randn(slots.shape[1], width, generator=draw) for draw in draws])
-    without = [withheld(numpy_at(seed + 4, number), 1) if learns else _NOTHING for *_, number in answers]
+    without = [withheld(numpy_at(seed + 4, number), 1) if training else _NOTHING for *_, number in answers]
     sources = [example.source(codec.modality, codec.others, item) for example, item, _ in answers]
     rows = [n for n, source in enumerate(sources) if source is not None and not without[n][1]]
     media = codec.read([example.medium(item).decode() for example, item, _ in answers])

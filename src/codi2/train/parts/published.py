@@ -104,14 +104,14 @@ class PublishedRecipe(Recipe):
         size = self.config.batch_size
         rows = share.rows(size)
         examples = self.examples.batch(step, share.index, share.count)
-        batch = self._draw(examples, [step * size + row for row in rows], learns=True)
+        batch = self._draw(examples, [step * size + row for row in rows], training=True)
         return batch if get_worker_info() else self.finish(batch)
 
-    def _draw(self, examples: Sequence[TrainingExample], numbers: Sequence[int], learns: bool) -> PublishedBatch:
+    def _draw(self, examples: Sequence[TrainingExample], numbers: Sequence[int], training: bool) -> PublishedBatch:
         items = [example.answer(self.options.modality) for example in examples]
         slots = torch.arange(len(examples) * self.slots).view(-1, self.slots)
         answers = list(zip(examples, items, numbers, strict=True))
-        denoised = draw_denoised(self.decoder, answers, slots, self.width, self.config.seed, learns)
+        denoised = draw_denoised(self.decoder, answers, slots, self.width, self.config.seed, training)
         media = [example.medium(item) for example, item in zip(examples, items, strict=True)]
         features = torch.zeros(len(examples), self.slots, self.width)
         known = self.examples.encodings.known(media)
@@ -120,7 +120,7 @@ class PublishedRecipe(Recipe):
                 row[:] = value[: self.slots]
         unseen: dict[int, Piece] = {i: media[i] for i, value in enumerate(known) if value is None}
         draws = [torch_at(self.config.seed + 5, number) for number in numbers]
-        most = self.options.feature_noise if learns else 0.0
+        most = self.options.feature_noise if training else 0.0
         amount = most * torch.stack([torch.rand(1, 1, generator=draw) for draw in draws])
         augmentation_noise = torch.stack([torch.randn(self.slots, self.width, generator=draw) for draw in draws])
         return PublishedBatch(denoised, features, unseen, amount, augmentation_noise)
@@ -152,7 +152,7 @@ class PublishedRecipe(Recipe):
         """L_DM on held-out records with their features, another record's and none; with and without the source."""
         examples = self.held_out.batch(0)
         batch = to_device(
-            self.finish(self._draw(examples, range(len(examples)), learns=False)), device_of(self.decoder)
+            self.finish(self._draw(examples, range(len(examples)), training=False)), device_of(self.decoder)
         )
         features, with_sources = batch.features, batch.denoised
         figures: dict[str, float] = {}

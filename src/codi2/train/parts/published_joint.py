@@ -107,7 +107,7 @@ class PublishedJointRecipe(Recipe):
             answers = list(zip(examples, items, numbers, strict=True))
             slots = torch.arange(len(examples) * self.slots[modality]).view(len(examples), -1)
             batch.denoised[modality] = draw_denoised(
-                self.decoders[modality], answers, slots, self.width, seed + SEEDS * number, learns=False
+                self.decoders[modality], answers, slots, self.width, seed + SEEDS * number, training=False
             )
             media: list[Piece] = [example.medium(item) for example, item in zip(examples, items, strict=True)]
             known = self.examples.encodings.known(media)
