@@ -29,7 +29,7 @@ from codi2.train.config import TrainConfig, load_config, options_of
 from codi2.train.encoded import Encodings, weights_key
 from codi2.train.loop import Share, train
 from codi2.train.parts import published
-from codi2.train.parts.draw import WITHHELD, noised_features, withheld
+from codi2.train.parts.draw import DROPPED, draw_dropped, noised_features
 
 MODALITIES = ("image", "audio", "video")
 SEEDS = [11, 12, 13, 14]
@@ -173,8 +173,8 @@ def test_a_share_draws_what_the_whole_batch_has(make: Make):
 
 
 def test_rates_are_those_of_instruct_pix2pix():
-    feature, source = withheld(np.random.default_rng(0), 100_000)
-    assert sum(WITHHELD.values()) == pytest.approx(1)
+    feature, source = draw_dropped(np.random.default_rng(0), 100_000)
+    assert sum(DROPPED.values()) == pytest.approx(1)
     for rows, rate in ((feature & ~source, 0.05), (source & ~feature, 0.05), (feature & source, 0.05)):
         assert float(rows.float().mean()) == pytest.approx(rate, abs=0.005)
 

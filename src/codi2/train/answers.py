@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from codi2.checkpoint import load_language, locate
 from codi2.config import CoDi2Config
-from codi2.data.record import Medium, Record
+from codi2.data.record import Medium, Record, media_of
 from codi2.heads.prior import Context
 from codi2.hub import sha256_of, write_atomic
 from codi2.llm.backbone import load_backbone
@@ -48,7 +48,7 @@ class Answer:
     @property
     def media(self) -> list[Medium]:
         """Media of the last turn, in order."""
-        return [piece for piece in self.record.turns[-1][1] if isinstance(piece, Medium)]
+        return media_of(self.record.turns[-1:])
 
     @property
     def medium(self) -> Medium:

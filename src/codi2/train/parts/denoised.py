@@ -13,7 +13,7 @@ from torch import Tensor
 
 from codi2.diffuse.decoder import Decoder
 from codi2.train.examples import TrainingExample
-from codi2.train.parts.draw import numpy_at, torch_at, withheld
+from codi2.train.parts.draw import draw_dropped, numpy_at, torch_at
 from codi2.train.parts.language_batch import DiffusionBatch
 
 Answer = tuple[TrainingExample, int, int]
@@ -36,7 +36,7 @@ def draw_denoised(
     t = torch.cat([decoder.process.times(1, draw) for draw in draws])
     noise = torch.stack([torch.randn(decoder.latent_shape, generator=draw) for draw in draws])
     feature_noise = torch.stack([torch.randn(slots.shape[1], width, generator=draw) for draw in draws])
-    without = [withheld(numpy_at(seed + 4, number), 1) if training else _NOTHING for *_, number in answers]
+    without = [draw_dropped(numpy_at(seed + 4, number), 1) if training else _NOTHING for *_, number in answers]
     sources = [example.source(codec.modality, codec.others, item) for example, item, _ in answers]
     rows = [n for n, source in enumerate(sources) if source is not None and not without[n][1]]
     media = codec.read([example.medium(item).decode() for example, item, _ in answers])

@@ -44,7 +44,7 @@ from codi2.train.bank import SHARD, bank
 from codi2.train.config import TrainConfig, options_of
 from codi2.train.contract import Recipe
 from codi2.train.parts.clips import TrainingClips, first_frames, held_out_pairs
-from codi2.train.parts.draw import WITHHELD, epoch_order, numpy_at, torch_at
+from codi2.train.parts.draw import draw_dropped, epoch_order, numpy_at, torch_at
 from codi2.train.parts.pairs import Pair, TrainingPairs
 from codi2.train.parts.sampled import Answers, InstructedAnswers, SampledAnswers
 from codi2.train.place import training_device
@@ -54,7 +54,7 @@ from codi2.weight_files import export_module, load_part, restore_module
 CALL = 100  # samples per call of the frozen networks
 SHOWN, VALIDATED = 16, 192  # held-out media
 JOINT_ALONE = 0.1  # rate at which the compact features are dropped
-MOTION_WITHHELD = 0.15  # rate at which the last feature of a clip, its motion, is dropped
+MOTION_DROPPED = 0.15  # rate at which the last feature of a clip, its motion, is dropped
 NAMED = 0.5  # share of the samples without features that have the joint vector as their text, as negative prompts do
 ANSWERS_SEED = 3  # is added to the run's: the language model and the prior have trained on records of the run's seed
 NOISED, MAX_NOISE_LEVEL = 0.5, 500  # share of the features that are noised; largest of 1000 levels
@@ -204,10 +204,10 @@ class DenoiserRecipe(Recipe):
         )
         t = self.decoder.process.times(size, torch_at(self.config.seed + 2, step))
         levels = draw.integers(1, MAX_NOISE_LEVEL, size=size) * (draw.random(size) < NOISED)
-        withheld = draw.choice(list(WITHHELD), size, p=list(WITHHELD.values()))
+        without_feature, without_source = draw_dropped(draw, size)
         alone = draw.random(size) < JOINT_ALONE
-        still = draw.random(size) < MOTION_WITHHELD * (len(shape) == 5)
-        named = np.isin(withheld, ["feature", "both"]) & (draw.random(size) < NAMED)
+        still = draw.random(size) < MOTION_DROPPED * (len(shape) == 5)
+        named = without_feature.numpy() & (draw.random(size) < NAMED)
         rows = share.rows(size)
         latents, source, features = (
             self.encoded[key][places[rows]].float() for key in ("latents", "source", "features")
@@ -223,8 +223,8 @@ class DenoiserRecipe(Recipe):
         text = features[:, 0] * torch.from_numpy(named[rows])[:, None]
         features[torch.from_numpy(alone[rows]), 1:] = 0
         features[torch.from_numpy(still[rows]), -1] = 0
-        features[torch.from_numpy(np.isin(withheld, ["feature", "both"])[rows])] = 0
-        source[torch.from_numpy(np.isin(withheld, ["source", "both"])[rows])] = 0
+        features[without_feature[rows]] = 0
+        source[without_source[rows]] = 0
         return DenoiserBatch(latents, source, features, text, noise_level, t[rows], noise[rows])
 
     def _places(self, step: int) -> np.ndarray:

@@ -41,12 +41,12 @@ def noised_features(features: Tensor, amount: Tensor, noise: Tensor) -> Tensor:
     return (1 - amount**2).sqrt() * features + amount * scale * noise
 
 
-WITHHELD = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
+DROPPED = {"": 0.85, "feature": 0.05, "source": 0.05, "both": 0.05}
 """The dropped condition of a sample, and its share (InstructPix2Pix, section 3.2.1): guidance needs all four."""
 
 
-def withheld(draw: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+def draw_dropped(draw: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
     """bool [count] each: the samples that are trained without their feature, and those without their source."""
-    kinds = draw.choice(list(WITHHELD), count, p=list(WITHHELD.values()))
+    kinds = draw.choice(list(DROPPED), count, p=list(DROPPED.values()))
     feature, source = (torch.from_numpy(np.isin(kinds, [condition, "both"])) for condition in ("feature", "source"))
     return feature, source

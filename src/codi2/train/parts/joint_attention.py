@@ -34,7 +34,7 @@ from codi2.train.config import TrainConfig, options_of
 from codi2.train.contract import Recipe
 from codi2.train.parts.clips import first_frames
 from codi2.train.parts.denoiser import DenoiserOptions, FrozenNetworks
-from codi2.train.parts.draw import WITHHELD, epoch_order, numpy_at, torch_at
+from codi2.train.parts.draw import draw_dropped, epoch_order, numpy_at, torch_at
 from codi2.train.place import training_device
 from codi2.train.shares import WHOLE, Share
 from codi2.weight_files import export_module, load_part, restore_module
@@ -159,7 +159,7 @@ class JointRecipe(Recipe):
         motions_of[[not self.pairs.is_timed(int(place)) for place in places]] = "own"  # else nothing says its motion
         others = draw.integers(self.options.samples, size=size)
         has_first_frame = torch.from_numpy(draw.random(size) < FIRST_FRAME)
-        withheld = draw.choice(list(WITHHELD), size, p=list(WITHHELD.values()))
+        without_feature, without_source = draw_dropped(draw, size)
         encoded = {key: value[places].float() for key, value in self.encoded.items()}
         motion = self.encoded["video_features"][others, -1].float()
         features = encoded["video_features"]
@@ -170,8 +170,8 @@ class JointRecipe(Recipe):
             latents, decoder = encoded[f"{modality}_latents"], self.decoders[modality]
             source = self._first_frame(latents, has_first_frame) if modality == "video" else torch.zeros_like(latents)
             features = encoded[f"{modality}_features"]
-            features[torch.from_numpy(np.isin(withheld, ["feature", "both"]))] = 0
-            source[torch.from_numpy(np.isin(withheld, ["source", "both"]))] = 0
+            features[without_feature] = 0
+            source[without_source] = 0
             batch.latents[modality], batch.source[modality] = latents[rows], source[rows]
             batch.features[modality] = features[rows]
             batch.t[modality] = decoder.process.times(size, generator)[rows]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from codi2.checkpoint import locate
 from codi2.config import CoDi2Config, PriorConfig
 from codi2.data import cache
-from codi2.data.record import Medium
+from codi2.data.record import media_of
 from codi2.data.tasks import WEIGHTS, TaskSampler, draw_record
 from codi2.heads.prior import Context, Prior, sample_noise_levels
 from codi2.prompt.layout import MODALITIES
@@ -166,7 +166,7 @@ def answers(sampler: TaskSampler, seed: int, numbers: Sequence[int], weights: di
     drawn = []
     for number in numbers:
         record = draw_record(sampler, seed, number, weights, media=True)
-        count = sum(isinstance(piece, Medium) for piece in record.turns[-1][1])
+        count = len(media_of(record.turns[-1:]))
         drawn.append(Answer(record, int(numpy_at(seed, number).integers(count))))
     return drawn
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from codi2.data import cache
-from codi2.data.record import Medium, Record
+from codi2.data.record import Medium, Record, media_of
 from codi2.data.tasks import TaskSampler, draw_record
 from codi2.hub import sha256_of
 from codi2.llm.generation import FeatureSegment
@@ -106,7 +106,7 @@ class SampledAnswers:
             records = [self.record(place) for place in places[start : start + CALL]]
             readings = self.model.read([record.messages()[:-1] for record in records])
             options = [
-                Options(want=tuple(m.modality for m in answered(record)), seed=place, max_new_tokens=0)
+                Options(want=tuple(m.modality for m in media_of(record.turns[-1:])), seed=place, max_new_tokens=0)
                 for place, record in zip(places[start : start + CALL], records, strict=True)
             ]
             for segments in self.model.write(readings, options):
@@ -125,7 +125,7 @@ class SampledAnswers:
 
     def _answer(self, record: Record) -> Medium | None:
         """The last medium of this modality in a record's answer; None: it has none, or does not follow."""
-        media = [medium for medium in answered(record) if medium.modality == self.modality]
+        media = [medium for medium in media_of(record.turns[-1:]) if medium.modality == self.modality]
         return media[-1] if media and record.task in SETTLED else None
 
 
@@ -144,11 +144,6 @@ class InstructedAnswers(SampledAnswers):
 
     def depends(self) -> dict[str, Any]:
         return super().depends() | {"features": "joint vector of the instruction"}
-
-
-def answered(record: Record) -> list[Medium]:
-    """The media of the last turn, in order."""
-    return [piece for piece in record.turns[-1][1] if isinstance(piece, Medium)]
 
 
 def as_array(part: Part) -> np.ndarray:
