@@ -88,4 +88,5 @@ def test_a_reply_with_the_cache_is_what_one_pass_predicts(backbone: Backbone) ->
     (segments,) = generate(CachedConversation(mllm), turn, features[: len(turn.items)], options)
     fed = torch.cat([features[:2], segments[0].features[None]])
     again = mllm(batch, features, fed)
-    torch.testing.assert_close(again.of("image")[1][0], segments[0].features, rtol=1e-3, atol=1e-3)
+    image = again.item == 2
+    torch.testing.assert_close(again.prediction[image], segments[0].features, rtol=1e-3, atol=1e-3)

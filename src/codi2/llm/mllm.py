@@ -15,7 +15,7 @@ from codi2.config import HeadsConfig
 from codi2.heads.projection import Projection
 from codi2.llm.backbone import Backbone
 from codi2.llm.splice import splice
-from codi2.prompt.layout import MODALITIES, Batch
+from codi2.prompt.layout import Batch
 
 OUTPUT_RMS = 0.1  # of predicted features at initialisation: near zero, the mean of features
 
@@ -26,17 +26,9 @@ class TeacherForced:
 
     prediction: Tensor  # [P, D], c_MLLM
     target: Tensor  # [P, D], C_x(x)
-    modality: Tensor  # int64 [P], index in MODALITIES
     item: Tensor  # int64 [P], index in Batch.items
     logits: Tensor  # [M, V]
     labels: Tensor  # int64 [M]
-
-    def of(self, modality: str) -> tuple[Tensor, Tensor]:
-        """Indices in Batch.items [n] of the assistant's items of one modality, and their predictions [n, K, D]."""
-        chosen = self.modality == MODALITIES.index(modality)
-        items = self.item[chosen].unique_consecutive()
-        slots = int(chosen.sum()) // max(len(items), 1)
-        return items, self.prediction[chosen].view(len(items), slots, self.prediction.shape[-1])
 
 
 class MLLM(nn.Module):
@@ -81,7 +73,6 @@ class MLLM(nn.Module):
         return TeacherForced(
             prediction=prediction,
             target=features[item, number],
-            modality=modality,
             item=item,
             logits=self.backbone.logits(hidden[text_sample, text_position - 1]),
             labels=batch.labels[text_sample, text_position],

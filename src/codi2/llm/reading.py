@@ -16,7 +16,7 @@ from torch import Tensor
 from codi2.llm.generation import CachedConversation, GenerationOptions, Listener, Segment, generate
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import Layout, Message, TokenSequence, collate
-from codi2.prompt.parts import Part, Phrase, Prompt
+from codi2.prompt.parts import Part, Phrase
 
 Key = tuple[str, int | str, int]
 """Modality, identity (of a phrase: its text) and number of features of an item."""
@@ -28,14 +28,9 @@ Features = Mapping[Key, tuple[Part, Tensor]]
 class Reading:
     """One conversation to answer, with the features of its items."""
 
-    messages: Sequence[Message]
     stretches: Sequence[TokenSequence]
     features: Features
     past: Past
-
-    @property
-    def prompt(self) -> Prompt:
-        return self.messages[-1].parts
 
 
 class Past:
@@ -45,11 +40,6 @@ class Past:
         self.features: Features = {}
         self._state: CachedConversation | None = None
         self._read: list[tuple[TokenSequence, int]] = []  # each stretch, with the state's positions after it
-
-    @property
-    def positions(self) -> int:
-        """The number of positions in the cache."""
-        return self._state.positions if self._state is not None else 0
 
     def resume(self, mllm: MLLM, stretches: Sequence[TokenSequence]) -> tuple[CachedConversation, int]:
         """The state after the leading stretches that were read before, and the number of these stretches.
@@ -102,8 +92,8 @@ def read(
     for past, items in zip(pasts, items_by_key, strict=True):
         past.features = {key: known[key] for key in items}
     return [
-        Reading(messages, sequence.stretches(), past.features, past)
-        for messages, sequence, past in zip(conversations, sequences, pasts, strict=True)
+        Reading(sequence.stretches(), past.features, past)
+        for sequence, past in zip(sequences, pasts, strict=True)
     ]
 
 
@@ -113,7 +103,7 @@ def write(
 ) -> list[list[Segment]]:
     """Reads B conversations and writes their replies; conversations with equally many stretches form a batch.
 
-    Raises as `decode.generate`.
+    Raises as `generation.generate`.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for b, reading in enumerate(readings):
