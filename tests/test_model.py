@@ -151,7 +151,7 @@ def test_diffusion_loss_reaches_lora(model: CoDi2) -> None:
     for p in trained.values():
         p.requires_grad_(True)
     taught = mllm(batch, features)
-    _, predicted = taught.of("image")
+    predicted = taught.prediction[None]  # one answer
     latents = decoder.codec.encode(decoder.codec.to_tensor([target]))
     t = torch.tensor([500])
     denoising = decoder.loss(

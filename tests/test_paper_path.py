@@ -31,7 +31,7 @@ from codi2.llm.backbone import Backbone, byte_tokenizer, load_backbone, random_l
 from codi2.llm.mllm import MLLM
 from codi2.modalities import SENSES
 from codi2.placement import Placement
-from codi2.prompt.layout import Message, collate
+from codi2.prompt.layout import MODALITIES, Message, collate
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Phrase, Text, Thermal, Video
 
 DIM = 16
@@ -173,7 +173,7 @@ def test_a_training_step_reaches_language_model_heads_and_input_projection(model
         state = trained_state(decoder)
         for name, parameter in decoder.named_parameters():
             parameter.requires_grad_(name in state)
-        _, predicted = taught.of(modality)
+        predicted = taught.prediction[batch.slot_modality[batch.predicted] == MODALITIES.index(modality)][None]
         clean = torch.randn(1, *decoder.latent_shape)
         t, level = torch.tensor([500]), torch.zeros(1, dtype=torch.long)
         decoder.loss(clean, torch.randn_like(clean), t, predicted, level, clean).sum().backward(retain_graph=True)

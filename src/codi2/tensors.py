@@ -64,7 +64,7 @@ def to_float16(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as they are shipped: float16."""
     import torch
 
-    return {name: value.detach().to(torch.float16).contiguous() for name, value in tensors.items()}
+    return {name: value.detach().cpu().to(torch.float16).contiguous() for name, value in tensors.items()}
 
 
 def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], description: str) -> None:

@@ -57,18 +57,19 @@ def check_loaded(description: str, info: dict[str, Any], exactly: bool = True) -
             )
 
 
-def export_module(module: Any, folder: Path, provenance: dict[str, Any]) -> None:
+def export_module(module: Any, folder: Path, provenance: dict[str, Any] | None = None) -> None:
     """Writes a diffusers module to `folder` in diffusers' layout (config.json and one safetensors file), fp16.
 
     Args:
-        provenance: config, steps and measured figures, for `training.json`.
+        provenance: config, steps and measured figures, for `training.json`; None: it is not written.
     """
     half = torch.nn.Module.to(copy.deepcopy(module), torch.float16)  # diffusers' `to` warns about fp16 on a CPU
     half.save_pretrained(folder, safe_serialization=True)
     config = json.loads((folder / "config.json").read_text())
     config.pop("_name_or_path", None)  # a path on this machine
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    write_provenance(folder, provenance)
+    if provenance is not None:
+        write_provenance(folder, provenance)
 
 
 def write_provenance(folder: Path, provenance: dict[str, Any]) -> None:
@@ -94,11 +95,12 @@ def restore_module(module: Any, folder: Path) -> None:
         ) from error
 
 
-def export_tensors(tensors: dict[str, torch.Tensor], path: Path, provenance: dict[str, Any]) -> None:
-    """Writes tensors as one fp16 safetensors file, atomically, with `training.json` beside it."""
+def export_tensors(tensors: dict[str, torch.Tensor], path: Path, provenance: dict[str, Any] | None = None) -> None:
+    """Writes tensors as one fp16 safetensors file, atomically; with `provenance`, `training.json` beside it."""
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as aside:
         save_file(to_float16(tensors), aside)
-    write_provenance(path.parent, provenance)
+    if provenance is not None:
+        write_provenance(path.parent, provenance)

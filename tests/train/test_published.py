@@ -167,7 +167,7 @@ def test_samples_are_trained_without_feature_and_source_at_the_rates_of_guidance
 def test_a_share_draws_what_the_whole_batch_has(make: Make):
     recipe = make("image")
     whole, half = recipe.batch(3), recipe.batch(3, Share(1, 2))
-    for name in ("media", "t", "noise", "blur", "unconditional"):
+    for name in ("media", "t", "noise", "feature_noise", "unconditional"):
         assert torch.equal(getattr(whole.denoised, name)[1::2], getattr(half.denoised, name)), name
     assert torch.equal(whole.features[1::2], half.features)
 
@@ -199,12 +199,12 @@ def test_sounds_have_the_level_of_the_published_data():
 @pytest.mark.parametrize("trained", ["head", "network"])
 def test_a_decoder_learns_by_itself_and_comes_back(make: Make, model: CoDi2, tmp_path: Path, trained: str):
     decoder = model.decoders["audio"]
-    before = {name: value.clone() for name, value in trained_state(decoder, whole=True).items()}
+    before = {name: value.clone() for name, value in trained_state(decoder, with_network=True).items()}
     try:
         recipe = make("audio", trained=trained)
         figures = train(recipe, recipe.config, tmp_path / "out")
         assert {"own_feature", "others_feature", "no_feature", "no_source/own_feature"} <= figures.keys()
-        after = trained_state(decoder, whole=True)
+        after = trained_state(decoder, with_network=True)
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         assert any("head" in name for name in changed) and any("conv_in" in name for name in changed)
         assert any("mid_block" in name for name in changed) == (trained == "network")
@@ -214,10 +214,12 @@ def test_a_decoder_learns_by_itself_and_comes_back(make: Make, model: CoDi2, tmp
                 after[name].zero_()
         load_trained(decoder, tmp_path / "out" / "export" / TRAINED)
         for name in changed:
-            torch.testing.assert_close(trained_state(decoder, whole=True)[name], kept[name], atol=1e-2, rtol=1e-2)
+            torch.testing.assert_close(
+                trained_state(decoder, with_network=True)[name], kept[name], atol=1e-2, rtol=1e-2
+            )
     finally:  # the model is shared by the tests of this file
         with torch.no_grad():
-            for name, value in trained_state(decoder, whole=True).items():
+            for name, value in trained_state(decoder, with_network=True).items():
                 value.requires_grad_(False).copy_(before[name])
 
 
@@ -227,12 +229,14 @@ def test_lora_learns_on_the_attention_and_is_exported_as_part_of_the_weights(
     decoder, fresh = copy.deepcopy(model.decoders["audio"]), copy.deepcopy(model.decoders["audio"])
     monkeypatch.setattr(published, "load_one_decoder", lambda modality, config, folder: decoder)
     recipe = make("audio", trained="lora", lora_rank=2)
-    before = {name: value.clone() for name, value in trained_state(decoder, whole=True).items()}
-    assert before.keys() == trained_state(fresh, whole=True).keys(), "names are those of a network without LoRA"
+    before = {name: value.clone() for name, value in trained_state(decoder, with_network=True).items()}
+    assert before.keys() == trained_state(fresh, with_network=True).keys(), "names are those of a network without LoRA"
     train(recipe, recipe.config, tmp_path / "out")
     assert not any("lora" in name for name in read_tensors(tmp_path / "out" / "export" / TRAINED))
     load_trained(fresh, tmp_path / "out" / "export" / TRAINED)
-    changed = {n for n, value in trained_state(fresh, whole=True).items() if (value - before[n]).abs().max() > 2e-3}
+    changed = {
+        n for n, value in trained_state(fresh, with_network=True).items() if (value - before[n]).abs().max() > 2e-3
+    }
     assert any("to_q" in name for name in changed) and any("head" in name for name in changed)
     assert not any("resnets" in name for name in changed)
     batch = recipe.batch(0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from codi2.errors import WeightsError
-from codi2.hub import write_atomic
 from codi2.llm.mllm import MLLM
-from codi2.tensors import read_tensors, to_float16
+from codi2.tensors import read_tensors
+from codi2.weight_files import export_tensors
 
 PROJECTIONS = ("input_projection", "output_projection")
 
@@ -36,10 +36,8 @@ def load_language(mllm: MLLM, folder: Path) -> None:
 
 def save_language(mllm: MLLM, folder: Path) -> None:
     """Writes adapter and projections as `load_language` reads them, fp16."""
-    from safetensors.torch import save
-
     mllm.backbone.save_adapter(folder / "adapter")
     state = {f"{part}.{n}": v for part in PROJECTIONS for n, v in getattr(mllm, part).state_dict().items()}
-    write_atomic(folder / "heads.safetensors", save(to_float16(state)))
+    export_tensors(state, folder / "heads.safetensors")
     adapter = folder / "adapter" / "adapter_model.safetensors"
-    write_atomic(adapter, save(to_float16(read_tensors(adapter))))
+    export_tensors(read_tensors(adapter), adapter)

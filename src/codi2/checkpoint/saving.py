@@ -31,7 +31,7 @@ def _write(model: CoDi2, folder: Path) -> None:
         save_decoder(decoder, folder / modality)
     for name, part in (("prior", model.prior), ("joint", model.joint)):
         if part is not None:
-            export_module(loaded(part), folder / name, {})
+            export_module(loaded(part), folder / name)
     write_atomic(folder / "config.json", model.config.with_trained(*model.config.untrained).to_json().encode())
 
 

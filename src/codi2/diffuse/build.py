@@ -150,7 +150,7 @@ def debug_decoder(modality: str, dim: int, num_slots: int, config: DecoderConfig
         if modality == "image":
             codec = ImageCodec(vae)
         elif modality == "video":
-            codec, shape = ClipCodec(vae, FRAMES, height, width, fps=FPS, whole=True), (4, FRAMES, *shape[1:])
+            codec, shape = ClipCodec(vae, FRAMES, height, width, fps=FPS, padded=True), (4, FRAMES, *shape[1:])
         else:
             from codi2.diffuse.vocoder import ISTFTVocoder
             from codi2.media.mel import MelSpectrogram

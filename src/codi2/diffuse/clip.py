@@ -27,16 +27,16 @@ class ClipCodec(Codec):
     A picture is read as a clip without motion, so that it can be a source to animate.
 
     Args:
-        whole: whether frames of another aspect are padded with white, as by the encoder of `tiny`, or cropped.
+        padded: whether frames of another aspect are padded with white, as by the encoder of `tiny`, or cropped.
     """
 
     modality = "video"
     others = ("image",)
     time = "frames"
 
-    def __init__(self, vae: Any, frames: int, height: int, width: int, fps: float = FPS, whole: bool = False) -> None:
+    def __init__(self, vae: Any, frames: int, height: int, width: int, fps: float = FPS, padded: bool = False) -> None:
         super().__init__(vae)
-        self.frames, self.height, self.width, self.fps, self.whole = frames, height, width, fps, whole
+        self.frames, self.height, self.width, self.fps, self.padded = frames, height, width, fps, padded
 
     def latent_shape(self, unet: Any) -> tuple[int, ...]:
         channels, height, width = super().latent_shape(unet)
@@ -57,7 +57,7 @@ class ClipCodec(Codec):
         return np.stack([fitted[id(frame)] for frame in frames])
 
     def _fit(self, frame: PILImage.Image) -> PILImage.Image:
-        return fit_square(frame, self.width) if self.whole else cover(frame, self.width, self.height)
+        return fit_square(frame, self.width) if self.padded else cover(frame, self.width, self.height)
 
     def to_parts(self, tensor: Tensor) -> list[Part]:
         pixels = ((tensor.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()

@@ -25,7 +25,7 @@ from codi2.errors import WeightsError
 from codi2.sizes import check_layers, check_numbers, check_size
 from codi2.tensors import read_tensors
 from codi2.untrusted import check_folder, one_sentence, parse_json
-from codi2.weight_files import check_loaded, load_part
+from codi2.weight_files import check_loaded, export_module, export_tensors, load_part
 
 
 def load_codec(modality: str, folder: Path) -> Codec:
@@ -49,7 +49,7 @@ def load_codec(modality: str, folder: Path) -> Codec:
 
 def clip_codec(vae: Any) -> ClipCodec:
     """The codec of `tiny`'s clips on an autoencoder of their frames."""
-    return ClipCodec(vae, FRAMES, *SIZES["video"], fps=FPS, whole=True)
+    return ClipCodec(vae, FRAMES, *SIZES["video"], fps=FPS, padded=True)
 
 
 NETWORKS = {"image": "UNet2DConditionModel", "audio": "AudioLDM2UNet2DConditionModel", "video": "UNet3DConditionModel"}
@@ -74,21 +74,14 @@ def load_decoder(modality: str, folder: Path, config: DecoderConfig, codec: Code
     return Decoder(unet, conditioner, codec, scheduler, config)
 
 
-def save_decoder(decoder: Decoder, folder: Path, whole: bool = False) -> None:
+def save_decoder(decoder: Decoder, folder: Path, with_network: bool = False) -> None:
     """Writes a decoder as `load_decoder` reads it, fp16; of a published one, only the trained tensors.
 
     Args:
-        whole: whether the network of a published decoder was trained too, and not its head alone.
+        with_network: whether the network of a published decoder was trained too, and not its head alone.
     """
-    import copy
-
     if not isinstance(decoder.conditioner, Conditioner):
-        from safetensors.torch import save
-
-        from codi2.hub import write_atomic
-
-        half = {name: value.half().contiguous() for name, value in trained_state(decoder, whole).items()}
-        write_atomic(folder / TRAINED, save(half))
+        export_tensors(trained_state(decoder, with_network), folder / TRAINED)
         return
 
     parts = {"unet": decoder.unet, "conditioner": decoder.conditioner, "vae": decoder.codec.vae}
@@ -97,7 +90,7 @@ def save_decoder(decoder: Decoder, folder: Path, whole: bool = False) -> None:
     for name, part in parts.items():
         if part is None:  # the codec of sounds in training has no vocoder
             continue
-        copy.deepcopy(part).to(torch.float16).save_pretrained(folder / name)
+        export_module(part, folder / name)
     decoder.scheduler.save_pretrained(folder / "scheduler")
 
 
@@ -153,11 +146,11 @@ TRAINED = "trained.safetensors"
 """The trained tensors of a published decoder; the model's config names its frozen parts."""
 
 
-def trained_state(decoder: Decoder, whole: bool = False) -> dict[str, Any]:
+def trained_state(decoder: Decoder, with_network: bool = False) -> dict[str, Any]:
     """The trained tensors of a published decoder: its head and the input convolution, which reads a source's latents,
-    or the head and the `whole` network."""
+    or, `with_network`, the head and the whole network."""
     state = {f"conditioner.{n}": v for n, v in decoder.conditioner.state_dict().items() if _is_head(n)}
-    if whole:
+    if with_network:
         # under LoRA the weights of a linear map are its base layer's
         network_state = {
             n.replace(".base_layer.", "."): v for n, v in decoder.unet.state_dict().items() if ".lora_" not in n
@@ -198,7 +191,7 @@ def load_trained(decoder: Decoder, path: Path) -> None:
     """Loads the tensors of `trained_state`. Raises WeightsError: the file is missing or of another decoder."""
     tensors, parameters = read_tensors(path), trained_state(decoder)
     if tensors.keys() - parameters.keys():
-        parameters = trained_state(decoder, whole=True)
+        parameters = trained_state(decoder, with_network=True)
     differing = sorted(tensors.keys() ^ parameters.keys()) or [
         n for n in tensors if tensors[n].shape != parameters[n].shape
     ]

@@ -14,7 +14,6 @@ Letters: B parts, F frames, S compact features, T = 1 + S, D joint width.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from codi2.media.prepare import scaled_pixels, spread
 from codi2.modalities import MEDIA
 from codi2.prompt.parts import Image, Part, Video
 from codi2.tensors import OnDemand, device_of, load_exactly, read_tensors
+from codi2.weight_files import export_module, export_tensors
 
 if TYPE_CHECKING:
     from codi2.encode.compact import CompactEncoder
@@ -162,12 +162,6 @@ def _parts(parts: Mapping[str, Any]) -> Any:
 
 def save_tiny(encoder: TinyEncoder, folder: Path) -> None:
     """Writes the trained parts as `load_tiny` reads them, fp16."""
-    from safetensors.torch import save
-
-    from codi2.hub import write_atomic
-
-    state = {name: value.half().contiguous().cpu() for name, value in encoder.heads.state_dict().items()}
-    write_atomic(folder / "heads.safetensors", save(state))
+    export_tensors(encoder.heads.state_dict(), folder / "heads.safetensors")
     for modality, compact in encoder.compact.items():
-        half: Any = nn.Module.to(copy.deepcopy(compact), torch.float16)  # diffusers' `to` warns about fp16 on a CPU
-        half.save_pretrained(folder / modality)
+        export_module(compact, folder / modality)

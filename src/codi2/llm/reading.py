@@ -91,10 +91,7 @@ def read(
     known |= {key: (item, value) for (key, item), value in zip(new.items(), values, strict=True)}
     for past, items in zip(pasts, items_by_key, strict=True):
         past.features = {key: known[key] for key in items}
-    return [
-        Reading(sequence.stretches(), past.features, past)
-        for sequence, past in zip(sequences, pasts, strict=True)
-    ]
+    return [Reading(sequence.stretches(), past.features, past) for sequence, past in zip(sequences, pasts, strict=True)]
 
 
 @torch.no_grad()

@@ -242,7 +242,7 @@ class LLMRecipe(Recipe):
             shutil.copytree(export, folder / modality, dirs_exist_ok=True)
         trained_decoders = self.decoders if self.options.decoder_heads else {}
         for modality, decoder in trained_decoders.items():
-            save_decoder(decoder, folder / modality, whole=has_network(folder / modality))
+            save_decoder(decoder, folder / modality, with_network=has_network(folder / modality))
         trained = (LANGUAGE, *trained_decoders, *self.options.decoders)
         config = self.codi2_config.with_trained(*trained)
         if self.folder is None:  # exports of `debug` and `paper` hold only the parts that this run trains

@@ -173,7 +173,7 @@ class PublishedRecipe(Recipe):
         return {"data_sha256": self.examples.provenance()}
 
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
-        export_decoder(self.decoder, folder, provenance, whole=self.options.trained != "head")
+        export_decoder(self.decoder, folder, provenance, with_network=self.options.trained != "head")
 
     def restore(self, folder: Path) -> None:
         load_trained(self.decoder, folder / TRAINED)
@@ -188,10 +188,10 @@ def check_modality(modality: str, model: CoDi2Config) -> None:
         )
 
 
-def export_decoder(decoder: Decoder, folder: Path, provenance: dict[str, Any], whole: bool = False) -> None:
-    """Writes the trained tensors of a published decoder and their provenance; `whole`: with the whole network."""
+def export_decoder(decoder: Decoder, folder: Path, provenance: dict[str, Any], with_network: bool = False) -> None:
+    """Writes the trained tensors of a published decoder and their provenance; `with_network`: its network too."""
     with merged(decoder.unet):
-        save_decoder(decoder, folder, whole)
+        save_decoder(decoder, folder, with_network)
     write_provenance(folder, provenance)
 
 
