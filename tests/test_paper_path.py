@@ -320,7 +320,7 @@ def test_features_of_a_data_set_are_those_of_imagebind(
             monkeypatch.setattr(module, "load_maker", lambda *_, maker=maker: maker)
         job = encode.job_of(data, "paper", features)
         encoding = encode.EncodingRun(job, encode.default_folder(job), encode.EncodingOptions(workers=workers))
-        encode.encode_set(encoding, ALONE, tell=lambda _: None)
+        encode.encode_set(encoding, ALONE, print_line=lambda _: None)
         store = FeatureStore(encoding.folder)
         pieces = {name_of(p): p for s in open_shards(data, load_report(data)) for r in s for _, p in items_of(r, False)}
         for name, piece in list(pieces.items())[:12]:
@@ -348,6 +348,6 @@ def test_media_are_encoded_in_batches_on_a_gpu(
         job = encode.job_of(data, "paper")
         options = encode.EncodingOptions(Placement("cuda", "bfloat16"), workers=0, batch=4)
         encoding = encode.EncodingRun(job, encode.default_folder(job), options)
-        plan = encode.encode_set(encoding, ALONE, tell=lambda _: None)
+        plan = encode.encode_set(encoding, ALONE, print_line=lambda _: None)
         assert plan.media and next(maker.encoder.parameters()).is_cuda
         assert FeatureStore(encoding.folder).job == job
