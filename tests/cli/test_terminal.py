@@ -39,7 +39,7 @@ def draw(run: Run, *options: object) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["  \n"], "The prompt is empty"),
+        (["  \n"], "the prompt is empty"),
         (["Hello", "--model", "nothing"], "'nothing' is neither a preset"),
         (["Hello", "--want", "video", "--model", "."], "this model makes image and text, not video"),
         (

@@ -153,12 +153,12 @@ def test_the_prior_trains_resumes_and_is_loaded_with_its_model(language_model: s
     model = CoDi2.from_pretrained(tmp_path / "prior" / "export")
     assert model.prior is not None and model.config.heads.prior is not None
     assert model.generate("Draw a fish.", want="image", seed=1).images
-    ours = model.prior.state_dict()["weigh.weight"]
+    ours = model.prior.state_dict()["copy_weights.weight"]
     assert ours.any(), "a fresh prior has zeros there"
 
     again = prior.build(made)  # from the bank
     again.restore(tmp_path / "prior" / "export")
-    assert torch.equal(again.prior.state_dict()["weigh.weight"], ours)
+    assert torch.equal(again.prior.state_dict()["copy_weights.weight"], ours)
     assert torch.equal(again.rows["states"], recipe.rows["states"])
 
 
