@@ -13,7 +13,7 @@ import torch
 from PIL import Image as PILImage
 
 from codi2.chat import Chat
-from codi2.chat.events import Done, MediaReady, Step, TextDelta
+from codi2.chat.events import Done, MediaReady, StageProgress, TextDelta
 from codi2.errors import PromptError
 from codi2.llm.generation import CachedConversation
 from codi2.model import CoDi2, Reply
@@ -222,7 +222,7 @@ def test_the_oldest_rounds_are_skipped_and_the_reply_has_a_note(
 
 def test_events_come_in_order_and_make_the_reply(model: CoDi2, red: Image):
     events = list(Chat(model).stream("Say something, and draw", want=["image"], max_new_tokens=8, temperature=1.0))
-    assert [e.stage for e in events if isinstance(e, Step) and e.step == 0] == ["read", "write", "decode"]
+    assert [e.stage for e in events if isinstance(e, StageProgress) and e.step == 0] == ["read", "write", "decode"]
     assert isinstance(events[-1], Done)
     reply = events[-1].reply
     assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "".join(

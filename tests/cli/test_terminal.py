@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from codi2.chat.events import Done, Step, TextDelta
+from codi2.chat.events import Done, StageProgress, TextDelta
 from codi2.cli import app
 from codi2.cli.output import Bar, follow
 from codi2.model import CoDi2
@@ -108,11 +108,11 @@ def test_text_is_printed_piece_by_piece_and_once(capsys: pytest.CaptureFixture[s
     reply, seen = Reply((Text("A goose."),)), []
 
     def events() -> Iterator:
-        yield Step("write", 0, 1)
+        yield StageProgress("write", 0, 1)
         for piece in (" A", " goose", "."):
             yield TextDelta(piece)
             seen.append(capsys.readouterr().out)
-        yield Step("write", 1, 1)
+        yield StageProgress("write", 1, 1)
         yield Done(reply)
 
     assert follow(events(), Bar()) is reply

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from codi2.chat.events import Done, Event, Step
+from codi2.chat.events import Done, Event, StageProgress
 from codi2.model import Options, Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Text
@@ -56,7 +56,7 @@ class Client:
     @property
     def steps(self) -> int:
         """Steps of the stage `decode` so far."""
-        return sum(isinstance(event, Step) and event.stage == "decode" for event in list(self.events))
+        return sum(isinstance(event, StageProgress) and event.stage == "decode" for event in list(self.events))
 
 
 def message(text: str) -> list[Message]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from codi2.cancellation import Cancelled
 from codi2.chat import streaming
-from codi2.chat.events import Done, Event, MediaReady, Step
+from codi2.chat.events import Done, Event, MediaReady, StageProgress
 from codi2.chat.listener import TextListener
 from codi2.chat.rounds import Round, count_skipped, messages_of, named_media, new_media, read_message
 from codi2.errors import PromptError
@@ -84,7 +84,7 @@ class Chat:
         """
 
         def on_event(event: Event) -> bool:
-            if callback and isinstance(event, Step):
+            if callback and isinstance(event, StageProgress):
                 callback(event.stage, event.step, event.total)
             return False
 
@@ -163,7 +163,7 @@ class Chat:
         def step(stage: str, done: int, total: int) -> None:
             if stage == "write" and done:
                 listener.finish()
-            _stop_if(on_event(Step(stage, done, total)))
+            _stop_if(on_event(StageProgress(stage, done, total)))
 
         conversation = [*self._history(skipped), message]
         names = name_items([*self.media.values(), *message.parts])

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from codi2.errors import PromptError
 from codi2.media.bounds import MAX_FPS
-from codi2.modalities import Sense
+from codi2.modalities import SenseName
 from codi2.model import Options
 
 SCHEMA = 2
@@ -52,7 +52,7 @@ class _Words(_Part):
 
 
 class _Medium(_Part):
-    type: Literal["image", "audio", Sense]
+    type: Literal["image", "audio", SenseName]
     file: FileName
     name: Name
 

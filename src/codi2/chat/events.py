@@ -19,7 +19,7 @@ class TextDelta:
 
 
 @dataclass(frozen=True)
-class Began:
+class MediaStarted:
     """Part number `place` of the reply will be a medium, which is decoded when the text is complete."""
 
     place: int
@@ -27,7 +27,7 @@ class Began:
 
 
 @dataclass(frozen=True)
-class Step:
+class StageProgress:
     """Progress of a stage (`read`, `write` or `decode`): `step` of `total`."""
 
     stage: str
@@ -51,4 +51,4 @@ class Done:
     reply: Reply
 
 
-Event = TextDelta | Began | Step | MediaReady | Done
+Event = TextDelta | MediaStarted | StageProgress | MediaReady | Done

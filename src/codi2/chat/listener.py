@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from codi2.chat.events import Began, Event, TextDelta
+from codi2.chat.events import Event, MediaStarted, TextDelta
 from codi2.llm.stops import find_stop, pending
 from codi2.modalities import MEDIA
 from codi2.prompt.layout import BEGIN
@@ -31,7 +31,7 @@ class TextListener:
             self.finish()
             self.place = place
         if token in self.begin_tokens:
-            return self.on_event(Began(place, self.begin_tokens[token]))
+            return self.on_event(MediaStarted(place, self.begin_tokens[token]))
         self.ids.append(token)
         return self._send(complete=False)
 

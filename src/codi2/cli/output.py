@@ -171,12 +171,12 @@ def progress(shown: bool = True) -> Iterator[Bar]:
 
 def follow(events: Iterator[Event], bar: Bar, print_text: bool = True) -> Reply:
     """Shows a reply in progress: steps move the bar, and with `print_text` the text is printed as it is written."""
-    from codi2.chat.events import Done, Step, TextDelta
+    from codi2.chat.events import Done, StageProgress, TextDelta
 
     line = ""
     for event in events:
         match event:
-            case Step(stage, step, total) if not (line and stage == "write"):
+            case StageProgress(stage, step, total) if not (line and stage == "write"):
                 bar(stage, step, total)
             case TextDelta(text) if print_text:
                 bar.hide()

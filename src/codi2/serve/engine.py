@@ -22,7 +22,7 @@ from typing import Any
 
 from codi2.cancellation import Cancelled, cancel_when
 from codi2.chat import Chat
-from codi2.chat.events import Done, Event, MediaReady, Step
+from codi2.chat.events import Done, Event, MediaReady, StageProgress
 from codi2.chat.listener import TextListener
 from codi2.decoding import check_options
 from codi2.errors import BusyError, CoDi2Error, DeviceMemoryError, LateError, LimitError
@@ -241,7 +241,7 @@ class Engine:
         return all(job.over for job in jobs)
 
     def _write(self, jobs: Sequence[Job]) -> None:
-        watch = Stopwatch(lambda stage, step, total: _send_all(jobs, Step(stage, step, total)))
+        watch = Stopwatch(lambda stage, step, total: _send_all(jobs, StageProgress(stage, step, total)))
         tokenizer = self.model.mllm.backbone.tokenizer
         listeners = [TextListener(tokenizer, job.forward, job.options.stop or ()) for job in jobs]
         for job in jobs:
@@ -274,7 +274,7 @@ class Engine:
             self._finish(job, parts, notes_of(self.model.config, job.options, segments))
 
     def _decode(self, jobs: Sequence[Job]) -> None:
-        watch = Stopwatch(lambda stage, step, total: _send_all(jobs, Step(stage, step, total)))
+        watch = Stopwatch(lambda stage, step, total: _send_all(jobs, StageProgress(stage, step, total)))
         with watch("decode"):
             replies = self.model.decode(
                 [job.segments for job in jobs],

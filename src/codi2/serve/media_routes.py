@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 from codi2.chat.files import part_reader
 from codi2.errors import PromptError
 from codi2.media import LOSSLESS, file_bytes, picture_bytes
-from codi2.modalities import Sense
+from codi2.modalities import SenseName
 from codi2.prompt.parts import IMU, Audio, Depth, Image, Part, Thermal, Video
 from codi2.senses import render_sense
 from codi2.serve import views, wire
@@ -35,7 +35,7 @@ router = APIRouter(prefix="/v1")
 
 @router.post("/media", openapi_extra=BYTES)
 async def upload(
-    request: Request, client: Client, kind: Annotated[Sense | None, Query(alias="type")] = None
+    request: Request, client: Client, kind: Annotated[SenseName | None, Query(alias="type")] = None
 ) -> dict[str, Any]:
     """Stores the bytes of the body for an hour, for messages of sessions: `{"type": "media", "id": …}`."""
     data = bytearray()

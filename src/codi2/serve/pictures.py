@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
 
-from codi2.chat.events import Done, Step
+from codi2.chat.events import Done, StageProgress
 from codi2.errors import PromptError
 from codi2.media import picture_bytes
 from codi2.model import Reply
@@ -152,7 +152,7 @@ async def _events(
     try:
         for index, job_events in enumerate(jobs):
             async for event in job_events:
-                if isinstance(event, Step):
+                if isinstance(event, StageProgress):
                     progress = {"stage": event.stage, "step": event.step, "total": event.total}
                     yield {"type": f"{kind}.codi2.progress", "index": index, **progress}
                 elif isinstance(event, Done):

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi.responses import StreamingResponse
 
-from codi2.chat.events import Done, MediaReady, Step, TextDelta
+from codi2.chat.events import Done, MediaReady, StageProgress, TextDelta
 from codi2.errors import CoDi2Error
 from codi2.model import Reply
 from codi2.prompt.layout import Message
@@ -79,7 +79,7 @@ async def chunks(
         match event:
             case TextDelta():
                 yield chunk({"content": event.text})
-            case Step():
+            case StageProgress():
                 yield chunk({}, codi2={"progress": {"stage": event.stage, "step": event.step, "total": event.total}})
             case MediaReady(place=place, part=part):
                 content = await run_in_thread(wire.to_part, part, mark_of(server, event.recipe))

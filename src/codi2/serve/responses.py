@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
-from codi2.chat.events import Began, Done, MediaReady, Step, TextDelta
+from codi2.chat.events import Done, MediaReady, MediaStarted, StageProgress, TextDelta
 from codi2.model import Reply
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Text
@@ -169,9 +169,9 @@ async def _events(response: Response, job_events: JobEvents) -> AsyncIterator[Ev
         match job_event:
             case TextDelta():
                 events = [*items.add_text(job_event.place, job_event.text)]
-            case Began():
+            case MediaStarted():
                 events = [*items.add(job_event.place, job_event.modality)]
-            case Step():
+            case StageProgress():
                 if job_event.stage == "decode" and not decoding:
                     decoding, events = True, [*items.start_decoding()]
                 progress = {"stage": job_event.stage, "step": job_event.step, "total": job_event.total}

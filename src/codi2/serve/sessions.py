@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response, StreamingResponse
 
-from codi2.chat.events import Done, MediaReady, Step, TextDelta
+from codi2.chat.events import Done, MediaReady, StageProgress, TextDelta
 from codi2.chat.files import recipes_of
 from codi2.errors import LimitError
 from codi2.media.bounds import decoded_bytes
@@ -200,7 +200,7 @@ async def _events(
         match event:
             case TextDelta():
                 yield {"type": "text", "text": event.text}
-            case Step():
+            case StageProgress():
                 yield {"type": "progress", "stage": event.stage, "step": event.step, "total": event.total}
             case MediaReady(place=place, part=part) if with_ids is None:
                 mark = mark_of(server, event.recipe)
