@@ -18,7 +18,7 @@ def prior(**sizes: Any) -> Prior:
     torch.manual_seed(0)
     network = Prior(D, W, num_slots=T, num_items=4, **{"width": 32, "layers": 2, "heads": 2, **sizes})
     with torch.no_grad():  # at initialisation the output heads are zero
-        for parameter in (network.copy_weights.weight, network.output.weight):
+        for parameter in (network.copy_weights.weight, network.skip_weights.weight, network.output.weight):
             parameter.normal_(std=0.2)
     return network.eval()
 
@@ -54,7 +54,8 @@ def test_absent_items_and_items_of_other_modalities_have_no_weight() -> None:
     )
     assert torch.allclose(network.sample(unpadded, [1, 2]), network.sample(padded, [1, 2]), atol=1e-5)
     with torch.no_grad():
-        network.output.weight.zero_()  # the weighted items remain
+        for rest in (network.output, network.skip_weights):  # the weighted items remain
+            rest.weight.zero_()
     other = Context(unpadded.states, unpadded.modality, unpadded.items, torch.ones(2, 2, dtype=torch.long))
     assert network(torch.randn(2, K, D), torch.ones(2), other).eq(0).all()
 
@@ -64,13 +65,38 @@ def test_a_clip_can_copy_the_features_of_a_picture(tmp_path: Path) -> None:
     export_module(prior(groups=(0, 1, 0, 3, 4, 5, 6)), tmp_path, {})
     network: Prior = load_part(Prior, tmp_path)
     with torch.no_grad():
-        network.output.weight.zero_()  # the weighted items remain
+        for rest in (network.output, network.skip_weights):  # the weighted items remain
+            rest.weight.zero_()
     picture = context(1, items=1)
     noisy, sigma = torch.randn(1, K, D), torch.ones(1)
     for modality, copies in ((0, True), (1, False), (2, True)):
         condition = replace(picture, modality=torch.tensor([modality]))
         assert bool(network(noisy, sigma, condition).any()) == copies
         assert bool(baseline_features(condition, 0, False, network.group_of)) == copies
+
+
+def test_samples_have_the_spread_of_the_data() -> None:
+    """Targets that the context says nothing of: the mean is zero, and a sample must not be."""
+    torch.manual_seed(0)
+    network, draw = (
+        Prior(32, W, num_slots=1, num_items=1, width=32, layers=1, heads=2),
+        torch.Generator().manual_seed(0),
+    )
+    adam = torch.optim.AdamW(network.parameters(), 3e-3)
+    nothing = Context(
+        torch.zeros(128, 1, W),
+        torch.zeros(128, dtype=torch.long),
+        torch.zeros(128, 0, 1, 32),
+        torch.zeros(128, 0, dtype=torch.long),
+    )
+    for _ in range(300):
+        target, noise = torch.randn(2, 128, 1, 32, generator=draw)
+        loss = network.loss(target, noise, sample_noise_levels(128, draw), nothing).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    energy = float(network.eval().sample(nothing, range(128), steps=16).square().mean())
+    assert 0.7 < energy < 1.3
 
 
 def test_no_items_and_no_states_still_sample() -> None:
@@ -99,7 +125,7 @@ def test_the_prior_learns_to_apply_the_change_that_an_example_shows() -> None:
 
     for step in range(300):
         condition, target = batch(64, step)
-        draw = torch.Generator().manual_seed(step)
+        draw = torch.Generator().manual_seed(10**6 + step)  # other numbers than the batch has
         loss = network.loss(
             target, torch.randn(target.shape, generator=draw), sample_noise_levels(64, draw), condition
         ).mean()

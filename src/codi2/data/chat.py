@@ -14,6 +14,7 @@ from codi2.hub import home, write_atomic
 
 BATCH = 16  # questions answered at once
 MAX_NEW_TOKENS = 60
+HELD_OUT = 8  # one of this many questions is held out from training
 NUM_TEXTS, TEXT_TOKENS = 480, 64  # of prose that the base model generates
 
 
@@ -31,6 +32,13 @@ def load_chats() -> list[tuple[str, str]]:
         write_atomic(path, "".join(json.dumps(pair) + "\n" for pair in pairs).encode())
     lines = path.read_text(encoding="utf-8").splitlines()
     return [(question, _complete(answer)) for question, answer in map(json.loads, lines) if _complete(answer)]
+
+
+def split_chats() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The pairs of `load_chats` for training, and those that are held out."""
+    chats = load_chats()
+    held_out = chats[::HELD_OUT]
+    return [chat for chat in chats if chat not in held_out] or held_out, held_out
 
 
 def load_prose() -> list[str]:

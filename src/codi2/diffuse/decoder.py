@@ -175,9 +175,11 @@ class Decoder(nn.Module):
         no_features, no_source = torch.zeros_like(features), torch.zeros_like(source)
         no_words, words = self._words(features, options.negative, options.words)
         branches = [(features, source, words)]
-        if scale != 1 or (source_scale != 1 and source.any()):
-            # with a source InstructPix2Pix's three branches: unconditional, source, source + feature
-            branches[:0] = [(no_features, no_source, no_words)] if source.any() else []
+        guides_source = source_scale != 1 and bool(source.any())
+        if scale != 1 or guides_source:
+            # InstructPix2Pix's three branches: unconditional, source, source + feature; the first has the weight
+            # 1 - source_scale
+            branches[:0] = [(no_features, no_source, no_words)] if guides_source else []
             branches[-1:-1] = [(no_features, source, no_words)]
         all_features, all_sources, all_words = (torch.cat(inputs) for inputs in zip(*branches, strict=True))
         level = level.repeat(len(branches))

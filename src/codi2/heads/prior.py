@@ -4,7 +4,9 @@ It is a small transformer trained by flow matching (arXiv:2209.03003), similar t
 (arXiv:2204.06125) and MAR's head for tokens (arXiv:2406.11838). It reads the language model's hidden states before the
 slots and the features of the conversation's items, so it can copy, change and combine these. For example, a pair of
 items shows an edit, and the difference of the pair is to be applied to the next item. The estimate is a sum of the
-items of the same group of modalities with predicted signed weights, plus a predicted term.
+items of the same group of modalities and of the noisy features with predicted signed weights, plus a predicted term.
+The weight of the noisy features lets the estimate approach them as their noise vanishes (as the skip connection of
+arXiv:2206.00364); without it, samples shrink towards the mean.
 
 Letters: B samples, M items, T features of an item, K features to sample, D their width, W width of the language model,
 H width of the transformer.
@@ -92,8 +94,9 @@ class Prior(ModelMixin, ConfigMixin):
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.copy_weights, self.output = nn.Linear(width, 1), nn.Linear(width, dim)
-        for last in (self.copy_weights, self.output):
+        self.copy_weights, self.skip_weights = nn.Linear(width, 1), nn.Linear(width, 1)
+        self.output = nn.Linear(width, dim)
+        for last in (self.copy_weights, self.skip_weights, self.output):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -123,7 +126,8 @@ class Prior(ModelMixin, ConfigMixin):
         weights = weights.view(same.shape) * same
         combined = torch.einsum("bmt,bmtd->btd", weights, items)
         combined = F.pad(combined, (0, 0, 0, max(0, count - combined.shape[1])))[:, :count]
-        return combined + self.output(rows[:, -count:])
+        last = rows[:, -count:]
+        return combined + self.skip_weights(last) * noisy + self.output(last)
 
     def loss(self, target: Tensor, noise: Tensor, sigma: Tensor, context: Context) -> Tensor:
         """The flow matching loss per sample [B]: the squared error of the velocity, with a limited weight where sigma
@@ -197,7 +201,7 @@ def random_prior(dim: int, state_dim: int, num_slots: int) -> Prior:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         prior = Prior(dim, state_dim, NUM_MODALITIES, num_slots, width=16, layers=1, heads=2)
-        for last in (prior.copy_weights, prior.output):
+        for last in (prior.copy_weights, prior.skip_weights, prior.output):
             nn.init.normal_(last.weight, std=0.3)
     return prior.eval().requires_grad_(False)
 

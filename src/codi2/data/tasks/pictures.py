@@ -102,7 +102,8 @@ def subject(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """Pictures of one individual → that individual in another pose, sometimes edited by an instruction."""
     items = pick(draw, sampler.subjects)
     order = [items[int(i)] for i in draw.permutation(len(items))][:4]
-    target, shots = sampler.array(order[0]), series([encoded(sampler.array(item)) for item in order[1:]])
+    target, *others = sampler.individual(order, draw)
+    shots = series([encoded(other) for other in others])
     if draw.random() >= CHANGED:
         return one_round("subject_pose", write_prompt("subject", draw, {"shots": shots}), [encoded(target)], order)
     edit, (changed,) = sampler.change("image", [target], draw)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from codi2.data import edits
-from codi2.data.chat import load_chats
+from codi2.data.chat import split_chats
 from codi2.data.drafts import exchange, moving, picture, sound
 from codi2.data.edits import Edit, HeldOut
 from codi2.data.items import Corpus, Item
@@ -25,7 +25,7 @@ LEAST_MOTION = 0.1  # share of its motion that a clip keeps under an edit
 TWICE = 0.2  # share of the edits that are two in a row
 EDITED_BEFORE = 0.25  # share of the sources that are edited themselves
 CUT_OUT = 0.8  # share of the pictures that are a thing on white
-HELD_OUT_CHATS = 8  # one of this many questions is held out from training
+EDITED_ALIKE = 0.7  # share of the sets of pictures of one individual that have one edit in common
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,8 @@ class TaskSampler:
     @cached_property
     def chats(self) -> list[tuple[str, str]]:
         """Questions with the base model's answers; training and the other splits share none."""
-        chats = load_chats()
-        held = chats[::HELD_OUT_CHATS]
-        return [chat for chat in chats if chat not in held] or held if self.trains else held
+        training, held_out = split_chats()
+        return training if self.trains else held_out
 
     def items(self, modality: str, draw: np.random.Generator, count: int) -> list[Item]:
         """Of different concepts; pictures are mostly things on white. Raises DataError: there are fewer."""
@@ -101,6 +100,14 @@ class TaskSampler:
 
     def _is_cut_out(self, item: Item) -> bool:
         return is_cut_out(self.corpus.images[item.row])
+
+    def individual(self, items: Sequence[Item], draw: np.random.Generator) -> list[np.ndarray]:
+        """Pictures of one individual. In training they often have one edit in common, since there are few individuals.
+
+        Raises DataError: no edit changes them.
+        """
+        arrays = [self.array(item) for item in items]
+        return self.change("image", arrays, draw)[1] if self.trains and draw.random() < EDITED_ALIKE else arrays
 
     def array(self, item: Item) -> np.ndarray:
         """uint8 [64, 64, 3], int16 [40960] or uint8 [8, 64, 64, 3]."""

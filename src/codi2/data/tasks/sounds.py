@@ -112,14 +112,12 @@ def _thing_with_sound(sampler: TaskSampler, draw: np.random.Generator) -> tuple[
 
 def alive(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:
     """Pictures of one individual → it once more, with its sound."""
-    several = [items for items in sampler.subjects if items[0].concept in sampler.world.sounds_of]
-    items = pick(draw, several) if several else [_thing_with_sound(sampler, draw)[0]]
+    items = pick(draw, [items for items in sampler.subjects if items[0].concept in sampler.world.sounds_of])
     order = [items[int(i)] for i in draw.permutation(len(items))][:4]
     sound = pick(draw, sampler.world.sounds_of[order[0].concept])
-    shots = [encoded(sampler.array(item)) for item in order[1:] or order]
+    target, *shots = (encoded(array) for array in sampler.individual(order, draw))
     prompt = write_prompt("subject_alive", draw, {"shots": series(shots)})
-    answer = [encoded(sampler.array(order[0])), encoded(sampler.array(sound))]
-    return one_round("subject_alive", prompt, answer, [*order, sound])
+    return one_round("subject_alive", prompt, [target, encoded(sampler.array(sound))], [*order, sound])
 
 
 def edited_by_sound(sampler: TaskSampler, draw: np.random.Generator) -> TaskExample:

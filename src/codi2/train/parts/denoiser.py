@@ -56,6 +56,7 @@ SHOWN, VALIDATED = 16, 192  # held-out media
 JOINT_ALONE = 0.1  # rate at which the compact features are dropped
 MOTION_DROPPED = 0.15  # rate at which the last feature of a clip, its motion, is dropped
 NAMED = 0.5  # share of the samples without features that have the joint vector as their text, as negative prompts do
+ADAPTATION_SEED = 100  # is added to the run's for the noise of an adaptation: the run before it had the same pairs
 ANSWERS_SEED = 3  # is added to the run's: the language model and the prior have trained on records of the run's seed
 NOISED, MAX_NOISE_LEVEL = 0.5, 500  # share of the features that are noised; largest of 1000 levels
 
@@ -167,6 +168,7 @@ class DenoiserRecipe(Recipe):
         count = min(used, self.options.samples)
         self.encoded = bank(f"{modality}-pairs", depends, count, lambda places: encoding.many(pairs.pair, places))
         self.held_out = encoding.many(_held_out_pairs(modality), range(VALIDATED))
+        self.noise_seed = config.seed + (ADAPTATION_SEED if self.options.model else 0)
         self.answered: dict[str, Tensor] = {}  # as `encoded`, with sampled features
         self.held_out_answers: dict[str, Tensor] = {}
         if self.options.model:
@@ -195,14 +197,14 @@ class DenoiserRecipe(Recipe):
         self.held_out_answers = _encoded_answers(self.encoding, held_out, range(VALIDATED // 2))
 
     def batch(self, step: int, share: Share = WHOLE) -> DenoiserBatch:
-        draw, size = numpy_at(self.config.seed, step), self.config.batch_size
+        draw, size = numpy_at(self.noise_seed, step), self.config.batch_size
         places = self._places(step)
         shape = (size, *self.encoded["latents"].shape[1:])
-        noise = torch.randn(shape, generator=torch_at(self.config.seed, step))
+        noise = torch.randn(shape, generator=torch_at(self.noise_seed, step))
         feature_noise = torch.randn(
-            (size, *self.encoded["features"].shape[1:]), generator=torch_at(self.config.seed + 1, step)
+            (size, *self.encoded["features"].shape[1:]), generator=torch_at(self.noise_seed + 1, step)
         )
-        t = self.decoder.process.times(size, torch_at(self.config.seed + 2, step))
+        t = self.decoder.process.times(size, torch_at(self.noise_seed + 2, step))
         levels = draw.integers(1, MAX_NOISE_LEVEL, size=size) * (draw.random(size) < NOISED)
         without_feature, without_source = draw_dropped(draw, size)
         alone = draw.random(size) < JOINT_ALONE

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codi2.data.chat import load_chats, load_prose
+from codi2.data.chat import load_prose, split_chats
 from codi2.encode.contract import Encoder
 from codi2.llm.mllm import MLLM, stack_features
 from codi2.prompt.layout import IGNORE, Batch, Layout, Message, TokenSequence, collate
@@ -33,7 +33,7 @@ def kept_texts(encoder: Encoder, layout: Layout) -> list[KeptText]:
         kept.append(KeptText(prose, prose))
     plain = copy.copy(layout)
     plain.reads_words = False
-    for question, answer in load_chats():
+    for question, answer in split_chats()[0]:
         turns = [Message("user", (Text(question),)), Message("assistant", (Text(answer),))]
         trained = layout(turns)
         with torch.no_grad():
