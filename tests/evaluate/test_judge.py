@@ -9,8 +9,10 @@ from codi2.prompt.parts import Image
 
 def test_a_gallery_ranks_its_own_pictures_first():
     gallery = torch.randn(20, 8, generator=torch.Generator().manual_seed(0)) + 5
-    assert (ranks(gallery[:7], gallery) == 0).all()
-    assert ranks(2 * gallery.mean(0) - gallery[:1], gallery).tolist() == [19]  # the opposite of a picture comes last
+    assert (ranks(gallery[:7], gallery, len(gallery)) == 0).all()
+    assert ranks(2 * gallery.mean(0) - gallery[:1], gallery, len(gallery)).tolist() == [
+        19
+    ]  # the opposite of a picture comes last
 
 
 def test_similarity_does_not_count_what_all_pictures_share():

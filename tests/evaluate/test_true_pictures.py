@@ -37,7 +37,7 @@ def test_true_pictures_reach_the_ceiling_and_blurred_ones_do_not(context: EvalCo
     ]
     soft = [blurred(picture) for picture in true]
     parts = {"ours": soft, true_pictures.AGAIN: soft, "codec round trip": true}
-    near, sharp, between = true_pictures.score(context, cases, parts).figures
+    near, sharp, codec, between = true_pictures.score(context, cases, parts).figures
     assert near.baselines["codec round trip"].value == pytest.approx(1, abs=1e-4)
     assert near.baselines["another picture"].value < near.value < 1
     assert between.value == pytest.approx(1, abs=1e-4)

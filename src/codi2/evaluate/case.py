@@ -23,6 +23,7 @@ from codi2.prompt_json import to_wire
 if TYPE_CHECKING:
     from codi2.evaluate.context import EvalContext
 
+SETTINGS = "settings.json"
 SUFFIXES = {"image": (".png", ".jpg", ".jpeg", ".webp"), "audio": (".flac", ".wav", ".ogg"), "video": (".webp", ".mp4"),
             "text": (".txt",)}  # fmt: skip
 """How a case's output may be named, by modality; the first is what is written here."""
@@ -131,7 +132,7 @@ class Outputs:
         return self.load_all(system, cases) if processes.first else []
 
     def _claim(self, system: str, settings: Mapping[str, Any]) -> None:
-        path = self.folder / system / "settings.json"
+        path = self.folder / system / SETTINGS
         content = json.dumps(settings, indent=1, sort_keys=True, default=str)
         if path.is_file() and path.read_text(encoding="utf-8") != content:
             raise DataError(

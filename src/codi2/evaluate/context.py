@@ -39,7 +39,7 @@ from codi2.prompt.parts import Audio, Image, Part, Phrase, Prompt, Video
 RATE = 16_000  # Hz, of the corpus's sounds
 BATCH = 16  # prompts answered at once: the fastest of 1 to 16, by benchmarks/evaluate.py
 QUICK = 4  # items a figure in a quick run
-MIXES, MIX_SEED = 160, 14  # of held-out sounds
+MIXES, MIX_SEED = 160, 14  # of held-out sounds; the seed is added to a thousand times the context's
 
 T = TypeVar("T")
 
@@ -91,6 +91,10 @@ class EvalContext:
         rows = self._judged("audio", sounds, lambda parts: list(zip(*self.sound_judge(parts), strict=True)))  # type: ignore[arg-type]
         embeddings, logits = zip(*rows, strict=True)
         return np.stack(embeddings), np.stack(logits)
+
+    def embeddings(self, modality: str, parts: Sequence[Part]) -> np.ndarray:
+        """The embeddings [n, C] of the judge of pictures or of sounds."""
+        return self.picture_embeddings(parts).numpy() if modality == "image" else self.sound_embeddings(parts)[0]
 
     def spectra(self, target: Audio, compute: Callable[[Audio], np.ndarray]) -> np.ndarray:
         """The spectra of a target, computed once for all sounds that are compared with it."""
@@ -232,7 +236,7 @@ class EvalContext:
         rows, concepts = cache.rows("audio", "test_rendering"), [item.concept for item in cache.items("audio")]
         if len({concepts[row] for row in rows}) < 4:
             raise DataError("mixes need held-out sounds of four concepts: run `codi2 data build tiny` again")
-        return draw_mixes(rows, concepts, MIXES, MIX_SEED)
+        return draw_mixes(rows, concepts, MIXES, 1000 * self.seed + MIX_SEED)
 
     # what the model computes of them
 

@@ -101,6 +101,12 @@ def mean(
     )
 
 
+def group_means(values: np.ndarray, groups: Sequence[int]) -> np.ndarray:
+    """Values [n] → the mean of each group, such as the seeds of a caption, which are not independent."""
+    members = np.asarray(groups)
+    return np.array([values[members == group].mean() for group in dict.fromkeys(groups)])
+
+
 def _measured(name: str, values: ArrayLike) -> np.ndarray:
     numbers = np.asarray(values, dtype=np.float64)
     if not numbers.size:

@@ -85,24 +85,24 @@ def run_entry(context: EvalContext, entry: Entry) -> RowResult:
 def answer(context: EvalContext, instances: Sequence[Instance]) -> list[list[Part]]:
     """The model's answers; of an instance with later rounds, the last reply of its chat."""
     if instances[0].later:
-        return [_last_reply(context, instance) for instance in instances]
+        return [_last_reply(context, instance, i) for i, instance in enumerate(instances)]
     answers: list[list[Part]] = []
     for start in range(0, len(instances), BATCH):
         batch = instances[start : start + BATCH]
-        options = [Options(**_options(context, instance)) for instance in batch]
+        options = [Options(**_options(context, instance, start + i)) for i, instance in enumerate(batch)]
         replies = context.model.answer([[Message("user", instance.prompt)] for instance in batch], options)
         answers += [list(reply.parts) for reply in replies]
     return answers
 
 
-def _last_reply(context: EvalContext, instance: Instance) -> list[Part]:
-    chat = Chat(context.model, **_options(context, instance))
+def _last_reply(context: EvalContext, instance: Instance, number: int) -> list[Part]:
+    chat = Chat(context.model, **_options(context, instance, number))
     replies = [chat.send(prompt) for prompt in (instance.prompt, *instance.later)]
     return list(replies[-1].parts)
 
 
-def _options(context: EvalContext, instance: Instance) -> dict[str, Any]:
-    return {"want": tuple(instance.targets), "seed": context.seed, "max_new_tokens": 1}
+def _options(context: EvalContext, instance: Instance, number: int) -> dict[str, Any]:
+    return {"want": tuple(instance.targets), "seed": context.seed + number, "max_new_tokens": 1}
 
 
 def right(

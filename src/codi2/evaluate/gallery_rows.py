@@ -19,7 +19,6 @@ from codi2.prompt.parts import Part, Prompt, Text
 WRONG = 5  # wrong answers beside the true one
 TRIES = 1000
 THINGS, SUBJECTS = ("test_family", "test_rendering"), ("test_subject",)
-SCENERY = (*THINGS, "val")  # scenes are few
 STYLES, LIGHTS, GROUNDS = ("sketch", "painted", "neon", "grey"), ("night", "fog", "rain", "snow"), ("ground",)
 """Kinds of edits (`data.edits`)."""
 
@@ -153,7 +152,7 @@ _POSE = of_kind(pictures.subject, lambda example: example.task == "subject_pose"
 _ADDED = of_kind(sounds.overlaid, lambda example: example.about["edit"] == "add")
 ENTRIES = (
     Entry("A picture in another style", "Table 1, zero-shot", changed("image", STYLES)),
-    Entry("Two pictures become one scene", "Table 1, zero-shot", from_task(pictures.composed), SCENERY),
+    Entry("Two pictures become one scene", "Table 1, zero-shot", from_task(pictures.composed)),
     Entry("The next picture of a sequence", "Table 1, zero-shot", from_task(sequences.following)),
     Entry("Season and light, from one example", "Table 1, exemplar", changed("image", LIGHTS, shots=1)),
     Entry("Season and light, from three examples", "Table 1, exemplars", changed("image", LIGHTS, shots=3)),
@@ -163,7 +162,7 @@ ENTRIES = (
     Entry("The same individual elsewhere", "Table 1, subject", subject_in(GROUNDS), SUBJECTS),
     Entry("An echo", "Table 2, zero-shot", changed("audio", ("echo",))),
     Entry("One sound over another, learnt from pairs", "Table 2, exemplar", from_task(_ADDED)),
-    Entry("A picture in the mood of a sound", "Table 3, zero-shot", from_task(sounds.edited_by_sound), SCENERY),
+    Entry("A picture in the mood of a sound", "Table 3, zero-shot", from_task(sounds.edited_by_sound)),
     Entry("The next frame with its sound", "Table 3, zero-shot", from_task(sequences.approaching)),
     Entry("A picture's sound, as examples sound", "Table 3, exemplars", from_task(sounded)),
     Entry("The same individual, with its sound", "Table 3, subject", from_task(sounds.alive), THINGS),

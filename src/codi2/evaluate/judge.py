@@ -56,11 +56,17 @@ def similarity(embeddings: Tensor, target: Tensor, centre: Tensor) -> np.ndarray
     return F.cosine_similarity(embeddings - centre, target - centre, dim=-1).numpy()
 
 
-def ranks(queries: Tensor, gallery: Tensor) -> np.ndarray:
-    """How many of the M pictures of the gallery are nearer to query i than picture i is: int [N], 0 is the best.
+def ranks(queries: Tensor, gallery: Tensor, candidates: int) -> np.ndarray:
+    """How many of the candidates of query i are nearer to it than item i of the gallery is: int [N], 0 is the best.
 
-    Features [N, C] and [M, C], M ≥ N; the gallery's mean is the centre.
+    The candidates are item i and those that follow it, from the last one on the first ones.
+
+    Args:
+        queries, gallery: features [N, C] and [M, C], M ≥ N; the gallery's mean is the centre.
+        candidates: M at most.
     """
     centre = gallery.mean(0)
     cosines = F.normalize(queries - centre, dim=-1) @ F.normalize(gallery - centre, dim=-1).T
-    return (cosines > cosines.diagonal()[:, None]).sum(1).numpy()
+    rows = torch.arange(len(queries))[:, None]
+    rivals = cosines[rows, (rows + torch.arange(candidates)) % len(gallery)]
+    return (rivals > rivals[:, :1]).sum(1).numpy()

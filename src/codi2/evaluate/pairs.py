@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from codi2.evaluate.figure import Figure, Section, mean
+from codi2.evaluate.figure import Figure, Section, known, mean
 
 
 def paired(sections: Sequence[Section], others: Sequence[Section], name: str, seed: int = 0) -> list[Section]:
@@ -34,6 +34,8 @@ def _section(section: Section, other: Section, name: str, seed: int) -> Section:
 def _figure(figure: Figure, other: Figure, name: str, seed: int) -> Figure:
     """A figure beside the other model's; with the difference where both have the values of the same items."""
     figure = figure.beside(**{name: replace(other, name=name, baselines={}, bar="", passes=None)})
+    if not figure.values and other.value > 0 and figure.n:  # of a set, such as a Fréchet distance
+        return figure.beside(**{f"ours / {name}": known(f"ours / {name}", figure.value / other.value)})
     if not figure.values or len(figure.values) != len(other.values):
         return figure
     title = f"ours - {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from codi2.errors import CoDi2Error, DataError, WeightsError
 from codi2.evaluate.backbones import identity
-from codi2.evaluate.case import Case, Outputs, System, export
+from codi2.evaluate.case import SETTINGS, Case, Outputs, System, export
 from codi2.evaluate.context import EvalContext
 from codi2.evaluate.figure import Findings, Section
 from codi2.processes import ALONE, Processes
@@ -89,8 +90,25 @@ def run_suite(
         return Section(suite.title, suite.about, unavailable=str(error))
 
 
+def _check_same_cases(outputs: Path, context: EvalContext) -> None:
+    """Raises DataError: the outputs of an earlier run answer other cases, which have the same names."""
+    if not (outputs / SETTINGS).is_file():
+        return  # other systems keep no settings
+    settings = json.loads((outputs / SETTINGS).read_text(encoding="utf-8"))
+    expected = {"seed": context.seed, "quick": context.quick, "validation": context.validation}
+    for name, value in expected.items():
+        if settings.get(name, False) != value:
+            raise DataError(
+                f"{outputs} was made with {name} = {settings.get(name)}, not {value}; give the same options"
+            )
+
+
 def score_run(suite: Suite, context: EvalContext, folder: Path) -> Section | None:
     """The outputs that the model of an earlier run left in its folder, scored alone."""
     main = dict(list(suite.systems.items())[:1])
     outputs = folder / "outputs" / suite.name / next(iter(main), "")
+    try:
+        _check_same_cases(outputs, context)
+    except DataError as error:
+        return Section(suite.title, suite.about, unavailable=str(error))
     return run_suite(replace(suite, systems=main), context, folder, {}, outputs)

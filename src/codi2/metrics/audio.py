@@ -58,8 +58,9 @@ def fd(estimate: NDArray, reference: NDArray) -> float:
     """Fréchet distance between Gaussians fitted to embeddings [n, D] and [m, D] (Heusel et al. 2017, eq. 6).
 
     |mu - mu'|² + tr C + tr C' - 2 tr (C C')^(1/2). With centred, scaled rows X and X' (C = XᵀX) the last trace is the
-    sum of the singular values of X X'ᵀ. This avoids the matrix root of a D x D product, which is singular for n <= D,
-    and its root then complex. Few samples bias the distance upward: compare only figures of equal n and m.
+    sum of the singular values of X X'ᵀ, which are those of R R'ᵀ of their QR factors. This avoids the matrix root of a
+    D x D product, which is singular for n <= D, and its root then complex. Few samples bias the distance upward:
+    compare only figures of equal n and m.
 
     Raises:
         DataError: widths differ, fewer than two samples, or values that are not finite.
@@ -75,7 +76,8 @@ def fd(estimate: NDArray, reference: NDArray) -> float:
         )
     _need_finite(estimate=estimate, reference=reference)
     x, y = (_covariance_root(rows) for rows in (estimate, reference))
-    shared = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    r, r_other = (np.asarray(np.linalg.qr(rows, mode="r")) for rows in (x, y))
+    shared = np.linalg.svd(r @ r_other.T, compute_uv=False).sum()
     shift = np.square(estimate.mean(0) - reference.mean(0)).sum()
     return max(0.0, float(shift + np.square(x).sum() + np.square(y).sum() - 2 * shared))
 

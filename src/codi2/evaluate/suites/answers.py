@@ -17,15 +17,19 @@ from codi2.prompt.parts import Audio, Part, Text
 from codi2.prompt.sources import NONE
 
 
+def seeds_of(context: EvalContext, cases: Sequence[Case]) -> list[int]:
+    """One for each case, so that an interval over cases covers the noise too."""
+    return [context.seed + case.about.get("seed", 0) for case in cases]
+
+
 def ours(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
     """The model's replies, batched; text where text is wanted."""
     outputs: list[Part] = []
     for start in range(0, len(cases), BATCH):
         batch = cases[start : start + BATCH]
-        seeds = [context.seed + case.about.get("seed", 0) for case in batch]
         options = [
             Options(want=case.want, seed=seed, max_new_tokens=40, source=case.source)
-            for case, seed in zip(batch, seeds, strict=True)
+            for case, seed in zip(batch, seeds_of(context, batch), strict=True)
         ]
         replies = context.model.answer([[Message("user", case.prompt)] for case in batch], options)
         for case, reply in zip(batch, replies, strict=True):
@@ -56,14 +60,14 @@ def instructed(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
     decoder = context.instructed_decoder(cases[0].want)
     joint, words = context.read_texts(decoder, [prompt_words(case) for case in cases])
     sources = [case.truth["source"] for case in cases]
-    return list(by_instruction(decoder, joint, words, sources, [context.seed + i for i in range(len(cases))]))
+    return list(by_instruction(decoder, joint, words, sources, seeds_of(context, cases)))
 
 
 def words_alone(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
     """The published text pipeline on the caption of the true result or, where there is none, on the user's words."""
     texts = [case.about.get("words") or prompt_words(case) for case in cases]
-    seeds = [context.seed + i for i in range(len(cases))]
-    return from_words(context.published_pipeline(cases[0].want), texts, [case.target for case in cases], seeds)
+    targets = [case.target for case in cases]
+    return from_words(context.published_pipeline(cases[0].want), texts, targets, seeds_of(context, cases))
 
 
 def prompt_words(case: Case) -> str:

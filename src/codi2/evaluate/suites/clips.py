@@ -19,7 +19,7 @@ from codi2.evaluate.case import Case, System
 from codi2.evaluate.closeness import FRAMES, closeness, sharpness
 from codi2.evaluate.context import BATCH, EvalContext
 from codi2.evaluate.figure import Example, Figure, Findings, mean
-from codi2.evaluate.suites.answers import ours, words_alone
+from codi2.evaluate.suites.answers import ours, seeds_of, words_alone
 from codi2.media.prepare import spread
 from codi2.model import CoDi2, Options
 from codi2.prompt.layout import Message
@@ -29,7 +29,7 @@ from codi2.tensors import loaded
 if TYPE_CHECKING:
     from codi2.diffuse.joint import JointAttention
 
-HELD_OUT = ("test_family", "test_rendering", "val")
+HELD_OUT = ("test_family", "test_rendering")
 NUMBER, EXAMPLES = 24, 4
 TASKS: dict[str, Task] = {
     "from words": captions.from_words("video"),
@@ -38,8 +38,10 @@ TASKS: dict[str, Task] = {
     "edit by examples": edits.shown("video"),
 }
 LEAST = 1e-6  # mean that ratios divide by at least: true clips may not move
-MOST = 2.0  # times as much as real clips move, or as little
+SHARP = (0.85, 1.15)  # times as sharp as real clips
+MOST = 1.5  # times as much as real clips move, or as little
 TIMED = 40  # clips with sound
+IN_TIME, OUT_OF_TIME = 0.4, 0.1  # least correlation with the own sound, and most with another one
 OTHERS_SOUND = "with another reply's sound"
 
 
@@ -55,7 +57,7 @@ def cases(context: EvalContext) -> list[Case]:
             drawn.append((prompt, target, sources[-1] if sources else still(target)))
         for i, (prompt, target, source) in enumerate(drawn):
             truth = {"target": target, "source": source, "other": drawn[(i + 1) % len(drawn)][1]}
-            cases.append(Case(f"{name.replace(' ', '-')}-{i:03d}", prompt, "video", truth, name))
+            cases.append(Case(f"{name.replace(' ', '-')}-{i:03d}", prompt, "video", truth, name, {"seed": i}))
     return cases
 
 
@@ -84,7 +86,7 @@ SYSTEMS: dict[str, System] = {
     "ours": ours,
     "another clip": of_another,
     "first frame repeated": repeated,
-    "copy of what is given": copied,
+    "copy of the input": copied,
     "text-to-video from the words": words_alone,
 }
 
@@ -114,10 +116,14 @@ def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Seq
         like = mean(f"{group}: EffNet-sim of frames", likeness[main][rows], beside, seed=context.seed)
         if rival := like.baselines.get("another clip"):
             like = like.judged("above another clip, beyond the interval", bool(rival.ahead and rival.ahead[0] > 0))
-        pace, jitter = ratio("motion", motion_by_system), ratio("flicker", flicker_by_system)
+        crisp, pace, jitter = (
+            ratio("sharpness", sharp),
+            ratio("motion", motion_by_system),
+            ratio("flicker", flicker_by_system),
+        )
         figures += [
             like,
-            ratio("sharpness", sharp),
+            crisp.judged("{:g} to {:g}".format(*SHARP), SHARP[0] <= crisp.value <= SHARP[1]),
             pace.judged(f"real clips' within a factor of {MOST:g}", 1 / MOST <= pace.value <= MOST),
             jitter.judged("no more than real clips'", jitter.value <= 1),
         ]
@@ -154,7 +160,8 @@ def timed_cases(context: EvalContext) -> list[Case]:
         turns = clips.in_time(sampler, np.random.default_rng((context.seed, 43, i))).turns
         prompt, parts = (decode_pieces(pieces) for _, pieces in turns)
         for part in parts:
-            cases.append(Case(f"{i:03d}-{part.modality}", prompt, part.modality, {"target": part}, thread=f"{i:03d}"))
+            name, truth = f"{i:03d}-{part.modality}", {"target": part}
+            cases.append(Case(name, prompt, part.modality, truth, about={"seed": i}, thread=f"{i:03d}"))
     return cases
 
 
@@ -167,8 +174,8 @@ def replies(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
     for start in range(0, len(pairs), BATCH):
         batch = pairs[start : start + BATCH]
         options = [
-            Options(want=tuple(case.want for case in pair), seed=context.seed + start + i, max_new_tokens=1)
-            for i, pair in enumerate(batch)
+            Options(want=tuple(case.want for case in pair), seed=seed, max_new_tokens=1)
+            for pair, seed in zip(batch, seeds_of(context, [pair[0] for pair in batch]), strict=True)
         ]
         batch_replies = context.model.answer([[Message("user", pair[0].prompt)] for pair in batch], options)
         for pair, reply in zip(batch, batch_replies, strict=True):
@@ -226,8 +233,10 @@ def timing(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Se
     figure = mean("correlation of motion and loudness", of(outputs[main], outputs[main]), beside, seed=context.seed)
     rivals = [figure.baselines[name] for name in ("apart", OTHERS_SOUND) if name in figure.baselines]
     if len(rivals) == 2:  # one timing for all would be in step with any sound
-        ahead = all(rival.ahead is not None and rival.ahead[0] > 0 for rival in rivals)
-        figure = figure.judged(f"above apart and {OTHERS_SOUND}, beyond the intervals", ahead)
+        passes = all(rival.ahead is not None and rival.ahead[0] > 0 for rival in rivals)
+        passes = passes and figure.value >= IN_TIME and figure.baselines[OTHERS_SOUND].value <= OUT_OF_TIME
+        bar = f"≥ {IN_TIME:g}; {OTHERS_SOUND} ≤ {OUT_OF_TIME:g}; above that and apart, beyond the intervals"
+        figure = figure.judged(bar, passes)
     examples = [
         Example(case.id, case.prompt, {"target": case.target, **{name: parts[i] for name, parts in outputs.items()}})
         for i, case in enumerate(cases[: 4 * EXAMPLES])

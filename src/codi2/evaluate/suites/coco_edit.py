@@ -82,7 +82,7 @@ def cases(source: Path, count: int = NUMBER, seed: int = 0) -> list[Case]:
             raise DataError(f"the picture {path} is missing; fetch it, or leave it out of the list")
         picture = load_image(path)
         prompt: Prompt = (Text(_sentence(line["edit"]) + ": "), picture, Text("."))
-        about = {"words": line["result"], "before": line["caption"]}
+        about = {"words": line["result"], "before": line["caption"], "seed": i}
         cases.append(Case(f"edit-{i:04d}", prompt, "image", {"source": picture}, "edit", about))
     return cases
 

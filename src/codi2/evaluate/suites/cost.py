@@ -20,7 +20,7 @@ from codi2.prompt.parts import Part, Prompt, Text
 REQUESTS = {
     "picture": ("Draw a strawberry.", ("image",), 3.0),
     "sound": ("Make the sound of a bell.", ("audio",), 4.0),
-    "clip": ("Make a clip of a rooster.", ("video",), 15.0),
+    "clip": ("Make a clip of a rooster.", ("video",), 12.0),
     "clip with its sound": ("Make a clip of a rooster, with its sound.", ("video", "audio"), 20.0),
 }
 """Reply → prompt, modalities, and the seconds that it may take on two cores."""

@@ -11,7 +11,8 @@ from codi2.evaluate import baselines
 from codi2.evaluate.case import Case
 from codi2.evaluate.closeness import MEASURES, appearance_distance, closeness, first_is_nearest, level_difference
 from codi2.evaluate.context import EvalContext
-from codi2.evaluate.figure import Figure, known, mean
+from codi2.evaluate.figure import Figure, group_means, known, mean
+from codi2.evaluate.frechet import distance, projected
 from codi2.heads.prior import cosine
 from codi2.metrics.audio import fd
 from codi2.prompt.parts import Part
@@ -70,13 +71,15 @@ def _sound_figures(context: EvalContext, title: str, cases: Sequence[Case], part
     }
     distances = {name: closeness(context, targets, sounds) for name, sounds in rivals.items()}
     lsd = mean(f"{title}: LSD", closeness(context, targets, parts), distances, seed=context.seed)
-    truth, _ = context.sound_embeddings(targets)
 
-    def apart(sounds: Sequence[Part]) -> float:
-        return fd(context.sound_embeddings(sounds)[0], truth)
+    def in_components(sounds: Sequence[Part]) -> np.ndarray:
+        return projected(context, "audio", context.sound_embeddings(sounds)[0])
 
-    of_set = known(f"{title}: aiSFX-FD", apart(parts), len(cases))
-    of_set = of_set.beside(**{name: known(name, apart(sounds), len(cases)) for name, sounds in rivals.items()})
+    truth, rows = in_components(targets), range(len(cases))
+    of_set = distance(f"{title}: aiSFX-FD", in_components(parts), truth, rows, context.seed)
+    of_set = of_set.beside(**{
+        name: distance(name, in_components(sounds), truth, rows, context.seed) for name, sounds in rivals.items()
+    })  # fmt: skip
     if len(truth) >= 4:
         of_set = of_set.beside(**{HALVES: known(HALVES, fd(truth[::2], truth[1::2]), len(truth) // 2)})
     bar = f"below the {ROUND_TRIP.removesuffix(' of the source')}"
@@ -90,14 +93,21 @@ def level_figures(
     targets: Sequence[Part],
     parts: Sequence[Part],
     rivals: Mapping[str, Sequence[Part]],
+    groups: Sequence[int] | None = None,
 ) -> list[Figure]:
-    """The absolute difference in level to the true sounds, and the share of sounds with a difference up to LEVEL_DB."""
-    apart = np.abs(level_difference(targets, parts))
-    rivals_apart = {name: np.abs(level_difference(targets, sounds)) for name, sounds in rivals.items()}
-    within = {name: values <= LEVEL_DB for name, values in rivals_apart.items()}
+    """The absolute difference in level to the true sounds, and the share of sounds with a difference up to LEVEL_DB.
+
+    Args:
+        groups: [n], see `figure.group_means`; None: all sounds are independent.
+    """
+    groups = range(len(targets)) if groups is None else groups
+    apart = {name: np.abs(level_difference(targets, sounds)) for name, sounds in {"": parts, **rivals}.items()}
+    decibels = {name: group_means(values, groups) for name, values in apart.items()}
+    within = {name: group_means((values <= LEVEL_DB).astype(float), groups) for name, values in apart.items()}
+    difference = mean(f"{title}: difference in level", decibels.pop(""), decibels, unit="dB", seed=context.seed)
     return [
-        mean(f"{title}: difference in level", apart, rivals_apart, unit="dB", seed=context.seed),
-        mean(f"{title}: level within {LEVEL_DB:g} dB", apart <= LEVEL_DB, within, seed=context.seed),
+        difference.judged(f"≤ {LEVEL_DB:g} dB", difference.value <= LEVEL_DB),
+        mean(f"{title}: level within {LEVEL_DB:g} dB", within.pop(""), within, seed=context.seed),
     ]
 
 

@@ -14,6 +14,7 @@ from codi2.evaluate import baselines
 from codi2.evaluate.case import CHUNK, Case
 from codi2.evaluate.context import EvalContext
 from codi2.evaluate.figure import Example, Findings
+from codi2.evaluate.suites.answers import seeds_of
 from codi2.evaluate.suites.edit_cases import GROUPS, SHOTS, WAYS
 from codi2.evaluate.suites.edit_figures import control_figures, family_figures, way_figures
 from codi2.prompt.parts import Part
@@ -28,11 +29,7 @@ def ours(context: EvalContext, cases: Sequence[Case]) -> list[Part]:
     values = features(context, cases)
     zeroed = torch.tensor([case.about["way"] == "zeroed" for case in cases], device=values.device)
     values = torch.where(zeroed[:, None, None], 0, values)
-    return context.decode(values, [case.prompt for case in cases], cases[0].want, _seeds(context, cases))
-
-
-def _seeds(context: EvalContext, cases: Sequence[Case]) -> list[int]:
-    return [context.seed + case.about["seed"] for case in cases]
+    return context.decode(values, [case.prompt for case in cases], cases[0].want, seeds_of(context, cases))
 
 
 SYSTEMS = {"ours": ours}
@@ -50,7 +47,7 @@ def features(context: EvalContext, cases: Sequence[Case], regressed: bool = Fals
     known: dict[str, Tensor] = context.cached(("edit features", cases[0].want, regressed), dict)
     new = [case for case in cases if case.id not in known]
     if new:
-        prompts, want, seeds = [case.prompt for case in new], new[0].want, _seeds(context, new)
+        prompts, want, seeds = [case.prompt for case in new], new[0].want, seeds_of(context, new)
         if regressed:
             with context.without_prior():
                 predicted = context.predict(prompts, want, seeds)

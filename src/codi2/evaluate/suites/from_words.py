@@ -6,7 +6,7 @@ Letters: n captions, S seeds, C channels of the judge.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -18,7 +18,8 @@ from codi2.evaluate.case import Case
 from codi2.evaluate.closeness import sharpness
 from codi2.evaluate.context import EvalContext
 from codi2.evaluate.copied import copied
-from codi2.evaluate.figure import Example, Figure, Findings, known, mean
+from codi2.evaluate.figure import Example, Figure, Findings, group_means, known, mean
+from codi2.evaluate.frechet import distance, projected
 from codi2.evaluate.judge import ranks, similarity
 from codi2.evaluate.suites import answers
 from codi2.evaluate.suites.edit_figures import level_figures
@@ -26,8 +27,9 @@ from codi2.metrics.audio import fd
 from codi2.prompt.parts import Part, Text
 
 TOP = 5  # a concept is recognised where its own held-out medium is among the first 5
-NUMBER, SEEDS, EXAMPLES = 60, 4, 6
+NUMBER, SEEDS, EXAMPLES = 100, 4, 6
 EACH = 0.5  # the share of the pictures of each seed, of known concepts
+MOST = 10_000  # held-out media of a split
 UNLIKE = 0.85  # the most that pictures of two seeds are alike
 SHARP = (0.85, 1.15)  # times as sharp as the held-out pictures of the same captions
 HALVES = "held-out media, one half against the other"
@@ -44,8 +46,6 @@ class Kind:
     """Held-out media of different concepts among which the answer's own is looked for."""
     judge: str
     likeness: str
-    embed: Callable[[EvalContext, Sequence[Part]], Tensor]
-    """Media → the judge's embeddings [n, C]."""
     centre: Callable[[EvalContext], Tensor]
 
 
@@ -56,7 +56,6 @@ KINDS = {
         100,
         "Lite2",
         "EffNet-sim",
-        lambda context, parts: context.picture_embeddings(parts),
         lambda context: context.centre,
     ),
     "audio": Kind(
@@ -65,7 +64,6 @@ KINDS = {
         60,
         "aiSFX",
         "aiSFX-sim",
-        lambda context, parts: torch.from_numpy(context.sound_embeddings(parts)[0]).float(),
         lambda context: torch.from_numpy(context.sound_centre).float(),
     ),
 }
@@ -101,10 +99,10 @@ def captions(context: EvalContext, split: str, number: int, seeds: int, modality
 
 
 def gallery(context: EvalContext, split: str, modality: str = "image") -> list[Any]:
-    """Held-out media of different concepts."""
+    """All held-out media of different concepts of a split, in seeded order."""
 
     def make() -> list[Any]:
-        return [context.part(item) for item in context.draw(modality, split, KINDS[modality].candidates)]
+        return [context.part(item) for item in context.draw(modality, split, MOST)]
 
     return context.cached(("gallery", modality, split), make)
 
@@ -156,13 +154,14 @@ def _concept_figures(
     """Whether the concept is recognised, of all seeds and of each, and how alike the seeds are."""
     kind, main = KINDS[cases[0].want], next(iter(outputs))
     (title, least), centre = kind.groups[split], kind.centre(context)
-    truth = kind.embed(context, gallery(context, split, cases[0].want))
-    embeddings = {name: _by_seed(kind.embed(context, parts), cases) for name, parts in outputs.items()}
-    hits = {name: np.stack([ranks(rows, truth) < TOP for rows in by_seed]) for name, by_seed in embeddings.items()}
-    top = _figure(
-        context, f"{title}: top-{TOP} among {len(truth)}", {name: values.mean(0) for name, values in hits.items()}
-    )
-    top = top.beside(chance=known("chance", min(1.0, TOP / len(truth)))).judged(f"≥ {least:g}", top.value >= least)
+    truth = _embeddings(context, cases[0].want, gallery(context, split, cases[0].want))
+    among = min(kind.candidates, len(truth))
+    embeddings = {name: _by_seed(_embeddings(context, cases[0].want, parts), cases) for name, parts in outputs.items()}
+    hits = {
+        name: np.stack([ranks(rows, truth, among) < TOP for rows in by_seed]) for name, by_seed in embeddings.items()
+    }
+    top = _figure(context, f"{title}: top-{TOP} among {among}", {name: x.mean(0) for name, x in hits.items()})
+    top = top.beside(chance=known("chance", min(1.0, TOP / among))).judged(f"≥ {least:g}", top.value >= least)
     likeness = {
         name: np.mean([similarity(rows, truth[: len(rows)], centre) for rows in by_seed], axis=0)
         for name, by_seed in embeddings.items()
@@ -185,20 +184,32 @@ def _set_figures(
     context: EvalContext, split: str, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]
 ) -> list[Figure]:
     """Likeness to held-out media as a set; sharpness of pictures, level of sounds."""
-    kind, main = KINDS[cases[0].want], next(iter(outputs))
-    title, truth = kind.groups[split][0], kind.embed(context, gallery(context, split, cases[0].want)).numpy()
-    apart = {name: fd(kind.embed(context, parts).numpy(), truth) for name, parts in outputs.items()}
-    others = {name: known(name, value, len(cases)) for name, value in apart.items() if name != main}
+    modality, main = cases[0].want, next(iter(outputs))
+    kind, captions_of = KINDS[modality], [case.about["row"] for case in cases]
+    title = kind.groups[split][0]
+
+    def in_components(parts: Sequence[Part]) -> np.ndarray:
+        return projected(context, modality, context.embeddings(modality, parts))
+
+    truth = in_components(gallery(context, split, modality))
+    apart = {
+        name: distance(name, in_components(parts), truth, captions_of, context.seed) for name, parts in outputs.items()
+    }
+    of_set = replace(apart.pop(main), name=f"{title}: {kind.judge}-FD").beside(**apart)
     if len(truth) >= 4:
-        others[HALVES] = known(HALVES, fd(truth[::2], truth[1::2]), len(truth) // 2)
-    of_set = known(f"{title}: {kind.judge}-FD", apart[main], len(cases)).beside(**others)
+        of_set = of_set.beside(**{HALVES: known(HALVES, fd(truth[::2], truth[1::2]), len(truth) // 2)})
     targets = [case.target for case in cases]
-    if cases[0].want == "audio":
+    if modality == "audio":
         rivals = {name: parts for name, parts in outputs.items() if name != main}
-        return [of_set, *level_figures(context, title, targets, outputs[main], rivals)]
+        return [of_set, *level_figures(context, title, targets, outputs[main], rivals, captions_of)]
     like = sharpness(targets).mean()
-    crisp = _figure(context, f"{title}: sharpness", {name: sharpness(parts) / like for name, parts in outputs.items()})
+    sharp = {name: group_means(sharpness(parts) / like, captions_of) for name, parts in outputs.items()}
+    crisp = _figure(context, f"{title}: sharpness", sharp)
     return [of_set, crisp.judged("{:g} to {:g}".format(*SHARP), SHARP[0] <= crisp.value <= SHARP[1])]
+
+
+def _embeddings(context: EvalContext, modality: str, parts: Sequence[Part]) -> Tensor:
+    return torch.from_numpy(context.embeddings(modality, parts)).float()
 
 
 def _by_seed(embeddings: Tensor, cases: Sequence[Case]) -> list[Tensor]:

@@ -19,7 +19,7 @@ from codi2.evaluate.case import Case, System
 from codi2.evaluate.closeness import closeness
 from codi2.evaluate.context import BATCH, EvalContext
 from codi2.evaluate.figure import Example, Findings, mean
-from codi2.evaluate.suites.answers import copy
+from codi2.evaluate.suites.answers import copy, seeds_of
 from codi2.model import Options
 from codi2.prompt.layout import Message
 from codi2.prompt.parts import Part, Text
@@ -40,7 +40,7 @@ def cases(context: EvalContext) -> list[Case]:
         first = encoded(sampler.array(item)).decode()
         for n, (edit, pixels) in enumerate(steps):
             prompt = (Text("Take "), first, Text(f" and {edit.ask}."))
-            about = {"round": n + 1, "ask": edit.ask}
+            about = {"round": n + 1, "ask": edit.ask, "seed": ROUNDS * i + n}
             truth = {"target": encoded(pixels).decode(), "source": first}
             cases.append(Case(f"{i:03d}-{n + 1}", prompt, "image", truth, f"round {n + 1}", about, thread=f"{i:03d}"))
     return cases
@@ -77,7 +77,8 @@ def ours(context: EvalContext, cases: Sequence[Case], source: str = LAST) -> lis
             for b in rows:
                 case = batch[b][n]
                 messages[b].append(Message("user", (Text(f"Now {case.about['ask']}."),) if n else case.prompt))
-            options = [Options(want="image", seed=context.seed + n, source=source) for _ in rows]
+            seeds = seeds_of(context, [batch[b][n] for b in rows])
+            options = [Options(want="image", seed=seed, source=source) for seed in seeds]
             replies = context.model.answer([resolve_conversation(messages[b]) for b in rows], options)
             for b, reply in zip(rows, replies, strict=True):
                 messages[b].append(Message("assistant", reply.parts))

@@ -18,7 +18,7 @@ from codi2.evaluate.suites.answers import copy, ours, without_source
 from codi2.prompt.parts import Image, Part, Phrase, Prompt, Text
 
 NUMBER, EXAMPLES = 40, 12
-SPLITS = {"subject": ("test_subject",), "compose": ("test_family", "val")}
+SPLITS = {"subject": ("test_subject",), "compose": ("test_family",)}
 TASKS: dict[str, Task] = {"subject": pictures.subject, "compose": pictures.composed}
 
 
@@ -35,7 +35,8 @@ def cases(name: str) -> Callable[[EvalContext], list[Case]]:
             prompt, (target,) = (decode_pieces(pieces) for _, pieces in example.turns)
             pictures_given = [part for part in prompt if isinstance(part, Image)]
             items = example.items if name == "compose" else example.items[:1]
-            about: dict[str, Any] = {"words": " on ".join(item.caption for item in items), "given": pictures_given}
+            words = " on ".join(item.caption for item in items)
+            about: dict[str, Any] = {"words": words, "given": pictures_given, "seed": i}
             cases.append(
                 Case(
                     f"{example.task}-{i:03d}",

@@ -1,4 +1,4 @@
-"""`caption` and `perceive`: text answers about pictures and sounds, beside the true ones and among a hundred."""
+"""`caption` and `perceive`: text answers about pictures and sounds, beside the true ones and among 80."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from codi2.evaluate.suites.answers import ours
 from codi2.prompt.parts import Part, Phrase, Text
 
 NUMBER, EXAMPLES = 80, 12
-TOP, AMONG = 5, 100
+TOP, AMONG = 5, 80
+CAPTIONS = {"image": 0.65, "audio": 0.4}  # least share of captions with the true one in the top 5
 REQUESTS = {"image": ("Describe ", "."), "audio": ("Say what ", " is."), "video": ("Describe ", ".")}
 CHANGES = 60
 
@@ -57,7 +58,7 @@ SYSTEMS: dict[str, System] = {"ours": ours, "the true answer to another question
 
 
 def score(name: str) -> Callable[[EvalContext, Sequence[Case], Mapping[str, Sequence[Part]]], Findings]:
-    """CIDEr, and whether the answer is nearest to its own truth: top 5 of at most 100, by MiniLM's sentence vectors."""
+    """CIDEr, and whether the answer is nearest to its own truth: top 5 of at most 80, by MiniLM's sentence vectors."""
 
     def measure(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Sequence[Part]]) -> Findings:
         main, *others = outputs
@@ -77,7 +78,9 @@ def score(name: str) -> Callable[[EvalContext, Sequence[Case], Mapping[str, Sequ
                 {system: hits[system] for system in others},
                 seed=context.seed,
             )
-            figures.append(top.beside(chance=known("chance", min(1.0, TOP / size))))
+            top = top.beside(chance=known("chance", min(1.0, TOP / size)))
+            least = CAPTIONS.get(modality) if name == "caption" else None
+            figures.append(top if least is None else top.judged(f"≥ {least:g}", top.value >= least))
         examples = [
             Example(case.id, case.prompt, {"target": case.target, **{s: parts[i] for s, parts in outputs.items()}})
             for i, case in enumerate(cases)
@@ -89,7 +92,7 @@ def score(name: str) -> Callable[[EvalContext, Sequence[Case], Mapping[str, Sequ
 
 
 def among(context: EvalContext, texts: Sequence[str], truth: Sequence[str]) -> np.ndarray:
-    """How many of at most 100 true answers are nearer to an answer than its own: int [n]. Equal answers are one."""
+    """How many of at most 80 true answers are nearer to an answer than its own: int [n]. Equal answers are one."""
     vectors = context.cached(("words", tuple(truth)), lambda: _sentences(context, truth))
     answers = _sentences(context, texts)
     cosines = (answers @ vectors.T).numpy()

@@ -19,7 +19,9 @@ from codi2.prompt.parts import Part, Text
 NUMBER, EXAMPLES = 100, 12
 STEPS = 20  # of the system that shows what more steps bring
 OTHER_SEED = 10_000  # distance of the second seed of a picture to its first
-AGAIN = "another seed"
+AGAIN, ROUND_TRIP = "another seed", "codec round trip"
+LIKE, LIKE_CODEC = 0.5, 0.8  # least EffNet-sim of drawn pictures, and of the codec's round trip
+SHARP = (0.85, 1.15)  # times as sharp as the true pictures
 
 
 def cases(context: EvalContext) -> list[Case]:
@@ -62,7 +64,7 @@ SYSTEMS: dict[str, System] = {
     "ours": generated(),
     f"{STEPS} steps": generated(STEPS),
     AGAIN: generated(offset=OTHER_SEED),
-    "codec round trip": round_trip,
+    ROUND_TRIP: round_trip,
 }
 
 
@@ -74,10 +76,15 @@ def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Seq
     likeness["another picture"] = closeness(context, targets, [*targets[1:], targets[0]])
     scale = sharpness(targets).mean()
     sharp = {name: sharpness(parts) / scale for name, parts in outputs.items()}
+    like = mean("EffNet-sim", likeness.pop(main), likeness, seed=context.seed)
+    crisp = mean("sharpness", sharp[main], {name: sharp[name] for name in others}, seed=context.seed)
     figures = [
-        mean("EffNet-sim", likeness.pop(main), likeness, seed=context.seed),
-        mean("sharpness", sharp[main], {name: sharp[name] for name in others}, seed=context.seed),
+        like.judged(f"≥ {LIKE:g}", like.value >= LIKE),
+        crisp.judged("{:g} to {:g}".format(*SHARP), SHARP[0] <= crisp.value <= SHARP[1]),
     ]
+    if ROUND_TRIP in outputs:
+        codec = mean(f"EffNet-sim of the {ROUND_TRIP}", likeness[ROUND_TRIP], seed=context.seed)
+        figures.append(codec.judged(f"≥ {LIKE_CODEC:g}", codec.value >= LIKE_CODEC))
     if AGAIN in outputs:
         alike = closeness(context, outputs[main], outputs[AGAIN])
         figures.append(mean("EffNet-sim between two seeds", alike, seed=context.seed))
