@@ -172,6 +172,6 @@ def test_rounds_are_played_as_a_chat_plays_them(context: EvalContext) -> None:
         mine, chat = [case for case in some if case.thread == thread], Chat(context.model, want="image")
         for n, (case, answer) in enumerate(zip(mine, rounds.ours(context, mine), strict=True)):
             prompt = (Text(f"Now {case.about['ask']}."),) if n else case.prompt
-            (image,) = chat.send(prompt, seed=context.seed + n).images
+            (image,) = chat.send(prompt, seed=context.seed + case.about["seed"]).images
             assert isinstance(answer, Image)
             assert np.array_equal(np.asarray(answer.pixels), np.asarray(image.pixels)), case.id
