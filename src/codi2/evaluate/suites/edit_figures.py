@@ -25,30 +25,30 @@ RIGHT = {"known": (0.75, 0.65), "values": (0.5, 0.5)}
 """Group → the least share of right answers among six, by instruction and by examples."""
 
 
-def way_figures(
-    context: EvalContext, title: str, cases: Sequence[Case], parts: Sequence[Part], features: Mapping[str, Tensor]
-) -> list[Figure]:
-    """Of cases of one group and way.
-
-    Args:
-        features: [n, K, D] each: `ours`, `target`, and rivals by name; empty for answers of another system.
-    """
-    figures = [cosine_figure(context, title, features)] if features else []
-    if cases[0].want == "image":
-        figures += visible_figures(context, title, cases, parts)
-    else:
-        figures += _sound_figures(context, title, cases, parts)
-    return [*figures, right_among(context, title, cases, parts)]
+def way_figures(context: EvalContext, title: str, cases: Sequence[Case], parts: Sequence[Part]) -> list[Figure]:
+    """Of the answers to cases of one group and way."""
+    of_modality = visible_figures if cases[0].want == "image" else _sound_figures
+    return [*of_modality(context, title, cases, parts), right_among(context, title, cases, parts)]
 
 
 def cosine_figure(context: EvalContext, title: str, features: Mapping[str, Tensor]) -> Figure:
-    """Of the decoder's features, and of rivals, to the true ones."""
+    """Of the decoder's features, and of rivals, to the true ones.
+
+    Args:
+        features: [n, K, D] each: `ours`, `target`, and rivals by name.
+    """
     rivals = {
         name: cosine(x.float(), features["target"]).cpu().numpy() for name, x in features.items() if name != "target"
     }
     cosines = rivals.pop("ours")
     figure = mean(f"{title}: cosine to the true features", cosines, rivals, seed=context.seed)
     return _ahead(figure, "feature arithmetic" if "feature arithmetic" in rivals else "copy")
+
+
+def example_gain(context: EvalContext, title: str, three: Figure, one: Figure) -> Figure:
+    """How much higher the cosines are with three examples than with one."""
+    gain = mean(title, np.subtract(three.values, one.values), seed=context.seed)
+    return gain.judged("interval above 0", gain.low > 0)
 
 
 def visible_figures(context: EvalContext, title: str, cases: Sequence[Case], parts: Sequence[Part]) -> list[Figure]:

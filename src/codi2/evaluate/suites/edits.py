@@ -13,13 +13,14 @@ from torch import Tensor
 from codi2.evaluate import baselines
 from codi2.evaluate.case import CHUNK, Case
 from codi2.evaluate.context import EvalContext
-from codi2.evaluate.figure import Example, Findings
+from codi2.evaluate.figure import Example, Figure, Findings
 from codi2.evaluate.suites.answers import seeds_of
 from codi2.evaluate.suites.edit_cases import GROUPS, SHOTS, WAYS
-from codi2.evaluate.suites.edit_figures import control_figures, family_figures, way_figures
+from codi2.evaluate.suites.edit_figures import control_figures, cosine_figure, example_gain, family_figures, way_figures
 from codi2.prompt.parts import Part
 
 EXAMPLES = 12  # shown
+REGRESSED = ("words", "1", "3")  # ways beside which the regressed features stand
 TITLES = {"known": "known edits", "values": "held-out values", "kinds": "held-out kinds"}
 NAMES = {"words": "by instruction", "1": "1 example", **{str(n): f"{n} examples" for n in range(2, SHOTS + 1)}}
 
@@ -78,7 +79,7 @@ def true_features(context: EvalContext, cases: Sequence[Case]) -> dict[str, Tens
 def features_and_rivals(context: EvalContext, cases: Sequence[Case]) -> dict[str, Tensor]:
     """The features of the answers (`ours`, and `regression` where there is a prior) beside `true_features`."""
     values = {"ours": features(context, cases), **true_features(context, cases)}
-    if context.model.prior is not None:
+    if context.model.prior is not None and cases[0].about["way"] in REGRESSED:
         values["regression"] = features(context, cases, regressed=True)
     return values
 
@@ -94,14 +95,24 @@ def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Seq
         # in the batches in which cases are answered, since sums of another batch are rounded differently
         for start in range(0, len(cases), CHUNK):
             features(context, cases[start : start + CHUNK])
-    figures = []
+    figures, cosines = [], dict[tuple[str, str], Figure]()
     for group in dict.fromkeys(case.about["of"] for case in cases):
         for way in WAYS:
             members = [case for case in cases if case.about["of"] == group and case.about["way"] == way]
             values = features_and_rivals(context, members) if main == "ours" else {}  # another system has no features
-            figures += way_figures(context, title_of(members[0]), members, [answers[c.id] for c in members], values)
+            if values:
+                cosines[group, way] = cosine_figure(context, title_of(members[0]), values)
+                figures.append(cosines[group, way])
+            figures += way_figures(context, title_of(members[0]), members, [answers[c.id] for c in members])
+    known_group = GROUPS[""][0]
+    if cosines:
+        figures.append(
+            example_gain(
+                context, "cosine, three examples over one", cosines[known_group, "3"], cosines[known_group, "1"]
+            )
+        )
     figures += family_figures(context, [case for case in cases if case.about["way"] == "words"], answers)
-    figures += control_figures(context, [case for case in cases if case.about["of"] == GROUPS[""][0]], answers)
+    figures += control_figures(context, [case for case in cases if case.about["of"] == known_group], answers)
     examples = [
         Example(f"{case.about['ask']} ({case.group})", case.prompt, {"target": case.target, "ours": answers[case.id]})
         for case in cases

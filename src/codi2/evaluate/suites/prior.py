@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from codi2.data.edits import HeldOut
 from codi2.evaluate.case import Case
 from codi2.evaluate.context import EvalContext
-from codi2.evaluate.figure import Figure, Findings, mean
+from codi2.evaluate.figure import Figure, Findings
 from codi2.evaluate.suites import edit_cases, edits
-from codi2.evaluate.suites.edit_figures import cosine_figure
+from codi2.evaluate.suites.edit_figures import cosine_figure, example_gain
 from codi2.prompt.parts import Part
 
 NUMBER = 60  # edits of each group
@@ -40,7 +38,5 @@ def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Seq
                 by_way[way] = cosine_figure(context, title, edits.features_and_rivals(context, members))
             figures += by_way.values()
             if "3" in by_way:
-                more = np.subtract(by_way["3"].values, by_way["1"].values)
-                gain = mean(f"{plural}, three examples over one", more, seed=context.seed)
-                figures.append(gain.judged("interval above 0", gain.low > 0))
+                figures.append(example_gain(context, f"{plural}, three examples over one", by_way["3"], by_way["1"]))
     return Findings(figures)
