@@ -29,6 +29,7 @@ from codi2.evaluate.suites import (
 )
 from codi2.metrics.audio import FLOOR_DB
 
+COMPONENTS = "aiSFX-FD is the Fréchet distance in 32 principal components of training sounds."
 EDITS = (
     "Edits with continuous values: kinds and values that training has, values that it never has, kinds that it never "
     "has. Each is requested by instruction and by 1 to 4 examples, of the same item, with the same noise. Features "
@@ -98,7 +99,7 @@ CORPUS_SUITES = {
         Suite(
             "sound-edits",
             "Edits of sounds",
-            f"Held-out recordings. {EDITS} Right answers among six are determined by LSD. {audio_edit.BIAS}",
+            f"Held-out recordings. {EDITS} Right answers among six are determined by LSD. {COMPONENTS}",
             edits.score,
             edit_cases.cases("audio"),
             edits.SYSTEMS,
@@ -108,7 +109,7 @@ CORPUS_SUITES = {
             "Pictures from words",
             f"Captions of held-out pictures, {from_words.SEEDS} seeds each: of concepts that training has in other "
             "renderings, and of families that it does not have. EfficientNet-Lite2 judges; Lite2-FD is the Fréchet "
-            "distance of its features to held-out pictures, biased upwards as every one is: compare equal n. Sharpness "
+            "distance of its features to held-out pictures, in 32 principal components of training pictures. Sharpness "
             "is over that of the true pictures. Regression decodes the features that the language model regresses.",
             from_words.score,
             from_words.cases("image"),
@@ -118,8 +119,8 @@ CORPUS_SUITES = {
             "sounds",
             "Sounds from words",
             f"Captions of held-out recordings, {from_words.SEEDS} seeds each. A concept is recognised where the answer "
-            "is nearer to its held-out recording than to all but four of at most 60, by aiSFX. aiSFX-FD is biased "
-            "upwards: compare equal n.",
+            "is nearer to its held-out recording than to all but four of at most 60, by aiSFX. aiSFX-FD is "
+            "in 32 principal components of training sounds.",
             from_words.score,
             from_words.cases("audio"),
             from_words.SYSTEMS,
@@ -128,7 +129,7 @@ CORPUS_SUITES = {
             "audio-edit",
             "Sounds added, removed, replaced",
             f"Mixes of held-out recordings at 16 kHz, 2.56 s. {audio_edit.LSDS} SDEdit runs on the same decoder, 20 "
-            f"steps, towards the caption of the result. {audio_edit.BIAS}",
+            f"steps, towards the caption of the result. {COMPONENTS}",
             audio_edit.score,
             audio_edit.corpus_cases,
             audio_edit.systems(),
