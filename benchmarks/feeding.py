@@ -44,7 +44,7 @@ class Sleeping(LLMRecipe):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
         self.decoders = published_decoders(self.codi2_config.heads.feature_dim)  # for what they read
-        self.in_turn = {modality: nn.Module() for modality in self.decoders}
+        self.swapped_modules = {modality: nn.Module() for modality in self.decoders}
         self.model = nn.ModuleDict({"one": nn.Linear(1, 1)})
         self.began: list[float] = []
         self.worked: list[float] = []  # seconds of a processor that this process has had

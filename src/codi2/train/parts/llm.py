@@ -54,8 +54,7 @@ class LLMOptions:
     tasks: dict[str, float] = field(default_factory=dict)  # or: family of tasks that are drawn on the fly → share
     held_out: dict[str, float] = field(default_factory=dict)  # data set for validation → share
     phases: dict[str, float] = field(default_factory=dict)  # phase → share of the steps; empty: all mixed
-    trained: Literal["language", "projections"] = "language"  # projections: without LoRA and the new tokens' rows
-    text_weight: float = 1.0  # of L_t
+    trained: Literal["language", "projections"] = "language"  # projections: these alone, without L_t
     diffusion_share: float = 0.2  # last share of the run that has L_DM; 0: none
     diffusion_items: int = 4  # answers per step on which L_DM is computed, over all processes
     decoders: dict[str, str] = field(default_factory=dict)  # modality → export of the part `published` or `captions`
@@ -198,8 +197,8 @@ class LLMRecipe(Recipe):
             torch.cat(diffusion) if diffusion else None,
             batch.held,
         )
-        if self.options.text_weight != 1:
-            losses["loss"] = losses["loss"] + (self.options.text_weight - 1) * losses["text"]
+        if self.options.trained == "projections":
+            losses["loss"] = losses["loss"] - losses["text"]
         if batch.drift is not None:
             losses["drift"] = drift(self.mllm, batch.drift)
             losses["loss"] = losses["loss"] + losses["drift"]
