@@ -209,6 +209,8 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
         ({"num_steps": 3}, "there is no option 'num_steps'; expected want, seed, num_inference_steps, "),
         ({"num_inference_steps": 0}, "num_inference_steps is 0; expected an integer from 1 to 1000"),
         ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5; expected an integer"),
+        ({"temperature": None}, "temperature is None; expected a number from 0 to 2"),
+        ({"num_inference_steps": True}, "num_inference_steps is True; expected an integer"),
         ({"temperature": -1}, "temperature is -1; expected a number from 0 to 2"),
         ({"top_p": "high"}, "top_p is 'high'; expected a number from 0 to 1"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; expected a number from 0"),

@@ -55,7 +55,9 @@ class Options:
             object.__setattr__(self, "seed", secrets.randbelow(2**63))
         for name, (kind, least, greatest) in RANGES.items():
             value: Any = getattr(self, name)
-            if value is not None and not (isinstance(value, kind) and least <= value <= greatest):
+            if value is None and getattr(type(self), name) is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= greatest:
                 expected = "an integer" if kind is Integral else "a number"
                 raise PromptError(f"{name} is {value!r}; expected {expected} from {least} to {greatest}")
         if self.negative_prompt is not None:
