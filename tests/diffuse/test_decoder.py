@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from PIL import Image as PILImage
 
 from codi2.config import DecoderConfig
 from codi2.diffuse.build import debug_decoder
@@ -12,6 +14,7 @@ from codi2.diffuse.conditioner import Conditioner, label_dim
 from codi2.diffuse.decoder import Decoder
 from codi2.diffuse.process import Discrete
 from codi2.diffuse.sampling import SampleOptions, SamplerState, guide, sample, seeded_noise
+from codi2.prompt.parts import Audio, Image
 
 DIM, SLOTS = 16, 3
 
@@ -128,3 +131,23 @@ def test_without_guidance_one_branch_runs_and_a_negative_prompt_raises_the_guida
     assert torch.allclose(plain, almost_plain, atol=1e-4)
     assert not torch.allclose(plain, with_negative, atol=1e-4)
     assert torch.allclose(draw(negative, scale=1.0), plain)  # an explicit scale is not raised
+
+
+def test_a_source_that_is_not_guided_needs_no_branch_without_it(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = Audio(np.sin(np.arange(40_960) / 9).astype(np.float32), 16_000)
+    source = sound if decoder.modality == "audio" else Image(PILImage.new("RGB", (64, 64), "red"))
+    sizes: list[int] = []
+    denoise = decoder.denoise
+    monkeypatch.setattr(
+        decoder, "denoise", lambda latents, *rest: (sizes.append(len(latents)), denoise(latents, *rest))[1]
+    )
+    features = torch.randn(1, SLOTS, DIM, generator=torch.Generator().manual_seed(0))
+
+    def draw(source_scale: float) -> torch.Tensor:
+        options = SampleOptions([source], num_inference_steps=1, guidance_scale=2.0, source_guidance_scale=source_scale)
+        return decoder.generate_latents(features, [0], options)
+
+    two, three = draw(1.0), draw(1.000001)
+    assert sizes == [2, 3] and torch.allclose(two, three, atol=1e-4)
