@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from codi2.evaluate.case import Case, Outputs
+from codi2.evaluate.case import SETTINGS, Case, Outputs
+from codi2.evaluate.figure import Findings
+from codi2.evaluate.suite import Suite, score_run
 from codi2.media.write import read_recipe
 from codi2.prompt.parts import Audio, Image, Part, Text, Video
 
@@ -36,3 +40,19 @@ def test_an_output_says_how_it_was_made(part: Part, tmp_path: Path) -> None:
         assert np.abs(part.samples - again.samples).max() < 1e-4
     else:
         assert isinstance(part, Video) and isinstance(again, Video) and len(again.frames) == 3
+
+
+@pytest.mark.parametrize(("seed", "quick", "validation"), [(4, False, False), (3, True, False), (3, False, True)])
+def test_outputs_of_other_cases_of_the_same_names_are_refused(
+    tmp_path: Path, seed: int, quick: bool, validation: bool
+) -> None:
+    """An earlier run is scored only where seed and splits are those of the run beside it."""
+    outputs = tmp_path / "outputs" / "kind" / "ours"
+    outputs.mkdir(parents=True)
+    (outputs / SETTINGS).write_text(json.dumps({"seed": 3, "quick": False}))
+    suite = Suite("kind", "Kind", "", lambda *_: Findings(()), lambda context: [], {"ours": lambda *_: []})
+    same = SimpleNamespace(seed=3, quick=False, validation=False)
+    assert not score_run(suite, same, tmp_path).unavailable  # type: ignore[arg-type,union-attr]
+    other = SimpleNamespace(seed=seed, quick=quick, validation=validation)
+    section = score_run(suite, other, tmp_path)  # type: ignore[arg-type]
+    assert section is not None and "give the same options" in section.unavailable

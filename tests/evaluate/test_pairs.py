@@ -15,6 +15,14 @@ from codi2.evaluate.pairs import paired
 from codi2.model import CoDi2
 
 
+def test_a_distance_of_a_set_has_the_ratio_to_the_other_model() -> None:
+    ours, theirs = ([Section("t", "", Findings([known("FD", value, n=5)]))] for value in (3.0, 2.0))
+    (section,) = paired(ours, theirs, "nine")
+    assert {name: figure.value for name, figure in section.findings.figures[0].baselines.items()} == {
+        "nine": 2.0, "ours / nine": 1.5
+    }  # fmt: skip
+
+
 def test_figures_stand_beside_those_of_the_same_name_with_the_paired_difference() -> None:
     noise = [0.0, 5.0, 10.0, 15.0]
     ours = [mean("likeness", [x + 0.5 for x in noise], {"copy": noise}), known("FD", 3.0), mean("ours alone", [1.0])]
