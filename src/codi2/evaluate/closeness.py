@@ -38,6 +38,7 @@ MEASURES = {
 FRAMES = 8  # of a clip that are compared with another's, one by one
 QUIET = 1e-4  # root mean square below which a sound counts as silence
 PLACES = 16  # along a side of a picture, whose mean colours are compared
+SHARP = (0.85, 1.15)  # times as sharp as real media, of a drawn picture or clip
 SIDE = 64  # pixels at which sharpness is measured
 
 

@@ -42,6 +42,10 @@ class Figure:
         """The figure with its bar and whether it meets it."""
         return replace(self, bar=bar, passes=bool(passes))
 
+    def within(self, low: float, high: float) -> Figure:
+        """The figure, which should be from `low` to `high`."""
+        return self.judged(f"{low:g} to {high:g}", low <= self.value <= high)
+
 
 @dataclass(frozen=True)
 class Example:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from codi2.errors import ConfigError
 
@@ -42,13 +42,20 @@ Options = TypeVar("Options")
 
 
 def options_of(kind: type[Options], config: TrainConfig) -> Options:
-    """`[options]` as the options of a part. Raises ConfigError: a key is unknown."""
+    """`[options]` as the options of a part. Raises ConfigError: a key is unknown, or a value is none of those that its
+    type names."""
     known, options = [f.name for f in fields(kind)], without_placement(config).options  # type: ignore[arg-type]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigError(
             f"[options] of {config.part} has the unknown key {unknown[0]!r}; known keys: {', '.join(known)}"
         )
+    hints = get_type_hints(kind)
+    for name, value in options.items():
+        if get_origin(hints[name]) is Literal and value not in (choices := get_args(hints[name])):
+            raise ConfigError(
+                f"options.{name} of {config.part} is {value!r}; expected {' or '.join(map(repr, choices))}"
+            )
     return kind(**options)
 
 

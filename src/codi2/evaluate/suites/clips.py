@@ -16,7 +16,7 @@ from codi2.data.tasks import captions, clips, edits
 from codi2.data.tasks.sampler import Task, TaskSampler
 from codi2.errors import WeightsError
 from codi2.evaluate.case import Case, System
-from codi2.evaluate.closeness import FRAMES, closeness, sharpness
+from codi2.evaluate.closeness import FRAMES, SHARP, closeness, sharpness
 from codi2.evaluate.context import BATCH, EvalContext
 from codi2.evaluate.figure import Example, Figure, Findings, mean
 from codi2.evaluate.suites.answers import ours, seeds_of, words_alone
@@ -38,7 +38,6 @@ TASKS: dict[str, Task] = {
     "edit by examples": edits.shown("video"),
 }
 LEAST = 1e-6  # mean that ratios divide by at least: true clips may not move
-SHARP = (0.85, 1.15)  # times as sharp as real clips
 MOST = 1.5  # times as much as real clips move, or as little
 TIMED = 40  # clips with sound
 IN_TIME, OUT_OF_TIME = 0.4, 0.1  # least correlation with the own sound, and most with another one
@@ -123,7 +122,7 @@ def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Seq
         )
         figures += [
             like,
-            crisp.judged("{:g} to {:g}".format(*SHARP), SHARP[0] <= crisp.value <= SHARP[1]),
+            crisp.within(*SHARP),
             pace.judged(f"real clips' within a factor of {MOST:g}", 1 / MOST <= pace.value <= MOST),
             jitter.judged("no more than real clips'", jitter.value <= 1),
         ]

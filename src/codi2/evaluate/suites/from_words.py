@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from codi2.evaluate.case import Case
-from codi2.evaluate.closeness import sharpness
+from codi2.evaluate.closeness import SHARP, sharpness
 from codi2.evaluate.context import EvalContext
 from codi2.evaluate.copied import copied
 from codi2.evaluate.figure import Example, Figure, Findings, group_means, known, mean
@@ -31,7 +31,6 @@ NUMBER, SEEDS, EXAMPLES = 100, 4, 6
 EACH = 0.5  # the share of the pictures of each seed, of known concepts
 MOST = 10_000  # held-out media of a split
 UNLIKE = 0.85  # the most that pictures of two seeds are alike
-SHARP = (0.85, 1.15)  # times as sharp as the held-out pictures of the same captions
 HALVES = "held-out media, one half against the other"
 
 
@@ -205,7 +204,7 @@ def _set_figures(
     like = sharpness(targets).mean()
     sharp = {name: group_means(sharpness(parts) / like, captions_of) for name, parts in outputs.items()}
     crisp = _figure(context, f"{title}: sharpness", sharp)
-    return [of_set, crisp.judged("{:g} to {:g}".format(*SHARP), SHARP[0] <= crisp.value <= SHARP[1])]
+    return [of_set, crisp.within(*SHARP)]
 
 
 def _embeddings(context: EvalContext, modality: str, parts: Sequence[Part]) -> Tensor:

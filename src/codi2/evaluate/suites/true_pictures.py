@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from codi2.diffuse.sampling import SampleOptions
 from codi2.evaluate.case import Case, System
-from codi2.evaluate.closeness import closeness, sharpness
+from codi2.evaluate.closeness import SHARP, closeness, sharpness
 from codi2.evaluate.context import BATCH, EvalContext
 from codi2.evaluate.figure import Example, Findings, mean
 from codi2.evaluate.suites.answers import round_trip
@@ -21,7 +21,6 @@ STEPS = 20  # of the system that shows what more steps bring
 OTHER_SEED = 10_000  # distance of the second seed of a picture to its first
 AGAIN, ROUND_TRIP = "another seed", "codec round trip"
 LIKE, LIKE_CODEC = 0.5, 0.8  # least EffNet-sim of drawn pictures, and of the codec's round trip
-SHARP = (0.85, 1.15)  # times as sharp as the true pictures
 
 
 def cases(context: EvalContext) -> list[Case]:
@@ -78,10 +77,7 @@ def score(context: EvalContext, cases: Sequence[Case], outputs: Mapping[str, Seq
     sharp = {name: sharpness(parts) / scale for name, parts in outputs.items()}
     like = mean("EffNet-sim", likeness.pop(main), likeness, seed=context.seed)
     crisp = mean("sharpness", sharp[main], {name: sharp[name] for name in others}, seed=context.seed)
-    figures = [
-        like.judged(f"≥ {LIKE:g}", like.value >= LIKE),
-        crisp.judged("{:g} to {:g}".format(*SHARP), SHARP[0] <= crisp.value <= SHARP[1]),
-    ]
+    figures = [like.judged(f"≥ {LIKE:g}", like.value >= LIKE), crisp.within(*SHARP)]
     if ROUND_TRIP in outputs:
         codec = mean(f"EffNet-sim of the {ROUND_TRIP}", likeness[ROUND_TRIP], seed=context.seed)
         figures.append(codec.judged(f"≥ {LIKE_CODEC:g}", codec.value >= LIKE_CODEC))
