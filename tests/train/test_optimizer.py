@@ -34,7 +34,5 @@ def test_a_rate_that_names_nothing_is_refused():
 def test_a_value_that_an_option_does_not_have_is_named() -> None:
     options = {"model": "debug", "trained": "projection"}
     wrong = TrainConfig(part="llm", steps=1, batch_size=1, learning_rate=0.5, options=options)
-    with pytest.raises(
-        ConfigError, match="options.trained of llm is 'projection'; expected 'language' or 'projections'"
-    ):
+    with pytest.raises(ConfigError, match=r"trained of llm is 'projection'; expected 'language' or 'projections'"):
         options_of(LLMOptions, wrong)
